@@ -1,0 +1,289 @@
+//! Run queue and timers as data: which thread runs next, who sleeps until when, and when the timer
+//! must fire.
+//!
+//! [`Scheduler`] holds no stacks and switches nothing; the kernel's shell asks it for a decision and
+//! acts. One vCPU, round robin with a fixed time slice. Everything but [`Scheduler::spawn`] runs in
+//! constant or logarithmic time, allocates nothing, and may therefore run with events masked.
+//!
+//! A thread is in one [`State`] at a time:
+//!
+//! ```text
+//!   spawn -> Ready -> pick -> Running -> exit -> Exited -> reap -> (slot is free)
+//!              ^                |  |
+//!              |---- preempt ---'  '- block -> Blocked
+//!              '---- wake, expire ----------------'
+//! ```
+
+mod sleepers;
+
+use alloc::collections::{TryReserveError, VecDeque};
+use alloc::vec::Vec;
+use sleepers::Sleepers;
+
+/// Names a thread. The generation tells a thread from an earlier one that had the same slot, so a
+/// stale id is noticed and never reaches a stranger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ThreadId {
+    slot: u32,
+    generation: u32,
+}
+
+impl ThreadId {
+    /// The thread's slot: a small number, reused after [`Scheduler::reap`]. The shell indexes its own
+    /// table of stacks and registers with it.
+    pub const fn slot(self) -> usize {
+        self.slot as usize
+    }
+
+    /// How many threads had this slot before.
+    pub const fn generation(self) -> u32 {
+        self.generation
+    }
+}
+
+/// What a thread is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Waits for its turn.
+    Ready,
+    /// Has the vCPU.
+    Running,
+    /// Waits for a wake-up, a deadline, or both.
+    Blocked,
+    /// Has ended; its stack may still be in use until another thread runs.
+    Exited,
+}
+
+/// Why a blocked thread became ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WakeReason {
+    /// Somebody called [`Scheduler::wake`].
+    Woken,
+    /// Its deadline passed.
+    TimedOut,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Thread {
+    generation: u32,
+    /// `None` while the slot is free.
+    state: Option<State>,
+    reason: WakeReason,
+}
+
+/// All threads of the guest.
+#[derive(Debug)]
+pub struct Scheduler {
+    threads: Vec<Thread>,
+    /// Free slots; has room for every slot.
+    free: Vec<u32>,
+    ready: VecDeque<u32>,
+    sleepers: Sleepers,
+    running: Option<ThreadId>,
+    slice_ns: u64,
+    slice_end: u64,
+}
+
+impl Scheduler {
+    /// A scheduler without threads that gives each thread `slice_ns` nanoseconds at a time when
+    /// others wait.
+    pub const fn new(slice_ns: u64) -> Self {
+        Self {
+            threads: Vec::new(),
+            free: Vec::new(),
+            ready: VecDeque::new(),
+            sleepers: Sleepers::new(),
+            running: None,
+            slice_ns,
+            slice_end: 0,
+        }
+    }
+
+    /// Adds a thread and puts it at the end of the run queue.
+    ///
+    /// # Errors
+    /// The heap has no room for the thread's bookkeeping; nothing has changed.
+    pub fn spawn(&mut self) -> Result<ThreadId, TryReserveError> {
+        let slot = match self.free.pop() {
+            Some(slot) => slot,
+            None => self.add_slot()?,
+        };
+        let thread = &mut self.threads[slot as usize];
+        thread.state = Some(State::Ready);
+        self.ready.push_back(slot);
+        Ok(ThreadId {
+            slot,
+            generation: thread.generation,
+        })
+    }
+
+    /// Takes the next ready thread from the run queue and makes it the running one, with a time slice
+    /// from `now`. `None`: nothing can run, block in the hypervisor.
+    ///
+    /// # Panics
+    /// If a thread is running: call [`preempt`](Self::preempt), [`block`](Self::block) or
+    /// [`exit`](Self::exit) first.
+    pub fn pick(&mut self, now: u64) -> Option<ThreadId> {
+        assert!(self.running.is_none(), "pick while {:?} runs", self.running);
+        let slot = self.ready.pop_front()?;
+        let thread = &mut self.threads[slot as usize];
+        thread.state = Some(State::Running);
+        self.running = Some(ThreadId {
+            slot,
+            generation: thread.generation,
+        });
+        self.slice_end = now.saturating_add(self.slice_ns);
+        self.running
+    }
+
+    /// Puts the running thread at the end of the run queue: its slice is over, or it yields.
+    ///
+    /// # Panics
+    /// If no thread is running.
+    pub fn preempt(&mut self) {
+        let id = self.stop_running(State::Ready);
+        self.ready.push_back(id.slot);
+    }
+
+    /// Blocks the running thread until [`wake`](Self::wake) or, if one is given, until `deadline`.
+    ///
+    /// Whoever wakes must not run between the caller's test of the condition and this call: both
+    /// belong under one masking of events.
+    ///
+    /// # Panics
+    /// If no thread is running.
+    pub fn block(&mut self, deadline: Option<u64>) {
+        let id = self.stop_running(State::Blocked);
+        if let Some(deadline) = deadline {
+            self.sleepers.insert(id.slot, deadline);
+        }
+    }
+
+    /// Makes a blocked thread ready and forgets its deadline. False, and nothing happens, if the
+    /// thread is not blocked or no longer exists.
+    pub fn wake(&mut self, id: ThreadId) -> bool {
+        if self.state(id) != Some(State::Blocked) {
+            return false;
+        }
+        self.sleepers.remove(id.slot);
+        self.make_ready(id.slot, WakeReason::Woken);
+        true
+    }
+
+    /// Makes every thread ready whose deadline is `now` or earlier, the earliest first. Returns how
+    /// many.
+    pub fn expire(&mut self, now: u64) -> usize {
+        let mut expired = 0;
+        while let Some(slot) = self.sleepers.pop_due(now) {
+            self.make_ready(slot, WakeReason::TimedOut);
+            expired += 1;
+        }
+        expired
+    }
+
+    /// Ends the running thread. Its slot stays taken until [`reap`](Self::reap), because the caller
+    /// still stands on its stack.
+    ///
+    /// # Panics
+    /// If no thread is running.
+    pub fn exit(&mut self) -> ThreadId {
+        self.stop_running(State::Exited)
+    }
+
+    /// Frees the slot of an exited thread, once its stack is not in use. False, and nothing happens,
+    /// if the thread has not exited or is reaped already.
+    pub fn reap(&mut self, id: ThreadId) -> bool {
+        if self.state(id) != Some(State::Exited) {
+            return false;
+        }
+        let thread = &mut self.threads[id.slot()];
+        thread.state = None;
+        thread.generation = thread.generation.wrapping_add(1);
+        self.free.push(id.slot);
+        true
+    }
+
+    /// The running thread; `None` only between the end of one and [`pick`](Self::pick), and while idle.
+    pub fn running(&self) -> Option<ThreadId> {
+        self.running
+    }
+
+    /// What a thread is doing; `None` if it no longer exists.
+    pub fn state(&self, id: ThreadId) -> Option<State> {
+        let thread = self.threads.get(id.slot())?;
+        if thread.generation == id.generation {
+            thread.state
+        } else {
+            None
+        }
+    }
+
+    /// Why the running thread's last [`block`](Self::block) ended.
+    ///
+    /// # Panics
+    /// If no thread is running.
+    pub fn wake_reason(&self) -> WakeReason {
+        let id = self.running.expect("no thread is running");
+        self.threads[id.slot()].reason
+    }
+
+    /// Number of threads that wait for their turn.
+    pub fn ready_count(&self) -> usize {
+        self.ready.len()
+    }
+
+    /// Number of threads that have been spawned and not reaped.
+    pub fn thread_count(&self) -> usize {
+        self.threads.len() - self.free.len()
+    }
+
+    /// True when the running thread has used up its slice and another one waits.
+    pub fn slice_is_over(&self, now: u64) -> bool {
+        self.running.is_some() && !self.ready.is_empty() && now >= self.slice_end
+    }
+
+    /// When the timer must fire: at the earliest deadline or, only if another thread waits for the
+    /// running one, at the end of the slice, whichever comes first; never before `now`. `None`: the
+    /// timer must be off.
+    pub fn next_timer(&self, now: u64) -> Option<u64> {
+        let slice = (self.running.is_some() && !self.ready.is_empty()).then_some(self.slice_end);
+        let deadline = self.sleepers.earliest();
+        slice
+            .into_iter()
+            .chain(deadline)
+            .min()
+            .map(|at| at.max(now))
+    }
+
+    /// Makes room for one more thread in every list, so that no later step allocates.
+    fn add_slot(&mut self) -> Result<u32, TryReserveError> {
+        let slots = self.threads.len() + 1;
+        self.threads.try_reserve(1)?;
+        self.free.try_reserve(slots)?;
+        self.ready.try_reserve(slots - self.ready.len())?;
+        self.sleepers.try_reserve(slots)?;
+        let slot = self.threads.len() as u32;
+        self.threads.push(Thread {
+            generation: 0,
+            state: None,
+            reason: WakeReason::Woken,
+        });
+        Ok(slot)
+    }
+
+    fn stop_running(&mut self, state: State) -> ThreadId {
+        let id = self.running.take().expect("no thread is running");
+        self.threads[id.slot()].state = Some(state);
+        id
+    }
+
+    fn make_ready(&mut self, slot: u32, reason: WakeReason) {
+        let thread = &mut self.threads[slot as usize];
+        thread.state = Some(State::Ready);
+        thread.reason = reason;
+        self.ready.push_back(slot);
+    }
+}
+
+#[cfg(test)]
+mod tests;
