@@ -1,0 +1,26 @@
+//! `public/io/console.h`: the PV console's page.
+
+use crate::ring::RingIndex;
+
+/// Bytes of the ring from console to guest.
+pub const XENCONS_IN_SIZE: u32 = 1024;
+/// Bytes of the ring from guest to console.
+pub const XENCONS_OUT_SIZE: u32 = 2048;
+
+/// The page that a guest shares with the console, `struct xencons_interface`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct XenconsInterface {
+    /// To the guest.
+    pub input: [u8; XENCONS_IN_SIZE as usize],
+    /// From the guest.
+    pub output: [u8; XENCONS_OUT_SIZE as usize],
+    pub in_cons: RingIndex,
+    pub in_prod: RingIndex,
+    pub out_cons: RingIndex,
+    pub out_prod: RingIndex,
+}
+assert_layout!(
+    XenconsInterface, 3088,
+    input: 0, output: 1024, in_cons: 3072, in_prod: 3076, out_cons: 3080, out_prod: 3084,
+);

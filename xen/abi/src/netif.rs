@@ -1,0 +1,155 @@
+//! `public/io/netif.h`: what the two ends of a virtual network interface put into their rings.
+
+use crate::GrantRef;
+use crate::ring::Sring;
+
+/// Longest packet that fits in requests, in bytes.
+pub const XEN_NETIF_MAX_TX_SIZE: usize = 0xffff;
+/// Slots that a backend must accept for one packet.
+pub const XEN_NETIF_NR_SLOTS_MIN: u32 = 18;
+/// Slots of a transmit ring of one page.
+pub const NETIF_TX_RING_SIZE: u32 = Sring::slots(size_of::<NetifTxRequest>());
+/// Slots of a receive ring of one page.
+pub const NETIF_RX_RING_SIZE: u32 = Sring::slots(size_of::<NetifRxResponse>());
+
+bitflags::bitflags! {
+    /// Flags of a packet to be sent, `NETTXF_*`.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+    pub struct NettxFlags: u16 {
+        /// The protocol's checksum is still to be filled in.
+        const CSUM_BLANK = 1 << 0;
+        /// The protocol's checksum was verified.
+        const DATA_VALIDATED = 1 << 1;
+        /// The packet goes on in the next request.
+        const MORE_DATA = 1 << 2;
+        /// A [`NetifExtraInfo`] follows.
+        const EXTRA_INFO = 1 << 3;
+    }
+}
+
+/// A packet, or a part of it, to be sent, `struct netif_tx_request`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NetifTxRequest {
+    /// Grant of the page that holds it.
+    pub gref: GrantRef,
+    /// Where in the page.
+    pub offset: u16,
+    pub flags: NettxFlags,
+    /// Comes back in the response.
+    pub id: u16,
+    /// Bytes: of the whole packet in its first request, of the part in others.
+    pub size: u16,
+}
+assert_layout!(NetifTxRequest, 12, gref: 0, offset: 4, flags: 6, id: 8, size: 10);
+
+open_enum! {
+    /// What became of a request, `NETIF_RSP_*`.
+    pub struct NetifStatus: i16 {
+        /// Not sent.
+        DROPPED = -2;
+        /// Wrong.
+        ERROR = -1;
+        /// Sent.
+        OKAY = 0;
+        /// Answer to a slot that held no request, such as an extra info.
+        NULL = 1;
+    }
+}
+
+/// The answer to a [`NetifTxRequest`], `struct netif_tx_response`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NetifTxResponse {
+    pub id: u16,
+    pub status: NetifStatus,
+}
+assert_layout!(NetifTxResponse, 4, id: 0, status: 2);
+
+/// A page to receive into, `struct netif_rx_request`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NetifRxRequest {
+    /// Comes back in the response.
+    pub id: u16,
+    pub pad: u16,
+    pub gref: GrantRef,
+}
+assert_layout!(NetifRxRequest, 8, id: 0, gref: 4);
+
+bitflags::bitflags! {
+    /// Flags of a received packet, `NETRXF_*`.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+    pub struct NetrxFlags: u16 {
+        /// The protocol's checksum was verified.
+        const DATA_VALIDATED = 1 << 0;
+        /// The protocol's checksum was not filled in.
+        const CSUM_BLANK = 1 << 1;
+        /// The packet goes on in the next response.
+        const MORE_DATA = 1 << 2;
+        /// A [`NetifExtraInfo`] follows.
+        const EXTRA_INFO = 1 << 3;
+        /// The slot holds segmentation data only (an old form).
+        const GSO_PREFIX = 1 << 4;
+    }
+}
+
+/// A received packet, or a part of it, `struct netif_rx_response`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NetifRxResponse {
+    pub id: u16,
+    /// Where in the page.
+    pub offset: u16,
+    pub flags: NetrxFlags,
+    /// Bytes, or a [`NetifStatus`] if negative.
+    pub status: i16,
+}
+assert_layout!(NetifRxResponse, 8, id: 0, offset: 2, flags: 4, status: 6);
+
+open_enum! {
+    /// What an extra info is about, `XEN_NETIF_EXTRA_TYPE_*`.
+    pub struct NetifExtraType: u8 {
+        NONE = 0;
+        /// Segmentation.
+        GSO = 1;
+        /// Listen to a multicast address.
+        MCAST_ADD = 2;
+        /// No longer listen to it.
+        MCAST_DEL = 3;
+        /// The packet's hash.
+        HASH = 4;
+    }
+}
+
+bitflags::bitflags! {
+    /// Flags of an extra info, `XEN_NETIF_EXTRA_FLAG_*`.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+    pub struct NetifExtraFlags: u8 {
+        /// Another one follows.
+        const MORE = 1 << 0;
+    }
+}
+
+open_enum! {
+    /// How a large packet is to be segmented, `XEN_NETIF_GSO_TYPE_*`.
+    pub struct NetifGsoType: u8 {
+        NONE = 0;
+        /// TCP over IPv4.
+        TCPV4 = 1;
+        /// TCP over IPv6.
+        TCPV6 = 2;
+    }
+}
+
+/// More about a packet, in a slot of its own, `struct netif_extra_info`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NetifExtraInfo {
+    /// The field `type`.
+    pub kind: NetifExtraType,
+    pub flags: NetifExtraFlags,
+    /// The union `u`, whose meaning depends on `kind`.
+    pub u: [u16; 3],
+}
+assert_layout!(NetifExtraInfo, 8, kind: 0, flags: 1, u: 2);

@@ -1,0 +1,25 @@
+//! `public/io/xenbus.h`: the state that either end of a split device publishes in xenstore.
+
+open_enum! {
+    /// `XenbusState`; xenstore holds it as a decimal number.
+    pub struct XenbusState: u32 {
+        /// Nothing is known; the node does not exist.
+        UNKNOWN = 0;
+        /// Starting.
+        INITIALISING = 1;
+        /// Started; waits for what the other end or a hotplug script has to write.
+        INIT_WAIT = 2;
+        /// Has written all that the other end needs; waits for it to connect.
+        INITIALISED = 3;
+        /// In use.
+        CONNECTED = 4;
+        /// Going away, after an error or on request.
+        CLOSING = 5;
+        /// Gone.
+        CLOSED = 6;
+        /// Changing its configuration.
+        RECONFIGURING = 7;
+        /// Has changed its configuration.
+        RECONFIGURED = 8;
+    }
+}
