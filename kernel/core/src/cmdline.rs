@@ -15,10 +15,7 @@
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt;
-
-/// Bytes that Xen's domain builder gives the command line, the final NUL included
-/// (`MAX_GUEST_CMDLINE`, `public/xen.h`).
-pub const BUFFER_SIZE: usize = 1024;
+use xen_abi::xen::MAX_GUEST_CMDLINE;
 
 /// A command line taken apart.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -59,7 +56,7 @@ impl CommandLine {
     /// See [`Error`].
     pub fn parse(buffer: &[u8], known: &[&str]) -> Result<Self, Error> {
         let len = buffer.iter().position(|&b| b == 0).unwrap_or(buffer.len());
-        if len >= BUFFER_SIZE - 1 {
+        if len >= MAX_GUEST_CMDLINE - 1 {
             return Err(Error::Truncated);
         }
         let text = core::str::from_utf8(&buffer[..len]).map_err(|e| Error::NotUtf8 {
@@ -138,7 +135,7 @@ impl fmt::Display for Error {
             Self::Truncated => write!(
                 f,
                 "the command line fills all {} bytes that Xen gives it and may have lost its end: shorten `extra=`",
-                BUFFER_SIZE - 1
+                MAX_GUEST_CMDLINE - 1
             ),
             Self::NotUtf8 { offset } => {
                 write!(
@@ -428,11 +425,11 @@ mod tests {
 
     #[test]
     fn a_full_buffer_is_an_error() {
-        let mut buffer = vec![b' '; BUFFER_SIZE];
+        let mut buffer = vec![b' '; MAX_GUEST_CMDLINE];
         assert_eq!(CommandLine::parse(&buffer, KNOWN), Err(Error::Truncated));
-        buffer[BUFFER_SIZE - 1] = 0;
+        buffer[MAX_GUEST_CMDLINE - 1] = 0;
         assert_eq!(CommandLine::parse(&buffer, KNOWN), Err(Error::Truncated));
-        buffer[BUFFER_SIZE - 2] = 0;
+        buffer[MAX_GUEST_CMDLINE - 2] = 0;
         assert_eq!(
             CommandLine::parse(&buffer, KNOWN),
             Ok(CommandLine::default())

@@ -23,8 +23,10 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod clock;
 pub mod cmdline;
 pub mod evtchn;
+pub mod frames;
 pub mod ring;
 pub mod sched;
 pub mod symbols;
