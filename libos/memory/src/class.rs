@@ -1,0 +1,173 @@
+//! Page classes: what a page is, what may be done with it, and what a fork does to it.
+
+use core::fmt;
+use xen_abi::pte::PteFlags;
+
+/// What a page is used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PageClass {
+    /// Instructions of the image or of a library.
+    Text,
+    /// Constants of the image or of a library.
+    RoData,
+    /// Variables of the image or of a library.
+    Data,
+    /// Memory that the heap hands out.
+    Heap,
+    /// A thread's stack.
+    Stack,
+    /// A page table, which a PV guest may only read.
+    PageTable,
+    /// A page shared with Xen or with another domain: shared_info, grant table, rings.
+    Device,
+    /// The kernel's own record of this domain's frames: p2m, start_info, the frame allocator's bitmap.
+    Special,
+}
+
+/// What may be done with a page. That a page is never both writable and executable needs no check:
+/// there is no value for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protection {
+    /// Reading only.
+    ReadOnly,
+    /// Reading and writing.
+    ReadWrite,
+    /// Reading and executing.
+    ReadExecute,
+}
+
+/// What a fork does with a page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ForkRule {
+    /// Nobody writes it, so parent and child use the same frame for as long as they live.
+    Shared,
+    /// Parent and child use the same frame until one of them writes; the writer gets a copy.
+    CopyOnWrite,
+    /// The child gets a copy during the fork. The page must stay writable at every moment, because
+    /// Xen itself writes to it: it cannot push an exception frame on a read-only stack.
+    Private,
+    /// The contents belong to one domain and mean nothing in another: the child makes its own at the
+    /// same address.
+    Special,
+}
+
+impl PageClass {
+    /// Every class.
+    pub const ALL: [Self; 8] = [
+        Self::Text,
+        Self::RoData,
+        Self::Data,
+        Self::Heap,
+        Self::Stack,
+        Self::PageTable,
+        Self::Device,
+        Self::Special,
+    ];
+
+    /// What may be done with pages of this class.
+    pub const fn protection(self) -> Protection {
+        match self {
+            Self::Text => Protection::ReadExecute,
+            Self::RoData | Self::PageTable => Protection::ReadOnly,
+            Self::Data | Self::Heap | Self::Stack | Self::Device | Self::Special => {
+                Protection::ReadWrite
+            }
+        }
+    }
+
+    /// What a fork does with pages of this class.
+    pub const fn fork_rule(self) -> ForkRule {
+        match self {
+            Self::Text | Self::RoData => ForkRule::Shared,
+            Self::Data | Self::Heap => ForkRule::CopyOnWrite,
+            Self::Stack => ForkRule::Private,
+            Self::PageTable | Self::Device | Self::Special => ForkRule::Special,
+        }
+    }
+
+    /// The flags of a page-table entry that maps a page of this class.
+    pub const fn pte_flags(self) -> PteFlags {
+        self.protection().pte_flags()
+    }
+}
+
+impl Protection {
+    /// The flags of a page-table entry with this protection. Accessed and dirty are set from the start,
+    /// which saves the processor from setting them. `USER` is absent: Xen adds it to a PV kernel's
+    /// pages, and takes a page that comes with it for one of guest user mode.
+    pub const fn pte_flags(self) -> PteFlags {
+        let readable = PteFlags::PRESENT.union(PteFlags::ACCESSED);
+        match self {
+            Self::ReadOnly => readable.union(PteFlags::NO_EXECUTE),
+            Self::ReadWrite => readable
+                .union(PteFlags::NO_EXECUTE)
+                .union(PteFlags::WRITABLE)
+                .union(PteFlags::DIRTY),
+            Self::ReadExecute => readable,
+        }
+    }
+}
+
+impl fmt::Display for PageClass {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Text => "text",
+            Self::RoData => "constants",
+            Self::Data => "data",
+            Self::Heap => "heap",
+            Self::Stack => "stack",
+            Self::PageTable => "page table",
+            Self::Device => "device page",
+            Self::Special => "kernel record",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_page_is_writable_and_executable() {
+        for class in PageClass::ALL {
+            let flags = class.pte_flags();
+            assert!(flags.contains(PteFlags::PRESENT) && !flags.contains(PteFlags::USER));
+            assert!(
+                !flags.contains(PteFlags::WRITABLE) || flags.contains(PteFlags::NO_EXECUTE),
+                "{class}"
+            );
+        }
+        assert!(
+            !PageClass::Text
+                .pte_flags()
+                .intersects(PteFlags::WRITABLE | PteFlags::NO_EXECUTE)
+        );
+        assert!(
+            !PageClass::PageTable
+                .pte_flags()
+                .contains(PteFlags::WRITABLE),
+            "Xen would refuse it"
+        );
+    }
+
+    #[test]
+    fn only_pages_that_nobody_writes_are_shared_for_ever() {
+        for class in PageClass::ALL {
+            if class.fork_rule() == ForkRule::Shared {
+                assert_ne!(class.protection(), Protection::ReadWrite, "{class}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_xen_writes_is_never_copy_on_write() {
+        for class in [
+            PageClass::Stack,
+            PageClass::Device,
+            PageClass::Special,
+            PageClass::PageTable,
+        ] {
+            assert_ne!(class.fork_rule(), ForkRule::CopyOnWrite, "{class}");
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! What an address is, in words for the report of a fault.
+
+use crate::{AddressSpace, PAGE_SIZE, PageClass, Zone};
+use core::fmt;
+
+/// What an address is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// The first page of all, never mapped: a null reference, or a field of one.
+    NullPage,
+    /// Inside a region: its class and tag, and the distance from its beginning.
+    Inside(PageClass, u32, usize),
+    /// The unmapped page right below a region: a stack has overflowed.
+    GuardBelow(PageClass, u32),
+    /// The unmapped page right above a region.
+    GuardAbove(PageClass, u32),
+    /// A free part of a zone.
+    Unmapped(Zone),
+    /// Xen's own part of the address space.
+    Xen,
+    /// The address has no canonical form; the processor refuses it.
+    NonCanonical,
+    /// Part of no zone.
+    Nowhere,
+}
+
+impl AddressSpace {
+    /// Says what an address is.
+    pub fn describe(&self, address: usize) -> Place {
+        if address < PAGE_SIZE {
+            return Place::NullPage;
+        }
+        if let Some(region) = self.lookup(address) {
+            return Place::Inside(region.class, region.tag, address - region.range.start);
+        }
+        // The page's neighbours. Below a stack counts more than above whatever lies there.
+        let page = address - address % PAGE_SIZE;
+        if let Some(region) = page
+            .checked_add(PAGE_SIZE)
+            .and_then(|next| self.lookup(next))
+        {
+            return Place::GuardBelow(region.class, region.tag);
+        }
+        if let Some(region) = self.lookup(page - 1) {
+            return Place::GuardAbove(region.class, region.tag);
+        }
+        match (Zone::containing(address), address) {
+            (Some(zone), _) => Place::Unmapped(zone),
+            // HYPERVISOR_VIRT_START and HYPERVISOR_VIRT_END, public/arch-x86/xen-x86_64.h.
+            (None, 0xffff_8000_0000_0000..0xffff_8800_0000_0000) => Place::Xen,
+            (None, 0x0000_8000_0000_0000..0xffff_8000_0000_0000) => Place::NonCanonical,
+            (None, _) => Place::Nowhere,
+        }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NullPage => f.write_str("null page"),
+            Self::Inside(class, tag, offset) => {
+                write!(f, "{}, {offset:#x} bytes in", Named(*class, *tag))
+            }
+            Self::GuardBelow(class, tag) => write!(f, "guard page below {}", Named(*class, *tag)),
+            Self::GuardAbove(class, tag) => write!(f, "guard page above {}", Named(*class, *tag)),
+            Self::Unmapped(zone) => write!(f, "unmapped page in the zone \"{zone}\""),
+            Self::Xen => f.write_str("Xen's own memory"),
+            Self::NonCanonical => f.write_str("not a canonical address"),
+            Self::Nowhere => f.write_str("unmapped, in no zone"),
+        }
+    }
+}
+
+/// A region in words. There is more than one stack, so its tag is part of its name.
+struct Named(PageClass, u32);
+
+impl fmt::Display for Named {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self(class @ PageClass::Stack, tag) => write!(f, "{class} {tag}"),
+            Self(class, _) => write!(f, "{class}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::string::ToString;
+
+    fn sample() -> AddressSpace {
+        let mut space = AddressSpace::new();
+        let image = Zone::Image.base();
+        space
+            .insert(image..image + 2 * PAGE_SIZE, PageClass::Text, 0)
+            .unwrap();
+        space
+            .insert(
+                image + 3 * PAGE_SIZE..image + 4 * PAGE_SIZE,
+                PageClass::Stack,
+                7,
+            )
+            .unwrap();
+        for tag in 1..4 {
+            space
+                .allocate(Zone::Stacks, 4, PageClass::Stack, tag)
+                .unwrap();
+        }
+        space
+    }
+
+    #[test]
+    fn faults_are_told_in_words() {
+        let space = sample();
+        let stacks = Zone::Stacks.base();
+        let third = stacks + 11 * PAGE_SIZE;
+        let image = Zone::Image.base();
+        for (address, words) in [
+            (0, "null page"),
+            (PAGE_SIZE - 1, "null page"),
+            (PAGE_SIZE, "unmapped, in no zone"),
+            (image + 0x1010, "text, 0x1010 bytes in"),
+            (image + 2 * PAGE_SIZE, "guard page below stack 7"),
+            (image + 4 * PAGE_SIZE, "guard page above stack 7"),
+            (third + 8, "stack 3, 0x8 bytes in"),
+            (third - 1, "guard page below stack 3"),
+            (third + 4 * PAGE_SIZE, "guard page above stack 3"),
+            (
+                third + 5 * PAGE_SIZE,
+                "unmapped page in the zone \"stacks\"",
+            ),
+            (Zone::Heap.base(), "unmapped page in the zone \"heap\""),
+            (0xffff_8000_0000_0000, "Xen's own memory"),
+            (0xffff_8800_0000_0000, "unmapped, in no zone"),
+            (0x1234_5678_9abc_def0, "not a canonical address"),
+            (usize::MAX, "unmapped, in no zone"),
+        ] {
+            assert_eq!(space.describe(address).to_string(), words, "{address:#x}");
+        }
+    }
+}
