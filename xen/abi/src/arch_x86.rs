@@ -1,4 +1,5 @@
-//! `public/arch-x86/xen.h` and `public/arch-x86/xen-x86_64.h`: traps, selectors, `iret`, and x86's part of the shared page.
+//! `public/arch-x86/xen.h` and `public/arch-x86/xen-x86_64.h`: traps, selectors, `iret`, and x86's part of the shared
+//! page.
 
 use crate::Mfn;
 
@@ -57,7 +58,7 @@ impl TrapInfo {
 
 open_enum! {
     /// What `set_segment_base` sets, `SEGBASE_*`.
-    pub struct Segbase: u32 {
+    pub struct SegmentBase: u32 {
         /// The base of `fs`.
         FS = 0;
         /// The base of `gs` in guest user mode.

@@ -196,10 +196,7 @@ mod tests {
         let status = |status, u| EvtchnStatus { status, u, ..EvtchnStatus::default() }.binding();
         let remote_dom = DomId(7);
         assert_eq!(status(EvtchnStat::UNBOUND, [0xdead_0007, 0]), Binding::Unbound { remote_dom });
-        assert_eq!(
-            status(EvtchnStat::INTERDOMAIN, [7, 9]),
-            Binding::Interdomain { remote_dom, remote_port: Port(9) }
-        );
+        assert_eq!(status(EvtchnStat::INTERDOMAIN, [7, 9]), Binding::Interdomain { remote_dom, remote_port: Port(9) });
         assert_eq!(status(EvtchnStat::VIRQ, [0, 0]), Binding::Virq(Virq::TIMER));
         assert_eq!(status(EvtchnStat(77), [0, 0]), Binding::Other(EvtchnStat(77)));
     }

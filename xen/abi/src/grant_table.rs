@@ -56,8 +56,8 @@ bitflags::bitflags! {
     }
 }
 
-/// An entry of the grant table, `struct grant_entry_v1`. Write `flags` last, and change it while the entry is in use only
-/// by an atomic compare and exchange.
+/// An entry of the grant table, `struct grant_entry_v1`. Write `flags` last, and change it while the entry is in use
+/// only by an atomic compare and exchange.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct GrantEntryV1 {

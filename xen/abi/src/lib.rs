@@ -6,8 +6,8 @@
 //! kept and shown, never refused. Structures have the layout of C; `tests/c_headers.rs` compares every size, offset
 //! and constant with the C headers.
 //!
-//! A structure that lives in a page shared with Xen or another domain describes that page's layout only: copy out of the
-//! page through a raw pointer, then judge the copy.
+//! A structure that lives in a page shared with Xen or another domain describes that page's layout only: copy out of
+//! the page through a raw pointer, then judge the copy.
 
 #![no_std]
 #![forbid(unsafe_code)]
@@ -17,23 +17,19 @@ mod macros;
 
 pub mod arch_x86;
 pub mod callback;
-pub mod console;
 pub mod elfnote;
 pub mod errno;
 pub mod event_channel;
 pub mod features;
 pub mod frame;
 pub mod grant_table;
+pub mod io;
 pub mod memory;
-pub mod netif;
 pub mod pte;
-pub mod ring;
 pub mod sched;
 pub mod vcpu;
 pub mod version;
 pub mod xen;
-pub mod xenbus;
-pub mod xs_wire;
 
 pub use errno::Errno;
 pub use event_channel::Port;

@@ -53,7 +53,8 @@ pub struct MemoryReservation {
 }
 assert_layout!(MemoryReservation, 32, extent_start: 0, nr_extents: 8, extent_order: 16, mem_flags: 20, domid: 24);
 
-/// The domain that `CURRENT_RESERVATION`, `MAXIMUM_RESERVATION` and `MAXIMUM_GPFN` ask about, `struct xen_memory_domain`.
+/// The domain that `CURRENT_RESERVATION`, `MAXIMUM_RESERVATION` and `MAXIMUM_GPFN` ask about, `struct
+/// xen_memory_domain`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MemoryDomain {

@@ -7,8 +7,8 @@ use crate::{Mfn, PAGE_SHIFT};
 pub const PTES_PER_TABLE: usize = 512;
 
 bitflags::bitflags! {
-    /// The bits of a page-table entry that are not the frame's number. Bits 52 to 58 are left to software; Xen keeps its
-    /// own marks there in entries that it has checked, so an entry read back may show more bits than were written.
+    /// The bits of a page-table entry that are not the frame's number. Bits 52 to 58 are left to software; Xen keeps
+    /// its own marks there in entries that it has checked, so an entry read back may show more bits than were written.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
     pub struct PteFlags: u64 {
         /// The entry is valid.

@@ -247,6 +247,8 @@ bitflags::bitflags! {
     /// What `update_va_mapping` flushes, `UVMF_*`. Without `ALL` it is this vcpu's TLB.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
     pub struct UvmFlags: u64 {
+        /// Flush nothing.
+        const NONE = 0;
         /// Flush the whole TLB.
         const TLB_FLUSH = 1 << 0;
         /// Flush this one entry.

@@ -18,8 +18,8 @@ bitflags::bitflags! {
 
 /// How a vcpu turns its TSC into system time, `struct vcpu_time_info`.
 ///
-/// Time in nanoseconds since Xen booted is
-/// `system_time + ((((tsc - tsc_timestamp) << tsc_shift) * tsc_to_system_mul) >> 32)`, where a negative shift is to the right.
+/// Time in nanoseconds since Xen booted is `system_time + ((((tsc - tsc_timestamp) << tsc_shift) * tsc_to_system_mul)
+/// >> 32)`, where a negative shift is to the right.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct VcpuTimeInfo {
@@ -52,7 +52,10 @@ pub struct VcpuInfo {
     pub arch: ArchVcpuInfo,
     pub time: VcpuTimeInfo,
 }
-assert_layout!(VcpuInfo, 64, evtchn_upcall_pending: 0, evtchn_upcall_mask: 1, evtchn_pending_sel: 8, arch: 16, time: 32);
+assert_layout!(
+    VcpuInfo, 64,
+    evtchn_upcall_pending: 0, evtchn_upcall_mask: 1, evtchn_pending_sel: 8, arch: 16, time: 32,
+);
 
 /// The page at `start_info.shared_info`, `struct shared_info`.
 #[repr(C)]

@@ -35,7 +35,8 @@ impl RingIndex {
         self.0.wrapping_sub(behind.0)
     }
 
-    /// How far this index is ahead of `behind` in a ring of `size`: for a producer's index, how much there is to consume.
+    /// How far this index is ahead of `behind` in a ring of `size`: for a producer's index, how much there is to
+    /// consume.
     ///
     /// # Errors
     /// [`RingOverflow`] if that is more than the ring holds.

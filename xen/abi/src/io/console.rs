@@ -1,6 +1,6 @@
 //! `public/io/console.h`: the PV console's page.
 
-use crate::ring::RingIndex;
+use crate::io::ring::RingIndex;
 
 /// Bytes of the ring from console to guest.
 pub const XENCONS_IN_SIZE: u32 = 1024;
@@ -12,9 +12,9 @@ pub const XENCONS_OUT_SIZE: u32 = 2048;
 #[derive(Clone, Copy, Debug)]
 pub struct XenconsInterface {
     /// To the guest.
-    pub input: [u8; XENCONS_IN_SIZE as usize],
+    pub r#in: [u8; XENCONS_IN_SIZE as usize],
     /// From the guest.
-    pub output: [u8; XENCONS_OUT_SIZE as usize],
+    pub out: [u8; XENCONS_OUT_SIZE as usize],
     pub in_cons: RingIndex,
     pub in_prod: RingIndex,
     pub out_cons: RingIndex,
@@ -22,5 +22,5 @@ pub struct XenconsInterface {
 }
 assert_layout!(
     XenconsInterface, 3088,
-    input: 0, output: 1024, in_cons: 3072, in_prod: 3076, out_cons: 3080, out_prod: 3084,
+    r#in: 0, out: 1024, in_cons: 3072, in_prod: 3076, out_cons: 3080, out_prod: 3084,
 );

@@ -1,7 +1,7 @@
 //! `public/io/netif.h`: what the two ends of a virtual network interface put into their rings.
 
 use crate::GrantRef;
-use crate::ring::Sring;
+use crate::io::ring::Sring;
 
 /// Longest packet that fits in requests, in bytes.
 pub const XEN_NETIF_MAX_TX_SIZE: usize = 0xffff;

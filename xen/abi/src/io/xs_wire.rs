@@ -2,7 +2,7 @@
 //!
 //! A message is a [`Header`] and `len` bytes of payload, mostly strings that end in a NUL. Octets are little-endian.
 
-use crate::ring::RingIndex;
+use crate::io::ring::RingIndex;
 
 /// Bytes of each of the two rings.
 pub const XENSTORE_RING_SIZE: u32 = 1024;
@@ -105,8 +105,8 @@ assert_layout!(
     server_features: 2064, connection: 2068, error: 2072,
 );
 
-/// The payload is longer than [`XENSTORE_PAYLOAD_MAX`]. On encoding it is the caller's error; on decoding xenstored broke
-/// the protocol, and the bytes that follow cannot be trusted.
+/// The payload is longer than [`XENSTORE_PAYLOAD_MAX`]. On encoding it is the caller's error; on decoding xenstored
+/// broke the protocol, and the bytes that follow cannot be trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PayloadTooLong {
     /// Its length.
@@ -134,8 +134,8 @@ impl Header {
     /// Bytes of a header.
     pub const SIZE: usize = 16;
 
-    /// The header of a message of type `kind` with `payload_len` bytes of payload. The answer carries the same `req_id`;
-    /// `tx_id` is the transaction that the request is part of, 0 for none.
+    /// The header of a message of type `kind` with `payload_len` bytes of payload. The answer carries the same
+    /// `req_id`; `tx_id` is the transaction that the request is part of, 0 for none.
     ///
     /// # Errors
     /// [`PayloadTooLong`].

@@ -1,0 +1,67 @@
+//! `sched_op`: yielding, waiting and ending.
+
+use crate::page::{hypercall, input};
+use xen_abi::sched::{SchedOp, SchedPoll, SchedShutdown, ShutdownReason};
+use xen_abi::xen::Hypercall;
+use xen_abi::{Errno, Mfn, Port};
+
+/// Lets other vcpus run.
+pub fn sched_op_yield() {
+    // SAFETY: the operation has no argument and changes nothing. It cannot fail.
+    let _ = unsafe { sched_op(SchedOp::YIELD, 0, 0) };
+}
+
+/// Unmasks events and waits until one is pending, in one step, so that no event is missed in between. The upcall runs
+/// before this returns.
+pub fn sched_op_block() {
+    // SAFETY: the operation has no argument; the upcall's handler is sound at any time or could not be registered. It
+    // cannot fail.
+    let _ = unsafe { sched_op(SchedOp::BLOCK, 0, 0) };
+}
+
+/// Waits, with events masked, until one is pending on one of `ports`, or until system time reaches `timeout`
+/// nanoseconds (0: for ever).
+///
+/// # Errors
+/// `EINVAL`: more than 128 ports, or one that does not exist.
+pub fn sched_op_poll(ports: &[Port], timeout: u64) -> Result<(), Errno> {
+    let poll = SchedPoll { ports: ports.as_ptr(), nr_ports: ports.len() as u32, timeout };
+    ports.as_ptr().expose_provenance();
+    // SAFETY: Xen reads `poll` and, through it, `ports`; both are borrowed for the call.
+    unsafe { sched_op(SchedOp::POLL, input(&poll), 0) }.map(drop)
+}
+
+/// Ends this domain for `reason`; it returns only if Xen refuses.
+///
+/// # Errors
+/// `EINVAL`: no such reason, or `SUSPEND`, which is [`sched_op_suspend`]'s.
+pub fn sched_op_shutdown(reason: ShutdownReason) -> Result<(), Errno> {
+    if reason == ShutdownReason::SUSPEND {
+        return Err(Errno::EINVAL);
+    }
+    // SAFETY: Xen reads the structure, which lives until the call returns. The domain runs no further.
+    unsafe { sched_op(SchedOp::SHUTDOWN, input(&SchedShutdown { reason }), 0) }.map(drop)
+}
+
+/// Suspends this domain. `start_info` is the frame that the tools fill in for the resumed domain. Returns whether the
+/// suspend was cancelled: then nothing has changed.
+///
+/// # Errors
+/// `EINVAL`: Xen refuses.
+///
+/// # Safety
+/// - `start_info` is the frame of the start_info page, and nothing but it is used that way.
+/// - The caller can do without what a resumed domain has lost: events, grants, the shared_info mapping, and every mfn
+///   that is not in a page table or in the p2m.
+pub unsafe fn sched_op_suspend(start_info: Mfn) -> Result<bool, Errno> {
+    let shutdown = SchedShutdown { reason: ShutdownReason::SUSPEND };
+    // SAFETY: Xen reads `shutdown`, which lives until the call returns; the rest is the caller's duty.
+    unsafe { sched_op(SchedOp::SHUTDOWN, input(&shutdown), start_info.0) }.map(|cancelled| cancelled != 0)
+}
+
+/// # Safety
+/// `argument` is 0 or the address of the structure that belongs to `op`.
+unsafe fn sched_op(op: SchedOp, argument: u64, third: u64) -> Result<u64, Errno> {
+    // SAFETY: Xen only reads what is at `argument`, which by the caller's word is as it expects.
+    unsafe { hypercall::<{ Hypercall::SCHED_OP.0 }>([op.0.into(), argument, third, 0, 0]) }
+}
