@@ -20,35 +20,21 @@ pub const fn is_whole(before: u32, after: u32) -> bool {
 /// forward by centuries.
 pub const fn system_time(record: &VcpuTimeInfo, tsc: u64) -> u64 {
     let ticks = tsc.saturating_sub(record.tsc_timestamp);
-    record
-        .system_time
-        .wrapping_add(scale(ticks, record.tsc_to_system_mul, record.tsc_shift))
+    record.system_time.wrapping_add(scale(ticks, record.tsc_to_system_mul, record.tsc_shift))
 }
 
 /// Nanoseconds since 1970-01-01 00:00 UTC at a system time. The other three are shared_info's
 /// `wc_sec_hi`, `wc_sec` and `wc_nsec`, from a whole copy.
-pub const fn wall_clock(
-    seconds_high: u32,
-    seconds: u32,
-    nanoseconds: u32,
-    system_time: u64,
-) -> u64 {
+pub const fn wall_clock(seconds_high: u32, seconds: u32, nanoseconds: u32, system_time: u64) -> u64 {
     let seconds = (seconds_high as u64) << 32 | seconds as u64;
-    seconds
-        .wrapping_mul(NS_PER_SEC)
-        .wrapping_add(nanoseconds as u64)
-        .wrapping_add(system_time)
+    seconds.wrapping_mul(NS_PER_SEC).wrapping_add(nanoseconds as u64).wrapping_add(system_time)
 }
 
 /// `((ticks << shift) * multiplier) >> 32`, where a negative `shift` goes to the right. Bits are lost
 /// only above the 64th, as in Xen's own `scale_delta`.
 const fn scale(ticks: u64, multiplier: u32, shift: i8) -> u64 {
     let distance = shift.unsigned_abs() as u32;
-    let shifted = if shift < 0 {
-        ticks.checked_shr(distance)
-    } else {
-        ticks.checked_shl(distance)
-    };
+    let shifted = if shift < 0 { ticks.checked_shr(distance) } else { ticks.checked_shl(distance) };
     let Some(shifted) = shifted else { return 0 };
     ((shifted as u128 * multiplier as u128) >> 32) as u64
 }
@@ -57,19 +43,8 @@ const fn scale(ticks: u64, multiplier: u32, shift: i8) -> u64 {
 mod tests {
     use super::*;
 
-    fn record(
-        tsc_timestamp: u64,
-        system_time: u64,
-        tsc_to_system_mul: u32,
-        tsc_shift: i8,
-    ) -> VcpuTimeInfo {
-        VcpuTimeInfo {
-            tsc_timestamp,
-            system_time,
-            tsc_to_system_mul,
-            tsc_shift,
-            ..Default::default()
-        }
+    fn record(tsc_timestamp: u64, system_time: u64, tsc_to_system_mul: u32, tsc_shift: i8) -> VcpuTimeInfo {
+        VcpuTimeInfo { tsc_timestamp, system_time, tsc_to_system_mul, tsc_shift, ..Default::default() }
     }
 
     #[test]
@@ -78,20 +53,13 @@ mod tests {
         let record = record(1000, 5_000_000, 1 << 31, 1);
         assert_eq!(system_time(&record, 1000), 5_000_000);
         assert_eq!(system_time(&record, 1007), 5_000_007);
-        assert_eq!(
-            system_time(&record, 999),
-            5_000_000,
-            "never before the record"
-        );
+        assert_eq!(system_time(&record, 999), 5_000_000, "never before the record");
     }
 
     #[test]
     fn fast_and_slow_counters() {
         // 4 GHz: a quarter of a nanosecond per tick, by a shift to the right.
-        assert_eq!(
-            system_time(&record(0, 0, 1 << 31, -1), 4_000_000_000),
-            1_000_000_000
-        );
+        assert_eq!(system_time(&record(0, 0, 1 << 31, -1), 4_000_000_000), 1_000_000_000);
         // 1 MHz: 1000 ns per tick.
         assert_eq!(system_time(&record(0, 0, 1000 << 22, 10), 3), 3000);
         // 2.6 GHz over 100 years does not overflow on the way: at most 1 ns in 4 s is lost to rounding.
@@ -110,10 +78,7 @@ mod tests {
 
     #[test]
     fn wall_clock_adds_system_time() {
-        assert_eq!(
-            wall_clock(0, 1_700_000_000, 999_999_999, 2),
-            1_700_000_001_000_000_001
-        );
+        assert_eq!(wall_clock(0, 1_700_000_000, 999_999_999, 2), 1_700_000_001_000_000_001);
         assert_eq!(wall_clock(1, 0, 0, 0), (1 << 32) * NS_PER_SEC);
     }
 

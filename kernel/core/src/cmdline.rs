@@ -39,10 +39,7 @@ pub enum Error {
     /// A word before `--` is neither a setting nor an environment variable.
     NotASetting { word: String },
     /// Nothing in this image knows the setting.
-    UnknownSetting {
-        key: String,
-        nearest: Option<String>,
-    },
+    UnknownSetting { key: String, nearest: Option<String> },
     /// A setting is given twice.
     Repeated { key: String },
 }
@@ -59,19 +56,12 @@ impl CommandLine {
         if len >= MAX_GUEST_CMDLINE - 1 {
             return Err(Error::Truncated);
         }
-        let text = core::str::from_utf8(&buffer[..len]).map_err(|e| Error::NotUtf8 {
-            offset: e.valid_up_to(),
-        })?;
+        let text = core::str::from_utf8(&buffer[..len]).map_err(|e| Error::NotUtf8 { offset: e.valid_up_to() })?;
 
         let mut line = Self::default();
         let mut words = Words { text, offset: 0 };
         while let Some(word) = words.next()? {
-            if word
-                == (Word {
-                    text: "--".to_string(),
-                    quoted: false,
-                })
-            {
+            if word == (Word { text: "--".to_string(), quoted: false }) {
                 break;
             }
             line.add(word.text, known)?;
@@ -113,17 +103,12 @@ impl CommandLine {
             }
         } else if known.contains(&key) {
             if self.setting(key).is_some() {
-                return Err(Error::Repeated {
-                    key: key.to_string(),
-                });
+                return Err(Error::Repeated { key: key.to_string() });
             }
             self.settings.push((key.to_string(), value.to_string()));
         } else if key != "root" {
             let nearest = nearest(key, known).map(str::to_string);
-            return Err(Error::UnknownSetting {
-                key: key.to_string(),
-                nearest,
-            });
+            return Err(Error::UnknownSetting { key: key.to_string(), nearest });
         }
         Ok(())
     }
@@ -138,45 +123,25 @@ impl fmt::Display for Error {
                 MAX_GUEST_CMDLINE - 1
             ),
             Self::NotUtf8 { offset } => {
-                write!(
-                    f,
-                    "the command line is not UTF-8 at byte {offset}: write plain text in `extra=`"
-                )
+                write!(f, "the command line is not UTF-8 at byte {offset}: write plain text in `extra=`")
             }
             Self::OpenQuote { offset } => {
-                write!(
-                    f,
-                    "the quote opened at byte {offset} of the command line is not closed: add a `\"`"
-                )
+                write!(f, "the quote opened at byte {offset} of the command line is not closed: add a `\"`")
             }
-            Self::BadEscape { escape } => write!(
-                f,
-                "`\\{escape}` on the command line is no escape: use \\\" \\\\ \\n or \\t inside quotes"
-            ),
-            Self::NotASetting { word } => write!(
-                f,
-                "`{word}` on the command line is neither key=value nor NAME=value: put arguments behind `--`"
-            ),
-            Self::UnknownSetting {
-                key,
-                nearest: Some(nearest),
-            } => {
-                write!(
-                    f,
-                    "unknown setting `{key}` on the command line: did you mean `{nearest}`?"
-                )
+            Self::BadEscape { escape } => {
+                write!(f, "`\\{escape}` on the command line is no escape: use \\\" \\\\ \\n or \\t inside quotes")
+            }
+            Self::NotASetting { word } => {
+                write!(f, "`{word}` on the command line is neither key=value nor NAME=value: put arguments behind `--`")
+            }
+            Self::UnknownSetting { key, nearest: Some(nearest) } => {
+                write!(f, "unknown setting `{key}` on the command line: did you mean `{nearest}`?")
             }
             Self::UnknownSetting { key, nearest: None } => {
-                write!(
-                    f,
-                    "unknown setting `{key}` on the command line: this image does not know it, remove it"
-                )
+                write!(f, "unknown setting `{key}` on the command line: this image does not know it, remove it")
             }
             Self::Repeated { key } => {
-                write!(
-                    f,
-                    "the setting `{key}` is given twice on the command line: keep one"
-                )
+                write!(f, "the setting `{key}` is given twice on the command line: keep one")
             }
         }
     }
@@ -185,18 +150,13 @@ impl fmt::Display for Error {
 impl core::error::Error for Error {}
 
 fn find<'a>(pairs: &'a [(String, String)], key: &str) -> Option<&'a str> {
-    pairs
-        .iter()
-        .find(|(name, _)| name == key)
-        .map(|(_, value)| value.as_str())
+    pairs.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str())
 }
 
 /// True for `PATH` or `HTTP_2`, as POSIX names environment variables for applications.
 fn is_variable_name(key: &str) -> bool {
     key.starts_with(|c: char| c.is_ascii_uppercase() || c == '_')
-        && key
-            .chars()
-            .all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_')
+        && key.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_')
 }
 
 /// The known key that `key` is most likely a slip of, if one is close enough.
@@ -242,10 +202,7 @@ impl Words<'_> {
         if self.peek().is_none() {
             return Ok(None);
         }
-        let mut word = Word {
-            text: String::new(),
-            quoted: false,
-        };
+        let mut word = Word { text: String::new(), quoted: false };
         while let Some(c) = self.peek().filter(|&c| !is_blank(c)) {
             if c == '"' {
                 word.quoted = true;
@@ -259,9 +216,7 @@ impl Words<'_> {
 
     /// Appends what stands between this quote and the closing one.
     fn quoted(&mut self, text: &mut String) -> Result<(), Error> {
-        let open = Error::OpenQuote {
-            offset: self.offset,
-        };
+        let open = Error::OpenQuote { offset: self.offset };
         self.take();
         loop {
             match self.take() {
@@ -309,8 +264,7 @@ mod tests {
 
     #[test]
     fn settings_variables_and_arguments() {
-        let line = parse("root=/dev/xvda  net=dhcp\tlog=debug PATH=/bin A_1= -- run log=x -- \"\"")
-            .unwrap();
+        let line = parse("root=/dev/xvda  net=dhcp\tlog=debug PATH=/bin A_1= -- run log=x -- \"\"").unwrap();
         assert_eq!(line.setting("net"), Some("dhcp"));
         assert_eq!(line.setting("log"), Some("debug"));
         assert_eq!(line.setting("fork.pool"), None);
@@ -332,26 +286,14 @@ mod tests {
     fn quotes_group_and_escape() {
         let line = parse(r#"X="a b"c"\"\\" -- "one two" "tab\tnewline\n" plain\n grün"#).unwrap();
         assert_eq!(line.variable("X"), Some("a bc\"\\"));
-        assert_eq!(
-            line.arguments(),
-            ["one two", "tab\tnewline\n", "plain\\n", "grün"]
-        );
-        assert_eq!(
-            parse("X=1 \"--\""),
-            Err(Error::NotASetting { word: "--".into() })
-        );
+        assert_eq!(line.arguments(), ["one two", "tab\tnewline\n", "plain\\n", "grün"]);
+        assert_eq!(parse("X=1 \"--\""), Err(Error::NotASetting { word: "--".into() }));
     }
 
     #[test]
     fn a_later_variable_replaces_an_earlier_one_and_a_setting_does_not() {
-        assert_eq!(
-            parse("A=1 A=2").unwrap().environment(),
-            [("A".into(), "2".into())]
-        );
-        assert_eq!(
-            parse("log=a log=b"),
-            Err(Error::Repeated { key: "log".into() })
-        );
+        assert_eq!(parse("A=1 A=2").unwrap().environment(), [("A".into(), "2".into())]);
+        assert_eq!(parse("log=a log=b"), Err(Error::Repeated { key: "log".into() }));
     }
 
     #[test]
@@ -360,47 +302,18 @@ mod tests {
             parse("log=debug nett=dhcp").unwrap_err().to_string(),
             "unknown setting `nett` on the command line: did you mean `net`?"
         );
-        assert_eq!(
-            parse("LOg=x"),
-            Err(Error::UnknownSetting {
-                key: "LOg".into(),
-                nearest: Some("log".into())
-            })
-        );
+        assert_eq!(parse("LOg=x"), Err(Error::UnknownSetting { key: "LOg".into(), nearest: Some("log".into()) }));
         assert_eq!(
             parse("forkpool=3"),
-            Err(Error::UnknownSetting {
-                key: "forkpool".into(),
-                nearest: Some("fork.pool".into())
-            })
+            Err(Error::UnknownSetting { key: "forkpool".into(), nearest: Some("fork.pool".into()) })
         );
-        assert_eq!(
-            parse("color=x"),
-            Err(Error::UnknownSetting {
-                key: "color".into(),
-                nearest: None
-            })
-        );
-        assert_eq!(
-            parse("=x"),
-            Err(Error::UnknownSetting {
-                key: "".into(),
-                nearest: None
-            })
-        );
-        assert_eq!(
-            parse("dhcp"),
-            Err(Error::NotASetting {
-                word: "dhcp".into()
-            })
-        );
+        assert_eq!(parse("color=x"), Err(Error::UnknownSetting { key: "color".into(), nearest: None }));
+        assert_eq!(parse("=x"), Err(Error::UnknownSetting { key: "".into(), nearest: None }));
+        assert_eq!(parse("dhcp"), Err(Error::NotASetting { word: "dhcp".into() }));
         assert_eq!(parse("a \"b"), Err(Error::NotASetting { word: "a".into() }));
         assert_eq!(parse("log=\"b\\"), Err(Error::OpenQuote { offset: 4 }));
         assert_eq!(parse("-- \"\\x\""), Err(Error::BadEscape { escape: 'x' }));
-        assert_eq!(
-            CommandLine::parse(b"log=\xff", KNOWN),
-            Err(Error::NotUtf8 { offset: 4 })
-        );
+        assert_eq!(CommandLine::parse(b"log=\xff", KNOWN), Err(Error::NotUtf8 { offset: 4 }));
     }
 
     #[test]
@@ -411,10 +324,7 @@ mod tests {
             Error::OpenQuote { offset: 3 },
             Error::BadEscape { escape: 'x' },
             Error::NotASetting { word: "w".into() },
-            Error::UnknownSetting {
-                key: "k".into(),
-                nearest: None,
-            },
+            Error::UnknownSetting { key: "k".into(), nearest: None },
             Error::Repeated { key: "k".into() },
         ];
         for error in errors {
@@ -430,10 +340,7 @@ mod tests {
         buffer[MAX_GUEST_CMDLINE - 1] = 0;
         assert_eq!(CommandLine::parse(&buffer, KNOWN), Err(Error::Truncated));
         buffer[MAX_GUEST_CMDLINE - 2] = 0;
-        assert_eq!(
-            CommandLine::parse(&buffer, KNOWN),
-            Ok(CommandLine::default())
-        );
+        assert_eq!(CommandLine::parse(&buffer, KNOWN), Ok(CommandLine::default()));
     }
 
     #[test]
@@ -443,10 +350,7 @@ mod tests {
             let text: String = (0..random.below(12))
                 .map(|_| ['a', ' ', '"', '\\', '\n', '\t', '=', '-', 'é'][random.below(9) as usize])
                 .collect();
-            let quoted = text
-                .replace('\\', "\\\\")
-                .replace('"', "\\\"")
-                .replace('\n', "\\n");
+            let quoted = text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
             let line = parse(&format!("-- x \"{quoted}\" y")).unwrap();
             assert_eq!(line.arguments(), ["x", &text, "y"]);
         }
@@ -456,9 +360,8 @@ mod tests {
     fn garbage_never_panics() {
         let mut random = Random::new(4);
         for _ in 0..2000 {
-            let bytes: Vec<u8> = (0..random.below(40))
-                .map(|_| b"a=\"\\ -A\xc3\xa9\t"[random.below(10) as usize])
-                .collect();
+            let bytes: Vec<u8> =
+                (0..random.below(40)).map(|_| b"a=\"\\ -A\xc3\xa9\t"[random.below(10) as usize]).collect();
             let _ = CommandLine::parse(&bytes, KNOWN);
         }
     }

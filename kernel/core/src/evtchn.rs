@@ -30,11 +30,7 @@ impl PortScan {
     /// `active(word)` returns a word's `pending & !mask`, read afresh. The caller clears the port's
     /// pending bit before it serves it and calls again with the same selector; a port whose pending
     /// bit stays set comes up again after all others.
-    pub fn next(
-        &mut self,
-        selector: &mut u64,
-        mut active: impl FnMut(usize) -> u64,
-    ) -> Option<u32> {
+    pub fn next(&mut self, selector: &mut u64, mut active: impl FnMut(usize) -> u64) -> Option<u32> {
         while *selector != 0 {
             let first = self.start / 64;
             let word = (first + selector.rotate_right(first).trailing_zeros()) % WORDS as u32;
@@ -64,9 +60,7 @@ mod tests {
     use std::vec::Vec;
 
     fn selector_of(pending: &[u64; WORDS]) -> u64 {
-        (0..WORDS)
-            .filter(|&w| pending[w] != 0)
-            .fold(0, |selector, w| selector | 1 << w)
+        (0..WORDS).filter(|&w| pending[w] != 0).fold(0, |selector, w| selector | 1 << w)
     }
 
     /// Serves everything that is pending and not masked.
@@ -113,12 +107,7 @@ mod tests {
         let mut selector = u64::MAX;
         let mut seen = Vec::new();
         for _ in 0..6 {
-            seen.push(
-                scan.next(&mut selector, |w| {
-                    if w == 9 { 0b101 } else { u64::from(w == 3) }
-                })
-                .unwrap(),
-            );
+            seen.push(scan.next(&mut selector, |w| if w == 9 { 0b101 } else { u64::from(w == 3) }).unwrap());
         }
         assert_eq!(seen, [192, 576, 578, 192, 576, 578]);
     }
@@ -136,9 +125,7 @@ mod tests {
                 mask[random.below(64) as usize] |= 1 << random.below(64);
             }
             let mut expected: Vec<u32> = (0..PORTS)
-                .filter(|&p| {
-                    (pending[p as usize / 64] & !mask[p as usize / 64]) >> (p % 64) & 1 == 1
-                })
+                .filter(|&p| (pending[p as usize / 64] & !mask[p as usize / 64]) >> (p % 64) & 1 == 1)
                 .collect();
             expected.sort_by_key(|&p| (p + PORTS - start) % PORTS);
             assert_eq!(drain(&mut scan, &mut pending, &mask), expected);

@@ -42,12 +42,7 @@ impl<'a> FrameAllocator<'a> {
     pub fn new(bitmap: &'a mut [u64], nr_pages: u64) -> Self {
         let bitmap = &mut bitmap[..bitmap_words(nr_pages)];
         bitmap.fill(0);
-        Self {
-            bitmap,
-            total: nr_pages,
-            free: 0,
-            next_word: 0,
-        }
+        Self { bitmap, total: nr_pages, free: 0, next_word: 0 }
     }
 
     /// Takes one frame, or `None` when all are in use.
@@ -103,10 +98,7 @@ impl<'a> FrameAllocator<'a> {
     /// # Errors
     /// See [`FreeError`]; it names the first frame that is wrong, and nothing has changed.
     pub fn free_range(&mut self, frames: Range<Pfn>) -> Result<(), FreeError> {
-        let Range {
-            start: Pfn(start),
-            end: Pfn(end),
-        } = frames;
+        let Range { start: Pfn(start), end: Pfn(end) } = frames;
         if start >= end {
             return Ok(());
         }
@@ -160,18 +152,11 @@ impl core::error::Error for FreeError {}
 /// The bitmap words that a range of bits touches, each with the mask of the bits in the range.
 fn words(bits: Range<u64>) -> impl Iterator<Item = (usize, u64)> {
     let Range { start, end } = bits;
-    let touched = if start < end {
-        start / 64..end.div_ceil(64)
-    } else {
-        0..0
-    };
+    let touched = if start < end { start / 64..end.div_ceil(64) } else { 0..0 };
     touched.map(move |word| {
         let first = start.saturating_sub(word * 64);
         let behind = (end - word * 64).min(64);
-        (
-            word as usize,
-            (u64::MAX >> (64 - (behind - first))) << first,
-        )
+        (word as usize, (u64::MAX >> (64 - (behind - first))) << first)
     })
 }
 
@@ -196,9 +181,7 @@ mod tests {
         let mut bitmap = [0; bitmap_words(200)];
         let mut frames = FrameAllocator::new(&mut bitmap, 200);
         frames.free_range(Pfn(3)..Pfn(200)).unwrap();
-        let mut seen: Vec<u64> = core::iter::from_fn(|| frames.alloc())
-            .map(|pfn| pfn.0)
-            .collect();
+        let mut seen: Vec<u64> = core::iter::from_fn(|| frames.alloc()).map(|pfn| pfn.0).collect();
         seen.sort_unstable();
         assert!(seen.into_iter().eq(3..200));
         assert_eq!(frames.free_frames(), 0);
@@ -209,20 +192,11 @@ mod tests {
         let mut bitmap = [0; 2];
         let mut frames = FrameAllocator::new(&mut bitmap, 100);
         assert_eq!(frames.free(Pfn(100)), Err(FreeError::OutOfRange(Pfn(100))));
-        assert_eq!(
-            frames.free(Pfn(u64::MAX)),
-            Err(FreeError::OutOfRange(Pfn(u64::MAX)))
-        );
-        assert_eq!(
-            frames.free_range(Pfn(90)..Pfn(101)),
-            Err(FreeError::OutOfRange(Pfn(100)))
-        );
+        assert_eq!(frames.free(Pfn(u64::MAX)), Err(FreeError::OutOfRange(Pfn(u64::MAX))));
+        assert_eq!(frames.free_range(Pfn(90)..Pfn(101)), Err(FreeError::OutOfRange(Pfn(100))));
         frames.free(Pfn(64)).unwrap();
         assert_eq!(frames.free(Pfn(64)), Err(FreeError::DoubleFree(Pfn(64))));
-        assert_eq!(
-            frames.free_range(Pfn(0)..Pfn(100)),
-            Err(FreeError::DoubleFree(Pfn(64)))
-        );
+        assert_eq!(frames.free_range(Pfn(0)..Pfn(100)), Err(FreeError::DoubleFree(Pfn(64))));
         assert_eq!(frames.free_frames(), 1);
         frames.free_range(Pfn(9)..Pfn(9)).unwrap();
         assert_eq!(frames.alloc(), Some(Pfn(64)));
@@ -257,10 +231,7 @@ mod tests {
                     },
                     1 => {
                         let run = free.windows(count).position(|run| !run.contains(&false));
-                        assert_eq!(
-                            frames.alloc_contiguous(count as u64),
-                            run.map(|at| Pfn(at as u64))
-                        );
+                        assert_eq!(frames.alloc_contiguous(count as u64), run.map(|at| Pfn(at as u64)));
                         if let Some(at) = run {
                             free[at..at + count].fill(false);
                         }
@@ -272,16 +243,10 @@ mod tests {
                             Some(at) => Err(FreeError::DoubleFree(Pfn(at as u64))),
                             None => Ok(free[start..end].fill(true)),
                         };
-                        assert_eq!(
-                            frames.free_range(Pfn(start as u64)..Pfn(end as u64)),
-                            expected
-                        );
+                        assert_eq!(frames.free_range(Pfn(start as u64)..Pfn(end as u64)), expected);
                     }
                 }
-                assert_eq!(
-                    frames.free_frames(),
-                    free.iter().filter(|&&f| f).count() as u64
-                );
+                assert_eq!(frames.free_frames(), free.iter().filter(|&&f| f).count() as u64);
             }
         }
     }

@@ -74,10 +74,7 @@ impl ByteRing {
         let start = (index & (self.size - 1)) as usize;
         let len = limit.min(available as usize);
         let first = len.min(size - start);
-        Spans {
-            first: start..start + first,
-            second: 0..len - first,
-        }
+        Spans { first: start..start + first, second: 0..len - first }
     }
 }
 
@@ -95,11 +92,7 @@ impl Spans {
 
 impl fmt::Display for BadIndex {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "the peer of a ring wrote impossible indices (prod {}, cons {})",
-            self.prod, self.cons
-        )
+        write!(f, "the peer of a ring wrote impossible indices (prod {}, cons {})", self.prod, self.cons)
     }
 }
 
@@ -117,47 +110,17 @@ mod tests {
     #[test]
     fn empty_full_and_wrapped() {
         assert!(RING.readable(7, 7, 100).unwrap().is_empty());
-        assert_eq!(
-            RING.writable(7, 7, 100).unwrap(),
-            Spans {
-                first: 7..16,
-                second: 0..7
-            }
-        );
+        assert_eq!(RING.writable(7, 7, 100).unwrap(), Spans { first: 7..16, second: 0..7 });
         assert!(RING.writable(23, 7, 100).unwrap().is_empty());
-        assert_eq!(
-            RING.readable(23, 7, 100).unwrap(),
-            Spans {
-                first: 7..16,
-                second: 0..7
-            }
-        );
-        assert_eq!(
-            RING.readable(23, 7, 10).unwrap(),
-            Spans {
-                first: 7..16,
-                second: 0..1
-            }
-        );
-        assert_eq!(
-            RING.readable(23, 7, 3).unwrap(),
-            Spans {
-                first: 7..10,
-                second: 0..0
-            }
-        );
+        assert_eq!(RING.readable(23, 7, 100).unwrap(), Spans { first: 7..16, second: 0..7 });
+        assert_eq!(RING.readable(23, 7, 10).unwrap(), Spans { first: 7..16, second: 0..1 });
+        assert_eq!(RING.readable(23, 7, 3).unwrap(), Spans { first: 7..10, second: 0..0 });
     }
 
     #[test]
     fn indices_run_freely_over_the_32_bit_edge() {
         assert_eq!(RING.waiting(3, u32::MAX - 4), Ok(8));
-        assert_eq!(
-            RING.readable(3, u32::MAX - 4, 100).unwrap(),
-            Spans {
-                first: 11..16,
-                second: 0..3
-            }
-        );
+        assert_eq!(RING.readable(3, u32::MAX - 4, 100).unwrap(), Spans { first: 11..16, second: 0..3 });
     }
 
     #[test]
@@ -184,16 +147,9 @@ mod tests {
                 }
             } else {
                 let spans = RING.readable(prod, cons, limit).unwrap();
-                let read: Vec<u8> = spans
-                    .first
-                    .chain(spans.second)
-                    .map(|at| buffer[at])
-                    .collect();
+                let read: Vec<u8> = spans.first.chain(spans.second).map(|at| buffer[at]).collect();
                 cons = cons.wrapping_add(read.len() as u32);
-                assert!(
-                    read.iter()
-                        .eq(model.drain(..read.len()).collect::<Vec<_>>().iter())
-                );
+                assert!(read.iter().eq(model.drain(..read.len()).collect::<Vec<_>>().iter()));
             }
             assert_eq!(RING.waiting(prod, cons), Ok(model.len() as u32));
         }

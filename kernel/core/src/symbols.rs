@@ -73,9 +73,7 @@ impl<'a> SymbolTable<'a> {
         let table_at = u64_at(header, 0x28).ok_or(FormatError::TooShort)?;
         let count = u16_at(header, 0x3c).ok_or(FormatError::TooShort)?;
         let section = |index: u32| {
-            let at = usize::try_from(table_at)
-                .ok()?
-                .checked_add(SHDR_SIZE * index as usize)?;
+            let at = usize::try_from(table_at).ok()?.checked_add(SHDR_SIZE * index as usize)?;
             elf.get(at..)?.get(..SHDR_SIZE)
         };
 
@@ -104,17 +102,11 @@ impl<'a> SymbolTable<'a> {
             .symbols
             .chunks_exact(SYM_SIZE)
             .filter(|symbol| symbol[4] & 0xf == STT_FUNC)
-            .filter_map(|symbol| {
-                Some((u64_at(symbol, 8)?, u64_at(symbol, 16)?, u32_at(symbol, 0)?))
-            })
+            .filter_map(|symbol| Some((u64_at(symbol, 8)?, u64_at(symbol, 16)?, u32_at(symbol, 0)?)))
             .filter(|&(start, size, _)| holds((start, size)))
             .map(|(start, _, name_at)| (start, name_at))
             .max_by_key(|&(start, _)| start)?;
-        Some(Symbol {
-            name: self.name(name_at)?,
-            start,
-            offset: address - start,
-        })
+        Some(Symbol { name: self.name(name_at)?, start, offset: address - start })
     }
 
     /// Number of symbols of any kind.
@@ -130,9 +122,7 @@ impl<'a> SymbolTable<'a> {
     fn name(&self, at: u32) -> Option<&'a str> {
         let bytes = self.names.get(at as usize..)?;
         let len = bytes.iter().position(|&b| b == 0)?;
-        core::str::from_utf8(&bytes[..len])
-            .ok()
-            .filter(|name| !name.is_empty())
+        core::str::from_utf8(&bytes[..len]).ok().filter(|name| !name.is_empty())
     }
 }
 
@@ -195,10 +185,9 @@ mod tests {
         elf[0x28] = 64;
         elf[0x3c] = 3;
         elf.extend([0xa5; SHDR_SIZE]);
-        for (kind, offset, size, link) in [
-            (SHT_SYMTAB, symbols_at, table.len(), 2u32),
-            (SHT_STRTAB, names_at, names.len(), 0),
-        ] {
+        for (kind, offset, size, link) in
+            [(SHT_SYMTAB, symbols_at, table.len(), 2u32), (SHT_STRTAB, names_at, names.len(), 0)]
+        {
             let mut section = [0u8; SHDR_SIZE];
             section[4..8].copy_from_slice(&kind.to_le_bytes());
             section[24..32].copy_from_slice(&offset.to_le_bytes());
@@ -248,28 +237,16 @@ mod tests {
     fn says_why_there_is_no_table() {
         let bytes = sample();
         assert_eq!(SymbolTable::parse(&[]).unwrap_err(), FormatError::TooShort);
-        assert_eq!(
-            SymbolTable::parse(&bytes[..bytes.len() - 1]).unwrap_err(),
-            FormatError::TooShort
-        );
+        assert_eq!(SymbolTable::parse(&bytes[..bytes.len() - 1]).unwrap_err(), FormatError::TooShort);
         let mut no_elf = bytes.clone();
         no_elf[5] = b'X';
-        assert_eq!(
-            SymbolTable::parse(&no_elf).unwrap_err(),
-            FormatError::NotElf
-        );
+        assert_eq!(SymbolTable::parse(&no_elf).unwrap_err(), FormatError::NotElf);
         let mut no_symbols = bytes.clone();
         no_symbols[4 + 64 + 64 + 4] = 1;
-        assert_eq!(
-            SymbolTable::parse(&no_symbols).unwrap_err(),
-            FormatError::NoSymbols
-        );
+        assert_eq!(SymbolTable::parse(&no_symbols).unwrap_err(), FormatError::NoSymbols);
         let mut no_names = bytes;
         no_names[4 + 64 + 64 + 40] = 9;
-        assert_eq!(
-            SymbolTable::parse(&no_names).unwrap_err(),
-            FormatError::NoSymbols
-        );
+        assert_eq!(SymbolTable::parse(&no_names).unwrap_err(), FormatError::NoSymbols);
     }
 
     #[test]

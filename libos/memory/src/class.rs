@@ -53,25 +53,15 @@ pub enum ForkRule {
 
 impl PageClass {
     /// Every class.
-    pub const ALL: [Self; 8] = [
-        Self::Text,
-        Self::RoData,
-        Self::Data,
-        Self::Heap,
-        Self::Stack,
-        Self::PageTable,
-        Self::Device,
-        Self::Special,
-    ];
+    pub const ALL: [Self; 8] =
+        [Self::Text, Self::RoData, Self::Data, Self::Heap, Self::Stack, Self::PageTable, Self::Device, Self::Special];
 
     /// What may be done with pages of this class.
     pub const fn protection(self) -> Protection {
         match self {
             Self::Text => Protection::ReadExecute,
             Self::RoData | Self::PageTable => Protection::ReadOnly,
-            Self::Data | Self::Heap | Self::Stack | Self::Device | Self::Special => {
-                Protection::ReadWrite
-            }
+            Self::Data | Self::Heap | Self::Stack | Self::Device | Self::Special => Protection::ReadWrite,
         }
     }
 
@@ -99,10 +89,7 @@ impl Protection {
         let readable = PteFlags::PRESENT.union(PteFlags::ACCESSED);
         match self {
             Self::ReadOnly => readable.union(PteFlags::NO_EXECUTE),
-            Self::ReadWrite => readable
-                .union(PteFlags::NO_EXECUTE)
-                .union(PteFlags::WRITABLE)
-                .union(PteFlags::DIRTY),
+            Self::ReadWrite => readable.union(PteFlags::NO_EXECUTE).union(PteFlags::WRITABLE).union(PteFlags::DIRTY),
             Self::ReadExecute => readable,
         }
     }
@@ -132,22 +119,10 @@ mod tests {
         for class in PageClass::ALL {
             let flags = class.pte_flags();
             assert!(flags.contains(PteFlags::PRESENT) && !flags.contains(PteFlags::USER));
-            assert!(
-                !flags.contains(PteFlags::WRITABLE) || flags.contains(PteFlags::NO_EXECUTE),
-                "{class}"
-            );
+            assert!(!flags.contains(PteFlags::WRITABLE) || flags.contains(PteFlags::NO_EXECUTE), "{class}");
         }
-        assert!(
-            !PageClass::Text
-                .pte_flags()
-                .intersects(PteFlags::WRITABLE | PteFlags::NO_EXECUTE)
-        );
-        assert!(
-            !PageClass::PageTable
-                .pte_flags()
-                .contains(PteFlags::WRITABLE),
-            "Xen would refuse it"
-        );
+        assert!(!PageClass::Text.pte_flags().intersects(PteFlags::WRITABLE | PteFlags::NO_EXECUTE));
+        assert!(!PageClass::PageTable.pte_flags().contains(PteFlags::WRITABLE), "Xen would refuse it");
     }
 
     #[test]
@@ -161,12 +136,7 @@ mod tests {
 
     #[test]
     fn what_xen_writes_is_never_copy_on_write() {
-        for class in [
-            PageClass::Stack,
-            PageClass::Device,
-            PageClass::Special,
-            PageClass::PageTable,
-        ] {
+        for class in [PageClass::Stack, PageClass::Device, PageClass::Special, PageClass::PageTable] {
             assert_ne!(class.fork_rule(), ForkRule::CopyOnWrite, "{class}");
         }
     }

@@ -24,7 +24,7 @@ mod space;
 mod zone;
 
 pub use class::{ForkRule, PageClass, Protection};
-pub use place::Place;
+pub use place::{Part, Place};
 pub use space::{AddressSpace, Region, RegionError};
 pub use xen_abi::PAGE_SIZE;
 pub use xen_abi::pte::PteFlags;

@@ -1,6 +1,6 @@
 //! What an address is, in words for the report of a fault.
 
-use crate::{AddressSpace, PAGE_SIZE, PageClass, Zone};
+use crate::{AddressSpace, PAGE_SIZE, PageClass, Region, Zone};
 use core::fmt;
 
 /// What an address is.
@@ -8,12 +8,12 @@ use core::fmt;
 pub enum Place {
     /// The first page of all, never mapped: a null reference, or a field of one.
     NullPage,
-    /// Inside a region: its class and tag, and the distance from its beginning.
-    Inside(PageClass, u32, usize),
+    /// Inside a region, so many bytes from its beginning.
+    Inside(Part, usize),
     /// The unmapped page right below a region: a stack has overflowed.
-    GuardBelow(PageClass, u32),
+    GuardBelow(Part),
     /// The unmapped page right above a region.
-    GuardAbove(PageClass, u32),
+    GuardAbove(Part),
     /// A free part of a zone.
     Unmapped(Zone),
     /// Xen's own part of the address space.
@@ -24,6 +24,15 @@ pub enum Place {
     Nowhere,
 }
 
+/// A region as a report names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// What its pages are.
+    pub class: PageClass,
+    /// Which one it is among the regions of its class, from 1, in the order of addresses.
+    pub number: usize,
+}
+
 impl AddressSpace {
     /// Says what an address is.
     pub fn describe(&self, address: usize) -> Place {
@@ -31,18 +40,15 @@ impl AddressSpace {
             return Place::NullPage;
         }
         if let Some(region) = self.lookup(address) {
-            return Place::Inside(region.class, region.tag, address - region.range.start);
+            return Place::Inside(self.part(region), address - region.range.start);
         }
         // The page's neighbours. Below a stack counts more than above whatever lies there.
         let page = address - address % PAGE_SIZE;
-        if let Some(region) = page
-            .checked_add(PAGE_SIZE)
-            .and_then(|next| self.lookup(next))
-        {
-            return Place::GuardBelow(region.class, region.tag);
+        if let Some(region) = page.checked_add(PAGE_SIZE).and_then(|next| self.lookup(next)) {
+            return Place::GuardBelow(self.part(region));
         }
         if let Some(region) = self.lookup(page - 1) {
-            return Place::GuardAbove(region.class, region.tag);
+            return Place::GuardAbove(self.part(region));
         }
         match (Zone::containing(address), address) {
             (Some(zone), _) => Place::Unmapped(zone),
@@ -52,17 +58,21 @@ impl AddressSpace {
             (None, _) => Place::Nowhere,
         }
     }
+
+    fn part(&self, region: &Region) -> Part {
+        let alike = self.regions().filter(|other| other.class == region.class);
+        let number = alike.take_while(|other| other.range.start <= region.range.start).count();
+        Part { class: region.class, number }
+    }
 }
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NullPage => f.write_str("null page"),
-            Self::Inside(class, tag, offset) => {
-                write!(f, "{}, {offset:#x} bytes in", Named(*class, *tag))
-            }
-            Self::GuardBelow(class, tag) => write!(f, "guard page below {}", Named(*class, *tag)),
-            Self::GuardAbove(class, tag) => write!(f, "guard page above {}", Named(*class, *tag)),
+            Self::Inside(part, offset) => write!(f, "{part}, {offset:#x} bytes in"),
+            Self::GuardBelow(part) => write!(f, "guard page below {part}"),
+            Self::GuardAbove(part) => write!(f, "guard page above {part}"),
             Self::Unmapped(zone) => write!(f, "unmapped page in the zone \"{zone}\""),
             Self::Xen => f.write_str("Xen's own memory"),
             Self::NonCanonical => f.write_str("not a canonical address"),
@@ -71,14 +81,11 @@ impl fmt::Display for Place {
     }
 }
 
-/// A region in words. There is more than one stack, so its tag is part of its name.
-struct Named(PageClass, u32);
-
-impl fmt::Display for Named {
+impl fmt::Display for Part {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self(class @ PageClass::Stack, tag) => write!(f, "{class} {tag}"),
-            Self(class, _) => write!(f, "{class}"),
+        match self.class {
+            PageClass::Stack => write!(f, "stack {}", self.number),
+            class => write!(f, "{class}"),
         }
     }
 }
@@ -91,20 +98,10 @@ mod tests {
     fn sample() -> AddressSpace {
         let mut space = AddressSpace::new();
         let image = Zone::Image.base();
-        space
-            .insert(image..image + 2 * PAGE_SIZE, PageClass::Text, 0)
-            .unwrap();
-        space
-            .insert(
-                image + 3 * PAGE_SIZE..image + 4 * PAGE_SIZE,
-                PageClass::Stack,
-                7,
-            )
-            .unwrap();
-        for tag in 1..4 {
-            space
-                .allocate(Zone::Stacks, 4, PageClass::Stack, tag)
-                .unwrap();
+        space.insert(image..image + 2 * PAGE_SIZE, PageClass::Text).unwrap();
+        space.insert(image + 3 * PAGE_SIZE..image + 4 * PAGE_SIZE, PageClass::Stack).unwrap();
+        for _ in 0..3 {
+            space.allocate(Zone::Stacks, 4 * PAGE_SIZE, PageClass::Stack).unwrap();
         }
         space
     }
@@ -120,15 +117,12 @@ mod tests {
             (PAGE_SIZE - 1, "null page"),
             (PAGE_SIZE, "unmapped, in no zone"),
             (image + 0x1010, "text, 0x1010 bytes in"),
-            (image + 2 * PAGE_SIZE, "guard page below stack 7"),
-            (image + 4 * PAGE_SIZE, "guard page above stack 7"),
+            (image + 2 * PAGE_SIZE, "guard page below stack 4"),
+            (image + 4 * PAGE_SIZE, "guard page above stack 4"),
             (third + 8, "stack 3, 0x8 bytes in"),
             (third - 1, "guard page below stack 3"),
             (third + 4 * PAGE_SIZE, "guard page above stack 3"),
-            (
-                third + 5 * PAGE_SIZE,
-                "unmapped page in the zone \"stacks\"",
-            ),
+            (third + 5 * PAGE_SIZE, "unmapped page in the zone \"stacks\""),
             (Zone::Heap.base(), "unmapped page in the zone \"heap\""),
             (0xffff_8000_0000_0000, "Xen's own memory"),
             (0xffff_8800_0000_0000, "unmapped, in no zone"),

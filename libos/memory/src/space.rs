@@ -12,8 +12,6 @@ pub struct Region {
     pub range: Range<usize>,
     /// What the pages are.
     pub class: PageClass,
-    /// Tells regions of one class apart in reports; the owner chooses it, for a stack the thread's slot.
-    pub tag: u32,
 }
 
 /// Why the map refuses a region. The caller is to blame, except for [`NoRoom`](Self::NoRoom).
@@ -44,60 +42,39 @@ pub struct AddressSpace {
 impl AddressSpace {
     /// An address space in which nothing is in use.
     pub const fn new() -> Self {
-        Self {
-            regions: BTreeMap::new(),
-        }
+        Self { regions: BTreeMap::new() }
     }
 
     /// Marks a given range as in use. It may touch its neighbours.
     ///
     /// # Errors
     /// Any [`RegionError`] but `NoRoom`.
-    pub fn insert(
-        &mut self,
-        range: Range<usize>,
-        class: PageClass,
-        tag: u32,
-    ) -> Result<(), RegionError> {
+    pub fn insert(&mut self, range: Range<usize>, class: PageClass) -> Result<(), RegionError> {
         if range.is_empty() || range.start % PAGE_SIZE != 0 || range.end % PAGE_SIZE != 0 {
             return Err(RegionError::BadRange);
         }
-        let zone = Zone::containing(range.start)
-            .filter(|zone| range.end <= zone.end())
-            .ok_or(RegionError::OutsideZones)?;
+        let zone =
+            Zone::containing(range.start).filter(|zone| range.end <= zone.end()).ok_or(RegionError::OutsideZones)?;
         if !zone.admits(class) {
             return Err(RegionError::WrongZone(class, zone));
         }
-        if let Some(other) = self
-            .last_before(range.end)
-            .filter(|other| other.range.end > range.start)
-        {
+        if let Some(other) = self.last_before(range.end).filter(|other| other.range.end > range.start) {
             return Err(RegionError::Overlap(other.range.clone()));
         }
-        self.regions
-            .insert(range.start, Region { range, class, tag });
+        self.regions.insert(range.start, Region { range, class });
         Ok(())
     }
 
-    /// Finds the first free range of `pages` pages in a zone, with room for guard pages on both sides,
-    /// and marks it as in use.
+    /// Finds the first free range of `length` bytes in a zone, with room for guard pages on both sides,
+    /// marks it as in use and returns its first address.
     ///
     /// # Errors
-    /// `BadRange` for no pages at all, `WrongZone`, `NoRoom`.
-    pub fn allocate(
-        &mut self,
-        zone: Zone,
-        pages: usize,
-        class: PageClass,
-        tag: u32,
-    ) -> Result<Range<usize>, RegionError> {
-        let size = pages
-            .checked_mul(PAGE_SIZE)
-            .ok_or(RegionError::NoRoom(zone))?;
-        // A gap fits from `start` on if the region and a guard page end before its end.
-        let fits = |start: usize, end: usize| end.saturating_sub(start) > size;
+    /// `BadRange` unless `length` is one or more whole pages; `WrongZone`; `NoRoom`.
+    pub fn allocate(&mut self, zone: Zone, length: usize, class: PageClass) -> Result<usize, RegionError> {
+        // The region and the guard page above it end where the gap ends, or before.
+        let fits = |start: usize, end: usize| end.saturating_sub(start) > length;
         let mut start = zone.base() + PAGE_SIZE;
-        for region in self.in_zone(zone) {
+        for (_, region) in self.regions.range(zone.range()) {
             if fits(start, region.range.start) {
                 break;
             }
@@ -106,31 +83,8 @@ impl AddressSpace {
         if !fits(start, zone.end()) {
             return Err(RegionError::NoRoom(zone));
         }
-        let range = start..start + size;
-        self.insert(range.clone(), class, tag)?;
-        Ok(range)
-    }
-
-    /// Lets the region that begins at `start` end at `new_end`, further up. Takes no memory: the heap
-    /// can grow this way.
-    ///
-    /// # Errors
-    /// `BadRange` if no region begins there or it would not grow; `OutsideZones`; `Overlap` with the
-    /// next region.
-    pub fn extend(&mut self, start: usize, new_end: usize) -> Result<(), RegionError> {
-        let next = self.last_before(new_end).map(|region| region.range.clone());
-        let region = self.regions.get_mut(&start).ok_or(RegionError::BadRange)?;
-        if new_end <= region.range.end || new_end % PAGE_SIZE != 0 {
-            return Err(RegionError::BadRange);
-        }
-        if Zone::containing(start).is_none_or(|zone| new_end > zone.end()) {
-            return Err(RegionError::OutsideZones);
-        }
-        if let Some(next) = next.filter(|next| next.start != start) {
-            return Err(RegionError::Overlap(next));
-        }
-        region.range.end = new_end;
-        Ok(())
+        self.insert(start..start + length, class)?;
+        Ok(start)
     }
 
     /// Forgets the region that begins at `start` and returns it.
@@ -149,16 +103,9 @@ impl AddressSpace {
         self.regions.values()
     }
 
-    fn in_zone(&self, zone: Zone) -> impl Iterator<Item = &Region> {
-        self.regions.range(zone.range()).map(|(_, region)| region)
-    }
-
     /// The last region that begins before an address.
     fn last_before(&self, address: usize) -> Option<&Region> {
-        self.regions
-            .range(..address)
-            .next_back()
-            .map(|(_, region)| region)
+        self.regions.range(..address).next_back().map(|(_, region)| region)
     }
 }
 
@@ -169,11 +116,7 @@ impl fmt::Display for RegionError {
             Self::OutsideZones => f.write_str("a region lies in one zone"),
             Self::WrongZone(class, zone) => write!(f, "the zone \"{zone}\" takes no {class}"),
             Self::Overlap(other) => {
-                write!(
-                    f,
-                    "the range from {:#x} to {:#x} is in use already",
-                    other.start, other.end
-                )
+                write!(f, "the range from {:#x} to {:#x} is in use already", other.start, other.end)
             }
             Self::NoRoom(zone) => write!(f, "the zone \"{zone}\" is full"),
         }

@@ -40,14 +40,7 @@ pub enum Zone {
 
 impl Zone {
     /// Every zone, in the order of their addresses.
-    pub const ALL: [Self; 6] = [
-        Self::Heap,
-        Self::Stacks,
-        Self::Device,
-        Self::Tables,
-        Self::Libraries,
-        Self::Image,
-    ];
+    pub const ALL: [Self; 6] = [Self::Heap, Self::Stacks, Self::Device, Self::Tables, Self::Libraries, Self::Image];
 
     /// The level 3 entries that map the zone.
     pub const fn l3_entries(self) -> Range<usize> {
@@ -78,9 +71,7 @@ impl Zone {
 
     /// The zone that an address lies in.
     pub fn containing(address: usize) -> Option<Self> {
-        Self::ALL
-            .into_iter()
-            .find(|zone| zone.range().contains(&address))
+        Self::ALL.into_iter().find(|zone| zone.range().contains(&address))
     }
 
     /// True if pages of this class may lie in the zone. What a fork treats differently is kept under
@@ -96,11 +87,7 @@ impl Zone {
             }
             Self::Image => matches!(
                 class,
-                PageClass::Text
-                    | PageClass::RoData
-                    | PageClass::Data
-                    | PageClass::Stack
-                    | PageClass::Special
+                PageClass::Text | PageClass::RoData | PageClass::Data | PageClass::Stack | PageClass::Special
             ),
         }
     }
@@ -129,10 +116,7 @@ mod tests {
         for pair in Zone::ALL.windows(2) {
             assert!(pair[0].end() <= pair[1].base(), "{} {}", pair[0], pair[1]);
         }
-        assert!(
-            Zone::Image.end() > Zone::Image.base(),
-            "the last zone does not wrap"
-        );
+        assert!(Zone::Image.end() > Zone::Image.base(), "the last zone does not wrap");
     }
 
     #[test]
@@ -162,10 +146,7 @@ mod tests {
 
     #[test]
     fn the_heap_zone_can_be_write_protected_as_a_whole() {
-        for class in PageClass::ALL
-            .into_iter()
-            .filter(|&class| Zone::Heap.admits(class))
-        {
+        for class in PageClass::ALL.into_iter().filter(|&class| Zone::Heap.admits(class)) {
             assert_eq!(class.fork_rule(), ForkRule::CopyOnWrite);
         }
     }
@@ -173,10 +154,7 @@ mod tests {
     #[test]
     fn every_class_has_a_zone() {
         for class in PageClass::ALL {
-            assert!(
-                Zone::ALL.into_iter().any(|zone| zone.admits(class)),
-                "{class}"
-            );
+            assert!(Zone::ALL.into_iter().any(|zone| zone.admits(class)), "{class}");
         }
     }
 }

@@ -111,10 +111,7 @@ impl Scheduler {
         let thread = &mut self.threads[slot as usize];
         thread.state = Some(State::Ready);
         self.ready.push_back(slot);
-        Ok(ThreadId {
-            slot,
-            generation: thread.generation,
-        })
+        Ok(ThreadId { slot, generation: thread.generation })
     }
 
     /// Takes the next ready thread from the run queue and makes it the running one, with a time slice
@@ -128,10 +125,7 @@ impl Scheduler {
         let slot = self.ready.pop_front()?;
         let thread = &mut self.threads[slot as usize];
         thread.state = Some(State::Running);
-        self.running = Some(ThreadId {
-            slot,
-            generation: thread.generation,
-        });
+        self.running = Some(ThreadId { slot, generation: thread.generation });
         self.slice_end = now.saturating_add(self.slice_ns);
         self.running
     }
@@ -211,11 +205,7 @@ impl Scheduler {
     /// What a thread is doing; `None` if it no longer exists.
     pub fn state(&self, id: ThreadId) -> Option<State> {
         let thread = self.threads.get(id.slot())?;
-        if thread.generation == id.generation {
-            thread.state
-        } else {
-            None
-        }
+        if thread.generation == id.generation { thread.state } else { None }
     }
 
     /// Why the running thread's last [`block`](Self::block) ended.
@@ -248,11 +238,7 @@ impl Scheduler {
     pub fn next_timer(&self, now: u64) -> Option<u64> {
         let slice = (self.running.is_some() && !self.ready.is_empty()).then_some(self.slice_end);
         let deadline = self.sleepers.earliest();
-        slice
-            .into_iter()
-            .chain(deadline)
-            .min()
-            .map(|at| at.max(now))
+        slice.into_iter().chain(deadline).min().map(|at| at.max(now))
     }
 
     /// Makes room for one more thread in every list, so that no later step allocates.
@@ -263,11 +249,7 @@ impl Scheduler {
         self.ready.try_reserve(slots - self.ready.len())?;
         self.sleepers.try_reserve(slots)?;
         let slot = self.threads.len() as u32;
-        self.threads.push(Thread {
-            generation: 0,
-            state: None,
-            reason: WakeReason::Woken,
-        });
+        self.threads.push(Thread { generation: 0, state: None, reason: WakeReason::Woken });
         Ok(slot)
     }
 

@@ -20,10 +20,7 @@ pub(super) struct Sleepers {
 
 impl Sleepers {
     pub(super) const fn new() -> Self {
-        Self {
-            heap: Vec::new(),
-            positions: Vec::new(),
-        }
+        Self { heap: Vec::new(), positions: Vec::new() }
     }
 
     /// Makes room for the slots below `slots`.
@@ -41,10 +38,7 @@ impl Sleepers {
 
     /// Adds a slot that is not in the heap.
     pub(super) fn insert(&mut self, slot: u32, deadline: u64) {
-        debug_assert!(
-            self.positions[slot as usize].is_none(),
-            "slot {slot} sleeps already"
-        );
+        debug_assert!(self.positions[slot as usize].is_none(), "slot {slot} sleeps already");
         self.heap.push(Sleeper { deadline, slot });
         self.rise(self.heap.len() - 1);
     }
@@ -58,10 +52,7 @@ impl Sleepers {
 
     /// Removes the earliest sleeper whose deadline is `now` or before and returns its slot.
     pub(super) fn pop_due(&mut self, now: u64) -> Option<u32> {
-        let first = *self
-            .heap
-            .first()
-            .filter(|sleeper| sleeper.deadline <= now)?;
+        let first = *self.heap.first().filter(|sleeper| sleeper.deadline <= now)?;
         self.remove_at(0);
         Some(first.slot)
     }
@@ -94,9 +85,7 @@ impl Sleepers {
     fn sink(&mut self, mut position: usize) {
         loop {
             let left = 2 * position + 1;
-            let Some(child) =
-                (left..self.heap.len().min(left + 2)).min_by_key(|&c| self.heap[c].deadline)
-            else {
+            let Some(child) = (left..self.heap.len().min(left + 2)).min_by_key(|&c| self.heap[c].deadline) else {
                 break;
             };
             if self.heap[position].deadline <= self.heap[child].deadline {

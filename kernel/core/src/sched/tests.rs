@@ -43,11 +43,7 @@ fn the_slice_counts_only_while_another_thread_waits() {
     assert_eq!(sched.next_timer(6), Some(5 + SLICE));
     assert!(!sched.slice_is_over(4 + SLICE));
     assert!(sched.slice_is_over(5 + SLICE));
-    assert_eq!(
-        sched.next_timer(9 + SLICE),
-        Some(9 + SLICE),
-        "never in the past"
-    );
+    assert_eq!(sched.next_timer(9 + SLICE), Some(9 + SLICE), "never in the past");
     sched.preempt();
     assert_eq!(sched.pick(9 + SLICE), Some(b));
 }
@@ -134,9 +130,7 @@ fn behaves_like_the_model_and_never_allocates_after_spawn() {
             1 if model.running.is_some() => {
                 let deadline = random.chance(2).then(|| now + random.below(500));
                 sched.block(deadline);
-                model
-                    .blocked
-                    .push((model.running.take().unwrap(), deadline));
+                model.blocked.push((model.running.take().unwrap(), deadline));
             }
             2 if model.running.is_some() => {
                 sched.preempt();
@@ -148,17 +142,13 @@ fn behaves_like_the_model_and_never_allocates_after_spawn() {
                 assert!(sched.reap(id));
             }
             4 if !model.blocked.is_empty() => {
-                let (id, _) = model
-                    .blocked
-                    .remove(random.below(model.blocked.len() as u64) as usize);
+                let (id, _) = model.blocked.remove(random.below(model.blocked.len() as u64) as usize);
                 assert!(sched.wake(id));
                 model.ready.push_back(id);
             }
             5 => {
                 let count = sched.expire(now);
-                let due = model
-                    .blocked
-                    .extract_if(.., |(_, d)| d.is_some_and(|d| d <= now));
+                let due = model.blocked.extract_if(.., |(_, d)| d.is_some_and(|d| d <= now));
                 let mut due: Vec<_> = due.map(|(id, _)| id).collect();
                 assert_eq!(due.len(), count);
                 // Equal deadlines wake in any order: take over the scheduler's.
@@ -174,12 +164,7 @@ fn behaves_like_the_model_and_never_allocates_after_spawn() {
         }
         assert_eq!(sched.running(), model.running);
         assert_eq!(sched.ready_count(), model.ready.len());
-        let deadline = model
-            .blocked
-            .iter()
-            .filter_map(|(_, d)| *d)
-            .min()
-            .map(|d| d.max(now));
+        let deadline = model.blocked.iter().filter_map(|(_, d)| *d).min().map(|d| d.max(now));
         let contended = model.running.is_some() && !model.ready.is_empty();
         match sched.next_timer(now) {
             None => assert!(deadline.is_none() && !contended),
