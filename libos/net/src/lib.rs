@@ -1,2 +1,30 @@
+//! Network for a pVM: a Xen netfront below smoltcp, and sockets above it.
+//!
+//! The layers, bottom up:
+//! - [`platform`]: what the kernel must give (shared pages, grants, an event channel, xenstore);
+//! - [`rings`]: the front half of one shared ring, indices checked;
+//! - [`netfront`]: the xenstore negotiation with the backend, and losing and finding it again;
+//! - [`device`]: packets in ring slots, checksum and segmentation offload, `smoltcp::phy::Device`;
+//! - [`stack`]: the TCP/IP stack with its sockets, without threads and without a clock: time is an
+//!   argument and waiting is the caller's business (a `Waker` says when to try again).
+//!
+//! The wire protocol is described in `docs/protocols/netfront.md`.
 #![no_std]
 #![forbid(unsafe_code)]
+
+extern crate alloc;
+
+pub mod config;
+pub mod device;
+mod error;
+mod frame;
+pub mod netfront;
+pub mod platform;
+pub mod rings;
+pub mod stack;
+
+pub use config::{ConfigError, NetConfig, StaticAddress};
+pub use error::Error;
+pub use smoltcp::time::{Duration, Instant};
+pub use smoltcp::wire::EthernetAddress;
+pub use stack::{Settings, Stack};

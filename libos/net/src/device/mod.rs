@@ -1,0 +1,332 @@
+//! The network device: packets in and out of the rings of one connection.
+//!
+//! Both buffers are granted once and used again and again. A packet to be sent is written by the
+//! stack straight into granted pages, which the backend only reads. A received packet is copied
+//! once into a private buffer and judged there.
+
+mod rx;
+mod tx;
+
+use crate::frame::{self, ETHERNET_HEADER, Frame};
+use crate::platform::{Link, PAGE_SIZE};
+use crate::rings::BadProducer;
+use alloc::vec;
+use alloc::vec::Vec;
+use core::fmt;
+use core::num::{NonZeroU16, NonZeroUsize};
+use rx::{RX_FRAME_MAX, RxQueue};
+use smoltcp::phy::{self, DeviceCapabilities, Medium, PacketMeta};
+use smoltcp::time::Instant;
+use smoltcp::wire::EthernetAddress;
+use tx::TxQueue;
+
+/// IP packet size on the wire (`public/io/netif.h`, section MTU: 1500 where nothing else is said).
+pub const MTU: usize = 1500;
+
+/// Largest frame handed to the backend for segmentation: 44 full segments and their headers, so
+/// that no short segment ends it. It stays below `XEN_NETIF_MAX_TX_SIZE` and fills 16 pages.
+const GSO_FRAME: usize = ETHERNET_HEADER + 40 + 44 * (MTU - 40);
+
+/// What the backend did that no correct backend does. The connection is given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// A ring's response producer index is impossible.
+    Producer(BadProducer),
+    /// A transmit response names a page that is not in flight.
+    TxId(u16),
+    /// A transmit response of the kind that answers extra slots, and none is in flight.
+    TxExtra,
+    /// A receive response does not carry the id of the request in its slot.
+    RxId(u16),
+    /// A received piece does not lie within its page.
+    RxRange {
+        /// Where it is said to start.
+        offset: u16,
+        /// How many bytes it is said to have.
+        size: u16,
+    },
+    /// An extra slot of a type that does not exist.
+    RxExtra(u8),
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Producer(bad) => write!(f, "impossible response index {}", bad.index),
+            Self::TxId(id) => write!(f, "transmit response for page {id}, which is not in flight"),
+            Self::TxExtra => f.write_str("transmit response for an extra slot that was not sent"),
+            Self::RxId(id) => write!(f, "receive response with the wrong id {id}"),
+            Self::RxRange { offset, size } => {
+                write!(f, "receive response of {size} bytes at offset {offset}")
+            }
+            Self::RxExtra(kind) => write!(f, "receive extra slot of unknown type {kind}"),
+        }
+    }
+}
+
+impl core::error::Error for Fault {}
+
+impl From<BadProducer> for Fault {
+    fn from(bad: BadProducer) -> Self {
+        Self::Producer(bad)
+    }
+}
+
+/// What was agreed with the backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Features {
+    /// The interface's own address.
+    pub mac: EthernetAddress,
+    /// Both sides take packets of several pages and large TCP segments.
+    pub gso: bool,
+}
+
+/// Packets that were counted and not delivered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Packets sent.
+    pub sent: u64,
+    /// Packets handed to the stack.
+    pub received: u64,
+    /// Packets that the backend refused to send.
+    pub send_refused: u64,
+    /// Received packets dropped: malformed, fragments, too long, or with a wrong checksum.
+    pub receive_dropped: u64,
+}
+
+/// The rings and buffers of one connection to one backend.
+#[derive(Debug)]
+pub struct Connection<L: Link> {
+    link: L,
+    tx: TxQueue,
+    rx: RxQueue,
+    features: Features,
+}
+
+impl<L: Link> Connection<L> {
+    /// Initialises the rings of `link` and posts all receive pages. Must precede the moment at
+    /// which the backend maps the rings.
+    ///
+    /// # Panics
+    /// When `tx_pages` or `rx_pages` is not what [`Pages::new`] gives.
+    pub fn new(link: L, pages: Pages, features: Features) -> Self {
+        let frame_pages = match features.gso {
+            true => GSO_FRAME.div_ceil(PAGE_SIZE),
+            false => 1,
+        };
+        let tx = TxQueue::new(&link, pages.tx, frame_pages);
+        let rx = RxQueue::new(&link, pages.rx);
+        Self { link, tx, rx, features }
+    }
+
+    /// The link, for its grant references and port.
+    pub fn link(&self) -> &L {
+        &self.link
+    }
+}
+
+/// Sizes of the two granted buffers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pages {
+    /// Pages of the transmit buffer.
+    pub tx: usize,
+    /// Receive pages.
+    pub rx: usize,
+}
+
+impl Pages {
+    /// Sizes rounded to what the rings take: powers of two from 32 (one largest packet and more)
+    /// to 256 (the slots of a ring).
+    pub fn new(tx: usize, rx: usize) -> Self {
+        let fit = |pages: usize| pages.clamp(32, 256).next_power_of_two();
+        Self { tx: fit(tx), rx: fit(rx) }
+    }
+}
+
+/// The device below the stack, connected or not.
+#[derive(Debug)]
+pub struct Device<L: Link> {
+    connection: Option<Connection<L>>,
+    /// The received packet that the stack has not taken yet.
+    frame: Vec<u8>,
+    frame_len: usize,
+    counters: Counters,
+}
+
+impl<L: Link> Device<L> {
+    /// A device without a connection: nothing comes in, nothing goes out.
+    pub fn new() -> Self {
+        Self { connection: None, frame: vec![0; RX_FRAME_MAX], frame_len: 0, counters: Counters::default() }
+    }
+
+    /// Puts `connection` in the place of the one before, if any, which is dropped.
+    pub fn attach(&mut self, connection: Option<Connection<L>>) {
+        self.connection = connection;
+        self.frame_len = 0;
+    }
+
+    /// What was agreed with the present backend; `None` without one.
+    pub fn features(&self) -> Option<Features> {
+        self.connection.as_ref().map(|c| c.features)
+    }
+
+    /// What has been counted since the device was made.
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// Takes back the transmit pages that the backend is done with.
+    ///
+    /// # Errors
+    /// The backend broke the protocol.
+    pub fn reclaim(&mut self) -> Result<(), Fault> {
+        let Some(c) = &mut self.connection else {
+            return Ok(());
+        };
+        self.counters.send_refused += c.tx.reclaim(c.link.tx_ring())?;
+        Ok(())
+    }
+
+    /// Whether a packet of any size could be sent now.
+    pub fn can_send(&mut self) -> bool {
+        self.connection.as_mut().is_some_and(|c| c.tx.has_room())
+    }
+
+    /// Asks for an event when the backend gives transmit pages back. True when some are back
+    /// already.
+    ///
+    /// # Errors
+    /// The backend broke the protocol.
+    pub fn arm_send(&mut self) -> Result<bool, Fault> {
+        match &self.connection {
+            Some(c) => Ok(c.tx.arm(c.link.tx_ring())?),
+            None => Ok(false),
+        }
+    }
+
+    /// Fetches the next received packet for the stack and says what it is. `None`: there is none
+    /// now, and an event will follow the next one.
+    ///
+    /// # Errors
+    /// The backend broke the protocol.
+    pub fn fetch(&mut self) -> Result<Option<Frame>, Fault> {
+        self.frame_len = 0;
+        let Some(c) = &mut self.connection else {
+            return Ok(None);
+        };
+        while let Some(packet) = c.rx.next(&c.link, &mut self.frame)? {
+            let bytes = self.frame.get(..packet.len).unwrap_or_default();
+            match frame::classify(bytes, packet.validated) {
+                Some(frame) if !packet.dropped => {
+                    self.counters.received += 1;
+                    self.frame_len = packet.len;
+                    return Ok(Some(frame));
+                }
+                _ => self.counters.receive_dropped += 1,
+            }
+        }
+        Ok(None)
+    }
+
+    /// Makes all that was written visible to the backend, and notifies it once if it wants that.
+    pub fn flush(&mut self) {
+        if let Some(c) = &mut self.connection {
+            let tx = c.tx.push(c.link.tx_ring());
+            let rx = c.rx.push(c.link.rx_ring());
+            if tx || rx {
+                c.link.notify();
+            }
+        }
+    }
+
+    /// Notifies the backend whether it asked or not: it may have connected after the requests.
+    pub fn kick(&self) {
+        if let Some(c) = &self.connection {
+            c.link.notify();
+        }
+    }
+}
+
+impl<L: Link> Default for Device<L> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<L: Link> phy::Device for Device<L> {
+    type RxToken<'a>
+        = RxToken<'a>
+    where
+        L: 'a;
+    type TxToken<'a>
+        = TxToken<'a, L>
+    where
+        L: 'a;
+
+    fn receive(&mut self, _now: Instant) -> Option<(RxToken<'_>, TxToken<'_, L>)> {
+        let connection = self.connection.as_mut()?;
+        if self.frame_len == 0 || !connection.tx.has_room() {
+            return None;
+        }
+        let bytes = &self.frame[..core::mem::take(&mut self.frame_len)];
+        let reply = TxToken { connection, sent: &mut self.counters.sent, segment: None };
+        Some((RxToken { bytes }, reply))
+    }
+
+    fn transmit(&mut self, _now: Instant) -> Option<TxToken<'_, L>> {
+        let connection = self.connection.as_mut()?;
+        connection.tx.has_room().then_some(TxToken { connection, sent: &mut self.counters.sent, segment: None })
+    }
+
+    fn capabilities(&self) -> DeviceCapabilities {
+        let mut caps = DeviceCapabilities::default();
+        caps.medium = Medium::Ethernet;
+        caps.max_transmission_unit = ETHERNET_HEADER + MTU;
+        // Received packets have been judged in `fetch`. Sent UDP datagrams carry a full checksum:
+        // they are short, and DHCP servers that read raw packets insist on it.
+        caps.checksum.tcp = phy::Checksum::None;
+        caps.checksum.udp = phy::Checksum::Tx;
+        if self.features().is_some_and(|features| features.gso) {
+            caps.segmentation.tcpv4 = NonZeroUsize::new(GSO_FRAME);
+        }
+        caps
+    }
+}
+
+/// A received packet.
+#[derive(Debug)]
+pub struct RxToken<'a> {
+    bytes: &'a [u8],
+}
+
+impl phy::RxToken for RxToken<'_> {
+    fn consume<R, F: FnOnce(&[u8]) -> R>(self, f: F) -> R {
+        f(self.bytes)
+    }
+}
+
+/// Room for one packet to be sent.
+#[derive(Debug)]
+pub struct TxToken<'a, L: Link> {
+    connection: &'a mut Connection<L>,
+    sent: &'a mut u64,
+    /// Payload of each segment, when the backend is to cut the packet.
+    segment: Option<NonZeroU16>,
+}
+
+impl<L: Link> phy::TxToken for TxToken<'_, L> {
+    fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, len: usize, f: F) -> R {
+        let Connection { link, tx, .. } = self.connection;
+        let start = tx.next_page() * PAGE_SIZE;
+        let bytes = link.tx_bytes(start..start + len);
+        let result = f(bytes);
+        let checksum = frame::prepare(bytes);
+        tx.send(link, len, checksum, self.segment);
+        *self.sent += 1;
+        result
+    }
+
+    fn set_meta(&mut self, meta: PacketMeta) {
+        self.segment = meta.segmentation_offload_size;
+    }
+}

@@ -1,0 +1,154 @@
+//! Sending: slots of the transmit ring over consecutive pages of the transmit buffer.
+
+use super::Fault;
+use crate::frame::Checksum;
+use crate::platform::{Link, PAGE_SIZE, SharedPage};
+use crate::rings::{BadProducer, FrontRing};
+use alloc::vec;
+use alloc::vec::Vec;
+use core::num::NonZeroU16;
+
+// public/io/netif.h: netif_tx_request flags.
+const CSUM_BLANK: u16 = 1 << 0;
+const DATA_VALIDATED: u16 = 1 << 1;
+const MORE_DATA: u16 = 1 << 2;
+const EXTRA_INFO: u16 = 1 << 3;
+
+// public/io/netif.h: netif_extra_info.
+const EXTRA_TYPE_GSO: u32 = 1;
+const GSO_TYPE_TCPV4: u32 = 1;
+
+// public/io/netif.h: netif_tx_response status.
+const RSP_OKAY: i16 = 0;
+const RSP_NULL: i16 = 1;
+
+/// The transmit ring and the state of the transmit pages.
+///
+/// A packet starts at the beginning of a page and fills consecutive ones; each page goes into its
+/// own slot with the page's number as id. Answers may come in any order.
+#[derive(Debug)]
+pub struct TxQueue {
+    ring: FrontRing<3>,
+    /// Whether the page is in flight.
+    busy: Vec<bool>,
+    /// Extra slots in flight; they are answered without an id.
+    extras: u32,
+    /// Where the next packet goes.
+    next: usize,
+    /// Pages from `next` on that are known to be free.
+    run: usize,
+    /// Pages of the largest packet.
+    frame_pages: usize,
+}
+
+impl TxQueue {
+    pub fn new(link: &impl Link, pages: usize, frame_pages: usize) -> Self {
+        Self {
+            ring: FrontRing::new(link.tx_ring()),
+            busy: vec![false; pages],
+            extras: 0,
+            next: 0,
+            run: pages,
+            frame_pages,
+        }
+    }
+
+    /// Whether the largest packet could be sent now. Afterwards [`next_page`](Self::next_page)
+    /// says where it would lie.
+    pub fn has_room(&mut self) -> bool {
+        // One slot more for the extra info.
+        self.ring.free() as usize > self.frame_pages && (self.run >= self.frame_pages || self.find_run())
+    }
+
+    /// First page of the next packet.
+    pub fn next_page(&self) -> usize {
+        self.next
+    }
+
+    /// Queues the packet of `len` bytes that was written at [`next_page`](Self::next_page), after
+    /// [`has_room`](Self::has_room) said yes.
+    pub fn send(&mut self, link: &impl Link, len: usize, checksum: Checksum, segment: Option<NonZeroU16>) {
+        let pages = len.div_ceil(PAGE_SIZE);
+        assert!(pages <= self.run && len <= usize::from(u16::MAX));
+        let mut flags = match checksum {
+            Checksum::Blank => CSUM_BLANK | DATA_VALIDATED,
+            Checksum::Complete => DATA_VALIDATED,
+            Checksum::None => 0,
+        };
+        if segment.is_some() {
+            flags |= EXTRA_INFO;
+        }
+        let ring = link.tx_ring();
+        for index in 0..pages {
+            let page = self.next + index;
+            let more = if index + 1 < pages { MORE_DATA } else { 0 };
+            // The first slot tells the size of the whole packet, the others their own.
+            let size = match index {
+                0 => len,
+                _ => (len - index * PAGE_SIZE).min(PAGE_SIZE),
+            };
+            self.ring.put(ring, [link.tx_gref(page), u32::from(flags | more) << 16, (size as u32) << 16 | page as u32]);
+            self.busy[page] = true;
+            if let Some(segment) = segment
+                && index == 0
+            {
+                self.ring.put(ring, [u32::from(segment.get()) << 16 | EXTRA_TYPE_GSO, GSO_TYPE_TCPV4, 0]);
+                self.extras += 1;
+            }
+            flags = 0;
+        }
+        self.next += pages;
+        self.run -= pages;
+    }
+
+    /// Takes back answered pages. Returns how many slots the backend refused.
+    pub fn reclaim(&mut self, ring: &impl SharedPage) -> Result<u64, Fault> {
+        let mut refused = 0;
+        let waiting = self.ring.responses(ring)?;
+        for ahead in 0..waiting {
+            let [answer, ..] = self.ring.peek(ring, ahead);
+            let (id, status) = (answer as u16, (answer >> 16) as i16);
+            if status == RSP_NULL {
+                self.extras = self.extras.checked_sub(1).ok_or(Fault::TxExtra)?;
+                continue;
+            }
+            match self.busy.get_mut(usize::from(id)) {
+                Some(busy) if *busy => *busy = false,
+                _ => return Err(Fault::TxId(id)),
+            }
+            if status != RSP_OKAY {
+                refused += 1;
+            }
+        }
+        self.ring.consume(waiting);
+        Ok(refused)
+    }
+
+    /// Asks for an event at the next answer; true when one is there already.
+    pub fn arm(&self, ring: &impl SharedPage) -> Result<bool, BadProducer> {
+        Ok(self.ring.arm(ring, 0)? > 0)
+    }
+
+    /// Makes queued packets visible; true when the backend wants to be notified.
+    pub fn push(&mut self, ring: &impl SharedPage) -> bool {
+        self.ring.push(ring)
+    }
+
+    /// Looks for enough free pages in a row, from `next` on, then from the start.
+    fn find_run(&mut self) -> bool {
+        for from in [self.next, 0] {
+            let mut start = from;
+            for page in from..=self.busy.len() {
+                if self.busy.get(page) == Some(&false) {
+                    continue;
+                }
+                if page - start >= self.frame_pages {
+                    (self.next, self.run) = (start, page - start);
+                    return true;
+                }
+                start = page + 1;
+            }
+        }
+        false
+    }
+}

@@ -1,0 +1,56 @@
+//! What a socket call can answer other than success.
+
+use core::fmt;
+
+/// Outcome of a socket call that did not succeed; the kinds are those of `std::io::ErrorKind`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Error {
+    /// The peer answered a connection attempt with a reset.
+    ConnectionRefused,
+    /// The peer reset an established connection.
+    ConnectionReset,
+    /// The connection ended because the interface lost the address that it used.
+    ConnectionAborted,
+    /// The handle's connection does not exist (never made, closed, or another domain's).
+    NotConnected,
+    /// Another socket has this local port.
+    AddrInUse,
+    /// The address cannot be used here: port or address zero, or no ephemeral port is left.
+    AddrNotAvailable,
+    /// There is no interface with an address, or no route from it to the peer.
+    NetworkUnreachable,
+    /// Nothing can be done now; a registered waker says when to try again.
+    WouldBlock,
+    /// The peer did not answer in time.
+    TimedOut,
+    /// This side has already shut down its sending direction.
+    BrokenPipe,
+    /// The datagram does not fit into one packet or into the socket's buffer.
+    MessageTooLong,
+    /// The name server says that the name does not exist, or did not answer.
+    NameNotFound,
+    /// The name is no valid host name, or no name server is configured.
+    InvalidInput,
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::ConnectionRefused => "connection refused",
+            Self::ConnectionReset => "connection reset by peer",
+            Self::ConnectionAborted => "connection aborted: local address lost",
+            Self::NotConnected => "not connected",
+            Self::AddrInUse => "address in use",
+            Self::AddrNotAvailable => "address not available",
+            Self::NetworkUnreachable => "network unreachable",
+            Self::WouldBlock => "operation would block",
+            Self::TimedOut => "timed out",
+            Self::BrokenPipe => "broken pipe",
+            Self::MessageTooLong => "message too long",
+            Self::NameNotFound => "name not found",
+            Self::InvalidInput => "invalid input",
+        })
+    }
+}
+
+impl core::error::Error for Error {}

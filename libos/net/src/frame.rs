@@ -1,0 +1,146 @@
+//! What an Ethernet frame is, as far as the device and the socket lookup need to know, and its
+//! TCP and UDP checksums.
+
+use core::net::Ipv4Addr;
+use smoltcp::wire::{ArpPacket, EthernetFrame, EthernetProtocol, IpProtocol, Ipv4Packet, TcpPacket, UdpPacket};
+
+/// Length of an Ethernet header.
+pub const ETHERNET_HEADER: usize = 14;
+
+/// Offset of the checksum in a TCP header (RFC 9293, section 3.1).
+const TCP_CHECKSUM: usize = 16;
+
+/// The part of a received frame that decides which socket it is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Frame {
+    /// A TCP segment.
+    Tcp(Segment),
+    /// A UDP datagram.
+    Udp {
+        /// Port of the sender.
+        source: u16,
+        /// Port here.
+        destination: u16,
+    },
+    /// An ARP packet that asks for, or is sent to, this address.
+    Arp {
+        /// The protocol address that it is for.
+        target: Ipv4Addr,
+    },
+    /// Any other IPv4 packet.
+    Other,
+}
+
+/// The addressing part of a TCP segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// Address of the sender.
+    pub source: Ipv4Addr,
+    /// Port of the sender.
+    pub source_port: u16,
+    /// Port here.
+    pub port: u16,
+    /// A connection attempt: SYN set, ACK and RST not.
+    pub opens: bool,
+    /// Octets of data.
+    pub len: usize,
+}
+
+/// Classifies a received frame. `None`: drop it; it is malformed, of another protocol than
+/// IPv4, a fragment (reassembly is not offered), or its TCP or UDP checksum is wrong. The checksum is looked at unless `validated`,
+/// which is the backend's word that it need not be.
+pub fn classify(bytes: &[u8], validated: bool) -> Option<Frame> {
+    let ethernet = EthernetFrame::new_checked(bytes).ok()?;
+    match ethernet.ethertype() {
+        EthernetProtocol::Arp => {
+            let arp = ArpPacket::new_checked(ethernet.payload()).ok()?;
+            let target: [u8; 4] = arp.target_protocol_addr().try_into().ok()?;
+            Some(Frame::Arp { target: target.into() })
+        }
+        EthernetProtocol::Ipv4 => {
+            let ip = Ipv4Packet::new_checked(ethernet.payload()).ok()?;
+            if ip.version() != 4 || ip.more_frags() || ip.frag_offset() != 0 {
+                return None;
+            }
+            classify_ipv4(&ip, validated)
+        }
+        _ => None,
+    }
+}
+
+fn classify_ipv4(ip: &Ipv4Packet<&[u8]>, validated: bool) -> Option<Frame> {
+    match ip.next_header() {
+        IpProtocol::Tcp => {
+            let tcp = TcpPacket::new_checked(ip.payload()).ok()?;
+            if !validated && !tcp.verify_checksum(&ip.src_addr().into(), &ip.dst_addr().into()) {
+                return None;
+            }
+            Some(Frame::Tcp(Segment {
+                source: ip.src_addr(),
+                source_port: tcp.src_port(),
+                port: tcp.dst_port(),
+                opens: tcp.syn() && !tcp.ack() && !tcp.rst(),
+                len: tcp.payload().len(),
+            }))
+        }
+        IpProtocol::Udp => {
+            let udp = UdpPacket::new_checked(ip.payload()).ok()?;
+            if !validated && !udp.verify_checksum(&ip.src_addr().into(), &ip.dst_addr().into()) {
+                return None;
+            }
+            Some(Frame::Udp { source: udp.src_port(), destination: udp.dst_port() })
+        }
+        _ => Some(Frame::Other),
+    }
+}
+
+/// How the checksum of a frame to be sent stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Checksum {
+    /// TCP: the field holds the sum of the pseudo header only, the backend completes it.
+    Blank,
+    /// UDP: complete.
+    Complete,
+    /// The frame has none of these checksums.
+    None,
+}
+
+/// Prepares a frame that the stack has written for sending: in a TCP segment, puts the sum of the
+/// pseudo header into the checksum field, which is what a partial checksum starts from (the
+/// meaning of `XEN_NETTXF_csum_blank` in Linux's netback: `CHECKSUM_PARTIAL`).
+pub fn prepare(bytes: &mut [u8]) -> Checksum {
+    let Some(ip) = ipv4(bytes) else {
+        return Checksum::None;
+    };
+    match ip.next_header() {
+        IpProtocol::Tcp => {
+            let header = usize::from(ip.header_len());
+            let length = ip.total_len() - u16::from(ip.header_len());
+            let sum = pseudo_header(ip.src_addr(), ip.dst_addr(), 6, length);
+            let at = ETHERNET_HEADER + header + TCP_CHECKSUM;
+            bytes[at..at + 2].copy_from_slice(&sum.to_be_bytes());
+            Checksum::Blank
+        }
+        IpProtocol::Udp => Checksum::Complete,
+        _ => Checksum::None,
+    }
+}
+
+fn ipv4(bytes: &[u8]) -> Option<Ipv4Packet<&[u8]>> {
+    let ethernet = EthernetFrame::new_checked(bytes).ok()?;
+    match ethernet.ethertype() {
+        EthernetProtocol::Ipv4 => Ipv4Packet::new_checked(ethernet.payload()).ok(),
+        _ => None,
+    }
+}
+
+/// The folded one's complement sum of the IPv4 pseudo header (RFC 9293, section 3.1), not inverted.
+fn pseudo_header(source: Ipv4Addr, destination: Ipv4Addr, protocol: u16, length: u16) -> u16 {
+    let (source, destination) = (source.to_bits(), destination.to_bits());
+    let mut sum = (source >> 16) + (source & 0xffff);
+    sum += (destination >> 16) + (destination & 0xffff);
+    sum += u32::from(protocol) + u32::from(length);
+    sum = (sum >> 16) + (sum & 0xffff);
+    sum = (sum >> 16) + (sum & 0xffff);
+    sum as u16
+}

@@ -1,0 +1,345 @@
+//! The frontend's side of the xenstore negotiation with the network backend.
+//!
+//! [`Frontend::step`] looks at xenstore as it is now and does the next thing; it is called once
+//! at the start and after every watch event, and calling it too often does no harm. The backend
+//! may go away and come back at any time: the frontend then closes, returns to Initialising when
+//! the backend is ready for that, and connects again with fresh rings.
+
+use crate::device::{Connection, Features, Pages};
+use crate::platform::{Link, OutOfResources, Platform, StoreError, Xenstore};
+use alloc::format;
+use alloc::string::{String, ToString};
+use core::fmt;
+use smoltcp::wire::EthernetAddress;
+
+/// `enum xenbus_state` of `public/io/xenbus.h`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Initialising,
+    InitWait,
+    Initialised,
+    Connected,
+    Closing,
+    Closed,
+    /// Unknown, reconfiguring, absent, or no number at all.
+    Other,
+}
+
+impl State {
+    fn parse(text: Option<&str>) -> Self {
+        match text {
+            Some("1") => Self::Initialising,
+            Some("2") => Self::InitWait,
+            Some("3") => Self::Initialised,
+            Some("4") => Self::Connected,
+            Some("5") => Self::Closing,
+            Some("6") => Self::Closed,
+            _ => Self::Other,
+        }
+    }
+
+    fn value(self) -> &'static str {
+        match self {
+            Self::Initialising => "1",
+            Self::InitWait => "2",
+            Self::Initialised => "3",
+            Self::Connected => "4",
+            Self::Closing => "5",
+            Self::Closed => "6",
+            Self::Other => "0",
+        }
+    }
+}
+
+/// What the frontend is waiting for while it is not connected.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Obstacle {
+    /// The guest has no network device (no `vif=` line in its configuration).
+    NoDevice,
+    /// The backend has not reached InitWait; the value of its `state` node as it stands.
+    Backend(Option<String>),
+}
+
+impl fmt::Display for Obstacle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoDevice => f.write_str("the guest has no network device; add a vif= line to its configuration"),
+            Self::Backend(Some(state)) => {
+                write!(f, "the network backend stays in state {state}; see its hotplug script and xen-netback")
+            }
+            Self::Backend(None) => {
+                f.write_str("the network backend has no state in xenstore; is xen-netback loaded in dom0?")
+            }
+        }
+    }
+}
+
+/// Why a step failed. The frontend stays where it was.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FrontendError {
+    /// Xenstore refused.
+    Store(StoreError),
+    /// The kernel had no memory, grants or event channel left.
+    Resources,
+    /// A node holds what it must not: its name and its value (blame: toolstack or backend).
+    Malformed {
+        /// The node below the frontend's or the backend's directory.
+        node: &'static str,
+        /// What it holds.
+        value: String,
+    },
+}
+
+impl fmt::Display for FrontendError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Store(error) => write!(f, "network device: {error}"),
+            Self::Resources => f.write_str("network device: no memory, grants or event channels left"),
+            Self::Malformed { node, value } => {
+                write!(f, "network device: xenstore node {node} holds {value:?}")
+            }
+        }
+    }
+}
+
+impl core::error::Error for FrontendError {}
+
+impl From<StoreError> for FrontendError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<OutOfResources> for FrontendError {
+    fn from(_: OutOfResources) -> Self {
+        Self::Resources
+    }
+}
+
+/// What a step changed. After anything but `Nothing` another step is due.
+#[derive(Debug)]
+pub enum Step<L: Link> {
+    /// Nothing that the device must know.
+    Nothing,
+    /// A new connection; what was before it is void.
+    Linked(Connection<L>),
+    /// The backend has mapped the rings: what was queued before must be announced again.
+    Ready,
+    /// The backend is gone, and with it the connection.
+    Lost,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// In Initialising, until the backend is in InitWait.
+    Waiting,
+    /// Published and in Connected; the backend may not have followed yet.
+    Published,
+    /// The backend followed.
+    Connected,
+    /// In Closed, until the backend can begin again.
+    Closed,
+}
+
+/// The state machine of one `device/vif/N`.
+#[derive(Debug)]
+pub struct Frontend {
+    path: String,
+    /// The backend's directory, once known, and watched.
+    backend: Option<String>,
+    phase: Phase,
+    obstacle: Obstacle,
+    pages: Pages,
+    offload: bool,
+}
+
+impl Frontend {
+    /// A frontend for device `index`. `offload` false declines packets of several pages.
+    pub fn new(index: u32, pages: Pages, offload: bool) -> Self {
+        Self {
+            path: format!("device/vif/{index}"),
+            backend: None,
+            phase: Phase::Waiting,
+            obstacle: Obstacle::NoDevice,
+            pages,
+            offload,
+        }
+    }
+
+    /// What is missing for a connection, or `None` when there is one.
+    pub fn obstacle(&self) -> Option<&Obstacle> {
+        match self.phase {
+            Phase::Published | Phase::Connected => None,
+            Phase::Waiting | Phase::Closed => Some(&self.obstacle),
+        }
+    }
+
+    /// Watches the device's directory. To be called once, before the first step.
+    ///
+    /// # Errors
+    /// Xenstore refused.
+    pub fn start(&mut self, store: &mut impl Xenstore) -> Result<(), FrontendError> {
+        Ok(store.watch(&self.path)?)
+    }
+
+    /// Does what the present content of xenstore calls for.
+    ///
+    /// # Errors
+    /// See [`FrontendError`]; the next step tries again.
+    pub fn step<P: Platform + Xenstore>(&mut self, platform: &mut P) -> Result<Step<P::Link>, FrontendError> {
+        let Some(backend) = self.find_backend(platform)? else {
+            self.obstacle = Obstacle::NoDevice;
+            return Ok(self.lose(Phase::Waiting));
+        };
+        let text = platform.read(&format!("{backend}/state"))?;
+        let theirs = State::parse(text.as_deref());
+        let ours = State::parse(platform.read(&self.node("state"))?.as_deref());
+        self.obstacle = Obstacle::Backend(text);
+
+        match (self.phase, theirs) {
+            (Phase::Waiting, State::InitWait) => self.connect(platform, &backend),
+            (Phase::Waiting, _) => Ok(Step::Nothing),
+            // The toolstack made the directory anew: this is another device than the one that we
+            // were connected to.
+            (_, _) if ours == State::Initialising => {
+                let step = self.lose(Phase::Waiting);
+                match theirs {
+                    State::InitWait => self.connect(platform, &backend),
+                    _ => Ok(step),
+                }
+            }
+            (Phase::Published, State::Initialising | State::InitWait | State::Initialised) => Ok(Step::Nothing),
+            (Phase::Published, State::Connected) => {
+                self.phase = Phase::Connected;
+                Ok(Step::Ready)
+            }
+            (Phase::Connected, State::Connected) => Ok(Step::Nothing),
+            (Phase::Published | Phase::Connected, _) => Ok(self.close(platform)),
+            (Phase::Closed, _) => self.reopen(platform, &backend, theirs),
+        }
+    }
+
+    /// Gives the connection up: the backend leaves, or it broke the protocol. Later steps begin
+    /// anew once it can.
+    pub fn close<P: Platform + Xenstore>(&mut self, platform: &mut P) -> Step<P::Link> {
+        let step = self.lose(Phase::Closed);
+        // Where this fails the toolstack has removed the directory, and nobody waits for us.
+        let _ = self.set_state(platform, State::Closed);
+        step
+    }
+
+    /// After Closed: begin again once the backend can. A backend that is being removed (`online`
+    /// is 0) must see us stay in Closed, or its removal never ends.
+    fn reopen<P: Platform + Xenstore>(
+        &mut self,
+        platform: &mut P,
+        backend: &str,
+        theirs: State,
+    ) -> Result<Step<P::Link>, FrontendError> {
+        let ready = match theirs {
+            State::Initialising | State::InitWait | State::Initialised => true,
+            State::Closed => platform.read(&format!("{backend}/online"))?.as_deref() == Some("1"),
+            State::Connected | State::Closing | State::Other => false,
+        };
+        if ready {
+            self.set_state(platform, State::Initialising)?;
+            self.phase = Phase::Waiting;
+            if theirs == State::InitWait {
+                return self.connect(platform, backend);
+            }
+        }
+        Ok(Step::Nothing)
+    }
+
+    /// The backend's directory as the frontend's says, watched from the first time it is seen.
+    fn find_backend(&mut self, store: &mut impl Xenstore) -> Result<Option<String>, FrontendError> {
+        let found = store.read(&self.node("backend"))?;
+        if found != self.backend {
+            if let Some(old) = self.backend.take() {
+                store.unwatch(&format!("{old}/state"));
+            }
+            if let Some(new) = &found {
+                store.watch(&format!("{new}/state"))?;
+            }
+            self.backend.clone_from(&found);
+        }
+        Ok(found)
+    }
+
+    fn connect<P: Platform + Xenstore>(
+        &mut self,
+        platform: &mut P,
+        backend: &str,
+    ) -> Result<Step<P::Link>, FrontendError> {
+        let domid = self.required(platform, "backend-id")?;
+        let domid = domid.parse().map_err(|_| malformed("backend-id", domid))?;
+        let mac = self.required(platform, "mac")?;
+        let mac = parse_mac(&mac).ok_or_else(|| malformed("mac", mac))?;
+        let mut offered = |feature| -> Result<bool, FrontendError> {
+            let value = platform.read(&format!("{backend}/{feature}"))?;
+            Ok(value.as_deref() == Some("1"))
+        };
+        // The data is copied into our pages (rx-copy); a backend without it flips pages, which
+        // nothing has done since Linux 2.6.
+        if !offered("feature-rx-copy")? {
+            return Err(malformed("feature-rx-copy", String::new()));
+        }
+        let gso = self.offload && offered("feature-sg")? && offered("feature-gso-tcpv4")?;
+
+        let link = platform.open(domid, self.pages.tx, self.pages.rx)?;
+        let connection = Connection::new(link, self.pages, Features { mac, gso });
+        self.publish(platform, connection.link(), gso)?;
+        self.phase = Phase::Published;
+        Ok(Step::Linked(connection))
+    }
+
+    /// Writes what the backend needs. It reads all of this only once it sees Connected, which is
+    /// why the state comes last and no transaction is needed.
+    fn publish(&self, store: &mut impl Xenstore, link: &impl Link, gso: bool) -> Result<(), FrontendError> {
+        let (tx, rx) = link.ring_grefs();
+        let gso = if gso { "1" } else { "0" };
+        store.write(&self.node("tx-ring-ref"), &tx.to_string())?;
+        store.write(&self.node("rx-ring-ref"), &rx.to_string())?;
+        store.write(&self.node("event-channel"), &link.port().to_string())?;
+        store.write(&self.node("request-rx-copy"), "1")?;
+        store.write(&self.node("feature-rx-notify"), "1")?;
+        store.write(&self.node("feature-sg"), gso)?;
+        store.write(&self.node("feature-gso-tcpv4"), gso)?;
+        self.set_state(store, State::Connected)
+    }
+
+    fn required(&self, store: &mut impl Xenstore, node: &'static str) -> Result<String, FrontendError> {
+        let value = store.read(&self.node(node))?;
+        value.ok_or_else(|| malformed(node, String::new()))
+    }
+
+    fn set_state(&self, store: &mut impl Xenstore, state: State) -> Result<(), FrontendError> {
+        Ok(store.write(&self.node("state"), state.value())?)
+    }
+
+    fn lose<L: Link>(&mut self, phase: Phase) -> Step<L> {
+        let linked = self.obstacle().is_none();
+        self.phase = phase;
+        if linked { Step::Lost } else { Step::Nothing }
+    }
+
+    fn node(&self, name: &str) -> String {
+        format!("{}/{name}", self.path)
+    }
+}
+
+fn malformed(node: &'static str, value: String) -> FrontendError {
+    FrontendError::Malformed { node, value }
+}
+
+/// `00:16:3e:01:02:03`, the address of one host.
+fn parse_mac(text: &str) -> Option<EthernetAddress> {
+    let mut mac = [0; 6];
+    let mut parts = text.split(':');
+    for octet in &mut mac {
+        let part = parts.next().filter(|part| part.len() == 2)?;
+        *octet = u8::from_str_radix(part, 16).ok()?;
+    }
+    let mac = EthernetAddress(mac);
+    (parts.next().is_none() && mac.is_unicast() && mac.0 != [0; 6]).then_some(mac)
+}

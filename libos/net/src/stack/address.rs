@@ -1,0 +1,112 @@
+//! The interface's address: given, or leased from a DHCP server.
+
+use super::{Kind, Stack};
+use crate::config::NetConfig;
+use crate::platform::{Platform, Xenstore};
+use core::fmt;
+use core::net::Ipv4Addr;
+use smoltcp::socket::dhcpv4;
+use smoltcp::time::Duration;
+use smoltcp::wire::{IpCidr, Ipv4Cidr};
+
+/// Time between DHCP discoveries while no server has answered.
+const DISCOVER_PAUSE: Duration = Duration::from_secs(2);
+
+/// An interface's IPv4 address with what belongs to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Address {
+    /// The address itself.
+    pub address: Ipv4Addr,
+    /// Length of the network prefix in bits.
+    pub prefix: u8,
+    /// Router for everything outside the prefix.
+    pub gateway: Option<Ipv4Addr>,
+    /// Name server.
+    pub dns: Option<Ipv4Addr>,
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.prefix)?;
+        if let Some(gateway) = self.gateway {
+            write!(f, ", gateway {gateway}")?;
+        }
+        if let Some(dns) = self.dns {
+            write!(f, ", name server {dns}")?;
+        }
+        Ok(())
+    }
+}
+
+impl<P: Platform + Xenstore> Stack<P> {
+    /// Takes the address from `config`, or begins to ask for one.
+    pub(super) fn configure(&mut self, config: NetConfig) {
+        match config {
+            NetConfig::Off => {}
+            NetConfig::Static(given) => {
+                self.address = Some(Address {
+                    address: given.address,
+                    prefix: given.prefix,
+                    gateway: given.gateway,
+                    dns: given.dns,
+                });
+                self.apply_address();
+            }
+            NetConfig::Dhcp => {
+                let mut socket = dhcpv4::Socket::new();
+                let mut retry = socket.get_retry_config();
+                retry.discover_timeout = DISCOVER_PAUSE;
+                socket.set_retry_config(retry);
+                self.dhcp = Some(self.net.table.add(socket, Kind::Dhcp));
+            }
+        }
+    }
+
+    /// Follows what the DHCP client has found out.
+    pub(super) fn lease_changed(&mut self) {
+        let Some(entry) = self.dhcp.and_then(|handle| self.net.table.get(handle)) else {
+            return;
+        };
+        let address = match entry.get::<dhcpv4::Socket>().poll() {
+            None => return,
+            Some(dhcpv4::Event::Deconfigured) => None,
+            Some(dhcpv4::Event::Configured(lease)) => Some(Address {
+                address: lease.address.address(),
+                prefix: lease.address.prefix_len(),
+                gateway: lease.router,
+                dns: lease.dns_servers.first().copied(),
+            }),
+        };
+        if address == self.address {
+            return;
+        }
+        match address {
+            Some(address) => log::info!("net: leased {address}"),
+            None => log::warn!("net: the DHCP lease is lost"),
+        }
+        self.address = address;
+        self.apply_address();
+        // Connections from an address that is no longer ours end at their next turn.
+        for handle in self.net.table.select(|_| true) {
+            self.net.table.queue(handle);
+        }
+    }
+
+    /// Sets the interface to the present address.
+    pub(super) fn apply_address(&mut self) {
+        let Some(interface) = &mut self.net.interface else {
+            return;
+        };
+        interface.update_ip_addrs(|list| list.clear());
+        interface.routes_mut().remove_default_ipv4_route();
+        if let Some(address) = self.address {
+            let cidr = Ipv4Cidr::new(address.address, address.prefix);
+            // There is room: the list has just been cleared.
+            interface.update_ip_addrs(|list| _ = list.push(IpCidr::Ipv4(cidr)));
+            if let Some(gateway) = address.gateway {
+                _ = interface.routes_mut().add_default_ipv4_route(gateway);
+            }
+        }
+        self.apply_name_server();
+    }
+}

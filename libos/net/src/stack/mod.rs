@@ -1,0 +1,443 @@
+//! The TCP/IP stack of a guest: sockets over one network device.
+//!
+//! [`Stack`] has no thread, no clock and no lock. Whoever owns it calls [`Stack::poll`] when the
+//! device's event channel fires, when the moment that the last call returned has come, and (or
+//! [`Stack::transmit`], which is cheaper) after socket calls; and [`Stack::xenstore_changed`] when
+//! a watch fires. A call that cannot be answered yet returns [`Error::WouldBlock`]; a waker
+//! registered for the socket says when to try again. There is one waker for each direction of a
+//! socket: the last one registered.
+
+mod address;
+mod dns;
+mod table;
+mod tcp;
+mod udp;
+
+use crate::config::NetConfig;
+use crate::device::{Connection, Counters, Device, Fault, Pages};
+use crate::error::Error;
+use crate::frame::Frame;
+use crate::netfront::{Frontend, FrontendError, Obstacle, Step};
+use crate::platform::{Platform, Xenstore};
+use alloc::collections::BTreeMap;
+use alloc::vec;
+use core::fmt;
+use smoltcp::iface::{Config, Interface, PollResult, SocketSet};
+use smoltcp::socket::dhcpv4;
+use smoltcp::time::{Duration, Instant};
+use smoltcp::wire::{EthernetAddress, HardwareAddress};
+use table::{Entry, Handle, Table, sooner};
+
+pub use address::Address;
+pub use dns::NameQuery;
+pub use tcp::{Listener, TcpSocket};
+pub use udp::UdpSocket;
+
+/// Packets taken in before the caller gets a chance to do something else.
+const INGRESS_BUDGET: usize = 256;
+
+/// Pause before a socket is looked at again that wants to send but did not.
+const STALL_PAUSE: Duration = Duration::from_millis(1);
+
+/// Sizes and choices of a stack.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Number of the device: `device/vif/N`.
+    pub device: u32,
+    /// Bytes of the receive buffer of a TCP connection.
+    pub tcp_receive: usize,
+    /// Bytes of the send buffer of a TCP connection.
+    pub tcp_send: usize,
+    /// Bytes of each of the two buffers of a UDP socket.
+    pub udp_buffer: usize,
+    /// Pages that are granted to the backend.
+    pub pages: Pages,
+    /// Accept packets of several pages and leave TCP segmentation to the backend.
+    pub offload: bool,
+    /// Closed connections kept in TIME-WAIT at most, each with its buffers.
+    pub time_wait: usize,
+    /// Randomness for port numbers and initial sequence numbers; different in every guest.
+    pub seed: u64,
+}
+
+impl Settings {
+    /// What suits a guest of `memory` bytes.
+    pub fn for_memory(memory: usize, seed: u64) -> Self {
+        const MIB: usize = 1 << 20;
+        let (buffer, pages, time_wait) = match memory / MIB {
+            0..16 => (16 << 10, 32, 8),
+            16..64 => (64 << 10, 64, 16),
+            64..256 => (128 << 10, 128, 32),
+            _ => (256 << 10, 256, 64),
+        };
+        Self {
+            device: 0,
+            tcp_receive: buffer,
+            tcp_send: buffer,
+            udp_buffer: 64 << 10,
+            pages: Pages::new(pages, pages),
+            offload: true,
+            time_wait,
+            seed,
+        }
+    }
+}
+
+/// Why the network is not usable by the time it should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NotReady {
+    /// There is no connection to a backend (blame: configuration or dom0).
+    Device(Obstacle),
+    /// The device works, but no DHCP server has answered.
+    NoLease,
+}
+
+impl fmt::Display for NotReady {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Device(obstacle) => obstacle.fmt(f),
+            Self::NoLease => f.write_str("no DHCP server has answered; start one on the bridge or use net=10.0.0.2/24"),
+        }
+    }
+}
+
+impl core::error::Error for NotReady {}
+
+/// The interface as it stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// The interface's Ethernet address, while a backend is connected.
+    pub mac: Option<EthernetAddress>,
+    /// Large packets are used.
+    pub offload: bool,
+    /// The address, once there is one.
+    pub address: Option<Address>,
+    /// Packets counted.
+    pub counters: Counters,
+}
+
+/// What a socket is.
+#[derive(Debug)]
+enum Kind {
+    Tcp(tcp::Tcp),
+    Udp(udp::Udp),
+    Dns,
+    Dhcp,
+}
+
+/// A network interface with its sockets.
+#[derive(Debug)]
+pub struct Stack<P: Platform + Xenstore> {
+    platform: P,
+    frontend: Frontend,
+    net: Net<P::Link>,
+    settings: Settings,
+    random: Random,
+    /// Connections by local port, peer's address and port.
+    flows: BTreeMap<tcp::Flow, Handle>,
+    listeners: BTreeMap<u16, tcp::ListenState>,
+    /// Made so far; tells a listener from an earlier one on the same port.
+    listeners_made: u32,
+    time_wait: alloc::collections::VecDeque<Handle>,
+    udp_ports: BTreeMap<u16, Handle>,
+    dns: Option<Handle>,
+    dhcp: Option<Handle>,
+    address: Option<Address>,
+}
+
+/// The part that moves packets between device and sockets.
+struct Net<L: crate::platform::Link> {
+    device: Device<L>,
+    /// Made with the first connection to a backend, and anew with every other.
+    interface: Option<Interface>,
+    table: Table<Kind>,
+    /// Where packets go that are for no socket: the interface answers them itself.
+    nobody: SocketSet<'static>,
+    /// No deadline of any socket is earlier.
+    next_deadline: Option<Instant>,
+}
+
+impl<L: crate::platform::Link> fmt::Debug for Net<L> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Net").finish_non_exhaustive()
+    }
+}
+
+impl<P: Platform + Xenstore> Stack<P> {
+    /// A stack whose device is still to be connected; watches xenstore and takes the first steps.
+    /// `config` is not [`NetConfig::Off`], which means that no stack is made.
+    ///
+    /// # Errors
+    /// As [`Stack::xenstore_changed`].
+    pub fn new(platform: P, config: NetConfig, settings: Settings, now: Instant) -> Result<Self, FrontendError> {
+        let mut this = Self {
+            platform,
+            frontend: Frontend::new(settings.device, settings.pages, settings.offload),
+            net: Net {
+                device: Device::new(),
+                interface: None,
+                table: Table::new(),
+                nobody: SocketSet::new(vec![]),
+                next_deadline: None,
+            },
+            settings,
+            random: Random(settings.seed),
+            flows: BTreeMap::new(),
+            listeners: BTreeMap::new(),
+            listeners_made: 0,
+            time_wait: Default::default(),
+            udp_ports: BTreeMap::new(),
+            dns: None,
+            dhcp: None,
+            address: None,
+        };
+        this.configure(config);
+        this.frontend.start(&mut this.platform)?;
+        this.xenstore_changed(now)?;
+        Ok(this)
+    }
+
+    /// Follows what has changed in xenstore: connects to the backend, or gives it up.
+    ///
+    /// # Errors
+    /// Xenstore or the kernel refused something, or a node holds what it must not. The device
+    /// stays unconnected; the next change is a new attempt.
+    pub fn xenstore_changed(&mut self, now: Instant) -> Result<(), FrontendError> {
+        loop {
+            match self.frontend.step(&mut self.platform)? {
+                Step::Nothing => return Ok(()),
+                Step::Ready => self.net.device.kick(),
+                Step::Linked(connection) => self.link(connection, now),
+                Step::Lost => {
+                    log::warn!("net: the backend is gone");
+                    self.net.device.attach(None);
+                }
+            }
+        }
+    }
+
+    /// Whether the network is usable: connected, and with an address.
+    ///
+    /// # Errors
+    /// It is not, for this reason; the caller decides how long to wait.
+    pub fn ready(&self) -> Result<(), NotReady> {
+        match (self.frontend.obstacle(), self.address) {
+            (Some(obstacle), _) => Err(NotReady::Device(obstacle.clone())),
+            (None, None) => Err(NotReady::NoLease),
+            (None, Some(_)) => Ok(()),
+        }
+    }
+
+    /// The interface as it stands.
+    pub fn status(&self) -> Status {
+        let features = self.net.device.features();
+        Status {
+            mac: features.map(|f| f.mac),
+            offload: features.is_some_and(|f| f.gso),
+            address: self.address,
+            counters: self.net.device.counters(),
+        }
+    }
+
+    /// The kernel's side, as it was given to [`Stack::new`].
+    pub fn platform(&mut self) -> &mut P {
+        &mut self.platform
+    }
+
+    /// Takes in what has arrived, sends what is to be sent, and wakes whom that concerns. Returns
+    /// when to call again if nothing happens before; `None`: never.
+    pub fn poll(&mut self, now: Instant) -> Option<Instant> {
+        let result = self.ingress(now);
+        self.finish(result, now)
+    }
+
+    /// The sending half of [`Stack::poll`], for after socket calls. Returns the same.
+    pub fn transmit(&mut self, now: Instant) -> Option<Instant> {
+        self.finish(Ok(false), now)
+    }
+
+    fn finish(&mut self, ingress: Result<bool, Fault>, now: Instant) -> Option<Instant> {
+        let result = ingress.and_then(|more| self.egress(now).map(|()| more));
+        match result {
+            Ok(true) => Some(now),
+            Ok(false) => self.net.next_deadline,
+            Err(fault) => {
+                log::error!("net: the backend broke the protocol: {fault}");
+                let _ = self.frontend.close(&mut self.platform);
+                self.net.device.attach(None);
+                if let Err(error) = self.xenstore_changed(now) {
+                    log::error!("{error}");
+                }
+                self.net.next_deadline
+            }
+        }
+    }
+
+    /// A new connection to a backend: the interface is made anew, the sockets stay.
+    fn link(&mut self, connection: Connection<P::Link>, now: Instant) {
+        self.net.device.attach(Some(connection));
+        let Some(features) = self.net.device.features() else {
+            return;
+        };
+        let mac = HardwareAddress::Ethernet(features.mac);
+        let moved = (self.net.interface.as_ref()).is_some_and(|old| old.hardware_addr() != mac);
+        let mut config = Config::new(mac);
+        config.random_seed = self.random.next();
+        let interface = Interface::new(config, &mut self.net.device, now);
+        self.net.interface = Some(interface);
+        if moved && let Some(entry) = self.dhcp.and_then(|handle| self.net.table.get(handle)) {
+            // A lease belongs to the Ethernet address.
+            entry.get::<dhcpv4::Socket>().reset();
+        }
+        self.apply_address();
+        for handle in self.net.table.select(|_| true) {
+            self.net.table.queue(handle);
+        }
+        log::info!("net: connected, {}, offload {}", features.mac, features.gso);
+    }
+
+    /// Takes in packets; true when more are waiting than one call may take.
+    fn ingress(&mut self, now: Instant) -> Result<bool, Fault> {
+        self.net.device.reclaim()?;
+        for _ in 0..INGRESS_BUDGET {
+            // Every packet may need an answer at once.
+            if !self.net.device.can_send() {
+                return self.net.device.arm_send();
+            }
+            let Some(frame) = self.net.device.fetch()? else {
+                return Ok(false);
+            };
+            match frame {
+                Frame::Tcp(segment) => self.tcp_arrived(segment, now),
+                Frame::Udp { source, destination } => self.udp_arrived(source, destination, now),
+                Frame::Arp { target } => {
+                    self.net.deliver(None, now);
+                    if self.address.is_some_and(|own| own.address == target) {
+                        // Sockets that wait for a neighbour's address may go on.
+                        for handle in self.net.table.select(|_| true) {
+                            self.net.table.queue(handle);
+                        }
+                    }
+                }
+                Frame::Other => self.net.deliver(None, now),
+            }
+        }
+        Ok(true)
+    }
+
+    /// Sends what queued sockets have, as far as the device takes it.
+    fn egress(&mut self, now: Instant) -> Result<(), Fault> {
+        if self.net.next_deadline.is_some_and(|due| due <= now) {
+            self.net.next_deadline = self.net.table.queue_due(now);
+        }
+        loop {
+            self.net.device.reclaim()?;
+            while self.net.device.can_send()
+                && let Some(handle) = self.net.table.next()
+            {
+                self.serve(handle, now);
+            }
+            self.net.device.flush();
+            if !self.net.table.has_queued() || !self.net.device.arm_send()? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Lets one socket send, and looks at what has become of it.
+    fn serve(&mut self, handle: Handle, now: Instant) {
+        let before = self.tcp_state(handle);
+        let outcome = self.net.send(handle, now);
+        if let Some(before) = before {
+            self.tcp_settle(handle, before, false);
+        } else if self.dhcp == Some(handle) {
+            self.lease_changed();
+        } else if outcome != Sent::NoRoom {
+            self.udp_settle(handle, outcome == Sent::Some, now);
+        }
+    }
+}
+
+/// What became of a socket's turn to send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sent {
+    /// At least one packet.
+    Some,
+    /// Nothing: it has nothing, or cannot send it now.
+    Nothing,
+    /// The device took no more; the socket stays queued.
+    NoRoom,
+}
+
+impl<L: crate::platform::Link> Net<L> {
+    /// Gives the packet that the device has fetched to a socket, or to the interface alone.
+    fn deliver(&mut self, handle: Option<Handle>, now: Instant) {
+        let Some(interface) = &mut self.interface else {
+            return;
+        };
+        let set = match handle.and_then(|handle| self.table.get(handle)) {
+            Some(entry) => &mut entry.set,
+            None => &mut self.nobody,
+        };
+        interface.poll_ingress_single(now, &mut self.device, set);
+        if let Some(handle) = handle {
+            self.table.queue(handle);
+        }
+    }
+
+    /// Lets a socket send until it has nothing more to send now or the device takes no more.
+    fn send(&mut self, handle: Handle, now: Instant) -> Sent {
+        let (Some(interface), Some(entry)) = (&mut self.interface, self.table.get(handle)) else {
+            return Sent::Nothing;
+        };
+        let mut sent = Sent::Nothing;
+        let deadline = loop {
+            let result = interface.poll_egress(now, &mut self.device, &mut entry.set);
+            if result == PollResult::SocketStateChanged {
+                sent = Sent::Some;
+            }
+            match interface.poll_at(now, &entry.set) {
+                Some(at) if at <= now => {
+                    if !self.device.can_send() {
+                        self.table.queue_first(handle);
+                        return Sent::NoRoom;
+                    }
+                    if result == PollResult::None {
+                        break Some(now + STALL_PAUSE);
+                    }
+                }
+                later => break later,
+            }
+        };
+        entry.deadline = deadline;
+        self.next_deadline = sooner(self.next_deadline, deadline);
+        sent
+    }
+
+    fn get(&mut self, handle: Handle) -> Result<&mut Entry<Kind>, Error> {
+        self.table.get(handle).ok_or(Error::NotConnected)
+    }
+}
+
+/// Numbers that a peer cannot guess cheaply (splitmix64); not for secrets.
+#[derive(Debug)]
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// A port of the ephemeral range (RFC 6335, section 6) that is not `taken`, starting from a
+    /// random one.
+    fn port(&mut self, taken: impl Fn(u16) -> bool) -> Result<u16, Error> {
+        const FIRST: u16 = 49152;
+        let count = u16::MAX - FIRST + 1;
+        let start = (self.next() % u64::from(count)) as u16;
+        (0..count).map(|step| FIRST + (start + step) % count).find(|&port| !taken(port)).ok_or(Error::AddrNotAvailable)
+    }
+}

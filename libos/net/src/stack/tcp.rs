@@ -1,0 +1,557 @@
+//! TCP: connections and listeners.
+//!
+//! smoltcp has no backlog: a socket in LISTEN takes one connection, and a SYN that finds none is
+//! reset. Here a socket is made for each SYN to a listened port when it arrives, as long as the
+//! listener has room; beyond that the SYN is dropped, and the peer tries again.
+
+use super::{Handle, Kind, Stack};
+use crate::error::Error;
+use crate::frame::Segment;
+use crate::platform::{Platform, Xenstore};
+use alloc::collections::VecDeque;
+use alloc::vec;
+use core::net::{Ipv4Addr, SocketAddrV4};
+use core::task::Waker;
+use smoltcp::socket::tcp::{self, RecvError, Socket, SocketBuffer, State};
+use smoltcp::time::{Duration, Instant};
+use smoltcp::wire::{IpAddress, IpEndpoint};
+
+/// An acknowledgement waits this long for data to go with it.
+const ACK_DELAY: Duration = Duration::from_millis(10);
+/// A connection attempt, in either direction, ends after this time without an answer.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(60);
+/// A connection ends when data stays unacknowledged, and the peer silent, for this time
+/// (RFC 9293, section 3.9.1: the user timeout, five minutes).
+const SEND_TIMEOUT: Duration = Duration::from_secs(300);
+/// A connection that the application has closed ends when the peer is silent for this time.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A connection; it lives until [`Stack::tcp_close`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TcpSocket(Handle);
+
+/// A listening port; it lives until [`Stack::tcp_unlisten`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listener {
+    port: u16,
+    serial: u32,
+}
+
+/// A connection's local port, peer's port and peer's address in one number.
+pub(super) type Flow = u64;
+
+fn flow(port: u16, peer: Ipv4Addr, peer_port: u16) -> Flow {
+    u64::from(port) << 48 | u64::from(peer_port) << 32 | u64::from(peer.to_bits())
+}
+
+/// What the stack knows about a TCP socket beside the socket.
+#[derive(Debug)]
+pub(super) struct Tcp {
+    flow: Flow,
+    owner: Owner,
+    /// Why the connection ended, when it did not end by agreement.
+    error: Option<Error>,
+    /// The application wants to hear nothing more.
+    deaf: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Owner {
+    /// On its way to being accepted from this port's listener: not established yet.
+    HalfOpen(u16),
+    /// The application, or a listener's queue.
+    Application,
+    /// Nobody: it is closing.
+    Nobody,
+}
+
+/// A listening port's queue.
+#[derive(Debug)]
+pub(super) struct ListenState {
+    serial: u32,
+    /// Connections half open or not accepted, at most.
+    backlog: usize,
+    half_open: usize,
+    established: VecDeque<Handle>,
+    waker: Option<Waker>,
+}
+
+/// What a SYN for a listened port leads to.
+enum Admission {
+    Socket(Handle),
+    Full,
+    NotListening,
+}
+
+impl<P: Platform + Xenstore> Stack<P> {
+    /// Listens on `port` (0: on any free one). At most `backlog` connections are half open or
+    /// wait to be accepted; beyond that, attempts are dropped and the peers try again.
+    ///
+    /// # Errors
+    /// `AddrInUse`: there is a listener on that port. `AddrNotAvailable`: no port is free.
+    pub fn tcp_listen(&mut self, port: u16, backlog: usize) -> Result<Listener, Error> {
+        let port = match port {
+            0 => {
+                let listeners = &self.listeners;
+                self.random.port(|port| listeners.contains_key(&port))?
+            }
+            port => port,
+        };
+        if self.listeners.contains_key(&port) {
+            return Err(Error::AddrInUse);
+        }
+        self.listeners_made = self.listeners_made.wrapping_add(1);
+        let serial = self.listeners_made;
+        let state =
+            ListenState { serial, backlog: backlog.max(1), half_open: 0, established: VecDeque::new(), waker: None };
+        self.listeners.insert(port, state);
+        Ok(Listener { port, serial })
+    }
+
+    /// The port of a listener.
+    pub fn tcp_listen_port(&self, listener: Listener) -> u16 {
+        listener.port
+    }
+
+    /// Takes the next established connection.
+    ///
+    /// # Errors
+    /// `WouldBlock`: there is none. `NotConnected`: the listener is gone.
+    pub fn tcp_accept(&mut self, listener: Listener) -> Result<(TcpSocket, SocketAddrV4), Error> {
+        let state = self.listener(listener)?;
+        let handle = state.established.pop_front().ok_or(Error::WouldBlock)?;
+        let peer = match &self.net.get(handle)?.kind {
+            Kind::Tcp(tcp) => peer_of(tcp.flow),
+            _ => return Err(Error::NotConnected),
+        };
+        Ok((TcpSocket(handle), peer))
+    }
+
+    /// Wakes `waker` when there is a connection to accept.
+    ///
+    /// # Errors
+    /// `NotConnected`: the listener is gone.
+    pub fn tcp_wake_on_accept(&mut self, listener: Listener, waker: &Waker) -> Result<(), Error> {
+        self.listener(listener)?.waker = Some(waker.clone());
+        Ok(())
+    }
+
+    /// Stops listening; connections that were not accepted are reset.
+    pub fn tcp_unlisten(&mut self, listener: Listener) {
+        if self.listener(listener).is_err() {
+            return;
+        }
+        let Some(state) = self.listeners.remove(&listener.port) else {
+            return;
+        };
+        let half_open = self.net.table.select(|entry| match &entry.kind {
+            Kind::Tcp(tcp) => tcp.owner == Owner::HalfOpen(listener.port),
+            _ => false,
+        });
+        for handle in half_open.into_iter().chain(state.established) {
+            self.abandon(handle, true);
+        }
+        if let Some(waker) = state.waker {
+            waker.wake();
+        }
+    }
+
+    /// Begins to connect to `peer`; [`Stack::tcp_connected`] tells the outcome.
+    ///
+    /// # Errors
+    /// `AddrNotAvailable`: no such address or port can be connected to, or all local ports are
+    /// used. `NetworkUnreachable`: the interface has no address.
+    pub fn tcp_connect(&mut self, peer: SocketAddrV4) -> Result<TcpSocket, Error> {
+        let (address, peer_port) = (*peer.ip(), peer.port());
+        if peer_port == 0 || !is_unicast(address) {
+            return Err(Error::AddrNotAvailable);
+        }
+        if self.address.is_none() {
+            return Err(Error::NetworkUnreachable);
+        }
+        let (flows, listeners) = (&self.flows, &self.listeners);
+        let taken = |port| listeners.contains_key(&port) || flows.contains_key(&flow(port, address, peer_port));
+        let port = self.random.port(taken)?;
+        let mut socket = self.new_socket();
+        let interface = self.net.interface.as_mut();
+        let context = interface.ok_or(Error::NetworkUnreachable)?.context();
+        socket.connect(context, (IpAddress::Ipv4(address), peer_port), port).map_err(|_| Error::NetworkUnreachable)?;
+        let flow = flow(port, address, peer_port);
+        let handle = self.add_tcp(socket, flow, Owner::Application);
+        self.flows.insert(flow, handle);
+        self.net.table.queue(handle);
+        Ok(TcpSocket(handle))
+    }
+
+    /// Whether the connection is established. The send direction's waker tells of a change.
+    ///
+    /// # Errors
+    /// `WouldBlock`: not yet. `ConnectionRefused`, `TimedOut`: it failed.
+    pub fn tcp_connected(&mut self, socket: TcpSocket) -> Result<(), Error> {
+        let (tcp, socket) = self.tcp(socket)?;
+        match (socket.state(), tcp.error) {
+            (State::SynSent | State::SynReceived, _) => Err(Error::WouldBlock),
+            (State::Closed, Some(error)) => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Queues as much of `data` as there is room for, and returns how much that was.
+    ///
+    /// # Errors
+    /// `WouldBlock`: no room now. `BrokenPipe`: this direction was shut down. `NotConnected`, or
+    /// why the connection ended.
+    pub fn tcp_send(&mut self, socket: TcpSocket, data: &[u8]) -> Result<usize, Error> {
+        let handle = socket.0;
+        let (tcp, socket) = self.tcp(socket)?;
+        let sent = match (socket.send_slice(data), socket.state()) {
+            (Ok(0), _) if !data.is_empty() => return Err(Error::WouldBlock),
+            (Ok(sent), _) => sent,
+            (Err(_), State::SynSent | State::SynReceived) => return Err(Error::WouldBlock),
+            (Err(_), _) => return Err(tcp.error.unwrap_or(Error::BrokenPipe)),
+        };
+        self.net.table.queue(handle);
+        Ok(sent)
+    }
+
+    /// Takes received data into `buffer`; 0 when the peer has shut down its direction and all
+    /// has been taken (or when `buffer` is empty).
+    ///
+    /// # Errors
+    /// `WouldBlock`: nothing is there. `NotConnected`, or why the connection ended.
+    pub fn tcp_receive(&mut self, socket: TcpSocket, buffer: &mut [u8]) -> Result<usize, Error> {
+        let handle = socket.0;
+        let (tcp, socket) = self.tcp(socket)?;
+        if tcp.deaf {
+            return Ok(0);
+        }
+        let taken = match (socket.recv_slice(buffer), socket.state()) {
+            (Ok(0), _) if !buffer.is_empty() => return Err(Error::WouldBlock),
+            (Ok(taken), _) => taken,
+            (Err(RecvError::Finished), _) => return Ok(0),
+            (Err(_), State::SynSent | State::SynReceived) => return Err(Error::WouldBlock),
+            (Err(_), _) => return Err(tcp.error.unwrap_or(Error::NotConnected)),
+        };
+        // The peer may be waiting to hear of the room.
+        self.net.table.queue(handle);
+        Ok(taken)
+    }
+
+    /// As [`Stack::tcp_receive`], but leaves the data where it is.
+    ///
+    /// # Errors
+    /// As [`Stack::tcp_receive`].
+    pub fn tcp_peek(&mut self, socket: TcpSocket, buffer: &mut [u8]) -> Result<usize, Error> {
+        let (tcp, socket) = self.tcp(socket)?;
+        if tcp.deaf {
+            return Ok(0);
+        }
+        match (socket.peek(buffer.len()).map(<[u8]>::len), socket.state()) {
+            (Ok(0), _) if !buffer.is_empty() => Err(Error::WouldBlock),
+            (Ok(_), _) => Ok(socket.peek_slice(buffer).unwrap_or(0)),
+            (Err(RecvError::Finished), _) => Ok(0),
+            (Err(_), State::SynSent | State::SynReceived) => Err(Error::WouldBlock),
+            (Err(_), _) => Err(tcp.error.unwrap_or(Error::NotConnected)),
+        }
+    }
+
+    /// Wakes `waker` when a receive call may do better than before.
+    ///
+    /// # Errors
+    /// `NotConnected`: no such socket.
+    pub fn tcp_wake_on_receive(&mut self, socket: TcpSocket, waker: &Waker) -> Result<(), Error> {
+        self.tcp(socket)?.1.register_recv_waker(waker);
+        Ok(())
+    }
+
+    /// Wakes `waker` when a send call may do better than before, or a connection attempt ends.
+    ///
+    /// # Errors
+    /// `NotConnected`: no such socket.
+    pub fn tcp_wake_on_send(&mut self, socket: TcpSocket, waker: &Waker) -> Result<(), Error> {
+        self.tcp(socket)?.1.register_send_waker(waker);
+        Ok(())
+    }
+
+    /// Says that no more will be sent; what is queued still is.
+    ///
+    /// # Errors
+    /// `NotConnected`: there is no connection.
+    pub fn tcp_shutdown_send(&mut self, socket: TcpSocket) -> Result<(), Error> {
+        let handle = socket.0;
+        let (tcp, socket) = self.tcp(socket)?;
+        if matches!(socket.state(), State::Closed | State::SynSent) {
+            return Err(tcp.error.unwrap_or(Error::NotConnected));
+        }
+        socket.close();
+        self.net.table.queue(handle);
+        Ok(())
+    }
+
+    /// Receives no more: from now on the peer seems to have shut down its direction.
+    ///
+    /// # Errors
+    /// `NotConnected`: no such socket.
+    pub fn tcp_shutdown_receive(&mut self, socket: TcpSocket) -> Result<(), Error> {
+        self.tcp(socket)?.0.deaf = true;
+        Ok(())
+    }
+
+    /// Sends small pieces at once instead of gathering them while others are unacknowledged.
+    ///
+    /// # Errors
+    /// `NotConnected`: no such socket.
+    pub fn tcp_set_nodelay(&mut self, socket: TcpSocket, on: bool) -> Result<(), Error> {
+        self.tcp(socket)?.1.set_nagle_enabled(!on);
+        Ok(())
+    }
+
+    /// Whether [`Stack::tcp_set_nodelay`] is on.
+    ///
+    /// # Errors
+    /// `NotConnected`: no such socket.
+    pub fn tcp_nodelay(&mut self, socket: TcpSocket) -> Result<bool, Error> {
+        Ok(!self.tcp(socket)?.1.nagle_enabled())
+    }
+
+    /// Address and port of this side.
+    ///
+    /// # Errors
+    /// `NotConnected`: there is no connection.
+    pub fn tcp_local(&mut self, socket: TcpSocket) -> Result<SocketAddrV4, Error> {
+        let (_, socket) = self.tcp(socket)?;
+        socket.local_endpoint().and_then(v4).ok_or(Error::NotConnected)
+    }
+
+    /// Address and port of the peer.
+    ///
+    /// # Errors
+    /// `NotConnected`: no such socket.
+    pub fn tcp_peer(&mut self, socket: TcpSocket) -> Result<SocketAddrV4, Error> {
+        Ok(peer_of(self.tcp(socket)?.0.flow))
+    }
+
+    /// Ends the socket. What is queued is still sent and acknowledged; but when there is received
+    /// data that was never taken, the peer is told by a reset (RFC 2525, section 2.17).
+    pub fn tcp_close(&mut self, socket: TcpSocket) {
+        let Ok((_, inner)) = self.tcp(socket) else {
+            return;
+        };
+        let unread = inner.recv_queue() > 0;
+        self.abandon(socket.0, unread);
+    }
+
+    /// Hands a received segment to its connection, or to a new one.
+    pub(super) fn tcp_arrived(&mut self, segment: Segment, now: Instant) {
+        let key = flow(segment.port, segment.source, segment.source_port);
+        let mut found = self.flows.get(&key).copied();
+        if segment.opens
+            && let Some(handle) = found
+            && self.tcp_state(handle) == Some(State::TimeWait)
+        {
+            // The peer begins anew with the same ports (RFC 9293, section 3.6.1).
+            self.flows.remove(&key);
+            if self.owner(handle) == Some(Owner::Nobody) {
+                self.net.table.remove(handle);
+            }
+            found = None;
+        }
+        let handle = match found {
+            Some(handle) => handle,
+            None if segment.opens => match self.admit(segment, key) {
+                Admission::Socket(handle) => handle,
+                Admission::Full => return,
+                Admission::NotListening => return self.net.deliver(None, now),
+            },
+            None => return self.net.deliver(None, now),
+        };
+        let Ok((_, socket)) = self.tcp(TcpSocket(handle)) else {
+            return;
+        };
+        let before = socket.state();
+        // More than a segment at once deserves an acknowledgement at once (RFC 9293, SHLD-19).
+        let bulk = segment.len > crate::device::MTU;
+        socket.set_ack_delay(Some(if bulk { Duration::ZERO } else { ACK_DELAY }));
+        self.net.deliver(Some(handle), now);
+        self.tcp_settle(handle, before, true);
+    }
+
+    /// Makes room for a connection attempt.
+    fn admit(&mut self, segment: Segment, key: Flow) -> Admission {
+        let Some(listener) = self.listeners.get_mut(&segment.port) else {
+            return Admission::NotListening;
+        };
+        if listener.half_open + listener.established.len() >= listener.backlog {
+            return Admission::Full;
+        }
+        let mut socket = self.new_socket();
+        if socket.listen(segment.port).is_err() {
+            return Admission::NotListening;
+        }
+        if let Some(listener) = self.listeners.get_mut(&segment.port) {
+            listener.half_open += 1;
+        }
+        let handle = self.add_tcp(socket, key, Owner::HalfOpen(segment.port));
+        self.flows.insert(key, handle);
+        Admission::Socket(handle)
+    }
+
+    /// Draws the consequences of what a socket has become since it was in state `before`.
+    pub(super) fn tcp_settle(&mut self, handle: Handle, before: State, by_packet: bool) {
+        let Some(entry) = self.net.table.get(handle) else {
+            return;
+        };
+        let socket = entry.set.get_mut::<Socket>(entry.socket);
+        let Kind::Tcp(tcp) = &mut entry.kind else {
+            return;
+        };
+        let state = socket.state();
+        if state == State::Closed && before != State::Closed && tcp.error.is_none() {
+            tcp.error = ended(before, by_packet, self.address.is_some());
+        }
+        socket.set_timeout(match (tcp.owner, state) {
+            (_, State::SynSent | State::SynReceived) => Some(CONNECT_TIMEOUT),
+            (Owner::Nobody, _) => Some(CLOSE_TIMEOUT),
+            (_, _) if socket.send_queue() > 0 => Some(SEND_TIMEOUT),
+            (_, _) => None,
+        });
+        match tcp.owner {
+            Owner::Application => {}
+            Owner::HalfOpen(port) => match state {
+                State::SynReceived => {}
+                State::Listen | State::Closed => {
+                    self.leave_half_open(port);
+                    self.forget(handle);
+                }
+                _ => {
+                    tcp.owner = Owner::Application;
+                    self.leave_half_open(port);
+                    if let Some(listener) = self.listeners.get_mut(&port) {
+                        listener.established.push_back(handle);
+                        if let Some(waker) = listener.waker.take() {
+                            waker.wake();
+                        }
+                    }
+                }
+            },
+            Owner::Nobody => {
+                if socket.recv_queue() > 0 {
+                    // Data for nobody: the peer must know (RFC 1122, section 4.2.2.13).
+                    socket.abort();
+                    self.net.table.queue(handle);
+                } else if state == State::Closed && socket.local_endpoint().is_none() {
+                    self.forget(handle);
+                } else if state == State::TimeWait && before != State::TimeWait {
+                    self.limit_time_wait(handle);
+                }
+            }
+        }
+    }
+
+    /// The state of a TCP socket; `None` for any other.
+    pub(super) fn tcp_state(&mut self, handle: Handle) -> Option<State> {
+        let (_, socket) = self.tcp(TcpSocket(handle)).ok()?;
+        Some(socket.state())
+    }
+
+    /// Takes a socket from its owner: it closes, by a reset when `reset`, and then disappears.
+    fn abandon(&mut self, handle: Handle, reset: bool) {
+        let Ok((tcp, socket)) = self.tcp(TcpSocket(handle)) else {
+            return;
+        };
+        tcp.owner = Owner::Nobody;
+        let before = socket.state();
+        match reset {
+            true => socket.abort(),
+            false => socket.close(),
+        }
+        if before == State::TimeWait {
+            self.limit_time_wait(handle);
+        }
+        // A socket that has nothing to send any more disappears at its next turn.
+        self.net.table.queue(handle);
+    }
+
+    /// Keeps the number of connections in TIME-WAIT within its limit, at the cost of the oldest.
+    fn limit_time_wait(&mut self, handle: Handle) {
+        self.time_wait.push_back(handle);
+        if self.time_wait.len() > self.settings.time_wait
+            && let Some(oldest) = self.time_wait.pop_front()
+        {
+            self.forget(oldest);
+        }
+    }
+
+    /// Removes a socket without a word to the peer.
+    fn forget(&mut self, handle: Handle) {
+        if let Some(entry) = self.net.table.remove(handle)
+            && let Kind::Tcp(tcp) = entry.kind
+            && self.flows.get(&tcp.flow) == Some(&handle)
+        {
+            self.flows.remove(&tcp.flow);
+        }
+    }
+
+    fn leave_half_open(&mut self, port: u16) {
+        if let Some(listener) = self.listeners.get_mut(&port) {
+            listener.half_open = listener.half_open.saturating_sub(1);
+        }
+    }
+
+    fn owner(&mut self, handle: Handle) -> Option<Owner> {
+        Some(self.tcp(TcpSocket(handle)).ok()?.0.owner)
+    }
+
+    fn listener(&mut self, listener: Listener) -> Result<&mut ListenState, Error> {
+        let state = self.listeners.get_mut(&listener.port);
+        state.filter(|state| state.serial == listener.serial).ok_or(Error::NotConnected)
+    }
+
+    fn tcp(&mut self, socket: TcpSocket) -> Result<(&mut Tcp, &mut Socket<'static>), Error> {
+        let entry = self.net.get(socket.0)?;
+        match &mut entry.kind {
+            Kind::Tcp(tcp) => Ok((tcp, entry.set.get_mut(entry.socket))),
+            _ => Err(Error::NotConnected),
+        }
+    }
+
+    fn add_tcp(&mut self, socket: Socket<'static>, flow: Flow, owner: Owner) -> Handle {
+        let kind = Kind::Tcp(Tcp { flow, owner, error: None, deaf: false });
+        self.net.table.add(socket, kind)
+    }
+
+    fn new_socket(&self) -> Socket<'static> {
+        let receive = SocketBuffer::new(vec![0; self.settings.tcp_receive]);
+        let send = SocketBuffer::new(vec![0; self.settings.tcp_send]);
+        let mut socket = tcp::Socket::new(receive, send);
+        socket.set_timeout(Some(CONNECT_TIMEOUT));
+        socket
+    }
+}
+
+/// Why a connection that was in state `before` is closed now.
+fn ended(before: State, by_packet: bool, has_address: bool) -> Option<Error> {
+    match (before, by_packet) {
+        (State::SynSent, true) => Some(Error::ConnectionRefused),
+        // The peer has acknowledged our FIN after its own.
+        (State::LastAck, true) | (State::TimeWait, false) => None,
+        (_, true) => Some(Error::ConnectionReset),
+        (_, false) if !has_address => Some(Error::ConnectionAborted),
+        (_, false) => Some(Error::TimedOut),
+    }
+}
+
+fn peer_of(flow: Flow) -> SocketAddrV4 {
+    SocketAddrV4::new(Ipv4Addr::from_bits(flow as u32), (flow >> 32) as u16)
+}
+
+fn v4(endpoint: IpEndpoint) -> Option<SocketAddrV4> {
+    match endpoint.addr {
+        IpAddress::Ipv4(address) => Some(SocketAddrV4::new(address, endpoint.port)),
+        IpAddress::Ipv6(_) => None,
+    }
+}
+
+fn is_unicast(address: Ipv4Addr) -> bool {
+    !(address.is_unspecified() || address.is_multicast() || address.is_broadcast())
+}

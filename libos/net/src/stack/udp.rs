@@ -1,0 +1,218 @@
+//! UDP sockets.
+
+use super::{Handle, Kind, Stack};
+use crate::device::MTU;
+use crate::error::Error;
+use crate::platform::{Platform, Xenstore};
+use alloc::vec;
+use core::net::SocketAddrV4;
+use core::task::Waker;
+use smoltcp::iface::SocketHandle;
+use smoltcp::socket::udp::{PacketBuffer, PacketMetadata, SendError, Socket, UdpMetadata};
+use smoltcp::time::{Duration, Instant};
+use smoltcp::wire::IpAddress;
+
+/// Largest datagram: a packet of the MTU without its IPv4 and UDP headers.
+pub const DATAGRAM_MAX: usize = MTU - 20 - 8;
+
+/// Datagrams that each of the two queues holds at most.
+const QUEUE: usize = 64;
+
+/// Queued datagrams are dropped when the first one cannot be sent for this long, because its
+/// receiver's Ethernet address cannot be found out.
+const RESOLVE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// The ports of DHCP and of name servers.
+const DHCP_CLIENT: u16 = 68;
+const DNS_SERVER: u16 = 53;
+
+/// A UDP socket; it lives until [`Stack::udp_close`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UdpSocket(Handle);
+
+/// What the stack knows about a UDP socket.
+///
+/// Sending and receiving have a smoltcp socket each: the only way to drop a datagram that cannot
+/// be sent, before which all others wait, is to close the socket, and that must not lose what was
+/// received. The entry's own socket receives.
+#[derive(Debug)]
+pub(super) struct Udp {
+    port: u16,
+    sender: SocketHandle,
+    /// Since when the first datagram in the queue could not be sent.
+    stuck_since: Option<Instant>,
+}
+
+impl<P: Platform + Xenstore> Stack<P> {
+    /// A socket on `port` (0: on any free one).
+    ///
+    /// # Errors
+    /// `AddrInUse`: there is a socket on that port. `AddrNotAvailable`: no port is free.
+    pub fn udp_bind(&mut self, port: u16) -> Result<UdpSocket, Error> {
+        let ports = &self.udp_ports;
+        let port = match port {
+            0 => self.random.port(|port| ports.contains_key(&port))?,
+            DHCP_CLIENT if self.dhcp.is_some() => return Err(Error::AddrInUse),
+            port if ports.contains_key(&port) => return Err(Error::AddrInUse),
+            port => port,
+        };
+        let bytes = self.settings.udp_buffer;
+        let mut receiver = Socket::new(queue(QUEUE, bytes), queue(0, 0));
+        let mut sender = Socket::new(queue(0, 0), queue(QUEUE, bytes));
+        let bound = receiver.bind(port).and_then(|()| sender.bind(port));
+        bound.map_err(|_| Error::AddrNotAvailable)?;
+        let kind = Kind::Udp(Udp { port, sender: SocketHandle::default(), stuck_since: None });
+        let handle = self.net.table.add(receiver, kind);
+        let entry = self.net.get(handle)?;
+        let sender = entry.set.add(sender);
+        if let Kind::Udp(udp) = &mut entry.kind {
+            udp.sender = sender;
+        }
+        self.udp_ports.insert(port, handle);
+        Ok(UdpSocket(handle))
+    }
+
+    /// The port of a socket.
+    ///
+    /// # Errors
+    /// `NotConnected`: no such socket.
+    pub fn udp_port(&mut self, socket: UdpSocket) -> Result<u16, Error> {
+        match &self.net.get(socket.0)?.kind {
+            Kind::Udp(udp) => Ok(udp.port),
+            _ => Err(Error::NotConnected),
+        }
+    }
+
+    /// Queues a datagram.
+    ///
+    /// # Errors
+    /// `WouldBlock`: no room now. `MessageTooLong`: longer than [`DATAGRAM_MAX`].
+    /// `AddrNotAvailable`: no such address or port can be sent to. `NetworkUnreachable`: the
+    /// interface has no address. `NotConnected`: no such socket.
+    pub fn udp_send(&mut self, socket: UdpSocket, data: &[u8], to: SocketAddrV4) -> Result<(), Error> {
+        if data.len() > DATAGRAM_MAX.min(self.settings.udp_buffer) {
+            return Err(Error::MessageTooLong);
+        }
+        if self.address.is_none() {
+            return Err(Error::NetworkUnreachable);
+        }
+        let to = (IpAddress::Ipv4(*to.ip()), to.port());
+        match self.udp_sender(socket)?.send_slice(data, to) {
+            Ok(()) => self.net.table.queue(socket.0),
+            Err(SendError::BufferFull) => return Err(Error::WouldBlock),
+            Err(SendError::Unaddressable) => return Err(Error::AddrNotAvailable),
+        }
+        Ok(())
+    }
+
+    /// Takes a datagram into `buffer`, without what does not fit. Returns its length in `buffer`
+    /// and its sender.
+    ///
+    /// # Errors
+    /// `WouldBlock`: none is there. `NotConnected`: no such socket.
+    pub fn udp_receive(&mut self, socket: UdpSocket, buffer: &mut [u8]) -> Result<(usize, SocketAddrV4), Error> {
+        let receiver = self.net.get(socket.0)?.get::<Socket>();
+        let (data, from) = receiver.recv().map_err(|_| Error::WouldBlock)?;
+        let length = data.len().min(buffer.len());
+        buffer[..length].copy_from_slice(&data[..length]);
+        Ok((length, sender_of(from)?))
+    }
+
+    /// As [`Stack::udp_receive`], but leaves the datagram where it is.
+    ///
+    /// # Errors
+    /// As [`Stack::udp_receive`].
+    pub fn udp_peek(&mut self, socket: UdpSocket, buffer: &mut [u8]) -> Result<(usize, SocketAddrV4), Error> {
+        let receiver = self.net.get(socket.0)?.get::<Socket>();
+        let (data, from) = receiver.peek().map_err(|_| Error::WouldBlock)?;
+        let length = data.len().min(buffer.len());
+        buffer[..length].copy_from_slice(&data[..length]);
+        Ok((length, sender_of(*from)?))
+    }
+
+    /// Wakes `waker` when a datagram arrives.
+    ///
+    /// # Errors
+    /// `NotConnected`: no such socket.
+    pub fn udp_wake_on_receive(&mut self, socket: UdpSocket, waker: &Waker) -> Result<(), Error> {
+        let receiver = self.net.get(socket.0)?.get::<Socket>();
+        receiver.register_recv_waker(waker);
+        Ok(())
+    }
+
+    /// Wakes `waker` when a datagram has left the queue.
+    ///
+    /// # Errors
+    /// `NotConnected`: no such socket.
+    pub fn udp_wake_on_send(&mut self, socket: UdpSocket, waker: &Waker) -> Result<(), Error> {
+        self.udp_sender(socket)?.register_send_waker(waker);
+        Ok(())
+    }
+
+    /// Ends the socket; what has not been sent yet is dropped.
+    pub fn udp_close(&mut self, socket: UdpSocket) {
+        if let Ok(port) = self.udp_port(socket) {
+            self.udp_ports.remove(&port);
+            self.net.table.remove(socket.0);
+        }
+    }
+
+    /// Hands a received datagram to its socket.
+    pub(super) fn udp_arrived(&mut self, source: u16, destination: u16, now: Instant) {
+        let handle = match destination {
+            DHCP_CLIENT if self.dhcp.is_some() => self.dhcp,
+            _ => match self.udp_ports.get(&destination) {
+                Some(&handle) => Some(handle),
+                // The name client picks a port for each query and checks it itself.
+                None if source == DNS_SERVER => self.dns,
+                None => None,
+            },
+        };
+        self.net.deliver(handle, now);
+        if handle.is_some() && handle == self.dhcp {
+            self.lease_changed();
+        }
+    }
+
+    /// Drops what a socket cannot send for too long. `sent`: it could send just now.
+    pub(super) fn udp_settle(&mut self, handle: Handle, sent: bool, now: Instant) {
+        let Ok(entry) = self.net.get(handle) else {
+            return;
+        };
+        let Kind::Udp(udp) = &mut entry.kind else {
+            return;
+        };
+        let sender = entry.set.get_mut::<Socket>(udp.sender);
+        if sent || sender.send_queue() == 0 {
+            udp.stuck_since = None;
+            return;
+        }
+        let since = *udp.stuck_since.get_or_insert(now);
+        if now >= since + RESOLVE_TIMEOUT {
+            log::debug!("net: UDP port {}: no such receiver, datagrams dropped", udp.port);
+            udp.stuck_since = None;
+            sender.close();
+            // The port is what it was, and not 0.
+            let _ = sender.bind(udp.port);
+        }
+    }
+
+    fn udp_sender(&mut self, socket: UdpSocket) -> Result<&mut Socket<'static>, Error> {
+        let entry = self.net.get(socket.0)?;
+        match &entry.kind {
+            Kind::Udp(udp) => Ok(entry.set.get_mut(udp.sender)),
+            _ => Err(Error::NotConnected),
+        }
+    }
+}
+
+fn queue(packets: usize, bytes: usize) -> PacketBuffer<'static> {
+    PacketBuffer::new(vec![PacketMetadata::EMPTY; packets], vec![0; bytes])
+}
+
+fn sender_of(from: UdpMetadata) -> Result<SocketAddrV4, Error> {
+    match from.endpoint.addr {
+        IpAddress::Ipv4(address) => Ok(SocketAddrV4::new(address, from.endpoint.port)),
+        IpAddress::Ipv6(_) => Err(Error::WouldBlock),
+    }
+}
