@@ -1,5 +1,5 @@
 //! `public/xen.h`: hypercall numbers, domains, virtual interrupts, page-table operations, and the small operations
-//! that have no header of their own. The pages that Xen hands to a guest are in [`start_info`] and [`shared_info`].
+//! that have no header of their own. The pages that Xen hands to a guest are in [`StartInfo`] and [`SharedInfo`].
 
 mod shared_info;
 mod start_info;
@@ -250,9 +250,9 @@ bitflags::bitflags! {
         /// Flush nothing.
         const NONE = 0;
         /// Flush the whole TLB.
-        const TLB_FLUSH = 1 << 0;
+        const TLB_FLUSH = 1;
         /// Flush this one entry.
-        const INVLPG = 2 << 0;
+        const INVLPG = 2;
         /// On every vcpu.
         const ALL = 1 << 2;
     }
