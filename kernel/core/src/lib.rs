@@ -30,6 +30,7 @@ pub mod frames;
 pub mod ring;
 pub mod sched;
 pub mod symbols;
+pub mod xenstore;
 
 #[cfg(test)]
 mod testing;

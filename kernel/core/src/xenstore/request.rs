@@ -1,0 +1,188 @@
+//! What can be asked of xenstored.
+
+use super::Error;
+use alloc::vec::Vec;
+use core::fmt;
+use xen_abi::DomId;
+use xen_abi::io::xs_wire::{XENSTORE_ABS_PATH_MAX, XENSTORE_PAYLOAD_MAX, XENSTORE_REL_PATH_MAX, XsType};
+
+/// A request: a command, inside a transaction or not.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// The transaction that the command is part of.
+    pub transaction: TransactionId,
+    /// What is asked.
+    pub command: Command<'a>,
+}
+
+/// Names a transaction; xenstored hands it out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TransactionId(pub u32);
+
+impl TransactionId {
+    /// Outside of any transaction.
+    pub const NONE: Self = Self(0);
+}
+
+/// What is asked. A path without a leading `/` is relative to the domain's home.
+#[derive(Clone, Copy, Debug)]
+pub enum Command<'a> {
+    /// The names of a node's children, for [`names`](super::names) to read.
+    Directory(&'a str),
+    /// A node's value.
+    Read(&'a str),
+    /// Sets a node's value; makes it, and those above it, if they are missing.
+    Write(&'a str, &'a [u8]),
+    /// Makes a node, and those above it, if they are missing.
+    Mkdir(&'a str),
+    /// Removes a node and all below it.
+    Remove(&'a str),
+    /// A node's permissions, for [`permissions`](super::permissions) to read.
+    GetPermissions(&'a str),
+    /// Sets a node's permissions. The first names the owner, and what domains that are not listed may do.
+    SetPermissions(&'a str, &'a [Permission]),
+    /// Asks for an event at every change at or below a path, and for one at once.
+    Watch {
+        /// The path, or `@introduceDomain` or `@releaseDomain`.
+        path: &'a str,
+        /// Comes back in the events.
+        token: &'a str,
+    },
+    /// Ends the watch with this path and token.
+    Unwatch {
+        /// The path of the watch.
+        path: &'a str,
+        /// The token of the watch.
+        token: &'a str,
+    },
+    /// Begins a transaction; [`transaction`](super::transaction) reads its number from the reply.
+    StartTransaction,
+    /// Ends the request's transaction.
+    EndTransaction {
+        /// Whether its changes are made, which may fail with [`Error::Again`], or forgotten.
+        commit: bool,
+    },
+}
+
+/// What one domain may do with a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Permission {
+    /// The domain.
+    pub domain: DomId,
+    /// What it may do.
+    pub access: Access,
+}
+
+/// Kinds of access to a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// `n`
+    None,
+    /// `r`
+    Read,
+    /// `w`
+    Write,
+    /// `b`
+    ReadWrite,
+}
+
+impl<'a> From<Command<'a>> for Request<'a> {
+    /// The command outside of any transaction.
+    fn from(command: Command<'a>) -> Self {
+        Self { transaction: TransactionId::NONE, command }
+    }
+}
+
+impl Command<'_> {
+    /// The type of its message.
+    pub(super) fn kind(&self) -> XsType {
+        match self {
+            Self::Directory(_) => XsType::DIRECTORY,
+            Self::Read(_) => XsType::READ,
+            Self::Write(..) => XsType::WRITE,
+            Self::Mkdir(_) => XsType::MKDIR,
+            Self::Remove(_) => XsType::RM,
+            Self::GetPermissions(_) => XsType::GET_PERMS,
+            Self::SetPermissions(..) => XsType::SET_PERMS,
+            Self::Watch { .. } => XsType::WATCH,
+            Self::Unwatch { .. } => XsType::UNWATCH,
+            Self::StartTransaction => XsType::TRANSACTION_START,
+            Self::EndTransaction { .. } => XsType::TRANSACTION_END,
+        }
+    }
+
+    /// The payload of its message.
+    pub(super) fn payload(&self) -> Result<Vec<u8>, Error> {
+        let mut payload = Payload::default();
+        match *self {
+            Self::Directory(path)
+            | Self::Read(path)
+            | Self::Mkdir(path)
+            | Self::Remove(path)
+            | Self::GetPermissions(path) => payload.path(path)?,
+            Self::Write(path, value) => {
+                payload.path(path)?;
+                payload.bytes.extend_from_slice(value);
+            }
+            Self::SetPermissions(path, permissions) => {
+                payload.path(path)?;
+                for permission in permissions {
+                    payload.string(&alloc::format!("{permission}"))?;
+                }
+            }
+            Self::Watch { path, token } | Self::Unwatch { path, token } => {
+                payload.path(path)?;
+                payload.string(token)?;
+            }
+            Self::StartTransaction => payload.string("")?,
+            Self::EndTransaction { commit } => payload.string(if commit { "T" } else { "F" })?,
+        }
+        if payload.bytes.len() > XENSTORE_PAYLOAD_MAX {
+            return Err(Error::TooLong);
+        }
+        Ok(payload.bytes)
+    }
+}
+
+#[derive(Default)]
+struct Payload {
+    bytes: Vec<u8>,
+}
+
+impl Payload {
+    fn path(&mut self, path: &str) -> Result<(), Error> {
+        let limit = if path.starts_with('/') { XENSTORE_ABS_PATH_MAX } else { XENSTORE_REL_PATH_MAX };
+        if path.len() > limit {
+            return Err(Error::TooLong);
+        }
+        self.string(path)
+    }
+
+    /// Appends a string and the NUL that ends it.
+    fn string(&mut self, string: &str) -> Result<(), Error> {
+        if string.contains('\0') {
+            return Err(Error::EmbeddedNul);
+        }
+        self.bytes.extend_from_slice(string.as_bytes());
+        self.bytes.push(0);
+        Ok(())
+    }
+}
+
+impl Access {
+    /// Every kind of access and its letter.
+    pub(super) const LETTERS: [(Self, char); 4] =
+        [(Self::None, 'n'), (Self::Read, 'r'), (Self::Write, 'w'), (Self::ReadWrite, 'b')];
+}
+
+impl fmt::Display for Permission {
+    /// As the protocol writes it: a letter and a domid.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (access, letter) in Access::LETTERS {
+            if access == self.access {
+                return write!(f, "{letter}{}", self.domain.0);
+            }
+        }
+        unreachable!("every kind of access has a letter")
+    }
+}
