@@ -1,0 +1,113 @@
+//! Boot: a straight list of steps, each saying what it needs done before.
+
+use alloc::vec::Vec;
+use core::str::FromStr;
+
+use ::log::LevelFilter;
+use spin::Once;
+use xen_abi::PAGE_SIZE;
+use xen_abi::xen::{SharedInfo, StartInfo};
+use zooid_core::cmdline::CommandLine;
+use zooid_memory::Zone;
+
+use crate::{backtrace, console, events, gnttab, logger, mmu, power, random, thread, time, tls, trap, xenstore};
+
+/// Stack of the thread that runs the application's `main`, in bytes.
+const MAIN_STACK_SIZE: usize = 256 << 10;
+
+/// What the application hands to the kernel; the `main!` macro of `zooid` defines it.
+pub struct Application {
+    /// Runs on the first thread.
+    pub main: fn(),
+    /// Settings that the bricks of the image understand, besides the kernel's own.
+    pub settings: &'static [&'static str],
+}
+
+unsafe extern "Rust" {
+    /// Defined once per image, by the `main!` macro.
+    safe static ZOOID_APPLICATION: Application;
+}
+
+static COMMAND_LINE: Once<CommandLine> = Once::new();
+
+/// The guest's command line (`extra=` of its configuration), parsed.
+pub fn command_line() -> &'static CommandLine {
+    COMMAND_LINE.get().expect("the command line is used after boot")
+}
+
+/// The domain builder's start: called by `_start` on the boot stack, with events masked.
+#[unsafe(no_mangle)]
+extern "C" fn zooid_boot(info_address: usize, builder_stack_top: usize) -> ! {
+    // SAFETY: Xen passes the address of the start info page, which is private to this domain and stays.
+    let info = unsafe { &*(info_address as *const StartInfo) };
+
+    // Needs nothing. From here on a fault is at least an orderly crash.
+    trap::init();
+    // Needs the builder's mapping. From here on there is output.
+    let console_page = mmu::boot_address_of(info.console.mfn);
+    // SAFETY: the toolstack made this page the console ring; the builder mapped it.
+    unsafe { console::init(console_page as *mut u8, info.console.evtchn) };
+    // Needs nothing else to hold addresses of the builder's mapping but the console, which moves.
+    let devices = [xen_abi::Mfn::containing(info.shared_info), info.console.mfn, info.store_mfn];
+    // SAFETY: once, on the boot stack, with Xen's values.
+    let extras = unsafe { mmu::init(info, info_address, builder_stack_top, &devices) };
+    let device = |index: usize| (Zone::Device.base() + index * PAGE_SIZE) as *mut u8;
+    events::set_shared_info(device(0).cast::<SharedInfo>());
+    // SAFETY: the same ring at its final address.
+    unsafe { console::init(device(1), info.console.evtchn) };
+    // Needs the console.
+    logger::init();
+    // Needs the heap, which needs page tables.
+    mmu::init_space(devices.len());
+    // SAFETY: mapped read-only by `mmu::init`, for ever.
+    backtrace::init(unsafe { core::slice::from_raw_parts(extras.start as *const u8, extras.len()) });
+    read_command_line(info);
+    warn_of_other_vcpus();
+    tls::set_canary(random::u64());
+    // Need the device zone and the heap.
+    gnttab::init().unwrap_or_else(|error| panic!("Xen gives no grant table: {error}"));
+    time::init();
+    console::init_events();
+    // SAFETY: the toolstack made this page the xenstore ring; it is mapped for ever.
+    unsafe { xenstore::init(device(2), info.store_evtchn) };
+    // Needs all of the above.
+    thread::spawn("main", MAIN_STACK_SIZE, first_thread).unwrap_or_else(|error| refuse(format_args!("{error}")));
+    thread::start()
+}
+
+fn first_thread() {
+    let memory = mmu::statistics();
+    ::log::info!("Zooid {}: {} KiB of memory, {} KiB free", env!("CARGO_PKG_VERSION"), memory.total * 4, memory.free * 4);
+    power::obey_toolstack();
+    (ZOOID_APPLICATION.main)();
+    power::poweroff()
+}
+
+/// Ends the guest because of its configuration: one line on the console, and the reason `crash`.
+pub fn refuse(reason: core::fmt::Arguments<'_>) -> ! {
+    console::print(format_args!("zooid: {reason}\n"));
+    console::drain();
+    power::crash()
+}
+
+fn read_command_line(info: &StartInfo) {
+    const OWN_SETTINGS: [&str; 2] = ["log", "root"];
+    let known: Vec<&str> = OWN_SETTINGS.iter().chain(ZOOID_APPLICATION.settings).copied().collect();
+    let line = match CommandLine::parse(&info.cmd_line, &known) {
+        Ok(line) => line,
+        Err(error) => refuse(format_args!("{error}")),
+    };
+    if let Some(level) = line.setting("log") {
+        match LevelFilter::from_str(level) {
+            Ok(level) => ::log::set_max_level(level),
+            Err(_) => refuse(format_args!("log={level}: the levels are off, error, warn, info, debug, trace")),
+        }
+    }
+    COMMAND_LINE.call_once(|| line);
+}
+
+fn warn_of_other_vcpus() {
+    if xen_sys::vcpu_op_is_up(1).is_ok() {
+        ::log::warn!("a pVM uses one vCPU: set vcpus=1 in the configuration, the others stay offline");
+    }
+}

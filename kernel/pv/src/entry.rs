@@ -1,0 +1,69 @@
+//! The assembly of the kernel (`entry.S`) and the Rust names for its symbols.
+
+use core::arch::global_asm;
+
+global_asm!(include_str!("entry.S"));
+
+unsafe extern "C" {
+    /// Entry points of vectors 0 to 31, by vector.
+    pub static trap_entry_table: [u64; 32];
+    /// Where Xen enters for an event.
+    pub fn event_upcall_entry();
+    /// Where Xen enters when it cannot load a segment on its way back to the guest.
+    pub fn failsafe_entry();
+    /// Where a new thread's first `ret` goes: calls `r13` with `r12` as its argument.
+    pub fn thread_start();
+    /// Keeps the callee-saved registers on this stack, stores `rsp` at `save`, and continues on the stack `next`.
+    ///
+    /// # Safety
+    /// Events are masked; `next` came from an earlier `save` or from `thread::first_frame`, and its stack is mapped.
+    pub fn switch_stacks(save: *mut u64, next: u64);
+}
+
+/// Bounds that `linker.ld` defines; only their addresses mean something.
+pub mod image {
+    unsafe extern "C" {
+        static __text_start: u8;
+        static __text_end: u8;
+        static __rodata_start: u8;
+        static __rodata_end: u8;
+        static __data_start: u8;
+        static __data_end: u8;
+        static __boot_stack_guard: u8;
+        static __boot_stack_end: u8;
+        static __tls_template: u8;
+        static __tls_file_size: u8;
+        static __tls_memory_size: u8;
+    }
+
+    macro_rules! addresses {
+        ($($(#[$doc:meta])* $name:ident = $symbol:ident;)*) => {
+            $($(#[$doc])* pub fn $name() -> usize { &raw const $symbol as usize })*
+        };
+    }
+
+    addresses! {
+        /// First byte of the executable pages.
+        text_start = __text_start;
+        /// End of the executable pages.
+        text_end = __text_end;
+        /// First byte of the constants.
+        rodata_start = __rodata_start;
+        /// End of the constants.
+        rodata_end = __rodata_end;
+        /// First byte of the writable statics.
+        data_start = __data_start;
+        /// End of the image in memory.
+        data_end = __data_end;
+        /// The page below the boot stack, which is left unmapped.
+        boot_stack_guard = __boot_stack_guard;
+        /// Top of the boot stack.
+        boot_stack_end = __boot_stack_end;
+        /// First byte of the TLS template.
+        tls_template = __tls_template;
+        /// Bytes of the TLS template that have a value.
+        tls_file_size = __tls_file_size;
+        /// Bytes of the TLS template with its zeroed part.
+        tls_memory_size = __tls_memory_size;
+    }
+}

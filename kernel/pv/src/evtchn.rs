@@ -1,0 +1,160 @@
+//! Event channels: binding, sending, and the upcall that hands each pending port to its handler.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use xen_abi::xen::Virq;
+use xen_abi::{DomId, Errno, Port};
+use zooid_core::evtchn::PortScan;
+
+use crate::events::{self, Masked};
+use crate::sync::WaitQueue;
+
+/// Something that happens again and again, and that threads wait for.
+///
+/// It is level-like: a signal that nobody waits for is kept, and several are one.
+pub struct Event {
+    signalled: AtomicBool,
+    waiters: WaitQueue,
+}
+
+impl Event {
+    /// An event that was not signalled.
+    pub const fn new() -> Self {
+        Self { signalled: AtomicBool::new(false), waiters: WaitQueue::new() }
+    }
+
+    /// Wakes who waits, or lets the next wait return at once.
+    pub fn signal(&self) {
+        self.signalled.store(true, Ordering::Relaxed);
+        self.waiters.wake_all();
+    }
+
+    /// Waits for a signal and takes it; `false` when `deadline` (system time) came first.
+    pub fn wait(&self, deadline: Option<u64>) -> bool {
+        self.waiters.wait_until(deadline, || self.signalled.swap(false, Ordering::Relaxed))
+    }
+
+    /// Waits until `ready` returns true, which is asked at every signal; several threads may wait for different things.
+    /// `ready` runs with events masked. `false` when `deadline` came first.
+    pub fn wait_for(&self, deadline: Option<u64>, ready: impl FnMut() -> bool) -> bool {
+        self.waiters.wait_until(deadline, ready)
+    }
+}
+
+impl Default for Event {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[derive(Clone)]
+enum Handler {
+    /// Called with events masked, on the stack of whatever was interrupted.
+    Call(fn()),
+    Event(Arc<Event>),
+}
+
+static HANDLERS: Masked<Vec<Option<Handler>>> = Masked::new(Vec::new());
+static SCAN: Masked<PortScan> = Masked::new(PortScan::new());
+
+fn set_handler(port: Port, handler: Option<Handler>) {
+    let mut handlers = HANDLERS.lock();
+    let index = port.0 as usize;
+    if handlers.len() <= index {
+        handlers.resize(index + 1, None);
+    }
+    handlers[index] = handler;
+}
+
+/// A bound port. Dropping it closes it.
+pub struct BoundPort {
+    port: Port,
+}
+
+impl BoundPort {
+    /// Makes a port that `remote` may bind to; `event` is signalled when it sends.
+    pub fn alloc_unbound(remote: DomId, event: Arc<Event>) -> Result<Self, Errno> {
+        let port = xen_sys::event_channel_op_alloc_unbound(DomId::SELF, remote)?;
+        Ok(Self::adopt(port, event))
+    }
+
+    /// Takes over a port that was bound for this domain by its builder.
+    pub fn adopt(port: Port, event: Arc<Event>) -> Self {
+        set_handler(port, Some(Handler::Event(event)));
+        unmask_port(port);
+        Self { port }
+    }
+
+    /// The port's number, to be told to the other side.
+    pub fn port(&self) -> Port {
+        self.port
+    }
+
+    /// Signals the other side.
+    pub fn notify(&self) {
+        // A failure means that the other side is gone, which its own protocol tells.
+        let _ = xen_sys::event_channel_op_send(self.port);
+    }
+}
+
+impl Drop for BoundPort {
+    fn drop(&mut self) {
+        set_handler(self.port, None);
+        let _ = xen_sys::event_channel_op_close(self.port);
+    }
+}
+
+/// Binds a virtual interrupt to a function that is called with events masked. It stays bound.
+pub fn bind_virq(virq: Virq, handler: fn()) -> Result<(), Errno> {
+    let port = xen_sys::event_channel_op_bind_virq(virq, 0)?;
+    set_handler(port, Some(Handler::Call(handler)));
+    unmask_port(port);
+    Ok(())
+}
+
+fn unmask_port(port: Port) {
+    // EVTCHNOP_unmask also raises the upcall again when the port is pending already.
+    let _ = xen_sys::event_channel_op_unmask(port);
+}
+
+fn word(array: *mut u64, index: usize) -> &'static AtomicU64 {
+    // SAFETY: `array` is one of the 64-word bitmaps of the shared info page, which stays mapped for ever; `index` is below
+    // 64; Xen changes the words with atomic operations only.
+    unsafe { AtomicU64::from_ptr(array.add(index)) }
+}
+
+/// Hands every pending port to its handler. Called with events masked.
+pub fn upcall() {
+    let page = events::shared_info();
+    let vcpu = events::vcpu_info();
+    // SAFETY: address arithmetic inside the shared info page, here and in the next two lines.
+    let (pending, mask) = unsafe { ((&raw mut (*page).evtchn_pending).cast(), (&raw mut (*page).evtchn_mask).cast()) };
+    // SAFETY: bytes and words of the page that Xen changes atomically, and that stay mapped.
+    let (upcall_pending, selector) = unsafe {
+        (
+            AtomicBool::from_ptr((&raw mut (*vcpu).evtchn_upcall_pending).cast()),
+            AtomicU64::from_ptr(&raw mut (*vcpu).evtchn_pending_sel),
+        )
+    };
+    let mut scan = SCAN.lock();
+    while upcall_pending.swap(false, Ordering::SeqCst) {
+        let mut selected = selector.swap(0, Ordering::SeqCst);
+        let active = |index| word(pending, index).load(Ordering::SeqCst) & !word(mask, index).load(Ordering::SeqCst);
+        while let Some(port) = scan.next(&mut selected, active) {
+            word(pending, port as usize / 64).fetch_and(!(1 << (port % 64)), Ordering::SeqCst);
+            deliver(Port(port));
+        }
+    }
+}
+
+fn deliver(port: Port) {
+    let handler = HANDLERS.lock().get(port.0 as usize).cloned().flatten();
+    match handler {
+        Some(Handler::Call(function)) => function(),
+        Some(Handler::Event(event)) => event.signal(),
+        // Closed between the send and now.
+        None => {}
+    }
+}

@@ -1,0 +1,33 @@
+//! The kernel of a pVM: a paravirtual Xen guest with one vCPU.
+//!
+//! Everything here touches the hypervisor, page tables or registers; what can be decided without them is decided in
+//! `zooid-core` and `zooid-memory`, which run on any desk. Applications do not use this crate but `zooid` (libos/rt).
+//!
+//! From the bottom up: [`events`] (masking, locks), [`shared`] (pages that others write), [`mmu`] (frames, page tables,
+//! stacks), [`heap`], [`console`] and [`logger`], [`trap`] and [`backtrace`], [`evtchn`], [`time`], [`thread`] and [`sync`],
+//! [`gnttab`], [`xenstore`], [`power`]. [`boot`] starts them in this order.
+
+#![no_std]
+
+extern crate alloc;
+
+pub mod backtrace;
+pub mod boot;
+pub mod console;
+mod entry;
+pub mod events;
+pub mod evtchn;
+pub mod gnttab;
+pub mod heap;
+pub mod logger;
+pub mod mmu;
+mod panic;
+pub mod power;
+pub mod random;
+pub mod shared;
+pub mod sync;
+pub mod thread;
+pub mod time;
+mod tls;
+mod trap;
+pub mod xenstore;

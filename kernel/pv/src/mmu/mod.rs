@@ -1,0 +1,223 @@
+//! Memory: frames, page tables, and who has which part of the address space.
+//!
+//! A frame that is in use is mapped once, in the zone of its use (`zooid_memory::Zone`); there is no mapping of all memory.
+//! Two locks: [`FRAMES`] never allocates from the heap, so that the heap can grow under it; [`SPACE`] may.
+
+mod boot;
+mod frames;
+mod stack;
+mod tables;
+
+use core::fmt;
+use core::ops::Range;
+use core::sync::atomic::{AtomicUsize, Ordering};
+
+use spin::Once;
+use xen_abi::pte::Pte;
+use xen_abi::xen::{MmuextOp, StartInfo};
+use xen_abi::{DomId, Errno, Mfn, PAGE_SIZE};
+use zooid_memory::{AddressSpace, PageClass, Zone};
+
+use crate::entry::image;
+use crate::events::Masked;
+use crate::shared::SharedPages;
+use frames::Frames;
+use tables::{OutOfFrames, Tables};
+
+pub use boot::boot_address_of;
+pub use stack::{Stack, StackError};
+
+struct Memory {
+    frames: Frames,
+    tables: Tables,
+}
+
+static FRAMES: Masked<Option<Memory>> = Masked::new(None);
+static SPACE: Once<Masked<AddressSpace>> = Once::new();
+/// End of what the heap has so far.
+static HEAP_END: AtomicUsize = AtomicUsize::new(0);
+
+/// How many frames the domain has, and how many of them are in use by nobody.
+#[derive(Clone, Copy, Debug)]
+pub struct MemoryStatistics {
+    /// Frames of the domain, 4 KiB each.
+    pub total: u64,
+    /// Frames that are free.
+    pub free: u64,
+}
+
+/// How many frames there are, and are free, now.
+pub fn statistics() -> MemoryStatistics {
+    with_memory(|memory| MemoryStatistics { total: memory.frames.total(), free: memory.frames.free_count() })
+}
+
+fn with_memory<R>(act: impl FnOnce(&mut Memory) -> R) -> R {
+    act(FRAMES.lock().as_mut().expect("memory is used after it is set up"))
+}
+
+/// Leaves the builder's page tables for our own. `devices` are mapped at the start of the DEVICE zone.
+///
+/// Returns where the builder put the name table.
+///
+/// # Safety
+/// As for `boot::switch`.
+pub unsafe fn init(
+    info: &StartInfo,
+    info_address: usize,
+    boot_stack_top: usize,
+    devices: &[Mfn],
+) -> Range<usize> {
+    // SAFETY: passed on to the caller.
+    let (frames, tables, layout) = unsafe { boot::switch(info, info_address, boot_stack_top, devices) };
+    *FRAMES.lock() = Some(Memory { frames, tables });
+    HEAP_END.store(Zone::Heap.base(), Ordering::Relaxed);
+    layout.extras
+}
+
+/// Sets up the map of the address space; needs the heap.
+pub fn init_space(device_pages: usize) {
+    let mut space = AddressSpace::new();
+    let regions = [
+        (image::text_start()..image::text_end(), PageClass::Text),
+        (image::rodata_start()..image::rodata_end(), PageClass::RoData),
+        (image::data_start()..image::boot_stack_guard(), PageClass::Data),
+        // The whole zone, so that growing needs no entry: the map must not be locked when the heap grows.
+        (Zone::Heap.range(), PageClass::Heap),
+        (Zone::Device.base()..Zone::Device.base() + device_pages * PAGE_SIZE, PageClass::Device),
+    ];
+    for (range, class) in regions {
+        space.insert(range, class).expect("the regions of the image are disjoint");
+    }
+    SPACE.call_once(|| Masked::new(space));
+}
+
+fn space() -> &'static Masked<AddressSpace> {
+    SPACE.get().expect("the address space is used after it is set up")
+}
+
+/// Finds a range of addresses for `count` pages.
+fn allocate(zone: Zone, count: usize, class: PageClass) -> Option<usize> {
+    space().lock().allocate(zone, count * PAGE_SIZE, class).ok()
+}
+
+/// Gives a range of addresses back that begins at `start`; nothing is mapped there any more.
+fn release(start: usize) {
+    space().lock().remove(start).expect("what is released was allocated");
+}
+
+/// Maps new frames at the end of the heap: at least `length` bytes. Returns start and length, or `None` when there are
+/// not enough frames.
+pub fn extend_heap(length: usize) -> Option<(usize, usize)> {
+    let length = length.checked_next_multiple_of(PAGE_SIZE)?;
+    let start = HEAP_END.load(Ordering::Relaxed);
+    if length > Zone::Heap.end() - start {
+        return None;
+    }
+    map_new(start, length / PAGE_SIZE, PageClass::Heap).ok()?;
+    HEAP_END.store(start + length, Ordering::Relaxed);
+    Some((start, length))
+}
+
+/// Maps `count` new frames from `start` on, where nothing is mapped; none when there are not enough.
+fn map_new(start: usize, count: usize, class: PageClass) -> Result<(), OutOfFrames> {
+    with_memory(|Memory { frames, tables }| {
+        // Page tables for the new pages are paid from the same frames: one per 512 pages, and two on the way.
+        if frames.free_count() < (count + count / 512 + 4) as u64 {
+            return Err(OutOfFrames);
+        }
+        let mut left = count;
+        let next = |frames: &mut Frames| {
+            left = left.checked_sub(1)?;
+            let frame = frames.alloc().expect("frames were counted above");
+            Some(Pte::new(frames.mfn(frame), class.pte_flags()))
+        };
+        // SAFETY: the caller owns the range, and nothing is mapped there.
+        unsafe { tables.set(frames, start, next) }
+    })
+}
+
+/// Unmaps `count` pages from `start` on and frees their frames.
+fn unmap_and_free(start: usize, count: usize) {
+    with_memory(|Memory { frames, tables }| {
+        let mut page = start;
+        let end = start + count * PAGE_SIZE;
+        // Each frame is freed only after the flush below: until then nothing else runs, as the lock masks events.
+        let next = |frames: &mut Frames| {
+            (page < end).then(|| {
+                if let Some(frame) = tables::frame_of(tables.entry(frames, page)).and_then(|frame| frames.pfn(frame)) {
+                    frames.free(frame);
+                }
+                page += PAGE_SIZE;
+                Pte::ABSENT
+            })
+        };
+        // SAFETY: the caller owns the pages and uses them no more.
+        unsafe { tables.set(frames, start, next) }.expect("tables of mapped pages exist");
+        flush_tlb();
+    });
+}
+
+fn flush_tlb() {
+    // SAFETY: forgets cached translations only.
+    unsafe { xen_sys::mmuext_op(&[MmuextOp::tlb_flush_local()], DomId::SELF) }.expect("Xen flushes a TLB when asked");
+}
+
+/// Maps frames that Xen or another domain also uses, for ever.
+pub fn map_device(frames: &[Mfn]) -> Result<SharedPages, Errno> {
+    let start = allocate(Zone::Device, frames.len(), PageClass::Device).ok_or(Errno::ENOMEM)?;
+    let mut frames_left = frames.iter();
+    with_memory(|memory| {
+        let next = |_: &mut Frames| frames_left.next().map(|frame| Pte::new(*frame, PageClass::Device.pte_flags()));
+        // SAFETY: the range was allocated just now.
+        unsafe { memory.tables.set(&mut memory.frames, start, next) }
+    })
+    .map_err(|_| Errno::ENOMEM)?;
+    // SAFETY: mapped above, for ever; no references point there.
+    Ok(unsafe { SharedPages::new(start as *mut u8, frames.len()) })
+}
+
+/// New pages of this domain's own that will be shared with another domain, and their machine frames.
+///
+/// They are mapped in the DEVICE zone and stay there: what uses them keeps them for its next life.
+pub fn new_shared_pages(count: usize) -> Result<SharedPages, Errno> {
+    let start = allocate(Zone::Device, count, PageClass::Device).ok_or(Errno::ENOMEM)?;
+    if map_new(start, count, PageClass::Device).is_err() {
+        release(start);
+        return Err(Errno::ENOMEM);
+    }
+    // SAFETY: private, mapped pages of the right length.
+    unsafe { (start as *mut u8).write_bytes(0, count * PAGE_SIZE) };
+    // SAFETY: mapped for ever; no references point there.
+    Ok(unsafe { SharedPages::new(start as *mut u8, count) })
+}
+
+/// The machine frame behind a mapped address.
+pub fn mfn_of(address: usize) -> Option<Mfn> {
+    with_memory(|memory| tables::frame_of(memory.tables.entry(&memory.frames, address)))
+}
+
+/// Reads a word that a frame pointer names, if it is mapped: for back traces, which trust nothing.
+pub fn read_stack_word(address: u64) -> Option<u64> {
+    let lock = FRAMES.try_lock()?;
+    let memory = lock.as_ref()?;
+    let canonical = (Zone::Heap.base()..=usize::MAX - PAGE_SIZE).contains(&(address as usize));
+    if !canonical || address % 8 != 0 || !memory.tables.entry(&memory.frames, address as usize).is_present() {
+        return None;
+    }
+    // SAFETY: aligned, and mapped as the page tables say.
+    Some(unsafe { (address as *const u64).read_volatile() })
+}
+
+/// What lies at an address, in words for a report.
+pub fn describe(address: u64) -> impl fmt::Display {
+    struct Description(usize);
+    impl fmt::Display for Description {
+        fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+            match SPACE.get().and_then(Masked::try_lock) {
+                Some(space) => write!(out, "{}", space.describe(self.0)),
+                None => out.write_str("unknown"),
+            }
+        }
+    }
+    Description(address as usize)
+}

@@ -1,0 +1,151 @@
+//! The live page tables: reading them, and changing them through the hypervisor.
+//!
+//! A PV guest may read its page tables but not write them; every change is an `mmu_update` that Xen checks. To be read, a
+//! table has to be mapped: the frame with number `pfn` is mapped read-only at `pfn * 4096` in the TABLES zone if it is
+//! a page table, and not mapped there otherwise.
+
+use xen_abi::pte::{PTES_PER_TABLE, Pte, PteFlags};
+use xen_abi::xen::{MmuUpdate, MmuextCmd, MmuextOp};
+use xen_abi::{DomId, Mfn, PAGE_SIZE, Pfn};
+use zooid_memory::Zone;
+
+use super::frames::Frames;
+
+/// How many entries one hypercall changes: the batch lies on the stack.
+const BATCH: usize = 32;
+/// Flags of an entry of level 2 to 4: what it leads to decides about writing and execution.
+pub const TABLE_FLAGS: PteFlags =
+    PteFlags::PRESENT.union(PteFlags::WRITABLE).union(PteFlags::USER).union(PteFlags::ACCESSED);
+
+/// No frame is left for a page table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OutOfFrames;
+
+/// Index of `address` in the table of `level` (1 to 4) that covers it.
+pub fn index(address: usize, level: u32) -> usize {
+    address >> (12 + 9 * (level - 1)) & (PTES_PER_TABLE - 1)
+}
+
+/// Where the table in frame `table` is mapped to be read.
+pub fn window(table: Pfn) -> usize {
+    Zone::Tables.base() + table.0 as usize * PAGE_SIZE
+}
+
+/// The page tables in use.
+pub struct Tables {
+    root: Pfn,
+}
+
+impl Tables {
+    /// The hierarchy whose level 4 table is in frame `root`. All its tables are mapped in the TABLES zone.
+    pub const fn new(root: Pfn) -> Self {
+        Self { root }
+    }
+
+    /// The table of `level` that covers `address`, if there is one.
+    fn table(&self, frames: &Frames, address: usize, level: u32) -> Option<Pfn> {
+        let mut table = self.root;
+        for above in (level + 1..=4).rev() {
+            table = frames.pfn(frame_of(read(table, index(address, above)))?)?;
+        }
+        Some(table)
+    }
+
+    /// The level 1 entry of `address`.
+    pub fn entry(&self, frames: &Frames, address: usize) -> Pte {
+        self.table(frames, address, 1).map_or(Pte::ABSENT, |table| read(table, index(address, 1)))
+    }
+
+    /// The table of level 1 that covers `address`, made if it is missing.
+    fn ensure_table(&self, frames: &mut Frames, address: usize) -> Result<Pfn, OutOfFrames> {
+        let mut table = self.root;
+        for level in (2..=4).rev() {
+            let at = index(address, level);
+            table = match frame_of(read(table, at)) {
+                Some(frame) => frames.pfn(frame).expect("own page tables lie in own frames"),
+                None => {
+                    let below = self.new_table(frames)?;
+                    submit(&[update(frames.mfn(table), at, Pte::new(frames.mfn(below), TABLE_FLAGS))]);
+                    below
+                }
+            };
+        }
+        Ok(table)
+    }
+
+    /// Takes a frame for a page table, empties it and makes it readable in the TABLES zone.
+    fn new_table(&self, frames: &mut Frames) -> Result<Pfn, OutOfFrames> {
+        loop {
+            let table = frames.alloc().ok_or(OutOfFrames)?;
+            let frame = frames.mfn(table);
+            // SAFETY: a free frame, which nothing maps.
+            unsafe { xen_sys::mmuext_op(&[MmuextOp::on_frame(MmuextCmd::CLEAR_PAGE, frame)], DomId::SELF) }
+                .expect("Xen refuses to clear a frame of ours");
+            let address = window(table);
+            let leaf = Pte::new(frame, PteFlags::PRESENT | PteFlags::NO_EXECUTE);
+            if let Some(covering) = self.table(frames, address, 1) {
+                submit(&[update(frames.mfn(covering), index(address, 1), leaf)]);
+                return Ok(table);
+            }
+            // No table covers this part of the TABLES zone yet: the frame becomes that table, and its own first entry.
+            let above = self.table(frames, address, 2).expect("level 2 of the TABLES zone is made at boot");
+            submit(&[update(frames.mfn(above), index(address, 2), Pte::new(frame, TABLE_FLAGS))]);
+            submit(&[update(frame, index(address, 1), leaf)]);
+        }
+    }
+
+    /// Makes the entries of the pages from `address` on what `entries` yields, until it ends.
+    ///
+    /// # Safety
+    /// Nothing relies on what these pages were, and what they become does not break a promise about memory in use. If
+    /// pages were present before, the caller flushes the TLB.
+    pub unsafe fn set(
+        &self,
+        frames: &mut Frames,
+        address: usize,
+        mut next: impl FnMut(&mut Frames) -> Option<Pte>,
+    ) -> Result<(), OutOfFrames> {
+        let mut page = address;
+        let mut batch = [MmuUpdate::default(); BATCH];
+        loop {
+            // A batch stays within one level 1 table.
+            let table = self.ensure_table(frames, page)?;
+            let frame = frames.mfn(table);
+            let mut count = 0;
+            while count < BATCH {
+                let Some(entry) = next(frames) else { break };
+                batch[count] = update(frame, index(page, 1), entry);
+                count += 1;
+                page += PAGE_SIZE;
+                if index(page, 1) == 0 {
+                    break;
+                }
+            }
+            if count == 0 {
+                return Ok(());
+            }
+            submit(&batch[..count]);
+        }
+    }
+}
+
+/// The frame that an entry leads to, if it is present.
+pub fn frame_of(entry: Pte) -> Option<Mfn> {
+    entry.is_present().then(|| entry.mfn())
+}
+
+fn read(table: Pfn, index: usize) -> Pte {
+    let address = (window(table) + index * size_of::<u64>()) as *const u64;
+    // SAFETY: page tables are mapped in the TABLES zone; Xen sets accessed and dirty bits there, hence volatile.
+    Pte(unsafe { address.read_volatile() })
+}
+
+fn update(table: Mfn, index: usize, entry: Pte) -> MmuUpdate {
+    MmuUpdate::pte(table.addr() + (index * size_of::<Pte>()) as u64, entry)
+}
+
+/// Has Xen apply the updates. That it refuses one means that our books are wrong.
+fn submit(updates: &[MmuUpdate]) {
+    // SAFETY: `set` passes its own caller's promise on; the other uses only add page tables where nothing was.
+    unsafe { xen_sys::mmu_update(updates, DomId::SELF) }.expect("Xen refuses a page-table entry");
+}

@@ -1,0 +1,63 @@
+//! The ways in which a domain ends, and the toolstack's wishes about it (`control/shutdown`).
+
+use xen_abi::sched::ShutdownReason;
+
+use crate::{console, thread, xenstore};
+
+/// Ends the domain with the reason `crash`: faults and panics.
+pub fn crash() -> ! {
+    shutdown(ShutdownReason::CRASH)
+}
+
+/// Ends the domain with the reason `poweroff`, after the console's last bytes were taken.
+pub fn poweroff() -> ! {
+    console::drain();
+    shutdown(ShutdownReason::POWEROFF)
+}
+
+/// Ends the domain with the reason `reboot`.
+pub fn reboot() -> ! {
+    console::drain();
+    shutdown(ShutdownReason::REBOOT)
+}
+
+fn shutdown(reason: ShutdownReason) -> ! {
+    loop {
+        let _ = xen_sys::sched_op_shutdown(reason);
+    }
+}
+
+/// Starts the thread that obeys `control/shutdown` (docs/misc/xenstore-paths.pandoc, "~/control/shutdown").
+pub fn obey_toolstack() {
+    if let Err(error) = thread::spawn("shutdown", 16 << 10, watch_control) {
+        log::warn!("xl shutdown will have no effect: {error}");
+    }
+}
+
+fn watch_control() {
+    const PATH: &str = "control/shutdown";
+    let mut watch = match xenstore::watch(PATH) {
+        Ok(watch) => watch,
+        Err(error) => return log::warn!("xl shutdown will have no effect: cannot watch {PATH}: {error}"),
+    };
+    while watch.wait(None).is_some() {
+        let Ok(request) = xenstore::read(PATH) else { continue };
+        if request.is_empty() {
+            continue;
+        }
+        // Writing the empty string tells the toolstack that the request was seen.
+        let _ = xenstore::write(PATH, "");
+        match request.as_str() {
+            "poweroff" | "halt" => {
+                log::info!("the toolstack asks for {request}");
+                poweroff()
+            }
+            "reboot" => {
+                log::info!("the toolstack asks for a reboot");
+                reboot()
+            }
+            "suspend" => console::print(format_args!("zooid: suspend is not supported: save and migration are refused\n")),
+            other => log::warn!("unknown request in {PATH}: {other:?}"),
+        }
+    }
+}

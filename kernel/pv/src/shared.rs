@@ -1,0 +1,139 @@
+//! Pages that another domain can read or write at any time.
+//!
+//! No reference into such a page exists: every access is a volatile read or write of one integer, or a copy into or out of
+//! private memory. Whoever reads copies once, then judges the copy.
+
+use core::sync::atomic::{AtomicU16, Ordering, fence};
+
+use xen_abi::PAGE_SIZE;
+use zooid_core::ring::{BadIndex, ByteRing};
+
+/// A run of pages that are shared with another domain, or with Xen.
+pub struct SharedPages {
+    base: *mut u8,
+    len: usize,
+}
+
+// SAFETY: it is only a range of addresses; all accesses are volatile, and what a reader makes of concurrent writes is the
+// same whoever writes: the other domain or another thread.
+unsafe impl Send for SharedPages {}
+// SAFETY: as above.
+unsafe impl Sync for SharedPages {}
+
+macro_rules! accessors {
+    ($($read:ident $write:ident $type:ty;)*) => {$(
+        /// Reads one integer at byte `offset`, once.
+        pub fn $read(&self, offset: usize) -> $type {
+            // SAFETY: the address is inside the mapped range and aligned, as `at` checked.
+            unsafe { self.at(offset, size_of::<$type>(), align_of::<$type>()).cast::<$type>().read_volatile() }
+        }
+
+        /// Writes one integer at byte `offset`.
+        pub fn $write(&self, offset: usize, value: $type) {
+            // SAFETY: the address is inside the mapped range and aligned, as `at` checked.
+            unsafe { self.at(offset, size_of::<$type>(), align_of::<$type>()).cast::<$type>().write_volatile(value) }
+        }
+    )*};
+}
+
+impl SharedPages {
+    /// Takes `pages` pages at `base`.
+    ///
+    /// # Safety
+    /// They are mapped and writable for as long as this value lives, and no reference points into them.
+    pub const unsafe fn new(base: *mut u8, pages: usize) -> Self {
+        Self { base, len: pages * PAGE_SIZE }
+    }
+
+    /// Virtual address of the first byte.
+    pub fn address(&self) -> usize {
+        self.base as usize
+    }
+
+    fn at(&self, offset: usize, size: usize, align: usize) -> *mut u8 {
+        let end = offset.checked_add(size).expect("offset overflows");
+        assert!(end <= self.len && offset.is_multiple_of(align), "access outside a shared page");
+        self.base.wrapping_add(offset)
+    }
+
+    accessors! {
+        read_u8 write_u8 u8;
+        read_u16 write_u16 u16;
+        read_u32 write_u32 u32;
+        read_u64 write_u64 u64;
+    }
+
+    /// Replaces a 16-bit value in one step by what `next` makes of it; `false` when `next` refuses the value found.
+    pub fn compare_exchange_u16(&self, offset: usize, next: impl FnMut(u16) -> Option<u16>) -> bool {
+        // SAFETY: the address is inside the mapped range and aligned, as `at` checked; the other side uses atomic
+        // operations on such a value.
+        let value = unsafe { AtomicU16::from_ptr(self.at(offset, 2, 2).cast()) };
+        value.fetch_update(Ordering::SeqCst, Ordering::SeqCst, next).is_ok()
+    }
+
+    /// Copies from byte `offset` into private memory.
+    pub fn copy_out(&self, offset: usize, into: &mut [u8]) {
+        let source = self.at(offset, into.len(), 1);
+        // SAFETY: `source` is a mapped range of that length; `into` is private, so they do not overlap. What the other side
+        // writes meanwhile changes the values that are copied, nothing else.
+        unsafe { core::ptr::copy_nonoverlapping(source.cast_const(), into.as_mut_ptr(), into.len()) }
+    }
+
+    /// Copies private memory to byte `offset`.
+    pub fn copy_in(&self, offset: usize, from: &[u8]) {
+        let target = self.at(offset, from.len(), 1);
+        // SAFETY: as in `copy_out`.
+        unsafe { core::ptr::copy_nonoverlapping(from.as_ptr(), target, from.len()) }
+    }
+}
+
+/// Orders all earlier accesses before all later ones, for both sides of a ring: the `xen_mb()` of public/io/ring.h.
+pub fn barrier() {
+    fence(Ordering::SeqCst);
+}
+
+/// One direction of a byte ring in a shared page: where its buffer and its two indices lie.
+#[derive(Clone, Copy)]
+pub struct ByteLane {
+    /// Geometry of the buffer.
+    pub ring: ByteRing,
+    /// Byte offset of the buffer.
+    pub buffer: usize,
+    /// Byte offset of the writer's index.
+    pub prod: usize,
+    /// Byte offset of the reader's index.
+    pub cons: usize,
+}
+
+impl ByteLane {
+    /// Writes as many bytes as there is room for, and returns how many. The reader is to be notified afterwards.
+    pub fn push(&self, page: &SharedPages, bytes: &[u8]) -> Result<usize, BadIndex> {
+        let (prod, cons) = (page.read_u32(self.prod), page.read_u32(self.cons));
+        let spans = self.ring.writable(prod, cons, bytes.len())?;
+        barrier();
+        let (first, second) = bytes[..spans.len()].split_at(spans.first.len());
+        page.copy_in(self.buffer + spans.first.start, first);
+        page.copy_in(self.buffer + spans.second.start, second);
+        barrier();
+        page.write_u32(self.prod, prod.wrapping_add(spans.len() as u32));
+        Ok(spans.len())
+    }
+
+    /// Reads what there is, at most `into.len()` bytes, and returns how many. The writer is to be notified afterwards.
+    pub fn pop(&self, page: &SharedPages, into: &mut [u8]) -> Result<usize, BadIndex> {
+        let (prod, cons) = (page.read_u32(self.prod), page.read_u32(self.cons));
+        let spans = self.ring.readable(prod, cons, into.len())?;
+        barrier();
+        let (first, second) = into[..spans.len()].split_at_mut(spans.first.len());
+        page.copy_out(self.buffer + spans.first.start, first);
+        page.copy_out(self.buffer + spans.second.start, second);
+        barrier();
+        page.write_u32(self.cons, cons.wrapping_add(spans.len() as u32));
+        Ok(spans.len())
+    }
+
+    /// Whether the reader has read everything.
+    pub fn is_empty(&self, page: &SharedPages) -> bool {
+        page.read_u32(self.prod) == page.read_u32(self.cons)
+    }
+}

@@ -1,0 +1,210 @@
+//! Blocking primitives for threads: wait queue, mutex, condition variable.
+
+use alloc::collections::VecDeque;
+use core::cell::UnsafeCell;
+use core::fmt;
+use core::marker::PhantomData;
+use core::ops::{Deref, DerefMut};
+use core::sync::atomic::{AtomicBool, Ordering};
+
+use zooid_core::sched::ThreadId;
+
+use crate::events::{self, Masked};
+use crate::thread;
+
+/// Threads that wait for a condition.
+pub struct WaitQueue {
+    waiters: Masked<VecDeque<ThreadId>>,
+}
+
+impl WaitQueue {
+    /// A queue with nobody in it.
+    pub const fn new() -> Self {
+        Self { waiters: Masked::new(VecDeque::new()) }
+    }
+
+    /// Blocks the calling thread until `ready` returns true; `false` when `deadline` (system time, ns) came first.
+    ///
+    /// `ready` runs with events masked, so that no wake-up is lost between its answer and the wait. It is called once
+    /// more after the deadline.
+    pub fn wait_until(&self, deadline: Option<u64>, mut ready: impl FnMut() -> bool) -> bool {
+        let _mask = events::mask();
+        loop {
+            if ready() {
+                return true;
+            }
+            if !self.wait_once(deadline, || ()) {
+                return ready();
+            }
+        }
+    }
+
+    /// Queues the calling thread, calls `queued`, and blocks until it is woken; `false` when `deadline` came first.
+    fn wait_once(&self, deadline: Option<u64>, queued: impl FnOnce()) -> bool {
+        let _mask = events::mask();
+        let current = thread::current();
+        self.waiters.lock().push_back(current);
+        queued();
+        if thread::block(deadline) {
+            return true;
+        }
+        // The deadline came, but so may have a wake-up before this thread ran again: then it has left the queue.
+        let mut waiters = self.waiters.lock();
+        let before = waiters.len();
+        waiters.retain(|id| *id != current);
+        waiters.len() == before
+    }
+
+    /// Wakes the thread that has waited longest; `false` when there is none.
+    pub fn wake_one(&self) -> bool {
+        let first = self.waiters.lock().pop_front();
+        first.is_some_and(|id| {
+            thread::wake(id);
+            true
+        })
+    }
+
+    /// Wakes all threads that wait now.
+    pub fn wake_all(&self) {
+        while self.wake_one() {}
+    }
+}
+
+impl Default for WaitQueue {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Mutual exclusion between threads; a thread that has to wait blocks.
+pub struct Mutex<T: ?Sized> {
+    locked: AtomicBool,
+    waiters: WaitQueue,
+    value: UnsafeCell<T>,
+}
+
+// SAFETY: the value is reached only through the guard, of which there is one at a time.
+unsafe impl<T: ?Sized + Send> Send for Mutex<T> {}
+// SAFETY: as above.
+unsafe impl<T: ?Sized + Send> Sync for Mutex<T> {}
+
+/// Access to the value of a [`Mutex`].
+#[must_use]
+pub struct MutexGuard<'a, T: ?Sized> {
+    mutex: &'a Mutex<T>,
+    /// As in std, a guard stays with the thread that took it.
+    _not_send: PhantomData<*const ()>,
+}
+
+// SAFETY: shares `&T` only.
+unsafe impl<T: ?Sized + Sync> Sync for MutexGuard<'_, T> {}
+
+impl<T> Mutex<T> {
+    /// An unlocked mutex.
+    pub const fn new(value: T) -> Self {
+        Self { locked: AtomicBool::new(false), waiters: WaitQueue::new(), value: UnsafeCell::new(value) }
+    }
+
+    /// The value, when nobody else can have it.
+    pub fn into_inner(self) -> T {
+        self.value.into_inner()
+    }
+}
+
+impl<T: ?Sized> Mutex<T> {
+    /// Waits until the mutex is free and takes it.
+    pub fn lock(&self) -> MutexGuard<'_, T> {
+        if self.locked.swap(true, Ordering::Acquire) {
+            self.waiters.wait_until(None, || !self.locked.swap(true, Ordering::Acquire));
+        }
+        MutexGuard::new(self)
+    }
+
+    /// Takes the mutex if it is free.
+    pub fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
+        (!self.locked.swap(true, Ordering::Acquire)).then(|| MutexGuard::new(self))
+    }
+}
+
+impl<T: Default> Default for Mutex<T> {
+    fn default() -> Self {
+        Self::new(T::default())
+    }
+}
+
+impl<T: ?Sized + fmt::Debug> fmt::Debug for Mutex<T> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.try_lock() {
+            Some(value) => out.debug_tuple("Mutex").field(&&*value).finish(),
+            None => out.write_str("Mutex(<locked>)"),
+        }
+    }
+}
+
+impl<'a, T: ?Sized> MutexGuard<'a, T> {
+    /// For a caller that has just taken the lock.
+    fn new(mutex: &'a Mutex<T>) -> Self {
+        Self { mutex, _not_send: PhantomData }
+    }
+}
+
+impl<T: ?Sized> Drop for MutexGuard<'_, T> {
+    fn drop(&mut self) {
+        self.mutex.locked.store(false, Ordering::Release);
+        self.mutex.waiters.wake_one();
+    }
+}
+
+impl<T: ?Sized> Deref for MutexGuard<'_, T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        // SAFETY: this guard holds the lock, so no other reference to the value exists.
+        unsafe { &*self.mutex.value.get() }
+    }
+}
+
+impl<T: ?Sized> DerefMut for MutexGuard<'_, T> {
+    fn deref_mut(&mut self) -> &mut T {
+        // SAFETY: as in `deref`, and the guard is borrowed mutably.
+        unsafe { &mut *self.mutex.value.get() }
+    }
+}
+
+/// A condition variable, used with a [`Mutex`].
+#[derive(Default)]
+pub struct Condvar {
+    waiters: WaitQueue,
+}
+
+impl Condvar {
+    /// A condition variable that nobody waits for.
+    pub const fn new() -> Self {
+        Self { waiters: WaitQueue::new() }
+    }
+
+    /// Gives the mutex back, waits for a notification, and takes the mutex again.
+    pub fn wait<'a, T: ?Sized>(&self, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
+        self.wait_deadline(guard, None).0
+    }
+
+    /// As [`Condvar::wait`]; the second value is `false` when `deadline` (system time, ns) came first.
+    pub fn wait_deadline<'a, T: ?Sized>(
+        &self,
+        guard: MutexGuard<'a, T>,
+        deadline: Option<u64>,
+    ) -> (MutexGuard<'a, T>, bool) {
+        let mutex = guard.mutex;
+        let notified = self.waiters.wait_once(deadline, || drop(guard));
+        (mutex.lock(), notified)
+    }
+
+    /// Wakes one waiting thread.
+    pub fn notify_one(&self) {
+        self.waiters.wake_one();
+    }
+
+    /// Wakes all waiting threads.
+    pub fn notify_all(&self) {
+        self.waiters.wake_all();
+    }
+}

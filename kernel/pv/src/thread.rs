@@ -1,0 +1,270 @@
+//! Threads: preemptive, on one vCPU. The decisions are `zooid_core::sched`'s; here are stacks, registers and the idle loop.
+
+use alloc::boxed::Box;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
+
+use xen_abi::arch_x86::SegmentBase;
+use zooid_core::sched::{Scheduler, ThreadId, WakeReason};
+
+use crate::events::{self, Masked};
+use crate::mmu::{Stack, StackError};
+use crate::{entry, time, tls};
+
+/// How long a thread runs while others wait, in nanoseconds.
+const SLICE: u64 = 2_000_000;
+
+/// Bytes of stack of a thread whose creator does not say.
+pub const DEFAULT_STACK_SIZE: usize = 64 << 10;
+
+struct Thread {
+    name: String,
+    /// Where the thread left off; meaningful while it does not run.
+    rsp: u64,
+    /// Base of `%fs`: the thread block.
+    thread_block: u64,
+    stack: Stack,
+}
+
+struct Threads {
+    scheduler: Scheduler,
+    /// By slot.
+    records: Vec<Option<Thread>>,
+    /// The thread that has exited last and whose stack is still to be given back.
+    exited: Option<ThreadId>,
+}
+
+static THREADS: Masked<Threads> =
+    Masked::new(Threads { scheduler: Scheduler::new(SLICE), records: Vec::new(), exited: None });
+
+/// A thread could not be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SpawnError {
+    /// No frames are left for its stack, or no heap for its record.
+    OutOfMemory,
+}
+
+impl fmt::Display for SpawnError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("not enough memory for a thread; give the guest more with memory= in its configuration")
+    }
+}
+
+impl core::error::Error for SpawnError {}
+
+impl From<StackError> for SpawnError {
+    fn from(_: StackError) -> Self {
+        Self::OutOfMemory
+    }
+}
+
+/// Makes a thread that runs `body` and then exits. It is ready at once.
+///
+/// `stack_size` is in bytes and rounded up to whole pages; the page below the stack is unmapped.
+pub fn spawn(
+    name: &str,
+    stack_size: usize,
+    body: impl FnOnce() + Send + 'static,
+) -> Result<ThreadId, SpawnError> {
+    let mut stack = Stack::new(stack_size)?;
+    let thread_block = tls::place(&mut stack);
+    let body: Box<Box<dyn FnOnce() + Send>> = Box::new(Box::new(body));
+    let rsp = first_frame(&mut stack, Box::into_raw(body));
+    let record = Thread { name: name.into(), rsp, thread_block, stack };
+
+    let mut threads = THREADS.lock();
+    let id = threads.scheduler.spawn().map_err(|_| SpawnError::OutOfMemory)?;
+    if threads.records.len() <= id.slot() {
+        threads.records.resize_with(id.slot() + 1, || None);
+    }
+    threads.records[id.slot()] = Some(record);
+    arm_timer(&threads.scheduler);
+    Ok(id)
+}
+
+/// Lays down what `switch_stacks` pops, so that the thread starts in `thread_start`.
+fn first_frame(stack: &mut Stack, body: *mut Box<dyn FnOnce() + Send>) -> u64 {
+    const MXCSR_AND_FCW: u64 = 0x0000_037f_0000_1f80; // all exceptions masked: the psABI's initial state
+    let r12 = body as u64;
+    let r13 = thread_main as *const () as u64;
+    // From low to high: mxcsr and fcw, r15, r14, r13, r12, rbx, rbp, return address. What `thread_start` calls finds the
+    // stack aligned as the psABI wants it.
+    stack.reserve(16, 16);
+    stack.push(entry::thread_start as *const () as u64);
+    for value in [0, 0, r12, r13, 0, 0, MXCSR_AND_FCW] {
+        stack.push(value);
+    }
+    stack.top()
+}
+
+extern "C" fn thread_main(body: *mut Box<dyn FnOnce() + Send>) -> ! {
+    finish_switch();
+    events::unmask();
+    // SAFETY: `spawn` made it from a box, and only this thread takes it back, once.
+    let body = unsafe { Box::from_raw(body) };
+    body();
+    exit()
+}
+
+/// Ends the calling thread.
+pub fn exit() -> ! {
+    let _mask = events::mask();
+    {
+        let mut threads = THREADS.lock();
+        let id = threads.scheduler.exit();
+        threads.exited = Some(id);
+    }
+    run_next(None);
+    unreachable!("an exited thread runs")
+}
+
+/// Leaves the boot stack for the first thread. The caller's stack is never returned to.
+pub fn start() -> ! {
+    run_next(None);
+    unreachable!("the boot stack runs")
+}
+
+/// The calling thread.
+pub fn current() -> ThreadId {
+    THREADS.lock().scheduler.running().expect("a thread is running")
+}
+
+/// Shown as the name of what runs now, for reports: takes no lock that may be held.
+pub struct Running;
+
+impl fmt::Display for Running {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(threads) = THREADS.try_lock() else { return out.write_str("the scheduler") };
+        let running = threads.scheduler.running().and_then(|id| threads.records.get(id.slot())?.as_ref());
+        match running {
+            Some(thread) => write!(out, "thread {:?}", thread.name),
+            None => out.write_str("boot or idle code"),
+        }
+    }
+}
+
+/// Whether the caller may wait: threads run and events are not masked.
+pub fn may_block() -> bool {
+    !events::masked() && THREADS.lock().scheduler.running().is_some()
+}
+
+/// Blocks the calling thread until [`wake`], or until `deadline` (system time, ns); `false` when the deadline came first.
+///
+/// The caller has masked events since it decided to block.
+pub fn block(deadline: Option<u64>) -> bool {
+    let _mask = events::mask();
+    let me = {
+        let mut threads = THREADS.lock();
+        let me = threads.scheduler.running();
+        threads.scheduler.block(deadline);
+        me
+    };
+    run_next(me);
+    THREADS.lock().scheduler.wake_reason() == WakeReason::Woken
+}
+
+/// Makes a blocked thread ready; nothing happens if it is not blocked.
+pub fn wake(id: ThreadId) {
+    let mut threads = THREADS.lock();
+    if threads.scheduler.wake(id) && threads.scheduler.running().is_some() {
+        arm_timer(&threads.scheduler);
+    }
+}
+
+/// Lets the other ready threads run first.
+pub fn yield_now() {
+    let _mask = events::mask();
+    let me = {
+        let mut threads = THREADS.lock();
+        let me = threads.scheduler.running();
+        threads.scheduler.preempt();
+        me
+    };
+    run_next(me);
+}
+
+/// Blocks the calling thread until `deadline` (system time, ns).
+pub fn sleep_until(deadline: u64) {
+    let _mask = events::mask();
+    while time::now() < deadline {
+        block(Some(deadline));
+    }
+}
+
+/// The timer's interrupt: wakes whose deadline has come. Events are masked.
+pub fn timer_expired() {
+    THREADS.lock().scheduler.expire(time::now());
+}
+
+/// The end of an upcall: gives the vCPU to the next thread if the interrupted one has had its time. Events are masked.
+pub fn preempt() {
+    let me = {
+        let mut threads = THREADS.lock();
+        if !threads.scheduler.slice_is_over(time::now()) {
+            arm_timer(&threads.scheduler);
+            return;
+        }
+        let me = threads.scheduler.running();
+        threads.scheduler.preempt();
+        me
+    };
+    run_next(me);
+}
+
+fn arm_timer(scheduler: &Scheduler) {
+    if let Some(deadline) = scheduler.next_timer(time::now()) {
+        time::arm(deadline);
+    }
+}
+
+/// Runs the next ready thread, after idling in the hypervisor while there is none; returns when the caller `me` runs
+/// again. Nothing is running for the scheduler, and events are masked.
+fn run_next(me: Option<ThreadId>) {
+    let next = loop {
+        let mut threads = THREADS.lock();
+        let now = time::now();
+        threads.scheduler.expire(now);
+        let next = threads.scheduler.pick(now);
+        arm_timer(&threads.scheduler);
+        if let Some(next) = next {
+            break next;
+        }
+        drop(threads);
+        // Xen unmasks events and blocks in one step. The upcall comes on this stack; `preempt` leaves it alone, because
+        // no thread is running.
+        xen_sys::sched_op_block();
+        core::mem::forget(events::mask());
+    };
+    if Some(next) == me {
+        return;
+    }
+    let mut unused = 0;
+    let (save, rsp, thread_block) = {
+        let mut threads = THREADS.lock();
+        let save = match me.and_then(|id| threads.records[id.slot()].as_mut()) {
+            Some(thread) => &raw mut thread.rsp,
+            None => &raw mut unused,
+        };
+        let thread = threads.records[next.slot()].as_ref().expect("a picked thread has a record");
+        (save, thread.rsp, thread.thread_block)
+    };
+    // SAFETY: the thread block is mapped for as long as its thread's stack is.
+    let _ = unsafe { xen_sys::set_segment_base(SegmentBase::FS, thread_block) };
+    // SAFETY: events are masked, so the record that `save` points into does not move; `rsp` was saved by an earlier
+    // switch or made by `first_frame`.
+    unsafe { entry::switch_stacks(save, rsp) };
+    finish_switch();
+}
+
+/// The first act on a new stack: gives back that of a thread that has exited. Events are masked.
+fn finish_switch() {
+    let stack = {
+        let mut threads = THREADS.lock();
+        threads.exited.take().and_then(|id| {
+            threads.scheduler.reap(id);
+            threads.records[id.slot()].take()
+        })
+    };
+    drop(stack);
+}

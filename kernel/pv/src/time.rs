@@ -1,0 +1,87 @@
+//! The PV clock and the one-shot timer.
+//!
+//! The clock is Xen's system time: nanoseconds since the host booted, the same for all domains of it, computed from the
+//! TSC and the parameters in the shared info page (public/xen.h, `vcpu_time_info`).
+
+use core::arch::x86_64::_rdtsc;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use xen_abi::xen::Virq;
+use xen_abi::xen::VcpuTimeInfo;
+use zooid_core::clock;
+
+use crate::{events, evtchn, thread};
+
+/// System time for which the timer is set; `u64::MAX` when it is not.
+static ARMED: AtomicU64 = AtomicU64::new(u64::MAX);
+
+/// Stops the periodic timer that Xen starts a vCPU with, and takes the timer's interrupt.
+pub fn init() {
+    START.store(now(), Ordering::Relaxed);
+    let _ = xen_sys::vcpu_op_stop_periodic_timer(0);
+    evtchn::bind_virq(Virq::TIMER, || {
+        ARMED.store(u64::MAX, Ordering::Relaxed);
+        thread::timer_expired();
+    })
+    .expect("Xen refuses the timer's interrupt");
+}
+
+/// System time when this guest's clock was set up.
+static START: AtomicU64 = AtomicU64::new(0);
+
+/// Nanoseconds since this guest booted.
+pub fn uptime() -> u64 {
+    now() - START.load(Ordering::Relaxed)
+}
+
+/// As [`now`], but 0 while boot has not set up the clock.
+pub fn now_or_zero() -> u64 {
+    if events::shared_info().is_null() { 0 } else { now() }
+}
+
+/// Nanoseconds since the host booted; never goes back.
+pub fn now() -> u64 {
+    let info = events::vcpu_info();
+    loop {
+        // SAFETY: a mapped structure that Xen updates only while this vCPU is in Xen; the version check below finds
+        // out a change in between.
+        let parameters: VcpuTimeInfo = unsafe { (&raw const (*info).time).read_volatile() };
+        // SAFETY: every x86-64 CPU has the instruction.
+        let tsc = unsafe { _rdtsc() };
+        // SAFETY: as above.
+        let version = unsafe { (&raw const (*info).time.version).read_volatile() };
+        if clock::is_whole(version, parameters.version) {
+            return clock::system_time(&parameters, tsc);
+        }
+    }
+}
+
+/// Nanoseconds since 1970-01-01 00:00 UTC.
+pub fn wall_clock() -> u64 {
+    let page = events::shared_info();
+    loop {
+        // SAFETY: mapped words that Xen writes; the version check finds out a change in between.
+        let (before, seconds, seconds_high, nanoseconds, after) = unsafe {
+            (
+                (&raw const (*page).wc_version).read_volatile(),
+                (&raw const (*page).wc_sec).read_volatile(),
+                (&raw const (*page).wc_sec_hi).read_volatile(),
+                (&raw const (*page).wc_nsec).read_volatile(),
+                (&raw const (*page).wc_version).read_volatile(),
+            )
+        };
+        if clock::is_whole(before, after) {
+            return clock::wall_clock(seconds_high, seconds, nanoseconds, now());
+        }
+    }
+}
+
+/// Sees to it that the timer's interrupt comes at `deadline` or before.
+///
+/// A timer that is set for an earlier time is left alone: it costs one needless interrupt, and setting it a hypercall.
+pub fn arm(deadline: u64) {
+    if deadline < ARMED.load(Ordering::Relaxed) {
+        ARMED.store(deadline, Ordering::Relaxed);
+        let _ = xen_sys::set_timer_op(deadline);
+    }
+}

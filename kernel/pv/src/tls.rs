@@ -1,0 +1,44 @@
+//! The thread block at `%fs`, as the x86-64 psABI lays it out (variant II of "ELF Handling For Thread-Local Storage"): the
+//! thread-local variables below the thread pointer, the block itself above it.
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use crate::entry::image;
+use crate::mmu::Stack;
+
+/// Largest alignment that a thread-local variable may have; `linker.ld` starts the template at a multiple of it.
+const ALIGN: usize = 64;
+
+/// What compiled code expects at the thread pointer.
+#[repr(C, align(64))]
+struct ThreadBlock {
+    /// The thread pointer itself: `%fs:0` yields it.
+    this: u64,
+    /// The dynamic thread vector, for libraries with TLS of their own.
+    dynamic: u64,
+    reserved: [u64; 3],
+    /// What `-fstack-protector` compares, at `%fs:0x28`.
+    canary: u64,
+}
+
+static CANARY: AtomicU64 = AtomicU64::new(0);
+
+/// Chooses the value of the stack protector's canary. Its lowest byte is zero, so that a string copy cannot forge it.
+pub fn set_canary(random: u64) {
+    CANARY.store(random & !0xff, Ordering::Relaxed);
+}
+
+/// Puts a new thread's block at the top of its stack and returns the thread pointer.
+pub fn place(stack: &mut Stack) -> u64 {
+    let size = image::tls_memory_size().next_multiple_of(ALIGN);
+    let top = stack.reserve(size + size_of::<ThreadBlock>(), ALIGN);
+    let block = (top + size) as *mut ThreadBlock;
+    let template = image::tls_template() as *const u8;
+    // The variables end at the thread pointer, at the distance that the linker counted: the template's size rounded up.
+    // SAFETY: the reserved range is private, mapped, zeroed and large enough; the template is constant.
+    unsafe { core::ptr::copy_nonoverlapping(template, top as *mut u8, image::tls_file_size()) };
+    let canary = CANARY.load(Ordering::Relaxed);
+    // SAFETY: as above; `reserve` aligned it.
+    unsafe { block.write(ThreadBlock { this: block as u64, dynamic: 0, reserved: [0; 3], canary }) };
+    block as u64
+}

@@ -1,0 +1,297 @@
+//! The xenstore client: the configuration database that all domains of a host share (docs/misc/xenstore.txt in Xen).
+//!
+//! Any thread may call; each request blocks only its caller. Paths without a leading `/` are relative to this domain's home,
+//! `/local/domain/<domid>`. The protocol is `zooid_core::xenstore`'s; here is the ring, and who waits for what.
+
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::string::{String, ToString};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::mem::offset_of;
+
+use spin::Once;
+use xen_abi::Port;
+use xen_abi::io::xs_wire::{XENSTORE_RING_SIZE, XenstoreDomainInterface};
+use zooid_core::ring::ByteRing;
+use zooid_core::xenstore::{Client, Command, Incoming, Request, StreamError, TransactionId, names, text, transaction};
+pub use zooid_core::xenstore::{Error, Permission};
+
+use crate::events::Masked;
+use crate::evtchn::{BoundPort, Event};
+use crate::shared::{ByteLane, SharedPages};
+use crate::sync::Mutex;
+
+const REQUESTS: ByteLane = ByteLane {
+    ring: ByteRing::new(XENSTORE_RING_SIZE),
+    buffer: offset_of!(XenstoreDomainInterface, req),
+    prod: offset_of!(XenstoreDomainInterface, req_prod),
+    cons: offset_of!(XenstoreDomainInterface, req_cons),
+};
+const REPLIES: ByteLane = ByteLane {
+    ring: ByteRing::new(XENSTORE_RING_SIZE),
+    buffer: offset_of!(XenstoreDomainInterface, rsp),
+    prod: offset_of!(XenstoreDomainInterface, rsp_prod),
+    cons: offset_of!(XenstoreDomainInterface, rsp_cons),
+};
+
+struct Store {
+    page: SharedPages,
+    port: BoundPort,
+    event: Arc<Event>,
+    state: Masked<State>,
+    /// Held while a request is put in the ring, so that requests do not mix.
+    turn: Mutex<()>,
+}
+
+struct State {
+    client: Client,
+    replies: BTreeMap<u32, Result<Vec<u8>, Error>>,
+    /// Paths of the events that a watch has not been asked for yet, by the watch's token.
+    watches: BTreeMap<String, VecDeque<String>>,
+    last_token: u64,
+    /// The stream could not be understood; nothing works any more.
+    broken: Option<Error>,
+}
+
+static STORE: Once<Store> = Once::new();
+
+fn store() -> &'static Store {
+    STORE.get().expect("xenstore is used after boot")
+}
+
+/// Takes the ring over.
+///
+/// # Safety
+/// `page` is the xenstore ring of this domain, mapped as [`SharedPages::new`] wants it.
+pub unsafe fn init(page: *mut u8, port: Port) {
+    // SAFETY: passed on to the caller.
+    let page = unsafe { SharedPages::new(page, 1) };
+    let event = Arc::new(Event::new());
+    STORE.call_once(|| Store {
+        page,
+        port: BoundPort::adopt(port, event.clone()),
+        event,
+        state: Masked::new(State {
+            client: Client::new(),
+            replies: BTreeMap::new(),
+            watches: BTreeMap::new(),
+            last_token: 0,
+            broken: None,
+        }),
+        turn: Mutex::new(()),
+    });
+}
+
+impl Store {
+    fn call(&self, request: &Request<'_>) -> Result<Vec<u8>, Error> {
+        let (id, bytes) = {
+            let mut state = self.state.lock();
+            if let Some(error) = state.broken.clone() {
+                return Err(error);
+            }
+            state.client.encode(request)?
+        };
+        self.send(&bytes)?;
+        let mut reply = None;
+        self.event.wait_for(None, || {
+            let mut state = self.state.lock();
+            self.receive(&mut state);
+            reply = state.replies.remove(&id).or_else(|| state.broken.clone().map(Err));
+            reply.is_some()
+        });
+        reply.expect("the wait ends with a reply")
+    }
+
+    fn send(&self, mut bytes: &[u8]) -> Result<(), Error> {
+        let _turn = self.turn.lock();
+        let mut failed = None;
+        self.event.wait_for(None, || {
+            match REQUESTS.push(&self.page, bytes) {
+                Ok(0) => {}
+                Ok(count) => {
+                    bytes = &bytes[count..];
+                    self.port.notify();
+                }
+                Err(bad) => failed = Some(Error::from(bad)),
+            }
+            bytes.is_empty() || failed.is_some()
+        });
+        failed.map_or(Ok(()), Err)
+    }
+
+    /// Takes everything that xenstored has sent and sorts it by who waits for it.
+    fn receive(&self, state: &mut State) {
+        let mut buffer = [0; 256];
+        while state.broken.is_none() {
+            let count = match REPLIES.pop(&self.page, &mut buffer) {
+                Ok(0) => return,
+                Ok(count) => count,
+                Err(bad) => {
+                    state.broken = Some(bad.into());
+                    return;
+                }
+            };
+            self.port.notify();
+            state.client.feed(&buffer[..count]);
+            loop {
+                match state.client.receive() {
+                    Ok(Some(Incoming::Reply { request_id, result })) => {
+                        state.replies.insert(request_id, result);
+                    }
+                    Ok(Some(Incoming::Watch { path, token })) => {
+                        if let Some(queue) = state.watches.get_mut(&token) {
+                            queue.push_back(path);
+                        }
+                    }
+                    Ok(None) => break,
+                    Err(error) => {
+                        state.broken = Some(error);
+                        break;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What was read at `path`.
+pub fn read(path: &str) -> Result<String, Error> {
+    Outside.read(path)
+}
+
+/// Makes `path` hold `value`; what is missing on the way is made.
+pub fn write(path: &str, value: &str) -> Result<(), Error> {
+    Outside.write(path, value)
+}
+
+/// Names of the entries below `path`.
+pub fn list(path: &str) -> Result<Vec<String>, Error> {
+    Outside.list(path)
+}
+
+/// Removes `path` and all below it; it is no error if it does not exist.
+pub fn remove(path: &str) -> Result<(), Error> {
+    Outside.remove(path)
+}
+
+/// Makes `path` with an empty value, unless it exists.
+pub fn make_directory(path: &str) -> Result<(), Error> {
+    request(TransactionId::NONE, Command::Mkdir(path)).map(drop)
+}
+
+/// Sets who may use `path`: the owner first, whose access is that of everybody who is not named.
+pub fn set_permissions(path: &str, permissions: &[Permission]) -> Result<(), Error> {
+    request(TransactionId::NONE, Command::SetPermissions(path, permissions)).map(drop)
+}
+
+/// The operations that work inside and outside a transaction.
+pub trait Access {
+    /// The transaction that requests belong to.
+    #[doc(hidden)]
+    fn id(&self) -> TransactionId;
+
+    /// What was read at `path`.
+    fn read(&self, path: &str) -> Result<String, Error> {
+        Ok(text(&request(self.id(), Command::Read(path))?)?)
+    }
+
+    /// Makes `path` hold `value`.
+    fn write(&self, path: &str, value: &str) -> Result<(), Error> {
+        request(self.id(), Command::Write(path, value.as_bytes())).map(drop)
+    }
+
+    /// Names of the entries below `path`.
+    fn list(&self, path: &str) -> Result<Vec<String>, Error> {
+        Ok(names(&request(self.id(), Command::Directory(path))?)?)
+    }
+
+    /// Removes `path` and all below it.
+    fn remove(&self, path: &str) -> Result<(), Error> {
+        match request(self.id(), Command::Remove(path)) {
+            Ok(_) | Err(Error::NotFound) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+struct Outside;
+
+impl Access for Outside {
+    fn id(&self) -> TransactionId {
+        TransactionId::NONE
+    }
+}
+
+/// A transaction under way: its requests take effect together when it ends, or not at all.
+pub struct Transaction {
+    id: TransactionId,
+}
+
+impl Access for Transaction {
+    fn id(&self) -> TransactionId {
+        self.id
+    }
+}
+
+/// Runs `body` in a transaction, again and again until it meets no other change. An error of `body` undoes it.
+pub fn transact<T>(mut body: impl FnMut(&Transaction) -> Result<T, Error>) -> Result<T, Error> {
+    loop {
+        let id = transaction(&request(TransactionId::NONE, Command::StartTransaction)?)?;
+        let result = body(&Transaction { id });
+        let end = request(id, Command::EndTransaction { commit: result.is_ok() });
+        match (result, end) {
+            (Ok(_), Err(Error::Again)) => {}
+            (Ok(value), end) => return end.map(|_| value),
+            (Err(error), _) => return Err(error),
+        }
+    }
+}
+
+/// Tells of changes at a path and below it. Dropping it ends the watch.
+pub struct Watch {
+    path: String,
+    token: String,
+}
+
+/// Watches `path`. The first event comes at once.
+pub fn watch(path: &str) -> Result<Watch, Error> {
+    let token = {
+        let mut state = store().state.lock();
+        state.last_token += 1;
+        let token = state.last_token.to_string();
+        state.watches.insert(token.clone(), VecDeque::new());
+        token
+    };
+    // From here on dropping it cleans up.
+    let watch = Watch { path: path.to_string(), token };
+    request(TransactionId::NONE, Command::Watch { path, token: &watch.token })?;
+    Ok(watch)
+}
+
+impl Watch {
+    /// Waits for the next event and returns the path that changed; `None` when `deadline` (system time, ns) came first, or
+    /// when xenstored broke the protocol and will tell nothing any more.
+    pub fn wait(&mut self, deadline: Option<u64>) -> Option<String> {
+        let store = store();
+        let mut changed = None;
+        store.event.wait_for(deadline, || {
+            let mut state = store.state.lock();
+            store.receive(&mut state);
+            changed = state.watches.get_mut(&self.token).and_then(VecDeque::pop_front);
+            changed.is_some() || state.broken.is_some()
+        });
+        changed
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        store().state.lock().watches.remove(&self.token);
+        // An error means that the watch was never made, or that nothing works any more.
+        let _ = request(TransactionId::NONE, Command::Unwatch { path: &self.path, token: &self.token });
+    }
+}
+
+fn request(transaction: TransactionId, command: Command<'_>) -> Result<Vec<u8>, Error> {
+    store().call(&Request { transaction, command })
+}

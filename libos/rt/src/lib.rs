@@ -1,0 +1,58 @@
+//! The library OS as an application sees it: an API that reads like `std`, for a pVM.
+//!
+//! ```ignore
+//! #![no_std]
+//! #![no_main]
+//!
+//! use zooid::println;
+//!
+//! zooid::main!(main);
+//!
+//! fn main() {
+//!     println!("hello");
+//! }
+//! ```
+//!
+//! An image carries what its application uses: nothing of a brick (such as [`net`]) is linked in unless it is called.
+
+#![no_std]
+#![deny(unsafe_code)]
+
+extern crate alloc;
+
+pub mod env;
+pub mod io;
+pub mod process;
+pub mod sync;
+pub mod thread;
+pub mod time;
+
+#[doc(hidden)]
+pub mod start;
+
+pub use log;
+
+/// Makes `main` the start of the application: a function without arguments that returns `()`, an exit code, or a
+/// `Result` of these whose error can be displayed.
+#[macro_export]
+macro_rules! main {
+    ($main:path) => {
+        #[unsafe(no_mangle)]
+        static ZOOID_APPLICATION: $crate::start::Application = $crate::start::application(|| {
+            $crate::process::exit($crate::process::Termination::report($main()))
+        });
+    };
+}
+
+/// Prints to the console.
+#[macro_export]
+macro_rules! print {
+    ($($arguments:tt)*) => { $crate::io::print(format_args!($($arguments)*)) };
+}
+
+/// Prints to the console, with a line feed at the end.
+#[macro_export]
+macro_rules! println {
+    () => { $crate::print!("\n") };
+    ($($arguments:tt)*) => { $crate::io::print(format_args!("{}\n", format_args!($($arguments)*))) };
+}
