@@ -1,0 +1,15 @@
+# Sourced by what takes over after init: how a run ends.
+
+# end STATUS: packs the results on the second disk and stops the machine.
+end() {
+    mkdir -p /results/console
+    cd /results || exit
+    echo "$1" >status
+    xl dmesg >xl-dmesg.log
+    cp /var/log/xen/console/guest-*.log console/ 2>/dev/null
+    mv /root/out out
+    tar -c -f /dev/sdb status xl-dmesg.log console out || echo "dom0: /root/out does not fit on the results disk"
+    sync /dev/sdb
+    # QEMU's isa-debug-exit device: one write to its port ends the emulator.
+    printf '\0' | dd of=/dev/port bs=1 seek=244 2>/dev/null
+}

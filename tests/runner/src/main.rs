@@ -1,0 +1,132 @@
+//! Drives the emulated Xen host: scripts in dom0, an interactive prompt, the boot tests, the demonstration.
+#![forbid(unsafe_code)]
+
+mod dom0;
+mod guests;
+mod layout;
+mod machine;
+mod options;
+mod payload;
+mod snapshot;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use clap::{Args, Parser, Subcommand};
+
+use crate::machine::Model;
+use crate::options::{BadArgument, Memory};
+
+/// Exit status for arguments that cannot be followed.
+const STATUS_USAGE: u8 = 2;
+
+#[derive(Parser)]
+#[command(about, disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run a script in dom0 and bring back what it left under /root/out
+    Dom0 {
+        /// The script
+        #[arg(long, env = "SCRIPT", default_value = "", hide_default_value = true)]
+        script: String,
+        /// Files to bring along, separated by blanks: copied to /root; .tar and .deb are unpacked over /
+        #[arg(long, env = "FILES", default_value = "", hide_default_value = true)]
+        files: String,
+        /// Where to put what comes back [default: target/dom0/out]
+        #[arg(long, env = "OUT", default_value = "", hide_default_value = true)]
+        out: String,
+        /// Longest that the script may take, in seconds [default: 600]
+        #[arg(long, env = "TIMEOUT", default_value = "", hide_default_value = true)]
+        timeout: String,
+        /// Boot from nothing instead of from a snapshot
+        #[arg(long)]
+        cold: bool,
+        #[command(flatten)]
+        machine: MachineArguments,
+    },
+}
+
+/// The arguments of every command that boots a machine. An empty word stands for the default, because that is what
+/// `make` passes on for a variable nobody set.
+#[derive(Args)]
+struct MachineArguments {
+    /// wall: the host's time; icount: one instruction is one nanosecond [default: wall]
+    #[arg(long, env = "CLOCK", default_value = "", hide_default_value = true)]
+    clock: String,
+    /// Memory of the machine in MiB [default: 2048]
+    #[arg(long, env = "MEM", default_value = "", hide_default_value = true)]
+    mem: String,
+}
+
+impl MachineArguments {
+    fn model(&self) -> Result<Model, BadArgument> {
+        Ok(Model { clock: self.clock.parse()?, memory: Memory::parse(&self.mem, host_memory())? })
+    }
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(status) => ExitCode::from(status),
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            let usage = error.downcast_ref::<BadArgument>().is_some();
+            ExitCode::from(if usage { STATUS_USAGE } else { dom0::STATUS_MACHINE })
+        }
+    }
+}
+
+fn run(command: Command) -> Result<u8> {
+    match command {
+        Command::Dom0 { script, files, out, timeout, cold, machine } => {
+            let usage = r#"make dom0 SCRIPT=f.sh [FILES="a b"] [OUT=dir] [CLOCK=wall|icount] [MEM=MiB] [TIMEOUT=s]"#;
+            if script.is_empty() {
+                bail!(BadArgument(format!("SCRIPT is missing: {usage}")));
+            }
+            let status = dom0::run(&dom0::Job {
+                model: machine.model()?,
+                script: existing("SCRIPT", &script)?,
+                files: files.split_whitespace().map(|file| existing("FILES", file)).collect::<Result<_, _>>()?,
+                out: if out.is_empty() { layout::results() } else { out.into() },
+                limit: seconds(&timeout)?,
+                cold,
+            })?;
+            if status != 0 {
+                eprintln!("dom0: status {status}");
+            }
+            Ok(status)
+        }
+    }
+}
+
+/// `path`, which the variable `name` says is a readable file.
+fn existing(name: &str, path: &str) -> Result<PathBuf, BadArgument> {
+    match std::fs::metadata(path) {
+        Ok(found) if name == "SCRIPT" && !found.is_file() => {
+            Err(BadArgument(format!("{name}: {path} is not a file: name a shell script")))
+        }
+        Ok(_) => Ok(path.into()),
+        Err(error) => Err(BadArgument(format!("{name}: cannot read {path}: {error}"))),
+    }
+}
+
+fn seconds(word: &str) -> Result<Duration, BadArgument> {
+    match if word.is_empty() { Ok(600) } else { word.parse() } {
+        Ok(seconds @ 1..=86_400) => Ok(Duration::from_secs(seconds)),
+        _ => Err(BadArgument(format!("TIMEOUT={word} is not a time: use whole seconds from 1 to 86400"))),
+    }
+}
+
+/// Memory that the host has to give, in MiB.
+fn host_memory() -> u64 {
+    let report = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let line = report.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
+    let kib = line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
+    kib.map_or(u64::MAX, |kib| kib >> 10)
+}

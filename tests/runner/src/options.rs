@@ -1,0 +1,128 @@
+//! What a caller may choose about the emulated machine, judged before anything is started.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// Memory of the machine when nothing else is asked for, in MiB.
+const DEFAULT_MEMORY: u32 = 2048;
+/// Least memory in which dom0 and one small guest run, in MiB.
+const MIN_MEMORY: u32 = 768;
+/// Bounds of dom0's own share, in MiB.
+const DOM0_MEMORY: (u32, u32) = (512, 1024);
+
+/// A bad argument: one line that says what is wrong and what to do.
+#[derive(Debug)]
+pub struct BadArgument(pub String);
+
+impl fmt::Display for BadArgument {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for BadArgument {}
+
+/// What the emulated machine takes for time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Clock {
+    /// The host's time: quickest, for function.
+    Wall,
+    /// One emulated instruction is one nanosecond: repeatable, for figures.
+    Icount,
+}
+
+impl Clock {
+    /// The word that selects it, also used in file names.
+    pub fn name(self) -> &'static str {
+        match self {
+            Clock::Wall => "wall",
+            Clock::Icount => "icount",
+        }
+    }
+}
+
+impl FromStr for Clock {
+    type Err = BadArgument;
+
+    fn from_str(word: &str) -> Result<Self, BadArgument> {
+        match word {
+            "" | "wall" => Ok(Clock::Wall),
+            "icount" => Ok(Clock::Icount),
+            _ => Err(BadArgument(format!(
+                "CLOCK={word} is not a clock: use CLOCK=wall or CLOCK=icount"
+            ))),
+        }
+    }
+}
+
+/// Memory of the machine, in MiB.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Memory(u32);
+
+impl Memory {
+    /// All of it.
+    pub fn mib(self) -> u32 {
+        self.0
+    }
+
+    /// dom0's share; the rest is Xen's and the guests'.
+    pub fn dom0_mib(self) -> u32 {
+        (self.0 * 3 / 8).clamp(DOM0_MEMORY.0, DOM0_MEMORY.1)
+    }
+
+    /// Judges `word` (MiB, empty for the default) on a host with `available` MiB free.
+    ///
+    /// # Errors
+    /// Not a number, too little for dom0, or more than the host has.
+    pub fn parse(word: &str, available: u64) -> Result<Self, BadArgument> {
+        let bad = |what: String| Err(BadArgument(format!("MEM={word} {what}")));
+        let mib = match word {
+            "" => DEFAULT_MEMORY,
+            _ => match word.parse() {
+                Ok(mib) => mib,
+                Err(_) => {
+                    return bad(format!(
+                        "is not a number of MiB: use a whole number, {MIN_MEMORY} or more"
+                    ));
+                }
+            },
+        };
+        if mib < MIN_MEMORY {
+            return bad(format!(
+                "is too little for Xen and dom0: use {MIN_MEMORY} or more"
+            ));
+        }
+        if u64::from(mib) > available {
+            return bad(format!(
+                "MiB is more than this host has free ({available} MiB): use less"
+            ));
+        }
+        Ok(Memory(mib))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_judged_before_use() {
+        let parse = |word| Memory::parse(word, 4096).map_err(|e| e.to_string());
+        assert_eq!(parse("").unwrap().mib(), 2048);
+        assert_eq!(parse("").unwrap().dom0_mib(), 768);
+        assert_eq!(parse("768").unwrap().dom0_mib(), 512);
+        assert_eq!(parse("4096").unwrap().dom0_mib(), 1024);
+        for word in ["0", "767", "-1", "2G", "4097", "99999999999"] {
+            let line = parse(word).unwrap_err();
+            assert!(line.starts_with(&format!("MEM={word} ")), "{line}");
+            assert!(!line.contains('\n'));
+        }
+    }
+
+    #[test]
+    fn clocks_have_two_names() {
+        assert_eq!("".parse::<Clock>().unwrap(), Clock::Wall);
+        assert_eq!("icount".parse::<Clock>().unwrap(), Clock::Icount);
+        assert!("sundial".parse::<Clock>().is_err());
+    }
+}

@@ -1,0 +1,141 @@
+//! What a run brings into dom0: one tar stream, unpacked over `/` there.
+
+use std::fs::File;
+use std::io::{Read, Seek};
+use std::path::{Component, Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+use tar::{Archive, Builder, EntryType, Header};
+
+use crate::guests::Guest;
+use crate::machine::DISK_BYTES;
+use crate::options::BadArgument;
+
+/// A payload being written to the disk that dom0 reads.
+pub struct Payload {
+    builder: Builder<File>,
+}
+
+impl Payload {
+    /// Starts one on the disk image `disk`.
+    pub fn create(disk: &Path) -> Result<Self> {
+        let file = File::options().write(true).open(disk).context("cannot open the payload's disk")?;
+        Ok(Payload { builder: Builder::new(file) })
+    }
+
+    /// Adds `text` as the executable file `path`.
+    pub fn add_text(&mut self, path: &str, text: &[u8]) -> Result<()> {
+        let mut header = Header::new_gnu();
+        header.set_size(text.len() as u64);
+        header.set_mode(0o755);
+        self.builder.append_data(&mut header, path, text).context("cannot write the payload")
+    }
+
+    /// Adds the host's file `source` as `path`.
+    pub fn add_file(&mut self, path: &str, source: &Path) -> Result<()> {
+        self.builder
+            .append_path_with_name(source, path)
+            .with_context(|| format!("cannot take {} along", source.display()))
+    }
+
+    /// Adds an image and its configuration below `/opt/zooid/guests`.
+    pub fn add_guest(&mut self, guest: &Guest) -> Result<()> {
+        self.add_file(&format!("opt/zooid/guests/{}", guest.name), &guest.image)?;
+        self.add_text(&format!("opt/zooid/guests/{}.cfg", guest.name), guest.config.as_bytes())
+    }
+
+    /// Adds one of FILES: a `.tar` or `.deb` over `/`, anything else to `/root`.
+    pub fn add_user_file(&mut self, source: &Path) -> Result<()> {
+        let Some(name) = source.file_name() else {
+            bail!(BadArgument(format!("FILES: {} has no name: name a file", source.display())));
+        };
+        let unusable = || BadArgument(format!("FILES: {} cannot be unpacked: is it whole?", source.display()));
+        match source.extension().and_then(|extension| extension.to_str()) {
+            Some("tar") => self.add_archive(File::open(source)?).with_context(unusable),
+            Some("deb") => {
+                let mut unpack = Command::new("dpkg-deb")
+                    .arg("--fsys-tarfile")
+                    .arg(source)
+                    .stdout(Stdio::piped())
+                    .stderr(Stdio::null())
+                    .spawn()
+                    .context("cannot start dpkg-deb")?;
+                let stream = unpack.stdout.take().context("dpkg-deb's output")?;
+                let added = self.add_archive(stream);
+                let whole = unpack.wait()?.success();
+                added.with_context(unusable)?;
+                if whole { Ok(()) } else { bail!(unusable()) }
+            }
+            _ if source.is_dir() => {
+                self.builder.append_dir_all(Path::new("root").join(name), source).with_context(unusable)
+            }
+            _ => self.add_file(&format!("root/{}", name.to_string_lossy()), source),
+        }
+    }
+
+    /// Ends the stream; its length in octets.
+    pub fn finish(self) -> Result<u64> {
+        let mut file = self.builder.into_inner().context("cannot write the payload: is the disk full?")?;
+        let length = file.stream_position()?;
+        if length > DISK_BYTES {
+            let (length, most) = (length >> 20, DISK_BYTES >> 20);
+            bail!(BadArgument(format!("FILES: {length} MiB do not fit: at most {most} MiB travel into dom0")));
+        }
+        Ok(length)
+    }
+
+    fn add_archive(&mut self, stream: impl Read) -> Result<()> {
+        let mut archive = Archive::new(stream);
+        for entry in archive.entries()? {
+            let mut entry = entry?;
+            let path = merged_path(&entry.path()?);
+            if path.as_os_str().is_empty() || is_merged_dir(&path) {
+                continue;
+            }
+            let mut header = entry.header().clone();
+            match (header.entry_type(), entry.link_name()?) {
+                (EntryType::Link, Some(target)) => {
+                    self.builder.append_link(&mut header, path, merged_path(&target))?;
+                }
+                (EntryType::Symlink, Some(target)) => self.builder.append_link(&mut header, path, target)?,
+                _ => self.builder.append_data(&mut header, path, &mut entry)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Directories that Debian packages still name at the top and that are links to below `usr` in dom0.
+const MERGED: [&str; 4] = ["bin", "sbin", "lib", "lib64"];
+
+/// `path` without what makes it absolute, and below `usr` where dom0 has it there.
+fn merged_path(path: &Path) -> PathBuf {
+    let plain: PathBuf = path.components().filter(|part| matches!(part, Component::Normal(_))).collect();
+    if MERGED.iter().any(|dir| plain.starts_with(dir)) { Path::new("usr").join(plain) } else { plain }
+}
+
+/// Whether `path` is one of the merged directories itself, which dom0 has already.
+fn is_merged_dir(path: &Path) -> bool {
+    MERGED.iter().any(|dir| path == Path::new("usr").join(dir))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn archive_paths_land_below_usr() {
+        for (given, expected) in [
+            ("./lib/x86_64-linux-gnu/libz.so.1", "usr/lib/x86_64-linux-gnu/libz.so.1"),
+            ("/bin/bash", "usr/bin/bash"),
+            ("usr/bin/nginx", "usr/bin/nginx"),
+            ("./etc/nginx/nginx.conf", "etc/nginx/nginx.conf"),
+            ("libexec/x", "libexec/x"),
+            ("./", ""),
+        ] {
+            assert_eq!(merged_path(Path::new(given)), Path::new(expected));
+        }
+        assert!(is_merged_dir(&merged_path(Path::new("./lib/"))));
+    }
+}
