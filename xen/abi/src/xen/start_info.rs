@@ -62,7 +62,8 @@ pub struct StartInfo {
 assert_layout!(
     StartInfo, 1168,
     nr_pages: 32, shared_info: 40, flags: 48, store_mfn: 56, store_evtchn: 64, console: 72, pt_base: 88,
-    nr_pt_frames: 96, mfn_list: 104, mod_start: 112, mod_len: 120, cmd_line: 128, first_p2m_pfn: 1152, nr_p2m_frames: 1160,
+    nr_pt_frames: 96, mfn_list: 104, mod_start: 112, mod_len: 120, cmd_line: 128, first_p2m_pfn: 1152,
+    nr_p2m_frames: 1160,
 );
 
 /// A domU's console, `start_info.console.domU`. dom0 has other contents here.
