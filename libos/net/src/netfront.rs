@@ -6,50 +6,13 @@
 //! the backend is ready for that, and connects again with fresh rings.
 
 use crate::device::{Connection, Features, Pages};
-use crate::platform::{Link, OutOfResources, Platform, StoreError, Xenstore};
+use crate::platform::{Link, OutOfResources, Platform, Xenstore};
 use alloc::format;
 use alloc::string::{String, ToString};
 use core::fmt;
 use smoltcp::wire::EthernetAddress;
-
-/// `enum xenbus_state` of `public/io/xenbus.h`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    Initialising,
-    InitWait,
-    Initialised,
-    Connected,
-    Closing,
-    Closed,
-    /// Unknown, reconfiguring, absent, or no number at all.
-    Other,
-}
-
-impl State {
-    fn parse(text: Option<&str>) -> Self {
-        match text {
-            Some("1") => Self::Initialising,
-            Some("2") => Self::InitWait,
-            Some("3") => Self::Initialised,
-            Some("4") => Self::Connected,
-            Some("5") => Self::Closing,
-            Some("6") => Self::Closed,
-            _ => Self::Other,
-        }
-    }
-
-    fn value(self) -> &'static str {
-        match self {
-            Self::Initialising => "1",
-            Self::InitWait => "2",
-            Self::Initialised => "3",
-            Self::Connected => "4",
-            Self::Closing => "5",
-            Self::Closed => "6",
-            Self::Other => "0",
-        }
-    }
-}
+use xen_abi::io::xenbus::XenbusState as State;
+use xen_abi::{DomId, Errno};
 
 /// What the frontend is waiting for while it is not connected.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,8 +40,8 @@ impl fmt::Display for Obstacle {
 /// Why a step failed. The frontend stays where it was.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FrontendError {
-    /// Xenstore refused.
-    Store(StoreError),
+    /// Xenstore refused, with this errno.
+    Store(Errno),
     /// The kernel had no memory, grants or event channel left.
     Resources,
     /// A node holds what it must not: its name and its value (blame: toolstack or backend).
@@ -104,8 +67,8 @@ impl fmt::Display for FrontendError {
 
 impl core::error::Error for FrontendError {}
 
-impl From<StoreError> for FrontendError {
-    fn from(error: StoreError) -> Self {
+impl From<Errno> for FrontendError {
+    fn from(error: Errno) -> Self {
         Self::Store(error)
     }
 }
@@ -192,28 +155,28 @@ impl Frontend {
             return Ok(self.lose(Phase::Waiting));
         };
         let text = platform.read(&format!("{backend}/state"))?;
-        let theirs = State::parse(text.as_deref());
-        let ours = State::parse(platform.read(&self.node("state"))?.as_deref());
+        let theirs = state(text.as_deref());
+        let ours = state(platform.read(&self.node("state"))?.as_deref());
         self.obstacle = Obstacle::Backend(text);
 
         match (self.phase, theirs) {
-            (Phase::Waiting, State::InitWait) => self.connect(platform, &backend),
+            (Phase::Waiting, State::INIT_WAIT) => self.connect(platform, &backend),
             (Phase::Waiting, _) => Ok(Step::Nothing),
             // The toolstack made the directory anew: this is another device than the one that we
             // were connected to.
-            (_, _) if ours == State::Initialising => {
+            (_, _) if ours == State::INITIALISING => {
                 let step = self.lose(Phase::Waiting);
                 match theirs {
-                    State::InitWait => self.connect(platform, &backend),
+                    State::INIT_WAIT => self.connect(platform, &backend),
                     _ => Ok(step),
                 }
             }
-            (Phase::Published, State::Initialising | State::InitWait | State::Initialised) => Ok(Step::Nothing),
-            (Phase::Published, State::Connected) => {
+            (Phase::Published, State::INITIALISING | State::INIT_WAIT | State::INITIALISED) => Ok(Step::Nothing),
+            (Phase::Published, State::CONNECTED) => {
                 self.phase = Phase::Connected;
                 Ok(Step::Ready)
             }
-            (Phase::Connected, State::Connected) => Ok(Step::Nothing),
+            (Phase::Connected, State::CONNECTED) => Ok(Step::Nothing),
             (Phase::Published | Phase::Connected, _) => Ok(self.close(platform)),
             (Phase::Closed, _) => self.reopen(platform, &backend, theirs),
         }
@@ -224,7 +187,7 @@ impl Frontend {
     pub fn close<P: Platform + Xenstore>(&mut self, platform: &mut P) -> Step<P::Link> {
         let step = self.lose(Phase::Closed);
         // Where this fails the toolstack has removed the directory, and nobody waits for us.
-        let _ = self.set_state(platform, State::Closed);
+        let _ = self.set_state(platform, State::CLOSED);
         step
     }
 
@@ -237,14 +200,14 @@ impl Frontend {
         theirs: State,
     ) -> Result<Step<P::Link>, FrontendError> {
         let ready = match theirs {
-            State::Initialising | State::InitWait | State::Initialised => true,
-            State::Closed => platform.read(&format!("{backend}/online"))?.as_deref() == Some("1"),
-            State::Connected | State::Closing | State::Other => false,
+            State::INITIALISING | State::INIT_WAIT | State::INITIALISED => true,
+            State::CLOSED => platform.read(&format!("{backend}/online"))?.as_deref() == Some("1"),
+            _ => false,
         };
         if ready {
-            self.set_state(platform, State::Initialising)?;
+            self.set_state(platform, State::INITIALISING)?;
             self.phase = Phase::Waiting;
-            if theirs == State::InitWait {
+            if theirs == State::INIT_WAIT {
                 return self.connect(platform, backend);
             }
         }
@@ -272,7 +235,7 @@ impl Frontend {
         backend: &str,
     ) -> Result<Step<P::Link>, FrontendError> {
         let domid = self.required(platform, "backend-id")?;
-        let domid = domid.parse().map_err(|_| malformed("backend-id", domid))?;
+        let domid = DomId(domid.parse().map_err(|_| malformed("backend-id", domid))?);
         let mac = self.required(platform, "mac")?;
         let mac = parse_mac(&mac).ok_or_else(|| malformed("mac", mac))?;
         let mut offered = |feature| -> Result<bool, FrontendError> {
@@ -298,14 +261,14 @@ impl Frontend {
     fn publish(&self, store: &mut impl Xenstore, link: &impl Link, gso: bool) -> Result<(), FrontendError> {
         let (tx, rx) = link.ring_grefs();
         let gso = if gso { "1" } else { "0" };
-        store.write(&self.node("tx-ring-ref"), &tx.to_string())?;
-        store.write(&self.node("rx-ring-ref"), &rx.to_string())?;
-        store.write(&self.node("event-channel"), &link.port().to_string())?;
+        store.write(&self.node("tx-ring-ref"), &tx.0.to_string())?;
+        store.write(&self.node("rx-ring-ref"), &rx.0.to_string())?;
+        store.write(&self.node("event-channel"), &link.port().0.to_string())?;
         store.write(&self.node("request-rx-copy"), "1")?;
         store.write(&self.node("feature-rx-notify"), "1")?;
         store.write(&self.node("feature-sg"), gso)?;
         store.write(&self.node("feature-gso-tcpv4"), gso)?;
-        self.set_state(store, State::Connected)
+        self.set_state(store, State::CONNECTED)
     }
 
     fn required(&self, store: &mut impl Xenstore, node: &'static str) -> Result<String, FrontendError> {
@@ -314,7 +277,7 @@ impl Frontend {
     }
 
     fn set_state(&self, store: &mut impl Xenstore, state: State) -> Result<(), FrontendError> {
-        Ok(store.write(&self.node("state"), state.value())?)
+        Ok(store.write(&self.node("state"), &state.0.to_string())?)
     }
 
     fn lose<L: Link>(&mut self, phase: Phase) -> Step<L> {
@@ -326,6 +289,11 @@ impl Frontend {
     fn node(&self, name: &str) -> String {
         format!("{}/{name}", self.path)
     }
+}
+
+/// The state in a node; what is absent or no number is UNKNOWN.
+fn state(text: Option<&str>) -> State {
+    text.and_then(|text| text.parse().ok()).map_or(State::UNKNOWN, State)
 }
 
 fn malformed(node: &'static str, value: String) -> FrontendError {

@@ -1,11 +1,8 @@
 //! What a network device needs from the kernel, as traits; `libos/rt` connects them.
 
 use alloc::string::String;
-use core::fmt;
 use core::ops::Range;
-
-/// Bytes of one page, the unit of granting (x86: 4096).
-pub const PAGE_SIZE: usize = 4096;
+use xen_abi::{DomId, Errno, GrantRef, Port};
 
 /// One page that the backend can read and write at any moment.
 ///
@@ -34,16 +31,16 @@ pub trait Link {
     fn rx_ring(&self) -> &Self::Ring;
 
     /// Grant references of the two ring pages: tx, rx (both writable for the backend).
-    fn ring_grefs(&self) -> (u32, u32);
+    fn ring_grefs(&self) -> (GrantRef, GrantRef);
 
     /// Port of the event channel that the backend is to bind.
-    fn port(&self) -> u32;
+    fn port(&self) -> Port;
 
     /// Grant reference of page `page` of the transmit buffer (read-only for the backend).
-    fn tx_gref(&self, page: usize) -> u32;
+    fn tx_gref(&self, page: usize) -> GrantRef;
 
     /// Grant reference of receive page `page` (writable for the backend).
-    fn rx_gref(&self, page: usize) -> u32;
+    fn rx_gref(&self, page: usize) -> GrantRef;
 
     /// A part of the transmit buffer, whose pages are contiguous here. The backend only reads
     /// it, which is why a slice of it may exist.
@@ -68,7 +65,7 @@ pub trait Platform {
     ///
     /// # Errors
     /// Memory, grant references or event channels have run out, or Xen refused.
-    fn open(&mut self, backend: u16, tx_pages: usize, rx_pages: usize) -> Result<Self::Link, OutOfResources>;
+    fn open(&mut self, backend: DomId, tx_pages: usize, rx_pages: usize) -> Result<Self::Link, OutOfResources>;
 }
 
 /// The kernel could not provide what a connection to the backend needs.
@@ -82,32 +79,22 @@ pub trait Xenstore {
     ///
     /// # Errors
     /// Xenstore answered with anything but a value or ENOENT.
-    fn read(&mut self, path: &str) -> Result<Option<String>, StoreError>;
+    fn read(&mut self, path: &str) -> Result<Option<String>, Errno>;
 
     /// Sets the value of the node, creating it when needed.
     ///
     /// # Errors
     /// Xenstore answered with an error: EACCES and ENOENT when the toolstack has removed the
     /// device.
-    fn write(&mut self, path: &str, value: &str) -> Result<(), StoreError>;
+    fn write(&mut self, path: &str, value: &str) -> Result<(), Errno>;
 
     /// Watches the node and all below it. Every event must lead to a call of
     /// [`crate::Stack::xenstore_changed`]; watching again what is watched is no error.
     ///
     /// # Errors
     /// Xenstore answered with an error.
-    fn watch(&mut self, path: &str) -> Result<(), StoreError>;
+    fn watch(&mut self, path: &str) -> Result<(), Errno>;
 
     /// Ends the watch of `path`, if there is one.
     fn unwatch(&mut self, path: &str);
-}
-
-/// Xenstore refused a request, with this Xen errno (`public/errno.h`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StoreError(pub i32);
-
-impl fmt::Display for StoreError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "xenstore error {}", self.0)
-    }
 }

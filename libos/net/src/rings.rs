@@ -7,35 +7,38 @@
 
 use crate::platform::SharedPage;
 use core::sync::atomic::{Ordering, fence};
+use xen_abi::PAGE_SIZE;
+use xen_abi::io::netif::{NETIF_RX_RING_SIZE, NETIF_TX_RING_SIZE};
+use xen_abi::io::ring::{RingIndex, must_notify};
 
-/// Slots of a one-page ring of either direction: the largest power of two that fits into
-/// `(4096 - 64) / 12` and into `(4096 - 64) / 8` (`__CONST_RING_SIZE`, capped for both by use).
-pub const RING_SLOTS: u32 = 256;
+/// Slots of a ring of either direction.
+pub const RING_SLOTS: u32 = NETIF_TX_RING_SIZE;
+const _: () = assert!(RING_SLOTS == NETIF_RX_RING_SIZE);
 
-// struct xxx_sring: req_prod, req_event, rsp_prod, rsp_event, 48 bytes of padding, ring[].
+// Words of `struct *_sring`: four indices, 48 bytes of padding, then the slots.
 const REQ_PROD: usize = 0;
 const REQ_EVENT: usize = 1;
 const RSP_PROD: usize = 2;
 const RSP_EVENT: usize = 3;
 const RING: usize = 16;
-const PAGE_WORDS: usize = 1024;
+const PAGE_WORDS: usize = PAGE_SIZE / 4;
 
 /// The backend's producer index lies outside what is outstanding (blame: backend).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BadProducer {
     /// The index as read.
-    pub index: u32,
+    pub index: RingIndex,
 }
 
 /// Our half of a ring whose slots are `WORDS` 32-bit words wide.
 #[derive(Debug)]
 pub struct FrontRing<const WORDS: usize> {
     /// Requests written, made visible to the backend or not (`req_prod_pvt`).
-    req_prod: u32,
+    req_prod: RingIndex,
     /// Requests made visible (`sring->req_prod` as we last set it).
-    req_pushed: u32,
+    req_pushed: RingIndex,
     /// Responses consumed.
-    rsp_cons: u32,
+    rsp_cons: RingIndex,
 }
 
 impl<const WORDS: usize> FrontRing<WORDS> {
@@ -46,26 +49,27 @@ impl<const WORDS: usize> FrontRing<WORDS> {
         }
         page.write(REQ_EVENT, 1);
         page.write(RSP_EVENT, 1);
-        Self { req_prod: 0, req_pushed: 0, rsp_cons: 0 }
+        let start = RingIndex(0);
+        Self { req_prod: start, req_pushed: start, rsp_cons: start }
     }
 
     /// Requests that can still be written.
     pub fn free(&self) -> u32 {
-        RING_SLOTS - self.req_prod.wrapping_sub(self.rsp_cons)
+        RING_SLOTS - self.req_prod.since(self.rsp_cons)
     }
 
     /// Requests written but not yet pushed.
     pub fn unpushed(&self) -> u32 {
-        self.req_prod.wrapping_sub(self.req_pushed)
+        self.req_prod.since(self.req_pushed)
     }
 
     /// Index of the next request to be written.
-    pub fn next_request(&self) -> u32 {
+    pub fn next_request(&self) -> RingIndex {
         self.req_prod
     }
 
     /// Index of the next response to be consumed.
-    pub fn next_response(&self) -> u32 {
+    pub fn next_response(&self) -> RingIndex {
         self.rsp_cons
     }
 
@@ -76,7 +80,7 @@ impl<const WORDS: usize> FrontRing<WORDS> {
         for (offset, word) in slot.into_iter().enumerate() {
             page.write(first + offset, word);
         }
-        self.req_prod = self.req_prod.wrapping_add(1);
+        self.req_prod = self.req_prod.plus(1);
     }
 
     /// Makes the written requests visible. True when the backend wants to be notified
@@ -88,11 +92,11 @@ impl<const WORDS: usize> FrontRing<WORDS> {
         if old == new {
             return false;
         }
-        page.write(REQ_PROD, new);
+        page.write(REQ_PROD, new.0);
         self.req_pushed = new;
         // The backend must see the requests before we look at its req_event.
         fence(Ordering::SeqCst);
-        new.wrapping_sub(page.read(REQ_EVENT)) < new.wrapping_sub(old)
+        must_notify(old, new, RingIndex(page.read(REQ_EVENT)))
     }
 
     /// Number of responses that wait to be consumed.
@@ -100,24 +104,20 @@ impl<const WORDS: usize> FrontRing<WORDS> {
     /// # Errors
     /// The backend's index is impossible.
     pub fn responses(&self, page: &impl SharedPage) -> Result<u32, BadProducer> {
-        let index = page.read(RSP_PROD);
-        let waiting = index.wrapping_sub(self.rsp_cons);
-        let outstanding = self.req_pushed.wrapping_sub(self.rsp_cons);
-        if waiting > outstanding {
-            return Err(BadProducer { index });
-        }
-        Ok(waiting)
+        let index = RingIndex(page.read(RSP_PROD));
+        let outstanding = self.req_pushed.since(self.rsp_cons);
+        index.ahead_of(self.rsp_cons, outstanding).map_err(|_| BadProducer { index })
     }
 
     /// Copies the response `ahead` places after the next one, without consuming it.
     pub fn peek(&self, page: &impl SharedPage, ahead: u32) -> [u32; WORDS] {
-        let first = slot_word::<WORDS>(self.rsp_cons.wrapping_add(ahead));
+        let first = slot_word::<WORDS>(self.rsp_cons.plus(ahead));
         core::array::from_fn(|offset| page.read(first + offset))
     }
 
     /// Consumes `count` responses, which the caller has seen waiting.
     pub fn consume(&mut self, count: u32) {
-        self.rsp_cons = self.rsp_cons.wrapping_add(count);
+        self.rsp_cons = self.rsp_cons.plus(count);
     }
 
     /// Asks to be notified of the response after the `seen` ones that are known to wait, and
@@ -127,16 +127,15 @@ impl<const WORDS: usize> FrontRing<WORDS> {
     /// The backend's index is impossible.
     #[must_use = "a response that is there already causes no notification"]
     pub fn arm(&self, page: &impl SharedPage, seen: u32) -> Result<u32, BadProducer> {
-        let event = self.rsp_cons.wrapping_add(seen).wrapping_add(1);
-        page.write(RSP_EVENT, event);
+        page.write(RSP_EVENT, self.rsp_cons.plus(seen + 1).0);
         // The backend must see our rsp_event before we look for responses again.
         fence(Ordering::SeqCst);
         self.responses(page)
     }
 }
 
-fn slot_word<const WORDS: usize>(index: u32) -> usize {
-    RING + (index % RING_SLOTS) as usize * WORDS
+fn slot_word<const WORDS: usize>(index: RingIndex) -> usize {
+    RING + index.slot(RING_SLOTS) * WORDS
 }
 
 #[cfg(test)]
@@ -202,9 +201,9 @@ mod tests {
     #[test]
     fn indices_may_wrap_around_32_bits() {
         let (page, mut ring) = ring();
-        let start = u32::MAX - 1;
+        let start = RingIndex(u32::MAX - 1);
         (ring.req_prod, ring.req_pushed, ring.rsp_cons) = (start, start, start);
-        page.write(RSP_PROD, start);
+        page.write(RSP_PROD, start.0);
         page.write(REQ_EVENT, u32::MAX);
         for _ in 0..4 {
             ring.put(&page, [7; 3]);
@@ -213,7 +212,7 @@ mod tests {
         page.write(RSP_PROD, 2);
         assert_eq!(ring.responses(&page), Ok(4));
         page.write(RSP_PROD, 3);
-        assert_eq!(ring.responses(&page), Err(BadProducer { index: 3 }));
+        assert_eq!(ring.responses(&page), Err(BadProducer { index: RingIndex(3) }));
     }
 
     #[test]

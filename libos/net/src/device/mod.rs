@@ -6,9 +6,10 @@
 
 mod rx;
 mod tx;
+mod wire;
 
 use crate::frame::{self, ETHERNET_HEADER, Frame};
-use crate::platform::{Link, PAGE_SIZE};
+use crate::platform::Link;
 use crate::rings::BadProducer;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -19,6 +20,8 @@ use smoltcp::phy::{self, DeviceCapabilities, Medium, PacketMeta};
 use smoltcp::time::Instant;
 use smoltcp::wire::EthernetAddress;
 use tx::TxQueue;
+use xen_abi::PAGE_SIZE;
+use xen_abi::io::netif::NetifExtraType;
 
 /// IP packet size on the wire (`public/io/netif.h`, section MTU: 1500 where nothing else is said).
 pub const MTU: usize = 1500;
@@ -46,13 +49,13 @@ pub enum Fault {
         size: u16,
     },
     /// An extra slot of a type that does not exist.
-    RxExtra(u8),
+    RxExtra(NetifExtraType),
 }
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Producer(bad) => write!(f, "impossible response index {}", bad.index),
+            Self::Producer(bad) => write!(f, "impossible response index {}", bad.index.0),
             Self::TxId(id) => write!(f, "transmit response for page {id}, which is not in flight"),
             Self::TxExtra => f.write_str("transmit response for an extra slot that was not sent"),
             Self::RxId(id) => write!(f, "receive response with the wrong id {id}"),

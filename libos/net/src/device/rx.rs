@@ -1,18 +1,11 @@
 //! Receiving: answered slots of the receive ring, copied into one private buffer.
 
-use super::Fault;
-use crate::platform::{Link, PAGE_SIZE, SharedPage};
+use super::{Fault, wire};
+use crate::platform::{Link, SharedPage};
 use crate::rings::{FrontRing, RING_SLOTS};
-
-// public/io/netif.h: netif_rx_response flags.
-const DATA_VALIDATED: u16 = 1 << 0;
-const CSUM_BLANK: u16 = 1 << 1;
-const MORE_DATA: u16 = 1 << 2;
-const EXTRA_INFO: u16 = 1 << 3;
-
-// public/io/netif.h: netif_extra_info.
-const EXTRA_TYPES: core::ops::Range<u8> = 1..5;
-const EXTRA_FLAG_MORE: u8 = 1 << 0;
+use xen_abi::PAGE_SIZE;
+use xen_abi::io::netif::{NetifExtraFlags, NetifExtraType, NetifRxRequest, NetrxFlags};
+use xen_abi::io::ring::RingIndex;
 
 /// Slots with data that a packet may have; Linux's netback uses up to 17, and one is kept spare.
 const DATA_SLOTS_MAX: usize = 18;
@@ -92,16 +85,16 @@ impl RxQueue {
             if slot == waiting {
                 return Ok(None);
             }
-            let piece = Piece::from(self.ring.peek(ring, slot));
-            let index = self.ring.next_response().wrapping_add(slot);
-            if u32::from(piece.id) != index % RING_SLOTS {
+            let piece = wire::rx_response(self.ring.peek(ring, slot));
+            let index = self.ring.next_response().plus(slot);
+            if usize::from(piece.id) != index.slot(RING_SLOTS) {
                 return Err(Fault::RxId(piece.id));
             }
             slot += 1;
             pieces += 1;
             if pieces == 1 {
-                packet.validated = piece.flags & (DATA_VALIDATED | CSUM_BLANK) != 0;
-                if piece.flags & EXTRA_INFO != 0 {
+                packet.validated = piece.flags.intersects(NetrxFlags::DATA_VALIDATED | NetrxFlags::CSUM_BLANK);
+                if piece.flags.contains(NetrxFlags::EXTRA_INFO) {
                     match self.skip_extras(ring, slot, waiting)? {
                         Some(next) => slot = next,
                         None => return Ok(None),
@@ -115,14 +108,14 @@ impl RxQueue {
                 }
                 Ok(size) => match frame.get_mut(packet.len..packet.len + size) {
                     Some(out) if !packet.dropped && pieces <= DATA_SLOTS_MAX => {
-                        let page = (index % self.pages) as usize;
+                        let page = self.page(index);
                         link.rx_copy(page, usize::from(piece.offset), out);
                         packet.len += size;
                     }
                     _ => packet.dropped = true,
                 },
             }
-            if piece.flags & MORE_DATA == 0 {
+            if !piece.flags.contains(NetrxFlags::MORE_DATA) {
                 return Ok(Some((packet, slot)));
             }
         }
@@ -133,13 +126,13 @@ impl RxQueue {
         while slot < waiting {
             // Nothing in an extra slot is needed: the size of the segments that a large packet
             // was made of matters only to who forwards it.
-            let [word, _] = self.ring.peek(ring, slot);
-            let [kind, flags, ..] = word.to_le_bytes();
-            if !EXTRA_TYPES.contains(&kind) {
-                return Err(Fault::RxExtra(kind));
+            let extra = wire::rx_extra(self.ring.peek(ring, slot));
+            match extra.kind {
+                NetifExtraType::GSO | NetifExtraType::MCAST_ADD | NetifExtraType::MCAST_DEL | NetifExtraType::HASH => {}
+                unknown => return Err(Fault::RxExtra(unknown)),
             }
             slot += 1;
-            if flags & EXTRA_FLAG_MORE == 0 {
+            if !extra.flags.contains(NetifExtraFlags::MORE) {
                 return Ok(Some(slot));
             }
         }
@@ -150,22 +143,13 @@ impl RxQueue {
     fn post(&mut self, link: &impl Link, count: u32) {
         for _ in 0..count {
             let index = self.ring.next_request();
-            let gref = link.rx_gref((index % self.pages) as usize);
-            self.ring.put(link.rx_ring(), [index % RING_SLOTS, gref]);
+            let id = index.slot(RING_SLOTS) as u16;
+            let request = NetifRxRequest { id, pad: 0, gref: link.rx_gref(self.page(index)) };
+            self.ring.put(link.rx_ring(), wire::rx_request(request));
         }
     }
-}
 
-/// One `netif_rx_response`.
-struct Piece {
-    id: u16,
-    offset: u16,
-    flags: u16,
-    status: i16,
-}
-
-impl From<[u32; 2]> for Piece {
-    fn from([low, high]: [u32; 2]) -> Self {
-        Self { id: low as u16, offset: (low >> 16) as u16, flags: high as u16, status: (high >> 16) as i16 }
+    fn page(&self, index: RingIndex) -> usize {
+        index.slot(self.pages)
     }
 }

@@ -1,26 +1,18 @@
 //! Sending: slots of the transmit ring over consecutive pages of the transmit buffer.
 
 use super::Fault;
+use super::wire;
 use crate::frame::Checksum;
-use crate::platform::{Link, PAGE_SIZE, SharedPage};
+use crate::platform::{Link, SharedPage};
 use crate::rings::{BadProducer, FrontRing};
 use alloc::vec;
 use alloc::vec::Vec;
 use core::num::NonZeroU16;
-
-// public/io/netif.h: netif_tx_request flags.
-const CSUM_BLANK: u16 = 1 << 0;
-const DATA_VALIDATED: u16 = 1 << 1;
-const MORE_DATA: u16 = 1 << 2;
-const EXTRA_INFO: u16 = 1 << 3;
-
-// public/io/netif.h: netif_extra_info.
-const EXTRA_TYPE_GSO: u32 = 1;
-const GSO_TYPE_TCPV4: u32 = 1;
-
-// public/io/netif.h: netif_tx_response status.
-const RSP_OKAY: i16 = 0;
-const RSP_NULL: i16 = 1;
+use xen_abi::PAGE_SIZE;
+use xen_abi::io::netif::{
+    NetifExtraFlags, NetifExtraInfo, NetifExtraType, NetifGsoType, NetifStatus, NetifTxRequest, NetifTxResponse,
+    NettxFlags, XEN_NETIF_MAX_TX_SIZE,
+};
 
 /// The transmit ring and the state of the transmit pages.
 ///
@@ -69,33 +61,37 @@ impl TxQueue {
     /// [`has_room`](Self::has_room) said yes.
     pub fn send(&mut self, link: &impl Link, len: usize, checksum: Checksum, segment: Option<NonZeroU16>) {
         let pages = len.div_ceil(PAGE_SIZE);
-        assert!(pages <= self.run && len <= usize::from(u16::MAX));
+        assert!(pages <= self.run && len <= XEN_NETIF_MAX_TX_SIZE);
         let mut flags = match checksum {
-            Checksum::Blank => CSUM_BLANK | DATA_VALIDATED,
-            Checksum::Complete => DATA_VALIDATED,
-            Checksum::None => 0,
+            Checksum::Blank => NettxFlags::CSUM_BLANK | NettxFlags::DATA_VALIDATED,
+            Checksum::Complete => NettxFlags::DATA_VALIDATED,
+            Checksum::None => NettxFlags::empty(),
         };
-        if segment.is_some() {
-            flags |= EXTRA_INFO;
-        }
+        flags.set(NettxFlags::EXTRA_INFO, segment.is_some());
         let ring = link.tx_ring();
-        for index in 0..pages {
-            let page = self.next + index;
-            let more = if index + 1 < pages { MORE_DATA } else { 0 };
+        for (index, page) in (self.next..self.next + pages).enumerate() {
+            flags.set(NettxFlags::MORE_DATA, index + 1 < pages);
             // The first slot tells the size of the whole packet, the others their own.
             let size = match index {
                 0 => len,
                 _ => (len - index * PAGE_SIZE).min(PAGE_SIZE),
             };
-            self.ring.put(ring, [link.tx_gref(page), u32::from(flags | more) << 16, (size as u32) << 16 | page as u32]);
+            let request =
+                NetifTxRequest { gref: link.tx_gref(page), offset: 0, flags, id: page as u16, size: size as u16 };
+            self.ring.put(ring, wire::tx_request(request));
             self.busy[page] = true;
             if let Some(segment) = segment
                 && index == 0
             {
-                self.ring.put(ring, [u32::from(segment.get()) << 16 | EXTRA_TYPE_GSO, GSO_TYPE_TCPV4, 0]);
+                let extra = NetifExtraInfo {
+                    kind: NetifExtraType::GSO,
+                    flags: NetifExtraFlags::empty(),
+                    u: [segment.get(), u16::from(NetifGsoType::TCPV4.0), 0],
+                };
+                self.ring.put(ring, wire::tx_extra(extra));
                 self.extras += 1;
             }
-            flags = 0;
+            flags = NettxFlags::empty();
         }
         self.next += pages;
         self.run -= pages;
@@ -106,9 +102,8 @@ impl TxQueue {
         let mut refused = 0;
         let waiting = self.ring.responses(ring)?;
         for ahead in 0..waiting {
-            let [answer, ..] = self.ring.peek(ring, ahead);
-            let (id, status) = (answer as u16, (answer >> 16) as i16);
-            if status == RSP_NULL {
+            let NetifTxResponse { id, status } = wire::tx_response(self.ring.peek(ring, ahead));
+            if status == NetifStatus::NULL {
                 self.extras = self.extras.checked_sub(1).ok_or(Fault::TxExtra)?;
                 continue;
             }
@@ -116,7 +111,7 @@ impl TxQueue {
                 Some(busy) if *busy => *busy = false,
                 _ => return Err(Fault::TxId(id)),
             }
-            if status != RSP_OKAY {
+            if status != NetifStatus::OKAY {
                 refused += 1;
             }
         }
