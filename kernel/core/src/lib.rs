@@ -27,6 +27,7 @@ pub mod clock;
 pub mod cmdline;
 pub mod evtchn;
 pub mod frames;
+pub mod pagetable;
 pub mod ring;
 pub mod sched;
 pub mod symbols;
