@@ -13,7 +13,7 @@ use spin::Once;
 use xen_abi::Port;
 use xen_abi::io::xs_wire::{XENSTORE_RING_SIZE, XenstoreDomainInterface};
 use zooid_core::ring::ByteRing;
-use zooid_core::xenstore::{Client, Command, Incoming, Request, StreamError, TransactionId, names, text, transaction};
+use zooid_core::xenstore::{Client, Command, Incoming, Request, TransactionId, names, text, transaction};
 pub use zooid_core::xenstore::{Error, Permission};
 
 use crate::events::Masked;
