@@ -61,7 +61,7 @@ impl CommandLine {
         let mut line = Self::default();
         let mut words = Words { text, offset: 0 };
         while let Some(word) = words.next()? {
-            if word == (Word { text: "--".to_string(), quoted: false }) {
+            if word.text == "--" && !word.quoted {
                 break;
             }
             line.add(word.text, known)?;
@@ -181,7 +181,6 @@ fn distance(a: &str, b: &str) -> usize {
     row[row.len() - 1]
 }
 
-#[derive(PartialEq)]
 struct Word {
     text: String,
     /// Some part of it stood in quotes, so it is no separator.

@@ -6,11 +6,11 @@
 //! [`PortScan`], which names one port after the other, continuing after the port it named last, so
 //! that a busy port cannot starve the others.
 
-/// Words in the pending and mask bitmaps of a 64-bit guest.
-pub const WORDS: usize = 64;
+use xen_abi::event_channel::EVTCHN_2L_NR_CHANNELS;
 
-/// Ports of a 64-bit guest with two-level event channels (`EVTCHN_2L_NR_CHANNELS`).
-pub const PORTS: u32 = 64 * WORDS as u32;
+const PORTS: u32 = EVTCHN_2L_NR_CHANNELS as u32;
+/// Words in the bitmap of pending bits, and bits in the selector.
+const WORDS: u32 = PORTS / 64;
 
 /// Remembers where the last scan ended. One per vCPU; it holds nothing else.
 #[derive(Clone, Debug, Default)]
@@ -33,7 +33,7 @@ impl PortScan {
     pub fn next(&mut self, selector: &mut u64, mut active: impl FnMut(usize) -> u64) -> Option<u32> {
         while *selector != 0 {
             let first = self.start / 64;
-            let word = (first + selector.rotate_right(first).trailing_zeros()) % WORDS as u32;
+            let word = (first + selector.rotate_right(first).trailing_zeros()) % WORDS;
             let bits = active(word as usize);
             if bits == 0 {
                 *selector &= !(1 << word);
@@ -59,12 +59,12 @@ mod tests {
     use crate::testing::Random;
     use std::vec::Vec;
 
-    fn selector_of(pending: &[u64; WORDS]) -> u64 {
-        (0..WORDS).filter(|&w| pending[w] != 0).fold(0, |selector, w| selector | 1 << w)
+    fn selector_of(pending: &[u64; WORDS as usize]) -> u64 {
+        (0..WORDS as usize).filter(|&w| pending[w] != 0).fold(0, |selector, w| selector | 1 << w)
     }
 
     /// Serves everything that is pending and not masked.
-    fn drain(scan: &mut PortScan, pending: &mut [u64; WORDS], mask: &[u64; WORDS]) -> Vec<u32> {
+    fn drain(scan: &mut PortScan, pending: &mut [u64; WORDS as usize], mask: &[u64; WORDS as usize]) -> Vec<u32> {
         let mut selector = selector_of(pending);
         let mut served = Vec::new();
         while let Some(port) = scan.next(&mut selector, |w| pending[w] & !mask[w]) {
@@ -78,8 +78,8 @@ mod tests {
     #[test]
     fn order_continues_after_the_last_port() {
         let mut scan = PortScan::new();
-        let mut pending = [0; WORDS];
-        let mask = [0; WORDS];
+        let mut pending = [0; WORDS as usize];
+        let mask = [0; WORDS as usize];
         pending[0] = 0b1011;
         pending[2] = 1 << 63;
         pending[63] = 1 << 63;
@@ -93,8 +93,8 @@ mod tests {
 
     #[test]
     fn masked_ports_stay() {
-        let mut pending = [0; WORDS];
-        let mut mask = [0; WORDS];
+        let mut pending = [0; WORDS as usize];
+        let mut mask = [0; WORDS as usize];
         pending[1] = 0b11;
         mask[1] = 0b01;
         assert_eq!(drain(&mut PortScan::new(), &mut pending, &mask), [65]);
@@ -118,8 +118,8 @@ mod tests {
         let mut scan = PortScan::new();
         for _ in 0..200 {
             let start = scan.start;
-            let mut pending = [0; WORDS];
-            let mut mask = [0; WORDS];
+            let mut pending = [0; WORDS as usize];
+            let mut mask = [0; WORDS as usize];
             for _ in 0..random.below(100) {
                 pending[random.below(64) as usize] |= 1 << random.below(64);
                 mask[random.below(64) as usize] |= 1 << random.below(64);

@@ -241,7 +241,10 @@ mod tests {
                         let expected = match (start..end).find(|&at| free.get(at) == Some(&true)) {
                             _ if end > free.len() => Err(FreeError::OutOfRange(Pfn(nr_pages))),
                             Some(at) => Err(FreeError::DoubleFree(Pfn(at as u64))),
-                            None => Ok(free[start..end].fill(true)),
+                            None => {
+                                free[start..end].fill(true);
+                                Ok(())
+                            }
                         };
                         assert_eq!(frames.free_range(Pfn(start as u64)..Pfn(end as u64)), expected);
                     }

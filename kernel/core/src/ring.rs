@@ -12,6 +12,7 @@
 
 use core::fmt;
 use core::ops::Range;
+use xen_abi::io::ring::{RingIndex, RingOverflow};
 
 /// The geometry of one byte ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,19 +63,14 @@ impl ByteRing {
 
     /// Number of bytes written and not yet read.
     pub fn waiting(self, prod: u32, cons: u32) -> Result<u32, BadIndex> {
-        let waiting = prod.wrapping_sub(cons);
-        if waiting > self.size {
-            return Err(BadIndex { prod, cons });
-        }
-        Ok(waiting)
+        RingIndex(prod).ahead_of(RingIndex(cons), self.size).map_err(|RingOverflow| BadIndex { prod, cons })
     }
 
     fn spans(self, index: u32, available: u32, limit: usize) -> Spans {
-        let size = self.size as usize;
-        let start = (index & (self.size - 1)) as usize;
-        let len = limit.min(available as usize);
-        let first = len.min(size - start);
-        Spans { first: start..start + first, second: 0..len - first }
+        let start = RingIndex(index).slot(self.size);
+        let first = RingIndex(index).contiguous(available, self.size).min(limit);
+        let second = (available as usize).min(limit) - first;
+        Spans { first: start..start + first, second: 0..second }
     }
 }
 

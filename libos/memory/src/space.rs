@@ -50,7 +50,7 @@ impl AddressSpace {
     /// # Errors
     /// Any [`RegionError`] but `NoRoom`.
     pub fn insert(&mut self, range: Range<usize>, class: PageClass) -> Result<(), RegionError> {
-        if range.is_empty() || range.start % PAGE_SIZE != 0 || range.end % PAGE_SIZE != 0 {
+        if range.is_empty() || !(range.start | range.end).is_multiple_of(PAGE_SIZE) {
             return Err(RegionError::BadRange);
         }
         let zone =

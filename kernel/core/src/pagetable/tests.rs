@@ -120,7 +120,7 @@ fn one_page_takes_three_tables_from_the_top() {
 #[test]
 fn entries_have_machine_addresses() {
     let write = Write { table: frame(0), index: 3, entry: Pte::ABSENT };
-    assert_eq!(write.maddr(), 0xf_ffff_018);
+    assert_eq!(write.maddr(), 0xffff_f018);
 }
 
 #[test]

@@ -43,8 +43,9 @@ pub fn transaction(payload: &[u8]) -> Result<TransactionId, StreamError> {
 }
 
 fn permission(string: &str) -> Option<Permission> {
-    let letter = string.chars().next()?;
-    let (access, _) = Access::LETTERS.into_iter().find(|&(_, known)| known == letter)?;
-    let domain = DomId(string[letter.len_utf8()..].parse().ok()?);
+    let mut rest = string.chars();
+    let letter = rest.next()?;
+    let access = Access::ALL.into_iter().find(|access| access.letter() == letter)?;
+    let domain = DomId(rest.as_str().parse().ok()?);
     Some(Permission { domain, access })
 }

@@ -76,13 +76,13 @@ pub struct Permission {
 /// Kinds of access to a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// `n`
+    /// None at all (`n`).
     None,
-    /// `r`
+    /// Reading (`r`).
     Read,
-    /// `w`
+    /// Writing (`w`).
     Write,
-    /// `b`
+    /// Reading and writing (`b`).
     ReadWrite,
 }
 
@@ -170,19 +170,23 @@ impl Payload {
 }
 
 impl Access {
-    /// Every kind of access and its letter.
-    pub(super) const LETTERS: [(Self, char); 4] =
-        [(Self::None, 'n'), (Self::Read, 'r'), (Self::Write, 'w'), (Self::ReadWrite, 'b')];
+    /// Every kind of access.
+    pub(super) const ALL: [Self; 4] = [Self::None, Self::Read, Self::Write, Self::ReadWrite];
+
+    /// Its letter in the protocol.
+    pub(super) const fn letter(self) -> char {
+        match self {
+            Self::None => 'n',
+            Self::Read => 'r',
+            Self::Write => 'w',
+            Self::ReadWrite => 'b',
+        }
+    }
 }
 
 impl fmt::Display for Permission {
     /// As the protocol writes it: a letter and a domid.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (access, letter) in Access::LETTERS {
-            if access == self.access {
-                return write!(f, "{letter}{}", self.domain.0);
-            }
-        }
-        unreachable!("every kind of access has a letter")
+        write!(f, "{}{}", self.access.letter(), self.domain.0)
     }
 }
