@@ -365,7 +365,7 @@ impl<P: Platform + Xenstore> Stack<P> {
             },
             None => return self.net.deliver(None, now),
         };
-        let Ok((_, socket)) = self.tcp(TcpSocket(handle)) else {
+        let Some((_, socket)) = self.tcp_any(handle) else {
             return;
         };
         let before = socket.state();
@@ -450,13 +450,12 @@ impl<P: Platform + Xenstore> Stack<P> {
 
     /// The state of a TCP socket; `None` for any other.
     pub(super) fn tcp_state(&mut self, handle: Handle) -> Option<State> {
-        let (_, socket) = self.tcp(TcpSocket(handle)).ok()?;
-        Some(socket.state())
+        Some(self.tcp_any(handle)?.1.state())
     }
 
     /// Takes a socket from its owner: it closes, by a reset when `reset`, and then disappears.
     fn abandon(&mut self, handle: Handle, reset: bool) {
-        let Ok((tcp, socket)) = self.tcp(TcpSocket(handle)) else {
+        let Some((tcp, socket)) = self.tcp_any(handle) else {
             return;
         };
         tcp.owner = Owner::Nobody;
@@ -499,7 +498,7 @@ impl<P: Platform + Xenstore> Stack<P> {
     }
 
     fn owner(&mut self, handle: Handle) -> Option<Owner> {
-        Some(self.tcp(TcpSocket(handle)).ok()?.0.owner)
+        Some(self.tcp_any(handle)?.0.owner)
     }
 
     fn listener(&mut self, listener: Listener) -> Result<&mut ListenState, Error> {
@@ -507,11 +506,18 @@ impl<P: Platform + Xenstore> Stack<P> {
         state.filter(|state| state.serial == listener.serial).ok_or(Error::NotConnected)
     }
 
+    /// The application's socket.
     fn tcp(&mut self, socket: TcpSocket) -> Result<(&mut Tcp, &mut Socket<'static>), Error> {
-        let entry = self.net.get(socket.0)?;
+        let found = self.tcp_any(socket.0);
+        found.filter(|(tcp, _)| tcp.owner != Owner::Nobody).ok_or(Error::NotConnected)
+    }
+
+    /// Any TCP socket.
+    fn tcp_any(&mut self, handle: Handle) -> Option<(&mut Tcp, &mut Socket<'static>)> {
+        let entry = self.net.table.get(handle)?;
         match &mut entry.kind {
-            Kind::Tcp(tcp) => Ok((tcp, entry.set.get_mut(entry.socket))),
-            _ => Err(Error::NotConnected),
+            Kind::Tcp(tcp) => Some((tcp, entry.set.get_mut(entry.socket))),
+            _ => None,
         }
     }
 
