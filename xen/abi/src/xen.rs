@@ -261,7 +261,7 @@ bitflags::bitflags! {
 open_enum! {
     /// An operation of `console_io`, `CONSOLEIO_*`.
     pub struct ConsoleIo: u32 {
-        /// Write to Xen's console. A release build of Xen drops what a domU writes.
+        /// Write to Xen's console. A release build of Xen lets only dom0 do it.
         WRITE = 0;
         /// Read from Xen's console.
         READ = 1;

@@ -9,7 +9,7 @@ use xen_abi::xen::Hypercall;
 /// Sets the handlers of exceptions.
 ///
 /// # Errors
-/// `EPERM`: a code selector that belongs to Xen. `EFAULT`: an address that is not canonical.
+/// `EINVAL`: an address is not canonical; the entries before it are set.
 ///
 /// # Safety
 /// `traps` ends with [`TrapInfo::END`], and every handler deals with the frame that Xen pushes and is sound wherever
@@ -19,20 +19,8 @@ pub unsafe fn set_trap_table(traps: &[TrapInfo]) -> Result<(), Errno> {
     unsafe { hypercall::<{ Hypercall::SET_TRAP_TABLE.0 }>([input(traps), 0, 0, 0, 0]) }.map(drop)
 }
 
-/// Sets the kernel's entries for events, for segments that Xen cannot restore, and for `syscall` from guest user mode
-/// (0: none). Events are masked on entry to the first.
-///
-/// # Errors
-/// `EINVAL`: an address is not canonical.
-///
-/// # Safety
-/// Each entry deals with the frame that Xen pushes and is sound wherever it can be entered.
-pub unsafe fn set_callbacks(event: u64, failsafe: u64, syscall: u64) -> Result<(), Errno> {
-    // SAFETY: no argument is a pointer that Xen follows now; the entries are the caller's duty.
-    unsafe { hypercall::<{ Hypercall::SET_CALLBACKS.0 }>([event, failsafe, syscall, 0, 0]) }.map(drop)
-}
-
-/// Sets one entry of the kernel.
+/// Sets one of the kernel's entries: for events, for segments that Xen cannot restore, for system calls. (The older
+/// hypercall `set_callbacks` does the same, but hides errors.)
 ///
 /// # Errors
 /// `EINVAL`: the address is not canonical. `ENOSYS`: no such entry.
@@ -67,4 +55,66 @@ pub unsafe fn stack_switch(ss: u16, sp: u64) -> Result<(), Errno> {
 pub unsafe fn set_segment_base(which: SegmentBase, base: u64) -> Result<(), Errno> {
     // SAFETY: no argument is a pointer that Xen follows; the new base is the caller's duty.
     unsafe { hypercall::<{ Hypercall::SET_SEGMENT_BASE.0 }>([which.0.into(), base, 0, 0, 0]) }.map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fake_xen::with_xen;
+    use xen_abi::callback::{CallbackFlags, CallbackType};
+
+    const TRAP: TrapInfo = TrapInfo { vector: 14, flags: TrapInfo::MASK_EVENTS, cs: 0xe033, address: 0x1234 };
+    const CALLBACK: CallbackRegister =
+        CallbackRegister { kind: CallbackType::FAILSAFE, flags: CallbackFlags::MASK_EVENTS, address: 0x1234 };
+
+    #[test]
+    fn handlers_are_passed_by_address() {
+        let result = with_xen(
+            |call| {
+                assert_eq!(call.number(), Hypercall::SET_TRAP_TABLE);
+                assert_eq!(call.pointees::<TrapInfo>(0, 2), [TRAP, TrapInfo::END]);
+                0
+            },
+            // SAFETY: the test plays Xen.
+            || unsafe { set_trap_table(&[TRAP, TrapInfo::END]) },
+        );
+        assert_eq!(result, Ok(()));
+
+        let result = with_xen(
+            |call| {
+                assert_eq!(call.number(), Hypercall::CALLBACK_OP);
+                assert_eq!(call.args[0], CallbackOp::REGISTER.0.into());
+                assert_eq!(*call.pointee::<CallbackRegister>(1), CALLBACK);
+                0
+            },
+            // SAFETY: the test plays Xen.
+            || unsafe { callback_op_register(CALLBACK) },
+        );
+        assert_eq!(result, Ok(()));
+    }
+
+    #[test]
+    fn registers_are_passed_by_value() {
+        let result = with_xen(
+            |call| {
+                assert_eq!(call.number(), Hypercall::STACK_SWITCH);
+                assert_eq!(call.args[..2], [0xe02b, 0x8000]);
+                0
+            },
+            // SAFETY: the test plays Xen.
+            || unsafe { stack_switch(0xe02b, 0x8000) },
+        );
+        assert_eq!(result, Ok(()));
+
+        let result = with_xen(
+            |call| {
+                assert_eq!(call.number(), Hypercall::SET_SEGMENT_BASE);
+                assert_eq!(call.args[..2], [SegmentBase::GS_KERNEL.0.into(), 0x9000]);
+                0
+            },
+            // SAFETY: the test plays Xen.
+            || unsafe { set_segment_base(SegmentBase::GS_KERNEL, 0x9000) },
+        );
+        assert_eq!(result, Ok(()));
+    }
 }

@@ -85,3 +85,98 @@ unsafe fn event_channel_op<T>(op: EventChannelOp, argument: &mut T) -> Result<()
     // SAFETY: Xen reads and writes `argument`, which is borrowed for the call and by the caller's word is large enough.
     unsafe { hypercall::<{ Hypercall::EVENT_CHANNEL_OP.0 }>([op.0.into(), inout(argument), 0, 0, 0]) }.map(drop)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fake_xen::with_xen;
+    use xen_abi::event_channel::{Binding, EvtchnStat};
+
+    #[test]
+    fn ports_come_from_xen() {
+        let port = with_xen(
+            |call| {
+                assert_eq!(call.number(), Hypercall::EVENT_CHANNEL_OP);
+                assert_eq!(call.args[0], EventChannelOp::ALLOC_UNBOUND.0.into());
+                let op: &mut EvtchnAllocUnbound = call.pointee(1);
+                assert_eq!((op.dom, op.remote_dom), (DomId::SELF, DomId(7)));
+                op.port = Port(33);
+                0
+            },
+            || event_channel_op_alloc_unbound(DomId::SELF, DomId(7)),
+        );
+        assert_eq!(port, Ok(Port(33)));
+
+        let port = with_xen(
+            |call| {
+                assert_eq!(call.args[0], EventChannelOp::BIND_INTERDOMAIN.0.into());
+                let op: &mut EvtchnBindInterdomain = call.pointee(1);
+                assert_eq!((op.remote_dom, op.remote_port), (DomId(7), Port(33)));
+                op.local_port = Port(5);
+                0
+            },
+            || event_channel_op_bind_interdomain(DomId(7), Port(33)),
+        );
+        assert_eq!(port, Ok(Port(5)));
+
+        let port = with_xen(
+            |call| {
+                assert_eq!(call.args[0], EventChannelOp::BIND_VIRQ.0.into());
+                let op: &mut EvtchnBindVirq = call.pointee(1);
+                assert_eq!((op.virq, op.vcpu), (Virq::DEBUG, 2));
+                op.port = Port(6);
+                0
+            },
+            || event_channel_op_bind_virq(Virq::DEBUG, 2),
+        );
+        assert_eq!(port, Ok(Port(6)));
+    }
+
+    #[test]
+    fn operations_on_a_port() {
+        let sent = with_xen(
+            |call| {
+                assert_eq!(call.args[0], EventChannelOp::SEND.0.into());
+                assert_eq!(call.pointee::<EvtchnSend>(1).port, Port(9));
+                0
+            },
+            || event_channel_op_send(Port(9)),
+        );
+        assert_eq!(sent, Ok(()));
+
+        let unmasked = with_xen(
+            |call| {
+                assert_eq!(call.args[0], EventChannelOp::UNMASK.0.into());
+                assert_eq!(call.pointee::<EvtchnUnmask>(1).port, Port(9));
+                0
+            },
+            || event_channel_op_unmask(Port(9)),
+        );
+        assert_eq!(unmasked, Ok(()));
+
+        let closed = with_xen(
+            |call| {
+                assert_eq!(call.args[0], EventChannelOp::CLOSE.0.into());
+                assert_eq!(call.pointee::<EvtchnClose>(1).port, Port(9));
+                -i64::from(Errno::EINVAL.0)
+            },
+            || event_channel_op_close(Port(9)),
+        );
+        assert_eq!(closed, Err(Errno::EINVAL));
+    }
+
+    #[test]
+    fn status_of_a_port() {
+        let status = with_xen(
+            |call| {
+                assert_eq!(call.args[0], EventChannelOp::STATUS.0.into());
+                let op: &mut EvtchnStatus = call.pointee(1);
+                assert_eq!((op.dom, op.port), (DomId::SELF, Port(4)));
+                (op.status, op.u) = (EvtchnStat::VIRQ, [Virq::TIMER.0, 0]);
+                0
+            },
+            || event_channel_op_status(DomId::SELF, Port(4)),
+        );
+        assert_eq!(status.unwrap().binding(), Binding::Virq(Virq::TIMER));
+    }
+}

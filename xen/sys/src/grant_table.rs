@@ -107,3 +107,86 @@ unsafe fn grant_table_op<T>(op: GrantTableOp, requests: &mut [T]) -> Result<(), 
     // SAFETY: Xen reads and writes `requests`, which are borrowed for the call; the rest is the caller's duty.
     unsafe { hypercall::<{ Hypercall::GRANT_TABLE_OP.0 }>(args) }.map(drop)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fake_xen::with_xen;
+    use xen_abi::grant_table::{GnttabCopyPtr, GrantHandle};
+
+    #[test]
+    fn the_table_s_frames_come_from_xen() {
+        let mut frames = [Mfn(0); 2];
+        let result = with_xen(
+            |call| {
+                assert_eq!(call.number(), Hypercall::GRANT_TABLE_OP);
+                assert_eq!((call.args[0], call.args[2]), (GrantTableOp::SETUP_TABLE.0.into(), 1));
+                let op: GnttabSetupTable = *call.pointee(1);
+                assert_eq!((op.dom, op.nr_frames), (DomId::SELF, 2));
+                call.args[1] = op.frame_list.addr() as u64;
+                call.pointees(1, 2).copy_from_slice(&[Mfn(70), Mfn(71)]);
+                0
+            },
+            || grant_table_op_setup_table(DomId::SELF, &mut frames),
+        );
+        assert_eq!((result, frames), (Ok(()), [Mfn(70), Mfn(71)]));
+    }
+
+    #[test]
+    fn both_kinds_of_failure_are_errors() {
+        let refused = with_xen(|_| -14, || grant_table_op_query_size(DomId::SELF));
+        assert_eq!(refused, Err(GrantTableError::Hypercall(Errno::EFAULT)));
+        let refused = with_xen(
+            |call| {
+                assert_eq!((call.args[0], call.args[2]), (GrantTableOp::QUERY_SIZE.0.into(), 1));
+                call.pointee::<GnttabQuerySize>(1).status = GrantStatus::BAD_DOMAIN;
+                0
+            },
+            || grant_table_op_query_size(DomId(99)),
+        );
+        assert_eq!(refused, Err(GrantTableError::Request(GrantStatus::BAD_DOMAIN)));
+    }
+
+    #[test]
+    fn requests_are_passed_as_a_list() {
+        let mut requests = [GnttabMapGrantRef::default(); 2];
+        let result = with_xen(
+            |call| {
+                assert_eq!((call.args[0], call.args[2]), (GrantTableOp::MAP_GRANT_REF.0.into(), 2));
+                call.pointees::<GnttabMapGrantRef>(1, 2)[1].handle = GrantHandle(8);
+                0
+            },
+            // SAFETY: the test plays Xen.
+            || unsafe { grant_table_op_map_grant_ref(&mut requests) },
+        );
+        assert_eq!((result, requests[1].handle), (Ok(()), GrantHandle(8)));
+
+        let result = with_xen(
+            |call| {
+                assert_eq!((call.args[0], call.args[2]), (GrantTableOp::UNMAP_GRANT_REF.0.into(), 1));
+                assert_eq!(call.pointee::<GnttabUnmapGrantRef>(1).handle, GrantHandle(8));
+                0
+            },
+            || {
+                let request = GnttabUnmapGrantRef { handle: GrantHandle(8), ..Default::default() };
+                // SAFETY: the test plays Xen.
+                unsafe { grant_table_op_unmap_grant_ref(&mut [request]) }
+            },
+        );
+        assert_eq!(result, Ok(()));
+
+        let result = with_xen(
+            |call| {
+                assert_eq!((call.args[0], call.args[2]), (GrantTableOp::COPY.0.into(), 1));
+                assert_eq!(call.pointee::<GnttabCopy>(1).dest, GnttabCopyPtr::frame(Mfn(4), 16));
+                0
+            },
+            || {
+                let request = GnttabCopy { dest: GnttabCopyPtr::frame(Mfn(4), 16), ..Default::default() };
+                // SAFETY: the test plays Xen.
+                unsafe { grant_table_op_copy(&mut [request]) }
+            },
+        );
+        assert_eq!(result, Ok(()));
+    }
+}

@@ -12,6 +12,8 @@
 
 mod cpu;
 mod event_channel;
+#[cfg(test)]
+mod fake_xen;
 mod grant_table;
 mod memory;
 mod mmu;
@@ -20,7 +22,7 @@ mod sched;
 mod system;
 mod vcpu;
 
-pub use cpu::{callback_op_register, set_callbacks, set_segment_base, set_trap_table, stack_switch};
+pub use cpu::{callback_op_register, set_segment_base, set_trap_table, stack_switch};
 pub use event_channel::{
     event_channel_op_alloc_unbound, event_channel_op_bind_interdomain, event_channel_op_bind_virq,
     event_channel_op_close, event_channel_op_send, event_channel_op_status, event_channel_op_unmask,

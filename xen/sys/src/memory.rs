@@ -10,7 +10,7 @@ use xen_abi::{DomId, Errno, Mfn, Pfn};
 /// knows them; the p2m and the page tables are the caller's to change.
 ///
 /// # Errors
-/// `EPERM`: the domain may not. `ENOSYS`: Xen does not know the operation.
+/// None is known: where Xen refuses, it does and counts nothing.
 ///
 /// # Panics
 /// If the two slices differ in length.
@@ -25,10 +25,10 @@ pub fn memory_op_populate_physmap(pfns: &[Pfn], mfns: &mut [Mfn]) -> Result<usiz
     unsafe { change_reservation(MemoryOp::POPULATE_PHYSMAP, extents, mfns.len()) }
 }
 
-/// Gives `mfns` back to Xen. Returns how many went.
+/// Gives `mfns` back to Xen. Returns how many went: Xen stops at the first that is not this domain's.
 ///
 /// # Errors
-/// `EINVAL`: one of them is not this domain's.
+/// None is known.
 ///
 /// # Safety
 /// Nothing uses the frames any more, and no page table maps them.
@@ -101,4 +101,101 @@ unsafe fn change_reservation(op: MemoryOp, extents: *mut u64, count: usize) -> R
 unsafe fn memory_op<T>(op: MemoryOp, argument: &mut T) -> Result<u64, Errno> {
     // SAFETY: Xen reads and writes `argument`, which is borrowed for the call and by the caller's word is large enough.
     unsafe { hypercall::<{ Hypercall::MEMORY_OP.0 }>([op.0.into(), inout(argument), 0, 0, 0]) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fake_xen::{Call, with_xen};
+
+    /// The frame numbers that a reservation points to.
+    fn extents(call: &mut Call) -> &mut [u64] {
+        let reservation: MemoryReservation = *call.pointee(1);
+        assert_eq!((reservation.extent_order, reservation.mem_flags), (0, 0));
+        assert_eq!(reservation.domid, DomId::SELF);
+        call.args[1] = reservation.extent_start.addr() as u64;
+        call.pointees(1, reservation.nr_extents as usize)
+    }
+
+    #[test]
+    fn populate_takes_pfns_and_gives_mfns() {
+        let mut mfns = [Mfn(0); 2];
+        let count = with_xen(
+            |call| {
+                assert_eq!(call.number(), Hypercall::MEMORY_OP);
+                assert_eq!(call.args[0], MemoryOp::POPULATE_PHYSMAP.0.into());
+                let extents = extents(call);
+                assert_eq!(extents, [10, 11]);
+                extents.copy_from_slice(&[900, 901]);
+                2
+            },
+            || memory_op_populate_physmap(&[Pfn(10), Pfn(11)], &mut mfns),
+        );
+        assert_eq!((count, mfns), (Ok(2), [Mfn(900), Mfn(901)]));
+    }
+
+    #[test]
+    fn decrease_takes_mfns() {
+        let count = with_xen(
+            |call| {
+                assert_eq!(call.args[0], MemoryOp::DECREASE_RESERVATION.0.into());
+                assert_eq!(extents(call), [900]);
+                1
+            },
+            // SAFETY: the test plays Xen.
+            || unsafe { memory_op_decrease_reservation(&[Mfn(900)]) },
+        );
+        assert_eq!(count, Ok(1));
+    }
+
+    #[test]
+    fn reservations() {
+        let current = with_xen(
+            |call| {
+                assert_eq!(call.args[0], MemoryOp::CURRENT_RESERVATION.0.into());
+                assert_eq!(call.pointee::<MemoryDomain>(1).domid, DomId(3));
+                1024
+            },
+            || memory_op_current_reservation(DomId(3)),
+        );
+        assert_eq!(current, Ok(1024));
+        let maximum = with_xen(
+            |call| {
+                assert_eq!(call.args[0], MemoryOp::MAXIMUM_RESERVATION.0.into());
+                assert_eq!(call.pointee::<MemoryDomain>(1).domid, DomId::SELF);
+                2048
+            },
+            || memory_op_maximum_reservation(DomId::SELF),
+        );
+        assert_eq!(maximum, Ok(2048));
+    }
+
+    #[test]
+    fn maps() {
+        let expected = MachphysMapping { v_start: 1, v_end: 2, max_mfn: 3 };
+        let mapping = with_xen(
+            |call| {
+                assert_eq!(call.args[0], MemoryOp::MACHPHYS_MAPPING.0.into());
+                *call.pointee(1) = MachphysMapping { v_start: 1, v_end: 2, max_mfn: 3 };
+                0
+            },
+            memory_op_machphys_mapping,
+        );
+        assert_eq!(mapping, Ok(expected));
+
+        let mut entries = [E820Entry::default(); 4];
+        let count = with_xen(
+            |call| {
+                assert_eq!(call.args[0], MemoryOp::MEMORY_MAP.0.into());
+                let map: &mut MemoryMap = call.pointee(1);
+                assert_eq!(map.nr_entries, 4);
+                map.nr_entries = 1;
+                call.args[1] = map.buffer.addr() as u64;
+                *call.pointee(1) = E820Entry { addr: 0, size: 0x1000, kind: 1 };
+                0
+            },
+            || memory_op_memory_map(&mut entries),
+        );
+        assert_eq!((count, entries[0]), (Ok(1), E820Entry { addr: 0, size: 0x1000, kind: 1 }));
+    }
 }

@@ -28,7 +28,7 @@ pub unsafe fn mmu_update(updates: &[MmuUpdate], domid: DomId) -> Result<usize, E
 ///
 /// # Errors
 /// `EINVAL`: Xen's checks refused an operation; those before it were done. `EPERM`: no right to that domain's frames.
-/// `ESRCH`: no such domain. `EBUSY`: a table changed while it was checked.
+/// `ESRCH`: no such domain.
 ///
 /// # Safety
 /// As for [`mmu_update`]; a new base pointer maps the running code, its stack and its data as the old one does; a frame
@@ -52,4 +52,59 @@ pub unsafe fn mmuext_op(ops: &[MmuextOp], domid: DomId) -> Result<usize, Errno> 
 pub unsafe fn update_va_mapping(vaddr: u64, pte: Pte, flags: UvmFlags) -> Result<(), Errno> {
     // SAFETY: no argument is a pointer; what the new entry does is the caller's duty.
     unsafe { hypercall::<{ Hypercall::UPDATE_VA_MAPPING.0 }>([vaddr, pte.0, flags.bits(), 0, 0]) }.map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fake_xen::with_xen;
+    use xen_abi::Mfn;
+    use xen_abi::pte::PteFlags;
+
+    #[test]
+    fn lists_are_passed_with_length_and_owner() {
+        let done = with_xen(
+            |call| {
+                assert_eq!(call.number(), Hypercall::MMU_UPDATE);
+                assert_eq!((call.args[1], call.args[3]), (2, 7));
+                let updates: &mut [MmuUpdate] = call.pointees(0, 2);
+                assert_eq!(updates[1], MmuUpdate { ptr: 0x2000, val: 0x5001 });
+                *call.pointee::<u32>(2) = 2;
+                0
+            },
+            || {
+                let pte = Pte::new(Mfn(5), PteFlags::PRESENT);
+                // SAFETY: the test plays Xen.
+                unsafe { mmu_update(&[MmuUpdate::pte(0x1000, pte), MmuUpdate::pte(0x2000, pte)], DomId(7)) }
+            },
+        );
+        assert_eq!(done, Ok(2));
+
+        let done = with_xen(
+            |call| {
+                assert_eq!(call.number(), Hypercall::MMUEXT_OP);
+                assert_eq!((call.args[1], call.args[3]), (1, DomId::SELF.0.into()));
+                assert_eq!(*call.pointee::<MmuextOp>(0), MmuextOp::copy_page(Mfn(1), Mfn(2)));
+                *call.pointee::<u32>(2) = 1;
+                0
+            },
+            // SAFETY: the test plays Xen.
+            || unsafe { mmuext_op(&[MmuextOp::copy_page(Mfn(1), Mfn(2))], DomId::SELF) },
+        );
+        assert_eq!(done, Ok(1));
+    }
+
+    #[test]
+    fn one_entry_by_address() {
+        let result = with_xen(
+            |call| {
+                assert_eq!(call.number(), Hypercall::UPDATE_VA_MAPPING);
+                assert_eq!(call.args[..3], [0x7000, 0x5001, 2]);
+                0
+            },
+            // SAFETY: the test plays Xen.
+            || unsafe { update_va_mapping(0x7000, Pte::new(Mfn(5), PteFlags::PRESENT), UvmFlags::INVLPG) },
+        );
+        assert_eq!(result, Ok(()));
+    }
 }

@@ -1,6 +1,6 @@
 //! The hypercall page and the one place where the guest enters Xen on purpose.
 
-use core::arch::{asm, global_asm};
+use core::arch::asm;
 use xen_abi::Errno;
 use xen_abi::xen::Hypercall;
 
@@ -12,7 +12,8 @@ pub const HYPERCALL_ENTRY_SIZE: usize = 32;
 pub const IRET_OFFSET: usize = Hypercall::IRET.0 as usize * HYPERCALL_ENTRY_SIZE;
 
 // The domain builder fills the page that the ELF note HYPERCALL_PAGE names; until then every entry traps (int3).
-global_asm!(
+#[cfg(not(test))]
+core::arch::global_asm!(
     ".pushsection .hypercall_page, \"ax\", @progbits",
     ".balign 4096",
     ".globl hypercall_page",
@@ -71,4 +72,36 @@ pub(crate) fn input<T: ?Sized>(argument: &T) -> u64 {
 /// The address of an argument that Xen may also write.
 pub(crate) fn inout<T: ?Sized>(argument: &mut T) -> u64 {
     core::ptr::from_mut(argument).expose_provenance() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fake_xen::with_xen;
+
+    #[test]
+    fn arguments_and_result_are_where_xen_has_them() {
+        let result = with_xen(
+            |call| {
+                assert_eq!(call.number(), Hypercall::XENPMU_OP);
+                assert_eq!(call.args, [1, 2, 3, 4, u64::MAX]);
+                0x1_2345_6789
+            },
+            // SAFETY: the test plays Xen.
+            || unsafe { hypercall::<{ Hypercall::XENPMU_OP.0 }>([1, 2, 3, 4, u64::MAX]) },
+        );
+        assert_eq!(result, Ok(0x1_2345_6789));
+    }
+
+    #[test]
+    fn a_negative_result_is_an_error() {
+        // SAFETY: the test plays Xen.
+        let result = with_xen(|_| -22, || unsafe { hypercall::<0>([0; 5]) });
+        assert_eq!(result, Err(Errno::EINVAL));
+    }
+
+    #[test]
+    fn the_page_is_aligned() {
+        assert_eq!((&raw const hypercall_page).addr() % 4096, 0);
+    }
 }

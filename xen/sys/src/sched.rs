@@ -31,12 +31,13 @@ pub fn sched_op_poll(ports: &[Port], timeout: u64) -> Result<(), Errno> {
     unsafe { sched_op(SchedOp::POLL, input(&poll), 0) }.map(drop)
 }
 
-/// Ends this domain for `reason`; it returns only if Xen refuses.
+/// Ends this domain for `reason`. It does not return, unless the tools let the ended domain run on.
 ///
 /// # Errors
-/// `EINVAL`: no such reason, or `SUSPEND`, which is [`sched_op_suspend`]'s.
+/// `EINVAL`: the reason has no name, or it is `SUSPEND`, which takes [`sched_op_suspend`].
 pub fn sched_op_shutdown(reason: ShutdownReason) -> Result<(), Errno> {
-    if reason == ShutdownReason::SUSPEND {
+    // Xen looks at the low 8 bits only, so a number without a name could still mean `SUSPEND`.
+    if reason == ShutdownReason::SUSPEND || reason.name().is_none() {
         return Err(Errno::EINVAL);
     }
     // SAFETY: Xen reads the structure, which lives until the call returns. The domain runs no further.
@@ -47,7 +48,7 @@ pub fn sched_op_shutdown(reason: ShutdownReason) -> Result<(), Errno> {
 /// suspend was cancelled: then nothing has changed.
 ///
 /// # Errors
-/// `EINVAL`: Xen refuses.
+/// None is known.
 ///
 /// # Safety
 /// - `start_info` is the frame of the start_info page, and nothing but it is used that way.
@@ -64,4 +65,75 @@ pub unsafe fn sched_op_suspend(start_info: Mfn) -> Result<bool, Errno> {
 unsafe fn sched_op(op: SchedOp, argument: u64, third: u64) -> Result<u64, Errno> {
     // SAFETY: Xen only reads what is at `argument`, which by the caller's word is as it expects.
     unsafe { hypercall::<{ Hypercall::SCHED_OP.0 }>([op.0.into(), argument, third, 0, 0]) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fake_xen::with_xen;
+
+    #[test]
+    fn yield_and_block_have_no_argument() {
+        with_xen(
+            |call| {
+                assert_eq!(call.number(), Hypercall::SCHED_OP);
+                assert_eq!(call.args, [SchedOp::YIELD.0.into(), 0, 0, 0, 0]);
+                0
+            },
+            sched_op_yield,
+        );
+        with_xen(
+            |call| {
+                assert_eq!(call.args, [SchedOp::BLOCK.0.into(), 0, 0, 0, 0]);
+                0
+            },
+            sched_op_block,
+        );
+    }
+
+    #[test]
+    fn poll_passes_its_ports() {
+        let result = with_xen(
+            |call| {
+                assert_eq!(call.args[0], SchedOp::POLL.0.into());
+                let poll: SchedPoll = *call.pointee(1);
+                assert_eq!((poll.nr_ports, poll.timeout), (2, 1_000));
+                call.args[1] = poll.ports.addr() as u64;
+                assert_eq!(call.pointees::<Port>(1, 2), [Port(3), Port(4)]);
+                0
+            },
+            || sched_op_poll(&[Port(3), Port(4)], 1_000),
+        );
+        assert_eq!(result, Ok(()));
+    }
+
+    #[test]
+    fn shutdown_is_not_suspend() {
+        let ended = with_xen(
+            |call| {
+                assert_eq!(call.args[0], SchedOp::SHUTDOWN.0.into());
+                assert_eq!(call.pointee::<SchedShutdown>(1).reason, ShutdownReason::CRASH);
+                0
+            },
+            || sched_op_shutdown(ShutdownReason::CRASH),
+        );
+        assert_eq!(ended, Ok(()));
+        for reason in [ShutdownReason::SUSPEND, ShutdownReason(0x102)] {
+            assert_eq!(sched_op_shutdown(reason), Err(Errno::EINVAL));
+        }
+    }
+
+    #[test]
+    fn suspend_names_the_start_info() {
+        let cancelled = with_xen(
+            |call| {
+                assert_eq!((call.args[0], call.args[2]), (SchedOp::SHUTDOWN.0.into(), 0x99));
+                assert_eq!(call.pointee::<SchedShutdown>(1).reason, ShutdownReason::SUSPEND);
+                1
+            },
+            // SAFETY: the test plays Xen.
+            || unsafe { sched_op_suspend(Mfn(0x99)) },
+        );
+        assert_eq!(cancelled, Ok(true));
+    }
 }

@@ -5,10 +5,10 @@ use xen_abi::Errno;
 use xen_abi::version::{Extraversion, FeatureInfo, XenVersionOp};
 use xen_abi::xen::{ConsoleIo, Hypercall, MulticallEntry, VmAssistCmd, VmAssistType};
 
-/// Writes `bytes` to Xen's console. A release build of Xen drops what a domU writes and reports success.
+/// Writes `bytes` to Xen's console.
 ///
 /// # Errors
-/// `EPERM`: the domain may not.
+/// `EPERM`: the domain may not; a release build of Xen lets only dom0 write.
 pub fn console_io_write(bytes: &[u8]) -> Result<(), Errno> {
     let args = [ConsoleIo::WRITE.0.into(), bytes.len() as u64, input(bytes), 0, 0];
     // SAFETY: Xen reads `bytes`, which are borrowed for the call.
@@ -18,15 +18,15 @@ pub fn console_io_write(bytes: &[u8]) -> Result<(), Errno> {
 /// Reads what was typed on Xen's console. Returns how many bytes came.
 ///
 /// # Errors
-/// `EPERM`: the domain may not.
+/// `EPERM`: the domain is not dom0.
 pub fn console_io_read(buffer: &mut [u8]) -> Result<usize, Errno> {
     let args = [ConsoleIo::READ.0.into(), buffer.len() as u64, inout(buffer), 0, 0];
     // SAFETY: Xen writes no more than `buffer` holds, which is borrowed for the call.
     unsafe { hypercall::<{ Hypercall::CONSOLE_IO.0 }>(args) }.map(|count| count as usize)
 }
 
-/// Raises `VIRQ_TIMER` once, when system time reaches `timeout` nanoseconds; 0 takes the timer back. It is the
-/// single-shot timer of the calling vcpu.
+/// Raises `VIRQ_TIMER` once, when system time reaches `timeout` nanoseconds; 0 takes the timer back. It is the calling
+/// vcpu's single-shot timer. For a time more than 2^50 ns (13 days) ahead, Xen takes 100 ms from now.
 ///
 /// # Errors
 /// None is known.
@@ -94,4 +94,112 @@ pub unsafe fn multicall(calls: &mut [MulticallEntry]) -> Result<(), Errno> {
 unsafe fn xen_version(op: XenVersionOp, argument: u64) -> Result<u64, Errno> {
     // SAFETY: what is at `argument` is, by the caller's word, as Xen expects.
     unsafe { hypercall::<{ Hypercall::XEN_VERSION.0 }>([op.0.into(), argument, 0, 0, 0]) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fake_xen::with_xen;
+
+    #[test]
+    fn console() {
+        let result = with_xen(
+            |call| {
+                assert_eq!(call.number(), Hypercall::CONSOLE_IO);
+                assert_eq!(call.args[..2], [ConsoleIo::WRITE.0.into(), 5]);
+                assert_eq!(call.pointees::<u8>(2, 5), b"hello");
+                0
+            },
+            || console_io_write(b"hello"),
+        );
+        assert_eq!(result, Ok(()));
+
+        let mut buffer = [0; 4];
+        let count = with_xen(
+            |call| {
+                assert_eq!(call.args[..2], [ConsoleIo::READ.0.into(), 4]);
+                call.pointees(2, 2).copy_from_slice(b"ok");
+                2
+            },
+            || console_io_read(&mut buffer),
+        );
+        assert_eq!((count, &buffer), (Ok(2), b"ok\0\0"));
+    }
+
+    #[test]
+    fn timer() {
+        let result = with_xen(
+            |call| {
+                assert_eq!(call.number(), Hypercall::SET_TIMER_OP);
+                assert_eq!(call.args[0], 1 << 40);
+                0
+            },
+            || set_timer_op(1 << 40),
+        );
+        assert_eq!(result, Ok(()));
+    }
+
+    #[test]
+    fn version() {
+        let version = with_xen(
+            |call| {
+                assert_eq!(call.number(), Hypercall::XEN_VERSION);
+                assert_eq!(call.args[0], XenVersionOp::VERSION.0.into());
+                4 << 16 | 17
+            },
+            xen_version_version,
+        );
+        assert_eq!(version, Ok((4, 17)));
+
+        let extraversion = with_xen(
+            |call| {
+                assert_eq!(call.args[0], XenVersionOp::EXTRAVERSION.0.into());
+                call.pointees(1, 2).copy_from_slice(b".7");
+                0
+            },
+            xen_version_extraversion,
+        );
+        assert_eq!(extraversion.unwrap()[..3], *b".7\0");
+
+        let features = with_xen(
+            |call| {
+                assert_eq!(call.args[0], XenVersionOp::GET_FEATURES.0.into());
+                let info: &mut FeatureInfo = call.pointee(1);
+                assert_eq!(info.submap_idx, 1);
+                info.submap = 0x70;
+                0
+            },
+            || xen_version_get_features(1),
+        );
+        assert_eq!(features, Ok(0x70));
+    }
+
+    #[test]
+    fn assist() {
+        let result = with_xen(
+            |call| {
+                assert_eq!(call.number(), Hypercall::VM_ASSIST);
+                assert_eq!(call.args[..2], [0, 32]);
+                0
+            },
+            || vm_assist(VmAssistCmd::ENABLE, VmAssistType::M2P_STRICT),
+        );
+        assert_eq!(result, Ok(()));
+    }
+
+    #[test]
+    fn many_calls_in_one() {
+        let mut calls = [MulticallEntry { op: Hypercall::SET_TIMER_OP.0.into(), ..MulticallEntry::default() }; 2];
+        let result = with_xen(
+            |call| {
+                assert_eq!(call.number(), Hypercall::MULTICALL);
+                assert_eq!(call.args[1], 2);
+                call.pointees::<MulticallEntry>(0, 2)[1].result = -22;
+                0
+            },
+            // SAFETY: the test plays Xen.
+            || unsafe { multicall(&mut calls) },
+        );
+        assert_eq!((result, Errno::check(calls[1].result)), (Ok(()), Err(Errno::EINVAL)));
+    }
 }

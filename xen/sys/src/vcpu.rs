@@ -18,7 +18,8 @@ pub fn vcpu_op_is_up(vcpu: u32) -> Result<bool, Errno> {
 /// before.
 ///
 /// # Errors
-/// `ETIME`: the time has passed, and `flags` say that this is an error. `EINVAL`: not the calling vcpu.
+/// `ETIME`: the time has passed, and `flags` say that this is an error (Xen 4.17 ignores them and raises the event).
+/// `EINVAL`: not the calling vcpu.
 pub fn vcpu_op_set_singleshot_timer(vcpu: u32, timeout_abs_ns: u64, flags: SshottmrFlags) -> Result<(), Errno> {
     let timer = VcpuSetSingleshotTimer { timeout_abs_ns, flags };
     // SAFETY: `timer` is the operation's own structure and lives until the call returns.
@@ -62,4 +63,64 @@ pub unsafe fn vcpu_op_register_vcpu_info(vcpu: u32, mfn: Mfn, offset: u32) -> Re
 unsafe fn vcpu_op(op: VcpuOp, vcpu: u32, argument: u64) -> Result<u64, Errno> {
     // SAFETY: Xen reads what is at `argument`, which by the caller's word is as it expects.
     unsafe { hypercall::<{ Hypercall::VCPU_OP.0 }>([op.0.into(), vcpu.into(), argument, 0, 0]) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fake_xen::with_xen;
+
+    #[test]
+    fn operations_name_their_vcpu() {
+        let up = with_xen(
+            |call| {
+                assert_eq!(call.number(), Hypercall::VCPU_OP);
+                assert_eq!(call.args[..3], [VcpuOp::IS_UP.0.into(), 1, 0]);
+                1
+            },
+            || vcpu_op_is_up(1),
+        );
+        assert_eq!(up, Ok(true));
+        let stopped = with_xen(
+            |call| {
+                assert_eq!(call.args[..3], [VcpuOp::STOP_PERIODIC_TIMER.0.into(), 2, 0]);
+                0
+            },
+            || vcpu_op_stop_periodic_timer(2),
+        );
+        assert_eq!(stopped, Ok(()));
+        let stopped = with_xen(
+            |call| {
+                assert_eq!(call.args[..3], [VcpuOp::STOP_SINGLESHOT_TIMER.0.into(), 3, 0]);
+                0
+            },
+            || vcpu_op_stop_singleshot_timer(3),
+        );
+        assert_eq!(stopped, Ok(()));
+    }
+
+    #[test]
+    fn operations_with_an_argument() {
+        let late = with_xen(
+            |call| {
+                assert_eq!(call.args[..2], [VcpuOp::SET_SINGLESHOT_TIMER.0.into(), 1]);
+                let timer: &mut VcpuSetSingleshotTimer = call.pointee(2);
+                assert_eq!((timer.timeout_abs_ns, timer.flags), (500, SshottmrFlags::FUTURE));
+                -i64::from(Errno::ETIME.0)
+            },
+            || vcpu_op_set_singleshot_timer(1, 500, SshottmrFlags::FUTURE),
+        );
+        assert_eq!(late, Err(Errno::ETIME));
+        let registered = with_xen(
+            |call| {
+                assert_eq!(call.args[..2], [VcpuOp::REGISTER_VCPU_INFO.0.into(), 1]);
+                let place: &mut VcpuRegisterVcpuInfo = call.pointee(2);
+                assert_eq!((place.mfn, place.offset, place.rsvd), (Mfn(6), 64, 0));
+                0
+            },
+            // SAFETY: the test plays Xen.
+            || unsafe { vcpu_op_register_vcpu_info(1, Mfn(6), 64) },
+        );
+        assert_eq!(registered, Ok(()));
+    }
 }
