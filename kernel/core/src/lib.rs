@@ -10,7 +10,6 @@
 //! | [`cmdline`] | what the command line says |
 //! | [`evtchn`] | which pending event channel is served next |
 //! | [`frames`] | which page frame is handed out |
-//! | [`pagetable`] | which page-table entries are written |
 //! | [`ring`] | which bytes of a shared ring are copied |
 //! | [`sched`] | which thread runs, and when the timer fires |
 //! | [`symbols`] | which function an address lies in |
@@ -27,7 +26,6 @@ pub mod clock;
 pub mod cmdline;
 pub mod evtchn;
 pub mod frames;
-pub mod pagetable;
 pub mod ring;
 pub mod sched;
 pub mod symbols;

@@ -1,6 +1,11 @@
 //! The grant table (version 1): which of this domain's frames another domain may map or copy.
+//!
+//! Only pages that were made for it are ever granted: [`GrantedPages`], of which the other domain may write some, and
+//! [`ReadablePages`], which it may only read.
 
 use alloc::vec::Vec;
+use core::fmt;
+use core::ops::Range;
 
 use xen_abi::grant_table::{GrantEntryV1, GrantFlags};
 use xen_abi::{DomId, GrantRef, Mfn, PAGE_SIZE};
@@ -22,23 +27,42 @@ struct Table {
 
 static TABLE: Masked<Option<Table>> = Masked::new(None);
 
-/// A frame could not be granted.
+/// Pages could not be granted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GrantError {
     /// All entries of the table are in use.
-    Full,
+    TableFull,
+    /// No frames are left.
+    OutOfMemory,
 }
 
-/// A frame that another domain may use. It has to be given back with [`Grant::end`].
+impl fmt::Display for GrantError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::TableFull => "all grant table entries are in use",
+            Self::OutOfMemory => "not enough memory for shared pages",
+        })
+    }
+}
+
+impl core::error::Error for GrantError {}
+
+/// What the other domain may do with a granted frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Access {
+    Read,
+    ReadWrite,
+}
+
+/// An entry of the table that is in use. It has to be given back with [`Grant::end`].
 #[must_use = "a granted frame stays with the other domain until the grant is ended"]
 #[derive(Debug)]
-pub struct Grant {
+struct Grant {
     reference: GrantRef,
 }
 
 /// The other domain still uses the frame; the grant goes on.
-#[derive(Debug)]
-pub struct StillMapped(pub Grant);
+struct StillMapped(Grant);
 
 /// Asks Xen for the table's frames and maps them.
 pub fn init() -> Result<(), GrantTableError> {
@@ -50,28 +74,26 @@ pub fn init() -> Result<(), GrantTableError> {
     Ok(())
 }
 
-/// Lets `domain` map or copy `frame`, and write to it unless `read_only`.
-pub fn grant(domain: DomId, frame: Mfn, read_only: bool) -> Result<Grant, GrantError> {
+/// Lets `domain` map or copy `frame`.
+fn grant(domain: DomId, frame: Mfn, access: Access) -> Result<Grant, GrantError> {
     let mut table = TABLE.lock();
-    let table = table.as_mut().ok_or(GrantError::Full)?;
-    let reference = table.free.pop().ok_or(GrantError::Full)?;
+    let table = table.as_mut().ok_or(GrantError::TableFull)?;
+    let reference = table.free.pop().ok_or(GrantError::TableFull)?;
     let at = offset(reference);
     table.entries.write_u32(at + 4, frame.0 as u32);
     table.entries.write_u16(at + 2, domain.0);
     barrier();
-    let writing = if read_only { GrantFlags::READONLY } else { GrantFlags::empty() };
-    table.entries.write_u16(at, (GrantFlags::PERMIT_ACCESS | writing).bits());
+    let flags = match access {
+        Access::Read => GrantFlags::PERMIT_ACCESS | GrantFlags::READONLY,
+        Access::ReadWrite => GrantFlags::PERMIT_ACCESS,
+    };
+    table.entries.write_u16(at, flags.bits());
     Ok(Grant { reference })
 }
 
 impl Grant {
-    /// The number that the other domain is told.
-    pub fn reference(&self) -> GrantRef {
-        self.reference
-    }
-
     /// Takes the permission back; refused while the other domain has the frame mapped.
-    pub fn end(self) -> Result<(), StillMapped> {
+    fn end(self) -> Result<(), StillMapped> {
         let mut table = TABLE.lock();
         let Some(table) = table.as_mut() else { return Ok(()) };
         let at = offset(self.reference);
@@ -90,4 +112,92 @@ impl Grant {
 
 fn offset(reference: GrantRef) -> usize {
     reference.0 as usize * size_of::<GrantEntryV1>()
+}
+
+/// Pages of this domain's that another domain may read and write.
+pub struct GrantedPages {
+    /// `None` only while it is dropped.
+    pages: Option<SharedPages>,
+    grants: Vec<Grant>,
+}
+
+/// Pages that could not be freed because the other domain still had them mapped, with their grants.
+static LINGERING: Masked<Vec<GrantedPages>> = Masked::new(Vec::new());
+
+impl GrantedPages {
+    /// Makes `count` zeroed pages in a row and grants each to `domain`.
+    pub fn new(domain: DomId, count: usize) -> Result<Self, GrantError> {
+        Self::with_access(domain, count, Access::ReadWrite)
+    }
+
+    fn with_access(domain: DomId, count: usize, access: Access) -> Result<Self, GrantError> {
+        free_lingering();
+        let pages = mmu::new_shared_pages(count).map_err(|_| GrantError::OutOfMemory)?;
+        let base = pages.address();
+        let mut granted = Self { pages: Some(pages), grants: Vec::with_capacity(count) };
+        for page in 0..count {
+            let frame = mmu::mfn_of(base + page * PAGE_SIZE).expect("new pages are mapped");
+            granted.grants.push(grant(domain, frame, access)?);
+        }
+        Ok(granted)
+    }
+
+    /// The number by which the other domain knows page `page`.
+    pub fn reference(&self, page: usize) -> GrantRef {
+        self.grants[page].reference
+    }
+
+    /// The pages themselves.
+    pub fn pages(&self) -> &SharedPages {
+        self.pages.as_ref().expect("present until dropped")
+    }
+
+    /// Ends the grants that can be ended. True when none is left.
+    fn end_grants(&mut self) -> bool {
+        let all = core::mem::take(&mut self.grants);
+        self.grants = all.into_iter().filter_map(|grant| grant.end().err().map(|still| still.0)).collect();
+        self.grants.is_empty()
+    }
+}
+
+impl Drop for GrantedPages {
+    fn drop(&mut self) {
+        let Some(pages) = self.pages.take() else { return };
+        if self.end_grants() {
+            mmu::free_shared_pages(pages);
+        } else {
+            let grants = core::mem::take(&mut self.grants);
+            LINGERING.lock().push(Self { pages: Some(pages), grants });
+        }
+    }
+}
+
+/// Frees what other domains have let go of by now.
+fn free_lingering() {
+    let lingering = core::mem::take(&mut *LINGERING.lock());
+    drop(lingering);
+}
+
+/// Pages of this domain's that another domain may read, but not write: slices of them may exist.
+pub struct ReadablePages(GrantedPages);
+
+impl ReadablePages {
+    /// Makes `count` zeroed pages in a row and grants each to `domain`, for reading.
+    pub fn new(domain: DomId, count: usize) -> Result<Self, GrantError> {
+        GrantedPages::with_access(domain, count, Access::Read).map(Self)
+    }
+
+    /// The number by which the other domain knows page `page`.
+    pub fn reference(&self, page: usize) -> GrantRef {
+        self.0.reference(page)
+    }
+
+    /// A part of the pages.
+    pub fn bytes(&mut self, range: Range<usize>) -> &mut [u8] {
+        let pages = self.0.pages();
+        assert!(range.start <= range.end && range.end <= pages.len(), "outside the shared pages");
+        let start = (pages.address() + range.start) as *mut u8;
+        // SAFETY: mapped pages of this domain's own, borrowed mutably; the other domain cannot write them.
+        unsafe { core::slice::from_raw_parts_mut(start, range.len()) }
+    }
 }

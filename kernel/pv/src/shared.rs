@@ -45,6 +45,16 @@ impl SharedPages {
         Self { base, len: pages * PAGE_SIZE }
     }
 
+    /// Size in bytes.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Never: a run of pages has at least one.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
     /// Virtual address of the first byte.
     pub fn address(&self) -> usize {
         self.base as usize
@@ -61,6 +71,19 @@ impl SharedPages {
         read_u16 write_u16 u16;
         read_u32 write_u32 u32;
         read_u64 write_u64 u64;
+    }
+
+    /// Reads a 32-bit value at byte `offset`, once; later accesses are not moved before it.
+    pub fn read_u32_acquire(&self, offset: usize) -> u32 {
+        let value = self.read_u32(offset);
+        fence(Ordering::Acquire);
+        value
+    }
+
+    /// Writes a 32-bit value at byte `offset`; earlier accesses are not moved behind it.
+    pub fn write_u32_release(&self, offset: usize, value: u32) {
+        fence(Ordering::Release);
+        self.write_u32(offset, value);
     }
 
     /// Replaces a 16-bit value in one step by what `next` makes of it; `false` when `next` refuses the value found.

@@ -1,7 +1,8 @@
 //! The xenstore client: the configuration database that all domains of a host share (docs/misc/xenstore.txt in Xen).
 //!
 //! Any thread may call; each request blocks only its caller. Paths without a leading `/` are relative to this domain's home,
-//! `/local/domain/<domid>`. The protocol is `zooid_core::xenstore`'s; here is the ring, and who waits for what.
+//! `/local/domain/<domid>`. What arrives is taken from the ring by whichever thread waits for something; the thread that
+//! watches `control/shutdown` always does (see [`crate::power`]). The protocol is `zooid_core::xenstore`'s; here is the ring, and who waits for what.
 
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::string::{String, ToString};
@@ -46,11 +47,18 @@ struct Store {
 struct State {
     client: Client,
     replies: BTreeMap<u32, Result<Vec<u8>, Error>>,
-    /// Paths of the events that a watch has not been asked for yet, by the watch's token.
-    watches: BTreeMap<String, VecDeque<String>>,
+    /// By token.
+    watches: BTreeMap<String, Watcher>,
     last_token: u64,
     /// The stream could not be understood; nothing works any more.
     broken: Option<Error>,
+}
+
+struct Watcher {
+    /// Paths that have changed and that nobody was told yet.
+    changes: VecDeque<String>,
+    /// Signalled at each change.
+    event: Option<Arc<Event>>,
 }
 
 static STORE: Once<Store> = Once::new();
@@ -139,8 +147,11 @@ impl Store {
                         state.replies.insert(request_id, result);
                     }
                     Ok(Some(Incoming::Watch { path, token })) => {
-                        if let Some(queue) = state.watches.get_mut(&token) {
-                            queue.push_back(path);
+                        if let Some(watcher) = state.watches.get_mut(&token) {
+                            watcher.changes.push_back(path);
+                            if let Some(event) = &watcher.event {
+                                event.signal();
+                            }
                         }
                     }
                     Ok(None) => break,
@@ -255,11 +266,21 @@ pub struct Watch {
 
 /// Watches `path`. The first event comes at once.
 pub fn watch(path: &str) -> Result<Watch, Error> {
+    make_watch(path, None)
+}
+
+/// As [`watch`], and signals `event` at each change: for a thread that waits for other things too, and asks with
+/// [`Watch::take`].
+pub fn watch_with(path: &str, event: Arc<Event>) -> Result<Watch, Error> {
+    make_watch(path, Some(event))
+}
+
+fn make_watch(path: &str, event: Option<Arc<Event>>) -> Result<Watch, Error> {
     let token = {
         let mut state = store().state.lock();
         state.last_token += 1;
         let token = state.last_token.to_string();
-        state.watches.insert(token.clone(), VecDeque::new());
+        state.watches.insert(token.clone(), Watcher { changes: VecDeque::new(), event });
         token
     };
     // From here on dropping it cleans up.
@@ -277,10 +298,21 @@ impl Watch {
         store.event.wait_for(deadline, || {
             let mut state = store.state.lock();
             store.receive(&mut state);
-            changed = state.watches.get_mut(&self.token).and_then(VecDeque::pop_front);
+            changed = state.take_change(&self.token);
             changed.is_some() || state.broken.is_some()
         });
         changed
+    }
+
+    /// The next event, if there is one already.
+    pub fn take(&mut self) -> Option<String> {
+        store().state.lock().take_change(&self.token)
+    }
+}
+
+impl State {
+    fn take_change(&mut self, token: &str) -> Option<String> {
+        self.watches.get_mut(token)?.changes.pop_front()
     }
 }
 

@@ -176,9 +176,7 @@ pub fn map_device(frames: &[Mfn]) -> Result<SharedPages, Errno> {
     Ok(unsafe { SharedPages::new(start as *mut u8, frames.len()) })
 }
 
-/// New pages of this domain's own that will be shared with another domain, and their machine frames.
-///
-/// They are mapped in the DEVICE zone and stay there: what uses them keeps them for its next life.
+/// New, zeroed pages of this domain's own that will be shared with another domain.
 pub fn new_shared_pages(count: usize) -> Result<SharedPages, Errno> {
     let start = allocate(Zone::Device, count, PageClass::Device).ok_or(Errno::ENOMEM)?;
     if map_new(start, count, PageClass::Device).is_err() {
@@ -187,8 +185,14 @@ pub fn new_shared_pages(count: usize) -> Result<SharedPages, Errno> {
     }
     // SAFETY: private, mapped pages of the right length.
     unsafe { (start as *mut u8).write_bytes(0, count * PAGE_SIZE) };
-    // SAFETY: mapped for ever; no references point there.
+    // SAFETY: mapped until `free_shared_pages` takes this value; no references point there.
     Ok(unsafe { SharedPages::new(start as *mut u8, count) })
+}
+
+/// Frees pages that [`new_shared_pages`] made and that no other domain can reach any more.
+pub fn free_shared_pages(pages: SharedPages) {
+    unmap_and_free(pages.address(), pages.len() / PAGE_SIZE);
+    release(pages.address());
 }
 
 /// The machine frame behind a mapped address.

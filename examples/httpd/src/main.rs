@@ -1,0 +1,43 @@
+//! A web server for a few static pages: HTTP/1.0 and 1.1 with keep-alive and pipelining, a thread for each connection.
+//!
+//! It listens on the port of its first argument (default 80).
+
+#![no_std]
+#![no_main]
+
+extern crate alloc;
+
+mod connection;
+mod pages;
+mod request;
+mod response;
+
+use alloc::boxed::Box;
+
+use zooid::net::{self, TcpListener};
+use zooid::{env, println, thread};
+
+zooid::main!(main);
+
+/// A connection's thread needs little: its buffers lie in the heap.
+const STACK_SIZE: usize = 32 << 10;
+
+fn main() -> Result<(), Box<dyn core::error::Error>> {
+    let port = match env::args().next() {
+        Some(word) => word.parse().map_err(|_| "usage: httpd [PORT]")?,
+        None => 80,
+    };
+    let listener = TcpListener::bind(port)?;
+    if let Some(address) = net::status()?.address {
+        println!("httpd on http://{}:{port}/", address.address);
+    }
+    for stream in listener.incoming() {
+        let stream = stream?;
+        let server = thread::Builder::new().name("connection").stack_size(STACK_SIZE);
+        // Without memory for a thread the connection is closed at once: the client may try again.
+        if let Err(error) = server.spawn(move || connection::serve(&stream)) {
+            println!("a connection was refused: {error}");
+        }
+    }
+    Ok(())
+}

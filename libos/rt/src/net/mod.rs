@@ -1,0 +1,261 @@
+//! Network: TCP and UDP sockets that read like those of `std::net`, with blocking calls on threads, over IPv4.
+//!
+//! The network comes up at the first call that needs it, as the setting `net=` says (`dhcp` where it says nothing), and stays
+//! up. A thread of its own takes in packets; a call that sends does so itself.
+
+mod platform;
+mod tcp;
+mod udp;
+
+use alloc::sync::Arc;
+use alloc::task::Wake;
+use alloc::vec::Vec;
+use core::fmt;
+use core::sync::atomic::{AtomicU64, Ordering};
+use core::task::Waker;
+
+pub use core::net::{Ipv4Addr, SocketAddrV4};
+use spin::Once;
+use zooid_kernel::boot::{command_line, refuse};
+use zooid_kernel::evtchn::Event;
+use zooid_kernel::sync::Mutex;
+use zooid_kernel::{heap, mmu, random, thread, time};
+pub use zooid_net::Error as SocketError;
+use zooid_net::netfront::FrontendError;
+pub use zooid_net::stack::{NotReady, Status};
+use zooid_net::{Instant, NetConfig, Settings};
+
+use crate::time::Duration;
+use platform::Kernel;
+pub use tcp::{Incoming, Shutdown, TcpListener, TcpStream};
+pub use udp::UdpSocket;
+
+type Stack = zooid_net::Stack<Kernel>;
+
+/// How long the first call waits for the device and for an address.
+const START_PATIENCE: u64 = 10_000_000_000;
+
+/// Why a network call failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Error {
+    /// The call on this socket; the kinds are those of `std::io::ErrorKind`.
+    Socket(SocketError),
+    /// There is no network.
+    Down(Down),
+}
+
+/// Why there is no network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Down {
+    /// The configuration says `net=off`.
+    Off,
+    /// Device or address are missing.
+    NotReady(NotReady),
+    /// The device could not be set up.
+    Device(FrontendError),
+    /// No thread could be made for it.
+    OutOfMemory,
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Socket(error) => error.fmt(out),
+            Self::Down(reason) => write!(out, "no network: {reason}"),
+        }
+    }
+}
+
+impl fmt::Display for Down {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Off => out.write_str("the configuration says net=off"),
+            Self::NotReady(reason) => reason.fmt(out),
+            Self::Device(error) => error.fmt(out),
+            Self::OutOfMemory => out.write_str("not enough memory"),
+        }
+    }
+}
+
+impl core::error::Error for Error {}
+impl core::error::Error for Down {}
+
+impl From<SocketError> for Error {
+    fn from(error: SocketError) -> Self {
+        Self::Socket(error)
+    }
+}
+
+impl Error {
+    /// Whether this is the answer of a call whose time-out has passed.
+    pub fn is_timeout(&self) -> bool {
+        *self == Self::Socket(SocketError::TimedOut)
+    }
+}
+
+/// The network's state: address, Ethernet address, packets counted. Waits until it is up.
+pub fn status() -> Result<Status, Error> {
+    Ok(network()?.stack.lock().status())
+}
+
+/// The IPv4 addresses of a host name, from the name server that `net=` or DHCP gave.
+pub fn lookup_host(name: &str) -> Result<Vec<Ipv4Addr>, Error> {
+    if let Ok(address) = name.parse() {
+        return Ok([address].into());
+    }
+    let network = network()?;
+    let waiter = Waiter::new();
+    let mut query = Some(network.with(|stack| stack.resolve(name))?);
+    network.wait(&waiter, None, |stack, waker| {
+        let current = query.take().ok_or(SocketError::NameNotFound)?;
+        stack.resolved(current).map_err(|(error, still)| {
+            if let Some(still) = still {
+                stack.wake_on_resolved(&still, waker);
+                query = Some(still);
+            }
+            error
+        })
+    })
+}
+
+/// The one network of this pVM.
+struct Network {
+    stack: Mutex<Stack>,
+    /// Signalled when the network thread has something to do.
+    attention: Arc<Event>,
+    /// System time at which the network thread looks again by itself.
+    next_look: AtomicU64,
+}
+
+static NETWORK: Once<Network> = Once::new();
+static START: Mutex<()> = Mutex::new(());
+
+/// The network, once it is up.
+fn network() -> Result<&'static Network, Error> {
+    if let Some(network) = NETWORK.get() {
+        return Ok(network);
+    }
+    let _turn = START.lock();
+    match NETWORK.get() {
+        Some(network) => Ok(network),
+        None => start().map_err(Error::Down),
+    }
+}
+
+fn start() -> Result<&'static Network, Down> {
+    let config = match command_line().setting("net").unwrap_or("dhcp").parse() {
+        Ok(NetConfig::Off) => return Err(Down::Off),
+        Ok(config) => config,
+        Err(error) => refuse(format_args!("{error}")),
+    };
+    let memory = mmu::statistics().total as usize * xen_abi::PAGE_SIZE;
+    let settings = Settings::for_memory(memory, random::u64());
+    let attention = Arc::new(Event::new());
+    let mut stack = Stack::new(Kernel::new(attention.clone()), config, settings, now()).map_err(Down::Device)?;
+    // The caller takes the network thread's part until the network is up.
+    let deadline = time::now() + START_PATIENCE;
+    while let Err(reason) = stack.ready() {
+        let next = step(&mut stack);
+        if stack.ready().is_err() && !attention.wait(Some(next.min(deadline))) && time::now() >= deadline {
+            return Err(Down::NotReady(reason));
+        }
+    }
+    let network = NETWORK.call_once(|| Network {
+        stack: Mutex::new(stack),
+        attention,
+        next_look: AtomicU64::new(u64::MAX),
+    });
+    thread::spawn("network", thread::DEFAULT_STACK_SIZE, || network.run()).map_err(|_| Down::OutOfMemory)?;
+    log::info!("network: {:?}, heap {:?}", network.stack.lock().status(), heap::statistics());
+    Ok(network)
+}
+
+/// Follows xenstore and moves packets. Returns the system time of the next look.
+fn step(stack: &mut Stack) -> u64 {
+    if stack.platform().take_changes()
+        && let Err(error) = stack.xenstore_changed(now())
+    {
+        log::error!("{error}");
+    }
+    system_time(stack.poll(now()))
+}
+
+impl Network {
+    fn run(&self) {
+        loop {
+            let next = {
+                let mut stack = self.stack.lock();
+                let next = step(&mut stack);
+                self.next_look.store(next, Ordering::Relaxed);
+                next
+            };
+            self.attention.wait((next != u64::MAX).then_some(next));
+        }
+    }
+
+    /// Makes a call on the stack and sends what it led to.
+    fn with<T>(&self, act: impl FnOnce(&mut Stack) -> T) -> T {
+        let mut stack = self.stack.lock();
+        let result = act(&mut stack);
+        let next = system_time(stack.transmit(now()));
+        if next < self.next_look.load(Ordering::Relaxed) {
+            self.next_look.store(next, Ordering::Relaxed);
+            self.attention.signal();
+        }
+        result
+    }
+
+    /// Repeats `attempt` until it answers something else than `WouldBlock`; when it does answer that, it has registered
+    /// the waker. `TimedOut` when `timeout` passes.
+    fn wait<T>(
+        &self,
+        waiter: &Waiter,
+        timeout: Option<Duration>,
+        mut attempt: impl FnMut(&mut Stack, &Waker) -> Result<T, SocketError>,
+    ) -> Result<T, Error> {
+        let deadline = timeout.map(|timeout| (crate::time::Instant::now() + timeout).system_time());
+        loop {
+            match self.with(|stack| attempt(stack, &waiter.waker)) {
+                Err(SocketError::WouldBlock) => {}
+                result => return result.map_err(Error::Socket),
+            }
+            if !waiter.event.0.wait(deadline) {
+                return Err(Error::Socket(SocketError::TimedOut));
+            }
+        }
+    }
+}
+
+/// What a thread blocks on until a socket has news.
+struct Waiter {
+    event: Arc<WakeEvent>,
+    waker: Waker,
+}
+
+struct WakeEvent(Event);
+
+impl Wake for WakeEvent {
+    fn wake(self: Arc<Self>) {
+        self.0.signal();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.0.signal();
+    }
+}
+
+impl Waiter {
+    fn new() -> Self {
+        let event = Arc::new(WakeEvent(Event::new()));
+        Self { waker: Waker::from(event.clone()), event }
+    }
+}
+
+/// The stack's clock: system time in microseconds.
+fn now() -> Instant {
+    Instant::from_micros((time::now() / 1000) as i64)
+}
+
+fn system_time(at: Option<Instant>) -> u64 {
+    at.map_or(u64::MAX, |at| at.total_micros().max(0) as u64 * 1000)
+}

@@ -1,0 +1,218 @@
+//! TCP: listening and connected sockets.
+
+use core::time::Duration;
+
+use zooid_kernel::sync::Mutex;
+use zooid_net::stack::{Listener, TcpSocket};
+
+use super::{Error, Network, SocketAddrV4, Waiter, network};
+use crate::io;
+
+/// Connections that may be half open or wait to be accepted.
+const BACKLOG: usize = 128;
+
+/// A socket that accepts connections. Dropping it stops that; accepted connections go on.
+pub struct TcpListener {
+    network: &'static Network,
+    listener: Listener,
+    waiter: Waiter,
+}
+
+impl TcpListener {
+    /// Listens on `port`, on the address of the network; port 0 takes a free one.
+    pub fn bind(port: u16) -> Result<Self, Error> {
+        let network = network()?;
+        let listener = network.with(|stack| stack.tcp_listen(port, BACKLOG))?;
+        Ok(Self { network, listener, waiter: Waiter::new() })
+    }
+
+    /// Waits for a connection and takes it.
+    pub fn accept(&self) -> Result<(TcpStream, SocketAddrV4), Error> {
+        let (socket, peer) = self.network.wait(&self.waiter, None, |stack, waker| {
+            stack.tcp_accept(self.listener).inspect_err(|_| {
+                let _ = stack.tcp_wake_on_accept(self.listener, waker);
+            })
+        })?;
+        Ok((TcpStream::new(self.network, socket), peer))
+    }
+
+    /// The connections that arrive, for ever.
+    pub fn incoming(&self) -> Incoming<'_> {
+        Incoming(self)
+    }
+
+    /// Port on which this socket listens.
+    pub fn local_port(&self) -> u16 {
+        self.network.stack.lock().tcp_listen_port(self.listener)
+    }
+}
+
+impl Drop for TcpListener {
+    fn drop(&mut self) {
+        self.network.with(|stack| stack.tcp_unlisten(self.listener));
+    }
+}
+
+/// See [`TcpListener::incoming`].
+pub struct Incoming<'a>(&'a TcpListener);
+
+impl Iterator for Incoming<'_> {
+    type Item = Result<TcpStream, Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        Some(self.0.accept().map(|(stream, _)| stream))
+    }
+}
+
+/// Which directions [`TcpStream::shutdown`] closes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shutdown {
+    /// Receive no more.
+    Read,
+    /// Send no more: the peer sees the end of the stream.
+    Write,
+    /// Both.
+    Both,
+}
+
+/// A TCP connection. Dropping it closes it: what was written is still sent.
+///
+/// All methods take `&self`, so that one thread may read while another writes.
+pub struct TcpStream {
+    network: &'static Network,
+    socket: TcpSocket,
+    reader: Waiter,
+    writer: Waiter,
+    timeouts: Mutex<Timeouts>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Timeouts {
+    read: Option<Duration>,
+    write: Option<Duration>,
+}
+
+impl TcpStream {
+    fn new(network: &'static Network, socket: TcpSocket) -> Self {
+        let timeouts = Mutex::new(Timeouts::default());
+        Self { network, socket, reader: Waiter::new(), writer: Waiter::new(), timeouts }
+    }
+
+    /// Connects to `peer`; gives up when the network does.
+    pub fn connect(peer: SocketAddrV4) -> Result<Self, Error> {
+        Self::connect_within(peer, None)
+    }
+
+    /// Connects to `peer`, or fails with `TimedOut` after `timeout`.
+    pub fn connect_timeout(peer: SocketAddrV4, timeout: Duration) -> Result<Self, Error> {
+        Self::connect_within(peer, Some(timeout))
+    }
+
+    fn connect_within(peer: SocketAddrV4, timeout: Option<Duration>) -> Result<Self, Error> {
+        let network = network()?;
+        let stream = Self::new(network, network.with(|stack| stack.tcp_connect(peer))?);
+        network.wait(&stream.writer, timeout, |stack, waker| {
+            stack.tcp_connected(stream.socket).inspect_err(|_| {
+                let _ = stack.tcp_wake_on_send(stream.socket, waker);
+            })
+        })?;
+        Ok(stream)
+    }
+
+    /// Reads what there is, at least one byte; 0 when the peer has closed its direction.
+    pub fn read(&self, buffer: &mut [u8]) -> Result<usize, Error> {
+        let timeout = self.timeouts.lock().read;
+        self.network.wait(&self.reader, timeout, |stack, waker| {
+            stack.tcp_receive(self.socket, buffer).inspect_err(|_| {
+                let _ = stack.tcp_wake_on_receive(self.socket, waker);
+            })
+        })
+    }
+
+    /// As [`TcpStream::read`], but leaves the bytes to be read again.
+    pub fn peek(&self, buffer: &mut [u8]) -> Result<usize, Error> {
+        let timeout = self.timeouts.lock().read;
+        self.network.wait(&self.reader, timeout, |stack, waker| {
+            stack.tcp_peek(self.socket, buffer).inspect_err(|_| {
+                let _ = stack.tcp_wake_on_receive(self.socket, waker);
+            })
+        })
+    }
+
+    /// Writes as much as there is room for, at least one byte, and returns how many.
+    pub fn write(&self, bytes: &[u8]) -> Result<usize, Error> {
+        let timeout = self.timeouts.lock().write;
+        self.network.wait(&self.writer, timeout, |stack, waker| {
+            stack.tcp_send(self.socket, bytes).inspect_err(|_| {
+                let _ = stack.tcp_wake_on_send(self.socket, waker);
+            })
+        })
+    }
+
+    /// Writes all of `bytes`.
+    pub fn write_all(&self, mut bytes: &[u8]) -> Result<(), Error> {
+        while !bytes.is_empty() {
+            let count = self.write(bytes)?;
+            bytes = &bytes[count..];
+        }
+        Ok(())
+    }
+
+    /// Closes one direction or both.
+    pub fn shutdown(&self, how: Shutdown) -> Result<(), Error> {
+        self.network.with(|stack| {
+            if how != Shutdown::Write {
+                stack.tcp_shutdown_receive(self.socket)?;
+            }
+            if how != Shutdown::Read {
+                stack.tcp_shutdown_send(self.socket)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// How long a read may wait; `None` for ever. After it the read fails with `TimedOut`.
+    pub fn set_read_timeout(&self, timeout: Option<Duration>) {
+        self.timeouts.lock().read = timeout;
+    }
+
+    /// How long a write may wait; `None` for ever. After it the write fails with `TimedOut`.
+    pub fn set_write_timeout(&self, timeout: Option<Duration>) {
+        self.timeouts.lock().write = timeout;
+    }
+
+    /// Sends small pieces at once, instead of gathering them while others are under way.
+    pub fn set_nodelay(&self, nodelay: bool) -> Result<(), Error> {
+        Ok(self.network.stack.lock().tcp_set_nodelay(self.socket, nodelay)?)
+    }
+
+    /// Address and port of the other side.
+    pub fn peer_addr(&self) -> Result<SocketAddrV4, Error> {
+        Ok(self.network.stack.lock().tcp_peer(self.socket)?)
+    }
+
+    /// Address and port of this side.
+    pub fn local_addr(&self) -> Result<SocketAddrV4, Error> {
+        Ok(self.network.stack.lock().tcp_local(self.socket)?)
+    }
+}
+
+impl Drop for TcpStream {
+    fn drop(&mut self) {
+        self.network.with(|stack| stack.tcp_close(self.socket));
+    }
+}
+
+impl io::Read for &TcpStream {
+    type Error = Error;
+    fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Error> {
+        TcpStream::read(self, buffer)
+    }
+}
+
+impl io::Write for &TcpStream {
+    type Error = Error;
+    fn write(&mut self, bytes: &[u8]) -> Result<usize, Error> {
+        TcpStream::write(self, bytes)
+    }
+}
