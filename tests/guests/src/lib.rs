@@ -1,11 +1,9 @@
-//! What the test guests share: the verdict.
+//! What the test guests share: the verdict, the argument, and a source of repeatable numbers.
 
 #![no_std]
 #![forbid(unsafe_code)]
 
-extern crate alloc;
-
-use zooid::println;
+use zooid::{env, println};
 
 /// Ends the test well.
 pub fn success() {
@@ -21,6 +19,15 @@ macro_rules! failure {
     }};
 }
 
+/// The test itself is wrong: says why.
+#[macro_export]
+macro_rules! error {
+    ($($why:tt)*) => {{
+        zooid::println!("Test result: ERROR: {}", format_args!($($why)*));
+        zooid::process::exit(2)
+    }};
+}
+
 /// Fails the test unless the condition holds.
 #[macro_export]
 macro_rules! check {
@@ -29,4 +36,60 @@ macro_rules! check {
             $crate::failure!("{} is not so ({}:{})", stringify!($condition), file!(), line!());
         }
     };
+}
+
+/// Fails the test unless both values are the same.
+#[macro_export]
+macro_rules! check_eq {
+    ($left:expr, $right:expr) => {
+        match (&$left, &$right) {
+            (left, right) => {
+                if *left != *right {
+                    $crate::failure!("{} is {left:?}, not {right:?} ({}:{})", stringify!($left), file!(), line!());
+                }
+            }
+        }
+    };
+}
+
+/// The value in an `Ok`; fails the test otherwise.
+#[macro_export]
+macro_rules! expect {
+    ($result:expr) => {
+        match $result {
+            Ok(value) => value,
+            Err(error) => $crate::failure!("{}: {error:?} ({}:{})", stringify!($result), file!(), line!()),
+        }
+    };
+}
+
+/// The guest's one argument, which says what it is to do.
+pub fn argument() -> &'static str {
+    match env::args().next() {
+        Some(word) => word,
+        None => error!("this guest wants an argument: set extra=\"-- WORD\""),
+    }
+}
+
+/// Numbers that look random and are the same in every run (SplitMix64).
+pub struct Random(u64);
+
+impl Random {
+    /// A sequence of its own for each `seed`.
+    pub const fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    /// The next number.
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let value = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        value ^ (value >> 31)
+    }
+
+    /// The next number, from 0 to `bound - 1`.
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
 }

@@ -1,0 +1,44 @@
+# For the boot tests' scripts (sourced as /run/zooid/lib.sh): they run in dom0 with $NAME, the name of the case, and $CFG,
+# a configuration for `xl create`. What they print is shown when they fail.
+
+# fail WHY...: ends the test.
+fail() {
+    echo "FAILED: $*"
+    exit 1
+}
+
+# console [NAME]: the file that holds what the guest has printed.
+console() {
+    echo "/var/log/xen/console/guest-${1:-$NAME}.log"
+}
+
+# wait_until SECONDS COMMAND...: repeats it until it succeeds; fails the test when the time is over.
+wait_until() {
+    limit=$(($(date +%s) + $1))
+    shift
+    until "$@" >/dev/null 2>&1; do
+        [ "$(date +%s)" -lt "$limit" ] || fail "not within the time limit: $*"
+        usleep 50000
+    done
+}
+
+# wait_console TEXT [NAME]: waits until the guest has printed TEXT, for at most 15 s.
+wait_console() {
+    wait_until 15 grep -qF -- "$1" "$(console "${2:-}")"
+}
+
+# reason [NAME]: Xen's code for why the guest has shut down (0 poweroff, 1 reboot, 3 crash), "-" while it runs.
+reason() {
+    xl list -v "${1:-$NAME}" | awk 'NR == 2 { print $8 }'
+}
+
+# wait_end REASON [NAME]: waits until the guest has shut down, for at most 15 s; its reason must be REASON. The guest must
+# have been created with `xl create -e`, else it disappears as it ends.
+wait_end() {
+    wait_until 15 has_ended "${2:-}"
+    [ "$(reason "${2:-}")" = "$1" ] || fail "the guest ended for the reason $(reason "${2:-}"), not $1"
+}
+
+has_ended() {
+    [ "$(reason "$@")" != - ]
+}
