@@ -72,7 +72,9 @@ fn a_connection_carries_data_both_ways_and_closes() {
     assert_eq!(lan.stack(0).tcp_receive(server, &mut buffer), Ok(0), "end of stream");
     lan.stack(0).tcp_close(server);
     lan.go(0);
-    lan.pass(Duration::from_secs(20));
+    assert_eq!((lan.stack(0).status().sockets, lan.stack(1).status().sockets), (0, 1));
+    lan.pass(Duration::from_secs(11));
+    assert_eq!(lan.stack(1).status().sockets, 0, "TIME-WAIT is over");
 }
 
 #[test]
@@ -99,4 +101,180 @@ fn bulk_to_the_wire_and_without_offload() {
         transfer(&mut lan, (1, client), (0, server), &data);
         transfer(&mut lan, (0, server), (1, client), &data);
     }
+}
+
+#[test]
+fn losses_are_made_good() {
+    let mut lan = pair();
+    let (client, server) = connect(&mut lan);
+    lan.lose = Box::new(|number, _| number % 23 == 0);
+    let data = pattern(2_000_000);
+    transfer(&mut lan, (1, client), (0, server), &data);
+}
+
+#[test]
+fn five_hundred_connections_at_once() {
+    let mut lan = Lan::new();
+    let small = zooid_net::Settings { tcp_receive: 4096, tcp_send: 4096, ..settings(3) };
+    lan.add(small);
+    lan.add(small);
+    let listener = lan.stack(0).tcp_listen(80, 128).unwrap();
+    let clients: Vec<_> = (0..500).map(|_| lan.stack(1).tcp_connect(address(0, 80)).unwrap()).collect();
+    let mut servers = Vec::new();
+    lan.go(1);
+    for _ in 0..100 {
+        while let Ok((server, _)) = lan.stack(0).tcp_accept(listener) {
+            servers.push(server);
+        }
+        lan.pass(Duration::from_millis(500));
+    }
+    assert_eq!(servers.len(), 500, "a full backlog drops attempts, which come again");
+    for (index, &client) in clients.iter().enumerate() {
+        assert_eq!(lan.stack(1).tcp_connected(client), Ok(()));
+        let text = format!("from {index}");
+        assert_eq!(lan.stack(1).tcp_send(client, text.as_bytes()), Ok(text.len()));
+    }
+    lan.go(1);
+    let mut texts = Vec::new();
+    for &server in &servers {
+        let mut buffer = [0; 32];
+        let len = lan.stack(0).tcp_receive(server, &mut buffer).unwrap();
+        texts.push(String::from_utf8(buffer[..len].to_vec()).unwrap());
+    }
+    texts.sort();
+    texts.dedup();
+    assert_eq!(texts.len(), 500);
+    for (&client, &server) in clients.iter().zip(&servers) {
+        lan.stack(1).tcp_close(client);
+        lan.stack(0).tcp_close(server);
+    }
+    lan.go(0);
+    lan.go(1);
+    lan.pass(Duration::from_secs(90));
+    assert_eq!((lan.stack(0).status().sockets, lan.stack(1).status().sockets), (0, 0));
+}
+
+#[test]
+fn a_burst_of_200_attempts_meets_no_reset() {
+    let mut lan = pair();
+    let listener = lan.stack(0).tcp_listen(80, 256).unwrap();
+    let clients: Vec<_> = (0..200).map(|_| lan.stack(1).tcp_connect(address(0, 80)).unwrap()).collect();
+    lan.go(1);
+    lan.pass(Duration::from_millis(1_100)); // one ARP exchange
+    for client in clients {
+        assert_eq!(lan.stack(1).tcp_connected(client), Ok(()));
+    }
+    let accepted = (0..).take_while(|_| lan.stack(0).tcp_accept(listener).is_ok()).count();
+    assert_eq!(accepted, 200);
+}
+
+#[test]
+fn a_closed_port_refuses_and_a_silent_host_times_out() {
+    let mut lan = pair();
+    let refused = lan.stack(1).tcp_connect(address(0, 81)).unwrap();
+    let silent = lan.stack(1).tcp_connect(address(9, 80)).unwrap();
+    lan.go(1);
+    lan.pass(Duration::from_secs(2));
+    assert_eq!(lan.stack(1).tcp_connected(refused), Err(Error::ConnectionRefused));
+    assert_eq!(lan.stack(1).tcp_connected(silent), Err(Error::WouldBlock));
+    lan.pass(Duration::from_secs(120));
+    assert_eq!(lan.stack(1).tcp_connected(silent), Err(Error::TimedOut));
+    for socket in [refused, silent] {
+        lan.stack(1).tcp_close(socket);
+    }
+    lan.go(1);
+    assert_eq!(lan.stack(1).status().sockets, 0);
+}
+
+#[test]
+fn addresses_that_cannot_be_connected_to() {
+    let mut lan = pair();
+    for peer in ["0.0.0.0:80", "10.0.0.1:0", "224.0.0.1:80", "255.255.255.255:80"] {
+        let error = lan.stack(1).tcp_connect(peer.parse().unwrap()).unwrap_err();
+        assert_eq!(error, Error::AddrNotAvailable, "{peer}");
+    }
+    assert_eq!(lan.stack(1).status().sockets, 0);
+}
+
+#[test]
+fn closing_with_unread_data_resets_the_peer() {
+    let mut lan = pair();
+    let (client, server) = connect(&mut lan);
+    lan.stack(1).tcp_send(client, b"nobody reads this").unwrap();
+    lan.go(1);
+    lan.stack(0).tcp_close(server);
+    lan.go(0);
+    let mut buffer = [0; 8];
+    assert_eq!(lan.stack(1).tcp_receive(client, &mut buffer), Err(Error::ConnectionReset));
+    assert_eq!(lan.stack(1).tcp_send(client, b"x"), Err(Error::ConnectionReset));
+    assert_eq!(lan.stack(0).status().sockets, 0);
+}
+
+#[test]
+fn data_after_close_resets_the_peer() {
+    let mut lan = pair();
+    let (client, server) = connect(&mut lan);
+    lan.stack(0).tcp_close(server);
+    lan.go(0);
+    lan.stack(1).tcp_send(client, b"too late").unwrap();
+    lan.go(1);
+    assert_eq!(lan.stack(1).tcp_send(client, b"x"), Err(Error::ConnectionReset));
+    assert_eq!(lan.stack(0).status().sockets, 0);
+}
+
+#[test]
+fn half_closed_connections_still_carry_the_other_direction() {
+    let mut lan = pair();
+    let (client, server) = connect(&mut lan);
+    lan.stack(1).tcp_send(client, b"request").unwrap();
+    lan.stack(1).tcp_shutdown_send(client).unwrap();
+    assert_eq!(lan.stack(1).tcp_send(client, b"x"), Err(Error::BrokenPipe));
+    lan.go(1);
+    let mut buffer = [0; 16];
+    assert_eq!(lan.stack(0).tcp_receive(server, &mut buffer), Ok(7));
+    assert_eq!(lan.stack(0).tcp_receive(server, &mut buffer), Ok(0));
+    transfer(&mut lan, (0, server), (1, client), &pattern(300_000));
+    lan.stack(1).tcp_shutdown_receive(client).unwrap();
+    assert_eq!(lan.stack(1).tcp_receive(client, &mut buffer), Ok(0));
+}
+
+#[test]
+fn listeners_keep_their_port_and_leave_it() {
+    let mut lan = pair();
+    let listener = lan.stack(0).tcp_listen(80, 8).unwrap();
+    assert_eq!(lan.stack(0).tcp_listen(80, 8), Err(Error::AddrInUse));
+    let client = lan.stack(1).tcp_connect(address(0, 80)).unwrap();
+    lan.go(1);
+    lan.pass(Duration::from_secs(2));
+    lan.stack(0).tcp_unlisten(listener);
+    lan.go(0);
+    let mut buffer = [0; 8];
+    assert_eq!(lan.stack(1).tcp_receive(client, &mut buffer), Err(Error::ConnectionReset));
+    let again = lan.stack(0).tcp_listen(80, 8).unwrap();
+    assert_eq!(lan.stack(0).tcp_accept(listener), Err(Error::NotConnected));
+    assert_eq!(lan.stack(0).tcp_accept(again), Err(Error::WouldBlock));
+    let any = lan.stack(0).tcp_listen(0, 8).unwrap();
+    assert!(lan.stack(0).tcp_listen_port(any) >= 49152);
+}
+
+#[test]
+fn time_wait_is_bounded_and_the_newest_stay() {
+    let mut lan = Lan::new();
+    lan.add(settings(1));
+    lan.add(zooid_net::Settings { time_wait: 10, ..settings(2) });
+    let listener = lan.stack(0).tcp_listen(80, 8).unwrap();
+    for _ in 0..50 {
+        let client = lan.stack(1).tcp_connect(address(0, 80)).unwrap();
+        lan.go(1);
+        lan.pass(Duration::from_millis(if lan.packets < 10 { 1_100 } else { 1 }));
+        let (server, _) = lan.stack(0).tcp_accept(listener).unwrap();
+        lan.stack(1).tcp_close(client);
+        lan.go(1);
+        lan.stack(0).tcp_close(server);
+        lan.go(0);
+    }
+    assert_eq!(lan.stack(0).status().sockets, 0);
+    assert_eq!(lan.stack(1).status().sockets, 10);
+    lan.pass(Duration::from_secs(11));
+    assert_eq!(lan.stack(1).status().sockets, 0);
 }

@@ -112,6 +112,8 @@ pub struct Status {
     pub offload: bool,
     /// The address, once there is one.
     pub address: Option<Address>,
+    /// Sockets that exist, those that are closing included.
+    pub sockets: usize,
     /// Packets counted.
     pub counters: Counters,
 }
@@ -197,7 +199,8 @@ impl<P: Platform + Xenstore> Stack<P> {
         Ok(this)
     }
 
-    /// Follows what has changed in xenstore: connects to the backend, or gives it up.
+    /// Follows what has changed in xenstore: connects to the backend, or gives it up. To be followed by
+    /// [`Stack::poll`], whatever the outcome.
     ///
     /// # Errors
     /// Xenstore or the kernel refused something, or a node holds what it must not. The device
@@ -235,6 +238,7 @@ impl<P: Platform + Xenstore> Stack<P> {
             mac: features.map(|f| f.mac),
             offload: features.is_some_and(|f| f.gso),
             address: self.address,
+            sockets: self.net.table.len(),
             counters: self.net.device.counters(),
         }
     }

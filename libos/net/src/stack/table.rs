@@ -116,6 +116,11 @@ impl<K> Table<K> {
         None
     }
 
+    /// Number of sockets.
+    pub fn len(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
     /// Whether a socket is queued.
     pub fn has_queued(&self) -> bool {
         !self.queue.is_empty()

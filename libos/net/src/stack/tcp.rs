@@ -434,17 +434,20 @@ impl<P: Platform + Xenstore> Stack<P> {
                     }
                 }
             },
-            Owner::Nobody => {
-                if socket.recv_queue() > 0 {
+            Owner::Nobody => match state {
+                // Closed before its turn: the reset is sent, or could not be.
+                State::Closed if before == State::Closed || socket.local_endpoint().is_none() => {
+                    self.forget(handle);
+                }
+                State::Closed => {}
+                _ if socket.recv_queue() > 0 => {
                     // Data for nobody: the peer must know (RFC 1122, section 4.2.2.13).
                     socket.abort();
                     self.net.table.queue(handle);
-                } else if state == State::Closed && socket.local_endpoint().is_none() {
-                    self.forget(handle);
-                } else if state == State::TimeWait && before != State::TimeWait {
-                    self.limit_time_wait(handle);
                 }
-            }
+                State::TimeWait if before != State::TimeWait => self.limit_time_wait(handle),
+                _ => {}
+            },
         }
     }
 

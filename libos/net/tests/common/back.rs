@@ -144,12 +144,7 @@ impl Back {
         assert!(total >= 14, "shorter than an Ethernet header");
         let status = self.habits.refuse.unwrap_or(0);
         answers.push((u16_at(&first, 8), status));
-        let mut packet = Packet {
-            bytes: Vec::new(),
-            csum_blank: flags & 1 != 0,
-            validated: flags & 2 != 0,
-            gso: None,
-        };
+        let mut packet = Packet { bytes: Vec::new(), csum_blank: flags & 1 != 0, validated: flags & 2 != 0, gso: None };
         if flags & 8 != 0 {
             let extra = next(self);
             assert_eq!((extra[0], extra[1]), (1, 0), "one extra, of type GSO");

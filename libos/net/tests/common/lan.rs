@@ -2,12 +2,13 @@
 
 use super::back::Packet;
 use super::{Host, TestPlatform};
-use smoltcp::wire::{
-    ArpPacket, EthernetFrame, EthernetProtocol, IpProtocol, Ipv4Packet, TcpPacket, UdpPacket,
-};
+use smoltcp::wire::{ArpPacket, EthernetFrame, EthernetProtocol, IpProtocol, Ipv4Packet, TcpPacket, UdpPacket};
 use std::rc::Rc;
 use zooid_net::config::NetConfig;
 use zooid_net::{Duration, Instant, Settings, Stack};
+
+pub type Loss = Box<dyn FnMut(usize, &Packet) -> bool>;
+pub type Other = Box<dyn FnMut(&Packet) -> Vec<Packet>>;
 
 pub struct Guest {
     pub host: Rc<Host>,
@@ -25,9 +26,9 @@ pub struct Lan {
     pub packets: usize,
     pub longest: usize,
     /// Whether a packet is lost on the way; called with its number.
-    pub lose: Box<dyn FnMut(usize, &Packet) -> bool>,
+    pub lose: Loss,
     /// What others on the bridge answer to a frame.
-    pub others: Vec<Box<dyn FnMut(&Packet) -> Vec<Packet>>>,
+    pub others: Vec<Other>,
 }
 
 pub fn settings(seed: u64) -> Settings {
@@ -83,12 +84,12 @@ impl Lan {
             let mut sent = Vec::new();
             for (index, guest) in self.guests.iter_mut().enumerate() {
                 guest.host.backend_react();
-                if guest.host.watch_pending.take() {
+                let changed = guest.host.watch_pending.take();
+                if changed {
                     let _ = guest.stack.xenstore_changed(self.now);
-                    busy = true;
                 }
                 let due = guest.deadline.is_some_and(|due| due <= self.now);
-                if guest.host.event_pending.take() || due {
+                if guest.host.event_pending.take() || due || changed {
                     guest.deadline = guest.stack.poll(self.now);
                     guest.polls += 1;
                     busy = true;

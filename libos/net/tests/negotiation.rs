@@ -1,0 +1,226 @@
+//! The xenstore side: connecting, what is written, losing the backend and finding it again.
+
+mod common;
+
+use common::lan::{Lan, mac_text, settings};
+use common::{BACKEND, Host, TestPlatform};
+use std::rc::Rc;
+use zooid_net::config::NetConfig;
+use zooid_net::netfront::{FrontendError, Obstacle};
+use zooid_net::stack::NotReady;
+use zooid_net::{Duration, Error, Instant, Stack};
+
+const NOW: Instant = Instant::from_millis_const(5);
+
+fn stack(host: &Rc<Host>) -> Result<Stack<TestPlatform>, FrontendError> {
+    let config: NetConfig = "10.0.0.1/24".parse().unwrap();
+    Stack::new(TestPlatform(host.clone()), config, settings(1), NOW)
+}
+
+#[test]
+fn everything_is_written_before_the_state() {
+    let host = Host::new();
+    host.attach(&mac_text(1));
+    let mut stack = stack(&host).unwrap();
+    let expected = [
+        ("device/vif/0/tx-ring-ref", "10000"),
+        ("device/vif/0/rx-ring-ref", "10001"),
+        ("device/vif/0/event-channel", "10002"),
+        ("device/vif/0/request-rx-copy", "1"),
+        ("device/vif/0/feature-rx-notify", "1"),
+        ("device/vif/0/feature-sg", "1"),
+        ("device/vif/0/feature-gso-tcpv4", "1"),
+        ("device/vif/0/state", "4"),
+    ];
+    let written: Vec<_> = host.writes.borrow().clone();
+    assert_eq!(written, expected.map(|(path, value)| (path.to_string(), value.to_string())));
+    assert_eq!(stack.ready(), Ok(()));
+    let status = stack.status();
+    assert_eq!((status.mac.unwrap().to_string(), status.offload), ("00-16-3e-00-00-01".into(), true));
+    // Nothing more happens however often it is asked.
+    for _ in 0..3 {
+        stack.xenstore_changed(NOW).unwrap();
+        host.backend_react();
+    }
+    assert_eq!((host.opened.get(), host.writes.borrow().len()), (1, 8));
+}
+
+#[test]
+fn a_backend_without_gso_gets_none() {
+    let host = Host::new();
+    host.features.set(&["feature-rx-copy", "feature-sg"]);
+    host.attach(&mac_text(1));
+    let stack = stack(&host).unwrap();
+    assert_eq!(host.node("device/vif/0/feature-gso-tcpv4").as_deref(), Some("0"));
+    assert!(!stack.status().offload);
+}
+
+#[test]
+fn a_missing_device_or_backend_is_said_to_be_missing() {
+    let host = Host::new();
+    let mut stack = stack(&host).unwrap();
+    assert_eq!(stack.ready(), Err(NotReady::Device(Obstacle::NoDevice)));
+    assert!(stack.ready().unwrap_err().to_string().contains("vif="));
+    host.set("device/vif/0/state", "1");
+    host.set("device/vif/0/backend", BACKEND);
+    stack.xenstore_changed(NOW).unwrap();
+    assert_eq!(stack.ready(), Err(NotReady::Device(Obstacle::Backend(None))));
+    host.set_backend_state("1");
+    stack.xenstore_changed(NOW).unwrap();
+    assert_eq!(stack.ready(), Err(NotReady::Device(Obstacle::Backend(Some("1".into())))));
+    // It comes after all.
+    host.attach(&mac_text(1));
+    assert!(host.watch_pending.get());
+    stack.xenstore_changed(NOW).unwrap();
+    assert_eq!(stack.ready(), Ok(()));
+}
+
+#[test]
+fn malformed_nodes_are_typed_errors_and_no_connection() {
+    for (node, value) in [
+        ("device/vif/0/mac", ""),
+        ("device/vif/0/mac", "00:16:3e:00:00"),
+        ("device/vif/0/mac", "00:16:3e:00:00:0g"),
+        ("device/vif/0/mac", "00:16:3e:00:00:00:01"),
+        ("device/vif/0/mac", "ff:ff:ff:ff:ff:ff"),
+        ("device/vif/0/mac", "00:00:00:00:00:00"),
+        ("device/vif/0/backend-id", "-1"),
+        ("device/vif/0/backend-id", "65536"),
+        ("device/vif/0/backend-id", ""),
+    ] {
+        let host = Host::new();
+        host.attach(&mac_text(1));
+        host.set(node, value);
+        let error = stack(&host).err();
+        assert!(matches!(error, Some(FrontendError::Malformed { .. })), "{node} {value} {error:?}");
+        assert_eq!(host.opened.get(), 0);
+        assert!(host.writes.borrow().is_empty());
+    }
+    for state in ["", "banana", "99999999999", "-2", "7"] {
+        let host = Host::new();
+        host.attach(&mac_text(1));
+        host.set_backend_state(state);
+        let mut stack = stack(&host).unwrap();
+        assert_eq!(stack.ready(), Err(NotReady::Device(Obstacle::Backend(Some(state.into())))));
+        host.set_backend_state("2");
+        stack.xenstore_changed(NOW).unwrap();
+        assert_eq!(stack.ready(), Ok(()));
+    }
+}
+
+#[test]
+fn a_failed_attempt_is_repeated_at_the_next_event() {
+    let host = Host::new();
+    host.attach(&mac_text(1));
+    host.fail_open.set(true);
+    assert_eq!(stack(&host).err(), Some(FrontendError::Resources));
+    host.fail_open.set(false);
+    assert_eq!(stack(&host).unwrap().ready(), Ok(()));
+}
+
+/// Two guests with a connection between them, whose end in guest 0 is being detached and attached.
+fn connected() -> (Lan, zooid_net::stack::TcpSocket, zooid_net::stack::TcpSocket) {
+    let mut lan = Lan::new();
+    lan.add(settings(1));
+    lan.add(settings(2));
+    let listener = lan.stack(0).tcp_listen(80, 8).unwrap();
+    let client = lan.stack(1).tcp_connect("10.0.0.1:80".parse().unwrap()).unwrap();
+    lan.go(1);
+    lan.pass(Duration::from_secs(2));
+    let (server, _) = lan.stack(0).tcp_accept(listener).unwrap();
+    (lan, client, server)
+}
+
+fn still_works(lan: &mut Lan, client: zooid_net::stack::TcpSocket, server: zooid_net::stack::TcpSocket) {
+    let mut buffer = [0; 64];
+    lan.stack(1).tcp_send(client, b"after").unwrap();
+    lan.go(1);
+    lan.pass(Duration::from_secs(30));
+    assert_eq!(lan.stack(0).tcp_receive(server, &mut buffer), Ok(5));
+    lan.stack(0).tcp_send(server, b"answer").unwrap();
+    lan.go(0);
+    lan.pass(Duration::from_secs(30));
+    assert_eq!(lan.stack(1).tcp_receive(client, &mut buffer), Ok(6));
+}
+
+#[test]
+fn connections_survive_detach_and_attach() {
+    let (mut lan, client, server) = connected();
+    let host = lan.guests[0].host.clone();
+    let old = host.memory.borrow().clone().unwrap();
+    host.begin_detach();
+    lan.settle();
+    assert_eq!(host.node("device/vif/0/state").as_deref(), Some("6"));
+    assert_eq!(host.backend_state().as_deref(), Some("6"), "the removal can go on");
+    assert!(old.ended.get(), "grants are ended");
+    host.finish_detach();
+    lan.settle();
+    assert_eq!(lan.stack(0).ready(), Err(NotReady::Device(Obstacle::NoDevice)));
+    // Socket calls go on without a device.
+    lan.stack(0).tcp_send(server, b"before").unwrap();
+    lan.go(0);
+    lan.pass(Duration::from_secs(3));
+    host.attach(&mac_text(1));
+    lan.settle();
+    assert_eq!(lan.stack(0).ready(), Ok(()));
+    assert_eq!(host.backend_state().as_deref(), Some("4"));
+    lan.pass(Duration::from_secs(30));
+    let mut buffer = [0; 64];
+    assert_eq!(lan.stack(1).tcp_receive(client, &mut buffer), Ok(6));
+    still_works(&mut lan, client, server);
+}
+
+#[test]
+fn a_detach_and_attach_seen_as_one_event_is_a_new_connection() {
+    let (mut lan, client, server) = connected();
+    let host = lan.guests[0].host.clone();
+    *host.back.borrow_mut() = None;
+    host.begin_detach();
+    host.finish_detach();
+    host.attach(&mac_text(9));
+    lan.settle();
+    assert_eq!(host.opened.get(), 2);
+    assert_eq!(lan.stack(0).status().mac.unwrap().0[5], 9);
+    assert_eq!(host.backend_state().as_deref(), Some("4"));
+    let _ = (client, server);
+}
+
+#[test]
+fn a_driver_that_is_unbound_and_bound_again_is_found_again() {
+    let (mut lan, client, server) = connected();
+    let host = lan.guests[0].host.clone();
+    *host.back.borrow_mut() = None;
+    host.set_backend_state("5");
+    host.set_backend_state("6");
+    lan.settle();
+    // online is still 1: the frontend goes back to Initialising, the backend to InitWait, and so on.
+    assert_eq!(host.backend_state().as_deref(), Some("4"));
+    assert_eq!(host.opened.get(), 2);
+    still_works(&mut lan, client, server);
+}
+
+#[test]
+fn a_backend_that_restarts_without_a_word_is_found_again() {
+    let (mut lan, client, server) = connected();
+    let host = lan.guests[0].host.clone();
+    *host.back.borrow_mut() = None;
+    host.set_backend_state("2");
+    let now = lan.now;
+    lan.stack(0).xenstore_changed(now).unwrap();
+    lan.settle();
+    assert_eq!(host.backend_state().as_deref(), Some("4"));
+    assert_eq!(host.opened.get(), 2);
+    still_works(&mut lan, client, server);
+}
+
+#[test]
+fn a_device_that_disappears_at_once_is_given_up_and_sockets_stay_usable() {
+    let (mut lan, _, server) = connected();
+    let host = lan.guests[0].host.clone();
+    host.finish_detach();
+    lan.settle();
+    assert_eq!(lan.stack(0).ready(), Err(NotReady::Device(Obstacle::NoDevice)));
+    assert_eq!(lan.stack(0).tcp_receive(server, &mut [0; 4]), Err(Error::WouldBlock));
+    lan.pass(Duration::from_secs(600));
+    assert_eq!(lan.stack(0).status().sockets, 1);
+}
