@@ -12,7 +12,7 @@ use crate::events::{self, Masked};
 use crate::mmu::{Stack, StackError};
 use crate::{entry, time, tls};
 
-/// How long a thread runs while others wait, in nanoseconds.
+/// How long a thread runs at least while others wait, in nanoseconds.
 const SLICE: u64 = 2_000_000;
 
 /// Bytes of stack of a thread whose creator does not say.
@@ -79,7 +79,7 @@ pub fn spawn(
         threads.records.resize_with(id.slot() + 1, || None);
     }
     threads.records[id.slot()] = Some(record);
-    arm_timer(&threads.scheduler);
+    begin_slice_if_contended(&mut threads.scheduler);
     Ok(id)
 }
 
@@ -158,6 +158,9 @@ pub fn block(deadline: Option<u64>) -> bool {
         let mut threads = THREADS.lock();
         let me = threads.scheduler.running();
         threads.scheduler.block(deadline);
+        if let Some(deadline) = deadline {
+            time::arm(deadline);
+        }
         me
     };
     run_next(me);
@@ -167,8 +170,8 @@ pub fn block(deadline: Option<u64>) -> bool {
 /// Makes a blocked thread ready; nothing happens if it is not blocked.
 pub fn wake(id: ThreadId) {
     let mut threads = THREADS.lock();
-    if threads.scheduler.wake(id) && threads.scheduler.running().is_some() {
-        arm_timer(&threads.scheduler);
+    if threads.scheduler.wake(id) {
+        begin_slice_if_contended(&mut threads.scheduler);
     }
 }
 
@@ -194,15 +197,19 @@ pub fn sleep_until(deadline: u64) {
 
 /// The timer's interrupt: wakes whose deadline has come. Events are masked.
 pub fn timer_expired() {
-    THREADS.lock().scheduler.expire(time::now());
+    let scheduler = &mut THREADS.lock().scheduler;
+    scheduler.timer_fired(time::now());
+    begin_slice_if_contended(scheduler);
+    if let Some(deadline) = scheduler.next_timer() {
+        time::arm(deadline);
+    }
 }
 
 /// The end of an upcall: gives the vCPU to the next thread if the interrupted one has had its time. Events are masked.
 pub fn preempt() {
     let me = {
         let mut threads = THREADS.lock();
-        if !threads.scheduler.slice_is_over(time::now()) {
-            arm_timer(&threads.scheduler);
+        if !threads.scheduler.slice_is_over() {
             return;
         }
         let me = threads.scheduler.running();
@@ -212,9 +219,9 @@ pub fn preempt() {
     run_next(me);
 }
 
-fn arm_timer(scheduler: &Scheduler) {
-    if let Some(deadline) = scheduler.next_timer(time::now()) {
-        time::arm(deadline);
+fn begin_slice_if_contended(scheduler: &mut Scheduler) {
+    if scheduler.wants_slice() {
+        time::arm(scheduler.begin_slice(time::now()));
     }
 }
 
@@ -223,11 +230,8 @@ fn arm_timer(scheduler: &Scheduler) {
 fn run_next(me: Option<ThreadId>) {
     let next = loop {
         let mut threads = THREADS.lock();
-        let now = time::now();
-        threads.scheduler.expire(now);
-        let next = threads.scheduler.pick(now);
-        arm_timer(&threads.scheduler);
-        if let Some(next) = next {
+        if let Some(next) = threads.scheduler.pick() {
+            begin_slice_if_contended(&mut threads.scheduler);
             break next;
         }
         drop(threads);

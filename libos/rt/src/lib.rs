@@ -22,11 +22,13 @@ extern crate alloc;
 
 pub mod env;
 pub mod io;
+pub mod memory;
 pub mod net;
 pub mod process;
 pub mod sync;
 pub mod thread;
 pub mod time;
+pub mod xenstore;
 
 #[doc(hidden)]
 pub mod start;

@@ -2,7 +2,9 @@
 //! must fire.
 //!
 //! [`Scheduler`] holds no stacks and switches nothing; the kernel's shell asks it for a decision and
-//! acts. One vCPU, round robin with a fixed time slice. Everything but [`Scheduler::spawn`] runs in
+//! acts. One vCPU, round robin. While several threads can run, time is cut into slices, and a thread that has run through a
+//! whole one is preempted at its end; so it gets between one and two. The clock is not read when threads change, because
+//! reading it can cost more than the change: only when a slice begins and when the timer fires. Everything but [`Scheduler::spawn`] runs in
 //! constant or logarithmic time, allocates nothing, and may therefore run with events masked.
 //!
 //! A thread is in one [`State`] at a time:
@@ -11,7 +13,7 @@
 //!   spawn -> Ready -> pick -> Running -> exit -> Exited -> reap -> (slot is free)
 //!              ^                |  |
 //!              |---- preempt ---'  '- block -> Blocked
-//!              '---- wake, expire ----------------'
+//!              '---- wake, timer_fired -----------'
 //! ```
 
 mod sleepers;
@@ -81,12 +83,16 @@ pub struct Scheduler {
     sleepers: Sleepers,
     running: Option<ThreadId>,
     slice_ns: u64,
-    slice_end: u64,
+    /// When the present time slice ends; set while, and for a moment after, several threads can run.
+    slice_end: Option<u64>,
+    /// The running thread has been running since before the present slice began.
+    ran_through: bool,
+    /// The running thread has had a whole slice while others waited.
+    slice_over: bool,
 }
 
 impl Scheduler {
-    /// A scheduler without threads that gives each thread `slice_ns` nanoseconds at a time when
-    /// others wait.
+    /// A scheduler without threads, with slices of `slice_ns` nanoseconds.
     pub const fn new(slice_ns: u64) -> Self {
         Self {
             threads: Vec::new(),
@@ -95,7 +101,9 @@ impl Scheduler {
             sleepers: Sleepers::new(),
             running: None,
             slice_ns,
-            slice_end: 0,
+            slice_end: None,
+            ran_through: false,
+            slice_over: false,
         }
     }
 
@@ -114,19 +122,20 @@ impl Scheduler {
         Ok(ThreadId { slot, generation: thread.generation })
     }
 
-    /// Takes the next ready thread from the run queue and makes it the running one, with a time slice
-    /// from `now`. `None`: nothing can run, block in the hypervisor.
+    /// Takes the next ready thread from the run queue and makes it the running one. `None`: nothing can run, block in the
+    /// hypervisor.
     ///
     /// # Panics
     /// If a thread is running: call [`preempt`](Self::preempt), [`block`](Self::block) or
     /// [`exit`](Self::exit) first.
-    pub fn pick(&mut self, now: u64) -> Option<ThreadId> {
+    pub fn pick(&mut self) -> Option<ThreadId> {
         assert!(self.running.is_none(), "pick while {:?} runs", self.running);
         let slot = self.ready.pop_front()?;
         let thread = &mut self.threads[slot as usize];
         thread.state = Some(State::Running);
         self.running = Some(ThreadId { slot, generation: thread.generation });
-        self.slice_end = now.saturating_add(self.slice_ns);
+        self.ran_through = false;
+        self.slice_over = false;
         self.running
     }
 
@@ -164,15 +173,17 @@ impl Scheduler {
         true
     }
 
-    /// Makes every thread ready whose deadline is `now` or earlier, the earliest first. Returns how
-    /// many.
-    pub fn expire(&mut self, now: u64) -> usize {
-        let mut expired = 0;
+    /// The timer has fired: makes every thread ready whose deadline is `now` or earlier, the earliest first, and ends
+    /// the time slice if it is over.
+    pub fn timer_fired(&mut self, now: u64) {
         while let Some(slot) = self.sleepers.pop_due(now) {
             self.make_ready(slot, WakeReason::TimedOut);
-            expired += 1;
         }
-        expired
+        if self.slice_end.is_some_and(|end| end <= now) {
+            self.slice_end = None;
+            self.slice_over = self.ran_through && self.is_contended();
+            self.ran_through = true;
+        }
     }
 
     /// Ends the running thread. Its slot stays taken until [`reap`](Self::reap), because the caller
@@ -227,18 +238,30 @@ impl Scheduler {
         self.threads.len() - self.free.len()
     }
 
-    /// True when the running thread has used up its slice and another one waits.
-    pub fn slice_is_over(&self, now: u64) -> bool {
-        self.running.is_some() && !self.ready.is_empty() && now >= self.slice_end
+    /// True when the running thread is to be preempted: it has had a whole slice, and another one waits.
+    pub fn slice_is_over(&self) -> bool {
+        self.slice_over
     }
 
-    /// When the timer must fire: at the earliest deadline or, only if another thread waits for the
-    /// running one, at the end of the slice, whichever comes first; never before `now`. `None`: the
-    /// timer must be off.
-    pub fn next_timer(&self, now: u64) -> Option<u64> {
-        let slice = (self.running.is_some() && !self.ready.is_empty()).then_some(self.slice_end);
-        let deadline = self.sleepers.earliest();
-        slice.into_iter().chain(deadline).min().map(|at| at.max(now))
+    /// True when a time slice is to begin: several threads can run, and none has begun.
+    pub fn wants_slice(&self) -> bool {
+        self.is_contended() && self.slice_end.is_none()
+    }
+
+    /// Begins a time slice and returns its end, for which the timer must be set.
+    pub fn begin_slice(&mut self, now: u64) -> u64 {
+        let end = now.saturating_add(self.slice_ns);
+        self.slice_end = Some(end);
+        end
+    }
+
+    /// When the timer must fire, at the latest: the earliest deadline of a blocked thread, or the end of the slice.
+    pub fn next_timer(&self) -> Option<u64> {
+        self.slice_end.into_iter().chain(self.sleepers.earliest()).min()
+    }
+
+    fn is_contended(&self) -> bool {
+        self.running.is_some() && !self.ready.is_empty()
     }
 
     /// Makes room for one more thread in every list, so that no later step allocates.

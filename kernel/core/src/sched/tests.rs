@@ -14,7 +14,7 @@ fn with_threads<const N: usize>() -> (Scheduler, [ThreadId; N]) {
 fn threads_take_turns() {
     let (mut sched, [a, b, c]) = with_threads();
     for expected in [a, b, c, a, b, c] {
-        assert_eq!(sched.pick(0), Some(expected));
+        assert_eq!(sched.pick(), Some(expected));
         assert_eq!(sched.state(expected), Some(State::Running));
         sched.preempt();
         assert_eq!(sched.state(expected), Some(State::Ready));
@@ -24,66 +24,92 @@ fn threads_take_turns() {
 #[test]
 fn idle_when_nothing_is_ready() {
     let (mut sched, [a]) = with_threads();
-    sched.pick(0);
+    sched.pick();
     sched.block(None);
-    assert_eq!(sched.pick(0), None);
-    assert_eq!(sched.next_timer(0), None);
+    assert_eq!(sched.pick(), None);
+    assert_eq!(sched.next_timer(), None);
     assert!(sched.wake(a));
-    assert_eq!(sched.pick(0), Some(a));
+    assert_eq!(sched.pick(), Some(a));
     assert_eq!(sched.wake_reason(), WakeReason::Woken);
 }
 
 #[test]
-fn the_slice_counts_only_while_another_thread_waits() {
+fn a_thread_is_preempted_after_a_whole_slice_and_only_while_another_waits() {
     let (mut sched, [a]) = with_threads();
-    assert_eq!(sched.pick(5), Some(a));
-    assert_eq!(sched.next_timer(6), None);
-    assert!(!sched.slice_is_over(5 + SLICE));
+    assert_eq!(sched.pick(), Some(a));
+    assert!(!sched.wants_slice());
+    assert_eq!(sched.next_timer(), None, "no timer while one thread runs");
     let b = sched.spawn().unwrap();
-    assert_eq!(sched.next_timer(6), Some(5 + SLICE));
-    assert!(!sched.slice_is_over(4 + SLICE));
-    assert!(sched.slice_is_over(5 + SLICE));
-    assert_eq!(sched.next_timer(9 + SLICE), Some(9 + SLICE), "never in the past");
+    assert!(sched.wants_slice());
+    assert_eq!(sched.begin_slice(5), 5 + SLICE);
+    assert!(!sched.wants_slice());
+    assert_eq!(sched.next_timer(), Some(5 + SLICE));
+    sched.timer_fired(4 + SLICE);
+    assert_eq!(sched.next_timer(), Some(5 + SLICE), "too early");
+    sched.timer_fired(5 + SLICE);
+    assert!(!sched.slice_is_over(), "it may have begun in the middle of the slice");
+    let end = sched.begin_slice(5 + SLICE);
+    sched.timer_fired(end);
+    assert!(sched.slice_is_over());
     sched.preempt();
-    assert_eq!(sched.pick(9 + SLICE), Some(b));
+    assert_eq!(sched.pick(), Some(b));
+    assert!(!sched.slice_is_over());
+}
+
+#[test]
+fn a_slice_that_ends_when_nobody_waits_preempts_nobody() {
+    let (mut sched, [a, b]) = with_threads();
+    sched.pick();
+    sched.begin_slice(0);
+    sched.timer_fired(SLICE);
+    sched.begin_slice(SLICE);
+    sched.block(None);
+    assert_eq!(sched.pick(), Some(b));
+    sched.timer_fired(2 * SLICE);
+    assert!(!sched.slice_is_over());
+    assert_eq!(sched.next_timer(), None);
+    assert!(sched.wake(a));
+    assert!(sched.wants_slice());
 }
 
 #[test]
 fn sleepers_wake_in_order_of_their_deadlines() {
     let (mut sched, [a, b, c]) = with_threads();
     for deadline in [300, 100, 200] {
-        sched.pick(0);
+        sched.pick();
         sched.block(Some(deadline));
     }
-    assert_eq!(sched.next_timer(0), Some(100));
-    assert_eq!(sched.expire(99), 0);
-    assert_eq!(sched.expire(250), 2);
-    assert_eq!(sched.next_timer(250), Some(300));
-    assert_eq!(sched.pick(250), Some(b));
+    assert_eq!(sched.next_timer(), Some(100));
+    sched.timer_fired(99);
+    assert_eq!(sched.ready_count(), 0);
+    sched.timer_fired(250);
+    assert_eq!(sched.ready_count(), 2);
+    assert_eq!(sched.next_timer(), Some(300));
+    assert_eq!(sched.pick(), Some(b));
     assert_eq!(sched.wake_reason(), WakeReason::TimedOut);
-    assert_eq!(sched.next_timer(250), Some(300));
     sched.block(None);
-    assert_eq!(sched.pick(250), Some(c));
+    assert_eq!(sched.pick(), Some(c));
     assert_eq!(sched.state(a), Some(State::Blocked));
 }
 
 #[test]
 fn a_wake_cancels_the_deadline() {
     let (mut sched, [a]) = with_threads();
-    sched.pick(0);
+    sched.pick();
     sched.block(Some(50));
     assert!(sched.wake(a));
     assert!(!sched.wake(a), "ready already");
-    assert_eq!(sched.next_timer(0), None);
-    assert_eq!(sched.expire(1000), 0);
-    assert_eq!(sched.pick(1000), Some(a));
+    assert_eq!(sched.next_timer(), None);
+    sched.timer_fired(1000);
+    assert_eq!(sched.ready_count(), 1, "not made ready twice");
+    assert_eq!(sched.pick(), Some(a));
     assert!(!sched.wake(a), "runs");
 }
 
 #[test]
 fn slots_are_reused_under_a_new_generation() {
     let (mut sched, [a]) = with_threads();
-    sched.pick(0);
+    sched.pick();
     assert!(!sched.reap(a), "still runs");
     assert_eq!(sched.exit(), a);
     assert_eq!(sched.state(a), Some(State::Exited));
@@ -103,8 +129,8 @@ fn slots_are_reused_under_a_new_generation() {
 #[should_panic(expected = "pick while")]
 fn pick_while_a_thread_runs_is_a_bug() {
     let (mut sched, [_, _]) = with_threads();
-    sched.pick(0);
-    sched.pick(0);
+    sched.pick();
+    sched.pick();
 }
 
 /// What a straightforward scheduler of the same rules would do.
@@ -147,10 +173,11 @@ fn behaves_like_the_model_and_never_allocates_after_spawn() {
                 model.ready.push_back(id);
             }
             5 => {
-                let count = sched.expire(now);
+                let before = sched.ready_count();
+                sched.timer_fired(now);
                 let due = model.blocked.extract_if(.., |(_, d)| d.is_some_and(|d| d <= now));
                 let mut due: Vec<_> = due.map(|(id, _)| id).collect();
-                assert_eq!(due.len(), count);
+                assert_eq!(due.len(), sched.ready_count() - before);
                 // Equal deadlines wake in any order: take over the scheduler's.
                 let woken = sched.ready.iter().skip(model.ready.len()).copied();
                 due.sort_by_key(|id| woken.clone().position(|slot| slot as usize == id.slot()));
@@ -158,19 +185,15 @@ fn behaves_like_the_model_and_never_allocates_after_spawn() {
             }
             _ if model.running.is_none() => {
                 model.running = model.ready.pop_front();
-                assert_eq!(sched.pick(now), model.running);
+                assert_eq!(sched.pick(), model.running);
             }
             _ => {}
         }
         assert_eq!(sched.running(), model.running);
         assert_eq!(sched.ready_count(), model.ready.len());
-        let deadline = model.blocked.iter().filter_map(|(_, d)| *d).min().map(|d| d.max(now));
-        let contended = model.running.is_some() && !model.ready.is_empty();
-        match sched.next_timer(now) {
-            None => assert!(deadline.is_none() && !contended),
-            Some(at) if contended => assert!(at >= now && deadline.is_none_or(|d| at <= d)),
-            at => assert_eq!(at, deadline),
-        }
+        let deadline = model.blocked.iter().filter_map(|(_, d)| *d).min();
+        assert_eq!(sched.next_timer(), deadline, "no slice was begun");
+        assert_eq!(sched.wants_slice(), model.running.is_some() && !model.ready.is_empty());
         if step != 0 {
             assert_eq!(capacities, (sched.ready.capacity(), sched.free.capacity()));
         }

@@ -24,6 +24,8 @@ pub enum Error {
     Other(String),
     /// The request is longer than the protocol allows; the caller is to blame.
     TooLong,
+    /// A value is no text; who wrote it is to blame.
+    NotUtf8,
     /// A path or token contains a NUL, which would end it; the caller is to blame.
     EmbeddedNul,
     /// xenstored broke the protocol; the connection is of no more use.
@@ -88,6 +90,7 @@ impl fmt::Display for Error {
             Self::NoSpace => f.write_str("this domain's xenstore quota is used up"),
             Self::Other(name) => write!(f, "xenstore answers {name}"),
             Self::TooLong => f.write_str("longer than a xenstore request can be"),
+            Self::NotUtf8 => f.write_str("the value in xenstore is not UTF-8 text"),
             Self::EmbeddedNul => f.write_str("a xenstore path or token contains a NUL"),
             Self::Broken(error) => write!(f, "xenstored breaks the protocol: {error}"),
         }

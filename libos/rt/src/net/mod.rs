@@ -197,12 +197,16 @@ impl Network {
     fn with<T>(&self, act: impl FnOnce(&mut Stack) -> T) -> T {
         let mut stack = self.stack.lock();
         let result = act(&mut stack);
+        self.transmit(&mut stack);
+        result
+    }
+
+    fn transmit(&self, stack: &mut Stack) {
         let next = system_time(stack.transmit(now()));
         if next < self.next_look.load(Ordering::Relaxed) {
             self.next_look.store(next, Ordering::Relaxed);
             self.attention.signal();
         }
-        result
     }
 
     /// Repeats `attempt` until it answers something else than `WouldBlock`; when it does answer that, it has registered
@@ -213,11 +217,20 @@ impl Network {
         timeout: Option<Duration>,
         mut attempt: impl FnMut(&mut Stack, &Waker) -> Result<T, SocketError>,
     ) -> Result<T, Error> {
-        let deadline = timeout.map(|timeout| (crate::time::Instant::now() + timeout).system_time());
+        let mut deadline = None;
         loop {
-            match self.with(|stack| attempt(stack, &waiter.waker)) {
+            let mut stack = self.stack.lock();
+            match attempt(&mut stack, &waiter.waker) {
                 Err(SocketError::WouldBlock) => {}
-                result => return result.map_err(Error::Socket),
+                result => {
+                    self.transmit(&mut stack);
+                    return result.map_err(Error::Socket);
+                }
+            }
+            drop(stack);
+            // The clock is read only by a call that has to wait.
+            if deadline.is_none() {
+                deadline = timeout.map(|timeout| (crate::time::Instant::now() + timeout).system_time());
             }
             if !waiter.event.0.wait(deadline) {
                 return Err(Error::Socket(SocketError::TimedOut));

@@ -83,7 +83,7 @@ fn errno(error: &Error) -> Errno {
         Error::Again => Errno::EAGAIN,
         Error::Exists => Errno::EEXIST,
         Error::NoSpace => Errno::ENOSPC,
-        Error::TooLong | Error::Invalid | Error::EmbeddedNul => Errno::EINVAL,
+        Error::TooLong | Error::Invalid | Error::EmbeddedNul | Error::NotUtf8 => Errno::EINVAL,
         Error::Broken(_) | Error::Other(_) => Errno::EIO,
     }
 }
