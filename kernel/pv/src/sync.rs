@@ -6,11 +6,12 @@ use core::fmt;
 use core::marker::PhantomData;
 use core::ops::{Deref, DerefMut};
 use core::sync::atomic::{AtomicBool, Ordering};
+use core::time::Duration;
 
 use zooid_core::sched::ThreadId;
 
 use crate::events::{self, Masked};
-use crate::thread;
+use crate::{thread, time};
 
 /// Threads that wait for a condition.
 pub struct WaitQueue {
@@ -170,6 +171,17 @@ impl<T: ?Sized> DerefMut for MutexGuard<'_, T> {
     }
 }
 
+/// Whether a wait ended because its time was over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WaitTimeoutResult(bool);
+
+impl WaitTimeoutResult {
+    /// True when the time was over before a notification came.
+    pub fn timed_out(&self) -> bool {
+        self.0
+    }
+}
+
 /// A condition variable, used with a [`Mutex`].
 #[derive(Default)]
 pub struct Condvar {
@@ -187,15 +199,53 @@ impl Condvar {
         self.wait_deadline(guard, None).0
     }
 
-    /// As [`Condvar::wait`]; the second value is `false` when `deadline` (system time, ns) came first.
-    pub fn wait_deadline<'a, T: ?Sized>(
+    /// Waits until `condition` is false.
+    pub fn wait_while<'a, T: ?Sized>(
+        &self,
+        mut guard: MutexGuard<'a, T>,
+        mut condition: impl FnMut(&mut T) -> bool,
+    ) -> MutexGuard<'a, T> {
+        while condition(&mut guard) {
+            guard = self.wait(guard);
+        }
+        guard
+    }
+
+    /// As [`Condvar::wait`], but for at most `timeout`.
+    pub fn wait_timeout<'a, T: ?Sized>(
+        &self,
+        guard: MutexGuard<'a, T>,
+        timeout: Duration,
+    ) -> (MutexGuard<'a, T>, WaitTimeoutResult) {
+        self.wait_deadline(guard, Some(time::after(timeout)))
+    }
+
+    /// As [`Condvar::wait_while`], but for at most `timeout`, after which the condition may still be true.
+    pub fn wait_timeout_while<'a, T: ?Sized>(
+        &self,
+        mut guard: MutexGuard<'a, T>,
+        timeout: Duration,
+        mut condition: impl FnMut(&mut T) -> bool,
+    ) -> (MutexGuard<'a, T>, WaitTimeoutResult) {
+        let deadline = Some(time::after(timeout));
+        let mut timed_out = false;
+        while condition(&mut guard) {
+            if timed_out {
+                return (guard, WaitTimeoutResult(true));
+            }
+            (guard, WaitTimeoutResult(timed_out)) = self.wait_deadline(guard, deadline);
+        }
+        (guard, WaitTimeoutResult(false))
+    }
+
+    fn wait_deadline<'a, T: ?Sized>(
         &self,
         guard: MutexGuard<'a, T>,
         deadline: Option<u64>,
-    ) -> (MutexGuard<'a, T>, bool) {
+    ) -> (MutexGuard<'a, T>, WaitTimeoutResult) {
         let mutex = guard.mutex;
         let notified = self.waiters.wait_once(deadline, || drop(guard));
-        (mutex.lock(), notified)
+        (mutex.lock(), WaitTimeoutResult(!notified))
     }
 
     /// Wakes one waiting thread.

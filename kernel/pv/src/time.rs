@@ -5,6 +5,7 @@
 
 use core::arch::x86_64::_rdtsc;
 use core::sync::atomic::{AtomicU64, Ordering};
+use core::time::Duration;
 
 use xen_abi::xen::Virq;
 use xen_abi::xen::VcpuTimeInfo;
@@ -54,6 +55,11 @@ pub fn now() -> u64 {
             return clock::system_time(&parameters, tsc);
         }
     }
+}
+
+/// System time `duration` from now; saturates at a point that is never reached.
+pub fn after(duration: Duration) -> u64 {
+    now().saturating_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX))
 }
 
 /// Nanoseconds since 1970-01-01 00:00 UTC.

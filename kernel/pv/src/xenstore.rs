@@ -14,8 +14,8 @@ use spin::Once;
 use xen_abi::Port;
 use xen_abi::io::xs_wire::{XENSTORE_RING_SIZE, XenstoreDomainInterface};
 use zooid_core::ring::ByteRing;
-use zooid_core::xenstore::{Client, Command, Incoming, Request, TransactionId, names, text, transaction};
-pub use zooid_core::xenstore::{Error, Permission};
+use zooid_core::xenstore::{Client, Command, Incoming, Request, TransactionId, names, transaction};
+pub use zooid_core::xenstore::{Access, Error, Permission};
 
 use crate::events::Masked;
 use crate::evtchn::{BoundPort, Event};
@@ -140,6 +140,8 @@ impl Store {
                 }
             };
             self.port.notify();
+            // What is sorted here may be for a thread that has looked before, and that no event will wake.
+            self.event.signal();
             state.client.feed(&buffer[..count]);
             loop {
                 match state.client.receive() {
@@ -167,70 +169,32 @@ impl Store {
 
 /// What was read at `path`.
 pub fn read(path: &str) -> Result<String, Error> {
-    Outside.read(path)
+    NO_TRANSACTION.read(path)
 }
 
 /// Makes `path` hold `value`; what is missing on the way is made.
 pub fn write(path: &str, value: &str) -> Result<(), Error> {
-    Outside.write(path, value)
+    NO_TRANSACTION.write(path, value)
 }
 
 /// Names of the entries below `path`.
 pub fn list(path: &str) -> Result<Vec<String>, Error> {
-    Outside.list(path)
+    NO_TRANSACTION.list(path)
 }
 
 /// Removes `path` and all below it; it is no error if it does not exist.
 pub fn remove(path: &str) -> Result<(), Error> {
-    Outside.remove(path)
+    NO_TRANSACTION.remove(path)
 }
 
 /// Makes `path` with an empty value, unless it exists.
 pub fn make_directory(path: &str) -> Result<(), Error> {
-    request(TransactionId::NONE, Command::Mkdir(path)).map(drop)
+    NO_TRANSACTION.make_directory(path)
 }
 
 /// Sets who may use `path`: the owner first, whose access is that of everybody who is not named.
 pub fn set_permissions(path: &str, permissions: &[Permission]) -> Result<(), Error> {
-    request(TransactionId::NONE, Command::SetPermissions(path, permissions)).map(drop)
-}
-
-/// The operations that work inside and outside a transaction.
-pub trait Access {
-    /// The transaction that requests belong to.
-    #[doc(hidden)]
-    fn id(&self) -> TransactionId;
-
-    /// What was read at `path`.
-    fn read(&self, path: &str) -> Result<String, Error> {
-        Ok(text(&request(self.id(), Command::Read(path))?)?)
-    }
-
-    /// Makes `path` hold `value`.
-    fn write(&self, path: &str, value: &str) -> Result<(), Error> {
-        request(self.id(), Command::Write(path, value.as_bytes())).map(drop)
-    }
-
-    /// Names of the entries below `path`.
-    fn list(&self, path: &str) -> Result<Vec<String>, Error> {
-        Ok(names(&request(self.id(), Command::Directory(path))?)?)
-    }
-
-    /// Removes `path` and all below it.
-    fn remove(&self, path: &str) -> Result<(), Error> {
-        match request(self.id(), Command::Remove(path)) {
-            Ok(_) | Err(Error::NotFound) => Ok(()),
-            Err(error) => Err(error),
-        }
-    }
-}
-
-struct Outside;
-
-impl Access for Outside {
-    fn id(&self) -> TransactionId {
-        TransactionId::NONE
-    }
+    NO_TRANSACTION.set_permissions(path, permissions)
 }
 
 /// A transaction under way: its requests take effect together when it ends, or not at all.
@@ -238,18 +202,55 @@ pub struct Transaction {
     id: TransactionId,
 }
 
-impl Access for Transaction {
-    fn id(&self) -> TransactionId {
-        self.id
+/// Stands for the requests that belong to no transaction.
+const NO_TRANSACTION: Transaction = Transaction { id: TransactionId::NONE };
+
+impl Transaction {
+    fn request(&self, command: Command<'_>) -> Result<Vec<u8>, Error> {
+        store().call(&Request { transaction: self.id, command })
+    }
+
+    /// As [`read`].
+    pub fn read(&self, path: &str) -> Result<String, Error> {
+        String::from_utf8(self.request(Command::Read(path))?).map_err(|_| Error::NotUtf8)
+    }
+
+    /// As [`write`].
+    pub fn write(&self, path: &str, value: &str) -> Result<(), Error> {
+        self.request(Command::Write(path, value.as_bytes())).map(drop)
+    }
+
+    /// As [`list`].
+    pub fn list(&self, path: &str) -> Result<Vec<String>, Error> {
+        Ok(names(&self.request(Command::Directory(path))?)?)
+    }
+
+    /// As [`remove`].
+    pub fn remove(&self, path: &str) -> Result<(), Error> {
+        match self.request(Command::Remove(path)) {
+            Ok(_) | Err(Error::NotFound) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// As [`make_directory`].
+    pub fn make_directory(&self, path: &str) -> Result<(), Error> {
+        self.request(Command::Mkdir(path)).map(drop)
+    }
+
+    /// As [`set_permissions`].
+    pub fn set_permissions(&self, path: &str, permissions: &[Permission]) -> Result<(), Error> {
+        self.request(Command::SetPermissions(path, permissions)).map(drop)
     }
 }
 
 /// Runs `body` in a transaction, again and again until it meets no other change. An error of `body` undoes it.
 pub fn transact<T>(mut body: impl FnMut(&Transaction) -> Result<T, Error>) -> Result<T, Error> {
     loop {
-        let id = transaction(&request(TransactionId::NONE, Command::StartTransaction)?)?;
-        let result = body(&Transaction { id });
-        let end = request(id, Command::EndTransaction { commit: result.is_ok() });
+        let id = transaction(&NO_TRANSACTION.request(Command::StartTransaction)?)?;
+        let transaction = Transaction { id };
+        let result = body(&transaction);
+        let end = transaction.request(Command::EndTransaction { commit: result.is_ok() });
         match (result, end) {
             (Ok(_), Err(Error::Again)) => {}
             (Ok(value), end) => return end.map(|_| value),
@@ -285,7 +286,7 @@ fn make_watch(path: &str, event: Option<Arc<Event>>) -> Result<Watch, Error> {
     };
     // From here on dropping it cleans up.
     let watch = Watch { path: path.to_string(), token };
-    request(TransactionId::NONE, Command::Watch { path, token: &watch.token })?;
+    NO_TRANSACTION.request(Command::Watch { path, token: &watch.token })?;
     Ok(watch)
 }
 
@@ -320,10 +321,6 @@ impl Drop for Watch {
     fn drop(&mut self) {
         store().state.lock().watches.remove(&self.token);
         // An error means that the watch was never made, or that nothing works any more.
-        let _ = request(TransactionId::NONE, Command::Unwatch { path: &self.path, token: &self.token });
+        let _ = NO_TRANSACTION.request(Command::Unwatch { path: &self.path, token: &self.token });
     }
-}
-
-fn request(transaction: TransactionId, command: Command<'_>) -> Result<Vec<u8>, Error> {
-    store().call(&Request { transaction, command })
 }
