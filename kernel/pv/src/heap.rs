@@ -7,6 +7,7 @@ use core::alloc::{GlobalAlloc, Layout};
 use core::ptr::{NonNull, null_mut};
 
 use linked_list_allocator::Heap;
+use zooid_memory::Zone;
 
 use crate::events::Masked;
 use crate::mmu;
@@ -54,6 +55,10 @@ fn grow(heap: &mut Heap, layout: Layout) -> bool {
 // SAFETY: the allocator hands out disjoint parts of the mapped heap; `Masked` keeps others out meanwhile.
 unsafe impl GlobalAlloc for KernelHeap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        if layout.align() > Zone::Heap.range().len() {
+            // The next multiple is not in the zone, and may be the address 0.
+            return null_mut();
+        }
         let mut heap = self.0.lock();
         loop {
             if let Ok(block) = heap.allocate_first_fit(layout) {
