@@ -21,7 +21,10 @@ impl Payload {
     /// Starts one on the disk image `disk`.
     pub fn create(disk: &Path) -> Result<Self> {
         let file = File::options().write(true).open(disk).context("cannot open the payload's disk")?;
-        Ok(Payload { builder: Builder::new(file) })
+        let mut builder = Builder::new(file);
+        // Busybox's tar knows no sparse entries.
+        builder.sparse(false);
+        Ok(Payload { builder })
     }
 
     /// Adds `text` as the executable file `path`.

@@ -1,0 +1,65 @@
+# shellcheck shell=sh disable=SC2154 # the caller sets top, here and log
+# Sourced by what sets up below build/, with $top, $here and $log set: stages that are done again only when what they are
+# made from has changed, and packages that are unpacked without being installed.
+
+die() {
+    echo "setup: $*" >&2
+    exit 1
+}
+
+# attempt COMMAND...: runs it with its output in the log; on failure ends with one line that names the command.
+attempt() {
+    echo "\$ $*" >>"$log"
+    "$@" >>"$log" 2>&1 || die "'$(echo "$*" | cut -c1-60)...' failed: $(tail -n 1 "$log") (all of it: build/setup.log)"
+}
+
+# stage TITLE FUNCTION KEY: runs FUNCTION unless it last ran for the same KEY.
+stage() {
+    stamp=$top/build/stamps/$2
+    [ "$(cat "$stamp" 2>/dev/null)" = "$3" ] && return 0
+    echo "setup: $1 ..." >&2
+    began=$(date +%s)
+    rm -f "$stamp"
+    "$2"
+    mkdir -p "$top/build/stamps"
+    echo "$3" >"$stamp"
+    echo "setup: $1: done in $(($(date +%s) - began)) s" >&2
+}
+
+# hash_of FILE...: one word that changes with any of their contents or names.
+hash_of() {
+    (cd "$here" && sha256sum "$@") | sha256sum | cut -d' ' -f1
+}
+
+# words FILE: the lines of a list without its comments.
+words() {
+    sed -e 's/#.*//' -e '/^ *$/d' "$1"
+}
+
+package_lists() {
+    attempt apt-get update -q
+}
+
+# with_libraries PACKAGE...: the packages, the kernel that a metapackage stands for, and every library they need.
+with_libraries() {
+    printf '%s\n' "$@"
+    apt-cache depends --recurse --no-recommends --no-suggests --no-conflicts --no-breaks --no-replaces \
+        --no-enhances "$@" | sed -n -E 's/^ +(Pre)?Depends: ((lib|zlib|linux-image-)[^ <]*)$/\2/p'
+}
+
+# unpack_packages LIST DIR: the packages of a list, with their libraries, below DIR/root.
+unpack_packages() {
+    package_lists
+    rm -rf "$2/debs" "$2/root"
+    mkdir -p "$2/debs" "$2/root/usr/bin" "$2/root/usr/sbin" "$2/root/usr/lib" "$2/root/usr/lib64"
+    ln -s usr/bin usr/sbin usr/lib usr/lib64 "$2/root/"
+    cd "$2/debs" || exit
+    # shellcheck disable=SC2046 # one word is one package
+    attempt apt-get download -q -o APT::Sandbox::User=root $(with_libraries $(words "$1") | sort -u)
+    for deb in *.deb; do
+        dpkg-deb --fsys-tarfile "$deb" | tar -x --keep-directory-symlink -C "$2/root" ||
+            die "cannot unpack $deb below build/: is the disk full?"
+    done
+    cd "$top" || exit
+    rm -rf "$2/debs"
+}
