@@ -16,10 +16,12 @@ pub const fn is_whole(before: u32, after: u32) -> bool {
 
 /// System time in nanoseconds when the TSC is `tsc`, from a whole record.
 ///
-/// A `tsc` from before the record's was taken counts as equal to it, so that time does not jump
-/// forward by centuries.
+/// The difference wraps: where Xen emulates the TSC, it starts at 0 with the domain, and the record of a young domain
+/// is from a "negative" time. A `tsc` from before the record counts as equal to it, so that time does not jump forward
+/// by centuries.
 pub const fn system_time(record: &VcpuTimeInfo, tsc: u64) -> u64 {
-    let ticks = tsc.saturating_sub(record.tsc_timestamp);
+    let ticks = tsc.wrapping_sub(record.tsc_timestamp);
+    let ticks = if ticks as i64 >= 0 { ticks } else { 0 };
     record.system_time.wrapping_add(scale(ticks, record.tsc_to_system_mul, record.tsc_shift))
 }
 
@@ -54,6 +56,12 @@ mod tests {
         assert_eq!(system_time(&record, 1000), 5_000_000);
         assert_eq!(system_time(&record, 1007), 5_000_007);
         assert_eq!(system_time(&record, 999), 5_000_000, "never before the record");
+    }
+
+    #[test]
+    fn a_record_from_before_the_counter_began() {
+        let record = record(0u64.wrapping_sub(684_542_288), 9_942_350_736, 1 << 31, 1);
+        assert_eq!(system_time(&record, 113_931_678), 9_942_350_736 + 113_931_678 + 684_542_288);
     }
 
     #[test]
