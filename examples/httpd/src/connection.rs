@@ -1,28 +1,31 @@
 //! One connection, from its first byte to its close.
 
 use alloc::vec::Vec;
-use core::time::Duration;
 
-use zooid::net::TcpStream;
+use zooid::net::{Shutdown, TcpStream};
+use zooid::time::{Duration, Instant};
 
-use crate::request::{MAX_HEAD, Request};
+use crate::request::{MAX_BODY, MAX_HEAD, Request};
 use crate::response;
 
-/// How long a client may be silent.
-const PATIENCE: Duration = Duration::from_secs(30);
 /// How much is read at once.
 const READ_SIZE: usize = 2 << 10;
+/// How long the rest of what a client sends is thrown away after the last answer.
+const LINGER: Duration = Duration::from_secs(2);
 
-/// Serves requests until the client closes, is silent for too long, or sends something that is no request.
-pub fn serve(stream: &TcpStream) {
-    stream.set_read_timeout(Some(PATIENCE));
-    stream.set_write_timeout(Some(PATIENCE));
+/// Serves requests until the client closes, is silent for `patience`, or sends something that is no request.
+pub fn serve(stream: &TcpStream, patience: Duration) {
+    stream.set_read_timeout(Some(patience));
+    stream.set_write_timeout(Some(patience));
     let mut input = Vec::with_capacity(READ_SIZE);
     let mut output = Vec::new();
     loop {
         let keep = take_requests(&mut input, &mut output);
-        if !output.is_empty() && stream.write_all(&output).is_err() || !keep {
+        if stream.write_all(&output).is_err() {
             return;
+        }
+        if !keep {
+            return end(stream, input);
         }
         output.clear();
         let before = input.len();
@@ -39,7 +42,6 @@ pub fn serve(stream: &TcpStream) {
 fn take_requests(input: &mut Vec<u8>, output: &mut Vec<u8>) -> bool {
     let mut done = 0;
     let keep = loop {
-        // A client that sends many requests at once gets its answers in portions.
         match Request::parse(&input[done..]) {
             Ok(Some(request)) if done + request.length <= input.len() => {
                 response::answer(&request, output);
@@ -56,6 +58,17 @@ fn take_requests(input: &mut Vec<u8>, output: &mut Vec<u8>) -> bool {
         }
     };
     input.drain(..done);
-    debug_assert!(!keep || input.len() <= MAX_HEAD + (64 << 10) + READ_SIZE);
+    debug_assert!(!keep || input.len() <= MAX_HEAD + MAX_BODY);
     keep
+}
+
+/// Ends the connection after its last answer. Closing it with input unread would reset it, and the client might never see
+/// the answer (RFC 9112, section 9.6).
+fn end(stream: &TcpStream, mut rest: Vec<u8>) {
+    let deadline = Instant::now() + LINGER;
+    stream.set_read_timeout(Some(LINGER));
+    rest.resize(READ_SIZE, 0);
+    if stream.shutdown(Shutdown::Write).is_ok() {
+        while Instant::now() < deadline && matches!(stream.read(&mut rest), Ok(1..)) {}
+    }
 }

@@ -1,6 +1,7 @@
 //! A web server for a few static pages: HTTP/1.0 and 1.1 with keep-alive and pipelining, a thread for each connection.
 //!
-//! It listens on the port of its first argument (default 80).
+//! It listens on the port of its first argument (default 80), and closes a connection whose client is silent for PATIENCE
+//! seconds (a variable of its environment, default 30).
 
 #![no_std]
 #![no_main]
@@ -8,6 +9,7 @@
 extern crate alloc;
 
 mod connection;
+mod date;
 mod pages;
 mod request;
 mod response;
@@ -15,6 +17,7 @@ mod response;
 use alloc::boxed::Box;
 
 use zooid::net::{self, TcpListener};
+use zooid::time::Duration;
 use zooid::{env, println, thread};
 
 zooid::main!(main);
@@ -27,6 +30,11 @@ fn main() -> Result<(), Box<dyn core::error::Error>> {
         Some(word) => word.parse().map_err(|_| "usage: httpd [PORT]")?,
         None => 80,
     };
+    let patience = match env::var("PATIENCE") {
+        Some(word) => word.parse().map_err(|_| "PATIENCE is a number of seconds")?,
+        None => 30,
+    };
+    let patience = Duration::from_secs(patience);
     let listener = TcpListener::bind(port)?;
     if let Some(address) = net::status()?.address {
         println!("httpd on http://{}:{port}/", address.address);
@@ -35,7 +43,7 @@ fn main() -> Result<(), Box<dyn core::error::Error>> {
         let stream = stream?;
         let server = thread::Builder::new().name("connection").stack_size(STACK_SIZE);
         // Without memory for a thread the connection is closed at once: the client may try again.
-        if let Err(error) = server.spawn(move || connection::serve(&stream)) {
+        if let Err(error) = server.spawn(move || connection::serve(&stream, patience)) {
             println!("a connection was refused: {error}");
         }
     }

@@ -7,7 +7,7 @@ use crate::response::Status;
 /// Longest head of a request, in bytes.
 pub const MAX_HEAD: usize = 8 << 10;
 /// Longest body that is read, and ignored, to keep a connection.
-const MAX_BODY: usize = 64 << 10;
+pub const MAX_BODY: usize = 64 << 10;
 const MAX_HEADERS: usize = 64;
 
 /// A request whose head is complete.
@@ -15,7 +15,7 @@ const MAX_HEADERS: usize = 64;
 pub struct Request<'a> {
     /// `GET`, `HEAD`, ...
     pub method: &'a str,
-    /// The target, with its query.
+    /// The target's path, with its query.
     pub path: &'a str,
     /// Whether another request may follow on this connection.
     pub keep_alive: bool,
@@ -32,13 +32,13 @@ impl<'a> Request<'a> {
         let mut headers = [EMPTY_HEADER; MAX_HEADERS];
         let mut parsed = Parsed::new(&mut headers);
         let head = match parsed.parse(bytes) {
-            Ok(ParseStatus::Complete(length)) => length,
-            Ok(ParseStatus::Partial) if bytes.len() >= MAX_HEAD => return Err(Status::HEAD_TOO_LARGE),
-            Ok(ParseStatus::Partial) => return Ok(None),
+            Ok(ParseStatus::Complete(length)) if length <= MAX_HEAD => length,
+            Ok(ParseStatus::Partial) if bytes.len() < MAX_HEAD => return Ok(None),
+            Ok(_) => return Err(Status::HEAD_TOO_LARGE),
             Err(httparse::Error::TooManyHeaders) => return Err(Status::HEAD_TOO_LARGE),
             Err(_) => return Err(Status::BAD_REQUEST),
         };
-        let (Some(method), Some(path), Some(version)) = (parsed.method, parsed.path, parsed.version) else {
+        let (Some(method), Some(target), Some(version)) = (parsed.method, parsed.path, parsed.version) else {
             return Err(Status::BAD_REQUEST);
         };
         let mut keep_alive = version == 1;
@@ -74,7 +74,15 @@ impl<'a> Request<'a> {
         if body > MAX_BODY {
             return Err(Status::CONTENT_TOO_LARGE);
         }
-        Ok(Some(Self { method, path, keep_alive, length: head + body }))
+        Ok(Some(Self { method, path: path_of(target), keep_alive, length: head + body }))
+    }
+}
+
+/// The path in a target, which may be a whole URI (RFC 9112, section 3.2.2).
+fn path_of(target: &str) -> &str {
+    match target.split_once("://") {
+        Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => rest.find('/').map_or("/", |at| &rest[at..]),
+        _ => target,
     }
 }
 

@@ -3,6 +3,9 @@
 use alloc::format;
 use alloc::vec::Vec;
 
+use zooid::time::unix_time;
+
+use crate::date::Date;
 use crate::pages::{self, Page};
 use crate::request::Request;
 
@@ -41,14 +44,7 @@ pub fn refuse(status: Status, out: &mut Vec<u8>) {
     put(status, "", None, false, true, out);
 }
 
-fn put(
-    status: Status,
-    extra: &str,
-    page: Option<&Page>,
-    keep_alive: bool,
-    with_body: bool,
-    out: &mut Vec<u8>,
-) {
+fn put(status: Status, extra: &str, page: Option<&Page>, keep_alive: bool, with_body: bool, out: &mut Vec<u8>) {
     let Status(code, phrase) = status;
     let text = format!("{code} {phrase}\n");
     let (media_type, body) = match page {
@@ -56,10 +52,10 @@ fn put(
         None => ("text/plain", text.as_bytes()),
     };
     let connection = if keep_alive { "keep-alive" } else { "close" };
-    let length = body.len();
+    let (length, date) = (body.len(), Date(unix_time()));
     let head = format!(
-        "HTTP/1.1 {code} {phrase}\r\nServer: zooid\r\nContent-Type: {media_type}\r\nContent-Length: {length}\r\n\
-         Connection: {connection}\r\n{extra}\r\n"
+        "HTTP/1.1 {code} {phrase}\r\nServer: zooid\r\nDate: {date}\r\nContent-Type: {media_type}\r\n\
+         Content-Length: {length}\r\nConnection: {connection}\r\n{extra}\r\n"
     );
     out.extend_from_slice(head.as_bytes());
     if with_body {
