@@ -42,3 +42,23 @@ wait_end() {
 has_ended() {
     [ "$(reason "$@")" != - ]
 }
+
+# start TEXT: creates the guest and waits until it has printed TEXT.
+start() {
+    xl create -q -e "$CFG" || fail "xl create"
+    wait_console "$1"
+}
+
+# check CLIENT [ARGUMENT...]: runs tests/boot/CLIENT.py; fails the test when that fails.
+check() {
+    client=$1
+    shift
+    python3 -S "/run/zooid/$client.py" "$@" || fail "$client $*"
+}
+
+# still_serves PAGE...: fails the test unless httpd answers each of them now.
+still_serves() {
+    for page in "$@"; do
+        curl -sS -f -m 10 -o /dev/null "http://10.0.0.2$page" || fail "httpd does not serve $page"
+    done
+}
