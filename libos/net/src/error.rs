@@ -25,6 +25,8 @@ pub enum Error {
     TimedOut,
     /// This side has already shut down its sending direction.
     BrokenPipe,
+    /// The memory set aside for connections is used up.
+    OutOfMemory,
     /// The datagram does not fit into one packet or into the socket's buffer.
     MessageTooLong,
     /// The name server says that the name does not exist, or did not answer.
@@ -46,6 +48,7 @@ impl fmt::Display for Error {
             Self::WouldBlock => "operation would block",
             Self::TimedOut => "timed out",
             Self::BrokenPipe => "broken pipe",
+            Self::OutOfMemory => "out of memory",
             Self::MessageTooLong => "message too long",
             Self::NameNotFound => "name not found",
             Self::InvalidInput => "invalid input",

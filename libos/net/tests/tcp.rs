@@ -115,9 +115,9 @@ fn losses_are_made_good() {
 #[test]
 fn five_hundred_connections_at_once() {
     let mut lan = Lan::new();
-    let small = zooid_net::Settings { tcp_receive: 4096, tcp_send: 4096, ..settings(3) };
-    lan.add(small);
-    lan.add(small);
+    // Of the memory of the smallest guest that has room for them.
+    lan.add(zooid_net::Settings::for_memory(16 << 20, 3));
+    lan.add(zooid_net::Settings::for_memory(16 << 20, 4));
     let listener = lan.stack(0).tcp_listen(80, 128).unwrap();
     let clients: Vec<_> = (0..500).map(|_| lan.stack(1).tcp_connect(address(0, 80)).unwrap()).collect();
     let mut servers = Vec::new();

@@ -8,6 +8,7 @@
 //! socket: the last one registered.
 
 mod address;
+mod buffers;
 mod dns;
 mod table;
 mod tcp;
@@ -21,6 +22,7 @@ use crate::netfront::{Frontend, FrontendError, Obstacle, Step};
 use crate::platform::{Platform, Xenstore};
 use alloc::collections::BTreeMap;
 use alloc::vec;
+use buffers::Buffers;
 use core::fmt;
 use smoltcp::iface::{Config, Interface, PollResult, SocketSet};
 use smoltcp::socket::dhcpv4;
@@ -44,10 +46,8 @@ const STALL_PAUSE: Duration = Duration::from_millis(1);
 pub struct Settings {
     /// Number of the device: `device/vif/N`.
     pub device: u32,
-    /// Bytes of the receive buffer of a TCP connection.
-    pub tcp_receive: usize,
-    /// Bytes of the send buffer of a TCP connection.
-    pub tcp_send: usize,
+    /// Bytes that the buffers of all TCP connections may take together.
+    pub tcp_memory: usize,
     /// Bytes of each of the two buffers of a UDP socket.
     pub udp_buffer: usize,
     /// Pages that are granted to the backend.
@@ -64,16 +64,15 @@ impl Settings {
     /// What suits a guest of `memory` bytes.
     pub fn for_memory(memory: usize, seed: u64) -> Self {
         const MIB: usize = 1 << 20;
-        let (buffer, pages, time_wait) = match memory / MIB {
-            0..16 => (16 << 10, 32, 8),
-            16..64 => (64 << 10, 64, 16),
-            64..256 => (128 << 10, 128, 32),
-            _ => (256 << 10, 256, 64),
+        let (pages, time_wait) = match memory / MIB {
+            0..16 => (32, 8),
+            16..64 => (64, 16),
+            64..256 => (128, 32),
+            _ => (256, 64),
         };
         Self {
             device: 0,
-            tcp_receive: buffer,
-            tcp_send: buffer,
+            tcp_memory: memory / 4,
             udp_buffer: 64 << 10,
             pages: Pages::new(pages, pages),
             offload: true,
@@ -135,6 +134,7 @@ pub struct Stack<P: Platform + Xenstore> {
     net: Net<P::Link>,
     settings: Settings,
     random: Random,
+    buffers: Buffers,
     /// Connections by local port, peer's address and port.
     flows: BTreeMap<tcp::Flow, Handle>,
     listeners: BTreeMap<u16, tcp::ListenState>,
@@ -184,6 +184,7 @@ impl<P: Platform + Xenstore> Stack<P> {
             },
             settings,
             random: Random(settings.seed),
+            buffers: Buffers::new(settings.tcp_memory),
             flows: BTreeMap::new(),
             listeners: BTreeMap::new(),
             listeners_made: 0,

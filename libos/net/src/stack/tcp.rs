@@ -9,10 +9,9 @@ use crate::error::Error;
 use crate::frame::Segment;
 use crate::platform::{Platform, Xenstore};
 use alloc::collections::VecDeque;
-use alloc::vec;
 use core::net::{Ipv4Addr, SocketAddrV4};
 use core::task::Waker;
-use smoltcp::socket::tcp::{self, RecvError, Socket, SocketBuffer, State};
+use smoltcp::socket::tcp::{RecvError, Socket, State};
 use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::{IpAddress, IpEndpoint};
 
@@ -160,7 +159,8 @@ impl<P: Platform + Xenstore> Stack<P> {
     ///
     /// # Errors
     /// `AddrNotAvailable`: no such address or port can be connected to, or all local ports are
-    /// used. `NetworkUnreachable`: the interface has no address.
+    /// used. `NetworkUnreachable`: the interface has no address. `OutOfMemory`: there are too many
+    /// connections.
     pub fn tcp_connect(&mut self, peer: SocketAddrV4) -> Result<TcpSocket, Error> {
         let (address, peer_port) = (*peer.ip(), peer.port());
         if peer_port == 0 || !is_unicast(address) {
@@ -172,10 +172,13 @@ impl<P: Platform + Xenstore> Stack<P> {
         let (flows, listeners) = (&self.flows, &self.listeners);
         let taken = |port| listeners.contains_key(&port) || flows.contains_key(&flow(port, address, peer_port));
         let port = self.random.port(taken)?;
-        let mut socket = self.new_socket();
         let interface = self.net.interface.as_mut();
         let context = interface.ok_or(Error::NetworkUnreachable)?.context();
-        socket.connect(context, (IpAddress::Ipv4(address), peer_port), port).map_err(|_| Error::NetworkUnreachable)?;
+        let mut socket = self.buffers.take().ok_or(Error::OutOfMemory)?;
+        if socket.connect(context, (IpAddress::Ipv4(address), peer_port), port).is_err() {
+            self.buffers.give(socket);
+            return Err(Error::NetworkUnreachable);
+        }
         let flow = flow(port, address, peer_port);
         let handle = self.add_tcp(socket, flow, Owner::Application);
         self.flows.insert(flow, handle);
@@ -225,6 +228,7 @@ impl<P: Platform + Xenstore> Stack<P> {
         if tcp.deaf {
             return Ok(0);
         }
+        let crowded = socket.recv_queue() > socket.recv_capacity() / 2;
         let taken = match (socket.recv_slice(buffer), socket.state()) {
             (Ok(0), _) if !buffer.is_empty() => return Err(Error::WouldBlock),
             (Ok(taken), _) => taken,
@@ -232,8 +236,10 @@ impl<P: Platform + Xenstore> Stack<P> {
             (Err(_), State::SynSent | State::SynReceived) => return Err(Error::WouldBlock),
             (Err(_), _) => return Err(tcp.error.unwrap_or(Error::NotConnected)),
         };
-        // The peer may be waiting to hear of the room.
-        self.net.table.queue(handle);
+        if crowded {
+            // The peer may be waiting to hear of the room.
+            self.net.table.queue(handle);
+        }
         Ok(taken)
     }
 
@@ -352,7 +358,7 @@ impl<P: Platform + Xenstore> Stack<P> {
             // The peer begins anew with the same ports (RFC 9293, section 3.6.1).
             self.flows.remove(&key);
             if self.owner(handle) == Some(Owner::Nobody) {
-                self.net.table.remove(handle);
+                self.forget(handle);
             }
             found = None;
         }
@@ -384,13 +390,14 @@ impl<P: Platform + Xenstore> Stack<P> {
         if listener.half_open + listener.established.len() >= listener.backlog {
             return Admission::Full;
         }
-        let mut socket = self.new_socket();
+        let Some(mut socket) = self.buffers.take() else {
+            return Admission::Full;
+        };
         if socket.listen(segment.port).is_err() {
+            self.buffers.give(socket);
             return Admission::NotListening;
         }
-        if let Some(listener) = self.listeners.get_mut(&segment.port) {
-            listener.half_open += 1;
-        }
+        listener.half_open += 1;
         let handle = self.add_tcp(socket, key, Owner::HalfOpen(segment.port));
         self.flows.insert(key, handle);
         Admission::Socket(handle)
@@ -486,11 +493,16 @@ impl<P: Platform + Xenstore> Stack<P> {
 
     /// Removes a socket without a word to the peer.
     fn forget(&mut self, handle: Handle) {
-        if let Some(entry) = self.net.table.remove(handle)
-            && let Kind::Tcp(tcp) = entry.kind
+        let Some(mut entry) = self.net.table.remove(handle) else {
+            return;
+        };
+        if let Kind::Tcp(tcp) = entry.kind
             && self.flows.get(&tcp.flow) == Some(&handle)
         {
             self.flows.remove(&tcp.flow);
+        }
+        if let smoltcp::socket::Socket::Tcp(socket) = entry.set.remove(entry.socket) {
+            self.buffers.give(socket);
         }
     }
 
@@ -527,14 +539,6 @@ impl<P: Platform + Xenstore> Stack<P> {
     fn add_tcp(&mut self, socket: Socket<'static>, flow: Flow, owner: Owner) -> Handle {
         let kind = Kind::Tcp(Tcp { flow, owner, error: None, deaf: false });
         self.net.table.add(socket, kind)
-    }
-
-    fn new_socket(&self) -> Socket<'static> {
-        let receive = SocketBuffer::new(vec![0; self.settings.tcp_receive]);
-        let send = SocketBuffer::new(vec![0; self.settings.tcp_send]);
-        let mut socket = tcp::Socket::new(receive, send);
-        socket.set_timeout(Some(CONNECT_TIMEOUT));
-        socket
     }
 }
 
