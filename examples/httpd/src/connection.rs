@@ -18,7 +18,8 @@ pub fn serve(stream: &TcpStream, patience: Duration) {
     stream.set_read_timeout(Some(patience));
     stream.set_write_timeout(Some(patience));
     let mut input = Vec::with_capacity(READ_SIZE);
-    let mut output = Vec::new();
+    let mut output = Vec::with_capacity(READ_SIZE);
+    let mut buffer = [0; READ_SIZE];
     loop {
         let keep = take_requests(&mut input, &mut output);
         if stream.write_all(&output).is_err() {
@@ -28,10 +29,8 @@ pub fn serve(stream: &TcpStream, patience: Duration) {
             return end(stream, input);
         }
         output.clear();
-        let before = input.len();
-        input.resize(before + READ_SIZE, 0);
-        match stream.read(&mut input[before..]) {
-            Ok(count) if count > 0 => input.truncate(before + count),
+        match stream.read(&mut buffer) {
+            Ok(count) if count > 0 => input.extend_from_slice(&buffer[..count]),
             // The end of the stream, a time-out, or a reset.
             _ => return,
         }

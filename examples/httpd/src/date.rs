@@ -1,14 +1,32 @@
 //! The date of an answer, as HTTP writes it.
 
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
 use core::fmt;
 use core::time::Duration;
+
+use zooid::sync::Mutex;
+use zooid::time::recent_unix_time;
 
 const DAY: u64 = 86_400;
 const WEEKDAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
 const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 
+/// The present second, and how it is written.
+static CURRENT: Mutex<(u64, String)> = Mutex::new((0, String::new()));
+
+/// Appends the present date.
+pub fn append(out: &mut Vec<u8>) {
+    let now = recent_unix_time();
+    let mut current = CURRENT.lock();
+    if current.0 != now.as_secs() {
+        *current = (now.as_secs(), Date(now).to_string());
+    }
+    out.extend_from_slice(current.1.as_bytes());
+}
+
 /// Time since 1970-01-01 00:00 UTC, shown in the form of RFC 9110, section 5.6.7: `Sun, 06 Nov 1994 08:49:37 GMT`.
-pub struct Date(pub Duration);
+struct Date(Duration);
 
 impl fmt::Display for Date {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {

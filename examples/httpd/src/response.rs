@@ -1,30 +1,27 @@
 //! What the server answers.
 
-use alloc::format;
 use alloc::vec::Vec;
 
-use zooid::time::unix_time;
-
-use crate::date::Date;
+use crate::date;
 use crate::pages::{self, Page};
 use crate::request::Request;
 
-/// A status code and its phrase (RFC 9110, section 15).
+/// A status code and its phrase (RFC 9110, section 15), as a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Status(u16, &'static str);
+pub struct Status(&'static str);
 
 impl Status {
-    const OK: Self = Self(200, "OK");
-    const NOT_FOUND: Self = Self(404, "Not Found");
-    const METHOD_NOT_ALLOWED: Self = Self(405, "Method Not Allowed");
+    const OK: Self = Self("200 OK\n");
+    const NOT_FOUND: Self = Self("404 Not Found\n");
+    const METHOD_NOT_ALLOWED: Self = Self("405 Method Not Allowed\n");
     /// The request cannot be understood.
-    pub const BAD_REQUEST: Self = Self(400, "Bad Request");
+    pub const BAD_REQUEST: Self = Self("400 Bad Request\n");
     /// The body is longer than the server reads.
-    pub const CONTENT_TOO_LARGE: Self = Self(413, "Content Too Large");
+    pub const CONTENT_TOO_LARGE: Self = Self("413 Content Too Large\n");
     /// The head is longer than the server reads.
-    pub const HEAD_TOO_LARGE: Self = Self(431, "Request Header Fields Too Large");
+    pub const HEAD_TOO_LARGE: Self = Self("431 Request Header Fields Too Large\n");
     /// The request needs something that the server does not do.
-    pub const NOT_IMPLEMENTED: Self = Self(501, "Not Implemented");
+    pub const NOT_IMPLEMENTED: Self = Self("501 Not Implemented\n");
 }
 
 /// Appends the answer to `request` to `out`.
@@ -45,19 +42,23 @@ pub fn refuse(status: Status, out: &mut Vec<u8>) {
 }
 
 fn put(status: Status, extra: &str, page: Option<&Page>, keep_alive: bool, with_body: bool, out: &mut Vec<u8>) {
-    let Status(code, phrase) = status;
-    let text = format!("{code} {phrase}\n");
+    let Status(line) = status;
     let (media_type, body) = match page {
         Some(page) => (page.media_type, page.body),
-        None => ("text/plain", text.as_bytes()),
+        None => ("text/plain", line.as_bytes()),
     };
     let connection = if keep_alive { "keep-alive" } else { "close" };
-    let (length, date) = (body.len(), Date(unix_time()));
-    let head = format!(
-        "HTTP/1.1 {code} {phrase}\r\nServer: zooid\r\nDate: {date}\r\nContent-Type: {media_type}\r\n\
-         Content-Length: {length}\r\nConnection: {connection}\r\n{extra}\r\n"
-    );
-    out.extend_from_slice(head.as_bytes());
+    // Plain copies: this is most of what a request costs.
+    for part in ["HTTP/1.1 ", line.trim_end(), "\r\nServer: zooid\r\nDate: "] {
+        out.extend_from_slice(part.as_bytes());
+    }
+    date::append(out);
+    for part in ["\r\nContent-Type: ", media_type, "\r\nConnection: ", connection, "\r\n", extra] {
+        out.extend_from_slice(part.as_bytes());
+    }
+    out.extend_from_slice(b"Content-Length: ");
+    out.extend_from_slice(itoa::Buffer::new().format(body.len()).as_bytes());
+    out.extend_from_slice(b"\r\n\r\n");
     if with_body {
         out.extend_from_slice(body);
     }

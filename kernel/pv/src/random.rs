@@ -13,7 +13,7 @@ pub fn u64() -> u64 {
     let mut state = STATE.lock();
     // SAFETY: every x86-64 CPU has the instruction.
     let tsc = unsafe { _rdtsc() };
-    let fresh = hardware().unwrap_or_else(|| time::wall_clock().rotate_left(32));
+    let fresh = hardware().unwrap_or_else(|| time::wall_clock(time::now()).rotate_left(32));
     *state = mix(*state ^ mix(tsc) ^ fresh);
     *state
 }

@@ -40,6 +40,15 @@ pub fn now_or_zero() -> u64 {
     if events::shared_info().is_null() { 0 } else { now() }
 }
 
+/// What [`now`] has returned last.
+static LAST: AtomicU64 = AtomicU64::new(0);
+
+/// System time when it was last asked for: for those whom a moment's lag does not hurt more than the price of reading the
+/// clock, which is that of an exception where Xen emulates the TSC.
+pub fn recent() -> u64 {
+    LAST.load(Ordering::Relaxed)
+}
+
 /// Nanoseconds since the host booted; never goes back.
 pub fn now() -> u64 {
     let info = events::vcpu_info();
@@ -52,7 +61,9 @@ pub fn now() -> u64 {
         // SAFETY: as above.
         let version = unsafe { (&raw const (*info).time.version).read_volatile() };
         if clock::is_whole(version, parameters.version) {
-            return clock::system_time(&parameters, tsc);
+            let now = clock::system_time(&parameters, tsc);
+            LAST.store(now, Ordering::Relaxed);
+            return now;
         }
     }
 }
@@ -62,8 +73,8 @@ pub fn after(duration: Duration) -> u64 {
     now().saturating_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX))
 }
 
-/// Nanoseconds since 1970-01-01 00:00 UTC.
-pub fn wall_clock() -> u64 {
+/// Nanoseconds since 1970-01-01 00:00 UTC, at a system time.
+pub fn wall_clock(system_time: u64) -> u64 {
     let page = events::shared_info();
     loop {
         // SAFETY: mapped words that Xen writes; the version check finds out a change in between.
@@ -77,7 +88,7 @@ pub fn wall_clock() -> u64 {
             )
         };
         if clock::is_whole(before, after) {
-            return clock::wall_clock(seconds_high, seconds, nanoseconds, now());
+            return clock::wall_clock(seconds_high, seconds, nanoseconds, system_time);
         }
     }
 }

@@ -48,7 +48,13 @@ impl Sub for Instant {
 
 /// Time since 1970-01-01 00:00 UTC, by the host's clock.
 pub fn unix_time() -> Duration {
-    Duration::from_nanos(time::wall_clock())
+    Duration::from_nanos(time::wall_clock(time::now()))
+}
+
+/// As [`unix_time`], as of when anything in this pVM last read the clock, such as the network at the arrival of a packet:
+/// for dates that many answers carry, where reading the clock is dear.
+pub fn recent_unix_time() -> Duration {
+    Duration::from_nanos(time::wall_clock(time::recent()))
 }
 
 /// Time since this pVM booted.

@@ -261,6 +261,11 @@ impl<P: Platform + Xenstore> Stack<P> {
         self.finish(Ok(false), now)
     }
 
+    /// Whether a call since the last [`Stack::transmit`] has left something to send: without it, that changes nothing.
+    pub fn has_queued(&self) -> bool {
+        self.net.table.has_queued()
+    }
+
     fn finish(&mut self, ingress: Result<bool, Fault>, now: Instant) -> Option<Instant> {
         let result = ingress.and_then(|more| self.egress(now).map(|()| more));
         match result {

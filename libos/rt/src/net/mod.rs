@@ -202,6 +202,9 @@ impl Network {
     }
 
     fn transmit(&self, stack: &mut Stack) {
+        if !stack.has_queued() {
+            return;
+        }
         let next = system_time(stack.transmit(now()));
         if next < self.next_look.load(Ordering::Relaxed) {
             self.next_look.store(next, Ordering::Relaxed);
