@@ -1,3 +1,4 @@
+# shellcheck shell=sh
 # For the boot tests' scripts (sourced as /run/zooid/lib.sh): they run in dom0 with $NAME, the name of the case, and $CFG,
 # a configuration for `xl create`. What they print is shown when they fail.
 

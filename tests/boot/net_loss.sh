@@ -1,0 +1,14 @@
+#!/bin/sh
+# TCP gets everything across where packets are lost, late, twice and out of order, in both directions.
+. /run/zooid/lib.sh
+start "echo on"
+vif=vif$(xl domid "$NAME").0
+tc qdisc add dev "$vif" root netem delay 2ms 1ms loss 1% duplicate 1% reorder 20% || fail "netem"
+tc qdisc add dev "$vif" ingress || fail "ingress"
+tc filter add dev "$vif" ingress matchall action ok random netrand drop 100 || fail "gact"
+head -c 4194304 /dev/urandom >sent
+timeout 100 nc -N 10.0.0.3 7 <sent >received || fail "nc"
+cmp sent received || fail "received something else"
+tc -s qdisc show dev "$vif"
+tc -s qdisc show dev "$vif" | grep -q 'netem.*' && tc -s qdisc show dev "$vif" | grep -q 'dropped [1-9]' || fail "nothing was lost"
+tc -s filter show dev "$vif" ingress
