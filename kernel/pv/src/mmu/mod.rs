@@ -13,7 +13,7 @@ use core::ops::Range;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
 use spin::Once;
-use xen_abi::pte::Pte;
+use xen_abi::pte::{PTES_PER_TABLE, Pte};
 use xen_abi::xen::{MmuextOp, StartInfo};
 use xen_abi::{DomId, Errno, Mfn, PAGE_SIZE};
 use zooid_memory::{AddressSpace, PageClass, Zone};
@@ -91,6 +91,12 @@ pub fn init_space(device_pages: usize) {
     SPACE.call_once(|| Masked::new(space));
 }
 
+/// Frees the boot stack, which nothing runs on any more.
+pub fn free_boot_stack() {
+    let start = image::boot_stack_guard() + PAGE_SIZE;
+    unmap_and_free(start, (image::boot_stack_end() - start) / PAGE_SIZE);
+}
+
 fn space() -> &'static Masked<AddressSpace> {
     SPACE.get().expect("the address space is used after it is set up")
 }
@@ -121,8 +127,10 @@ pub fn extend_heap(length: usize) -> Option<(usize, usize)> {
 /// Maps `count` new frames from `start` on, where nothing is mapped; none when there are not enough.
 fn map_new(start: usize, count: usize, class: PageClass) -> Result<(), OutOfFrames> {
     with_memory(|Memory { frames, tables }| {
-        // Page tables for the new pages are paid from the same frames: one per 512 pages, and two on the way.
-        if frames.free_count() < (count + count / 512 + 4) as u64 {
+        // Page tables are paid from the same frames: at most so many of level 1 and 2, and for each of them, so that it can
+        // be read, one more in the TABLES zone.
+        let most_tables = count.div_ceil(PTES_PER_TABLE) + count.div_ceil(PTES_PER_TABLE * PTES_PER_TABLE) + 2;
+        if frames.free_count() < (count + 2 * most_tables) as u64 {
             return Err(OutOfFrames);
         }
         let mut left = count;
@@ -217,6 +225,10 @@ pub fn describe(address: u64) -> impl fmt::Display {
     struct Description(usize);
     impl fmt::Display for Description {
         fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+            let heap_end = HEAP_END.load(Ordering::Relaxed);
+            if (heap_end..Zone::Heap.end()).contains(&self.0) {
+                return write!(out, "heap zone, {:#x} bytes beyond its end", self.0 - heap_end);
+            }
             match SPACE.get().and_then(Masked::try_lock) {
                 Some(space) => write!(out, "{}", space.describe(self.0)),
                 None => out.write_str("unknown"),
