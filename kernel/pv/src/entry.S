@@ -95,6 +95,7 @@ trap_common:
     sub     rsp, 512
     and     rsp, -16
     fxsave64 [rsp]
+    fninit                          /* the next thread expects an empty x87 stack, as at any call */
     mov     rbx, rbp
     push    qword ptr [rdi + 17 * 8]
     push    qword ptr [rdi + 8 * 8]
