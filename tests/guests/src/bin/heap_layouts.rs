@@ -12,12 +12,13 @@ use alloc::vec::Vec;
 use core::alloc::Layout;
 use core::hint::black_box;
 
-use test_guests::{check, check_eq, error, success};
+use test_guests::{check, check_eq, error, settle, success};
 use zooid::memory;
 
 zooid::main!(main);
 
 fn main() {
+    settle();
     let used = memory::statistics().heap_used;
     alignments();
     zero_sizes();
