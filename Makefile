@@ -2,21 +2,53 @@
 export PATH := /usr/bin:$(PATH)
 export SCRIPT FILES OUT CLOCK MEM TIMEOUT ONLY
 
-RUNNER := target/release/zooid-runner
+# Crates that run on the build machine, where their unit tests are run.
+HOST_CRATES := xen-abi xen-sys zooid-core zooid-memory zooid-net zooid-runner
+RUNNER := target/debug/zooid-runner
+QUIET := --quiet
 
-.PHONY: help setup build dom0 clean
+.PHONY: help setup build images run test unit boot-test check shell dom0 bench clean
 
-help:          ## This list
-	@sed -n 's/^\([a-z0-9-]*:\)[^#]*## /\1\t/p' Makefile | expand -t 14
+help:      ## This list
+	@sed -n 's/^\([a-z0-9-]*\):[^#]*## /\1\t/p' Makefile | expand -t 12
 
-setup:         ## Install what is missing, unpack Xen and dom0 below build/ (as root, Debian 12)
+setup:     ## Install what is missing, unpack Xen and dom0 below build/ (as root, Debian 12)
 	@tests/dom0/setup
 
-build: setup   ## Build the guest images and the runner
-	@cargo build --quiet --release --package zooid-runner
+build: QUIET :=
+build: images ## Build the guest images and print their sizes
+	@$(RUNNER) images
 
-dom0: build    ## Run a script in dom0: SCRIPT=f.sh [FILES="a b"] [OUT=dir] [CLOCK=wall|icount] [MEM=MiB] [TIMEOUT=s]
+run: QUIET :=
+run: images ## Show the main job: boot Xen, start a web server as a guest, fetch pages, shut it down
+	@$(RUNNER) run
+
+test: QUIET :=
+test: images ## Run every test; the last line is `N passed, N failed`: [ONLY=name]
+	@$(RUNNER) test $(HOST_CRATES:%=--unit %)
+
+unit: images ## Run the unit tests of the host crates: [ONLY=name]
+	@$(RUNNER) test --no-boot $(HOST_CRATES:%=--unit %)
+
+boot-test: images ## Run the tests that boot guests under Xen: [ONLY=name] [CLOCK=wall|icount] [MEM=MiB]
+	@$(RUNNER) test
+
+check: setup ## Check format, lints, shell scripts and the tree
+	@tests/check $(HOST_CRATES)
+
+shell: images ## Give an interactive dom0 prompt: [CLOCK=wall|icount] [MEM=MiB]
+	@$(RUNNER) shell
+
+dom0: images ## Run a script in dom0: SCRIPT=f.sh [FILES="a b"] [OUT=dir] [CLOCK=wall|icount] [MEM=MiB] [TIMEOUT=s]
 	@$(RUNNER) dom0
 
-clean:         ## Remove everything that was built or unpacked
+bench: images ## Measure ours beside others in the same boot, write target/bench.json: [ONLY=name] [MEM=MiB]
+	@tests/bench/setup
+	@$(RUNNER) bench
+
+clean:     ## Remove everything that was built or unpacked
 	rm -rf build target
+
+images: setup
+	@cargo build $(QUIET) --release --target x86_64-xen-pv
+	@cargo build $(QUIET) --package zooid-runner

@@ -1,3 +1,4 @@
+# shellcheck shell=sh
 # Sourced by what takes over after init: how a run ends.
 
 # end STATUS: packs the results on the second disk and stops the machine.

@@ -20,6 +20,11 @@ pub fn payload() -> PathBuf {
     top().join("tests/dom0/payload")
 }
 
+/// The register of boot tests and their scripts.
+pub fn boot_tests() -> PathBuf {
+    top().join("tests/boot")
+}
+
 /// Where runs leave what they bring back, unless told otherwise.
 pub fn results() -> PathBuf {
     top().join("target/dom0/out")

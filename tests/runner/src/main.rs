@@ -1,13 +1,22 @@
 //! Drives the emulated Xen host: scripts in dom0, an interactive prompt, the boot tests, the demonstration.
 #![forbid(unsafe_code)]
 
+mod bench;
+mod boot_tests;
+mod cases;
 mod dom0;
 mod guests;
 mod layout;
 mod machine;
 mod options;
 mod payload;
+mod report;
+mod run;
+mod shell;
 mod snapshot;
+mod tally;
+mod unit_tests;
+mod verdict;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -18,6 +27,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::machine::Model;
 use crate::options::{BadArgument, Memory};
+use crate::tally::Tally;
 
 /// Exit status for arguments that cannot be followed.
 const STATUS_USAGE: u8 = 2;
@@ -51,6 +61,35 @@ enum Command {
         #[command(flatten)]
         machine: MachineArguments,
     },
+    /// Run the boot tests, and with --unit the unit tests before them; the last line is `N passed, N failed`
+    Test {
+        /// Host crate whose unit tests are run too; may be repeated
+        #[arg(long = "unit", value_name = "CRATE")]
+        unit: Vec<String>,
+        /// Leave the boot tests out
+        #[arg(long)]
+        no_boot: bool,
+        /// Only tests that have this in their name
+        #[arg(long, env = "ONLY", default_value = "", hide_default_value = true)]
+        only: String,
+        #[command(flatten)]
+        machine: MachineArguments,
+    },
+    /// Measure ours beside others in the same boot, print a table and write target/bench.json
+    Bench {
+        /// Only rows that have this in their name
+        #[arg(long, env = "ONLY", default_value = "", hide_default_value = true)]
+        only: String,
+        /// Memory of the machine in MiB [default: 2048]
+        #[arg(long, env = "MEM", default_value = "", hide_default_value = true)]
+        mem: String,
+    },
+    /// Start a web server as a guest, fetch pages from it and shut it down
+    Run(MachineArguments),
+    /// Print the sizes of the built guest images
+    Images,
+    /// Give an interactive dom0 prompt
+    Shell(MachineArguments),
 }
 
 /// The arguments of every command that boots a machine. An empty word stands for the default, because that is what
@@ -72,7 +111,7 @@ impl MachineArguments {
 }
 
 fn main() -> ExitCode {
-    match run(Cli::parse().command) {
+    match dispatch(Cli::parse().command) {
         Ok(status) => ExitCode::from(status),
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -82,7 +121,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(command: Command) -> Result<u8> {
+fn dispatch(command: Command) -> Result<u8> {
     match command {
         Command::Dom0 { script, files, out, timeout, cold, machine } => {
             let usage = r#"make dom0 SCRIPT=f.sh [FILES="a b"] [OUT=dir] [CLOCK=wall|icount] [MEM=MiB] [TIMEOUT=s]"#;
@@ -102,6 +141,30 @@ fn run(command: Command) -> Result<u8> {
             }
             Ok(status)
         }
+        Command::Test { unit, no_boot, only, machine } => {
+            let model = machine.model()?;
+            let mut tally = Tally::default();
+            if !no_boot {
+                boot_tests::check_names(&only)?;
+            }
+            if !unit.is_empty() {
+                tally += unit_tests::run(&unit, &only)?;
+            }
+            if !no_boot {
+                tally += boot_tests::run(model, &only)?;
+            }
+            println!("{tally}");
+            Ok(u8::from(!tally.is_success()))
+        }
+        Command::Bench { only, mem } => bench::run(Memory::parse(&mem, host_memory())?, &only),
+        Command::Run(machine) => run::run(machine.model()?),
+        Command::Images => {
+            for guest in guests::built()? {
+                println!("{:>9} bytes  {}", guest.image.metadata()?.len(), guest.name);
+            }
+            Ok(0)
+        }
+        Command::Shell(machine) => shell::run(machine.model()?),
     }
 }
 

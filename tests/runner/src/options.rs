@@ -48,9 +48,7 @@ impl FromStr for Clock {
         match word {
             "" | "wall" => Ok(Clock::Wall),
             "icount" => Ok(Clock::Icount),
-            _ => Err(BadArgument(format!(
-                "CLOCK={word} is not a clock: use CLOCK=wall or CLOCK=icount"
-            ))),
+            _ => Err(BadArgument(format!("CLOCK={word} is not a clock: use CLOCK=wall or CLOCK=icount"))),
         }
     }
 }
@@ -81,21 +79,15 @@ impl Memory {
             _ => match word.parse() {
                 Ok(mib) => mib,
                 Err(_) => {
-                    return bad(format!(
-                        "is not a number of MiB: use a whole number, {MIN_MEMORY} or more"
-                    ));
+                    return bad(format!("is not a number of MiB: use a whole number, {MIN_MEMORY} or more"));
                 }
             },
         };
         if mib < MIN_MEMORY {
-            return bad(format!(
-                "is too little for Xen and dom0: use {MIN_MEMORY} or more"
-            ));
+            return bad(format!("is too little for Xen and dom0: use {MIN_MEMORY} or more"));
         }
         if u64::from(mib) > available {
-            return bad(format!(
-                "MiB is more than this host has free ({available} MiB): use less"
-            ));
+            return bad(format!("MiB is more than this host has free ({available} MiB): use less"));
         }
         Ok(Memory(mib))
     }

@@ -42,6 +42,11 @@ impl Payload {
             .with_context(|| format!("cannot take {} along", source.display()))
     }
 
+    /// Adds what lies in the host's directory `source` below `path`.
+    pub fn add_directory(&mut self, path: &str, source: &Path) -> Result<()> {
+        self.builder.append_dir_all(path, source).with_context(|| format!("cannot take {} along", source.display()))
+    }
+
     /// Adds an image and its configuration below `/opt/zooid/guests`.
     pub fn add_guest(&mut self, guest: &Guest) -> Result<()> {
         self.add_file(&format!("opt/zooid/guests/{}", guest.name), &guest.image)?;

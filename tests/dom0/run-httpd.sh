@@ -1,0 +1,59 @@
+#!/bin/sh
+# `make run` in dom0: starts the web server as a guest with plain xl, fetches pages from it and shuts it down.
+address=http://10.0.0.2
+console=/var/log/xen/console/guest-httpd.log
+
+now() {
+    cut -d' ' -f1 /proc/uptime
+}
+
+# stage TITLE COMMAND...: says what is done and how long it took; a failure ends the run.
+stage() {
+    title=$1
+    shift
+    echo "run: $title ..."
+    began=$(now)
+    "$@" || {
+        echo "run: $title: FAILED; the guest's console:"
+        cat "$console"
+        exit 1
+    }
+    echo "run: $title: done in $(echo "$began $(now)" | awk '{ printf "%.1f", $2 - $1 }') s"
+}
+
+wait_for_server() {
+    curl --silent --output /dev/null --retry 100 --retry-all-errors --retry-delay 1 --retry-max-time 20 \
+        --connect-timeout 1 $address/
+}
+
+fetch() {
+    for path in / /index.html /no-such-page; do
+        curl --silent --output /root/out/page --max-time 10 \
+            --write-out "  GET $path: status %{http_code}, %{size_download} bytes, %{time_total} s\n" \
+            $address$path || return
+    done
+    curl --silent --fail --max-time 10 $address/ | head -n 20 | sed 's/^/  | /'
+}
+
+load() {
+    ab -q -k -n 500 -c 10 $address/ >/root/out/ab.txt || return
+    grep -E 'Complete requests|Failed requests|Requests per second' /root/out/ab.txt | sed 's/^/  /'
+    grep -qE '^Failed requests: +0$' /root/out/ab.txt
+}
+
+show() {
+    xl list | sed 's/^/  /'
+    sed 's/^/  | /' "$console"
+}
+
+shut_down() {
+    xl shutdown -w httpd && ! xl domid httpd 2>/dev/null
+}
+
+mkdir -p /root/out
+stage "xl create httpd" xl create -q /opt/zooid/guests/httpd.cfg
+stage "wait until it answers at $address" wait_for_server
+stage "fetch pages with curl" fetch
+stage "500 requests with ab, 10 at a time" load
+stage "domains and the guest's console" show
+stage "xl shutdown httpd" shut_down

@@ -1,0 +1,169 @@
+//! The register of boot tests, `tests/boot/cases.toml`: what is started and what must be seen.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
+
+use crate::{guests, layout};
+
+/// How a domain ends, by Xen's reason code (public/sched.h, SHUTDOWN_*).
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum Ending {
+    #[default]
+    Poweroff,
+    Reboot,
+    Crash,
+}
+
+/// One boot test. The fields are described at the top of the register.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Case {
+    pub name: String,
+    pub guest: Option<String>,
+    #[serde(default = "default_memory")]
+    pub memory: u32,
+    #[serde(default)]
+    pub extra: String,
+    #[serde(default)]
+    pub vif: bool,
+    #[serde(default)]
+    pub ends: Ending,
+    #[serde(default)]
+    pub console: Vec<String>,
+    #[serde(default)]
+    pub absent: Vec<String>,
+    #[serde(default)]
+    pub xl_dmesg: Vec<String>,
+    #[serde(default = "default_seconds")]
+    pub seconds: u32,
+    #[serde(default)]
+    pub script: bool,
+    pub result: Option<bool>,
+}
+
+fn default_memory() -> u32 {
+    8
+}
+
+fn default_seconds() -> u32 {
+    20
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Register {
+    #[serde(default)]
+    case: Vec<Case>,
+}
+
+impl Case {
+    /// Name of the image that it starts.
+    pub fn guest(&self) -> &str {
+        self.guest.as_deref().unwrap_or(&self.name)
+    }
+
+    /// Whether the guest must say "Test result: SUCCESS".
+    pub fn wants_result(&self) -> bool {
+        self.result.unwrap_or(self.ends == Ending::Poweroff && !self.script)
+    }
+
+    /// The configuration for `xl create`.
+    pub fn config(&self) -> String {
+        let mut config = format!(
+            "name = '{}'\nkernel = '/opt/zooid/guests/{}'\nmemory = {}\n",
+            self.name,
+            self.guest(),
+            self.memory
+        );
+        if !self.extra.is_empty() {
+            config += &format!("extra = '{}'\n", self.extra);
+        }
+        if self.vif {
+            config += "vif = ['bridge=xenbr0']\n";
+        }
+        config
+    }
+}
+
+/// All registered cases.
+///
+/// # Errors
+/// The register cannot be read, names a case twice, or leaves a test guest out.
+pub fn registered() -> Result<Vec<Case>> {
+    let file = layout::boot_tests().join("cases.toml");
+    let text = std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+    let cases = parse(&text).with_context(|| file.display().to_string())?;
+    for name in guests::test_names()? {
+        if !cases.iter().any(|case| case.guest() == name || mentions(case, &name)) {
+            bail!("{}: no case starts the test guest {name}", file.display());
+        }
+    }
+    Ok(cases)
+}
+
+/// Whether the case's script speaks of the image `guest`.
+fn mentions(case: &Case, guest: &str) -> bool {
+    let image = Path::new("guests").join(guest);
+    let image = image.to_string_lossy();
+    case.script && std::fs::read_to_string(script_file(case)).is_ok_and(|text| text.contains(&*image))
+}
+
+/// The dom0-side script of a case that has one.
+pub fn script_file(case: &Case) -> std::path::PathBuf {
+    layout::boot_tests().join(format!("{}.sh", case.name))
+}
+
+fn parse(text: &str) -> Result<Vec<Case>> {
+    let register: Register = toml::from_str(text)?;
+    for (index, case) in register.case.iter().enumerate() {
+        if register.case[..index].iter().any(|other| other.name == case.name) {
+            bail!("two cases have the name {}", case.name);
+        }
+        if case.extra.contains('\'') {
+            bail!("case {}: xl's configuration has no way to write ' in `extra`", case.name);
+        }
+    }
+    Ok(register.case)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_case_has_defaults() {
+        let cases = parse(
+            "[[case]]\nname = 'a'\n[[case]]\nname = 'b'\nguest = 'a'\nends = 'crash'\nvif = true\nextra = 'x=\"1\"'",
+        )
+        .unwrap();
+        assert_eq!(cases[0].config(), "name = 'a'\nkernel = '/opt/zooid/guests/a'\nmemory = 8\n");
+        assert!(cases[0].wants_result());
+        assert!(!cases[1].wants_result());
+        assert!(cases[1].config().contains("extra = 'x=\"1\"'\nvif = ['bridge=xenbr0']\n"));
+    }
+
+    #[test]
+    fn mistakes_in_the_register_are_found() {
+        for text in [
+            "[[case]]\nname = 'a'\n[[case]]\nname = 'a'",
+            "[[case]]\nname = 'a'\nextra = \"'\"",
+            "[[case]]\nname = 'a'\nmemroy = 8",
+            "[[case]]\nmemory = 8",
+            "[[case]]\nname = 'a'\nends = 'sleep'",
+        ] {
+            assert!(parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_register_is_sound() {
+        let cases = registered().unwrap();
+        assert!(!cases.is_empty());
+        for case in cases.iter().filter(|case| case.script) {
+            assert!(script_file(case).exists(), "tests/boot/{}.sh", case.name);
+        }
+    }
+}

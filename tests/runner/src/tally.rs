@@ -1,0 +1,66 @@
+//! The count of tests.
+
+use std::fmt;
+use std::io::Write;
+use std::ops::AddAssign;
+use std::time::Duration;
+
+/// How many tests there are, and how many of them have passed and failed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    pub registered: usize,
+    pub passed: usize,
+    pub failed: usize,
+}
+
+impl Tally {
+    /// None of `registered` tests has run yet.
+    pub fn registered(registered: usize) -> Self {
+        Tally { registered, ..Tally::default() }
+    }
+
+    /// Says which test runs now; [`Tally::finish`] ends the line.
+    pub fn begin(name: &str) {
+        print!("test {name} ... ");
+        // Standard output being gone shows at the next `println`.
+        let _ = std::io::stdout().flush();
+    }
+
+    /// Counts the test that runs; it has passed when there is no fault.
+    pub fn finish(&mut self, took: Duration, faults: &[String]) {
+        let seconds = took.as_secs_f64();
+        if faults.is_empty() {
+            self.passed += 1;
+            println!("ok ({seconds:.1} s)");
+        } else {
+            self.failed += 1;
+            println!("FAILED ({seconds:.1} s)");
+            for fault in faults {
+                println!("    {fault}");
+            }
+        }
+    }
+
+    /// Every registered test has run and passed.
+    pub fn is_success(&self) -> bool {
+        self.failed == 0 && self.passed == self.registered
+    }
+}
+
+impl AddAssign for Tally {
+    fn add_assign(&mut self, other: Tally) {
+        self.registered += other.registered;
+        self.passed += other.passed;
+        self.failed += other.failed;
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let missing = self.registered.saturating_sub(self.passed + self.failed);
+        if missing > 0 {
+            writeln!(f, "{missing} of {} registered tests did not run", self.registered)?;
+        }
+        write!(f, "{} passed, {} failed", self.passed, self.failed)
+    }
+}
