@@ -50,7 +50,7 @@ extern "C" fn zooid_boot(info_address: usize, builder_stack_top: usize) -> ! {
     // Needs nothing else to hold addresses of the builder's mapping but the console, which moves.
     let devices = [xen_abi::Mfn::containing(info.shared_info), info.console.mfn, info.store_mfn];
     // SAFETY: once, on the boot stack, with Xen's values.
-    let extras = unsafe { mmu::init(info, info_address, builder_stack_top, &devices) };
+    let layout = unsafe { mmu::init(info, info_address, builder_stack_top, &devices) };
     let device = |index: usize| (Zone::Device.base() + index * PAGE_SIZE) as *mut u8;
     events::set_shared_info(device(0).cast::<SharedInfo>());
     // SAFETY: the same ring at its final address.
@@ -58,9 +58,9 @@ extern "C" fn zooid_boot(info_address: usize, builder_stack_top: usize) -> ! {
     // Needs the console.
     logger::init();
     // Needs the heap, which needs page tables.
-    mmu::init_space(devices.len());
+    mmu::init_space(&layout, devices.len());
     // SAFETY: mapped read-only by `mmu::init`, for ever.
-    backtrace::init(unsafe { core::slice::from_raw_parts(extras.start as *const u8, extras.len()) });
+    backtrace::init(unsafe { core::slice::from_raw_parts(layout.extras.start as *const u8, layout.extras.len()) });
     read_command_line(info);
     warn_of_other_vcpus();
     tls::set_canary(random::u64());
@@ -76,6 +76,7 @@ extern "C" fn zooid_boot(info_address: usize, builder_stack_top: usize) -> ! {
 }
 
 fn first_thread() {
+    mmu::free_boot_stack();
     let memory = mmu::statistics();
     ::log::info!("Zooid {}: {} KiB of memory, {} KiB free", env!("CARGO_PKG_VERSION"), memory.total * 4, memory.free * 4);
     power::obey_toolstack();

@@ -24,7 +24,8 @@ struct Thread {
     rsp: u64,
     /// Base of `%fs`: the thread block.
     thread_block: u64,
-    stack: Stack,
+    /// Held for its owner's sake: dropping the record frees it.
+    _stack: Stack,
 }
 
 struct Threads {
@@ -71,7 +72,7 @@ pub fn spawn(
     let thread_block = tls::place(&mut stack);
     let body: Box<Box<dyn FnOnce() + Send>> = Box::new(Box::new(body));
     let rsp = first_frame(&mut stack, Box::into_raw(body));
-    let record = Thread { name: name.into(), rsp, thread_block, stack };
+    let record = Thread { name: name.into(), rsp, thread_block, _stack: stack };
 
     let mut threads = THREADS.lock();
     let id = threads.scheduler.spawn().map_err(|_| SpawnError::OutOfMemory)?;

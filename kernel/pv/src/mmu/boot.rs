@@ -65,7 +65,7 @@ impl Layout {
     }
 
     /// What is mapped at its old address in the new tables, with the protection of its class.
-    fn kept(&self) -> [(Range<usize>, PageClass); 8] {
+    pub fn kept(&self) -> [(Range<usize>, PageClass); 8] {
         [
             (image::text_start()..image::text_end(), PageClass::Text),
             (image::rodata_start()..image::rodata_end(), PageClass::RoData),

@@ -9,7 +9,6 @@ mod stack;
 mod tables;
 
 use core::fmt;
-use core::ops::Range;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
 use spin::Once;
@@ -24,7 +23,7 @@ use crate::shared::SharedPages;
 use frames::Frames;
 use tables::{OutOfFrames, Tables};
 
-pub use boot::boot_address_of;
+pub use boot::{Layout, boot_address_of};
 pub use stack::{Stack, StackError};
 
 struct Memory {
@@ -57,7 +56,7 @@ fn with_memory<R>(act: impl FnOnce(&mut Memory) -> R) -> R {
 
 /// Leaves the builder's page tables for our own. `devices` are mapped at the start of the DEVICE zone.
 ///
-/// Returns where the builder put the name table.
+/// Returns what lies where in the image zone.
 ///
 /// # Safety
 /// As for `boot::switch`.
@@ -66,26 +65,23 @@ pub unsafe fn init(
     info_address: usize,
     boot_stack_top: usize,
     devices: &[Mfn],
-) -> Range<usize> {
+) -> Layout {
     // SAFETY: passed on to the caller.
     let (frames, tables, layout) = unsafe { boot::switch(info, info_address, boot_stack_top, devices) };
     *FRAMES.lock() = Some(Memory { frames, tables });
     HEAP_END.store(Zone::Heap.base(), Ordering::Relaxed);
-    layout.extras
+    layout
 }
 
 /// Sets up the map of the address space; needs the heap.
-pub fn init_space(device_pages: usize) {
+pub fn init_space(layout: &Layout, device_pages: usize) {
     let mut space = AddressSpace::new();
-    let regions = [
-        (image::text_start()..image::text_end(), PageClass::Text),
-        (image::rodata_start()..image::rodata_end(), PageClass::RoData),
-        (image::data_start()..image::boot_stack_guard(), PageClass::Data),
+    let zones = [
         // The whole zone, so that growing needs no entry: the map must not be locked when the heap grows.
         (Zone::Heap.range(), PageClass::Heap),
         (Zone::Device.base()..Zone::Device.base() + device_pages * PAGE_SIZE, PageClass::Device),
     ];
-    for (range, class) in regions {
+    for (range, class) in layout.kept().into_iter().chain(zones) {
         space.insert(range, class).expect("the regions of the image are disjoint");
     }
     SPACE.call_once(|| Masked::new(space));
@@ -95,6 +91,7 @@ pub fn init_space(device_pages: usize) {
 pub fn free_boot_stack() {
     let start = image::boot_stack_guard() + PAGE_SIZE;
     unmap_and_free(start, (image::boot_stack_end() - start) / PAGE_SIZE);
+    release(start);
 }
 
 fn space() -> &'static Masked<AddressSpace> {
