@@ -27,7 +27,7 @@ wait_for_server() {
 }
 
 fetch() {
-    for path in / /index.html /no-such-page; do
+    for path in / /about.txt /1k.txt /no-such-page; do
         curl --silent --output /root/out/page --max-time 10 \
             --write-out "  GET $path: status %{http_code}, %{size_download} bytes, %{time_total} s\n" \
             $address$path || return
@@ -47,7 +47,11 @@ show() {
 }
 
 shut_down() {
-    xl shutdown -w httpd && ! xl domid httpd 2>/dev/null
+    xl shutdown -w httpd 2>&1 | grep 'reason code 0' || return
+    # xl's monitor removes the domain a moment after it has ended.
+    while xl domid httpd >/dev/null 2>&1; do
+        usleep 50000
+    done
 }
 
 mkdir -p /root/out

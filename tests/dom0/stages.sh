@@ -13,6 +13,12 @@ attempt() {
     "$@" >>"$log" 2>&1 || die "'$(echo "$*" | cut -c1-60)...' failed: $(tail -n 1 "$log") (all of it: build/setup.log)"
 }
 
+# from_registry COMMAND...: the same for a command whose failure most likely means that no registry can be reached.
+from_registry() {
+    echo "\$ $*" >>"$log"
+    "$@" >>"$log" 2>&1 || die "'$1 $2' failed: is a package registry set up and reachable? (its words: build/setup.log)"
+}
+
 # stage TITLE FUNCTION KEY: runs FUNCTION unless it last ran for the same KEY.
 stage() {
     stamp=$top/build/stamps/$2
@@ -36,8 +42,12 @@ words() {
     sed -e 's/#.*//' -e '/^ *$/d' "$1"
 }
 
+# package_lists: makes ready for installing or downloading packages.
 package_lists() {
-    attempt apt-get update -q
+    grep -qs '^VERSION_CODENAME=bookworm' /etc/os-release || die "this needs Debian 12 (bookworm)"
+    [ "$(id -u)" = 0 ] || die "root is needed to get packages: run it as root once"
+    [ "$(df -Pm "$top/build" | awk 'END { print $4 }')" -ge 3000 ] || die "3 GB of free disk space are needed below build/"
+    from_registry apt-get update -q
 }
 
 # with_libraries PACKAGE...: the packages, the kernel that a metapackage stands for, and every library they need.
@@ -55,7 +65,7 @@ unpack_packages() {
     ln -s usr/bin usr/sbin usr/lib usr/lib64 "$2/root/"
     cd "$2/debs" || exit
     # shellcheck disable=SC2046 # one word is one package
-    attempt apt-get download -q -o APT::Sandbox::User=root $(with_libraries $(words "$1") | sort -u)
+    from_registry apt-get download -q -o APT::Sandbox::User=root $(with_libraries $(words "$1") | sort -u)
     for deb in *.deb; do
         dpkg-deb --fsys-tarfile "$deb" | tar -x --keep-directory-symlink -C "$2/root" ||
             die "cannot unpack $deb below build/: is the disk full?"

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use crate::machine::{Event, Machine, Model, RunFiles};
+use crate::options::BadArgument;
 use crate::payload::Payload;
 use crate::{guests, layout, snapshot};
 
@@ -31,6 +32,11 @@ pub struct Job {
 
 /// Runs `job`; the exit status of its script.
 pub fn run(job: &Job) -> Result<u8> {
+    run_announced(job, |_| {})
+}
+
+/// Runs `job` and calls `on_start` with the time that the boot took before the script starts.
+pub fn run_announced(job: &Job, on_start: impl FnOnce(Duration)) -> Result<u8> {
     let files = RunFiles::create()?;
     let mut payload = Payload::create(&files.payload())?;
     payload.add_file("run/zooid/main", &layout::payload().join("main-dom0"))?;
@@ -43,11 +49,16 @@ pub fn run(job: &Job) -> Result<u8> {
         payload.add_user_file(file)?;
     }
     let length = payload.finish()?;
-    std::fs::create_dir_all(&job.out).with_context(|| format!("OUT: cannot make {}", job.out.display()))?;
+    std::fs::create_dir_all(&job.out)
+        .map_err(|error| BadArgument(format!("OUT: cannot make {}: {error}", job.out.display())))?;
 
+    let began = Instant::now();
     let mut machine =
         if job.cold { Machine::boot(job.model, &files) } else { snapshot::ready_machine(job.model, &files) }?;
-    let ended = machine.start(length).and_then(|()| stream(&mut machine, job));
+    let ended = machine.start(length).and_then(|()| {
+        on_start(began.elapsed());
+        stream(&mut machine, job)
+    });
     drop(machine);
     let _ = std::fs::copy(files.serial(), job.out.join("serial.log"));
     let results = collect(&files.results(), &job.out);

@@ -21,13 +21,16 @@ pub fn run(model: Model) -> Result<u8> {
     println!("run: httpd's image has {} bytes", httpd.image.metadata()?.len());
     println!("run: boot Xen and a Linux dom0 in QEMU ...");
     let out = layout::top().join("target/run");
-    let status = dom0::run(&Job {
+    let job = Job {
         model,
         script: layout::top().join("tests/dom0/run-httpd.sh"),
         files: Vec::new(),
         out: out.clone(),
         limit: LIMIT,
         cold: false,
+    };
+    let status = dom0::run_announced(&job, |took| {
+        println!("run: boot Xen and a Linux dom0 in QEMU: done in {:.1} s", took.as_secs_f64());
     })?;
     let seconds = began.elapsed().as_secs_f64();
     match status {
