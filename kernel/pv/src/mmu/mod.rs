@@ -210,7 +210,7 @@ pub fn read_stack_word(address: u64) -> Option<u64> {
     let lock = FRAMES.try_lock()?;
     let memory = lock.as_ref()?;
     let canonical = (Zone::Heap.base()..=usize::MAX - PAGE_SIZE).contains(&(address as usize));
-    if !canonical || address % 8 != 0 || !memory.tables.entry(&memory.frames, address as usize).is_present() {
+    if !canonical || !address.is_multiple_of(8) || !memory.tables.entry(&memory.frames, address as usize).is_present() {
         return None;
     }
     // SAFETY: aligned, and mapped as the page tables say.
