@@ -1,0 +1,221 @@
+#!/usr/bin/python3
+"""`make bench` in dom0: measures the rows that /root/rows names, ours and the anchor's, under the instruction clock.
+
+Every sample is a line "ROW ours|anchor VALUE" of /root/out/samples. docs/benchmarks.md says what each row means.
+"""
+
+import ctypes
+import json
+import os
+import re
+import select
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+GUESTS = Path("/opt/zooid/guests")
+CONSOLES = Path("/var/log/xen/console")
+SAMPLES = 5
+LINUX_ADDRESS = "10.0.0.9"
+
+
+def main():
+    wanted = set(Path("/root/rows").read_text().split())
+    if "min_memory" in wanted:
+        measure("min_memory", "ours", min_memory)
+    if "boot_xl" in wanted:
+        measure_boot()
+    network = [row for row in NETWORK if row in wanted]
+    if network:
+        measure_network(network)
+
+
+def measure(row, side, take):
+    """Takes the samples of a row, after a first one that only warms everything up."""
+    take()
+    values = [take() for _ in range(SAMPLES)]
+    if None in values:
+        sys.exit(f"{row}, {side}: a guest failed")
+    with open("/root/out/samples", "a") as samples:
+        samples.writelines(f"{row} {side} {value}\n" for value in values)
+    print(f"bench: {row}, {side}: {', '.join(f'{value:.5g}' for value in values)}", flush=True)
+
+
+# Starting a guest
+
+
+def measure_boot():
+    hello = write_config("hello", kernel=GUESTS / "hello", memory=16)
+    grub = write_config("grub", kernel="/root/grub-x86_64-xen.bin", memory=16)
+    measure("boot_xl", "ours", lambda: time_to_first_line("hello", hello))
+    measure("boot_xl", "anchor", lambda: time_to_first_line("grub", grub))
+
+
+def min_memory():
+    """The least `memory=` in which hello comes to its first line."""
+    for memory in range(1, 64):
+        config = write_config("hello", kernel=GUESTS / "hello", memory=memory)
+        if time_to_first_line("hello", config) is not None:
+            return memory
+    sys.exit("hello runs in no memory below 64 MiB")
+
+
+def time_to_first_line(name, config):
+    """Milliseconds from the start of `xl create` until the guest's first line has reached its log in dom0; None when
+    `xl create` fails or nothing comes. The guest is gone when this returns."""
+    log = CONSOLES / f"guest-{name}.log"
+    before = log.stat().st_size if log.exists() else 0
+    changes = watch(CONSOLES)
+    quiet = os.open("/dev/null", os.O_WRONLY)
+    redirect = [(os.POSIX_SPAWN_DUP2, quiet, 1), (os.POSIX_SPAWN_DUP2, quiet, 2)]
+    began = time.monotonic_ns()
+    xl = os.posix_spawn("/usr/sbin/xl", ["xl", "create", "-q", config], os.environ, file_actions=redirect)
+    now = began
+    while not has_line(log, before):
+        ready, _, _ = select.select([changes], [], [], 2)
+        now = time.monotonic_ns()
+        if not ready:
+            now = None
+            break
+        os.read(changes, 4096)
+    os.close(changes)
+    os.close(quiet)
+    os.waitpid(xl, 0)
+    destroy(name)
+    return now and (now - began) / 1e6
+
+
+def has_line(log, before):
+    return log.exists() and b"\n" in log.read_bytes()[before:]
+
+
+def watch(directory):
+    """An inotify descriptor that becomes readable when a file of the directory is created or written (inotify(7))."""
+    in_modify, in_create = 0x2, 0x100
+    libc = ctypes.CDLL(None)
+    descriptor = libc.inotify_init()
+    libc.inotify_add_watch(descriptor, bytes(directory), in_modify | in_create)
+    return descriptor
+
+
+# Network
+
+
+def measure_network(rows):
+    linux = write_config(
+        "linux",
+        kernel="/root/vmlinux",
+        ramdisk="/root/linux.cpio",
+        memory=256,
+        vif=["bridge=xenbr0"],
+        extra=f"console=hvc0 quiet address={LINUX_ADDRESS}/24",
+    )
+    with_guest("linux", linux, "linux: ready", lambda: measure_rows(rows, "anchor", LINUX_ADDRESS))
+    for guest, address, ready in [
+        ("httpd", "10.0.0.2", "httpd on"),
+        ("iperf3", "10.0.0.4", "iperf3 server on"),
+    ]:
+        ours = [row for row in rows if NETWORK[row][1] == guest]
+        if ours:
+            config = GUESTS / f"{guest}.cfg"
+            with_guest(guest, config, ready, lambda: measure_rows(ours, "ours", address))
+
+
+def measure_rows(rows, side, address):
+    for row in rows:
+        measure(row, side, lambda: NETWORK[row][0](address))
+
+
+def http(address):
+    """Requests per second: 1 KiB page, keep-alive, 16 connections."""
+    requests = 5000
+    report = output("ab", "-q", "-k", "-c", "16", "-n", str(requests), f"http://{address}/1k.txt")
+    for line in [f"Complete requests:      {requests}", "Failed requests:        0", "Document Length:        1024 bytes"]:
+        if line not in report:
+            sys.exit(f"ab does not say {line!r}:\n{report}")
+    return float(re.search(r"Requests per second: +([0-9.]+)", report)[1])
+
+
+def ping(address):
+    """Median of 50 round trips, 10 ms apart, in milliseconds."""
+    report = output("ping", "-c", "50", "-i", "0.01", address)
+    times = [float(time) for time in re.findall(r"time=([0-9.]+) ms", report)]
+    if len(times) != 50:
+        sys.exit(f"{50 - len(times)} pings lost:\n{report}")
+    return statistics.median(times)
+
+
+def tcp_in(address):
+    """Gbit/s of 128 MiB from dom0 to the guest, as received there."""
+    return iperf3(address)
+
+
+def tcp_out(address):
+    """Gbit/s of 128 MiB from the guest to dom0, as received here."""
+    return iperf3(address, "--reverse")
+
+
+def iperf3(address, *options):
+    # With --json an error is a member of the report. A server that has not ended the test before says "busy".
+    error = "busy"
+    while "busy" in error:
+        time.sleep(0.1)
+        report = json.loads(output("iperf3", "--json", "--bytes", "128M", *options, "--client", address))
+        error = report.get("error", "")
+    if error:
+        sys.exit(f"iperf3: {error}")
+    return report["end"]["sum_received"]["bits_per_second"] / 1e9
+
+
+# What measures each row, and which of our guests is its subject.
+NETWORK = {
+    "http": (http, "httpd"),
+    "ping": (ping, "httpd"),
+    "tcp_in": (tcp_in, "iperf3"),
+    "tcp_out": (tcp_out, "iperf3"),
+}
+
+
+# Guests
+
+
+def write_config(name, **settings):
+    """A configuration for xl; what it does not name is as xl has it."""
+    path = f"/root/{name}.cfg"
+    settings = {"name": name, **settings}
+    Path(path).write_text("".join(f"{key} = {value if isinstance(value, (int, list)) else repr(str(value))}\n"
+                                  for key, value in settings.items()))
+    return path
+
+
+def with_guest(name, config, ready, action):
+    """Starts a guest, waits for a text on its console, acts, and destroys it."""
+    log = CONSOLES / f"guest-{name}.log"
+    print(f"bench: starting {name}", flush=True)
+    output("xl", "create", "-q", config)
+    limit = time.monotonic() + 60
+    while not (log.exists() and ready in log.read_text(errors="replace")):
+        if time.monotonic() > limit:
+            sys.exit(f"{name} does not say {ready!r} within 60 s")
+        time.sleep(0.05)
+    action()
+    destroy(name)
+
+
+def destroy(name):
+    """Destroys a guest, if it has not ended by itself, and waits until it is gone."""
+    subprocess.run(["xl", "destroy", name], stderr=subprocess.DEVNULL)
+    while len(output("xl", "list").splitlines()) > 2:
+        time.sleep(0.02)
+
+
+def output(*command):
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if done.returncode != 0:
+        sys.exit(f"{' '.join(map(str, command))}: status {done.returncode}:\n{done.stdout}")
+    return done.stdout
+
+
+main()
