@@ -67,7 +67,9 @@ impl Ring {
     /// Indices that make no sense are the daemon's doing; its ring then counts as full.
     fn push(&self, bytes: &[u8]) -> usize {
         let done = OUTPUT.push(&self.page, bytes).unwrap_or(0);
-        let _ = xen_sys::event_channel_op_send(self.port);
+        if done > 0 {
+            let _ = xen_sys::event_channel_op_send(self.port);
+        }
         done
     }
 
@@ -122,26 +124,20 @@ fn write_in_turn(bytes: &[u8]) {
 }
 
 fn write_raw(mut bytes: &[u8]) {
-    while !bytes.is_empty() {
-        let done = match RING.lock().as_ref() {
-            Some(ring) => ring.push(bytes),
-            None => return,
-        };
+    let mut push = || {
+        let done = RING.lock().as_ref().map_or(bytes.len(), |ring| ring.push(bytes));
         bytes = &bytes[done..];
-        if done == 0 {
-            wait_for_daemon();
-        }
-    }
-}
-
-fn wait_for_daemon() {
+        bytes.is_empty()
+    };
     match EVENT.get() {
         Some((event, _)) if thread::may_block() => {
-            event.wait(None);
+            event.wait_for(None, push);
         }
         _ => {
-            if let Some(ring) = RING.lock().as_ref() {
-                ring.poll(0);
+            while !push() {
+                if let Some(ring) = RING.lock().as_ref() {
+                    ring.poll(0);
+                }
             }
         }
     }
@@ -153,13 +149,12 @@ pub fn read(into: &mut [u8]) -> usize {
         return 0;
     }
     let (event, _) = EVENT.get().expect("input is read after boot");
-    loop {
-        let count = RING.lock().as_ref().map_or(0, |ring| ring.pop(into));
-        if count > 0 {
-            return count;
-        }
-        event.wait(None);
-    }
+    let mut count = 0;
+    event.wait_for(None, || {
+        count = RING.lock().as_ref().map_or(0, |ring| ring.pop(into));
+        count > 0
+    });
+    count
 }
 
 /// Waits, for a limited time, until the daemon has taken all output: the last act before the domain ends.
