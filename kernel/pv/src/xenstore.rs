@@ -14,8 +14,8 @@ use spin::Once;
 use xen_abi::Port;
 use xen_abi::io::xs_wire::{XENSTORE_RING_SIZE, XenstoreDomainInterface};
 use zooid_core::ring::ByteRing;
-use zooid_core::xenstore::{Client, Command, Incoming, Request, TransactionId, names, transaction};
 pub use zooid_core::xenstore::{Access, Error, Permission};
+use zooid_core::xenstore::{Client, Command, Incoming, NameList, Request, TransactionId, names, transaction};
 
 use crate::events::Masked;
 use crate::evtchn::{BoundPort, Event};
@@ -222,7 +222,17 @@ impl Transaction {
 
     /// As [`list`].
     pub fn list(&self, path: &str) -> Result<Vec<String>, Error> {
-        Ok(names(&self.request(Command::Directory(path))?)?)
+        match self.request(Command::Directory(path)) {
+            Err(Error::Other(name)) if name == "E2BIG" => self.list_in_parts(path),
+            reply => Ok(names(&reply?)?),
+        }
+    }
+
+    /// A list that is too long for one reply.
+    fn list_in_parts(&self, path: &str) -> Result<Vec<String>, Error> {
+        let mut list = NameList::default();
+        while !list.add(&self.request(Command::DirectoryPart { path, offset: list.offset() })?)? {}
+        Ok(list.names()?)
     }
 
     /// As [`remove`].

@@ -11,7 +11,8 @@ mod reply;
 mod request;
 
 pub use error::{Error, StreamError};
-pub use reply::{names, permissions, text, transaction};
+use reply::text;
+pub use reply::{NameList, names, permissions, transaction};
 pub use request::{Access, Command, Permission, Request, TransactionId};
 
 use alloc::collections::BTreeMap;

@@ -22,6 +22,52 @@ pub fn names(payload: &[u8]) -> Result<Vec<String>, StreamError> {
     strings(payload).map(text).collect()
 }
 
+/// Collects a list of names that is too long for one reply, from those to
+/// [`DirectoryPart`](super::Command::DirectoryPart).
+#[derive(Debug, Default)]
+pub struct NameList {
+    /// What names the state of the node that the parts are of.
+    generation: Vec<u8>,
+    names: Vec<u8>,
+}
+
+impl NameList {
+    /// Where the next part begins.
+    pub fn offset(&self) -> usize {
+        self.names.len()
+    }
+
+    /// Takes the next part; true when it was the last. If the node has changed meanwhile, the list begins again.
+    ///
+    /// # Errors
+    /// [`StreamError::BadPayload`].
+    pub fn add(&mut self, payload: &[u8]) -> Result<bool, StreamError> {
+        let end = payload.iter().position(|byte| *byte == 0).ok_or(StreamError::BadPayload)?;
+        let (generation, part) = (&payload[..end], &payload[end + 1..]);
+        if self.offset() == 0 {
+            self.generation = generation.to_vec();
+        } else if self.generation != generation {
+            *self = Self::default();
+            return Ok(false);
+        }
+        // An empty name stands behind the last one.
+        let last = part == [0] || part.ends_with(&[0, 0]);
+        if !part.ends_with(&[0]) {
+            return Err(StreamError::BadPayload);
+        }
+        self.names.extend_from_slice(&part[..part.len() - usize::from(last)]);
+        Ok(last)
+    }
+
+    /// The names.
+    ///
+    /// # Errors
+    /// [`StreamError::BadPayload`].
+    pub fn names(&self) -> Result<Vec<String>, StreamError> {
+        names(&self.names)
+    }
+}
+
 /// The permissions from the reply to [`GetPermissions`](super::Command::GetPermissions).
 ///
 /// # Errors

@@ -29,6 +29,13 @@ impl TransactionId {
 pub enum Command<'a> {
     /// The names of a node's children, for [`names`](super::names) to read.
     Directory(&'a str),
+    /// A part of the names of a node's children, for [`NameList`](super::NameList) to collect.
+    DirectoryPart {
+        /// The node.
+        path: &'a str,
+        /// Bytes of the list that come before the part.
+        offset: usize,
+    },
     /// A node's value.
     Read(&'a str),
     /// Sets a node's value; makes it, and those above it, if they are missing.
@@ -98,6 +105,7 @@ impl Command<'_> {
     pub(super) fn kind(&self) -> XsType {
         match self {
             Self::Directory(_) => XsType::DIRECTORY,
+            Self::DirectoryPart { .. } => XsType::DIRECTORY_PART,
             Self::Read(_) => XsType::READ,
             Self::Write(..) => XsType::WRITE,
             Self::Mkdir(_) => XsType::MKDIR,
@@ -120,6 +128,10 @@ impl Command<'_> {
             | Self::Mkdir(path)
             | Self::Remove(path)
             | Self::GetPermissions(path) => payload.path(path)?,
+            Self::DirectoryPart { path, offset } => {
+                payload.path(path)?;
+                payload.string(&alloc::format!("{offset}"))?;
+            }
             Self::Write(path, value) => {
                 payload.path(path)?;
                 payload.bytes.extend_from_slice(value);

@@ -29,8 +29,9 @@ fn requests_are_written_as_the_protocol_says() {
         Permission { domain: DomId(3), access: Access::None },
         Permission { domain: DomId(0), access: Access::ReadWrite },
     ];
-    let cases: [(Command, u32, &[u8]); 12] = [
+    let cases: [(Command, u32, &[u8]); 13] = [
         (Command::Directory("device"), 1, b"device\0"),
+        (Command::DirectoryPart { path: "device", offset: 4087 }, 22, b"device\x004087\0"),
         (Command::Read("/vm"), 2, b"/vm\0"),
         (Command::Write("data/x", b"a\0b"), 11, b"data/x\0a\0b"),
         (Command::Mkdir("a"), 12, b"a\0"),
@@ -148,6 +149,28 @@ fn payloads_are_read() {
     assert_eq!(transaction(b"4294967295\0"), Ok(TransactionId(u32::MAX)));
     for bad in [&b""[..], b"\0", b"0\0", b"x\0", b"4294967296\0"] {
         assert_eq!(transaction(bad), Err(StreamError::BadPayload), "{bad:?}");
+    }
+}
+
+#[test]
+fn long_lists_are_collected() {
+    let mut list = NameList::default();
+    assert_eq!(list.add(b"7\0a\0bc\0"), Ok(false));
+    assert_eq!(list.offset(), 5);
+    assert_eq!(list.add(b"7\0d\0\0"), Ok(true));
+    assert_eq!(list.names().unwrap(), ["a", "bc", "d"]);
+
+    let mut list = NameList::default();
+    assert_eq!(list.add(b"7\0a\0bc\0"), Ok(false));
+    assert_eq!(list.add(b"8\0d\0\0"), Ok(false), "the node has changed");
+    assert_eq!(list.offset(), 0);
+    assert_eq!(list.add(b"8\0a\0"), Ok(false));
+    assert_eq!(list.add(b"8\0\0"), Ok(true), "nothing was left");
+    assert_eq!(list.names().unwrap(), ["a"]);
+
+    assert_eq!(NameList::default().add(b"7\0\0"), Ok(true));
+    for bad in [&b""[..], b"7", b"7\0", b"7\0a"] {
+        assert_eq!(NameList::default().add(bad), Err(StreamError::BadPayload), "{bad:?}");
     }
 }
 
