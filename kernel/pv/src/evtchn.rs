@@ -125,8 +125,16 @@ fn word(array: *mut u64, index: usize) -> &'static AtomicU64 {
     unsafe { AtomicU64::from_ptr(array.add(index)) }
 }
 
+static UPCALLS: AtomicU64 = AtomicU64::new(0);
+
+/// How many upcalls there were so far: interruptions, which a guest that has nothing to do must not cause.
+pub fn upcalls() -> u64 {
+    UPCALLS.load(Ordering::Relaxed)
+}
+
 /// Hands every pending port to its handler. Called with events masked.
 pub fn upcall() {
+    UPCALLS.fetch_add(1, Ordering::Relaxed);
     let page = events::shared_info();
     let vcpu = events::vcpu_info();
     // SAFETY: address arithmetic inside the shared info page, here and in the next two lines.
