@@ -63,3 +63,14 @@ still_serves() {
         curl -sS -f -m 10 -o /dev/null "http://10.0.0.2$page" || fail "httpd does not serve $page"
     done
 }
+
+# with_peer: runs the guest against the servers of net_peer.py; it must end with success.
+with_peer() {
+    python3 -S /run/zooid/net_peer.py >peer.log 2>&1 &
+    wait_until 15 grep -q ready peer.log
+    xl create -q -e "$CFG" || fail "xl create"
+    wait_until 60 has_ended
+    kill $!
+    cat peer.log
+    grep -q 'Test result: SUCCESS' "$(console)" || fail "no success"
+}

@@ -20,7 +20,12 @@ fn main() {
     let least = (before.free - before.free / 16) / block - 1;
 
     let first = fill(block);
-    println!("{} KiB in all, {} KiB free at first, {} KiB allocated", kib(before.total), kib(before.free), kib(first * block));
+    println!(
+        "{} KiB in all, {} KiB free at first, {} KiB allocated",
+        kib(before.total),
+        kib(before.free),
+        kib(first * block)
+    );
     check!(first >= least);
     let full = memory::statistics();
     check!(full.free < block + (64 << 10));

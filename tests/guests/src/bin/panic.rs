@@ -12,6 +12,7 @@ use core::fmt;
 use core::hint::black_box;
 
 use test_guests::{argument, error, failure};
+use zooid::time::Duration;
 use zooid::{print, println, thread};
 
 zooid::main!(main);
@@ -24,6 +25,7 @@ fn main() {
         "nested" => nested(),
         "index" => index(),
         "flood" => flood(),
+        "full_ring" => full_ring(),
         "allocation" => allocation(),
         "out_of_memory" => out_of_memory(),
         _ => error!("no such panic: {kind}"),
@@ -80,6 +82,19 @@ fn flood() {
     for _ in 0..20 {
         print!("{}", String::from_utf8(Vec::from([b'm'; 1000])).unwrap_or_default());
     }
+    fail();
+}
+
+/// Panics when the console's ring is full and nobody empties it (tests/boot/panic_console_stopped.sh).
+#[inline(never)]
+fn full_ring() {
+    thread::spawn(|| {
+        loop {
+            println!("a line that fills the ring");
+        }
+    });
+    // The other thread blocks when the ring is full: there is no event to wait for.
+    thread::sleep(Duration::from_millis(100));
     fail();
 }
 

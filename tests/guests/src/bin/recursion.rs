@@ -19,11 +19,13 @@ const REST: usize = 8 << 10;
 
 fn main() {
     let threads: Vec<_> = (0..4)
-        .map(|_| expect!(thread::Builder::new().stack_size(STACK).spawn(|| {
-            let top = 0u8;
-            let top = black_box(&raw const top).addr();
-            (0..10).map(|_| descend(top, 1)).max()
-        })))
+        .map(|_| {
+            expect!(thread::Builder::new().stack_size(STACK).spawn(|| {
+                let top = 0u8;
+                let top = black_box(&raw const top).addr();
+                (0..10).map(|_| descend(top, 1)).max()
+            }))
+        })
         .collect();
     let depths: Vec<_> = threads.into_iter().map(|thread| thread.join()).collect();
     zooid::println!("{depths:?} frames");

@@ -1,0 +1,207 @@
+//! The guest as a client: what the argument names, against the servers of `tests/boot/net_peer.py` in dom0.
+
+#![no_std]
+#![no_main]
+
+extern crate alloc;
+
+use alloc::sync::Arc;
+use alloc::vec;
+use alloc::vec::Vec;
+use core::net::{Ipv4Addr, SocketAddrV4};
+
+use test_guests::{Random, argument, check, check_eq, error, expect, success};
+use zooid::net::{self, Error, Shutdown, SocketError, TcpListener, TcpStream, UdpSocket};
+use zooid::thread;
+use zooid::time::{Duration, Instant};
+
+zooid::main!(main);
+
+const DOM0: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
+/// An address that no host has.
+const NOBODY: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 77);
+
+/// Ports of `net_peer.py`.
+const ECHO: u16 = 7001;
+const SILENT: u16 = 7002;
+const CLOSED: u16 = 7999;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn main() {
+    match argument() {
+        "connect" => connect(),
+        "refused" => refused(),
+        "timeouts" => timeouts(),
+        "ports" => ports(),
+        "udp" => udp(),
+        "names" => names(),
+        "no_name_server" => no_name_server(),
+        other => error!("no such part: {other}"),
+    }
+    success();
+}
+
+fn dom0(port: u16) -> SocketAddrV4 {
+    SocketAddrV4::new(DOM0, port)
+}
+
+/// A connection carries 1 MiB both ways at once, and each direction ends by itself.
+fn connect() {
+    let stream = Arc::new(expect!(TcpStream::connect(dom0(ECHO))));
+    check_eq!(stream.peer_addr(), Ok(dom0(ECHO)));
+    let own = expect!(stream.local_addr());
+    check_eq!(*own.ip(), Ipv4Addr::new(10, 0, 0, 2));
+    check!(own.port() >= 49152);
+    let mut random = Random::new(1);
+    let sent: Arc<Vec<u8>> = Arc::new((0..1 << 20).map(|_| random.next() as u8).collect());
+    let writer = thread::spawn({
+        let (stream, sent) = (stream.clone(), sent.clone());
+        move || {
+            expect!(stream.write_all(&sent));
+            expect!(stream.shutdown(Shutdown::Write));
+            check_eq!(stream.write(b"x"), Err(Error::Socket(SocketError::BrokenPipe)));
+        }
+    });
+    let mut buffer = vec![0; 64 << 10];
+    check_eq!(expect!(stream.peek(&mut buffer[..1])), 1);
+    let mut received = Vec::new();
+    loop {
+        match expect!(stream.read(&mut buffer)) {
+            0 => break,
+            count => received.extend_from_slice(&buffer[..count]),
+        }
+    }
+    writer.join();
+    check!(received == *sent);
+}
+
+/// A closed port refuses at once, a host that is not there in the time that was given, one that cannot be reached at once.
+fn refused() {
+    expect!(net::status());
+    let began = Instant::now();
+    check_eq!(failed(TcpStream::connect(dom0(CLOSED))), SocketError::ConnectionRefused);
+    check!(began.elapsed() < SECOND);
+
+    let began = Instant::now();
+    let attempt = TcpStream::connect_timeout(SocketAddrV4::new(NOBODY, 80), SECOND);
+    check_eq!(failed(attempt), SocketError::TimedOut);
+    check!(began.elapsed() >= SECOND && began.elapsed() < 2 * SECOND);
+
+    // Outside the network, and there is no gateway.
+    let began = Instant::now();
+    let attempt = TcpStream::connect(SocketAddrV4::new(Ipv4Addr::new(192, 168, 1, 1), 80));
+    check_eq!(failed(attempt), SocketError::NetworkUnreachable);
+    check!(began.elapsed() < SECOND);
+
+    for address in ["0.0.0.0:80", "10.0.0.1:0", "255.255.255.255:80", "224.0.0.1:80"] {
+        check_eq!(failed(TcpStream::connect(expect!(address.parse()))), SocketError::AddrNotAvailable);
+    }
+}
+
+/// Reads and writes end when their time is over, and the connection is as good as before.
+fn timeouts() {
+    let silent = expect!(TcpStream::connect(dom0(SILENT)));
+    let mut buffer = vec![0; 64 << 10];
+    for milliseconds in [1, 100, 700] {
+        let timeout = Duration::from_millis(milliseconds);
+        silent.set_read_timeout(Some(timeout));
+        let began = Instant::now();
+        check_eq!(failed(silent.read(&mut buffer)), SocketError::TimedOut);
+        check!(began.elapsed() >= timeout && began.elapsed() < timeout + SECOND);
+    }
+    // The peer does not read: once all buffers are full, nothing more can be written.
+    silent.set_write_timeout(Some(SECOND));
+    let refusal = loop {
+        if let Err(error) = silent.write(&buffer) {
+            break error;
+        }
+    };
+    check!(refusal.is_timeout());
+
+    let stream = expect!(TcpStream::connect(dom0(ECHO)));
+    stream.set_read_timeout(Some(SECOND / 10));
+    check_eq!(failed(stream.read(&mut buffer)), SocketError::TimedOut);
+    expect!(stream.write_all(b"still there"));
+    stream.set_read_timeout(None);
+    check_eq!(expect!(stream.read(&mut buffer)), 11);
+    expect!(stream.shutdown(Shutdown::Read));
+    check_eq!(expect!(stream.read(&mut buffer)), 0);
+}
+
+/// A port has one listener and one datagram socket, until they are dropped.
+fn ports() {
+    let listener = expect!(TcpListener::bind(80));
+    check_eq!(failed(TcpListener::bind(80)), SocketError::AddrInUse);
+    drop(listener);
+    check_eq!(expect!(TcpListener::bind(80)).local_port(), 80);
+    let socket = expect!(UdpSocket::bind(80));
+    check_eq!(failed(UdpSocket::bind(80)), SocketError::AddrInUse);
+    drop(socket);
+    check_eq!(expect!(UdpSocket::bind(80)).local_port(), Ok(80));
+    let (one, other) = (expect!(TcpListener::bind(0)), expect!(TcpListener::bind(0)));
+    check!(one.local_port() >= 49152 && other.local_port() >= 49152 && one.local_port() != other.local_port());
+}
+
+/// Datagrams of every length that fits go and come; one that does not fit is refused; nobody's answer is not waited for.
+fn udp() {
+    let socket = expect!(UdpSocket::bind(0));
+    socket.set_read_timeout(Some(5 * SECOND));
+    let mut random = Random::new(2);
+    let sent: Vec<u8> = (0..1473).map(|_| random.next() as u8).collect();
+    let mut buffer = vec![0; 2048];
+    for length in [0, 1, 512, 1471, 1472] {
+        expect!(socket.send_to(&sent[..length], dom0(ECHO)));
+        check_eq!(expect!(socket.recv_from(&mut buffer)), (length, dom0(ECHO)));
+        check!(buffer[..length] == sent[..length]);
+    }
+    check_eq!(failed(socket.send_to(&sent, dom0(ECHO))), SocketError::MessageTooLong);
+    check_eq!(failed(socket.send_to(b"x", dom0(0))), SocketError::AddrNotAvailable);
+    let outside = SocketAddrV4::new(Ipv4Addr::new(192, 168, 1, 1), ECHO);
+    check_eq!(failed(socket.send_to(b"x", outside)), SocketError::NetworkUnreachable);
+
+    // What does not fit into the buffer is lost.
+    expect!(socket.send_to(&sent[..100], dom0(ECHO)));
+    check_eq!(expect!(socket.recv_from(&mut buffer[..10])), (10, dom0(ECHO)));
+
+    socket.set_read_timeout(Some(SECOND / 2));
+    for nobody in [dom0(CLOSED), SocketAddrV4::new(NOBODY, ECHO)] {
+        let began = Instant::now();
+        expect!(socket.send_to(b"anyone?", nobody));
+        check_eq!(failed(socket.recv_from(&mut buffer)), SocketError::TimedOut);
+        check!(began.elapsed() >= SECOND / 2 && began.elapsed() < 2 * SECOND);
+    }
+    // A datagram for a host that is not there is given up after 3 s, and the socket goes on.
+    thread::sleep(4 * SECOND);
+    expect!(socket.send_to(b"here", dom0(ECHO)));
+    check_eq!(expect!(socket.recv_from(&mut buffer)), (4, dom0(ECHO)));
+}
+
+/// Names are looked up at the server that `net=` gives.
+fn names() {
+    check_eq!(net::lookup_host("192.0.2.7"), Ok([Ipv4Addr::new(192, 0, 2, 7)].into()));
+    check_eq!(net::lookup_host("one.test"), Ok([Ipv4Addr::new(10, 0, 0, 1)].into()));
+    let all = expect!(net::lookup_host("three.test"));
+    check_eq!(all, [1, 2, 3].map(|last| Ipv4Addr::new(192, 0, 2, last)));
+    check_eq!(failed(net::lookup_host("none.test")), SocketError::NameNotFound);
+    for bad in ["", "..", "a..test", &"a".repeat(64), &"a.".repeat(200)] {
+        check!(failed(net::lookup_host(bad)) == SocketError::InvalidInput);
+    }
+    let began = Instant::now();
+    check_eq!(failed(net::lookup_host("silent.test")), SocketError::NameNotFound);
+    check!(began.elapsed() < 30 * SECOND);
+    check_eq!(net::lookup_host("one.test"), Ok([Ipv4Addr::new(10, 0, 0, 1)].into()));
+}
+
+fn no_name_server() {
+    check_eq!(failed(net::lookup_host("one.test")), SocketError::InvalidInput);
+}
+
+/// The socket's error in `result`.
+fn failed<T>(result: Result<T, Error>) -> SocketError {
+    match result {
+        Err(Error::Socket(error)) => error,
+        Err(other) => error!("{other}"),
+        Ok(_) => test_guests::failure!("a call that had to fail did not"),
+    }
+}
