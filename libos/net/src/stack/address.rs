@@ -25,6 +25,13 @@ pub struct Address {
     pub dns: Option<Ipv4Addr>,
 }
 
+impl Address {
+    /// Whether packets to `peer` have a way to go: it is a neighbour, or there is a gateway.
+    pub(super) fn reaches(&self, peer: Ipv4Addr) -> bool {
+        self.gateway.is_some() || peer.is_broadcast() || Ipv4Cidr::new(self.address, self.prefix).contains_addr(&peer)
+    }
+}
+
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.address, self.prefix)?;

@@ -390,8 +390,13 @@ impl<L: crate::platform::Link> Net<L> {
             None => &mut self.nobody,
         };
         interface.poll_ingress_single(now, &mut self.device, set);
-        if let Some(handle) = handle {
-            self.table.queue(handle);
+    }
+
+    /// Queues the socket no later than at `deadline`.
+    fn look_again(&mut self, handle: Handle, deadline: Instant) {
+        if let Some(entry) = self.table.get(handle) {
+            entry.deadline = sooner(entry.deadline, Some(deadline));
+            self.next_deadline = sooner(self.next_deadline, Some(deadline));
         }
     }
 

@@ -17,6 +17,8 @@ use smoltcp::wire::{IpAddress, IpEndpoint};
 
 /// An acknowledgement waits this long for data to go with it.
 const ACK_DELAY: Duration = Duration::from_millis(10);
+/// Unless more octets than this are to be acknowledged: a small segment's worth.
+const DELAYED_MAX: usize = 536;
 /// A connection attempt, in either direction, ends after this time without an answer.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(60);
 /// A connection ends when data stays unacknowledged, and the peer silent, for this time
@@ -52,6 +54,8 @@ pub(super) struct Tcp {
     error: Option<Error>,
     /// The application wants to hear nothing more.
     deaf: bool,
+    /// Octets received since the socket could last acknowledge any.
+    unacknowledged: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -159,14 +163,14 @@ impl<P: Platform + Xenstore> Stack<P> {
     ///
     /// # Errors
     /// `AddrNotAvailable`: no such address or port can be connected to, or all local ports are
-    /// used. `NetworkUnreachable`: the interface has no address. `OutOfMemory`: there are too many
+    /// used. `NetworkUnreachable`: the interface has no address, or no route. `OutOfMemory`: there are too many
     /// connections.
     pub fn tcp_connect(&mut self, peer: SocketAddrV4) -> Result<TcpSocket, Error> {
         let (address, peer_port) = (*peer.ip(), peer.port());
         if peer_port == 0 || !is_unicast(address) {
             return Err(Error::AddrNotAvailable);
         }
-        if self.address.is_none() {
+        if !self.address.is_some_and(|own| own.reaches(address)) {
             return Err(Error::NetworkUnreachable);
         }
         let (flows, listeners) = (&self.flows, &self.listeners);
@@ -379,7 +383,23 @@ impl<P: Platform + Xenstore> Stack<P> {
         let bulk = segment.len > crate::device::MTU;
         socket.set_ack_delay(Some(if bulk { Duration::ZERO } else { ACK_DELAY }));
         self.net.deliver(Some(handle), now);
+        match self.acknowledges_later(handle, before, segment.len) {
+            true => self.net.look_again(handle, now + ACK_DELAY),
+            false => self.net.table.queue(handle),
+        }
         self.tcp_settle(handle, before, true);
+    }
+
+    /// Whether a socket, having taken in a segment of `len` octets in state `before`, has nothing to send but an
+    /// acknowledgement that may wait. It saves most requests a turn: the answer comes first.
+    fn acknowledges_later(&mut self, handle: Handle, before: State, len: usize) -> bool {
+        let Some((tcp, socket)) = self.tcp_any(handle) else {
+            return false;
+        };
+        tcp.unacknowledged += len;
+        (before, socket.state()) == (State::Established, State::Established)
+            && socket.send_queue() == 0
+            && tcp.unacknowledged < DELAYED_MAX
     }
 
     /// Makes room for a connection attempt.
@@ -412,6 +432,9 @@ impl<P: Platform + Xenstore> Stack<P> {
         let Kind::Tcp(tcp) = &mut entry.kind else {
             return;
         };
+        if !by_packet {
+            tcp.unacknowledged = 0;
+        }
         let state = socket.state();
         if state == State::Closed && before != State::Closed && tcp.error.is_none() {
             tcp.error = ended(before, by_packet, self.address.is_some());
@@ -537,7 +560,7 @@ impl<P: Platform + Xenstore> Stack<P> {
     }
 
     fn add_tcp(&mut self, socket: Socket<'static>, flow: Flow, owner: Owner) -> Handle {
-        let kind = Kind::Tcp(Tcp { flow, owner, error: None, deaf: false });
+        let kind = Kind::Tcp(Tcp { flow, owner, error: None, deaf: false, unacknowledged: 0 });
         self.net.table.add(socket, kind)
     }
 }

@@ -88,12 +88,12 @@ impl<P: Platform + Xenstore> Stack<P> {
     /// # Errors
     /// `WouldBlock`: no room now. `MessageTooLong`: longer than [`DATAGRAM_MAX`].
     /// `AddrNotAvailable`: no such address or port can be sent to. `NetworkUnreachable`: the
-    /// interface has no address. `NotConnected`: no such socket.
+    /// interface has no address, or no route. `NotConnected`: no such socket.
     pub fn udp_send(&mut self, socket: UdpSocket, data: &[u8], to: SocketAddrV4) -> Result<(), Error> {
         if data.len() > DATAGRAM_MAX.min(self.settings.udp_buffer) {
             return Err(Error::MessageTooLong);
         }
-        if self.address.is_none() {
+        if !self.address.is_some_and(|own| own.reaches(*to.ip())) {
             return Err(Error::NetworkUnreachable);
         }
         let to = (IpAddress::Ipv4(*to.ip()), to.port());
@@ -169,6 +169,9 @@ impl<P: Platform + Xenstore> Stack<P> {
             },
         };
         self.net.deliver(handle, now);
+        if let Some(handle) = handle {
+            self.net.table.queue(handle);
+        }
         if handle.is_some() && handle == self.dhcp {
             self.lease_changed();
         }
