@@ -7,8 +7,8 @@ use core::arch::x86_64::_rdtsc;
 use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
 
-use xen_abi::xen::Virq;
 use xen_abi::xen::VcpuTimeInfo;
+use xen_abi::xen::Virq;
 use zooid_core::clock;
 
 use crate::{events, evtchn, thread};
