@@ -129,19 +129,19 @@ impl fmt::Display for Error {
                 write!(f, "the quote opened at byte {offset} of the command line is not closed: add a `\"`")
             }
             Self::BadEscape { escape } => {
-                write!(f, "`\\{escape}` on the command line is no escape: use \\\" \\\\ \\n or \\t inside quotes")
+                write!(f, "backslash {escape:?} on the command line is no escape: use \\\" \\\\ \\n or \\t inside quotes")
             }
             Self::NotASetting { word } => {
-                write!(f, "`{word}` on the command line is neither key=value nor NAME=value: put arguments behind `--`")
+                write!(f, "{word:?} on the command line is neither key=value nor NAME=value: put arguments behind `--`")
             }
             Self::UnknownSetting { key, nearest: Some(nearest) } => {
-                write!(f, "unknown setting `{key}` on the command line: did you mean `{nearest}`?")
+                write!(f, "unknown setting {key:?} on the command line: did you mean `{nearest}`?")
             }
             Self::UnknownSetting { key, nearest: None } => {
-                write!(f, "unknown setting `{key}` on the command line: this image does not know it, remove it")
+                write!(f, "unknown setting {key:?} on the command line: this image does not know it, remove it")
             }
             Self::Repeated { key } => {
-                write!(f, "the setting `{key}` is given twice on the command line: keep one")
+                write!(f, "the setting {key:?} is given twice on the command line: keep one")
             }
         }
     }
@@ -299,7 +299,7 @@ mod tests {
     fn errors_name_what_is_wrong() {
         assert_eq!(
             parse("log=debug nett=dhcp").unwrap_err().to_string(),
-            "unknown setting `nett` on the command line: did you mean `net`?"
+            "unknown setting \"nett\" on the command line: did you mean `net`?"
         );
         assert_eq!(parse("LOg=x"), Err(Error::UnknownSetting { key: "LOg".into(), nearest: Some("log".into()) }));
         assert_eq!(
@@ -322,7 +322,7 @@ mod tests {
             Error::NotUtf8 { offset: 3 },
             Error::OpenQuote { offset: 3 },
             Error::BadEscape { escape: 'x' },
-            Error::NotASetting { word: "w".into() },
+            Error::NotASetting { word: "w\nx".into() },
             Error::UnknownSetting { key: "k".into(), nearest: None },
             Error::Repeated { key: "k".into() },
         ];
