@@ -1,13 +1,14 @@
 # The front door: every target calls cargo, a script or the runner; `make` alone lists them.
 export PATH := /usr/bin:$(PATH)
-export SCRIPT FILES OUT CLOCK MEM TIMEOUT ONLY
+export SCRIPT FILES OUT CLOCK MEM TIMEOUT ONLY SECONDS_EACH
 
 # Crates that run on the build machine, where their unit tests are run.
 HOST_CRATES := xen-abi xen-sys zooid-core zooid-memory zooid-net zooid-runner
+EXAMPLES := $(notdir $(wildcard examples/*))
 RUNNER := target/debug/zooid-runner
 QUIET := --quiet
 
-.PHONY: help setup build images run test unit boot-test check shell dom0 bench clean
+.PHONY: help setup build images run test unit boot-test check shell dom0 bench fuzz install clean
 
 help:      ## This list
 	@sed -n 's/^\([a-z0-9-]*\):[^#]*## /\1\t/p' Makefile | expand -t 12
@@ -45,6 +46,12 @@ dom0: images ## Run a script in dom0: SCRIPT=f.sh [FILES="a b"] [OUT=dir] [CLOCK
 bench: images ## Measure ours beside others in the same boot, write target/bench.json: [ONLY=name] [MEM=MiB]
 	@tests/bench/setup
 	@$(RUNNER) bench
+
+fuzz: setup ## Fuzz the parsers of what strangers write: [ONLY=name] [SECONDS_EACH=60]
+	@fuzz/run
+
+install: images ## Copy the example guests and their configurations to a Xen host's /opt/zooid/guests: [DESTDIR=dir]
+	@install -D -m 644 -t $(DESTDIR)/opt/zooid/guests $(EXAMPLES:%=target/x86_64-xen-pv/release/%) $(wildcard examples/*/*.cfg)
 
 clean:     ## Remove everything that was built or unpacked
 	rm -rf build target
