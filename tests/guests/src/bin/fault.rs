@@ -48,6 +48,7 @@ fn provoke(fault: &str) {
         "x87" => x87(),
         "non_canonical" => non_canonical(),
         "below_stack" => below_stack(),
+        "below_thread_stack" => thread::spawn(below_stack).join(),
         "below_boot_stack" => below_boot_stack(),
         "stack_overflow" => stack_overflow(),
         "thread_stack_overflow" => thread::spawn(stack_overflow).join(),
