@@ -197,6 +197,17 @@ fn addresses_that_cannot_be_connected_to() {
 }
 
 #[test]
+fn without_a_gateway_only_neighbours_are_reached() {
+    let mut lan = Lan::new();
+    lan.add_with("10.0.0.1/24", settings(1));
+    let outside = "10.0.1.1:80".parse().unwrap();
+    assert_eq!(lan.stack(0).tcp_connect(outside).unwrap_err(), Error::NetworkUnreachable);
+    let socket = lan.stack(0).udp_bind(0).unwrap();
+    assert_eq!(lan.stack(0).udp_send(socket, b"x", outside), Err(Error::NetworkUnreachable));
+    assert_eq!(lan.stack(0).udp_send(socket, b"x", "255.255.255.255:80".parse().unwrap()), Ok(()));
+}
+
+#[test]
 fn closing_with_unread_data_resets_the_peer() {
     let mut lan = pair();
     let (client, server) = connect(&mut lan);

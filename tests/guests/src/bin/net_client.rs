@@ -150,7 +150,7 @@ fn udp() {
     let mut random = Random::new(2);
     let sent: Vec<u8> = (0..1473).map(|_| random.next() as u8).collect();
     let mut buffer = vec![0; 2048];
-    for length in [0, 1, 512, 1471, 1472] {
+    for length in [1, 512, 1471, 1472] {
         expect!(socket.send_to(&sent[..length], dom0(ECHO)));
         check_eq!(expect!(socket.recv_from(&mut buffer)), (length, dom0(ECHO)));
         check!(buffer[..length] == sent[..length]);
