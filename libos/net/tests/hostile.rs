@@ -269,3 +269,39 @@ fn random_slots_and_frames_never_panic() {
         lan.settle();
     }
 }
+
+#[test]
+fn a_checksum_is_verified_unless_the_backend_vouches_for_it() {
+    let mut lan = guest();
+    let socket = lan.stack(0).udp_bind(10).unwrap();
+    let sender = lan.stack(1).udp_bind(11).unwrap();
+    // Take a good datagram off the way, and give it again in other forms.
+    let seen = std::rc::Rc::new(std::cell::RefCell::new(Vec::new()));
+    let tap = seen.clone();
+    lan.others.push(Box::new(move |packet| {
+        tap.borrow_mut().push(packet.bytes.clone());
+        vec![]
+    }));
+    lan.stack(1).udp_send(sender, b"datagram", "10.0.0.1:10".parse().unwrap()).unwrap();
+    lan.go(1);
+    assert!(lan.stack(0).udp_receive(socket, &mut [0; 16]).is_ok());
+    let good = seen.borrow().last().unwrap().clone();
+    let mut bad = good.clone();
+    *bad.last_mut().unwrap() ^= 1;
+    let mut fragment = good.clone();
+    fragment[20] = 0x20; // more fragments follow
+    smoltcp::wire::Ipv4Packet::new_unchecked(&mut fragment[14..]).fill_checksum();
+    let given =
+        |validated, csum_blank, bytes: &Vec<u8>| Packet { bytes: bytes.clone(), csum_blank, validated, gso: None };
+    let mut received = |packet: Packet| {
+        back(&lan, |back| back.give(packet));
+        lan.settle();
+        lan.stack(0).udp_receive(socket, &mut [0; 16]).is_ok()
+    };
+    assert!(received(given(false, false, &good)));
+    assert!(!received(given(false, false, &bad)));
+    assert!(received(given(true, false, &bad)));
+    assert!(received(given(true, true, &bad)));
+    assert!(!received(given(false, false, &fragment)));
+    assert_eq!(lan.stack(0).status().counters.receive_dropped, 2);
+}

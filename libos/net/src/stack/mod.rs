@@ -10,6 +10,7 @@
 mod address;
 mod buffers;
 mod dns;
+mod listen;
 mod table;
 mod tcp;
 mod udp;
@@ -32,7 +33,8 @@ use table::{Entry, Handle, Table, sooner};
 
 pub use address::Address;
 pub use dns::NameQuery;
-pub use tcp::{Listener, TcpSocket};
+pub use listen::Listener;
+pub use tcp::TcpSocket;
 pub use udp::UdpSocket;
 
 /// Packets taken in before the caller gets a chance to do something else.
@@ -137,7 +139,7 @@ pub struct Stack<P: Platform + Xenstore> {
     buffers: Buffers,
     /// Connections by local port, peer's address and port.
     flows: BTreeMap<tcp::Flow, Handle>,
-    listeners: BTreeMap<u16, tcp::ListenState>,
+    listeners: BTreeMap<u16, listen::ListenState>,
     /// Made so far; tells a listener from an earlier one on the same port.
     listeners_made: u32,
     time_wait: alloc::collections::VecDeque<Handle>,

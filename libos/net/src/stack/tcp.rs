@@ -1,14 +1,10 @@
-//! TCP: connections and listeners.
-//!
-//! smoltcp has no backlog: a socket in LISTEN takes one connection, and a SYN that finds none is
-//! reset. Here a socket is made for each SYN to a listened port when it arrives, as long as the
-//! listener has room; beyond that the SYN is dropped, and the peer tries again.
+//! TCP connections.
 
+use super::listen::Admission;
 use super::{Handle, Kind, Stack};
 use crate::error::Error;
 use crate::frame::Segment;
 use crate::platform::{Platform, Xenstore};
-use alloc::collections::VecDeque;
 use core::net::{Ipv4Addr, SocketAddrV4};
 use core::task::Waker;
 use smoltcp::socket::tcp::{RecvError, Socket, State};
@@ -29,14 +25,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A connection; it lives until [`Stack::tcp_close`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TcpSocket(Handle);
-
-/// A listening port; it lives until [`Stack::tcp_unlisten`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Listener {
-    port: u16,
-    serial: u32,
-}
+pub struct TcpSocket(pub(super) Handle);
 
 /// A connection's local port, peer's port and peer's address in one number.
 pub(super) type Flow = u64;
@@ -48,8 +37,8 @@ fn flow(port: u16, peer: Ipv4Addr, peer_port: u16) -> Flow {
 /// What the stack knows about a TCP socket beside the socket.
 #[derive(Debug)]
 pub(super) struct Tcp {
-    flow: Flow,
-    owner: Owner,
+    pub(super) flow: Flow,
+    pub(super) owner: Owner,
     /// Why the connection ended, when it did not end by agreement.
     error: Option<Error>,
     /// The application wants to hear nothing more.
@@ -59,7 +48,7 @@ pub(super) struct Tcp {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Owner {
+pub(super) enum Owner {
     /// On its way to being accepted from this port's listener: not established yet.
     HalfOpen(u16),
     /// The application, or a listener's queue.
@@ -68,97 +57,7 @@ enum Owner {
     Nobody,
 }
 
-/// A listening port's queue.
-#[derive(Debug)]
-pub(super) struct ListenState {
-    serial: u32,
-    /// Connections half open or not accepted, at most.
-    backlog: usize,
-    half_open: usize,
-    established: VecDeque<Handle>,
-    waker: Option<Waker>,
-}
-
-/// What a SYN for a listened port leads to.
-enum Admission {
-    Socket(Handle),
-    Full,
-    NotListening,
-}
-
 impl<P: Platform + Xenstore> Stack<P> {
-    /// Listens on `port` (0: on any free one). At most `backlog` connections are half open or
-    /// wait to be accepted; beyond that, attempts are dropped and the peers try again.
-    ///
-    /// # Errors
-    /// `AddrInUse`: there is a listener on that port. `AddrNotAvailable`: no port is free.
-    pub fn tcp_listen(&mut self, port: u16, backlog: usize) -> Result<Listener, Error> {
-        let port = match port {
-            0 => {
-                let listeners = &self.listeners;
-                self.random.port(|port| listeners.contains_key(&port))?
-            }
-            port => port,
-        };
-        if self.listeners.contains_key(&port) {
-            return Err(Error::AddrInUse);
-        }
-        self.listeners_made = self.listeners_made.wrapping_add(1);
-        let serial = self.listeners_made;
-        let state =
-            ListenState { serial, backlog: backlog.max(1), half_open: 0, established: VecDeque::new(), waker: None };
-        self.listeners.insert(port, state);
-        Ok(Listener { port, serial })
-    }
-
-    /// The port of a listener.
-    pub fn tcp_listen_port(&self, listener: Listener) -> u16 {
-        listener.port
-    }
-
-    /// Takes the next established connection.
-    ///
-    /// # Errors
-    /// `WouldBlock`: there is none. `NotConnected`: the listener is gone.
-    pub fn tcp_accept(&mut self, listener: Listener) -> Result<(TcpSocket, SocketAddrV4), Error> {
-        let state = self.listener(listener)?;
-        let handle = state.established.pop_front().ok_or(Error::WouldBlock)?;
-        let peer = match &self.net.get(handle)?.kind {
-            Kind::Tcp(tcp) => peer_of(tcp.flow),
-            _ => return Err(Error::NotConnected),
-        };
-        Ok((TcpSocket(handle), peer))
-    }
-
-    /// Wakes `waker` when there is a connection to accept.
-    ///
-    /// # Errors
-    /// `NotConnected`: the listener is gone.
-    pub fn tcp_wake_on_accept(&mut self, listener: Listener, waker: &Waker) -> Result<(), Error> {
-        self.listener(listener)?.waker = Some(waker.clone());
-        Ok(())
-    }
-
-    /// Stops listening; connections that were not accepted are reset.
-    pub fn tcp_unlisten(&mut self, listener: Listener) {
-        if self.listener(listener).is_err() {
-            return;
-        }
-        let Some(state) = self.listeners.remove(&listener.port) else {
-            return;
-        };
-        let half_open = self.net.table.select(|entry| match &entry.kind {
-            Kind::Tcp(tcp) => tcp.owner == Owner::HalfOpen(listener.port),
-            _ => false,
-        });
-        for handle in half_open.into_iter().chain(state.established) {
-            self.abandon(handle, true);
-        }
-        if let Some(waker) = state.waker {
-            waker.wake();
-        }
-    }
-
     /// Begins to connect to `peer`; [`Stack::tcp_connected`] tells the outcome.
     ///
     /// # Errors
@@ -368,7 +267,7 @@ impl<P: Platform + Xenstore> Stack<P> {
         }
         let handle = match found {
             Some(handle) => handle,
-            None if segment.opens => match self.admit(segment, key) {
+            None if segment.opens => match self.admit(segment.port, key) {
                 Admission::Socket(handle) => handle,
                 Admission::Full => return,
                 Admission::NotListening => return self.net.deliver(None, now),
@@ -400,27 +299,6 @@ impl<P: Platform + Xenstore> Stack<P> {
         (before, socket.state()) == (State::Established, State::Established)
             && socket.send_queue() == 0
             && tcp.unacknowledged < DELAYED_MAX
-    }
-
-    /// Makes room for a connection attempt.
-    fn admit(&mut self, segment: Segment, key: Flow) -> Admission {
-        let Some(listener) = self.listeners.get_mut(&segment.port) else {
-            return Admission::NotListening;
-        };
-        if listener.half_open + listener.established.len() >= listener.backlog {
-            return Admission::Full;
-        }
-        let Some(mut socket) = self.buffers.take() else {
-            return Admission::Full;
-        };
-        if socket.listen(segment.port).is_err() {
-            self.buffers.give(socket);
-            return Admission::NotListening;
-        }
-        listener.half_open += 1;
-        let handle = self.add_tcp(socket, key, Owner::HalfOpen(segment.port));
-        self.flows.insert(key, handle);
-        Admission::Socket(handle)
     }
 
     /// Draws the consequences of what a socket has become since it was in state `before`.
@@ -455,13 +333,7 @@ impl<P: Platform + Xenstore> Stack<P> {
                 }
                 _ => {
                     tcp.owner = Owner::Application;
-                    self.leave_half_open(port);
-                    if let Some(listener) = self.listeners.get_mut(&port) {
-                        listener.established.push_back(handle);
-                        if let Some(waker) = listener.waker.take() {
-                            waker.wake();
-                        }
-                    }
+                    self.established(port, handle);
                 }
             },
             Owner::Nobody => match state {
@@ -487,7 +359,7 @@ impl<P: Platform + Xenstore> Stack<P> {
     }
 
     /// Takes a socket from its owner: it closes, by a reset when `reset`, and then disappears.
-    fn abandon(&mut self, handle: Handle, reset: bool) {
+    pub(super) fn abandon(&mut self, handle: Handle, reset: bool) {
         let Some((tcp, socket)) = self.tcp_any(handle) else {
             return;
         };
@@ -529,19 +401,8 @@ impl<P: Platform + Xenstore> Stack<P> {
         }
     }
 
-    fn leave_half_open(&mut self, port: u16) {
-        if let Some(listener) = self.listeners.get_mut(&port) {
-            listener.half_open = listener.half_open.saturating_sub(1);
-        }
-    }
-
     fn owner(&mut self, handle: Handle) -> Option<Owner> {
         Some(self.tcp_any(handle)?.0.owner)
-    }
-
-    fn listener(&mut self, listener: Listener) -> Result<&mut ListenState, Error> {
-        let state = self.listeners.get_mut(&listener.port);
-        state.filter(|state| state.serial == listener.serial).ok_or(Error::NotConnected)
     }
 
     /// The application's socket.
@@ -559,7 +420,7 @@ impl<P: Platform + Xenstore> Stack<P> {
         }
     }
 
-    fn add_tcp(&mut self, socket: Socket<'static>, flow: Flow, owner: Owner) -> Handle {
+    pub(super) fn add_tcp(&mut self, socket: Socket<'static>, flow: Flow, owner: Owner) -> Handle {
         let kind = Kind::Tcp(Tcp { flow, owner, error: None, deaf: false, unacknowledged: 0 });
         self.net.table.add(socket, kind)
     }
@@ -577,7 +438,7 @@ fn ended(before: State, by_packet: bool, has_address: bool) -> Option<Error> {
     }
 }
 
-fn peer_of(flow: Flow) -> SocketAddrV4 {
+pub(super) fn peer_of(flow: Flow) -> SocketAddrV4 {
     SocketAddrV4::new(Ipv4Addr::from_bits(flow as u32), (flow >> 32) as u16)
 }
 
