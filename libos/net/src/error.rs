@@ -25,7 +25,7 @@ pub enum Error {
     TimedOut,
     /// This side has already shut down its sending direction.
     BrokenPipe,
-    /// The memory set aside for connections is used up.
+    /// The memory set aside for connections, or the heap, is used up.
     OutOfMemory,
     /// The datagram does not fit into one packet or into the socket's buffer.
     MessageTooLong,

@@ -4,7 +4,6 @@
 //! A connection that ends leaves its socket here with its buffers, for the next one of that size: clearing fresh
 //! buffers would be the dearest part of a short connection.
 
-use alloc::vec;
 use alloc::vec::Vec;
 use smoltcp::socket::tcp::{CongestionControl, Socket, SocketBuffer};
 
@@ -33,7 +32,7 @@ impl Buffers {
         Self { budget, used: 0, live: 0, spare: Vec::new() }
     }
 
-    /// A closed socket as new. `None`: the budget is spent.
+    /// A closed socket as new. `None`: the budget is spent, or the heap is.
     pub fn take(&mut self) -> Option<Socket<'static>> {
         let share = SHARES.iter().find(|(below, _)| self.live < *below).map_or(LAST_SHARE, |(_, share)| *share);
         let size = (self.budget / share / 2).clamp(SMALLEST, LARGEST);
@@ -60,10 +59,18 @@ impl Buffers {
             let spare = self.spare.pop()?;
             self.used -= spare.recv_capacity() + spare.send_capacity();
         }
+        let socket = Socket::new(SocketBuffer::new(zeroed(size)?), SocketBuffer::new(zeroed(size)?));
         self.used += 2 * size;
-        let buffer = || SocketBuffer::new(vec![0; size]);
-        Some(Socket::new(buffer(), buffer()))
+        Some(socket)
     }
+}
+
+/// `size` zero bytes, unless the heap has no room for them.
+pub fn zeroed(size: usize) -> Option<Vec<u8>> {
+    let mut bytes = Vec::new();
+    bytes.try_reserve_exact(size).ok()?;
+    bytes.resize(size, 0);
+    Some(bytes)
 }
 
 #[cfg(test)]

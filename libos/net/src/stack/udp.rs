@@ -1,5 +1,6 @@
 //! UDP sockets.
 
+use super::buffers::zeroed;
 use super::{Handle, Kind, Stack};
 use crate::device::MTU;
 use crate::error::Error;
@@ -47,7 +48,8 @@ impl<P: Platform + Xenstore> Stack<P> {
     /// A socket on `port` (0: on any free one).
     ///
     /// # Errors
-    /// `AddrInUse`: there is a socket on that port. `AddrNotAvailable`: no port is free.
+    /// `AddrInUse`: there is a socket on that port. `AddrNotAvailable`: no port is free. `OutOfMemory`: the heap has
+    /// no room for its buffers.
     pub fn udp_bind(&mut self, port: u16) -> Result<UdpSocket, Error> {
         let ports = &self.udp_ports;
         let port = match port {
@@ -57,8 +59,8 @@ impl<P: Platform + Xenstore> Stack<P> {
             port => port,
         };
         let bytes = self.settings.udp_buffer;
-        let mut receiver = Socket::new(queue(QUEUE, bytes), queue(0, 0));
-        let mut sender = Socket::new(queue(0, 0), queue(QUEUE, bytes));
+        let mut receiver = Socket::new(queue(QUEUE, bytes)?, queue(0, 0)?);
+        let mut sender = Socket::new(queue(0, 0)?, queue(QUEUE, bytes)?);
         let bound = receiver.bind(port).and_then(|()| sender.bind(port));
         bound.map_err(|_| Error::AddrNotAvailable)?;
         let kind = Kind::Udp(Udp { port, sender: SocketHandle::default(), stuck_since: None });
@@ -209,8 +211,9 @@ impl<P: Platform + Xenstore> Stack<P> {
     }
 }
 
-fn queue(packets: usize, bytes: usize) -> PacketBuffer<'static> {
-    PacketBuffer::new(vec![PacketMetadata::EMPTY; packets], vec![0; bytes])
+fn queue(packets: usize, bytes: usize) -> Result<PacketBuffer<'static>, Error> {
+    let bytes = zeroed(bytes).ok_or(Error::OutOfMemory)?;
+    Ok(PacketBuffer::new(vec![PacketMetadata::EMPTY; packets], bytes))
 }
 
 fn sender_of(from: UdpMetadata) -> Result<SocketAddrV4, Error> {
