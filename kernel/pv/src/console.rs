@@ -13,7 +13,7 @@ use crate::events::Masked;
 use crate::evtchn::{BoundPort, Event};
 use crate::shared::{ByteLane, SharedPages};
 use crate::sync::Mutex;
-use crate::{power, thread, time};
+use crate::{evtchn, power, thread, time};
 
 /// How long a crash report waits for the console daemon to take bytes.
 const EMERGENCY_PATIENCE: u64 = 2_000_000_000;
@@ -85,9 +85,16 @@ impl Ring {
         OUTPUT.is_empty(&self.page)
     }
 
-    /// Blocks the whole vCPU until the daemon signals, or until `deadline`.
-    fn poll(&self, deadline: u64) {
-        let _ = xen_sys::sched_op_poll(&[self.port], deadline);
+    /// Repeats `attempt` until it succeeds or `deadline` (0: never) has come, and blocks the whole vCPU in between.
+    fn poll(&self, deadline: u64, mut attempt: impl FnMut() -> bool) {
+        loop {
+            // Before the attempt: what is signalled after it ends the poll.
+            evtchn::take_pending(self.port);
+            if attempt() || deadline != 0 && time::now_or_zero() >= deadline {
+                return;
+            }
+            let _ = xen_sys::sched_op_poll(&[self.port], deadline);
+        }
     }
 }
 
@@ -124,20 +131,17 @@ fn write_in_turn(bytes: &[u8]) {
 }
 
 fn write_raw(mut bytes: &[u8]) {
-    let mut push = || {
-        let done = RING.lock().as_ref().map_or(bytes.len(), |ring| ring.push(bytes));
-        bytes = &bytes[done..];
+    let mut push = |ring: &Ring| {
+        bytes = &bytes[ring.push(bytes)..];
         bytes.is_empty()
     };
     match EVENT.get() {
         Some((event, _)) if thread::may_block() => {
-            event.wait_for(None, push);
+            event.wait_for(None, || RING.lock().as_ref().is_none_or(&mut push));
         }
         _ => {
-            while !push() {
-                if let Some(ring) = RING.lock().as_ref() {
-                    ring.poll(0);
-                }
+            if let Some(ring) = RING.lock().as_ref() {
+                ring.poll(0, || push(ring));
             }
         }
     }
@@ -161,10 +165,7 @@ pub fn read(into: &mut [u8]) -> usize {
 pub fn drain() {
     let Some(ring) = RING.try_lock() else { return };
     let Some(ring) = ring.as_ref() else { return };
-    let deadline = time::now() + EMERGENCY_PATIENCE;
-    while !ring.is_drained() && time::now() < deadline {
-        ring.poll(deadline);
-    }
+    ring.poll(time::now() + EMERGENCY_PATIENCE, || ring.is_drained());
 }
 
 /// Output for the report of a crash: takes no lock that a crashed thread may hold, and does not wait for ever.
@@ -186,16 +187,10 @@ impl Emergency {
     fn put(&self, mut bytes: &[u8]) {
         let Some(ring) = RING.try_lock() else { return };
         let Some(ring) = ring.as_ref() else { return };
-        while !bytes.is_empty() {
-            let done = ring.push(bytes);
-            bytes = &bytes[done..];
-            if done == 0 {
-                if time::now_or_zero() >= self.deadline {
-                    return;
-                }
-                ring.poll(self.deadline);
-            }
-        }
+        ring.poll(self.deadline, || {
+            bytes = &bytes[ring.push(bytes)..];
+            bytes.is_empty()
+        });
     }
 }
 

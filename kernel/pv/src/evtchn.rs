@@ -157,8 +157,24 @@ pub fn upcall() {
     }
 }
 
+/// Hands over one port if it is pending, without an upcall: for a loop that polls it with events masked, where a pending
+/// port ends every poll at once.
+pub fn take_pending(port: Port) {
+    let page = events::shared_info();
+    if page.is_null() {
+        return;
+    }
+    // SAFETY: address arithmetic inside the shared info page.
+    let pending = unsafe { (&raw mut (*page).evtchn_pending).cast() };
+    let bit = 1 << (port.0 % 64);
+    if word(pending, port.0 as usize / 64).fetch_and(!bit, Ordering::SeqCst) & bit != 0 {
+        deliver(port);
+    }
+}
+
 fn deliver(port: Port) {
-    let handler = HANDLERS.lock().get(port.0 as usize).cloned().flatten();
+    // Held only by code that crashed, whose report must not crash, too.
+    let handler = HANDLERS.try_lock().and_then(|handlers| handlers.get(port.0 as usize).cloned().flatten());
     match handler {
         Some(Handler::Call(function)) => function(),
         Some(Handler::Event(event)) => event.signal(),
