@@ -3,7 +3,7 @@ export PATH := /usr/bin:$(PATH)
 export SCRIPT FILES OUT CLOCK MEM TIMEOUT ONLY SECONDS_EACH
 
 # Crates that run on the build machine, where their unit tests are run.
-HOST_CRATES := xen-abi xen-sys zooid-core zooid-memory zooid-net zooid-runner
+HOST_CRATES := xen-abi xen-sys zooid-core zooid-memory zooid-net zooid-runner xenctl
 EXAMPLES := $(notdir $(wildcard examples/*))
 RUNNER := target/debug/zooid-runner
 QUIET := --quiet
@@ -58,4 +58,5 @@ clean:     ## Remove everything that was built or unpacked
 
 images: setup
 	@cargo build $(QUIET) --release --target x86_64-xen-pv
+	@cargo build $(QUIET) --release --package xenctl
 	@cargo build $(QUIET) --package zooid-runner

@@ -97,9 +97,7 @@ fn write_payload<'a>(files: &RunFiles, cases: impl Iterator<Item = &'a Case>) ->
         let file = format!("{client}.py");
         payload.add_file(&format!("run/zooid/{file}"), &layout::boot_tests().join(&file))?;
     }
-    for guest in guests::built()? {
-        payload.add_guest(&guest)?;
-    }
+    payload.add_built()?;
     for (index, case) in cases.enumerate() {
         let dir = format!("run/zooid/cases/{index:04}");
         payload.add_text(&format!("{dir}/name"), case.name.as_bytes())?;

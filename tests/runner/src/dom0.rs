@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use crate::machine::{Event, Machine, Model, RunFiles};
 use crate::options::BadArgument;
 use crate::payload::Payload;
-use crate::{guests, layout, snapshot};
+use crate::{layout, snapshot};
 
 /// Exit status of a run that the time limit ended, as `timeout` has it.
 pub const STATUS_TIME_LIMIT: u8 = 124;
@@ -42,9 +42,7 @@ pub fn run_announced(job: &Job, on_start: impl FnOnce(Duration)) -> Result<u8> {
     payload.add_file("run/zooid/main", &layout::payload().join("main-dom0"))?;
     payload.add_file("run/zooid/end.sh", &layout::payload().join("end.sh"))?;
     payload.add_file("run/zooid/script", &job.script)?;
-    for guest in guests::built()? {
-        payload.add_guest(&guest)?;
-    }
+    payload.add_built()?;
     for file in &job.files {
         payload.add_user_file(file)?;
     }

@@ -8,9 +8,13 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail};
 use tar::{Archive, Builder, EntryType, Header};
 
-use crate::guests::Guest;
+use crate::guests::{self, Guest};
+use crate::layout;
 use crate::machine::DISK_BYTES;
 use crate::options::BadArgument;
+
+/// Programs of this project that run in dom0.
+const TOOLS: [&str; 1] = ["census"];
 
 /// A payload being written to the disk that dom0 reads.
 pub struct Payload {
@@ -47,8 +51,18 @@ impl Payload {
         self.builder.append_dir_all(path, source).with_context(|| format!("cannot take {} along", source.display()))
     }
 
-    /// Adds an image and its configuration below `/opt/zooid/guests`.
-    pub fn add_guest(&mut self, guest: &Guest) -> Result<()> {
+    /// Adds what is built: guests below `/opt/zooid/guests`, each with its configuration, and dom0's tools.
+    pub fn add_built(&mut self) -> Result<()> {
+        for guest in guests::built()? {
+            self.add_guest(&guest)?;
+        }
+        for tool in TOOLS {
+            self.add_file(&format!("usr/bin/{tool}"), &layout::top().join("target/release").join(tool))?;
+        }
+        Ok(())
+    }
+
+    fn add_guest(&mut self, guest: &Guest) -> Result<()> {
         self.add_file(&format!("opt/zooid/guests/{}", guest.name), &guest.image)?;
         self.add_text(&format!("opt/zooid/guests/{}.cfg", guest.name), guest.config.as_bytes())
     }

@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 
 use crate::machine::{Event, Model, RunFiles};
 use crate::payload::Payload;
-use crate::{guests, layout, snapshot};
+use crate::{layout, snapshot};
 
 /// The key that leaves at once: Ctrl-\, because Ctrl-] leaves `xl console`.
 const LEAVE: u8 = 0x1c;
@@ -26,9 +26,7 @@ pub fn run(model: Model) -> Result<u8> {
     payload.add_file("run/zooid/main", &layout::payload().join("main-shell"))?;
     payload.add_file("run/zooid/end.sh", &layout::payload().join("end.sh"))?;
     payload.add_text("run/zooid/window", stty(&["size"]).unwrap_or_default().as_bytes())?;
-    for guest in guests::built()? {
-        payload.add_guest(&guest)?;
-    }
+    payload.add_built()?;
     let length = payload.finish()?;
     let mut machine = snapshot::ready_machine(model, &files)?;
     machine.start(length)?;
