@@ -8,6 +8,7 @@
 //! [`gnttab`], [`xenstore`], [`power`]. [`boot`] starts them in this order.
 
 #![no_std]
+#![deny(clippy::undocumented_unsafe_blocks)]
 
 extern crate alloc;
 

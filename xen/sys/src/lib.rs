@@ -9,6 +9,7 @@
 //! `hypercall_page +` [`IRET_OFFSET`].
 
 #![no_std]
+#![deny(clippy::undocumented_unsafe_blocks)]
 
 mod cpu;
 mod event_channel;

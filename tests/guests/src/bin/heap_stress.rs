@@ -59,7 +59,7 @@ fn stress(seed: u64, steps: usize) {
         let mark = (step as u64 * THREADS + seed) as u8;
         match random.below(4) {
             0 | 1 if blocks.len() < BLOCKS => {
-                let length = 1 + (random.next() % 4096 >> random.below(8)) as usize;
+                let length = 1 + (random.below(4096) >> random.below(8)) as usize;
                 blocks.push(Block { mark, bytes: alloc::vec![mark; length] });
             }
             2 if !blocks.is_empty() => {

@@ -56,12 +56,12 @@ fn fill(size: usize) -> usize {
             break;
         }
         let mut numbers = Random::new(blocks.len() as u64);
-        block.resize_with(words, || numbers.next());
+        block.resize_with(words, || numbers.next_u64());
         blocks.push(block);
     }
     for (index, block) in blocks.iter().enumerate() {
         let mut numbers = Random::new(index as u64);
-        if block.iter().any(|word| *word != numbers.next()) {
+        if block.iter().any(|word| *word != numbers.next_u64()) {
             failure!("block {index} of {} does not hold what was written", blocks.len());
         }
     }

@@ -54,7 +54,7 @@ fn connect() {
     check_eq!(*own.ip(), Ipv4Addr::new(10, 0, 0, 2));
     check!(own.port() >= 49152);
     let mut random = Random::new(1);
-    let sent: Arc<Vec<u8>> = Arc::new((0..1 << 20).map(|_| random.next() as u8).collect());
+    let sent: Arc<Vec<u8>> = Arc::new((0..1 << 20).map(|_| random.next_u64() as u8).collect());
     let writer = thread::spawn({
         let (stream, sent) = (stream.clone(), sent.clone());
         move || {
@@ -148,7 +148,7 @@ fn udp() {
     let socket = expect!(UdpSocket::bind(0));
     socket.set_read_timeout(Some(5 * SECOND));
     let mut random = Random::new(2);
-    let sent: Vec<u8> = (0..1473).map(|_| random.next() as u8).collect();
+    let sent: Vec<u8> = (0..1473).map(|_| random.next_u64() as u8).collect();
     let mut buffer = vec![0; 2048];
     for length in [1, 512, 1471, 1472] {
         expect!(socket.send_to(&sent[..length], dom0(ECHO)));

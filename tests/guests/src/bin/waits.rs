@@ -3,6 +3,8 @@
 #![no_std]
 #![no_main]
 
+use core::hint::black_box;
+
 use test_guests::{argument, error};
 use zooid::time::Duration;
 use zooid::{println, thread};
@@ -14,8 +16,8 @@ fn main() {
     match argument() {
         "idle" => thread::sleep(Duration::MAX),
         "busy" => {
-            thread::spawn(|| loop {});
-            loop {}
+            thread::spawn(spin);
+            spin()
         }
         "ticking" => {
             for tick in 0u64.. {
@@ -24,5 +26,11 @@ fn main() {
             }
         }
         other => error!("no such occupation: {other}"),
+    }
+}
+
+fn spin() {
+    loop {
+        black_box(());
     }
 }
