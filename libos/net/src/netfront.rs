@@ -19,7 +19,7 @@ use xen_abi::{DomId, Errno};
 pub enum Obstacle {
     /// The guest has no network device (no `vif=` line in its configuration).
     NoDevice,
-    /// The backend has not reached InitWait; the value of its `state` node as it stands.
+    /// The backend has not connected; the value of its `state` node as it stands.
     Backend(Option<String>),
 }
 
@@ -132,8 +132,8 @@ impl Frontend {
     /// What is missing for a connection, or `None` when there is one.
     pub fn obstacle(&self) -> Option<&Obstacle> {
         match self.phase {
-            Phase::Published | Phase::Connected => None,
-            Phase::Waiting | Phase::Closed => Some(&self.obstacle),
+            Phase::Connected => None,
+            Phase::Waiting | Phase::Published | Phase::Closed => Some(&self.obstacle),
         }
     }
 
@@ -281,7 +281,7 @@ impl Frontend {
     }
 
     fn lose<L: Link>(&mut self, phase: Phase) -> Step<L> {
-        let linked = self.obstacle().is_none();
+        let linked = matches!(self.phase, Phase::Published | Phase::Connected);
         self.phase = phase;
         if linked { Step::Lost } else { Step::Nothing }
     }

@@ -21,7 +21,7 @@ use zooid_kernel::evtchn::Event;
 use zooid_kernel::sync::Mutex;
 use zooid_kernel::{heap, mmu, random, thread, time};
 pub use zooid_net::Error as SocketError;
-use zooid_net::netfront::FrontendError;
+use zooid_net::netfront::{FrontendError, Obstacle};
 pub use zooid_net::stack::{NotReady, Status};
 use zooid_net::{Instant, NetConfig, Settings};
 
@@ -155,6 +155,10 @@ fn start() -> Result<&'static Network, Down> {
     // The caller takes the network thread's part until the network is up.
     let deadline = time::now() + START_PATIENCE;
     while let Err(reason) = stack.ready() {
+        if reason == NotReady::Device(Obstacle::NoDevice) {
+            // The toolstack makes the devices of a configuration before the guest runs: there is nothing to wait for.
+            return Err(Down::NotReady(reason));
+        }
         let next = step(&mut stack);
         if stack.ready().is_err() && !attention.wait(Some(next.min(deadline))) && time::now() >= deadline {
             return Err(Down::NotReady(reason));
