@@ -97,6 +97,8 @@ impl Control {
     /// Waits for a client.
     pub fn accept(listener: &TcpListener) -> Result<Self, ProtocolError> {
         let (connection, _) = listener.accept()?;
+        // States are single octets that must not wait for one another.
+        connection.set_nodelay(true)?;
         let cookie = read_array(&connection)?;
         Ok(Self { connection, cookie })
     }
