@@ -71,11 +71,12 @@ pub fn spawn(
     let mut stack = Stack::new(stack_size)?;
     let thread_block = tls::place(&mut stack);
     let body: Box<Box<dyn FnOnce() + Send>> = Box::new(Box::new(body));
-    let rsp = first_frame(&mut stack, Box::into_raw(body));
-    let record = Thread { name: name.into(), rsp, thread_block, _stack: stack };
+    let name = name.into();
 
     let mut threads = THREADS.lock();
     let id = threads.scheduler.spawn().map_err(|_| SpawnError::OutOfMemory)?;
+    let rsp = first_frame(&mut stack, Box::into_raw(body));
+    let record = Thread { name, rsp, thread_block, _stack: stack };
     if threads.records.len() <= id.slot() {
         threads.records.resize_with(id.slot() + 1, || None);
     }
