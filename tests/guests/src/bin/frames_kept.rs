@@ -8,12 +8,13 @@ extern crate alloc;
 use alloc::vec;
 use alloc::vec::Vec;
 
-use test_guests::{check, check_eq, expect, success};
+use test_guests::{check, check_eq, expect, settle, success};
 use zooid::{memory, thread};
 
 zooid::main!(main);
 
 fn main() {
+    settle();
     // The first rounds fill caches and make page tables.
     rounds(2);
     let before = memory::statistics();

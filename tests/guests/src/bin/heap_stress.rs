@@ -8,7 +8,7 @@ extern crate alloc;
 
 use alloc::vec::Vec;
 
-use test_guests::{Random, check, failure, success};
+use test_guests::{Random, check, failure, settle, success};
 use zooid::{memory, println, thread};
 
 zooid::main!(main);
@@ -18,6 +18,7 @@ const BLOCKS: usize = 100;
 const STEPS: usize = 20_000;
 
 fn main() {
+    settle();
     // The first threads make the kernel's lists of threads grow.
     run(100);
     let used = memory::statistics().heap_used;

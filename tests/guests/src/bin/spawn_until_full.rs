@@ -7,13 +7,14 @@ extern crate alloc;
 
 use alloc::vec::Vec;
 
-use test_guests::{check, check_eq, success};
+use test_guests::{check, check_eq, settle, success};
 use zooid::sync::{Arc, Condvar, Mutex};
 use zooid::{memory, println, thread};
 
 zooid::main!(main);
 
 fn main() {
+    settle();
     let count = fill();
     println!("{count} threads");
     check!(count > 10);
