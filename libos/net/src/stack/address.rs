@@ -5,9 +5,12 @@ use crate::config::NetConfig;
 use crate::platform::{Platform, Xenstore};
 use core::fmt;
 use core::net::Ipv4Addr;
+use smoltcp::phy::{Device, TxToken};
 use smoltcp::socket::dhcpv4;
-use smoltcp::time::Duration;
-use smoltcp::wire::{IpCidr, Ipv4Cidr};
+use smoltcp::time::{Duration, Instant};
+use smoltcp::wire::{
+    ArpOperation, ArpPacket, ArpRepr, EthernetAddress, EthernetFrame, EthernetProtocol, EthernetRepr, IpCidr, Ipv4Cidr,
+};
 
 /// Time between DHCP discoveries while no server has answered.
 const DISCOVER_PAUSE: Duration = Duration::from_secs(2);
@@ -70,7 +73,7 @@ impl<P: Platform + Xenstore> Stack<P> {
     }
 
     /// Follows what the DHCP client has found out.
-    pub(super) fn lease_changed(&mut self) {
+    pub(super) fn lease_changed(&mut self, now: Instant) {
         let Some(entry) = self.dhcp.and_then(|handle| self.net.table.get(handle)) else {
             return;
         };
@@ -93,9 +96,37 @@ impl<P: Platform + Xenstore> Stack<P> {
         }
         self.address = address;
         self.apply_address();
+        self.announce(now);
         // Connections from an address that is no longer ours end at their next turn.
         for handle in self.net.table.select(|_| true) {
             self.net.table.queue(handle);
+        }
+    }
+
+    /// Tells the neighbours which Ethernet address ours belongs to, as they may remember another one (RFC 5227,
+    /// section 2.3). It is sent with the next packets.
+    pub(super) fn announce(&mut self, now: Instant) {
+        let (Some(features), Some(own)) = (self.net.device.features(), self.address) else {
+            return;
+        };
+        let ethernet = EthernetRepr {
+            src_addr: features.mac,
+            dst_addr: EthernetAddress::BROADCAST,
+            ethertype: EthernetProtocol::Arp,
+        };
+        let arp = ArpRepr::EthernetIpv4 {
+            operation: ArpOperation::Request,
+            source_hardware_addr: features.mac,
+            source_protocol_addr: own.address,
+            target_hardware_addr: EthernetAddress([0; 6]),
+            target_protocol_addr: own.address,
+        };
+        if let Some(token) = self.net.device.transmit(now) {
+            token.consume(ethernet.buffer_len() + arp.buffer_len(), |bytes| {
+                let mut frame = EthernetFrame::new_unchecked(bytes);
+                ethernet.emit(&mut frame);
+                arp.emit(&mut ArpPacket::new_unchecked(frame.payload_mut()));
+            });
         }
     }
 

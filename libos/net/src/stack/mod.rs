@@ -212,7 +212,10 @@ impl<P: Platform + Xenstore> Stack<P> {
         loop {
             match self.frontend.step(&mut self.platform)? {
                 Step::Nothing => return Ok(()),
-                Step::Ready => self.net.device.kick(),
+                Step::Ready => {
+                    self.announce(now);
+                    self.net.device.kick();
+                }
                 Step::Linked(connection) => self.link(connection, now),
                 Step::Lost => {
                     log::warn!("net: the backend is gone");
@@ -363,7 +366,7 @@ impl<P: Platform + Xenstore> Stack<P> {
         if let Some(before) = before {
             self.tcp_settle(handle, before, false);
         } else if self.dhcp == Some(handle) {
-            self.lease_changed();
+            self.lease_changed(now);
         } else if outcome != Sent::NoRoom {
             self.udp_settle(handle, outcome == Sent::Some, now);
         }

@@ -175,7 +175,7 @@ impl<P: Platform + Xenstore> Stack<P> {
             self.net.table.queue(handle);
         }
         if handle.is_some() && handle == self.dhcp {
-            self.lease_changed();
+            self.lease_changed(now);
         }
     }
 
