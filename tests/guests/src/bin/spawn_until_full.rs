@@ -21,7 +21,9 @@ fn main() {
     let before = memory::statistics();
     check_eq!(fill(), count);
     let after = memory::statistics();
-    check_eq!((after.free, after.heap_used), (before.free, before.heap_used));
+    check_eq!(after.free, before.free);
+    // The kernel's map of the address space may have another node.
+    check!(after.heap_used < before.heap_used + 1024);
     success();
 }
 
