@@ -14,8 +14,8 @@ use crate::{layout, snapshot};
 
 /// The key that leaves at once: Ctrl-\, because Ctrl-] leaves `xl console`.
 const LEAVE: u8 = 0x1c;
-/// End of input, for the shell's line discipline: Ctrl-D.
-const END_OF_INPUT: u8 = 0x04;
+/// What the shell gets when standard input ends. Not Ctrl-D: it is lost when it arrives while a command runs.
+const END_OF_INPUT: &[u8] = b"\nexit\n";
 /// How often the leave key is looked for.
 const TICK: Duration = Duration::from_millis(100);
 
@@ -50,7 +50,7 @@ pub fn run(model: Model) -> Result<u8> {
             }
         }
         // The pipe stays open for as long as the machine runs: this thread ends with the process.
-        let _ = input.write_all(&[END_OF_INPUT]);
+        let _ = input.write_all(END_OF_INPUT);
         std::thread::park();
     });
     while !leave.load(Ordering::Relaxed) {
