@@ -129,7 +129,10 @@ impl fmt::Display for Error {
                 write!(f, "the quote opened at byte {offset} of the command line is not closed: add a `\"`")
             }
             Self::BadEscape { escape } => {
-                write!(f, "backslash {escape:?} on the command line is no escape: use \\\" \\\\ \\n or \\t inside quotes")
+                write!(
+                    f,
+                    "backslash {escape:?} on the command line is no escape: use \\\" \\\\ \\n or \\t inside quotes"
+                )
             }
             Self::NotASetting { word } => {
                 write!(f, "{word:?} on the command line is neither key=value nor NAME=value: put arguments behind `--`")

@@ -78,7 +78,12 @@ extern "C" fn zooid_boot(info_address: usize, builder_stack_top: usize) -> ! {
 fn first_thread() {
     mmu::free_boot_stack();
     let memory = mmu::statistics();
-    ::log::info!("Zooid {}: {} KiB of memory, {} KiB free", env!("CARGO_PKG_VERSION"), memory.total * 4, memory.free * 4);
+    ::log::info!(
+        "Zooid {}: {} KiB of memory, {} KiB free",
+        env!("CARGO_PKG_VERSION"),
+        memory.total * 4,
+        memory.free * 4
+    );
     power::obey_toolstack();
     (ZOOID_APPLICATION.main)();
     power::poweroff()

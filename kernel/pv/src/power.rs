@@ -56,7 +56,9 @@ fn watch_control() {
                 log::info!("the toolstack asks for a reboot");
                 reboot()
             }
-            "suspend" => console::print(format_args!("zooid: suspend is not supported: save and migration are refused\n")),
+            "suspend" => {
+                console::print(format_args!("zooid: suspend is not supported: save and migration are refused\n"))
+            }
             other => log::warn!("unknown request in {PATH}: {other:?}"),
         }
     }

@@ -63,11 +63,7 @@ impl From<StackError> for SpawnError {
 /// Makes a thread that runs `body` and then exits. It is ready at once.
 ///
 /// `stack_size` is in bytes and rounded up to whole pages; the page below the stack is unmapped.
-pub fn spawn(
-    name: &str,
-    stack_size: usize,
-    body: impl FnOnce() + Send + 'static,
-) -> Result<ThreadId, SpawnError> {
+pub fn spawn(name: &str, stack_size: usize, body: impl FnOnce() + Send + 'static) -> Result<ThreadId, SpawnError> {
     let mut stack = Stack::new(stack_size)?;
     let thread_block = tls::place(&mut stack);
     let body: Box<Box<dyn FnOnce() + Send>> = Box::new(Box::new(body));

@@ -96,10 +96,8 @@ pub fn init() {
     }
     // SAFETY: every address is a trap entry of entry.S; the table ends with a zero entry.
     unsafe { xen_sys::set_trap_table(&table) }.expect("Xen refuses the trap table");
-    let callbacks = [
-        (CallbackType::EVENT, event_upcall_entry as *const ()),
-        (CallbackType::FAILSAFE, failsafe_entry as *const ()),
-    ];
+    let callbacks =
+        [(CallbackType::EVENT, event_upcall_entry as *const ()), (CallbackType::FAILSAFE, failsafe_entry as *const ())];
     for (kind, entry) in callbacks {
         let callback = CallbackRegister { kind, flags: CallbackFlags::MASK_EVENTS, address: entry as u64 };
         // SAFETY: an entry of entry.S that was made for this callback.

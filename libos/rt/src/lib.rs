@@ -41,9 +41,8 @@ pub use log;
 macro_rules! main {
     ($main:path) => {
         #[unsafe(no_mangle)]
-        static ZOOID_APPLICATION: $crate::start::Application = $crate::start::application(|| {
-            $crate::process::exit($crate::process::Termination::report($main()))
-        });
+        static ZOOID_APPLICATION: $crate::start::Application =
+            $crate::start::application(|| $crate::process::exit($crate::process::Termination::report($main())));
     };
 }
 

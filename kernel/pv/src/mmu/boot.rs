@@ -189,7 +189,8 @@ pub unsafe fn switch(
     unsafe { xen_sys::mmuext_op(&switch, DomId::SELF) }.expect("Xen refuses the page tables");
 
     // SAFETY: the bitmap's range is mapped, ours, and as long as the allocator wants it.
-    let bitmap = unsafe { core::slice::from_raw_parts_mut(layout.bitmap.start as *mut u64, bitmap_words(info.nr_pages)) };
+    let bitmap =
+        unsafe { core::slice::from_raw_parts_mut(layout.bitmap.start as *mut u64, bitmap_words(info.nr_pages)) };
     let mut free = FrameAllocator::new(bitmap, info.nr_pages);
     let left_over = boot_pfn(layout.left_over.start)..boot_pfn(layout.left_over.end);
     let guard = boot_pfn(image::boot_stack_guard());

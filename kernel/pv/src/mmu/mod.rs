@@ -60,12 +60,7 @@ fn with_memory<R>(act: impl FnOnce(&mut Memory) -> R) -> R {
 ///
 /// # Safety
 /// As for `boot::switch`.
-pub unsafe fn init(
-    info: &StartInfo,
-    info_address: usize,
-    boot_stack_top: usize,
-    devices: &[Mfn],
-) -> Layout {
+pub unsafe fn init(info: &StartInfo, info_address: usize, boot_stack_top: usize, devices: &[Mfn]) -> Layout {
     // SAFETY: passed on to the caller.
     let (frames, tables, layout) = unsafe { boot::switch(info, info_address, boot_stack_top, devices) };
     *FRAMES.lock() = Some(Memory { frames, tables });

@@ -164,11 +164,8 @@ fn start() -> Result<&'static Network, Down> {
             return Err(Down::NotReady(reason));
         }
     }
-    let network = NETWORK.call_once(|| Network {
-        stack: Mutex::new(stack),
-        attention,
-        next_look: AtomicU64::new(u64::MAX),
-    });
+    let network =
+        NETWORK.call_once(|| Network { stack: Mutex::new(stack), attention, next_look: AtomicU64::new(u64::MAX) });
     thread::spawn("network", thread::DEFAULT_STACK_SIZE, || network.run()).map_err(|_| Down::OutOfMemory)?;
     log::info!("network: {:?}, heap {:?}", network.stack.lock().status(), heap::statistics());
     Ok(network)
