@@ -18,6 +18,8 @@ from pathlib import Path
 GUESTS = Path("/opt/zooid/guests")
 CONSOLES = Path("/var/log/xen/console")
 SAMPLES = 5
+# The first line of examples/hello.
+HELLO = b"Hello from a pVM!"
 LINUX_ADDRESS = "10.0.0.9"
 
 
@@ -49,22 +51,22 @@ def measure(row, side, take):
 def measure_boot():
     hello = write_config("hello", kernel=GUESTS / "hello", memory=16)
     grub = write_config("grub", kernel="/root/grub-x86_64-xen.bin", memory=16)
-    measure("boot_xl", "ours", lambda: time_to_first_line("hello", hello))
-    measure("boot_xl", "anchor", lambda: time_to_first_line("grub", grub))
+    measure("boot_xl", "ours", lambda: time_to_text("hello", hello, HELLO))
+    measure("boot_xl", "anchor", lambda: time_to_text("grub", grub, b"\n"))
 
 
 def min_memory():
     """The least `memory=` in which hello comes to its first line."""
     for memory in range(1, 64):
         config = write_config("hello", kernel=GUESTS / "hello", memory=memory)
-        if time_to_first_line("hello", config) is not None:
+        if time_to_text("hello", config, HELLO) is not None:
             return memory
     sys.exit("hello runs in no memory below 64 MiB")
 
 
-def time_to_first_line(name, config):
-    """Milliseconds from the start of `xl create` until the guest's first line has reached its log in dom0; None when
-    `xl create` fails or nothing comes. The guest is gone when this returns."""
+def time_to_text(name, config, text):
+    """Milliseconds from the start of `xl create` until a text has reached the guest's log in dom0; None when `xl create`
+    fails or the text does not come. The guest is gone when this returns."""
     log = CONSOLES / f"guest-{name}.log"
     before = log.stat().st_size if log.exists() else 0
     changes = watch(CONSOLES)
@@ -73,7 +75,7 @@ def time_to_first_line(name, config):
     began = time.monotonic_ns()
     xl = os.posix_spawn("/usr/sbin/xl", ["xl", "create", "-q", config], os.environ, file_actions=redirect)
     now = began
-    while not has_line(log, before):
+    while not (log.exists() and text in log.read_bytes()[before:]):
         ready, _, _ = select.select([changes], [], [], 2)
         now = time.monotonic_ns()
         if not ready:
@@ -85,10 +87,6 @@ def time_to_first_line(name, config):
     os.waitpid(xl, 0)
     destroy(name)
     return now and (now - began) / 1e6
-
-
-def has_line(log, before):
-    return log.exists() and b"\n" in log.read_bytes()[before:]
 
 
 def watch(directory):
