@@ -14,9 +14,11 @@ answers() {
     [ "$(nc -d -w 2 10.0.0.2 7)" = "Hello over TCP!" ]
 }
 
-guest hello-debug ''
-start 'Hello from a pVM!'
-wait_end 0
+for image in hello-debug hello-stripped; do
+    guest "$image" ''
+    start 'Hello from a pVM!'
+    wait_end 0
+done
 for kind in debug release; do
     guest "greeter-$kind" 'NAME=reader'
     start 'Hello, reader!'

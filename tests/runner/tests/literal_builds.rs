@@ -85,9 +85,12 @@ fn images_build_and_boot() {
         files.push(file);
     };
     bring(image(&top, "debug", "hello"), "hello-debug");
+    bring(image(&top, "release", "hello"), "hello-stripped");
     for (profile, _) in PROFILES {
         bring(image(&application, profile, "greeter"), &format!("greeter-{profile}"));
     }
+    let strip = Command::new("strip").arg(outside.0.join("hello-stripped")).status().unwrap();
+    assert!(strip.success());
     // Asked for when the test runs: the shell script that calls rustc drops variables whose names have a hyphen.
     let runner = std::env::var_os("CARGO_BIN_EXE_zooid-runner").expect("cargo names the runner");
     let files: Vec<_> = files.iter().map(|file| file.to_str().unwrap()).collect();

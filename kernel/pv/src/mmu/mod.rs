@@ -76,7 +76,8 @@ pub fn init_space(layout: &Layout, device_pages: usize) {
         (Zone::Heap.range(), PageClass::Heap),
         (Zone::Device.base()..Zone::Device.base() + device_pages * PAGE_SIZE, PageClass::Device),
     ];
-    for (range, class) in layout.kept().into_iter().chain(zones) {
+    // A stripped image has no name table: nothing lies behind it.
+    for (range, class) in layout.kept().into_iter().chain(zones).filter(|(range, _)| !range.is_empty()) {
         space.insert(range, class).expect("the regions of the image are disjoint");
     }
     SPACE.call_once(|| Masked::new(space));
