@@ -9,7 +9,7 @@ use crate::layout;
 use crate::tally::Tally;
 
 /// Longest that building and running all of them may take.
-const LIMIT_SECONDS: &str = "900";
+const LIMIT_SECONDS: &str = "1800";
 /// Status of `timeout` when that was over.
 const STATUS_TIMEOUT: i32 = 124;
 
