@@ -9,7 +9,7 @@ use alloc::boxed::Box;
 use alloc::vec;
 
 use zooid::net::{self, TcpListener, TcpStream, UdpSocket};
-use zooid::{env, println, thread};
+use zooid::{env, memory, println, thread};
 
 zooid::main!(main);
 
@@ -28,6 +28,12 @@ fn main() -> Result<(), Box<dyn core::error::Error>> {
     thread::Builder::new().name("udp").stack_size(STACK_SIZE).spawn(move || echo_datagrams(&socket))?;
     for stream in listener.incoming() {
         let stream = stream?;
+        // A third of the memory stays for the network and for what connections still need; the client may try again.
+        let memory = memory::statistics();
+        if memory.available() < memory.total / 3 {
+            println!("a connection was refused: not enough memory");
+            continue;
+        }
         let echo = thread::Builder::new().name("tcp").stack_size(STACK_SIZE);
         if let Err(error) = echo.spawn(move || echo_stream(&stream)) {
             println!("a connection was refused: {error}");
@@ -37,7 +43,7 @@ fn main() -> Result<(), Box<dyn core::error::Error>> {
 }
 
 fn echo_stream(stream: &TcpStream) {
-    let mut buffer = vec![0; 16 << 10];
+    let mut buffer = vec![0; 8 << 10];
     loop {
         match stream.read(&mut buffer) {
             Ok(0) | Err(_) => return,

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use zooid::net::{Shutdown, TcpStream};
 use zooid::time::{Duration, Instant};
 
-use crate::request::{MAX_BODY, MAX_HEAD, Request};
+use crate::request::{MAX_HEAD, Request};
 use crate::response;
 
 /// How much is read at once.
@@ -20,13 +20,14 @@ pub fn serve(stream: &TcpStream, patience: Duration) {
     let mut input = Vec::with_capacity(READ_SIZE);
     let mut output = Vec::with_capacity(READ_SIZE);
     let mut buffer = [0; READ_SIZE];
+    let mut skip = 0;
     loop {
-        let keep = take_requests(&mut input, &mut output);
+        let keep = take_requests(&mut input, &mut skip, &mut output);
         if stream.write_all(&output).is_err() {
             return;
         }
         if !keep {
-            return end(stream, input);
+            return end(stream, &mut buffer);
         }
         output.clear();
         match stream.read(&mut buffer) {
@@ -37,37 +38,37 @@ pub fn serve(stream: &TcpStream, patience: Duration) {
     }
 }
 
-/// Answers all complete requests in `input` and takes them out. False when the connection is to be closed.
-fn take_requests(input: &mut Vec<u8>, output: &mut Vec<u8>) -> bool {
-    let mut done = 0;
-    let keep = loop {
+/// Answers all requests in `input` whose head is complete and takes them out, with their bodies. `skip` is what is still to
+/// come of the last body. False when the connection is to be closed.
+fn take_requests(input: &mut Vec<u8>, skip: &mut usize, output: &mut Vec<u8>) -> bool {
+    let mut done = *skip;
+    let mut keep = true;
+    while keep && done < input.len() {
         match Request::parse(&input[done..]) {
-            Ok(Some(request)) if done + request.length <= input.len() => {
+            Ok(Some(request)) => {
                 response::answer(&request, output);
                 done += request.length;
-                if !request.keep_alive {
-                    break false;
-                }
+                keep = request.keep_alive;
             }
-            Ok(_) => break true,
+            Ok(None) => break,
             Err(status) => {
                 response::refuse(status, output);
-                break false;
+                keep = false;
             }
         }
-    };
-    input.drain(..done);
-    debug_assert!(!keep || input.len() <= MAX_HEAD + MAX_BODY);
+    }
+    *skip = done.saturating_sub(input.len());
+    input.drain(..done - *skip);
+    debug_assert!(!keep || input.len() < MAX_HEAD);
     keep
 }
 
 /// Ends the connection after its last answer. Closing it with input unread would reset it, and the client might never see
 /// the answer (RFC 9112, section 9.6).
-fn end(stream: &TcpStream, mut rest: Vec<u8>) {
+fn end(stream: &TcpStream, buffer: &mut [u8]) {
     let deadline = Instant::now() + LINGER;
     stream.set_read_timeout(Some(LINGER));
-    rest.resize(READ_SIZE, 0);
     if stream.shutdown(Shutdown::Write).is_ok() {
-        while Instant::now() < deadline && matches!(stream.read(&mut rest), Ok(1..)) {}
+        while Instant::now() < deadline && matches!(stream.read(buffer), Ok(1..)) {}
     }
 }

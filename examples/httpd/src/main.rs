@@ -18,7 +18,7 @@ use alloc::boxed::Box;
 
 use zooid::net::{self, TcpListener};
 use zooid::time::Duration;
-use zooid::{env, println, thread};
+use zooid::{env, memory, println, thread};
 
 zooid::main!(main);
 
@@ -41,8 +41,13 @@ fn main() -> Result<(), Box<dyn core::error::Error>> {
     }
     for stream in listener.incoming() {
         let stream = stream?;
+        // A third of the memory stays for the network and for what connections still need; the client may try again.
+        let memory = memory::statistics();
+        if memory.available() < memory.total / 3 {
+            println!("a connection was refused: not enough memory");
+            continue;
+        }
         let server = thread::Builder::new().name("connection").stack_size(STACK_SIZE);
-        // Without memory for a thread the connection is closed at once: the client may try again.
         if let Err(error) = server.spawn(move || connection::serve(&stream, patience)) {
             println!("a connection was refused: {error}");
         }

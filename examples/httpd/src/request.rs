@@ -7,7 +7,7 @@ use crate::response::Status;
 /// Longest head of a request, in bytes.
 pub const MAX_HEAD: usize = 8 << 10;
 /// Longest body that is read, and ignored, to keep a connection.
-pub const MAX_BODY: usize = 64 << 10;
+const MAX_BODY: usize = 64 << 10;
 const MAX_HEADERS: usize = 64;
 
 /// A request whose head is complete.

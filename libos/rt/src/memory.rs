@@ -15,6 +15,13 @@ pub struct Statistics {
     pub heap_used: usize,
 }
 
+impl Statistics {
+    /// What can still be allocated, though not in one piece.
+    pub fn available(&self) -> usize {
+        self.free + self.heap_size - self.heap_used
+    }
+}
+
 /// The sizes now.
 pub fn statistics() -> Statistics {
     let (frames, heap) = (mmu::statistics(), heap::statistics());
