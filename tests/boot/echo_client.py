@@ -113,4 +113,20 @@ def datagrams():
     print("ok: %d of 1,000 datagrams in a burst" % len(found))
 
 
-{"many": many, "half": half, "reset": reset, "datagrams": datagrams}[sys.argv[1]]()
+def crowd():
+    """As many connections as the guest takes: then it still serves whoever comes after them."""
+    connections = []
+    try:
+        while len(connections) < 800:
+            connections.append(socket.create_connection(SERVER, 2))
+            exchange(connections[-1:], 1000)
+    except (OSError, SystemExit) as error:
+        print("ok: %d connections, then %s" % (len(connections), error))
+    for connection in connections:
+        connection.close()
+    time.sleep(1)
+    exchange([socket.create_connection(SERVER, 10)], 100000)
+    print("ok: afterwards an echo")
+
+
+{"crowd": crowd, "many": many, "half": half, "reset": reset, "datagrams": datagrams}[sys.argv[1]]()

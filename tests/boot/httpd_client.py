@@ -152,6 +152,8 @@ def silence():
     for title, start in ("nothing", b""), ("half a head", GET[:20]), ("half a body", b"POST / HTTP/1.1\r\n" + HOST + b"Content-Length: 9\r\n\r\nx"):
         connection = Connection()
         connection.send(start)
+        if b"\r\n\r\n" in start:
+            connection.answer()
         began = time.monotonic()
         over = connection.is_over()
         took = time.monotonic() - began
@@ -164,4 +166,22 @@ def silence():
     expect("a pause within its patience is none", connection.answer()[0] == 200)
 
 
-{"protocol": protocol, "pipeline": pipeline, "silence": silence}[sys.argv[1]]()
+def crowd():
+    """As many connections as the guest takes, each with half a head: then it still serves whoever comes after them."""
+    connections = []
+    try:
+        while len(connections) < 800:
+            connection = socket.create_connection(("10.0.0.2", 80), 2)
+            connections.append(connection)
+            connection.sendall(GET[:-2] + b"A: " + b"a" * 7000)
+    except OSError as error:
+        print("ok: %d connections, then %s" % (len(connections), error))
+    for connection in connections:
+        connection.close()
+    time.sleep(1)
+    connection = Connection()
+    connection.send(GET)
+    expect("afterwards: an answer", connection.answer()[0] == 200)
+
+
+{"crowd": crowd, "protocol": protocol, "pipeline": pipeline, "silence": silence}[sys.argv[1]]()
