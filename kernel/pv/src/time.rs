@@ -30,9 +30,12 @@ pub fn init() {
 /// System time when this guest's clock was set up.
 static START: AtomicU64 = AtomicU64::new(0);
 
-/// Nanoseconds since this guest booted.
+/// Nanoseconds since this guest booted; 0 while boot has not set up the clock.
 pub fn uptime() -> u64 {
-    now() - START.load(Ordering::Relaxed)
+    match START.load(Ordering::Relaxed) {
+        0 => 0,
+        start => now() - start,
+    }
 }
 
 /// As [`now`], but 0 while boot has not set up the clock.
