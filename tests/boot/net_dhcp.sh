@@ -4,6 +4,8 @@
 start "httpd on http://10.0.0."
 address=$(sed -n 's|^httpd on http://\(.*\):80/.*|\1|p' "$(console)")
 last=${address##*.}
-[ "$last" -ge 100 ] && [ "$last" -le 200 ] || fail "leased $address"
+if [ "$last" -lt 100 ] || [ "$last" -gt 200 ]; then
+    fail "leased $address"
+fi
 ping -q -c 3 -i 0.2 -W 2 "$address" | grep -F ' 0% packet loss' || fail "no answer from $address"
 curl -sS -f -m 10 -o page "http://$address/" || fail "httpd does not serve at $address"

@@ -6,7 +6,7 @@ vif=vif$(xl domid "$NAME").0
 tc qdisc add dev "$vif" root netem delay 2ms 1ms loss 1% duplicate 1% reorder 20% || fail "netem"
 tc qdisc add dev "$vif" ingress || fail "ingress"
 tc filter add dev "$vif" ingress matchall action ok random netrand drop 100 || fail "gact"
-head -c 4194304 /dev/urandom >sent
+head -c 2097152 /dev/urandom >sent
 timeout 100 nc -N 10.0.0.3 7 <sent >received || fail "nc"
 cmp sent received || fail "received something else"
 tc -s qdisc show dev "$vif" >report
