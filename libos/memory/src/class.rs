@@ -20,6 +20,8 @@ pub enum PageClass {
     PageTable,
     /// A page shared with Xen or with another domain: shared_info, grant table, rings.
     Device,
+    /// What a fork hands to the child: private pages as they were, copied. The child reads it at the same address.
+    Snapshot,
     /// The kernel's own record of this domain's frames: p2m, start_info, the frame allocator's bitmap.
     Special,
 }
@@ -39,7 +41,7 @@ pub enum Protection {
 /// What a fork does with a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ForkRule {
-    /// Nobody writes it, so parent and child use the same frame for as long as they live.
+    /// Nobody writes it while both read it, so parent and child use the same frame.
     Shared,
     /// Parent and child use the same frame until one of them writes; the writer gets a copy.
     CopyOnWrite,
@@ -53,31 +55,68 @@ pub enum ForkRule {
 
 impl PageClass {
     /// Every class.
-    pub const ALL: [Self; 8] =
-        [Self::Text, Self::RoData, Self::Data, Self::Heap, Self::Stack, Self::PageTable, Self::Device, Self::Special];
+    pub const ALL: [Self; 9] = [
+        Self::Text,
+        Self::RoData,
+        Self::Data,
+        Self::Heap,
+        Self::Stack,
+        Self::PageTable,
+        Self::Device,
+        Self::Snapshot,
+        Self::Special,
+    ];
 
     /// What may be done with pages of this class.
     pub const fn protection(self) -> Protection {
         match self {
             Self::Text => Protection::ReadExecute,
             Self::RoData | Self::PageTable => Protection::ReadOnly,
-            Self::Data | Self::Heap | Self::Stack | Self::Device | Self::Special => Protection::ReadWrite,
+            Self::Data | Self::Heap | Self::Stack | Self::Device | Self::Snapshot | Self::Special => {
+                Protection::ReadWrite
+            }
         }
     }
 
     /// What a fork does with pages of this class.
     pub const fn fork_rule(self) -> ForkRule {
         match self {
-            Self::Text | Self::RoData => ForkRule::Shared,
-            Self::Data | Self::Heap => ForkRule::CopyOnWrite,
-            Self::Stack => ForkRule::Private,
+            Self::Text | Self::RoData | Self::Snapshot => ForkRule::Shared,
+            Self::Heap => ForkRule::CopyOnWrite,
+            // The kernel's own variables are among the data, and it must not fault while it resolves a fault.
+            Self::Data | Self::Stack => ForkRule::Private,
             Self::PageTable | Self::Device | Self::Special => ForkRule::Special,
         }
     }
 
-    /// The flags of a page-table entry that maps a page of this class.
+    /// The flags of a page-table entry that maps a page of this class: protection and fork rule.
     pub const fn pte_flags(self) -> PteFlags {
-        self.protection().pte_flags()
+        self.protection().pte_flags().union(self.fork_rule().pte_flags())
+    }
+}
+
+impl ForkRule {
+    const MASK: PteFlags = PteFlags::AVAILABLE_0.union(PteFlags::AVAILABLE_1);
+
+    /// The rule's mark in a page-table entry, in bits that processor and Xen leave alone: so the page tables themselves say
+    /// what a fork does with each page.
+    pub const fn pte_flags(self) -> PteFlags {
+        match self {
+            Self::Special => PteFlags::empty(),
+            Self::Shared => PteFlags::AVAILABLE_0,
+            Self::CopyOnWrite => PteFlags::AVAILABLE_1,
+            Self::Private => Self::MASK,
+        }
+    }
+
+    /// The rule of a page that is mapped with `flags`.
+    pub const fn of(flags: PteFlags) -> Self {
+        match (flags.contains(PteFlags::AVAILABLE_1), flags.contains(PteFlags::AVAILABLE_0)) {
+            (false, false) => Self::Special,
+            (false, true) => Self::Shared,
+            (true, false) => Self::CopyOnWrite,
+            (true, true) => Self::Private,
+        }
     }
 }
 
@@ -105,6 +144,7 @@ impl fmt::Display for PageClass {
             Self::Stack => "stack",
             Self::PageTable => "page table",
             Self::Device => "device page",
+            Self::Snapshot => "snapshot",
             Self::Special => "kernel record",
         })
     }
@@ -128,9 +168,16 @@ mod tests {
     #[test]
     fn only_pages_that_nobody_writes_are_shared_for_ever() {
         for class in PageClass::ALL {
-            if class.fork_rule() == ForkRule::Shared {
+            if class.fork_rule() == ForkRule::Shared && class != PageClass::Snapshot {
                 assert_ne!(class.protection(), Protection::ReadWrite, "{class}");
             }
+        }
+    }
+
+    #[test]
+    fn an_entry_says_what_a_fork_does() {
+        for class in PageClass::ALL {
+            assert_eq!(ForkRule::of(class.pte_flags()), class.fork_rule(), "{class}");
         }
     }
 

@@ -1,0 +1,14 @@
+//! The thinking part of a fork: what guest and daemon tell each other ([`wire`]), and what is to be done ([`docs/protocols/fork.md`]).
+//!
+//! [`docs/protocols/fork.md`]: https://github.com/zooid-os/zooid/blob/main/docs/protocols/fork.md
+
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+pub mod id;
+pub mod status;
+pub mod wire;

@@ -1,0 +1,186 @@
+//! Octets of the control page and of the snapshot's header (docs/protocols/fork.md). All values are little-endian; offsets are in
+//! octets.
+
+use zooid_memory::{PAGE_SIZE, Zone};
+
+/// Version of everything here.
+pub const VERSION: u32 = 1;
+/// First word of a control page.
+pub const MAGIC: u64 = u64::from_le_bytes(*b"ZOIDFORK");
+/// Where a root pVM announces itself, below its home in xenstore.
+pub const ANNOUNCEMENT: &str = "data/zooid-fork";
+/// Grant table entry of the control page, in every pVM.
+pub const CONTROL_GREF: u32 = 8;
+/// Most children of one call.
+pub const MAX_CHILDREN: u32 = 256;
+/// Snapshot buffers, used in turn.
+pub const BUFFERS: u32 = 2;
+
+/// Pages of the DEVICE zone with a fixed place, from its base.
+pub mod device {
+    /// shared_info.
+    pub const SHARED_INFO: usize = 0;
+    /// Console ring.
+    pub const CONSOLE: usize = 1;
+    /// Xenstore ring.
+    pub const XENSTORE: usize = 2;
+    /// Control page.
+    pub const CONTROL: usize = 3;
+    /// Stack that a prepared domain waits on; the page below is unmapped.
+    pub const SHELL_STACK: usize = 5;
+    /// Pages that nothing else may use.
+    pub const RESERVED: usize = 8;
+}
+
+/// Address of the page with this number in the DEVICE zone.
+pub const fn device_page(number: usize) -> usize {
+    Zone::Device.base() + number * PAGE_SIZE
+}
+
+/// Fields that the guest writes.
+pub mod guest {
+    /// u64, [`MAGIC`](super::MAGIC).
+    pub const MAGIC: usize = 0;
+    /// u32, [`VERSION`](super::VERSION).
+    pub const VERSION: usize = 8;
+    /// u32: number of the last request; written last.
+    pub const REQUEST: usize = 12;
+    /// u32: what is asked for, see [`operation`](super::operation).
+    pub const OPERATION: usize = 16;
+    /// u32: how many children.
+    pub const COUNT: usize = 20;
+    /// u32: snapshot buffer of a COMMIT.
+    pub const BUFFER: usize = 24;
+    /// u32: see [`state`](super::state).
+    pub const STATE: usize = 28;
+    /// u32: how the pVM ended, see [`Status`](crate::status::Status); valid once the state is ENDED.
+    pub const STATUS: usize = 32;
+    /// u32: ended children that were taken from the ring.
+    pub const ENDED_CONS: usize = 36;
+    /// u32: the last request from outside (`OUTSIDE`) that was dealt with.
+    pub const OUTSIDE_DONE: usize = 40;
+    /// u32: 0, or the error number of that request.
+    pub const OUTSIDE_ERRNO: usize = 44;
+
+    /// u64: address at which a prepared domain begins to run.
+    pub const ENTRY: usize = 64;
+    /// u64: frames that the guest's p2m list has room for.
+    pub const P2M_ENTRIES: usize = 72;
+    /// u64: address of the p2m list: one u64 per frame, `u64::MAX` where there is none.
+    pub const P2M: usize = 80;
+    /// u64: address of the bitmaps: first that of free frames, then that of numbers without a frame; a bit per frame
+    /// number, each bitmap in whole u64.
+    pub const BITMAPS: usize = 88;
+    /// u64: address of the start_info page.
+    pub const START_INFO: usize = 96;
+    /// u64: address of the grant table; its frames are mapped in a row.
+    pub const GRANT_TABLE: usize = 104;
+    /// u32: frames of the grant table that are mapped.
+    pub const GRANT_FRAMES: usize = 112;
+    /// u32: pages of one snapshot buffer.
+    pub const SNAPSHOT_PAGES: usize = 116;
+    /// u64: address of the snapshot buffers, one behind the other; 0 while there are none.
+    pub const SNAPSHOT: usize = 120;
+    /// u32: grant of the page with the grants of the snapshot's pages and of copy-on-write pages; 0 unless the backend wants it.
+    pub const GRANTS: usize = 128;
+}
+
+/// Fields that pvmd writes.
+pub mod daemon {
+    /// u32: number of the request that was answered last; written last.
+    pub const REPLY: usize = 2048;
+    /// u32: 0, or an error number of Linux.
+    pub const ERRNO: usize = 2052;
+    /// u32: children that were made.
+    pub const MADE: usize = 2056;
+    /// u32: prepared domains that are linked to this pVM.
+    pub const READY: usize = 2060;
+    /// u32: id of this pVM.
+    pub const ID: usize = 2064;
+    /// u32: id of its parent, or 0.
+    pub const PARENT: usize = 2068;
+    /// u32: id of the family's root.
+    pub const ROOT: usize = 2072;
+    /// u32: in a prepared domain: 0 until it becomes a child.
+    pub const GO: usize = 2076;
+    /// u32: which of the children of one call this is, from 0.
+    pub const INDEX: usize = 2080;
+    /// u32: the parent's snapshot buffer that this child resumes from.
+    pub const BUFFER: usize = 2084;
+    /// u32: number of the last COMMIT, when none of the pVM's descendants lives any more.
+    pub const UNSHARED: usize = 2088;
+    /// u32: see [`backend`](super::backend).
+    pub const BACKEND: usize = 2092;
+    /// u32: this domain's port of the channel to pvmd, in a prepared domain and in a child.
+    pub const PORT: usize = 2096;
+    /// u32: frame number of the level 4 page table, in a prepared domain and in a child.
+    pub const ROOT_TABLE: usize = 2100;
+    /// u32: ended children that were put in the ring.
+    pub const ENDED_PROD: usize = 2104;
+    /// u32: number of the last request from outside to fork (`pvm fork`).
+    pub const OUTSIDE: usize = 2108;
+    /// u64: signals from outside, a bit per signal number; pvmd only sets bits, and counts in `SIGNAL_COUNT`.
+    pub const SIGNALS: usize = 2112;
+    /// 32 octets of randomness for this child.
+    pub const SEED: usize = 2176;
+    /// Ring of [`ENDED_SLOTS`](super::ENDED_SLOTS) ended children: u32 id, u32 [`Status`](crate::status::Status).
+    pub const ENDED: usize = 2304;
+    /// Ids of the children of the COMMIT that was answered last, u32 each.
+    pub const CHILDREN: usize = 2816;
+}
+
+/// Entries of the ring of ended children.
+pub const ENDED_SLOTS: u32 = 64;
+
+/// Values of `OPERATION`.
+pub mod operation {
+    /// Prepare and link domains.
+    pub const PREPARE: u32 = 1;
+    /// Make prepared domains children.
+    pub const COMMIT: u32 = 2;
+}
+
+/// Values of `STATE`.
+pub mod state {
+    /// Boots, or a prepared domain that is not at its waiting point yet.
+    pub const STARTING: u32 = 0;
+    /// A prepared domain waits for GO.
+    pub const WAITING: u32 = 1;
+    /// Runs; a child has copied the snapshot.
+    pub const RUNNING: u32 = 2;
+    /// Has ended; `STATUS` is valid.
+    pub const ENDED: u32 = 3;
+}
+
+/// Values of `BACKEND`.
+pub mod backend {
+    /// Foreign page-table entries.
+    pub const FOREIGN: u32 = 1;
+    /// Grants, copied by pvmd.
+    pub const GRANT: u32 = 2;
+}
+
+/// Header of a snapshot buffer, for the child alone: pvmd does not read it.
+pub mod snapshot {
+    /// u64: stack pointer that the child resumes with.
+    pub const RSP: usize = 0;
+    /// u64: base of `%fs`.
+    pub const THREAD_BLOCK: usize = 8;
+    /// u64: pages of the header.
+    pub const HEADER_PAGES: usize = 16;
+    /// u64: how many pages follow the header.
+    pub const COUNT: usize = 24;
+    /// u64 each: where the pages go.
+    pub const TARGETS: usize = 32;
+}
+
+/// Pages of the header of a snapshot of `pages` pages.
+pub const fn header_pages(pages: usize) -> usize {
+    (snapshot::TARGETS + pages * 8).div_ceil(PAGE_SIZE)
+}
+
+const _: () = {
+    assert!(daemon::ENDED + 8 * ENDED_SLOTS as usize == daemon::CHILDREN);
+    assert!(daemon::CHILDREN + 4 * MAX_CHILDREN as usize <= PAGE_SIZE);
+    assert!(daemon::SEED + 32 <= daemon::ENDED);
+};
