@@ -19,6 +19,7 @@ extern crate alloc;
 extern crate std;
 
 mod class;
+pub mod device;
 mod place;
 mod space;
 mod zone;

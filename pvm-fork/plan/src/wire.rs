@@ -16,21 +16,7 @@ pub const MAX_CHILDREN: u32 = 256;
 /// Snapshot buffers, used in turn.
 pub const BUFFERS: u32 = 2;
 
-/// Pages of the DEVICE zone with a fixed place, from its base.
-pub mod device {
-    /// shared_info.
-    pub const SHARED_INFO: usize = 0;
-    /// Console ring.
-    pub const CONSOLE: usize = 1;
-    /// Xenstore ring.
-    pub const XENSTORE: usize = 2;
-    /// Control page.
-    pub const CONTROL: usize = 3;
-    /// Stack that a prepared domain waits on; the page below is unmapped.
-    pub const SHELL_STACK: usize = 5;
-    /// Pages that nothing else may use.
-    pub const RESERVED: usize = 8;
-}
+pub use zooid_memory::device;
 
 /// Address of the page with this number in the DEVICE zone.
 pub const fn device_page(number: usize) -> usize {
@@ -61,6 +47,8 @@ pub mod guest {
     pub const OUTSIDE_DONE: usize = 40;
     /// u32: 0, or the error number of that request.
     pub const OUTSIDE_ERRNO: usize = 44;
+    /// u32: the port of the timer's interrupt, which a prepared domain binds. For the guest alone.
+    pub const TIMER_PORT: usize = 48;
 
     /// u64: address at which a prepared domain begins to run.
     pub const ENTRY: usize = 64;
@@ -73,10 +61,6 @@ pub mod guest {
     pub const BITMAPS: usize = 88;
     /// u64: address of the start_info page.
     pub const START_INFO: usize = 96;
-    /// u64: address of the grant table; its frames are mapped in a row.
-    pub const GRANT_TABLE: usize = 104;
-    /// u32: frames of the grant table that are mapped.
-    pub const GRANT_FRAMES: usize = 112;
     /// u32: pages of one snapshot buffer.
     pub const SNAPSHOT_PAGES: usize = 116;
     /// u64: address of the snapshot buffers, one behind the other; 0 while there are none.
@@ -105,8 +89,6 @@ pub mod daemon {
     pub const GO: usize = 2076;
     /// u32: which of the children of one call this is, from 0.
     pub const INDEX: usize = 2080;
-    /// u32: the parent's snapshot buffer that this child resumes from.
-    pub const BUFFER: usize = 2084;
     /// u32: number of the last COMMIT, when none of the pVM's descendants lives any more.
     pub const UNSHARED: usize = 2088;
     /// u32: see [`backend`](super::backend).
@@ -121,7 +103,9 @@ pub mod daemon {
     pub const OUTSIDE: usize = 2108;
     /// u64: signals from outside, a bit per signal number; pvmd only sets bits, and counts in `SIGNAL_COUNT`.
     pub const SIGNALS: usize = 2112;
-    /// 32 octets of randomness for this child.
+    /// u64: address of the parent's snapshot buffer that this child resumes from; written before `GO`.
+    pub const SNAPSHOT: usize = 2120;
+    /// 32 octets of randomness for this child; written before `GO`.
     pub const SEED: usize = 2176;
     /// Ring of [`ENDED_SLOTS`](super::ENDED_SLOTS) ended children: u32 id, u32 [`Status`](crate::status::Status).
     pub const ENDED: usize = 2304;
