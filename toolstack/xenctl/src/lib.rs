@@ -1,16 +1,35 @@
 //! Xen's control interface, from a program in a Linux dom0.
 //!
-//! - [`Xen`] makes the hypercalls, through `/dev/xen/privcmd`. All `unsafe` code of the crate is in its module.
-//! - [`sysctl`] has the octets of what is asked and answered. That interface is the toolstack's own: it changes with Xen's
-//!   releases, so it stands here and not in `xen-abi`.
+//! - [`Hypervisor`] says what can be asked; [`Memory`] and [`Events`] are the ways to other domains' frames and ports.
+//! - [`Xen`] is the real one: hypercalls through `/dev/xen/privcmd`, [`Mapping`]s through that and `/dev/xen/gntdev`,
+//!   [`EventChannels`] through `/dev/xen/evtchn`.
+//! - [`sysctl`] and [`domctl`] have the octets of what is asked and answered. These interfaces are the toolstack's own: they
+//!   change with Xen's releases, so they stand here and not in `xen-abi`.
+//!
+//! Unsafe code is in the modules `buffer`, `ioctl`, `privcmd`, `mapping` and `evtchn`, and nowhere else.
 
 #![deny(unsafe_code)]
 
+mod buffer;
+mod control;
+mod domain;
+pub mod domctl;
+mod error;
+mod evtchn;
 mod grants;
+mod hypervisor;
+mod ioctl;
+mod mapping;
 mod privcmd;
 pub mod sysctl;
+pub mod vcpu;
 mod xen;
 
+pub use domain::{CpuPolicy, CreateDomain, DomainInfo, SchedParams, Scheduler, TscInfo};
+pub use error::{Error, OpenError};
+pub use evtchn::EventChannels;
 pub use grants::in_use as grants_in_use;
-pub use privcmd::OpenError;
-pub use xen::{Error, Xen};
+pub use hypervisor::{Events, Hypervisor, Memory, Protection};
+pub use mapping::Mapping;
+pub use vcpu::VcpuGuestContext;
+pub use xen::Xen;

@@ -1,27 +1,24 @@
-//! The way to the hypervisor: Linux's `/dev/xen/privcmd` (xen/sys/privcmd.h), and memory that Xen may use in a call.
+//! Hypercalls, by Linux's `/dev/xen/privcmd` (xen/sys/privcmd.h).
 #![allow(unsafe_code)]
 
-use std::fmt;
 use std::fs::File;
 use std::io;
 use std::mem::offset_of;
-use std::ops::{Deref, DerefMut};
-use std::os::fd::AsRawFd;
-use std::ptr::NonNull;
 
-use xen_abi::event_channel::{EventChannelOp, EvtchnStat, EvtchnStatus};
-use xen_abi::xen::Hypercall;
-use xen_abi::{DomId, Errno};
+use xen_abi::event_channel::EventChannelOp;
+use xen_abi::grant_table::{GnttabSetupTable, GrantStatus, GrantTableOp};
+use xen_abi::memory::{MemoryOp, MemoryReservation};
+use xen_abi::xen::{Hypercall, MmuUpdate, MmuextOp};
+use xen_abi::{DomId, Errno, Mfn};
 
-use crate::sysctl::Request;
+use crate::buffer::{Loan, Pool};
+use crate::control::{Request, mfn_at, u16_at, u32_at};
+use crate::error::{Error, OpenError};
+use crate::ioctl::{self, ioctl};
 
 const PRIVCMD: &str = "/dev/xen/privcmd";
-/// Gives memory that is always present; what Xen finds absent fails with `EFAULT` (Linux, drivers/xen/privcmd-buf.c).
 const BUFFERS: &str = "/dev/xen/hypercall";
-/// `IOCTL_PRIVCMD_HYPERCALL`: `_IOC(_IOC_NONE, 'P', 0, sizeof(privcmd_hypercall_t))`.
-const IOCTL_PRIVCMD_HYPERCALL: libc::c_ulong =
-    (size_of::<PrivcmdHypercall>() as libc::c_ulong) << 16 | (b'P' as libc::c_ulong) << 8;
-const PAGE_SIZE: usize = 4096;
+const HYPERCALL: libc::c_ulong = ioctl::request(b'P', 0, size_of::<PrivcmdHypercall>());
 
 /// `privcmd_hypercall_t`.
 #[repr(C)]
@@ -30,21 +27,6 @@ struct PrivcmdHypercall {
     arg: [u64; 5],
 }
 
-/// There is no way to the hypervisor: this is no dom0, the caller is not root, or a module is not loaded.
-#[derive(Debug)]
-pub struct OpenError {
-    path: &'static str,
-    cause: io::Error,
-}
-
-impl fmt::Display for OpenError {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "cannot open {}: {}", self.path, self.cause)
-    }
-}
-
-impl std::error::Error for OpenError {}
-
 /// Why a call did nothing.
 #[derive(Debug)]
 pub enum CallError {
@@ -52,6 +34,19 @@ pub enum CallError {
     Memory(io::Error),
     /// Xen refused it.
     Refused(Errno),
+    /// Xen refused the grant-table operation.
+    Grant(GrantStatus),
+}
+
+impl CallError {
+    /// With the operation's name.
+    pub fn of(self, operation: &'static str) -> Error {
+        match self {
+            Self::Memory(error) => Error::Memory(error),
+            Self::Refused(errno) => Error::Refused(operation, errno),
+            Self::Grant(status) => Error::Grant(operation, status),
+        }
+    }
 }
 
 impl From<Errno> for CallError {
@@ -64,125 +59,177 @@ impl From<Errno> for CallError {
 #[derive(Debug)]
 pub struct Privcmd {
     hypercalls: File,
-    buffers: File,
+    buffers: Pool,
 }
 
 impl Privcmd {
     /// Opens them.
     pub fn open() -> Result<Self, OpenError> {
-        let open = |path| File::options().read(true).write(true).open(path).map_err(|cause| OpenError { path, cause });
-        Ok(Privcmd { hypercalls: open(PRIVCMD)?, buffers: open(BUFFERS)? })
+        Ok(Privcmd { hypercalls: ioctl::open(PRIVCMD)?, buffers: Pool::new(ioctl::open(BUFFERS)?) })
     }
 
-    /// Makes a sysctl of interface `version`; `request` is then as Xen left it.
+    /// The device that also maps foreign frames.
+    pub fn device(&self) -> &File {
+        &self.hypercalls
+    }
+
+    fn buffer(&self, length: usize) -> Result<Loan<'_>, CallError> {
+        self.buffers.take(length).map_err(CallError::Memory)
+    }
+
+    /// Makes a sysctl or domctl of interface `version`; `request` is then as Xen left it.
     ///
     /// # Errors
     /// No memory, or what Xen says.
-    pub fn sysctl(&self, version: u32, request: &mut Request) -> Result<(), CallError> {
-        let mut buffer = Buffer::new(&self.buffers, request.length())?;
+    pub fn control(&self, version: u32, request: &mut Request) -> Result<(), CallError> {
+        let mut buffer = self.buffer(request.length())?;
         let address = buffer.address();
         request.write_to(version, &mut buffer, address);
-        // SAFETY: Xen writes to the sysctl and to its data, of which a `Request` names no more than its length, for which
+        // SAFETY: Xen writes to the structure and to its data, of which a `Request` names no more than its length, for which
         // `buffer` has room.
-        unsafe { self.call(Hypercall::SYSCTL, [address, 0, 0, 0, 0]) }?;
+        unsafe { self.call(request.hypercall(), [address, 0, 0, 0, 0]) }?;
         request.read_from(&buffer);
         Ok(())
     }
 
-    /// Asks for the state of a domain's ports from 0 on, until Xen knows no more of them.
+    /// Makes a `memory_op` that takes a `struct xen_memory_reservation`: `numbers` go in, and what Xen leaves there comes out.
+    /// Returns how many extents were done, which may be less than there are.
     ///
     /// # Errors
-    /// No memory, or what Xen says about port 0.
-    pub fn port_states(&self, domain: DomId) -> Result<Vec<EvtchnStat>, CallError> {
-        let mut buffer = Buffer::new(&self.buffers, size_of::<EvtchnStatus>())?;
-        let arguments = [u64::from(EventChannelOp::STATUS.0), buffer.address(), 0, 0, 0];
-        let mut states = Vec::new();
-        loop {
-            buffer[..2].copy_from_slice(&domain.0.to_le_bytes());
-            let port = states.len() as u32;
-            buffer[offset_of!(EvtchnStatus, port)..][..4].copy_from_slice(&port.to_le_bytes());
-            // SAFETY: Xen writes one `struct evtchn_status`, for which `buffer` has room.
-            match unsafe { self.call(Hypercall::EVENT_CHANNEL_OP, arguments) } {
-                Ok(_) => {}
-                Err(Errno::EINVAL) if port > 0 => return Ok(states),
-                Err(errno) => return Err(errno.into()),
-            }
-            let state = &buffer[offset_of!(EvtchnStatus, status)..][..4];
-            states.push(EvtchnStat(u32::from_le_bytes([state[0], state[1], state[2], state[3]])));
-        }
+    /// No memory, or what Xen says.
+    pub fn reservation(
+        &self,
+        operation: MemoryOp,
+        domain: DomId,
+        order: u32,
+        numbers: &mut [u64],
+    ) -> Result<usize, CallError> {
+        const LIST: usize = size_of::<MemoryReservation>();
+        let mut buffer = self.buffer(LIST + size_of_val(numbers))?;
+        let address = buffer.address();
+        buffer[..LIST].fill(0);
+        put(&mut buffer, offset_of!(MemoryReservation, extent_start), &(address + LIST as u64).to_le_bytes());
+        put(&mut buffer, offset_of!(MemoryReservation, nr_extents), &(numbers.len() as u64).to_le_bytes());
+        put(&mut buffer, offset_of!(MemoryReservation, extent_order), &order.to_le_bytes());
+        put(&mut buffer, offset_of!(MemoryReservation, domid), &domain.0.to_le_bytes());
+        put_words(&mut buffer[LIST..], numbers.iter().copied());
+        // SAFETY: Xen writes at most `nr_extents` numbers, for which `buffer` has room behind the structure.
+        let done = unsafe { self.call(Hypercall::MEMORY_OP, [u64::from(operation.0), address, 0, 0, 0]) }? as usize;
+        let words = buffer[LIST..].chunks_exact(8);
+        numbers.iter_mut().zip(words).for_each(|(number, word)| *number = mfn_at(word, 0).0);
+        Ok(done)
+    }
+
+    /// `XENMEM_claim_pages`: a `struct xen_memory_reservation` without a list.
+    ///
+    /// # Errors
+    /// No memory, or what Xen says.
+    pub fn claim_pages(&self, domain: DomId, pages: u64) -> Result<(), CallError> {
+        /// `XENMEM_claim_pages`; no guest may use it, so `xen-abi` does not have it.
+        const CLAIM_PAGES: u64 = 24;
+        let mut buffer = self.buffer(size_of::<MemoryReservation>())?;
+        let address = buffer.address();
+        buffer[..size_of::<MemoryReservation>()].fill(0);
+        put(&mut buffer, offset_of!(MemoryReservation, nr_extents), &pages.to_le_bytes());
+        put(&mut buffer, offset_of!(MemoryReservation, domid), &domain.0.to_le_bytes());
+        // SAFETY: Xen reads the structure, and writes nothing.
+        unsafe { self.call(Hypercall::MEMORY_OP, [CLAIM_PAGES, address, 0, 0, 0]) }?;
+        Ok(())
+    }
+
+    /// `mmu_update`: how many entries were done, and why the next one was not.
+    pub fn mmu_update(
+        &self,
+        pt_owner: DomId,
+        pg_owner: DomId,
+        updates: &[MmuUpdate],
+    ) -> (usize, Result<(), CallError>) {
+        // public/xen.h: the owner of the tables, plus one, in the upper half; 0 there would be the caller itself.
+        let owners = (u64::from(pt_owner.0) + 1) << 16 | u64::from(pg_owner.0);
+        let words = updates.iter().flat_map(|update| [update.ptr, update.val]);
+        self.batch(Hypercall::MMU_UPDATE, updates.len(), size_of::<MmuUpdate>(), words, owners)
+    }
+
+    /// `mmuext_op`: how many operations were done, and why the next one was not.
+    pub fn mmuext_op(&self, domain: DomId, operations: &[MmuextOp]) -> (usize, Result<(), CallError>) {
+        let words = operations.iter().flat_map(|op| [u64::from(op.cmd.0), op.arg1, op.arg2]);
+        self.batch(Hypercall::MMUEXT_OP, operations.len(), size_of::<MmuextOp>(), words, u64::from(domain.0))
+    }
+
+    /// A call that takes a list of `count` elements of `size` octets, counts those it has done, and names `subject` last.
+    fn batch(
+        &self,
+        hypercall: Hypercall,
+        count: usize,
+        size: usize,
+        words: impl Iterator<Item = u64>,
+        subject: u64,
+    ) -> (usize, Result<(), CallError>) {
+        /// The counter, on a line of its own before the list.
+        const LIST: usize = 64;
+        let mut buffer = match self.buffer(LIST + count * size) {
+            Ok(buffer) => buffer,
+            Err(error) => return (0, Err(error)),
+        };
+        let address = buffer.address();
+        buffer[..LIST].fill(0);
+        put_words(&mut buffer[LIST..], words);
+        // SAFETY: Xen writes the counter, four octets at the start of `buffer`, and reads the list.
+        let result = unsafe { self.call(hypercall, [address + LIST as u64, count as u64, address, subject, 0]) };
+        (u32_at(&buffer, 0) as usize, result.map(drop).map_err(CallError::from))
+    }
+
+    /// `GNTTABOP_setup_table`: the frames of `domain`'s grant table, grown to `frames` of them.
+    ///
+    /// # Errors
+    /// No memory, or what Xen says.
+    pub fn grant_table_setup(&self, domain: DomId, frames: u32) -> Result<Vec<Mfn>, CallError> {
+        const LIST: usize = size_of::<GnttabSetupTable>();
+        let mut buffer = self.buffer(LIST + frames as usize * size_of::<Mfn>())?;
+        let address = buffer.address();
+        buffer[..LIST].fill(0);
+        put(&mut buffer, offset_of!(GnttabSetupTable, dom), &domain.0.to_le_bytes());
+        put(&mut buffer, offset_of!(GnttabSetupTable, nr_frames), &frames.to_le_bytes());
+        put(&mut buffer, offset_of!(GnttabSetupTable, frame_list), &(address + LIST as u64).to_le_bytes());
+        // SAFETY: Xen writes the status, inside the structure, and `nr_frames` frame numbers, for which `buffer` has room.
+        unsafe { self.call(Hypercall::GRANT_TABLE_OP, [u64::from(GrantTableOp::SETUP_TABLE.0), address, 1, 0, 0]) }?;
+        let status = u16_at(&buffer, offset_of!(GnttabSetupTable, status));
+        GrantStatus(status.cast_signed()).check().map_err(CallError::Grant)?;
+        Ok(buffer[LIST..].chunks_exact(8).take(frames as usize).map(|octets| mfn_at(octets, 0)).collect())
+    }
+
+    /// Makes an `event_channel_op` whose structure has no pointers; `octets` go in and come out.
+    ///
+    /// # Errors
+    /// No memory, or what Xen says.
+    pub fn event_channel_op(&self, operation: EventChannelOp, octets: &mut [u8]) -> Result<(), CallError> {
+        let mut buffer = self.buffer(octets.len())?;
+        buffer[..octets.len()].copy_from_slice(octets);
+        let address = buffer.address();
+        // SAFETY: Xen writes inside the operation's structure; none is larger than a page, and a buffer is one at least.
+        unsafe { self.call(Hypercall::EVENT_CHANNEL_OP, [u64::from(operation.0), address, 0, 0, 0]) }?;
+        octets.copy_from_slice(&buffer[..octets.len()]);
+        Ok(())
     }
 
     /// Makes a hypercall; the value that it returns.
     ///
     /// # Safety
-    /// Whatever memory of this process Xen writes for this operation lies in a [`Buffer`] that the caller holds
-    /// exclusively.
+    /// Whatever memory of this process Xen writes for this operation lies in a [`Loan`] that the caller holds exclusively.
     unsafe fn call(&self, op: Hypercall, arg: [u64; 5]) -> Result<u64, Errno> {
         let mut hypercall = PrivcmdHypercall { op: u64::from(op.0), arg };
         // SAFETY: the request reads and writes one `privcmd_hypercall_t`, which `hypercall` is; the rest is the caller's
         // duty.
-        let result = unsafe { libc::ioctl(self.hypercalls.as_raw_fd(), IOCTL_PRIVCMD_HYPERCALL, &raw mut hypercall) };
+        let result = unsafe { ioctl(&self.hypercalls, HYPERCALL, &raw mut hypercall) };
         // Linux hands Xen's error number on as its own.
-        match io::Error::last_os_error().raw_os_error() {
-            Some(errno) if result < 0 => Err(Errno(errno.unsigned_abs())),
-            _ => Ok(result as u64),
-        }
+        result.map_err(|error| Errno(error.raw_os_error().unwrap_or_default().unsigned_abs()))
     }
 }
 
-/// Memory that Xen can reach during a hypercall.
-struct Buffer {
-    start: NonNull<u8>,
-    length: usize,
+fn put(memory: &mut [u8], at: usize, octets: &[u8]) {
+    memory[at..at + octets.len()].copy_from_slice(octets);
 }
 
-impl Buffer {
-    /// Room for `length` octets, all zero.
-    fn new(device: &File, length: usize) -> Result<Self, CallError> {
-        let length = length.next_multiple_of(PAGE_SIZE);
-        // SAFETY: a new mapping at an address that the kernel chooses touches no memory of ours.
-        let start = unsafe {
-            libc::mmap(
-                std::ptr::null_mut(),
-                length,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_SHARED,
-                device.as_raw_fd(),
-                0,
-            )
-        };
-        match NonNull::new(start.cast()) {
-            Some(mapped) if start != libc::MAP_FAILED => Ok(Buffer { start: mapped, length }),
-            _ => Err(CallError::Memory(io::Error::last_os_error())),
-        }
-    }
-
-    /// Its address, for a hypercall.
-    fn address(&self) -> u64 {
-        self.start.as_ptr() as u64
-    }
-}
-
-impl Deref for Buffer {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        // SAFETY: `start` and `length` are those of a mapping that lives as long as `self`. Only this process knows it;
-        // the kernel and Xen write to it only during a call, whose caller holds the buffer exclusively.
-        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.length) }
-    }
-}
-
-impl DerefMut for Buffer {
-    fn deref_mut(&mut self) -> &mut [u8] {
-        // SAFETY: as in `deref`; `self` is borrowed exclusively.
-        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.length) }
-    }
-}
-
-impl Drop for Buffer {
-    fn drop(&mut self) {
-        // SAFETY: the mapping is ours, and nothing borrows from it any more.
-        unsafe { libc::munmap(self.start.as_ptr().cast(), self.length) };
-    }
+fn put_words(memory: &mut [u8], words: impl Iterator<Item = u64>) {
+    memory.chunks_exact_mut(8).zip(words).for_each(|(octets, word)| octets.copy_from_slice(&word.to_le_bytes()));
 }

@@ -1,107 +1,75 @@
-//! What can be asked of Xen.
+//! The hypervisor.
 
-use std::fmt;
-use std::io;
+use std::fs::File;
+use std::mem::offset_of;
+use std::sync::Arc;
 
-use xen_abi::event_channel::EvtchnStat;
-use xen_abi::{DomId, Errno};
+use xen_abi::event_channel::{EventChannelOp, EvtchnAllocUnbound, EvtchnStat, EvtchnStatus};
+use xen_abi::memory::MemoryOp;
+use xen_abi::xen::{MmuUpdate, MmuextOp};
+use xen_abi::{DomId, Errno, GrantRef, Mfn, Pfn, Port};
 
-use crate::privcmd::{CallError, OpenError, Privcmd};
-use crate::sysctl::{self, DomainInfo, Request, VERSIONS};
+use crate::control::{Request, u32_at};
+use crate::domain::{CpuPolicy, CreateDomain, DomainInfo, SchedParams, Scheduler, TscInfo};
+use crate::domctl::{self, command};
+use crate::error::Error;
+use crate::evtchn::EventChannels;
+use crate::hypervisor::{Hypervisor, Protection};
+use crate::ioctl;
+use crate::mapping::{GNTDEV, Mapping};
+use crate::privcmd::{CallError, Privcmd};
+use crate::sysctl;
+use crate::vcpu::{self, VcpuGuestContext};
 
-/// Why Xen did not answer.
-#[derive(Debug)]
-pub enum Error {
-    /// No way to the hypervisor.
-    Open(OpenError),
-    /// Linux has no memory for the call.
-    Memory(io::Error),
-    /// This Xen's sysctl interface is none of [`VERSIONS`].
-    UnknownInterface,
-    /// Xen refused the operation.
-    Refused(&'static str, Errno),
-}
-
-impl fmt::Display for Error {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Open(error) => error.fmt(out),
-            Self::Memory(error) => write!(out, "no memory for a hypercall: {error}"),
-            Self::UnknownInterface => out.write_str("this Xen is too old or too new: 4.17 to 4.22 are known"),
-            Self::Refused(operation, errno) => write!(out, "Xen refused {operation}: {errno}"),
-        }
-    }
-}
-
-impl std::error::Error for Error {}
-
-impl Error {
-    fn new(operation: &'static str, error: CallError) -> Self {
-        match error {
-            CallError::Memory(error) => Self::Memory(error),
-            CallError::Refused(errno) => Self::Refused(operation, errno),
-        }
-    }
-}
-
-/// The hypervisor.
+/// The hypervisor below this dom0. Any number of threads may use it; their hypercalls do not wait for each other here.
 #[derive(Debug)]
 pub struct Xen {
     privcmd: Privcmd,
+    gntdev: Arc<File>,
     /// Of the sysctl interface.
-    version: u32,
+    sysctl: u32,
+    /// Of the domctl interface.
+    domctl: u32,
 }
 
 impl Xen {
-    /// Opens the way to the hypervisor and finds out which interface it has.
+    /// Opens the way to the hypervisor and finds out which interfaces it has.
     ///
     /// # Errors
-    /// This is no dom0, or Xen's interface is not known.
+    /// This is no dom0, or one of Xen's interfaces is not known.
     pub fn open() -> Result<Self, Error> {
-        let mut xen = Xen { privcmd: Privcmd::open().map_err(Error::Open)?, version: 0 };
-        for version in VERSIONS {
-            xen.version = version;
-            match xen.free_pages() {
-                Ok(_) => return Ok(xen),
-                // What Xen says to another version than its own (xen/common/sysctl.c).
-                Err(Error::Refused(_, Errno::EACCES)) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Err(Error::UnknownInterface)
-    }
-
-    /// Pages that Xen has free.
-    pub fn free_pages(&self) -> Result<u64, Error> {
-        Ok(sysctl::free_pages(&self.sysctl("physinfo", Request::physinfo())?))
-    }
-
-    /// Every domain, dying ones included.
-    pub fn domains(&self) -> Result<Vec<DomainInfo>, Error> {
-        let mut all: Vec<DomainInfo> = Vec::new();
-        loop {
-            let first = DomId(all.last().map_or(0, |last| last.id.0 + 1));
-            let more = sysctl::domains(&self.sysctl("getdomaininfolist", Request::domain_list(first))?);
-            if more.is_empty() {
-                return Ok(all);
-            }
-            all.extend(more);
-        }
+        let privcmd = Privcmd::open().map_err(Error::Open)?;
+        let sysctl = known(&privcmd, "sysctl", &sysctl::VERSIONS, &sysctl::physinfo())?;
+        let question = domctl::plain(command::GETDOMAININFO, DomId::DOM0);
+        let domctl = known(&privcmd, "domctl", &domctl::VERSIONS, &question)?;
+        let gntdev = Arc::new(ioctl::open(GNTDEV).map_err(Error::Open)?);
+        Ok(Xen { privcmd, gntdev, sysctl, domctl })
     }
 
     /// Ports of `domain` that are in use.
     pub fn event_channels(&self, domain: DomId) -> Result<usize, Error> {
-        let states = self.privcmd.port_states(domain).map_err(|error| Error::new("EVTCHNOP_status", error))?;
-        Ok(states.iter().filter(|state| **state != EvtchnStat::CLOSED).count())
+        let mut octets = [0; size_of::<EvtchnStatus>()];
+        let mut in_use = 0;
+        for port in 0_u32.. {
+            octets[..2].copy_from_slice(&domain.0.to_le_bytes());
+            octets[offset_of!(EvtchnStatus, port)..][..4].copy_from_slice(&port.to_le_bytes());
+            match self.privcmd.event_channel_op(EventChannelOp::STATUS, &mut octets) {
+                // Behind the last port that there can be.
+                Err(CallError::Refused(Errno::EINVAL)) if port > 0 => break,
+                result => result.map_err(|error| error.of("EVTCHNOP_status"))?,
+            }
+            in_use += usize::from(EvtchnStat(u32_at(&octets, offset_of!(EvtchnStatus, status))) != EvtchnStat::CLOSED);
+        }
+        Ok(in_use)
     }
 
     /// What Xen's log says after `key` was pressed, as `xl debug-keys` does; older text comes before it.
     pub fn debug_key(&self, key: u8) -> Result<Vec<u8>, Error> {
-        self.sysctl("debug_keys", Request::debug_keys(&[key]))?;
+        self.sysctl("debug_keys", sysctl::debug_keys(&[key]))?;
         let mut text = Vec::new();
         let mut position = 0;
         loop {
-            let answer = self.sysctl("readconsole", Request::read_console(position))?;
+            let answer = self.sysctl("readconsole", sysctl::read_console(position))?;
             let (more, next) = sysctl::log(&answer);
             if more.is_empty() {
                 return Ok(text);
@@ -113,7 +81,195 @@ impl Xen {
 
     /// The answered `request`; `name` is for the error.
     fn sysctl(&self, name: &'static str, mut request: Request) -> Result<Request, Error> {
-        self.privcmd.sysctl(self.version, &mut request).map_err(|error| Error::new(name, error))?;
+        self.privcmd.control(self.sysctl, &mut request).map_err(|error| error.of(name))?;
         Ok(request)
+    }
+
+    /// The answered `request`; `name` is for the error.
+    fn domctl(&self, name: &'static str, mut request: Request) -> Result<Request, Error> {
+        self.privcmd.control(self.domctl, &mut request).map_err(|error| error.of(name))?;
+        Ok(request)
+    }
+
+    /// A command that says and answers nothing but the domain.
+    fn command(&self, name: &'static str, command: u32, domain: DomId) -> Result<(), Error> {
+        self.domctl(name, domctl::plain(command, domain)).map(drop)
+    }
+}
+
+/// The first of `versions` in which Xen answers `question`.
+fn known(privcmd: &Privcmd, name: &'static str, versions: &[u32], question: &Request) -> Result<u32, Error> {
+    for version in versions {
+        match privcmd.control(*version, &mut question.clone()) {
+            Ok(()) => return Ok(*version),
+            // What Xen says to another version than its own (xen/common/sysctl.c, xen/common/domctl.c).
+            Err(CallError::Refused(Errno::EACCES)) => {}
+            Err(error) => return Err(error.of(name)),
+        }
+    }
+    Err(Error::UnknownInterface(name))
+}
+
+impl Hypervisor for Xen {
+    type Memory = Mapping;
+    type Events = EventChannels;
+
+    fn free_pages(&self) -> Result<u64, Error> {
+        Ok(sysctl::free_pages(&self.sysctl("physinfo", sysctl::physinfo())?))
+    }
+
+    fn domains(&self) -> Result<Vec<DomainInfo>, Error> {
+        let mut all: Vec<DomainInfo> = Vec::new();
+        loop {
+            let first = DomId(all.last().map_or(0, |last| last.id.0 + 1));
+            let more = sysctl::domains(&self.sysctl("getdomaininfolist", sysctl::domain_list(first))?);
+            if more.is_empty() {
+                return Ok(all);
+            }
+            all.extend(more);
+        }
+    }
+
+    fn domain_info(&self, domain: DomId) -> Result<Option<DomainInfo>, Error> {
+        match self.domctl("getdomaininfo", domctl::plain(command::GETDOMAININFO, domain)) {
+            // Older ones answer with the next domain when there is none of this number.
+            Ok(answer) => Ok(Some(domctl::info(&answer)).filter(|info| info.id == domain)),
+            Err(Error::Refused(_, Errno::ESRCH)) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn create_domain(&self, config: &CreateDomain) -> Result<DomId, Error> {
+        Ok(domctl::domain(&self.domctl("createdomain", domctl::create(self.domctl, config))?))
+    }
+
+    fn max_vcpus(&self, domain: DomId, count: u32) -> Result<(), Error> {
+        self.domctl("max_vcpus", domctl::max_vcpus(domain, count)).map(drop)
+    }
+
+    fn set_max_mem(&self, domain: DomId, kib: u64) -> Result<(), Error> {
+        self.domctl("max_mem", domctl::max_mem(domain, kib)).map(drop)
+    }
+
+    fn pause(&self, domain: DomId) -> Result<(), Error> {
+        self.command("pausedomain", command::PAUSEDOMAIN, domain)
+    }
+
+    fn unpause(&self, domain: DomId) -> Result<(), Error> {
+        self.command("unpausedomain", command::UNPAUSEDOMAIN, domain)
+    }
+
+    fn destroy(&self, domain: DomId) -> Result<(), Error> {
+        /// `ERESTART`, which `xen-abi` does not have: Xen gives it to no guest.
+        const ERESTART: Errno = Errno(85);
+        loop {
+            match self.command("destroydomain", command::DESTROYDOMAIN, domain) {
+                // Xen goes on by itself, but for older versions; each call does a part of the work.
+                Err(Error::Refused(_, Errno::EAGAIN | ERESTART)) => {}
+                result => return result,
+            }
+        }
+    }
+
+    fn set_vcpu_context(&self, domain: DomId, vcpu: u32, context: &VcpuGuestContext) -> Result<(), Error> {
+        let request = domctl::vcpu_context_request(command::SETVCPUCONTEXT, domain, vcpu, &context.encode());
+        self.domctl("setvcpucontext", request).map(drop)
+    }
+
+    fn vcpu_context(&self, domain: DomId, vcpu: u32) -> Result<VcpuGuestContext, Error> {
+        let request = domctl::vcpu_context_request(command::GETVCPUCONTEXT, domain, vcpu, &[0; vcpu::SIZE]);
+        Ok(VcpuGuestContext::decode(domctl::vcpu_context(&self.domctl("getvcpucontext", request)?)))
+    }
+
+    fn tsc_info(&self, domain: DomId) -> Result<TscInfo, Error> {
+        Ok(domctl::tsc_info(&self.domctl("gettscinfo", domctl::plain(command::GETTSCINFO, domain))?))
+    }
+
+    fn set_tsc_info(&self, domain: DomId, info: &TscInfo) -> Result<(), Error> {
+        self.domctl("settscinfo", domctl::set_tsc_info(domain, info)).map(drop)
+    }
+
+    fn cpu_policy(&self, domain: DomId) -> Result<CpuPolicy, Error> {
+        let ask = |room| self.domctl("get_cpu_policy", domctl::get_cpu_policy(domain, room));
+        let room = domctl::cpu_policy_counts(&ask((0, 0))?);
+        Ok(domctl::cpu_policy(&ask(room)?, room))
+    }
+
+    fn set_cpu_policy(&self, domain: DomId, policy: &CpuPolicy) -> Result<(), Error> {
+        self.domctl("set_cpu_policy", domctl::set_cpu_policy(domain, policy)).map(drop)
+    }
+
+    fn sched_params(&self, domain: DomId) -> Result<SchedParams, Error> {
+        let ask = |scheduler| self.domctl("scheduler_op", domctl::get_sched_params(domain, scheduler));
+        let answer = match ask(Scheduler::CREDIT2) {
+            Err(Error::Refused(_, Errno::EINVAL)) => ask(Scheduler::CREDIT),
+            answer => answer,
+        };
+        Ok(domctl::sched_params(&answer?))
+    }
+
+    fn set_sched_params(&self, domain: DomId, params: &SchedParams) -> Result<(), Error> {
+        self.domctl("scheduler_op", domctl::set_sched_params(domain, params)).map(drop)
+    }
+
+    fn claim_pages(&self, domain: DomId, pages: u64) -> Result<(), Error> {
+        self.privcmd.claim_pages(domain, pages).map_err(|error| error.of("claim_pages"))
+    }
+
+    fn populate_physmap(&self, domain: DomId, order: u32, pfns: &[Pfn]) -> Result<Vec<Mfn>, Error> {
+        const NAME: &str = "populate_physmap";
+        let mut numbers: Vec<u64> = pfns.iter().map(|pfn| pfn.0).collect();
+        let result = self.privcmd.reservation(MemoryOp::POPULATE_PHYSMAP, domain, order, &mut numbers);
+        match result.map_err(|error| error.of(NAME))? {
+            done if done == pfns.len() => Ok(numbers.into_iter().map(Mfn).collect()),
+            _ => Err(Error::Refused(NAME, Errno::ENOMEM)),
+        }
+    }
+
+    fn decrease_reservation(&self, domain: DomId, frames: &[Mfn]) -> Result<usize, Error> {
+        let mut numbers: Vec<u64> = frames.iter().map(|frame| frame.0).collect();
+        let result = self.privcmd.reservation(MemoryOp::DECREASE_RESERVATION, domain, 0, &mut numbers);
+        result.map_err(|error| error.of("decrease_reservation"))
+    }
+
+    fn mmu_update(&self, pt_owner: DomId, pg_owner: DomId, updates: &[MmuUpdate]) -> (usize, Result<(), Error>) {
+        let (done, result) = self.privcmd.mmu_update(pt_owner, pg_owner, updates);
+        (done, result.map_err(|error| error.of("mmu_update")))
+    }
+
+    fn mmuext_op(&self, domain: DomId, operations: &[MmuextOp]) -> (usize, Result<(), Error>) {
+        let (done, result) = self.privcmd.mmuext_op(domain, operations);
+        (done, result.map_err(|error| error.of("mmuext_op")))
+    }
+
+    fn grant_table_setup(&self, domain: DomId, frames: u32) -> Result<Vec<Mfn>, Error> {
+        self.privcmd.grant_table_setup(domain, frames).map_err(|error| error.of("GNTTABOP_setup_table"))
+    }
+
+    fn alloc_unbound(&self, domain: DomId, remote: DomId) -> Result<Port, Error> {
+        let mut octets = [0; size_of::<EvtchnAllocUnbound>()];
+        octets[..2].copy_from_slice(&domain.0.to_le_bytes());
+        octets[offset_of!(EvtchnAllocUnbound, remote_dom)..][..2].copy_from_slice(&remote.0.to_le_bytes());
+        let result = self.privcmd.event_channel_op(EventChannelOp::ALLOC_UNBOUND, &mut octets);
+        result.map_err(|error| error.of("EVTCHNOP_alloc_unbound"))?;
+        Ok(Port(u32_at(&octets, offset_of!(EvtchnAllocUnbound, port))))
+    }
+
+    fn evtchn_reset(&self, domain: DomId) -> Result<(), Error> {
+        let mut octets = domain.0.to_le_bytes();
+        let result = self.privcmd.event_channel_op(EventChannelOp::RESET, &mut octets);
+        result.map_err(|error| error.of("EVTCHNOP_reset"))
+    }
+
+    fn map_foreign(&self, domain: DomId, frames: &[Mfn], protection: Protection) -> Result<Mapping, Error> {
+        Mapping::foreign(self.privcmd.device(), domain, frames, protection)
+    }
+
+    fn map_grants(&self, domain: DomId, refs: &[GrantRef], protection: Protection) -> Result<Mapping, Error> {
+        Mapping::grants(&self.gntdev, domain, refs, protection)
+    }
+
+    fn events(&self) -> Result<EventChannels, Error> {
+        EventChannels::open().map_err(Error::Open)
     }
 }

@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::process::Command;
 
-use xenctl::sysctl::{DOMAIN_INFO_SIZE, SIZE, VERSIONS};
+use xenctl::domctl::DOMAIN_INFO_SIZE;
+use xenctl::sysctl::{SIZE, VERSIONS};
 
 const PROGRAM: &str = r#"
 #define __XEN_TOOLS__ 1

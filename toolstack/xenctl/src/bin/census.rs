@@ -6,7 +6,7 @@ use std::error::Error;
 use std::process::{Command, ExitCode};
 
 use xen_abi::DomId;
-use xenctl::{Xen, grants_in_use};
+use xenctl::{Hypervisor, Xen, grants_in_use};
 
 fn main() -> ExitCode {
     match census() {

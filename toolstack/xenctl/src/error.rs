@@ -1,0 +1,72 @@
+//! Why something was not done.
+
+use std::fmt;
+use std::io;
+
+use xen_abi::Errno;
+use xen_abi::grant_table::GrantStatus;
+
+/// There is no way to the hypervisor: this is no dom0, the caller is not root, or a module is not loaded.
+#[derive(Debug)]
+pub struct OpenError {
+    pub(crate) path: &'static str,
+    pub(crate) cause: io::Error,
+}
+
+/// Why Xen, or Linux on the way to it, did not do what was asked.
+#[derive(Debug)]
+pub enum Error {
+    /// No way to the hypervisor.
+    Open(OpenError),
+    /// Linux has no memory for the call.
+    Memory(io::Error),
+    /// This Xen's interface of this name (`sysctl`, `domctl`) is of a version that is not known.
+    UnknownInterface(&'static str),
+    /// Xen refused the operation of this name, or Linux did with an error number of the same kind.
+    Refused(&'static str, Errno),
+    /// Xen refused the grant-table operation of this name.
+    Grant(&'static str, GrantStatus),
+}
+
+impl Error {
+    /// The error number, when Xen or Linux gave one.
+    pub fn errno(&self) -> Option<Errno> {
+        match self {
+            Self::Open(OpenError { cause, .. }) | Self::Memory(cause) => cause.raw_os_error().map(errno),
+            Self::Refused(_, errno) => Some(*errno),
+            Self::UnknownInterface(_) | Self::Grant(..) => None,
+        }
+    }
+
+    /// Linux refused `operation`.
+    pub(crate) fn os(operation: &'static str, error: &io::Error) -> Self {
+        Self::Refused(operation, error.raw_os_error().map_or(Errno::EIO, errno))
+    }
+}
+
+fn errno(number: i32) -> Errno {
+    Errno(number.unsigned_abs())
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "cannot open {}: {}", self.path, self.cause)
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Open(error) => error.fmt(out),
+            Self::Memory(error) => write!(out, "no memory for a hypercall: {error}"),
+            Self::UnknownInterface(name) => {
+                write!(out, "this Xen's {name} interface is too old or too new: that of 4.17 to 4.22 is known")
+            }
+            Self::Refused(operation, errno) => write!(out, "Xen refused {operation}: {errno}"),
+            Self::Grant(operation, status) => write!(out, "Xen refused {operation}: {status}"),
+        }
+    }
+}
+
+impl std::error::Error for OpenError {}
+impl std::error::Error for Error {}

@@ -1,0 +1,31 @@
+//! Linux's `ioctl` for Xen's devices, whose requests are numbered `_IOC(_IOC_NONE, letter, number, size)`.
+#![allow(unsafe_code)]
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+
+use crate::error::OpenError;
+
+/// Opens a device for reading and writing.
+pub fn open(path: &'static str) -> Result<File, OpenError> {
+    File::options().read(true).write(true).open(path).map_err(|cause| OpenError { path, cause })
+}
+
+/// The request with this letter, number and size of its argument.
+pub const fn request(letter: u8, number: u8, size: usize) -> libc::c_ulong {
+    (size as libc::c_ulong) << 16 | (letter as libc::c_ulong) << 8 | number as libc::c_ulong
+}
+
+/// Makes a request; what it returns.
+///
+/// # Errors
+/// The kernel's.
+///
+/// # Safety
+/// `argument` is valid for whatever the kernel reads and writes there for `request`, as is what it points to.
+pub unsafe fn ioctl<T>(device: &File, request: libc::c_ulong, argument: *mut T) -> io::Result<u64> {
+    // SAFETY: passed on to the caller.
+    let result = unsafe { libc::ioctl(device.as_raw_fd(), request, argument) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as u64) }
+}
