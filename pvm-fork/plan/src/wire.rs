@@ -49,6 +49,8 @@ pub mod guest {
     pub const OUTSIDE_ERRNO: usize = 44;
     /// u32: the port of the timer's interrupt, which a prepared domain binds. For the guest alone.
     pub const TIMER_PORT: usize = 48;
+    /// u64: the signals from outside that were taken, see [`SIGNALS`](super::daemon::SIGNALS).
+    pub const SIGNALS_TAKEN: usize = 56;
 
     /// u64: address at which a prepared domain begins to run.
     pub const ENTRY: usize = 64;
@@ -101,10 +103,13 @@ pub mod daemon {
     pub const ENDED_PROD: usize = 2104;
     /// u32: number of the last request from outside to fork (`pvm fork`).
     pub const OUTSIDE: usize = 2108;
-    /// u64: signals from outside, a bit per signal number; pvmd only sets bits, and counts in `SIGNAL_COUNT`.
+    /// u64: signals from outside, a bit per signal number: a bit that differs from that in `SIGNALS_TAKEN` is a signal that
+    /// waits. pvmd makes it differ; a signal that waits already is not sent twice.
     pub const SIGNALS: usize = 2112;
     /// u64: address of the parent's snapshot buffer that this child resumes from; written before `GO`.
     pub const SNAPSHOT: usize = 2120;
+    /// u32: how many children the request from outside asks for; written before `OUTSIDE`.
+    pub const OUTSIDE_COUNT: usize = 2128;
     /// 32 octets of randomness for this child; written before `GO`.
     pub const SEED: usize = 2176;
     /// Ring of [`ENDED_SLOTS`](super::ENDED_SLOTS) ended children: u32 id, u32 [`Status`](crate::status::Status).
