@@ -1,0 +1,251 @@
+//! What `pvm` and `pvmd` say to each other over the daemon's socket: lines of JSON, described in `docs/protocols/pvmd.md`.
+//!
+//! What is asked about is in [`engine`](crate::engine): its types are the answers.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::engine::{Closed, Error, Event, Target};
+
+/// Version of the protocol.
+pub const VERSION: u32 = 1;
+/// Where the daemon listens, unless told otherwise.
+pub const SOCKET: &str = "/run/zooid/pvmd.sock";
+/// Longest line that the daemon reads, in octets.
+pub const MAX_LINE: usize = 65_536;
+/// Domids are below this number, so that a smaller one names a domain.
+pub const FIRST_GENERATION: u32 = 1 << 15;
+
+/// A line from a client.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Call {
+    /// [`VERSION`].
+    pub version: u32,
+    /// What is asked.
+    pub request: Request,
+}
+
+/// The part of a [`Call`] that every version has: read first, so that another version is named as such.
+#[derive(Deserialize)]
+pub struct CallVersion {
+    /// Version of the protocol that the client speaks.
+    pub version: u32,
+}
+
+/// What a client asks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Request {
+    /// Who answers: [`DaemonVersion`].
+    Version,
+    /// The pVMs, as a list of [`PvmInfo`](crate::engine::PvmInfo); with `all` those too that ended lately.
+    List { all: bool },
+    /// One [`PvmInfo`](crate::engine::PvmInfo).
+    Inspect { pvm: Target },
+    /// [`Ended`](crate::engine::Ended), once it has.
+    Wait { pvm: Target },
+    /// The ids that got the signal.
+    Kill { pvm: Target, signal: u8, family: bool },
+    /// Nothing; the pVM has been asked to end.
+    Stop { pvm: Target },
+    /// The ids of the children.
+    Fork { pvm: Target, count: u32 },
+    /// The [`PvmInfo`](crate::engine::PvmInfo) of a domain that counts as a pVM from now on.
+    Adopt { domain: u16 },
+    /// [`Stats`](crate::engine::Stats).
+    Stats,
+    /// A list of [`PoolInfo`](crate::engine::PoolInfo).
+    Pool,
+    /// [`Line::Event`] for each event that the daemon remembers; with `follow` also for each that comes.
+    Events { follow: bool },
+}
+
+/// A line from the daemon.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Line {
+    /// What was asked for; final.
+    Answer(Value),
+    /// Why it was not done; final.
+    Error(Fault),
+    /// Something happened; more lines follow.
+    Event(Event),
+}
+
+/// The answer to [`Request::Version`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DaemonVersion {
+    /// Version of the protocol.
+    pub version: u32,
+    /// Name and version of the program.
+    pub program: String,
+    /// Its process.
+    pub pid: u32,
+}
+
+/// Why the daemon did not do what was asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fault {
+    /// For programs.
+    pub kind: FaultKind,
+    /// For people: one line.
+    pub message: String,
+    /// An error number of Linux, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub errno: Option<u32>,
+}
+
+/// Kinds of [`Fault`], by who can do something about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FaultKind {
+    /// The client: the line is no request.
+    Malformed,
+    /// The installation: client and daemon are of different versions.
+    Version,
+    /// The caller: no pVM has that id or name.
+    NoSuchPvm,
+    /// The caller: several pVMs have that name.
+    Ambiguous,
+    /// The pVM: its image has no fork brick, or has not announced itself yet.
+    CannotFork,
+    /// The pVM: it did not reach a safe point in time.
+    NoSafePoint,
+    /// Nobody: the pVM ended before it could.
+    HasEnded,
+    /// The operator (a quota) or the host (memory; what Xen said).
+    Refused,
+    /// The client: too many connections, or it reads too slowly.
+    Busy,
+    /// The daemon is about to end.
+    Stopping,
+    /// One that this version does not know.
+    #[serde(other)]
+    Other,
+}
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Self {
+        let (kind, errno) = match &error {
+            Error::NoSuchPvm { .. } => (FaultKind::NoSuchPvm, None),
+            Error::Ambiguous { .. } => (FaultKind::Ambiguous, None),
+            Error::CannotFork { .. } => (FaultKind::CannotFork, None),
+            Error::NoSafePoint { .. } => (FaultKind::NoSafePoint, None),
+            Error::Errno { errno, .. } => (FaultKind::Refused, Some(*errno)),
+            Error::HasEnded { .. } => (FaultKind::HasEnded, None),
+            Error::Refused { .. } => (FaultKind::Refused, None),
+        };
+        Self { kind, message: error.to_string(), errno }
+    }
+}
+
+impl From<Closed> for Fault {
+    fn from(_: Closed) -> Self {
+        Self::new(FaultKind::Stopping, "the daemon is about to end")
+    }
+}
+
+impl Fault {
+    /// A fault without an error number.
+    pub fn new(kind: FaultKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), errno: None }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // From another program: it may hold what a terminal would obey.
+        self.message.chars().filter(|c| !c.is_control()).try_for_each(|c| write!(out, "{c}"))
+    }
+}
+
+impl std::error::Error for Fault {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::{Ended, PoolInfo, PvmInfo, Stats};
+
+    const PAGE: &str = include_str!("../../../docs/protocols/pvmd.md");
+
+    /// The lines of the page's examples.
+    fn examples() -> Vec<Value> {
+        let blocks = PAGE.split("```").skip(1).step_by(2).filter_map(|block| block.strip_prefix("json\n"));
+        blocks.flat_map(str::lines).map(|line| serde_json::from_str(line).expect(line)).collect()
+    }
+
+    #[test]
+    fn the_examples_of_the_page_are_read_and_written_as_they_stand() {
+        let (mut calls, mut lines) = (0, 0);
+        for example in examples() {
+            if example.get("version").is_some() {
+                let call: Call = serde_json::from_value(example.clone()).unwrap();
+                assert_eq!(serde_json::to_value(&call).unwrap(), example);
+                calls += 1;
+            } else {
+                let line: Line = serde_json::from_value(example.clone()).unwrap();
+                assert_eq!(serde_json::to_value(&line).unwrap(), example);
+                lines += 1;
+            }
+        }
+        assert_eq!((calls, lines), (11, 8));
+    }
+
+    #[test]
+    fn the_answers_of_the_page_are_what_the_engine_gives() {
+        let answers = examples().into_iter().filter_map(|example| example.get("answer").cloned());
+        let mut known = 0;
+        for answer in answers {
+            let written = if answer.get("domid").is_some() {
+                serde_json::to_value(serde_json::from_value::<PvmInfo>(answer.clone()).unwrap())
+            } else if answer.get("status").is_some() {
+                serde_json::to_value(serde_json::from_value::<Ended>(answer.clone()).unwrap())
+            } else if answer.get("steps").is_some() {
+                serde_json::to_value(serde_json::from_value::<Stats>(answer.clone()).unwrap())
+            } else {
+                serde_json::to_value(serde_json::from_value::<Vec<PoolInfo>>(answer.clone()).unwrap())
+            };
+            assert_eq!(written.unwrap(), answer);
+            known += 1;
+        }
+        assert_eq!(known, 4);
+    }
+
+    #[test]
+    fn the_page_names_every_kind_of_error() {
+        use FaultKind::*;
+        for kind in
+            [Malformed, Version, NoSuchPvm, Ambiguous, CannotFork, NoSafePoint, HasEnded, Refused, Busy, Stopping]
+        {
+            let word = serde_json::to_value(kind).unwrap();
+            assert!(PAGE.contains(&format!("\n| `{}` | ", word.as_str().unwrap())), "{word}");
+            assert_eq!(serde_json::from_value::<FaultKind>(word).unwrap(), kind);
+        }
+    }
+
+    #[test]
+    fn what_is_not_known_is_refused_in_a_call_and_ignored_in_a_line() {
+        for call in [
+            r#"{"version":1,"request":{"list":{"all":true,"long":true}}}"#,
+            r#"{"version":1,"request":{"list":{}}}"#,
+            r#"{"version":1,"request":"dance"}"#,
+            r#"{"version":1,"request":"stats","more":1}"#,
+            r#"{"version":1,"request":{"kill":{"pvm":5,"signal":256,"family":false}}}"#,
+            r#"{"version":1,"request":{"inspect":{"pvm":-1}}}"#,
+        ] {
+            assert!(serde_json::from_str::<Call>(call).is_err(), "{call}");
+        }
+        let line = r#"{"error":{"kind":"from-the-future","message":"x","colour":"red"}}"#;
+        let Ok(Line::Error(fault)) = serde_json::from_str(line) else { panic!("{line}") };
+        assert_eq!(fault.kind, FaultKind::Other);
+    }
+
+    #[test]
+    fn a_message_cannot_command_a_terminal() {
+        let fault = Fault::new(FaultKind::Refused, "a\x1b[2Jb\nc");
+        assert_eq!(fault.to_string(), "a[2Jbc");
+    }
+}
