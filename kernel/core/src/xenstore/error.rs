@@ -35,6 +35,8 @@ pub enum Error {
 /// How xenstored broke the protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StreamError {
+    /// The connection ended: xenstored is gone. Only dom0's connection, a socket, can end.
+    Closed,
     /// A payload of this many bytes is announced; the limit is 4096.
     TooLong(usize),
     /// A reply to a request that was not made, or that has been answered.
@@ -100,6 +102,7 @@ impl fmt::Display for Error {
 impl fmt::Display for StreamError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Closed => f.write_str("the connection has ended"),
             Self::TooLong(len) => write!(f, "a payload of {len} bytes"),
             Self::UnknownRequest(id) => write!(f, "a reply to request {id}, which is not under way"),
             Self::WrongType { expected, found } => write!(f, "a reply of type {found} to {expected}"),

@@ -12,7 +12,7 @@ mod request;
 
 pub use error::{Error, StreamError};
 use reply::text;
-pub use reply::{NameList, names, permissions, transaction};
+pub use reply::{NameList, introduced, names, permissions, transaction};
 pub use request::{Access, Command, Permission, Request, TransactionId};
 
 use alloc::collections::BTreeMap;
@@ -71,6 +71,11 @@ impl Client {
         self.last_id = id;
         self.pending.insert(id, kind);
         Ok((id, bytes))
+    }
+
+    /// Forgets the part of a message that has come, because the rest will not.
+    pub fn forget_partial(&mut self) {
+        self.received.clear();
     }
 
     /// Takes what arrived from xenstored.

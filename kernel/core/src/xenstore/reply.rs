@@ -88,6 +88,18 @@ pub fn transaction(payload: &[u8]) -> Result<TransactionId, StreamError> {
     }
 }
 
+/// The answer from the reply to [`IsDomainIntroduced`](super::Command::IsDomainIntroduced).
+///
+/// # Errors
+/// [`StreamError::BadPayload`].
+pub fn introduced(payload: &[u8]) -> Result<bool, StreamError> {
+    match payload {
+        b"T\0" => Ok(true),
+        b"F\0" => Ok(false),
+        _ => Err(StreamError::BadPayload),
+    }
+}
+
 fn permission(string: &str) -> Option<Permission> {
     let mut rest = string.chars();
     let letter = rest.next()?;

@@ -3,8 +3,8 @@
 use super::Error;
 use alloc::vec::Vec;
 use core::fmt;
-use xen_abi::DomId;
 use xen_abi::io::xs_wire::{XENSTORE_ABS_PATH_MAX, XENSTORE_PAYLOAD_MAX, XENSTORE_REL_PATH_MAX, XsType};
+use xen_abi::{DomId, Mfn, Port};
 
 /// A request: a command, inside a transaction or not.
 #[derive(Clone, Copy, Debug)]
@@ -69,6 +69,19 @@ pub enum Command<'a> {
         /// Whether its changes are made, which may fail with [`Error::Again`], or forgotten.
         commit: bool,
     },
+    /// Tells xenstored of a domain, which serves it from then on. From dom0 only, as are the next two.
+    Introduce {
+        /// The domain.
+        domain: DomId,
+        /// The frame of its ring.
+        ring: Mfn,
+        /// Its port for the ring, which dom0 may bind.
+        port: Port,
+    },
+    /// Ends the service of a domain.
+    Release(DomId),
+    /// Asks whether a domain is served; [`introduced`](super::introduced) reads the reply.
+    IsDomainIntroduced(DomId),
 }
 
 /// What one domain may do with a node.
@@ -116,6 +129,9 @@ impl Command<'_> {
             Self::Unwatch { .. } => XsType::UNWATCH,
             Self::StartTransaction => XsType::TRANSACTION_START,
             Self::EndTransaction { .. } => XsType::TRANSACTION_END,
+            Self::Introduce { .. } => XsType::INTRODUCE,
+            Self::Release(_) => XsType::RELEASE,
+            Self::IsDomainIntroduced(_) => XsType::IS_DOMAIN_INTRODUCED,
         }
     }
 
@@ -130,7 +146,7 @@ impl Command<'_> {
             | Self::GetPermissions(path) => payload.path(path)?,
             Self::DirectoryPart { path, offset } => {
                 payload.path(path)?;
-                payload.string(&alloc::format!("{offset}"))?;
+                payload.number(offset as u64)?;
             }
             Self::Write(path, value) => {
                 payload.path(path)?;
@@ -148,6 +164,12 @@ impl Command<'_> {
             }
             Self::StartTransaction => payload.string("")?,
             Self::EndTransaction { commit } => payload.string(if commit { "T" } else { "F" })?,
+            Self::Introduce { domain, ring, port } => {
+                payload.number(domain.0.into())?;
+                payload.number(ring.0)?;
+                payload.number(port.0.into())?;
+            }
+            Self::Release(domain) | Self::IsDomainIntroduced(domain) => payload.number(domain.0.into())?,
         }
         if payload.bytes.len() > XENSTORE_PAYLOAD_MAX {
             return Err(Error::TooLong);
@@ -168,6 +190,11 @@ impl Payload {
             return Err(Error::TooLong);
         }
         self.string(path)
+    }
+
+    /// Appends a number as decimal digits.
+    fn number(&mut self, number: u64) -> Result<(), Error> {
+        self.string(&alloc::format!("{number}"))
     }
 
     /// Appends a string and the NUL that ends it.

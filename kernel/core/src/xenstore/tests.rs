@@ -2,7 +2,7 @@ use super::*;
 use crate::testing::Random;
 use std::string::ToString;
 use std::vec;
-use xen_abi::DomId;
+use xen_abi::{DomId, Mfn, Port};
 
 /// A message as `struct xsd_sockmsg` (`public/io/xs_wire.h`) lays it out.
 fn message(kind: u32, id: u32, transaction: u32, payload: &[u8]) -> Vec<u8> {
@@ -29,7 +29,7 @@ fn requests_are_written_as_the_protocol_says() {
         Permission { domain: DomId(3), access: Access::None },
         Permission { domain: DomId(0), access: Access::ReadWrite },
     ];
-    let cases: [(Command, u32, &[u8]); 13] = [
+    let cases: [(Command, u32, &[u8]); 16] = [
         (Command::Directory("device"), 1, b"device\0"),
         (Command::DirectoryPart { path: "device", offset: 4087 }, 22, b"device\x004087\0"),
         (Command::Read("/vm"), 2, b"/vm\0"),
@@ -43,6 +43,13 @@ fn requests_are_written_as_the_protocol_says() {
         (Command::StartTransaction, 6, b"\0"),
         (Command::EndTransaction { commit: true }, 7, b"T\0"),
         (Command::EndTransaction { commit: false }, 7, b"F\0"),
+        (
+            Command::Introduce { domain: DomId(7), ring: Mfn(0x1_0000_0000), port: Port(3) },
+            8,
+            b"7\x004294967296\x003\0",
+        ),
+        (Command::Release(DomId(7)), 9, b"7\0"),
+        (Command::IsDomainIntroduced(DomId(7)), 17, b"7\0"),
     ];
     let mut client = Client::new();
     for (index, (command, kind, payload)) in cases.into_iter().enumerate() {
@@ -147,6 +154,8 @@ fn payloads_are_read() {
         assert_eq!(permissions(bad), Err(StreamError::BadPayload), "{bad:?}");
     }
     assert_eq!(transaction(b"4294967295\0"), Ok(TransactionId(u32::MAX)));
+    assert_eq!((introduced(b"T\0"), introduced(b"F\0")), (Ok(true), Ok(false)));
+    assert_eq!(introduced(b"T"), Err(StreamError::BadPayload));
     for bad in [&b""[..], b"\0", b"0\0", b"x\0", b"4294967296\0"] {
         assert_eq!(transaction(bad), Err(StreamError::BadPayload), "{bad:?}");
     }

@@ -1,0 +1,326 @@
+//! A client of xenstored in dom0, over its Unix socket (docs/misc/xenstore.txt in Xen).
+//!
+//! Any thread may call a [`Store`]; each request blocks only its caller. A thread of the store's own reads what xenstored sends,
+//! and hands changes of watched paths to whoever watches. The protocol is `zooid_core::xenstore`'s.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read, Write};
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+
+use xen_abi::{DomId, Mfn, Port};
+pub use zooid_core::xenstore::{Access, Error, Permission};
+use zooid_core::xenstore::{
+    Client, Command, Incoming, NameList, Request, StreamError, TransactionId, introduced, names, transaction,
+};
+
+use crate::error::OpenError;
+
+/// Where xenstored listens; the second is the first on systems where `/var/run` is no link.
+const SOCKETS: [&str; 2] = ["/run/xenstored/socket", "/var/run/xenstored/socket"];
+
+/// A connection to xenstored. Paths are absolute, from `/`.
+#[derive(Debug)]
+pub struct Store {
+    shared: Arc<Shared>,
+    reader: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    socket: UnixStream,
+    state: Mutex<State>,
+    /// Held while a request is sent, so that requests do not mix.
+    turn: Mutex<()>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    client: Client,
+    /// Who waits for the reply, by the request's number.
+    waiting: BTreeMap<u32, SyncSender<Result<Vec<u8>, Error>>>,
+    /// By token.
+    watchers: BTreeMap<String, Watcher>,
+    last_token: u64,
+    /// The connection has ended or could not be understood; nothing works any more.
+    broken: Option<Error>,
+}
+
+/// Who is told of a change.
+#[derive(Clone)]
+struct Watcher(Arc<dyn Fn(&str) + Send + Sync>);
+
+impl std::fmt::Debug for Watcher {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str("Watcher")
+    }
+}
+
+impl Store {
+    /// Connects to the xenstored of this host.
+    ///
+    /// # Errors
+    /// There is none, or the caller is not root.
+    pub fn connect() -> Result<Self, OpenError> {
+        let connected = UnixStream::connect(SOCKETS[0]).or_else(|_| UnixStream::connect(SOCKETS[1]));
+        connected.and_then(Self::over).map_err(|cause| OpenError { path: SOCKETS[0], cause })
+    }
+
+    /// Talks to the xenstored at the other end of `socket`.
+    ///
+    /// # Errors
+    /// No thread can be started.
+    pub fn over(socket: UnixStream) -> io::Result<Self> {
+        let shared = Arc::new(Shared { socket, state: Mutex::default(), turn: Mutex::default() });
+        let reader = {
+            let shared = shared.clone();
+            thread::Builder::new().name("xenstore".into()).spawn(move || shared.serve())?
+        };
+        Ok(Store { shared, reader: Some(reader) })
+    }
+
+    fn outside(&self) -> Transaction<'_> {
+        Transaction { shared: &self.shared, id: TransactionId::NONE }
+    }
+
+    /// What is written at `path`; [`Error::NotFound`] when there is no such node.
+    pub fn read(&self, path: &str) -> Result<String, Error> {
+        self.outside().read(path)
+    }
+
+    /// Makes `path` hold `value`; what is missing on the way is made.
+    pub fn write(&self, path: &str, value: &str) -> Result<(), Error> {
+        self.outside().write(path, value)
+    }
+
+    /// Names of the nodes right below `path`.
+    pub fn list(&self, path: &str) -> Result<Vec<String>, Error> {
+        self.outside().list(path)
+    }
+
+    /// Removes `path` and all below it; it is no error if it does not exist.
+    pub fn remove(&self, path: &str) -> Result<(), Error> {
+        self.outside().remove(path)
+    }
+
+    /// Makes `path` with an empty value, unless it exists.
+    pub fn mkdir(&self, path: &str) -> Result<(), Error> {
+        self.outside().mkdir(path)
+    }
+
+    /// Sets who may use `path`: the owner first, whose access is that of everybody who is not named.
+    pub fn set_permissions(&self, path: &str, permissions: &[Permission]) -> Result<(), Error> {
+        self.outside().set_permissions(path, permissions)
+    }
+
+    /// Runs `body` in a transaction, again and again until it meets no other change. An error of `body` undoes it.
+    pub fn transact<T>(&self, mut body: impl FnMut(&Transaction<'_>) -> Result<T, Error>) -> Result<T, Error> {
+        loop {
+            let id = transaction(&self.outside().request(Command::StartTransaction)?)?;
+            let transaction = Transaction { shared: &self.shared, id };
+            let result = body(&transaction);
+            let end = transaction.request(Command::EndTransaction { commit: result.is_ok() });
+            match (result, end) {
+                (Ok(_), Err(Error::Again)) => {}
+                (Ok(value), end) => return end.map(|_| value),
+                (Err(error), _) => return Err(error),
+            }
+        }
+    }
+
+    /// Calls `changed` with the path at every change at or below `path`, and once at once, until the watch is dropped. `path` may
+    /// be `@introduceDomain` or `@releaseDomain`.
+    ///
+    /// `changed` runs on the store's thread, on which replies arrive too: it must not wait for anything that another request
+    /// decides. Sending on a channel is what it is for.
+    pub fn watch(&self, path: &str, changed: impl Fn(&str) + Send + Sync + 'static) -> Result<Watch, Error> {
+        let token = {
+            let mut state = self.shared.state();
+            state.last_token += 1;
+            let token = state.last_token.to_string();
+            state.watchers.insert(token.clone(), Watcher(Arc::new(changed)));
+            token
+        };
+        // From here on dropping it cleans up.
+        let watch = Watch { shared: self.shared.clone(), path: path.to_owned(), token };
+        self.outside().request(Command::Watch { path, token: &watch.token })?;
+        Ok(watch)
+    }
+
+    /// Tells xenstored of a domain: `ring` is the frame of its ring, which its grant 1 gives to dom0, and `port` its port for it.
+    pub fn introduce(&self, domain: DomId, ring: Mfn, port: Port) -> Result<(), Error> {
+        self.outside().request(Command::Introduce { domain, ring, port }).map(drop)
+    }
+
+    /// Ends xenstored's service of a domain. Do that after the domain was destroyed: earlier, and others keep its rings mapped.
+    pub fn release(&self, domain: DomId) -> Result<(), Error> {
+        self.outside().request(Command::Release(domain)).map(drop)
+    }
+
+    /// Whether xenstored serves a domain.
+    pub fn is_introduced(&self, domain: DomId) -> Result<bool, Error> {
+        Ok(introduced(&self.outside().request(Command::IsDomainIntroduced(domain))?)?)
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        // Ends the reader's wait. The connection may have ended by itself.
+        let _ = self.shared.socket.shutdown(Shutdown::Both);
+        // A watcher may own the store: then this is the reader, which ends by itself.
+        if let Some(reader) = self.reader.take().filter(|reader| reader.thread().id() != thread::current().id()) {
+            let _ = reader.join();
+        }
+    }
+}
+
+/// A transaction under way: its requests take effect together when it ends, or not at all.
+#[derive(Debug)]
+pub struct Transaction<'a> {
+    shared: &'a Shared,
+    id: TransactionId,
+}
+
+impl Transaction<'_> {
+    fn request(&self, command: Command<'_>) -> Result<Vec<u8>, Error> {
+        self.shared.call(&Request { transaction: self.id, command })
+    }
+
+    /// As [`Store::read`].
+    pub fn read(&self, path: &str) -> Result<String, Error> {
+        String::from_utf8(self.request(Command::Read(path))?).map_err(|_| Error::NotUtf8)
+    }
+
+    /// As [`Store::write`].
+    pub fn write(&self, path: &str, value: &str) -> Result<(), Error> {
+        self.request(Command::Write(path, value.as_bytes())).map(drop)
+    }
+
+    /// As [`Store::list`].
+    pub fn list(&self, path: &str) -> Result<Vec<String>, Error> {
+        match self.request(Command::Directory(path)) {
+            Err(Error::Other(name)) if name == "E2BIG" => {
+                let mut list = NameList::default();
+                while !list.add(&self.request(Command::DirectoryPart { path, offset: list.offset() })?)? {}
+                Ok(list.names()?)
+            }
+            reply => Ok(names(&reply?)?),
+        }
+    }
+
+    /// As [`Store::remove`].
+    pub fn remove(&self, path: &str) -> Result<(), Error> {
+        match self.request(Command::Remove(path)) {
+            Ok(_) | Err(Error::NotFound) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// As [`Store::mkdir`].
+    pub fn mkdir(&self, path: &str) -> Result<(), Error> {
+        self.request(Command::Mkdir(path)).map(drop)
+    }
+
+    /// As [`Store::set_permissions`].
+    pub fn set_permissions(&self, path: &str, permissions: &[Permission]) -> Result<(), Error> {
+        self.request(Command::SetPermissions(path, permissions)).map(drop)
+    }
+}
+
+/// Ends its watch when it is dropped. A change that was on its way then may still be told.
+#[derive(Debug)]
+pub struct Watch {
+    shared: Arc<Shared>,
+    path: String,
+    token: String,
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        // Outside of the lock, because the watcher is somebody else's code, whose end may drop anything.
+        let _watcher = self.shared.state().watchers.remove(&self.token);
+        // Nobody waits for the reply, since this may be the thread that reads it. An error means that the watch was never made,
+        // or that nothing works any more.
+        let _ = self.shared.send(&Command::Unwatch { path: &self.path, token: &self.token }.into(), None);
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes a request and waits for the reply.
+    fn call(&self, request: &Request<'_>) -> Result<Vec<u8>, Error> {
+        let (sender, reply): (_, Receiver<_>) = sync_channel(1);
+        self.send(request, Some(sender))?;
+        // Senders are dropped only with a reason in `broken`.
+        reply.recv().unwrap_or_else(|_| Err(self.state().broken.clone().unwrap_or(StreamError::Closed.into())))
+    }
+
+    /// Sends a request, whose reply goes to `waiter`.
+    fn send(&self, request: &Request<'_>, waiter: Option<SyncSender<Result<Vec<u8>, Error>>>) -> Result<(), Error> {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let bytes = {
+            let mut state = self.state();
+            if let Some(error) = &state.broken {
+                return Err(error.clone());
+            }
+            let (id, bytes) = state.client.encode(request)?;
+            state.waiting.extend(waiter.map(|waiter| (id, waiter)));
+            bytes
+        };
+        (&self.socket).write_all(&bytes).map_err(|_| {
+            // A part of it may be with xenstored: what came behind it would be misread.
+            let _ = self.socket.shutdown(Shutdown::Both);
+            StreamError::Closed.into()
+        })
+    }
+
+    /// Reads what xenstored sends, to the end of the connection.
+    fn serve(&self) {
+        let mut buffer = [0; 4096];
+        loop {
+            let result = match (&self.socket).read(&mut buffer) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
+                Ok(0) | Err(_) => Err(StreamError::Closed.into()),
+                Ok(count) => self.receive(&buffer[..count]),
+            };
+            if let Err(error) = result {
+                let mut state = self.state();
+                state.broken = Some(error);
+                // Whoever waits finds out by the end of the channel.
+                state.waiting.clear();
+                return;
+            }
+        }
+    }
+
+    /// Hands on what `bytes` complete.
+    fn receive(&self, bytes: &[u8]) -> Result<(), Error> {
+        self.state().client.feed(bytes);
+        loop {
+            let mut state = self.state();
+            match state.client.receive()? {
+                None => return Ok(()),
+                Some(Incoming::Reply { request_id, result }) => {
+                    if let Some(waiter) = state.waiting.remove(&request_id) {
+                        // Whoever waits does so until the reply comes, and there is room for one.
+                        let _ = waiter.try_send(result);
+                    }
+                }
+                Some(Incoming::Watch { path, token }) => {
+                    let watcher = state.watchers.get(&token).cloned();
+                    // The lock is not held while somebody else's code runs.
+                    drop(state);
+                    if let Some(Watcher(changed)) = watcher {
+                        changed(&path);
+                    }
+                }
+            }
+        }
+    }
+}
