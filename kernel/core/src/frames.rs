@@ -119,6 +119,12 @@ impl<'a> FrameAllocator<'a> {
         Ok(())
     }
 
+    /// Counts the free frames of the bitmap anew, after somebody else has changed it.
+    pub fn recount(&mut self) {
+        self.free = self.bitmap.iter().map(|word| u64::from(word.count_ones())).sum();
+        self.next_word = 0;
+    }
+
     /// Number of frames that can be taken.
     pub fn free_frames(&self) -> u64 {
         self.free

@@ -9,7 +9,9 @@ use xen_abi::PAGE_SIZE;
 use xen_abi::xen::{SharedInfo, StartInfo};
 use zooid_core::cmdline::CommandLine;
 use zooid_memory::Zone;
+use zooid_memory::device::{CONSOLE, SHARED_INFO, XENSTORE};
 
+use crate::entry::image;
 use crate::{backtrace, console, events, gnttab, logger, mmu, power, random, thread, time, tls, trap, xenstore};
 
 /// Stack of the thread that runs the application's `main`, in bytes.
@@ -47,18 +49,19 @@ extern "C" fn zooid_boot(info_address: usize, builder_stack_top: usize) -> ! {
     let console_page = mmu::boot_address_of(info.console.mfn);
     // SAFETY: the toolstack made this page the console ring; the builder mapped it.
     unsafe { console::init(console_page as *mut u8, info.console.evtchn) };
-    // Needs nothing else to hold addresses of the builder's mapping but the console, which moves.
+    // Needs nothing else to hold addresses of the builder's mapping but the console, which moves. The order is that of
+    // `zooid_memory::device`.
     let devices = [xen_abi::Mfn::containing(info.shared_info), info.console.mfn, info.store_mfn];
     // SAFETY: once, on the boot stack, with Xen's values.
     let layout = unsafe { mmu::init(info, info_address, builder_stack_top, &devices) };
-    let device = |index: usize| (Zone::Device.base() + index * PAGE_SIZE) as *mut u8;
-    events::set_shared_info(device(0).cast::<SharedInfo>());
+    let device = |number: usize| (Zone::Device.base() + number * PAGE_SIZE) as *mut u8;
+    events::set_shared_info(device(SHARED_INFO).cast::<SharedInfo>());
     // SAFETY: the same ring at its final address.
-    unsafe { console::init(device(1), info.console.evtchn) };
+    unsafe { console::init(device(CONSOLE), info.console.evtchn) };
     // Needs the console.
     logger::init();
     // Needs the heap, which needs page tables.
-    mmu::init_space(&layout, devices.len());
+    mmu::init_space(&layout);
     // SAFETY: mapped read-only by `mmu::init`, for ever.
     backtrace::init(unsafe { core::slice::from_raw_parts(layout.extras.start as *const u8, layout.extras.len()) });
     read_command_line(info);
@@ -69,7 +72,7 @@ extern "C" fn zooid_boot(info_address: usize, builder_stack_top: usize) -> ! {
     time::init();
     console::init_events();
     // SAFETY: the toolstack made this page the xenstore ring; it is mapped for ever.
-    unsafe { xenstore::init(device(2), info.store_evtchn) };
+    unsafe { xenstore::init(device(XENSTORE), info.store_evtchn) };
     // Needs all of the above.
     thread::spawn("main", MAIN_STACK_SIZE, first_thread).unwrap_or_else(|error| refuse(format_args!("{error}")));
     thread::start()
@@ -85,8 +88,18 @@ fn first_thread() {
         memory.free * 4
     );
     power::obey_toolstack();
+    start_bricks();
     (ZOOID_APPLICATION.main)();
     power::poweroff()
+}
+
+/// Calls what the bricks of the image have left in the section `.zooid.init`.
+fn start_bricks() {
+    for entry in (image::init_start()..image::init_end()).step_by(size_of::<fn()>()) {
+        // SAFETY: the section is an array of `fn()`: bricks put nothing else there (`Brick`).
+        let start = unsafe { *(entry as *const fn()) };
+        start();
+    }
 }
 
 /// Ends the guest because of its configuration: one line on the console, and the reason `crash`.

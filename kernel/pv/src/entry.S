@@ -142,6 +142,7 @@ switch_stacks:
     fnstcw  [rsp + 4]
     mov     [rdi], rsp
     mov     rsp, rsi
+restore_registers:
     fldcw   [rsp + 4]
     ldmxcsr [rsp]
     add     rsp, 8
@@ -153,6 +154,41 @@ switch_stacks:
     pop     rbp
     ret
     .size switch_stacks, . - switch_stacks
+
+/*
+ * returns_twice(act: extern "C" fn(rsp, data) -> u64 in rdi, data in rsi) -> u64: as `switch_stacks`, but stays here and calls
+ * `act` with the stack pointer; returns what `act` returns. In a copy of this stack, `resume_at` returns once more.
+ */
+    .section .text.returns_twice, "ax", @progbits
+    .globl returns_twice
+    .type returns_twice, @function
+returns_twice:
+    push    rbp
+    push    rbx
+    push    r12
+    push    r13
+    push    r14
+    push    r15
+    sub     rsp, 8
+    stmxcsr [rsp]
+    fnstcw  [rsp + 4]
+    mov     rax, rdi
+    mov     rdi, rsp
+    call    rax
+    jmp     restore_registers
+    .size returns_twice, . - returns_twice
+
+/* resume_at(rsp in rdi, value in rsi): goes on where `returns_twice` was called, as if it returned `value`. */
+    .section .text.resume_at, "ax", @progbits
+    .globl resume_at
+    .type resume_at, @function
+resume_at:
+    mov     rsp, rdi
+    mov     rax, rsi
+    jmp     restore_registers
+    .size resume_at, . - resume_at
+
+    .section .text.entry, "ax", @progbits
 
 /* The first `ret` of a new thread lands here: r12 = closure data, r13 = its entry function. rbp = 0 ends back traces. */
     .globl thread_start

@@ -1,6 +1,7 @@
 //! The assembly of the kernel (`entry.S`) and the Rust names for its symbols.
 
 use core::arch::global_asm;
+use core::ffi::c_void;
 
 global_asm!(include_str!("entry.S"));
 
@@ -18,6 +19,15 @@ unsafe extern "C" {
     /// # Safety
     /// Events are masked; `next` came from an earlier `save` or from `thread::first_frame`, and its stack is mapped.
     pub fn switch_stacks(save: *mut u64, next: u64);
+    /// Calls `act` with a stack pointer from which [`resume_at`] makes this call return once more, in a copy of the stack;
+    /// returns what `act` returns.
+    pub fn returns_twice(act: extern "C" fn(u64, *mut c_void) -> u64, data: *mut c_void) -> u64;
+    /// Lets [`returns_twice`] return `value` on the stack that `rsp` belongs to.
+    ///
+    /// # Safety
+    /// `rsp` is what the `act` of a [`returns_twice`] was called with; the stack from there up, `%fs`, and the memory that the
+    /// caller of it uses are as they were then.
+    pub fn resume_at(rsp: u64, value: u64) -> !;
 }
 
 /// Bounds that `linker.ld` defines; only their addresses mean something.
@@ -29,6 +39,8 @@ pub mod image {
         static __rodata_end: u8;
         static __data_start: u8;
         static __data_end: u8;
+        static __init_start: u8;
+        static __init_end: u8;
         static __boot_stack_guard: u8;
         static __boot_stack_end: u8;
         static __tls_template: u8;
@@ -55,6 +67,10 @@ pub mod image {
         data_start = __data_start;
         /// End of the image in memory.
         data_end = __data_end;
+        /// First of the functions that boot calls for the bricks of the image.
+        init_start = __init_start;
+        /// End of these functions.
+        init_end = __init_end;
         /// The page below the boot stack, which is left unmapped.
         boot_stack_guard = __boot_stack_guard;
         /// Top of the boot stack.

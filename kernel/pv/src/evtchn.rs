@@ -2,9 +2,9 @@
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
-use xen_abi::xen::Virq;
+use xen_abi::xen::{SharedInfo, Virq};
 use xen_abi::{DomId, Errno, Port};
 use zooid_core::evtchn::PortScan;
 
@@ -68,9 +68,13 @@ fn set_handler(port: Port, handler: Option<Handler>) {
     handlers[index] = handler;
 }
 
-/// A bound port. Dropping it closes it.
+/// How many forks this domain's memory has come through as a child: what tells its own ports from its parent's.
+static LIFE: AtomicU32 = AtomicU32::new(0);
+
+/// A bound port. Dropping it closes it. One that a child got from its parent is dead: it does nothing.
 pub struct BoundPort {
     port: Port,
+    life: u32,
 }
 
 impl BoundPort {
@@ -84,7 +88,7 @@ impl BoundPort {
     pub fn adopt(port: Port, event: Arc<Event>) -> Self {
         set_handler(port, Some(Handler::Event(event)));
         unmask_port(port);
-        Self { port }
+        Self { port, life: LIFE.load(Ordering::Relaxed) }
     }
 
     /// The port's number, to be told to the other side.
@@ -95,23 +99,46 @@ impl BoundPort {
     /// Signals the other side.
     pub fn notify(&self) {
         // A failure means that the other side is gone, which its own protocol tells.
-        let _ = xen_sys::event_channel_op_send(self.port);
+        if self.is_alive() {
+            let _ = xen_sys::event_channel_op_send(self.port);
+        }
+    }
+
+    fn is_alive(&self) -> bool {
+        self.life == LIFE.load(Ordering::Relaxed)
     }
 }
 
 impl Drop for BoundPort {
     fn drop(&mut self) {
-        set_handler(self.port, None);
-        let _ = xen_sys::event_channel_op_close(self.port);
+        if self.is_alive() {
+            set_handler(self.port, None);
+            let _ = xen_sys::event_channel_op_close(self.port);
+        }
     }
 }
 
 /// Binds a virtual interrupt to a function that is called with events masked. It stays bound.
 pub fn bind_virq(virq: Virq, handler: fn()) -> Result<(), Errno> {
-    let port = xen_sys::event_channel_op_bind_virq(virq, 0)?;
+    adopt_virq(xen_sys::event_channel_op_bind_virq(virq, 0)?, handler);
+    Ok(())
+}
+
+/// How many forks this domain's memory has come through as a child.
+pub fn lives() -> u32 {
+    LIFE.load(Ordering::Relaxed)
+}
+
+/// Forgets the parent's ports, in a child: the ports of the domain are bound anew by those who need them.
+pub fn begin_life() {
+    LIFE.fetch_add(1, Ordering::Relaxed);
+    HANDLERS.lock().fill(None);
+}
+
+/// Binds a function to a virtual interrupt that was bound to `port` before.
+pub fn adopt_virq(port: Port, handler: fn()) {
     set_handler(port, Some(Handler::Call(handler)));
     unmask_port(port);
-    Ok(())
 }
 
 fn unmask_port(port: Port) {
@@ -161,15 +188,21 @@ pub fn upcall() {
 /// port ends every poll at once.
 pub fn take_pending(port: Port) {
     let page = events::shared_info();
-    if page.is_null() {
-        return;
+    // SAFETY: if it is not null, it is the mapped page.
+    if !page.is_null() && unsafe { clear_pending(page, port) } {
+        deliver(port);
     }
+}
+
+/// Clears a port's pending bit, and says whether it was set. Uses no variable: for what runs in a prepared domain.
+///
+/// # Safety
+/// `page` is the mapped shared info page.
+pub unsafe fn clear_pending(page: *mut SharedInfo, port: Port) -> bool {
     // SAFETY: address arithmetic inside the shared info page.
     let pending = unsafe { (&raw mut (*page).evtchn_pending).cast() };
     let bit = 1 << (port.0 % 64);
-    if word(pending, port.0 as usize / 64).fetch_and(!bit, Ordering::SeqCst) & bit != 0 {
-        deliver(port);
-    }
+    word(pending, port.0 as usize / 64).fetch_and(!bit, Ordering::SeqCst) & bit != 0
 }
 
 fn deliver(port: Port) {

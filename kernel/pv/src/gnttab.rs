@@ -11,13 +11,16 @@ use xen_abi::grant_table::{GrantEntryV1, GrantFlags};
 use xen_abi::{DomId, GrantRef, Mfn, PAGE_SIZE};
 
 use xen_sys::GrantTableError;
+use zooid_memory::{PageClass, device};
 
 use crate::events::Masked;
 use crate::mmu;
 use crate::shared::{SharedPages, barrier};
 
-/// Frames of the table that are mapped at boot: 512 entries each.
-const FRAMES: u32 = 4;
+/// Frames of the table that are mapped: 512 entries each.
+pub const FRAMES: u32 = 4;
+/// Entry of the fork brick's control page, the same in parent and child.
+pub const CONTROL: GrantRef = GrantRef::FIRST_FREE;
 const ENTRIES: u32 = FRAMES * (PAGE_SIZE / size_of::<GrantEntryV1>()) as u32;
 
 struct Table {
@@ -68,8 +71,8 @@ struct StillMapped(Grant);
 pub fn init() -> Result<(), GrantTableError> {
     let mut frames = [Mfn(0); FRAMES as usize];
     xen_sys::grant_table_op_setup_table(DomId::SELF, &mut frames)?;
-    let entries = mmu::map_device(&frames).map_err(GrantTableError::Hypercall)?;
-    let free = (GrantRef::FIRST_FREE.0..ENTRIES).rev().map(GrantRef).collect();
+    let entries = mmu::map_reserved(device::GRANT_TABLE, &frames).map_err(GrantTableError::Hypercall)?;
+    let free = (CONTROL.0 + 1..ENTRIES).rev().map(GrantRef).collect();
     *TABLE.lock() = Some(Table { entries, free });
     Ok(())
 }
@@ -79,16 +82,29 @@ fn grant(domain: DomId, frame: Mfn, access: Access) -> Result<Grant, GrantError>
     let mut table = TABLE.lock();
     let table = table.as_mut().ok_or(GrantError::TableFull)?;
     let reference = table.free.pop().ok_or(GrantError::TableFull)?;
-    let at = offset(reference);
-    table.entries.write_u32(at + 4, frame.0 as u32);
-    table.entries.write_u16(at + 2, domain.0);
-    barrier();
-    let flags = match access {
-        Access::Read => GrantFlags::PERMIT_ACCESS | GrantFlags::READONLY,
-        Access::ReadWrite => GrantFlags::PERMIT_ACCESS,
-    };
-    table.entries.write_u16(at, flags.bits());
+    table.fill(reference, domain, frame, access);
     Ok(Grant { reference })
+}
+
+/// Lets domain 0 read and write the control page, for ever.
+pub fn grant_control_page(frame: Mfn) {
+    if let Some(table) = &*TABLE.lock() {
+        table.fill(CONTROL, DomId::DOM0, frame, Access::ReadWrite);
+    }
+}
+
+impl Table {
+    fn fill(&self, reference: GrantRef, domain: DomId, frame: Mfn, access: Access) {
+        let at = offset(reference);
+        self.entries.write_u32(at + 4, frame.0 as u32);
+        self.entries.write_u16(at + 2, domain.0);
+        barrier();
+        let flags = match access {
+            Access::Read => GrantFlags::PERMIT_ACCESS | GrantFlags::READONLY,
+            Access::ReadWrite => GrantFlags::PERMIT_ACCESS,
+        };
+        self.entries.write_u16(at, flags.bits());
+    }
 }
 
 impl Grant {
@@ -127,12 +143,12 @@ static LINGERING: Masked<Vec<GrantedPages>> = Masked::new(Vec::new());
 impl GrantedPages {
     /// Makes `count` zeroed pages in a row and grants each to `domain`.
     pub fn new(domain: DomId, count: usize) -> Result<Self, GrantError> {
-        Self::with_access(domain, count, Access::ReadWrite)
+        Self::with_access(domain, count, Access::ReadWrite, PageClass::Device)
     }
 
-    fn with_access(domain: DomId, count: usize, access: Access) -> Result<Self, GrantError> {
+    fn with_access(domain: DomId, count: usize, access: Access, class: PageClass) -> Result<Self, GrantError> {
         free_lingering();
-        let pages = mmu::new_shared_pages(count).map_err(|_| GrantError::OutOfMemory)?;
+        let pages = mmu::new_shared_pages(count, class).map_err(|_| GrantError::OutOfMemory)?;
         let base = pages.address();
         let mut granted = Self { pages: Some(pages), grants: Vec::with_capacity(count) };
         for page in 0..count {
@@ -184,7 +200,17 @@ pub struct ReadablePages(GrantedPages);
 impl ReadablePages {
     /// Makes `count` zeroed pages in a row and grants each to `domain`, for reading.
     pub fn new(domain: DomId, count: usize) -> Result<Self, GrantError> {
-        GrantedPages::with_access(domain, count, Access::Read).map(Self)
+        GrantedPages::with_access(domain, count, Access::Read, PageClass::Device).map(Self)
+    }
+
+    /// As [`new`](Self::new), for domain 0: pages that a child reads at the same address until it frees them.
+    pub fn for_snapshot(count: usize) -> Result<Self, GrantError> {
+        GrantedPages::with_access(DomId::DOM0, count, Access::Read, PageClass::Snapshot).map(Self)
+    }
+
+    /// Address of the first page.
+    pub fn address(&self) -> usize {
+        self.0.pages().address()
     }
 
     /// The number by which the other domain knows page `page`.

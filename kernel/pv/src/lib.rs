@@ -20,6 +20,7 @@ pub mod events;
 pub mod evtchn;
 pub mod gnttab;
 pub mod heap;
+pub mod life;
 pub mod logger;
 pub mod mmu;
 mod panic;

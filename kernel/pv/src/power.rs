@@ -1,12 +1,25 @@
 //! The ways in which a domain ends, and the toolstack's wishes about it (`control/shutdown`).
 
+use spin::Once;
 use xen_abi::sched::ShutdownReason;
 
-use crate::{console, thread, xenstore};
+use crate::{console, evtchn, thread, xenstore};
 
 /// Ends the domain with the reason `crash`: faults and panics.
 pub fn crash() -> ! {
     shutdown(ShutdownReason::CRASH)
+}
+
+/// What is called with the exit code before a pVM ends by itself; set by the fork brick.
+pub static ENDING: Once<fn(i32)> = Once::new();
+
+/// Ends the pVM with an exit code, after the console's last bytes were taken.
+pub fn exit(code: i32) -> ! {
+    console::drain();
+    if let Some(ending) = ENDING.get() {
+        ending(code);
+    }
+    shutdown(ShutdownReason::POWEROFF)
 }
 
 /// Ends the domain with the reason `poweroff`, after the console's last bytes were taken.
@@ -29,13 +42,17 @@ fn shutdown(reason: ShutdownReason) -> ! {
 
 /// Starts the thread that obeys `control/shutdown` (docs/misc/xenstore-paths.pandoc, "~/control/shutdown").
 pub fn obey_toolstack() {
-    if let Err(error) = thread::spawn("shutdown", 16 << 10, watch_control) {
+    if let Err(error) = thread::spawn_service("shutdown", 16 << 10, watch_control) {
         log::warn!("xl shutdown will have no effect: {error}");
     }
 }
 
 fn watch_control() {
     const PATH: &str = "control/shutdown";
+    if evtchn::lives() > 0 {
+        // The first thread of a child that uses xenstore.
+        xenstore::renew_watches(Some(PATH));
+    }
     let mut watch = match xenstore::watch(PATH) {
         Ok(watch) => watch,
         Err(error) => return log::warn!("xl shutdown will have no effect: cannot watch {PATH}: {error}"),

@@ -18,6 +18,12 @@ pub fn u64() -> u64 {
     *state
 }
 
+/// Mixes a seed in: a child must not draw its parent's numbers.
+pub fn reseed(seed: [u64; 4]) {
+    let mut state = STATE.lock();
+    *state = seed.into_iter().fold(*state, |state, word| mix(state ^ word));
+}
+
 /// The finaliser of SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", 2014).
 fn mix(value: u64) -> u64 {
     let value = value.wrapping_add(0x9e37_79b9_7f4a_7c15);

@@ -58,11 +58,13 @@ impl WaitQueue {
 
     /// Wakes the thread that has waited longest; `false` when there is none.
     pub fn wake_one(&self) -> bool {
-        let first = self.waiters.lock().pop_front();
-        first.is_some_and(|id| {
-            thread::wake(id);
-            true
-        })
+        loop {
+            let Some(id) = self.waiters.lock().pop_front() else { return false };
+            // Others may be in the queue that run by themselves, or that have stayed behind in the parent of a fork.
+            if thread::wake(id) {
+                return true;
+            }
+        }
     }
 
     /// Wakes all threads that wait now.

@@ -4,7 +4,9 @@ use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
+use core::ops::Range;
 
+use xen_abi::PAGE_SIZE;
 use xen_abi::arch_x86::SegmentBase;
 use zooid_core::sched::{Scheduler, ThreadId, WakeReason};
 
@@ -24,8 +26,10 @@ struct Thread {
     rsp: u64,
     /// Base of `%fs`: the thread block.
     thread_block: u64,
-    /// Held for its owner's sake: dropping the record frees it.
-    _stack: Stack,
+    /// Dropping the record frees it.
+    stack: Stack,
+    /// What the thread begins anew with in the child of a fork, if it is one that every pVM has.
+    service: Option<fn()>,
 }
 
 struct Threads {
@@ -64,15 +68,28 @@ impl From<StackError> for SpawnError {
 ///
 /// `stack_size` is in bytes and rounded up to whole pages; the page below the stack is unmapped.
 pub fn spawn(name: &str, stack_size: usize, body: impl FnOnce() + Send + 'static) -> Result<ThreadId, SpawnError> {
-    let mut stack = Stack::new(stack_size)?;
+    start_on(Stack::new(stack_size)?, name.into(), body, None)
+}
+
+/// As [`spawn`], for a thread of the kernel or the libOS that a child of a fork has, too: there it runs `body` from its
+/// beginning.
+pub fn spawn_service(name: &str, stack_size: usize, body: fn()) -> Result<ThreadId, SpawnError> {
+    start_on(Stack::new(stack_size)?, name.into(), body, Some(body))
+}
+
+fn start_on(
+    mut stack: Stack,
+    name: String,
+    body: impl FnOnce() + Send + 'static,
+    service: Option<fn()>,
+) -> Result<ThreadId, SpawnError> {
     let thread_block = tls::place(&mut stack);
     let body: Box<Box<dyn FnOnce() + Send>> = Box::new(Box::new(body));
-    let name = name.into();
 
     let mut threads = THREADS.lock();
     let id = threads.scheduler.spawn().map_err(|_| SpawnError::OutOfMemory)?;
     let rsp = first_frame(&mut stack, Box::into_raw(body));
-    let record = Thread { name, rsp, thread_block, _stack: stack };
+    let record = Thread { name, rsp, thread_block, stack, service };
     if threads.records.len() <= id.slot() {
         threads.records.resize_with(id.slot() + 1, || None);
     }
@@ -165,12 +182,14 @@ pub fn block(deadline: Option<u64>) -> bool {
     THREADS.lock().scheduler.wake_reason() == WakeReason::Woken
 }
 
-/// Makes a blocked thread ready; nothing happens if it is not blocked.
-pub fn wake(id: ThreadId) {
+/// Makes a blocked thread ready; `false`, and nothing happens, if it is not blocked.
+pub fn wake(id: ThreadId) -> bool {
     let mut threads = THREADS.lock();
-    if threads.scheduler.wake(id) {
+    let woken = threads.scheduler.wake(id);
+    if woken {
         begin_slice_if_contended(&mut threads.scheduler);
     }
+    woken
 }
 
 /// Lets the other ready threads run first.
@@ -215,6 +234,62 @@ pub fn preempt() {
         me
     };
     run_next(me);
+}
+
+/// Base of `%fs` of the calling thread.
+pub fn thread_block() -> u64 {
+    let threads = THREADS.lock();
+    let running = threads.scheduler.running().and_then(|id| threads.records.get(id.slot())?.as_ref());
+    running.expect("a thread is running").thread_block
+}
+
+/// Calls `each` with the pages of every stack that are in use: from the stack pointer up, which is `rsp` for the calling
+/// thread. Those of services are left out unless `all` is set, because a child begins them anew.
+pub fn for_each_stack(rsp: u64, all: bool, mut each: impl FnMut(Range<usize>)) {
+    let threads = THREADS.lock();
+    let running = threads.scheduler.running().map(ThreadId::slot);
+    for (slot, thread) in threads.records.iter().enumerate() {
+        let Some(thread) = thread else { continue };
+        let from = if Some(slot) == running { rsp } else { thread.rsp };
+        if all || thread.service.is_none() || Some(slot) == running {
+            each(from as usize & !(PAGE_SIZE - 1)..thread.stack.end());
+        }
+    }
+}
+
+/// Ends all other threads, in the child of a fork; services begin anew. What lies on the stacks of the others stays
+/// readable, because the calling thread may have references to it.
+pub fn begin_life() {
+    let mut services = Vec::new();
+    {
+        let mut threads = THREADS.lock();
+        threads.scheduler.end_others();
+        let running = threads.scheduler.running().map(ThreadId::slot);
+        for (slot, record) in threads.records.iter_mut().enumerate() {
+            if Some(slot) == running {
+                continue;
+            }
+            match record.take() {
+                Some(thread) if thread.service.is_some() => services.push(thread),
+                other => core::mem::forget(other),
+            }
+        }
+    }
+    for Thread { name, mut stack, service, .. } in services {
+        stack.clear();
+        if let Some(body) = service
+            && let Err(error) = start_on(stack, name, body, service)
+        {
+            log::error!("{error}");
+        }
+    }
+}
+
+/// Sets the timer for the earliest deadline of a thread: in a child, which got none from its parent.
+pub fn arm_timer() {
+    if let Some(deadline) = THREADS.lock().scheduler.next_timer() {
+        time::arm(deadline);
+    }
 }
 
 fn begin_slice_if_contended(scheduler: &mut Scheduler) {

@@ -7,6 +7,7 @@ use core::arch::x86_64::_rdtsc;
 use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
 
+use xen_abi::Port;
 use xen_abi::xen::VcpuTimeInfo;
 use xen_abi::xen::Virq;
 use zooid_core::clock;
@@ -20,11 +21,19 @@ static ARMED: AtomicU64 = AtomicU64::new(u64::MAX);
 pub fn init() {
     START.store(now(), Ordering::Relaxed);
     let _ = xen_sys::vcpu_op_stop_periodic_timer(0);
-    evtchn::bind_virq(Virq::TIMER, || {
-        ARMED.store(u64::MAX, Ordering::Relaxed);
-        thread::timer_expired();
-    })
-    .expect("Xen refuses the timer's interrupt");
+    evtchn::bind_virq(Virq::TIMER, timer_fired).expect("Xen refuses the timer's interrupt");
+}
+
+fn timer_fired() {
+    ARMED.store(u64::MAX, Ordering::Relaxed);
+    thread::timer_expired();
+}
+
+/// Takes over the child's own timer, whose interrupt is bound to `port`.
+pub fn begin_life(port: Port) {
+    ARMED.store(u64::MAX, Ordering::Relaxed);
+    evtchn::adopt_virq(port, timer_fired);
+    thread::arm_timer();
 }
 
 /// System time when this guest's clock was set up.

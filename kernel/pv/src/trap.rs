@@ -1,6 +1,6 @@
 //! Exceptions and event upcalls: one entry for all ([`zooid_trap`]).
 //!
-//! No exception is survived yet: each is reported (what, where, registers, back trace) and ends the domain with the `crash`
+//! A write to a page that a fork has protected is resolved (`mmu::cow`). No other exception is survived: each is reported (what, where, registers, back trace) and ends the domain with the `crash`
 //! reason. A fault on the stack itself is the exception to the report: Xen cannot push a frame there and ends the
 //! domain by itself (`docs/caveats.md`).
 
@@ -113,7 +113,19 @@ extern "C" fn zooid_trap(frame: &TrapFrame) {
         thread::preempt();
         return;
     }
+    if frame.vector == VECTOR_PAGE_FAULT
+        && frame.error & 0b11 == 0b11
+        && let Some(resolve) = mmu::cow::WRITE_FAULT.get()
+        && resolve(fault_address() as usize)
+    {
+        return;
+    }
     crash(frame);
+}
+
+fn fault_address() -> u64 {
+    // SAFETY: a mapped word that Xen wrote before it entered the page fault's vector.
+    unsafe { (&raw const (*events::vcpu_info()).arch.cr2).read_volatile() }
 }
 
 fn crash(frame: &TrapFrame) -> ! {
@@ -130,8 +142,7 @@ fn report(out: &mut impl Write, frame: &TrapFrame) -> fmt::Result {
     };
     writeln!(out, "\nzooid: exception {name}, error code {:#x}", frame.error)?;
     if frame.vector == VECTOR_PAGE_FAULT {
-        // SAFETY: a mapped word that Xen wrote before it entered this vector.
-        let address = unsafe { (&raw const (*events::vcpu_info()).arch.cr2).read_volatile() };
+        let address = fault_address();
         let access = match frame.error & 0x13 {
             error if error & 0x10 != 0 => "execution of",
             error if error & 0x2 != 0 => "write to",

@@ -37,7 +37,7 @@ const REPLIES: ByteLane = ByteLane {
 
 struct Store {
     page: SharedPages,
-    port: BoundPort,
+    port: Masked<BoundPort>,
     event: Arc<Event>,
     state: Masked<State>,
     /// Held while a request is put in the ring, so that requests do not mix.
@@ -46,6 +46,8 @@ struct Store {
 
 struct State {
     client: Client,
+    /// Requests in the ring, or taken from it, whose caller has no reply yet.
+    outstanding: usize,
     replies: BTreeMap<u32, Result<Vec<u8>, Error>>,
     /// By token.
     watches: BTreeMap<String, Watcher>,
@@ -55,6 +57,7 @@ struct State {
 }
 
 struct Watcher {
+    path: String,
     /// Paths that have changed and that nobody was told yet.
     changes: VecDeque<String>,
     /// Signalled at each change.
@@ -77,10 +80,11 @@ pub unsafe fn init(page: *mut u8, port: Port) {
     let event = Arc::new(Event::new());
     STORE.call_once(|| Store {
         page,
-        port: BoundPort::adopt(port, event.clone()),
+        port: Masked::new(BoundPort::adopt(port, event.clone())),
         event,
         state: Masked::new(State {
             client: Client::new(),
+            outstanding: 0,
             replies: BTreeMap::new(),
             watches: BTreeMap::new(),
             last_token: 0,
@@ -88,6 +92,41 @@ pub unsafe fn init(page: *mut u8, port: Port) {
         }),
         turn: Mutex::new(()),
     });
+}
+
+/// Waits until no request is under way, and lets none begin until the guard is dropped.
+pub fn quiesce() -> impl Drop {
+    let store = store();
+    let turn = store.turn.lock();
+    store.event.wait_for(None, || {
+        let mut state = store.state.lock();
+        store.receive(&mut state);
+        state.outstanding == 0 || state.broken.is_some()
+    });
+    turn
+}
+
+/// Goes over to the child's own ring, at the same address, while [`quiesce`]'s guard lives.
+pub fn begin_life(port: Port) {
+    let store = store();
+    // The old one is dead, and dropping it does nothing.
+    *store.port.lock() = BoundPort::adopt(port, store.event.clone());
+    store.state.lock().client.forget_partial();
+}
+
+/// Asks xenstored again for all watches, in a child, whose xenstored knows of none. `but_not` is left out and forgotten: its
+/// owner begins anew.
+pub fn renew_watches(but_not: Option<&str>) {
+    let watches: Vec<(String, String)> = {
+        let mut state = store().state.lock();
+        state.watches.retain(|_, watcher| Some(watcher.path.as_str()) != but_not);
+        state.watches.iter().map(|(token, watcher)| (watcher.path.clone(), token.clone())).collect()
+    };
+    for (path, token) in watches {
+        if let Err(error) = NO_TRANSACTION.request(Command::Watch { path: &path, token: &token }) {
+            log::warn!("cannot watch {path} any more: {error}");
+        }
+    }
 }
 
 impl Store {
@@ -107,24 +146,31 @@ impl Store {
             reply = state.replies.remove(&id).or_else(|| state.broken.clone().map(Err));
             reply.is_some()
         });
+        self.state.lock().outstanding -= 1;
+        // For who waits until nothing is outstanding.
+        self.event.signal();
         reply.expect("the wait ends with a reply")
     }
 
     fn send(&self, mut bytes: &[u8]) -> Result<(), Error> {
         let _turn = self.turn.lock();
+        self.state.lock().outstanding += 1;
         let mut failed = None;
         self.event.wait_for(None, || {
             match REQUESTS.push(&self.page, bytes) {
                 Ok(0) => {}
                 Ok(count) => {
                     bytes = &bytes[count..];
-                    self.port.notify();
+                    self.port.lock().notify();
                 }
                 Err(bad) => failed = Some(Error::from(bad)),
             }
             bytes.is_empty() || failed.is_some()
         });
-        failed.map_or(Ok(()), Err)
+        failed.map_or(Ok(()), |error| {
+            self.state.lock().outstanding -= 1;
+            Err(error)
+        })
     }
 
     /// Takes everything that xenstored has sent and sorts it by who waits for it.
@@ -139,7 +185,7 @@ impl Store {
                     return;
                 }
             };
-            self.port.notify();
+            self.port.lock().notify();
             // What is sorted here may be for a thread that has looked before, and that no event will wake.
             self.event.signal();
             state.client.feed(&buffer[..count]);
@@ -291,7 +337,7 @@ fn make_watch(path: &str, event: Option<Arc<Event>>) -> Result<Watch, Error> {
         let mut state = store().state.lock();
         state.last_token += 1;
         let token = state.last_token.to_string();
-        state.watches.insert(token.clone(), Watcher { changes: VecDeque::new(), event });
+        state.watches.insert(token.clone(), Watcher { path: path.to_string(), changes: VecDeque::new(), event });
         token
     };
     // From here on dropping it cleans up.

@@ -14,7 +14,7 @@ pub fn exit(code: i32) -> ! {
     if code != SUCCESS {
         console::print(format_args!("zooid: exit code {code}\n"));
     }
-    power::poweroff()
+    power::exit(code)
 }
 
 /// Ends the pVM at once, as after a fault: its domain ends with the reason `crash`.
@@ -51,4 +51,34 @@ impl<T: Termination, E: Display> Termination for Result<T, E> {
             }
         }
     }
+}
+
+pub use zooid_fork::{AtFork, Ended, ForkError, Forked, PvmId, Status, WaitError, at_fork, id, parent_id, wait};
+
+/// Makes two pVMs of this one. Returns the child's id in the parent, and `None` in the child.
+///
+/// The child has its own domain; its memory is the parent's as it is now, copied when one of them writes. Only the calling
+/// thread lives on in it, and the libOS's own. Blocks while pvmd prepares a domain, if none is ready.
+///
+/// ```ignore
+/// match process::fork()? {
+///     Some(child) => println!("the child is {child}"),
+///     None => process::exit(0),
+/// }
+/// ```
+pub fn fork() -> Result<Option<PvmId>, ForkError> {
+    match fork_many(1)? {
+        Forked::Parent(children) => Ok(children.first().copied()),
+        Forked::Child(_) => Ok(None),
+    }
+}
+
+/// Makes up to `count` children at once, at most 256, which all begin with the same memory.
+pub fn fork_many(count: u32) -> Result<Forked, ForkError> {
+    zooid_fork::fork_many(count, false)
+}
+
+/// Waits for the child `id`, or for any if it is `None`. With `nohang`, only looks: `None` when none has ended.
+pub fn waitpid(id: Option<PvmId>, nohang: bool) -> Result<Option<Ended>, WaitError> {
+    zooid_fork::wait_for(id, !nohang)
 }

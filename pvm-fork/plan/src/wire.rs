@@ -118,11 +118,16 @@ pub mod daemon {
     pub const CHILDREN: usize = 2816;
 }
 
+/// The answer to a COMMIT that needs a PREPARE first: Linux's `ESTALE`, which Xen does not have.
+pub const ESTALE: u32 = 116;
+
 /// Entries of the ring of ended children.
 pub const ENDED_SLOTS: u32 = 64;
 
 /// Values of `OPERATION`.
 pub mod operation {
+    /// Nothing: takes a request back that pvmd has not seen.
+    pub const NONE: u32 = 0;
     /// Prepare and link domains.
     pub const PREPARE: u32 = 1;
     /// Make prepared domains children.

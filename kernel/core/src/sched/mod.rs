@@ -208,6 +208,21 @@ impl Scheduler {
         true
     }
 
+    /// Ends every thread but the running one, which is all that lives on in the child of a fork.
+    pub fn end_others(&mut self) {
+        let running = self.running.map(ThreadId::slot);
+        for (slot, thread) in self.threads.iter_mut().enumerate() {
+            if Some(slot) != running && thread.state.take().is_some() {
+                thread.generation = thread.generation.wrapping_add(1);
+                self.free.push(slot as u32);
+            }
+        }
+        self.ready.clear();
+        self.sleepers.clear();
+        self.slice_end = None;
+        self.slice_over = false;
+    }
+
     /// The running thread; `None` only between the end of one and [`pick`](Self::pick), and while idle.
     pub fn running(&self) -> Option<ThreadId> {
         self.running

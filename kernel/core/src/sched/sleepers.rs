@@ -50,6 +50,12 @@ impl Sleepers {
         }
     }
 
+    /// Removes all of them.
+    pub(super) fn clear(&mut self) {
+        self.heap.clear();
+        self.positions.fill(None);
+    }
+
     /// Removes the earliest sleeper whose deadline is `now` or before and returns its slot.
     pub(super) fn pop_due(&mut self, now: u64) -> Option<u32> {
         let first = *self.heap.first().filter(|sleeper| sleeper.deadline <= now)?;

@@ -47,14 +47,14 @@ pub struct Layout {
     start_info: usize,
     /// The builder's page tables and boot stack: free once they are not used.
     left_over: Range<usize>,
-    /// The frame allocator's bitmap.
+    /// The bitmaps of free frames and of numbers without a frame.
     bitmap: Range<usize>,
 }
 
 impl Layout {
     fn new(info: &StartInfo, info_address: usize, boot_stack_top: usize) -> Self {
         let p2m_end = info.mfn_list as usize + (info.nr_pages as usize * size_of::<u64>());
-        let bitmap_size = (bitmap_words(info.nr_pages) * size_of::<u64>()).next_multiple_of(PAGE_SIZE);
+        let bitmap_size = (2 * bitmap_words(info.nr_pages) * size_of::<u64>()).next_multiple_of(PAGE_SIZE);
         Self {
             extras: image::data_end()..info.mfn_list as usize,
             p2m: info.mfn_list as usize..p2m_end.next_multiple_of(PAGE_SIZE),
@@ -62,6 +62,11 @@ impl Layout {
             left_over: info.pt_base as usize..boot_stack_top,
             bitmap: boot_stack_top..boot_stack_top + bitmap_size,
         }
+    }
+
+    /// Where p2m, bitmaps and start_info lie.
+    pub fn records(&self) -> (usize, usize, usize) {
+        (self.p2m.start, self.bitmap.start, self.start_info)
     }
 
     /// What is mapped at its old address in the new tables, with the protection of its class.
@@ -188,14 +193,16 @@ pub unsafe fn switch(
     // SAFETY: the new tables map all that is in use at the same addresses: image, stack, start info, p2m.
     unsafe { xen_sys::mmuext_op(&switch, DomId::SELF) }.expect("Xen refuses the page tables");
 
-    // SAFETY: the bitmap's range is mapped, ours, and as long as the allocator wants it.
-    let bitmap =
-        unsafe { core::slice::from_raw_parts_mut(layout.bitmap.start as *mut u64, bitmap_words(info.nr_pages)) };
-    let mut free = FrameAllocator::new(bitmap, info.nr_pages);
+    let words = bitmap_words(info.nr_pages);
+    // SAFETY: the bitmaps' range is mapped, ours, and as long as the allocators want it.
+    let bitmaps = unsafe { core::slice::from_raw_parts_mut(layout.bitmap.start as *mut u64, 2 * words) };
+    let (free, vacant) = bitmaps.split_at_mut(words);
+    let mut free = FrameAllocator::new(free, info.nr_pages);
+    let vacant = FrameAllocator::new(vacant, info.nr_pages);
     let left_over = boot_pfn(layout.left_over.start)..boot_pfn(layout.left_over.end);
     let guard = boot_pfn(image::boot_stack_guard());
     for range in [end..Pfn(info.nr_pages), left_over, guard..Pfn(guard.0 + 1)] {
         free.free_range(range).expect("free memory is counted once");
     }
-    (Frames::new(free, p2m), Tables::new(first_table), layout)
+    (Frames::new(free, vacant, p2m), Tables::new(first_table), layout)
 }

@@ -5,23 +5,42 @@ use zooid_core::frames::FrameAllocator;
 
 /// Where Xen maps the machine-to-physical table for 64-bit guests (public/arch-x86/xen-x86_64.h, MACH2PHYS_VIRT_START).
 const M2P: usize = 0xffff_8000_0000_0000;
+/// What the p2m says of a frame number that no frame stands behind.
+const NO_FRAME: u64 = u64::MAX;
 
 /// All frames of the domain.
 pub struct Frames {
     free: FrameAllocator<'static>,
+    /// Numbers that no frame stands behind, because Xen has it, or never gave one. Only forks make such numbers.
+    vacant: FrameAllocator<'static>,
     /// The mfn of each pfn: the list that the domain builder made.
     p2m: &'static mut [u64],
+    /// Gets frames for vacant numbers; set with the fork brick.
+    populate: Option<fn(&mut Self, u64)>,
 }
 
 impl Frames {
-    /// Takes the lists over. `p2m` has an entry for each frame of `free`.
-    pub fn new(free: FrameAllocator<'static>, p2m: &'static mut [u64]) -> Self {
-        Self { free, p2m }
+    /// Takes the lists over. `p2m` has an entry for each number of `free` and `vacant`.
+    pub fn new(free: FrameAllocator<'static>, vacant: FrameAllocator<'static>, p2m: &'static mut [u64]) -> Self {
+        Self { free, vacant, p2m, populate: None }
     }
 
     /// Takes a free frame. What it holds is left over from an earlier use in this domain.
     pub fn alloc(&mut self) -> Option<Pfn> {
-        self.free.alloc()
+        self.free.alloc().or_else(|| {
+            self.ensure(1);
+            self.free.alloc()
+        })
+    }
+
+    /// Tries to have `count` free frames; `false` when there are fewer, and Xen gives no more.
+    pub fn ensure(&mut self, count: u64) -> bool {
+        if self.free_count() < count
+            && let Some(populate) = self.populate
+        {
+            populate(self, count - self.free_count());
+        }
+        self.free_count() >= count
     }
 
     /// Gives a frame back that nothing maps any more.
@@ -29,12 +48,17 @@ impl Frames {
         self.free.free(frame).expect("a frame is freed once");
     }
 
-    /// Frames that can be taken.
+    /// Frames that can be taken without asking Xen.
     pub fn free_count(&self) -> u64 {
         self.free.free_frames()
     }
 
-    /// Frames that the domain has.
+    /// Numbers without a frame.
+    pub fn vacant_count(&self) -> u64 {
+        self.vacant.free_frames()
+    }
+
+    /// Frames that the domain has, or may have.
     pub fn total(&self) -> u64 {
         self.free.total()
     }
@@ -48,6 +72,34 @@ impl Frames {
     pub fn pfn(&self, frame: Mfn) -> Option<Pfn> {
         let hint = m2p(frame);
         (self.p2m.get(hint.0 as usize) == Some(&frame.0)).then_some(hint)
+    }
+
+    /// Has `populate` asked for frames when none is free.
+    pub fn set_populate(&mut self, populate: fn(&mut Self, u64)) {
+        self.populate = Some(populate);
+    }
+
+    /// Takes a number without a frame.
+    pub fn take_vacant(&mut self) -> Option<Pfn> {
+        self.vacant.alloc()
+    }
+
+    /// Says that `frame`, taken with [`take_vacant`](Self::take_vacant) or in use, has no frame behind it.
+    pub fn vacate(&mut self, frame: Pfn) {
+        self.p2m[frame.0 as usize] = NO_FRAME;
+        self.vacant.free(frame).expect("a number is vacated once");
+    }
+
+    /// Puts a new, free frame behind a number taken with [`take_vacant`](Self::take_vacant).
+    pub fn settle(&mut self, frame: Pfn, machine_frame: Mfn) {
+        self.p2m[frame.0 as usize] = machine_frame.0;
+        self.free(frame);
+    }
+
+    /// Counts anew, after bitmaps and p2m were replaced in place: in a child.
+    pub fn recount(&mut self) {
+        self.free.recount();
+        self.vacant.recount();
     }
 }
 

@@ -4,18 +4,20 @@
 //! Two locks: [`FRAMES`] never allocates from the heap, so that the heap can grow under it; [`SPACE`] may.
 
 mod boot;
+pub mod cow;
 mod frames;
 mod stack;
 mod tables;
 
 use core::fmt;
+use core::ops::Range;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
 use spin::Once;
 use xen_abi::pte::{PTES_PER_TABLE, Pte};
 use xen_abi::xen::{MmuextOp, StartInfo};
 use xen_abi::{DomId, Errno, Mfn, PAGE_SIZE};
-use zooid_memory::{AddressSpace, PageClass, Zone};
+use zooid_memory::{AddressSpace, PageClass, Zone, device};
 
 use crate::entry::image;
 use crate::events::Masked;
@@ -39,7 +41,7 @@ static HEAP_END: AtomicUsize = AtomicUsize::new(0);
 /// How many frames the domain has, and how many of them are in use by nobody.
 #[derive(Clone, Copy, Debug)]
 pub struct MemoryStatistics {
-    /// Frames of the domain, 4 KiB each.
+    /// Frames of the domain, or that it may ask of Xen, 4 KiB each.
     pub total: u64,
     /// Frames that are free.
     pub free: u64,
@@ -47,7 +49,10 @@ pub struct MemoryStatistics {
 
 /// How many frames there are, and are free, now.
 pub fn statistics() -> MemoryStatistics {
-    with_memory(|memory| MemoryStatistics { total: memory.frames.total(), free: memory.frames.free_count() })
+    with_memory(|memory| MemoryStatistics {
+        total: memory.frames.total(),
+        free: memory.frames.free_count() + memory.frames.vacant_count(),
+    })
 }
 
 fn with_memory<R>(act: impl FnOnce(&mut Memory) -> R) -> R {
@@ -64,17 +69,31 @@ pub unsafe fn init(info: &StartInfo, info_address: usize, boot_stack_top: usize,
     // SAFETY: passed on to the caller.
     let (frames, tables, layout) = unsafe { boot::switch(info, info_address, boot_stack_top, devices) };
     *FRAMES.lock() = Some(Memory { frames, tables });
+    RECORDS.call_once(|| layout.records());
     HEAP_END.store(Zone::Heap.base(), Ordering::Relaxed);
     layout
 }
 
+/// Where p2m, bitmaps and start_info lie.
+static RECORDS: Once<(usize, usize, usize)> = Once::new();
+
+/// Where the p2m, the bitmaps of frames and start_info lie: for who builds a child.
+pub fn records() -> (usize, usize, usize) {
+    *RECORDS.get().expect("memory is used after it is set up")
+}
+
+/// The pages of variables of the image.
+pub fn data_pages() -> Range<usize> {
+    image::data_start()..image::boot_stack_guard()
+}
+
 /// Sets up the map of the address space; needs the heap.
-pub fn init_space(layout: &Layout, device_pages: usize) {
+pub fn init_space(layout: &Layout) {
     let mut space = AddressSpace::new();
     let zones = [
         // The whole zone, so that growing needs no entry: the map must not be locked when the heap grows.
         (Zone::Heap.range(), PageClass::Heap),
-        (Zone::Device.base()..Zone::Device.base() + device_pages * PAGE_SIZE, PageClass::Device),
+        (Zone::Device.base()..Zone::Device.base() + device::RESERVED * PAGE_SIZE, PageClass::Device),
     ];
     // A stripped image has no name table: nothing lies behind it.
     for (range, class) in layout.kept().into_iter().chain(zones).filter(|(range, _)| !range.is_empty()) {
@@ -123,7 +142,7 @@ fn map_new(start: usize, count: usize, class: PageClass) -> Result<(), OutOfFram
         // Page tables are paid from the same frames: at most so many of level 1 and 2, and for each of them, so that it can
         // be read, one more in the TABLES zone.
         let most_tables = count.div_ceil(PTES_PER_TABLE) + count.div_ceil(PTES_PER_TABLE * PTES_PER_TABLE) + 2;
-        if frames.free_count() < (count + 2 * most_tables) as u64 {
+        if !frames.ensure((count + 2 * most_tables) as u64) {
             return Err(OutOfFrames);
         }
         let mut left = count;
@@ -163,13 +182,15 @@ fn flush_tlb() {
     unsafe { xen_sys::mmuext_op(&[MmuextOp::tlb_flush_local()], DomId::SELF) }.expect("Xen flushes a TLB when asked");
 }
 
-/// Maps frames that Xen or another domain also uses, for ever.
-pub fn map_device(frames: &[Mfn]) -> Result<SharedPages, Errno> {
-    let start = allocate(Zone::Device, frames.len(), PageClass::Device).ok_or(Errno::ENOMEM)?;
+/// Maps frames that Xen or another domain also uses, for ever, from page `number` of the DEVICE zone on: one of those with a
+/// fixed place (`zooid_memory::device`).
+pub fn map_reserved(number: usize, frames: &[Mfn]) -> Result<SharedPages, Errno> {
+    assert!(number + frames.len() <= device::RESERVED, "pages with a fixed place");
+    let start = Zone::Device.base() + number * PAGE_SIZE;
     let mut frames_left = frames.iter();
     with_memory(|memory| {
         let next = |_: &mut Frames| frames_left.next().map(|frame| Pte::new(*frame, PageClass::Device.pte_flags()));
-        // SAFETY: the range was allocated just now.
+        // SAFETY: the caller's range, where nothing else is.
         unsafe { memory.tables.set(&mut memory.frames, start, next) }
     })
     .map_err(|_| Errno::ENOMEM)?;
@@ -177,10 +198,22 @@ pub fn map_device(frames: &[Mfn]) -> Result<SharedPages, Errno> {
     Ok(unsafe { SharedPages::new(start as *mut u8, frames.len()) })
 }
 
-/// New, zeroed pages of this domain's own that will be shared with another domain.
-pub fn new_shared_pages(count: usize) -> Result<SharedPages, Errno> {
-    let start = allocate(Zone::Device, count, PageClass::Device).ok_or(Errno::ENOMEM)?;
-    if map_new(start, count, PageClass::Device).is_err() {
+/// A new, zeroed page of this domain's own at page `number` of the DEVICE zone, which is one of those with a fixed place
+/// (`zooid_memory::device`) and not in use. It stays.
+pub fn new_reserved_page(number: usize) -> Result<SharedPages, Errno> {
+    assert!(number < device::RESERVED, "a page with a fixed place");
+    let address = Zone::Device.base() + number * PAGE_SIZE;
+    map_new(address, 1, PageClass::Device).map_err(|_| Errno::ENOMEM)?;
+    // SAFETY: a private, mapped page.
+    unsafe { (address as *mut u8).write_bytes(0, PAGE_SIZE) };
+    // SAFETY: mapped for ever; no references point there.
+    Ok(unsafe { SharedPages::new(address as *mut u8, 1) })
+}
+
+/// New, zeroed pages of this domain's own that will be shared with another domain: of the class `Device` or `Snapshot`.
+pub fn new_shared_pages(count: usize, class: PageClass) -> Result<SharedPages, Errno> {
+    let start = allocate(Zone::Device, count, class).ok_or(Errno::ENOMEM)?;
+    if map_new(start, count, class).is_err() {
         release(start);
         return Err(Errno::ENOMEM);
     }

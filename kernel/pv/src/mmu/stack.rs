@@ -65,6 +65,16 @@ impl Stack {
         unsafe { (slot as *mut u64).write(value) };
     }
 
+    /// Forgets what was pushed, on a stack that no thread runs on any more.
+    pub fn clear(&mut self) {
+        self.top = self.end();
+    }
+
+    /// The first address behind the stack.
+    pub fn end(&self) -> usize {
+        self.base + self.size
+    }
+
     /// The stack pointer after what was pushed.
     pub fn top(&self) -> u64 {
         self.top as u64

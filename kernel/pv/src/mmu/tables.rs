@@ -12,7 +12,7 @@ use zooid_memory::Zone;
 use super::frames::Frames;
 
 /// How many entries one hypercall changes: the batch lies on the stack.
-const BATCH: usize = 32;
+pub const BATCH: usize = 32;
 /// Flags of an entry of level 2 to 4: what it leads to decides about writing and execution.
 pub const TABLE_FLAGS: PteFlags =
     PteFlags::PRESENT.union(PteFlags::WRITABLE).union(PteFlags::USER).union(PteFlags::ACCESSED);
@@ -42,8 +42,13 @@ impl Tables {
         Self { root }
     }
 
+    /// Goes over to the hierarchy whose level 4 table is in frame `root`.
+    pub fn set_root(&mut self, root: Pfn) {
+        self.root = root;
+    }
+
     /// The table of `level` that covers `address`, if there is one.
-    fn table(&self, frames: &Frames, address: usize, level: u32) -> Option<Pfn> {
+    pub fn table(&self, frames: &Frames, address: usize, level: u32) -> Option<Pfn> {
         let mut table = self.root;
         for above in (level + 1..=4).rev() {
             table = frames.pfn(frame_of(read(table, index(address, above)))?)?;
@@ -134,18 +139,20 @@ pub fn frame_of(entry: Pte) -> Option<Mfn> {
     entry.is_present().then(|| entry.mfn())
 }
 
-fn read(table: Pfn, index: usize) -> Pte {
+/// Entry `index` of a table, which must be one of ours.
+pub fn read(table: Pfn, index: usize) -> Pte {
     let address = (window(table) + index * size_of::<u64>()) as *const u64;
     // SAFETY: page tables are mapped in the TABLES zone; Xen sets accessed and dirty bits there, hence volatile.
     Pte(unsafe { address.read_volatile() })
 }
 
-fn update(table: Mfn, index: usize, entry: Pte) -> MmuUpdate {
+/// The request to make entry `index` of a table `entry`.
+pub fn update(table: Mfn, index: usize, entry: Pte) -> MmuUpdate {
     MmuUpdate::pte(table.addr() + (index * size_of::<Pte>()) as u64, entry)
 }
 
 /// Has Xen apply the updates. That it refuses one means that our books are wrong.
-fn submit(updates: &[MmuUpdate]) {
+pub fn submit(updates: &[MmuUpdate]) {
     // SAFETY: `set` passes its own caller's promise on; the other uses only add page tables where nothing was.
     unsafe { xen_sys::mmu_update(updates, DomId::SELF) }.expect("Xen refuses a page-table entry");
 }

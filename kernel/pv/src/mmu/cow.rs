@@ -1,0 +1,216 @@
+//! Copy-on-write: what a fork does to the heap, and what a write to a shared page does then.
+//!
+//! A fork takes the right to write in the entries of level 2, a few for megabytes of heap. The first write below such an entry
+//! takes it from the pages instead and gives it back above; then, and at each further page, the writer gets a copy. All of
+//! it happens in the writer's own domain. Nothing of this is linked into an image without the fork brick.
+
+use core::sync::atomic::Ordering;
+
+use spin::Once;
+use xen_abi::pte::{PTES_PER_TABLE, Pte, PteFlags};
+use xen_abi::xen::{MmuUpdate, UvmFlags};
+use xen_abi::{Mfn, PAGE_SIZE, Pfn};
+use zooid_memory::{ForkRule, PageClass, Zone};
+
+use super::frames::Frames;
+use super::tables::{BATCH, OutOfFrames, index, read, submit, update};
+use super::{HEAP_END, Memory, flush_tlb, with_memory};
+use crate::events::Masked;
+
+/// Address range that a table of level 1 covers, in bytes.
+const L1_SPAN: usize = PTES_PER_TABLE * PAGE_SIZE;
+/// Frames that are asked of Xen at once, and given back at once.
+const FRAMES_AT_ONCE: usize = 32;
+
+/// What the kernel calls for a write to a page that is present and must not be written: `true` when it may be tried
+/// again. Set by the fork brick.
+pub static WRITE_FAULT: Once<fn(usize) -> bool> = Once::new();
+
+/// Where the page goes while its address gets another frame.
+static BOUNCE: Masked<[u64; PAGE_SIZE / 8]> = Masked::new([0; PAGE_SIZE / 8]);
+
+/// Frames that this domain does not need but others may still read: on their way back to Xen.
+static GIVEN_UP: Masked<([Mfn; FRAMES_AT_ONCE], usize)> = Masked::new(([Mfn(0); FRAMES_AT_ONCE], 0));
+
+/// Lets frames be asked of Xen when there are none.
+pub fn enable() {
+    with_memory(|memory| memory.frames.set_populate(populate));
+}
+
+/// Takes the right to write from the whole heap.
+pub fn protect_heap() {
+    with_memory(|Memory { frames, tables }| {
+        let mut batch = [MmuUpdate::default(); BATCH];
+        let mut count = 0;
+        for address in (Zone::Heap.base()..HEAP_END.load(Ordering::Relaxed)).step_by(L1_SPAN) {
+            let Some(table) = tables.table(frames, address, 2) else { continue };
+            let entry = read(table, index(address, 2));
+            if entry.flags().contains(PteFlags::PRESENT | PteFlags::WRITABLE) {
+                batch[count] = update(frames.mfn(table), index(address, 2), without_write(entry));
+                count += 1;
+            }
+            if count == BATCH {
+                submit(&batch);
+                count = 0;
+            }
+        }
+        submit(&batch[..count]);
+        flush_tlb();
+    });
+}
+
+fn without_write(entry: Pte) -> Pte {
+    Pte(entry.0 & !PteFlags::WRITABLE.bits())
+}
+
+/// Makes the page at `address` writable after a fault, by a copy where others may read its frame: `shared` says whether
+/// they may read frames of this domain. `false` when the page is none that a fork has protected.
+pub fn resolve_write(address: usize, shared: bool) -> Result<bool, OutOfFrames> {
+    let page = address & !(PAGE_SIZE - 1);
+    if !Zone::Heap.range().contains(&page) {
+        return Ok(false);
+    }
+    with_memory(|Memory { frames, tables }| {
+        let Some(above) = tables.table(frames, page, 2) else { return Ok(false) };
+        let Some(table) = tables.table(frames, page, 1) else { return Ok(false) };
+        let entry_above = read(above, index(page, 2));
+        if !entry_above.flags().contains(PteFlags::WRITABLE) {
+            if shared {
+                protect_table(frames, table);
+            }
+            let writable = Pte(entry_above.0 | PteFlags::WRITABLE.bits());
+            submit(&[update(frames.mfn(above), index(page, 2), writable)]);
+            flush_tlb();
+        }
+        let entry = read(table, index(page, 1));
+        if ForkRule::of(entry.flags()) != ForkRule::CopyOnWrite {
+            return Ok(false);
+        }
+        if entry.flags().contains(PteFlags::WRITABLE) {
+            return Ok(true);
+        }
+        match frames.pfn(entry.mfn()) {
+            Some(_) if !shared => remap(page, entry.mfn()),
+            own => {
+                let copy = frames.alloc().ok_or(OutOfFrames)?;
+                let mut bounce = BOUNCE.lock();
+                // SAFETY: a present page of the heap, which the fault says can be read; the buffer is a page long.
+                unsafe { copy_page(page as *const u64, bounce.as_mut_ptr()) };
+                remap(page, frames.mfn(copy));
+                // SAFETY: the page is this domain's own and writable now; nothing else runs meanwhile.
+                unsafe { copy_page(bounce.as_ptr(), page as *mut u64) };
+                if let Some(own) = own {
+                    give_up(frames, own);
+                }
+            }
+        }
+        Ok(true)
+    })
+}
+
+/// Takes the right to write from all pages of one table of level 1.
+fn protect_table(frames: &Frames, table: Pfn) {
+    let mut batch = [MmuUpdate::default(); BATCH];
+    let mut count = 0;
+    for at in 0..PTES_PER_TABLE {
+        let entry = read(table, at);
+        if entry.flags().contains(PteFlags::PRESENT | PteFlags::WRITABLE) {
+            batch[count] = update(frames.mfn(table), at, without_write(entry));
+            count += 1;
+        }
+        if count == BATCH {
+            submit(&batch);
+            count = 0;
+        }
+    }
+    submit(&batch[..count]);
+}
+
+fn remap(page: usize, frame: Mfn) {
+    let entry = Pte::new(frame, PageClass::Heap.pte_flags());
+    // SAFETY: a page of the heap that is mapped already; the frame holds what the page held, or gets it before anything else runs.
+    unsafe { xen_sys::update_va_mapping(page as u64, entry, UvmFlags::INVLPG) }
+        .expect("Xen refuses a page-table entry");
+}
+
+/// Copies a page.
+///
+/// # Safety
+/// Both are page-aligned or 8-byte aligned, mapped, a page long, and apart; `to` is writable.
+pub unsafe fn copy_page(from: *const u64, to: *mut u64) {
+    // SAFETY: the caller's promise; the direction flag is clear at any call (psABI).
+    unsafe {
+        core::arch::asm!("rep movsq", inout("rcx") PAGE_SIZE / 8 => _, inout("rsi") from => _, inout("rdi") to => _,
+            options(nostack, preserves_flags));
+    }
+}
+
+/// Lets go of a frame that nothing here maps any more, but others may.
+fn give_up(frames: &mut Frames, frame: Pfn) {
+    let mut given_up = GIVEN_UP.lock();
+    let (list, count) = &mut *given_up;
+    list[*count] = frames.mfn(frame);
+    *count += 1;
+    frames.vacate(frame);
+    if *count == FRAMES_AT_ONCE {
+        hand_back(list, count);
+    }
+}
+
+fn hand_back(list: &[Mfn; FRAMES_AT_ONCE], count: &mut usize) {
+    // SAFETY: `give_up` was promised that nothing maps them.
+    let done = unsafe { xen_sys::memory_op_decrease_reservation(&list[..*count]) };
+    debug_assert_eq!(done, Ok(*count), "Xen takes back a frame that it gave");
+    *count = 0;
+}
+
+/// Asks Xen for frames, in batches, until `needed` came or Xen has no more.
+fn populate(frames: &mut Frames, needed: u64) {
+    {
+        let mut given_up = GIVEN_UP.lock();
+        let (list, count) = &mut *given_up;
+        if *count > 0 {
+            hand_back(list, count);
+        }
+    }
+    let mut got = 0;
+    while got < needed {
+        let mut numbers = [Pfn(0); FRAMES_AT_ONCE];
+        let mut machine_frames = [Mfn(0); FRAMES_AT_ONCE];
+        let mut count = 0;
+        while count < FRAMES_AT_ONCE
+            && let Some(number) = frames.take_vacant()
+        {
+            numbers[count] = number;
+            count += 1;
+        }
+        if count == 0 {
+            return;
+        }
+        let done = xen_sys::memory_op_populate_physmap(&numbers[..count], &mut machine_frames[..count]).unwrap_or(0);
+        for (number, machine_frame) in numbers.iter().zip(machine_frames).take(done) {
+            frames.settle(*number, machine_frame);
+        }
+        for number in &numbers[done..count] {
+            frames.vacate(*number);
+        }
+        if done == 0 {
+            return;
+        }
+        got += done as u64;
+    }
+}
+
+/// Takes over what a child was given in place of its parent's: frames, and the root of the page tables.
+///
+/// # Safety
+/// Called once in a child, before any memory is allocated or freed; `root` is the frame of the level 4 table in use; p2m and
+/// bitmaps, at their old addresses, hold what belongs to this domain.
+pub unsafe fn adopt(root: Pfn) {
+    with_memory(|memory| {
+        memory.frames.recount();
+        memory.tables.set_root(root);
+    });
+    // What the parent was about to give back is none of ours.
+    GIVEN_UP.lock().1 = 0;
+}

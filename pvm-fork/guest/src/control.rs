@@ -1,0 +1,218 @@
+//! The control page: what guest and pvmd tell each other, and how a request is made.
+
+use alloc::format;
+use alloc::sync::Arc;
+use core::sync::atomic::{AtomicU32, Ordering};
+
+use spin::Once;
+use xen_abi::event_channel::EvtchnStat;
+use xen_abi::xen::StartInfo;
+use xen_abi::{DomId, Errno, Port};
+use zooid_fork_plan::wire::{self, daemon, device, guest, operation, state};
+use zooid_kernel::events::{self, Masked};
+use zooid_kernel::evtchn::{self, BoundPort, Event};
+use zooid_kernel::mmu::{self, cow};
+use zooid_kernel::shared::{SharedPages, barrier};
+use zooid_kernel::sync::Mutex;
+use zooid_kernel::{console, gnttab, power, random, thread, time, xenstore};
+
+use crate::{family, shell, snapshot};
+
+/// How long a guest waits for a pvmd that is not there, in nanoseconds: one that was killed comes back in this time.
+const PATIENCE: u64 = 10_000_000_000;
+/// How often it looks whether pvmd is there, in nanoseconds.
+const LOOK: u64 = 500_000_000;
+
+/// The channel to pvmd.
+pub struct Control {
+    pub page: SharedPages,
+    port: Masked<BoundPort>,
+    /// Signalled when pvmd has answered, or has news.
+    pub event: Arc<Event>,
+    /// Held for the time of a request.
+    turn: Mutex<()>,
+    /// The last COMMIT that made children: they may read this pVM's frames until pvmd says that they are gone.
+    last_commit: AtomicU32,
+}
+
+static CONTROL: Once<Control> = Once::new();
+
+/// The channel, if boot could set it up.
+pub fn control() -> Option<&'static Control> {
+    CONTROL.get()
+}
+
+/// Runs at boot: announces this pVM to pvmd, which prepares a domain for it.
+pub fn start() {
+    if let Err(error) = announce() {
+        log::warn!("this pVM cannot fork: {error}");
+    }
+}
+
+fn announce() -> Result<(), Errno> {
+    let page = mmu::new_reserved_page(device::CONTROL)?;
+    gnttab::grant_control_page(mmu::mfn_of(page.address()).expect("a new page is mapped"));
+    let event = Arc::new(Event::new());
+    let port = BoundPort::alloc_unbound(DomId::DOM0, event.clone())?;
+    let announcement = format!("{} {} {}", wire::VERSION, wire::CONTROL_GREF, port.port().0);
+    let control = CONTROL.call_once(|| Control {
+        page,
+        port: Masked::new(port),
+        event,
+        turn: Mutex::new(()),
+        last_commit: AtomicU32::new(0),
+    });
+    control.describe();
+    snapshot::make(control, 0)?;
+    cow::enable();
+    cow::WRITE_FAULT.call_once(|| write_fault);
+    power::ENDING.call_once(|| family::end);
+    control.page.write_u32(guest::STATE, state::RUNNING);
+    thread::spawn_service("family", 16 << 10, family::serve).map_err(|_| Errno::ENOMEM)?;
+    xenstore::write(wire::ANNOUNCEMENT, &announcement).map_err(|error| {
+        log::warn!("xenstore: {error}");
+        Errno::EIO
+    })
+}
+
+/// A write to a page that a fork has protected.
+fn write_fault(address: usize) -> bool {
+    let shared = CONTROL.get().is_none_or(Control::is_shared);
+    cow::resolve_write(address, shared).unwrap_or_else(|_| family::end_out_of_memory())
+}
+
+impl Control {
+    /// Writes what pvmd must know of this image, and the brick's version.
+    fn describe(&self) {
+        let (p2m, bitmaps, start_info) = mmu::records();
+        self.page.write_u64(guest::MAGIC, wire::MAGIC);
+        self.page.write_u32(guest::VERSION, wire::VERSION);
+        self.page.write_u64(guest::ENTRY, shell::shell_entry as *const () as u64);
+        self.page.write_u64(guest::P2M_ENTRIES, mmu::statistics().total);
+        self.page.write_u64(guest::P2M, p2m as u64);
+        self.page.write_u64(guest::BITMAPS, bitmaps as u64);
+        self.page.write_u64(guest::START_INFO, start_info as u64);
+    }
+
+    /// Prepared domains that wait for a fork of this pVM.
+    pub fn ready(&self) -> u32 {
+        self.page.read_u32(daemon::READY)
+    }
+
+    /// Tells pvmd to look at the page.
+    pub fn notify(&self) {
+        self.port.lock().notify();
+    }
+
+    /// Whether other domains may read frames of this one.
+    fn is_shared(&self) -> bool {
+        self.last_commit.load(Ordering::Relaxed) != self.page.read_u32(daemon::UNSHARED)
+    }
+
+    fn post(&self, operation: u32, count: u32) -> u32 {
+        let number = self.page.read_u32(guest::REQUEST).wrapping_add(1);
+        self.page.write_u32(guest::OPERATION, operation);
+        self.page.write_u32(guest::COUNT, count);
+        barrier();
+        self.page.write_u32(guest::REQUEST, number);
+        number
+    }
+
+    fn is_answered(&self, number: u32) -> bool {
+        self.page.read_u32_acquire(daemon::REPLY) == number
+    }
+
+    fn result(&self) -> Result<(), Errno> {
+        match self.page.read_u32(daemon::ERRNO) {
+            0 => Ok(()),
+            errno => Err(Errno(errno)),
+        }
+    }
+
+    /// Has `count` domains prepared; other threads run meanwhile.
+    pub fn prepare(&self, count: u32) -> Result<(), Errno> {
+        let _turn = self.turn.lock();
+        let number = self.post(operation::PREPARE, count);
+        self.notify();
+        let mut give_up = time::now() + PATIENCE;
+        while !self.event.wait_for(Some(time::now() + LOOK), || self.is_answered(number)) {
+            if self.daemon_is_there() {
+                give_up = time::now() + PATIENCE;
+            } else if time::now() >= give_up {
+                return Err(Errno::ENOTCONN);
+            }
+        }
+        self.result()
+    }
+
+    /// Has pvmd make `count` prepared domains children of this pVM as it is now. Events are masked, and nothing may write to
+    /// the heap from [`cow::protect_heap`] on until this returns: pvmd would take the copy for what is to be shared.
+    pub fn commit(&self, count: u32, buffer: u32, port: Port) -> Result<(), Errno> {
+        self.page.write_u32(guest::BUFFER, buffer);
+        let number = self.post(operation::COMMIT, count);
+        let before = self.last_commit.swap(number, Ordering::Relaxed);
+        let _ = xen_sys::event_channel_op_send(port);
+        let mut give_up = time::now() + PATIENCE;
+        let result = loop {
+            // Before the look: what is signalled after it ends the poll.
+            // SAFETY: the page is mapped.
+            unsafe { evtchn::clear_pending(events::shared_info(), port) };
+            if self.is_answered(number) {
+                break self.result();
+            }
+            let now = time::now();
+            if now >= give_up {
+                if !self.daemon_is_there() {
+                    // A pvmd that comes back later finds another request.
+                    self.post(operation::NONE, 0);
+                    break Err(Errno::ENOTCONN);
+                }
+                give_up = now + PATIENCE;
+            }
+            let _ = xen_sys::sched_op_poll(&[port], now + LOOK);
+        };
+        if result.is_err() {
+            self.last_commit.store(before, Ordering::Relaxed);
+        }
+        result
+    }
+
+    /// The number of the port to pvmd.
+    pub fn port(&self) -> Port {
+        self.port.lock().port()
+    }
+
+    /// Whether a pvmd has bound the channel.
+    fn daemon_is_there(&self) -> bool {
+        let port = self.port();
+        xen_sys::event_channel_op_status(DomId::SELF, port).is_ok_and(|status| status.status == EvtchnStat::INTERDOMAIN)
+    }
+
+    /// Makes this domain's own what was the parent's. Events are masked, and nothing has run in the child before.
+    pub fn begin_life(&self, all_threads: bool) {
+        let page = &self.page;
+        let root = xen_abi::Pfn(u64::from(page.read_u32(daemon::ROOT_TABLE)));
+        // SAFETY: the first act in the child; pvmd has filled p2m and bitmaps, and says which table is the root.
+        unsafe { cow::adopt(root) };
+        evtchn::begin_life();
+        self.last_commit.store(0, Ordering::Relaxed);
+        let (_, _, start_info) = mmu::records();
+        // SAFETY: a page of this domain's own that pvmd has filled; it stays.
+        let info = unsafe { &*(start_info as *const StartInfo) };
+        console::begin_life(info.console.evtchn);
+        xenstore::begin_life(info.store_evtchn);
+        *self.port.lock() = BoundPort::adopt(Port(page.read_u32(daemon::PORT)), self.event.clone());
+        let seed = [0, 8, 16, 24].map(|at| page.read_u64(daemon::SEED + at));
+        random::reseed(seed);
+        self.describe();
+        snapshot::inherit(self);
+        family::begin_life();
+        if !all_threads {
+            thread::begin_life();
+        }
+        time::begin_life(Port(page.read_u32(guest::TIMER_PORT)));
+        // What came while nobody listened.
+        self.event.signal();
+        self.notify();
+    }
+}

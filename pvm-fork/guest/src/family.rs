@@ -1,0 +1,213 @@
+//! Children and their ends, this pVM's own end, and wishes from outside.
+
+use alloc::vec::Vec;
+use core::fmt;
+use core::sync::atomic::{AtomicBool, Ordering};
+
+use xen_abi::Errno;
+use zooid_fork_plan::id::PvmId;
+use zooid_fork_plan::status::Status;
+use zooid_fork_plan::wire::{ENDED_SLOTS, daemon, guest, state};
+use zooid_kernel::events::Masked;
+use zooid_kernel::shared::barrier;
+use zooid_kernel::{console, evtchn, power, xenstore};
+
+use crate::control::{Control, control};
+use crate::forking::{ForkError, Forked, fork_many};
+
+/// A child that has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// Which one.
+    pub id: PvmId,
+    /// How.
+    pub status: Status,
+}
+
+/// There is nothing to wait for (`ECHILD`): no such child, or it was waited for already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WaitError;
+
+impl fmt::Display for WaitError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("there is no such child to wait for (ECHILD)")
+    }
+}
+
+impl core::error::Error for WaitError {}
+
+struct Child {
+    id: PvmId,
+    status: Option<Status>,
+}
+
+/// Children that nobody has waited for, in the order in which they were made.
+static CHILDREN: Masked<Vec<Child>> = Masked::new(Vec::new());
+
+/// Notes the children of a fork.
+pub fn adopt(children: &[PvmId]) {
+    CHILDREN.lock().extend(children.iter().map(|id| Child { id: *id, status: None }));
+}
+
+/// In a child: none of the parent's children are its own.
+pub fn begin_life() {
+    CHILDREN.lock().clear();
+    HANDLED.lock().0 = 0;
+}
+
+/// The id of this pVM, as its relatives and dom0 know it; `None` when no pvmd has seen it yet.
+pub fn id() -> Option<PvmId> {
+    crate::present();
+    PvmId::from_raw(control()?.page.read_u32(daemon::ID))
+}
+
+/// The id of the pVM that forked this one, or that adopted it; `None` for the root of a family.
+pub fn parent_id() -> Option<PvmId> {
+    crate::present();
+    PvmId::from_raw(control()?.page.read_u32(daemon::PARENT))
+}
+
+/// Waits until a child has ended.
+pub fn wait() -> Result<Ended, WaitError> {
+    let ended = wait_for(None, true)?;
+    ended.ok_or(WaitError)
+}
+
+/// Waits for the child `which`, or for any; if not `blocking`, only looks: `None` when none has ended.
+pub fn wait_for(which: Option<PvmId>, blocking: bool) -> Result<Option<Ended>, WaitError> {
+    crate::present();
+    let control = control().ok_or(WaitError)?;
+    let mut result = Ok(None);
+    let mut look = || {
+        collect(control);
+        result = take(which);
+        result != Ok(None)
+    };
+    if blocking {
+        control.event.wait_for(None, look);
+    } else {
+        look();
+    }
+    result
+}
+
+/// Takes an ended child out of the list.
+fn take(which: Option<PvmId>) -> Result<Option<Ended>, WaitError> {
+    let mut children = CHILDREN.lock();
+    let mut candidates = children.iter().filter(|child| which.is_none_or(|id| id == child.id)).peekable();
+    if candidates.peek().is_none() {
+        return Err(WaitError);
+    }
+    let ended = candidates.find_map(|child| child.status.map(|status| Ended { id: child.id, status }));
+    if let Some(ended) = ended {
+        children.retain(|child| child.id != ended.id);
+    }
+    Ok(ended)
+}
+
+/// Takes what pvmd says of ended children out of the ring.
+fn collect(control: &Control) {
+    let page = &control.page;
+    let prod = page.read_u32_acquire(daemon::ENDED_PROD);
+    let mut cons = page.read_u32(guest::ENDED_CONS);
+    if cons == prod {
+        return;
+    }
+    let mut children = CHILDREN.lock();
+    while cons != prod {
+        let at = daemon::ENDED + 8 * (cons % ENDED_SLOTS) as usize;
+        let (id, status) = (page.read_u32(at), Status::from_raw(page.read_u32(at + 4)));
+        // pvmd may tell of an end twice, if it was killed in between.
+        if let Some(child) = children.iter_mut().find(|child| child.id.raw() == id) {
+            child.status.get_or_insert(status);
+        }
+        cons = cons.wrapping_add(1);
+    }
+    barrier();
+    page.write_u32(guest::ENDED_CONS, cons);
+}
+
+/// Says how this pVM ends: the kernel calls it right before the domain ends.
+pub fn end(code: i32) {
+    say_status(Status::Exited(code as u8));
+}
+
+fn say_status(status: Status) {
+    if let Some(control) = control() {
+        control.page.write_u32(guest::STATUS, status.to_raw());
+        barrier();
+        control.page.write_u32(guest::STATE, state::ENDED);
+        control.notify();
+    }
+}
+
+/// Ends this pVM because a page that it shares could not be copied for a write: it takes no lock that may be held.
+pub fn end_out_of_memory() -> ! {
+    use core::fmt::Write;
+    let _ = console::Emergency::begin().write_str("\nzooid: out of memory: no frame for a page written after a fork\n");
+    if let Some(control) = control() {
+        control.page.write_u32(guest::STATUS, Status::OutOfMemory.to_raw());
+        barrier();
+        control.page.write_u32(guest::STATE, state::ENDED);
+    }
+    power::crash()
+}
+
+/// Signals that were dealt with; pvmd sets a bit once.
+static HANDLED: Masked<(u64,)> = Masked::new((0,));
+/// The service has been through a fork that all threads lived on in.
+static RENEW: AtomicBool = AtomicBool::new(false);
+
+/// The service that obeys wishes from outside: `pvm fork`, `pvm kill`.
+pub fn serve() {
+    let Some(control) = control() else { return };
+    loop {
+        control.event.wait_for(None, || {
+            let page = &control.page;
+            page.read_u64(daemon::SIGNALS) & !HANDLED.lock().0 != 0
+                || page.read_u32(daemon::OUTSIDE) != page.read_u32(guest::OUTSIDE_DONE)
+        });
+        obey_signals(control);
+        obey_fork(control);
+        if RENEW.swap(false, Ordering::Relaxed) {
+            xenstore::renew_watches(None);
+        }
+    }
+}
+
+/// The default action of every signal that pvmd passes on is to end the pVM.
+fn obey_signals(control: &Control) {
+    let new = control.page.read_u64(daemon::SIGNALS) & !HANDLED.lock().0;
+    HANDLED.lock().0 |= new;
+    if new != 0 {
+        let signal = new.trailing_zeros() as u8;
+        log::info!("signal {signal} ends this pVM");
+        console::drain();
+        say_status(Status::Killed(signal));
+        power::poweroff();
+    }
+}
+
+fn obey_fork(control: &Control) {
+    let wish = control.page.read_u32(daemon::OUTSIDE);
+    if wish == control.page.read_u32(guest::OUTSIDE_DONE) {
+        return;
+    }
+    let lives = evtchn::lives();
+    let errno = match fork_many(1, true) {
+        Ok(Forked::Parent(_)) => 0,
+        Ok(Forked::Child(_)) => {
+            debug_assert_ne!(lives, evtchn::lives());
+            RENEW.store(true, Ordering::Relaxed);
+            0
+        }
+        Err(ForkError::Refused(errno)) => errno.0,
+        Err(ForkError::Again) => Errno::EAGAIN.0,
+        Err(ForkError::OutOfMemory) => Errno::ENOMEM.0,
+        Err(ForkError::NoDaemon | ForkError::BadCount) => Errno::EIO.0,
+    };
+    control.page.write_u32(guest::OUTSIDE_ERRNO, errno);
+    barrier();
+    control.page.write_u32(guest::OUTSIDE_DONE, wish);
+    control.notify();
+}

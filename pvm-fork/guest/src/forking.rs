@@ -1,0 +1,181 @@
+//! The call itself.
+
+use alloc::vec::Vec;
+use core::ffi::c_void;
+use core::fmt;
+
+use xen_abi::{Errno, Port};
+use zooid_fork_plan::id::PvmId;
+use zooid_fork_plan::wire::{self, daemon};
+use zooid_kernel::events::{self, Masked};
+use zooid_kernel::mmu::cow;
+use zooid_kernel::sync::Mutex;
+use zooid_kernel::{console, life, xenstore};
+
+use crate::control::{Control, control};
+use crate::{family, snapshot};
+
+/// What the call that returns twice returns in a child.
+pub const IN_CHILD: u64 = 0;
+/// And in the parent when children were made.
+const IN_PARENT: u64 = 1;
+/// Added to the error number, in the parent when none was made.
+const FAILED: u64 = 1 << 32;
+/// How often a fork begins anew because the memory's layout changed under pvmd's hands.
+const ATTEMPTS: usize = 16;
+/// Room in the snapshot beyond what was counted before everything stands still.
+const SPARE_PAGES: usize = 4;
+
+/// Why no child was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ForkError {
+    /// A quota, or the limit of forks per second (`EAGAIN`). Trying again later may help.
+    Again,
+    /// Not enough memory in this pVM, in Xen or in dom0, or no grant table entries are left (`ENOMEM`).
+    OutOfMemory,
+    /// There is no pvmd in dom0, or it does not answer: is it running?
+    NoDaemon,
+    /// The number of children is 0 or above 256.
+    BadCount,
+    /// pvmd or Xen refused for another reason.
+    Refused(Errno),
+}
+
+impl From<Errno> for ForkError {
+    fn from(errno: Errno) -> Self {
+        match errno {
+            Errno::EAGAIN => Self::Again,
+            Errno::ENOMEM => Self::OutOfMemory,
+            Errno::ENOTCONN => Self::NoDaemon,
+            Errno::EINVAL => Self::BadCount,
+            errno => Self::Refused(errno),
+        }
+    }
+}
+
+impl fmt::Display for ForkError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Again => out.write_str("a quota of pVMs, of memory or of forks per second is used up (EAGAIN)"),
+            Self::OutOfMemory => out.write_str("not enough memory for a child (ENOMEM)"),
+            Self::NoDaemon => out.write_str("pvmd does not answer: is it running in dom0?"),
+            Self::BadCount => write!(out, "a call makes 1 to {} children", wire::MAX_CHILDREN),
+            Self::Refused(errno) => write!(out, "fork was refused: {errno}"),
+        }
+    }
+}
+
+impl core::error::Error for ForkError {}
+
+/// Where a fork has returned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Forked {
+    /// In the parent: the ids of the children, at least one, at most as many as were asked for.
+    Parent(Vec<PvmId>),
+    /// In a child: which of the children of the call it is, from 0.
+    Child(u32),
+}
+
+/// What runs around each fork, as `pthread_atfork` has it.
+#[derive(Clone, Copy)]
+pub struct AtFork {
+    /// Before, in the parent.
+    pub prepare: fn(),
+    /// After, in the parent, also when no child was made.
+    pub parent: fn(),
+    /// After, in the child.
+    pub child: fn(),
+}
+
+static HANDLERS: Masked<Vec<AtFork>> = Masked::new(Vec::new());
+/// Held during a fork: one at a time.
+static TURN: Mutex<()> = Mutex::new(());
+
+/// Has functions called around each fork: `prepare` in the reverse order of registration, the others in the order of
+/// registration.
+pub fn at_fork(handlers: AtFork) {
+    HANDLERS.lock().push(handlers);
+}
+
+/// Makes `count` children of this pVM. Only the calling thread, and the libOS's own, live on in them; with `all_threads` all do.
+pub fn fork_many(count: u32, all_threads: bool) -> Result<Forked, ForkError> {
+    crate::present();
+    if !(1..=wire::MAX_CHILDREN).contains(&count) {
+        return Err(ForkError::BadCount);
+    }
+    let control = control().ok_or(ForkError::OutOfMemory)?;
+    let _turn = TURN.lock();
+    let handlers = HANDLERS.lock().clone();
+    handlers.iter().rev().for_each(|handler| (handler.prepare)());
+    let result = attempts(control, count, all_threads);
+    let in_child = matches!(result, Ok(Forked::Child(_)));
+    handlers.iter().for_each(|handler| if in_child { (handler.child)() } else { (handler.parent)() });
+    result
+}
+
+fn attempts(control: &Control, count: u32, all_threads: bool) -> Result<Forked, ForkError> {
+    let mut prepare = control.ready() < count;
+    for _ in 0..ATTEMPTS {
+        if prepare {
+            control.prepare(count)?;
+        }
+        let needed = snapshot::pages_needed(0, all_threads);
+        if !snapshot::fits(needed) {
+            // After a request was answered, no child reads the old buffers any more.
+            control.prepare(1)?;
+            snapshot::make(control, needed + SPARE_PAGES)?;
+            control.prepare(count)?;
+        }
+        match attempt(control, count, all_threads) {
+            Err(Errno(wire::ESTALE)) => prepare = true,
+            result => return result.map_err(ForkError::from),
+        }
+    }
+    Err(ForkError::Again)
+}
+
+struct Attempt<'a> {
+    control: &'a Control,
+    count: u32,
+    all_threads: bool,
+    port: Port,
+}
+
+/// `ESTALE`: the layout has changed meanwhile.
+fn attempt(control: &Control, count: u32, all_threads: bool) -> Result<Forked, Errno> {
+    // The locks of the libOS are taken by this thread, which lives on in the child and gives them back there, too.
+    let _store = xenstore::quiesce();
+    let _console = console::quiesce();
+    let _mask = events::mask();
+    if !snapshot::fits(snapshot::pages_needed(0, all_threads)) {
+        return Err(Errno(wire::ESTALE));
+    }
+    let mut attempt = Attempt { control, count, all_threads, port: control.port() };
+    match life::returns_twice(commit, (&raw mut attempt).cast()) {
+        IN_CHILD => {
+            control.begin_life(all_threads);
+            Ok(Forked::Child(control.page.read_u32(daemon::INDEX)))
+        }
+        IN_PARENT => {
+            control.event.signal();
+            let made = control.page.read_u32(daemon::MADE).min(count) as usize;
+            let child = |index| PvmId::from_raw(control.page.read_u32(daemon::CHILDREN + 4 * index));
+            let children: Vec<PvmId> = (0..made).filter_map(child).collect();
+            family::adopt(&children);
+            Ok(Forked::Parent(children))
+        }
+        failed => Err(Errno((failed - FAILED) as u32)),
+    }
+}
+
+/// In the parent, with everything standing still. The child resumes at `rsp`.
+extern "C" fn commit(rsp: u64, attempt: *mut c_void) -> u64 {
+    // SAFETY: `attempt` passes its own local, which lives until this returns.
+    let attempt = unsafe { &*attempt.cast::<Attempt>() };
+    let buffer = snapshot::take(rsp, attempt.all_threads);
+    cow::protect_heap();
+    match attempt.control.commit(attempt.count, buffer, attempt.port) {
+        Ok(()) => IN_PARENT,
+        Err(errno) => FAILED + u64::from(errno.0),
+    }
+}

@@ -1,0 +1,36 @@
+//! The fork brick of a pVM: what the guest does so that pvmd can make two domains of one (docs/protocols/fork.md).
+//!
+//! - [`fork`] and [`fork_many`]: quiesce, snapshot, commit, resume. [`snapshot`] has what is copied at once; the heap is copied on
+//!   write by the kernel (`zooid_kernel::mmu::cow`).
+//! - [`shell`]: what a prepared domain runs until it becomes a child.
+//! - [`control`]: the page that guest and pvmd share, and the requests.
+//! - [`family`]: children, their ends, the pVM's own end, wishes from outside.
+//!
+//! An image carries all this if it calls something of it: then boot also runs [`BRICK`], which announces the pVM to pvmd.
+
+#![no_std]
+#![deny(clippy::undocumented_unsafe_blocks)]
+
+extern crate alloc;
+
+mod control;
+mod family;
+mod forking;
+mod shell;
+mod snapshot;
+
+pub use family::{Ended, WaitError, id, parent_id, wait, wait_for};
+pub use forking::{AtFork, ForkError, Forked, at_fork, fork_many};
+pub use zooid_fork_plan::id::PvmId;
+pub use zooid_fork_plan::status::Status;
+
+/// Boot calls this function in an image that holds the brick: it stands in a section that the linker keeps only if something
+/// refers to it, which [`present`] does.
+// SAFETY: the section is an array of `fn()`, as `zooid_kernel::boot` expects.
+#[unsafe(link_section = ".zooid.init")]
+static BRICK: fn() = control::start;
+
+/// Called by each entry of the brick, so that the image holds [`BRICK`].
+fn present() {
+    core::hint::black_box(&BRICK);
+}
