@@ -21,6 +21,9 @@ unsafe extern "C" {
     pub fn switch_stacks(save: *mut u64, next: u64);
     /// Calls `act` with a stack pointer from which [`resume_at`] makes this call return once more, in a copy of the stack;
     /// returns what `act` returns.
+    ///
+    /// # Safety
+    /// `act` may be called with `data`.
     pub fn returns_twice(act: extern "C" fn(u64, *mut c_void) -> u64, data: *mut c_void) -> u64;
     /// Lets [`returns_twice`] return `value` on the stack that `rsp` belongs to.
     ///

@@ -25,6 +25,7 @@ pub mod io;
 pub mod memory;
 pub mod net;
 pub mod process;
+pub mod random;
 pub mod sync;
 pub mod thread;
 pub mod time;

@@ -52,7 +52,6 @@ pub fn adopt(children: &[PvmId]) {
 /// In a child: none of the parent's children are its own.
 pub fn begin_life() {
     CHILDREN.lock().clear();
-    HANDLED.lock().0 = 0;
 }
 
 /// The id of this pVM, as its relatives and dom0 know it; `None` when no pvmd has seen it yet.
@@ -153,8 +152,6 @@ pub fn end_out_of_memory() -> ! {
     power::crash()
 }
 
-/// Signals that were dealt with; pvmd sets a bit once.
-static HANDLED: Masked<(u64,)> = Masked::new((0,));
 /// The service has been through a fork that all threads lived on in.
 static RENEW: AtomicBool = AtomicBool::new(false);
 
@@ -164,7 +161,7 @@ pub fn serve() {
     loop {
         control.event.wait_for(None, || {
             let page = &control.page;
-            page.read_u64(daemon::SIGNALS) & !HANDLED.lock().0 != 0
+            page.read_u64(daemon::SIGNALS) != page.read_u64(guest::SIGNALS_TAKEN)
                 || page.read_u32(daemon::OUTSIDE) != page.read_u32(guest::OUTSIDE_DONE)
         });
         obey_signals(control);
@@ -177,8 +174,9 @@ pub fn serve() {
 
 /// The default action of every signal that pvmd passes on is to end the pVM.
 fn obey_signals(control: &Control) {
-    let new = control.page.read_u64(daemon::SIGNALS) & !HANDLED.lock().0;
-    HANDLED.lock().0 |= new;
+    let signals = control.page.read_u64(daemon::SIGNALS);
+    let new = signals ^ control.page.read_u64(guest::SIGNALS_TAKEN);
+    control.page.write_u64(guest::SIGNALS_TAKEN, signals);
     if new != 0 {
         let signal = new.trailing_zeros() as u8;
         log::info!("signal {signal} ends this pVM");
@@ -194,7 +192,7 @@ fn obey_fork(control: &Control) {
         return;
     }
     let lives = evtchn::lives();
-    let errno = match fork_many(1, true) {
+    let errno = match fork_many(control.page.read_u32(daemon::OUTSIDE_COUNT), true) {
         Ok(Forked::Parent(_)) => 0,
         Ok(Forked::Child(_)) => {
             debug_assert_ne!(lives, evtchn::lives());

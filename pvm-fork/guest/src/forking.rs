@@ -151,7 +151,8 @@ fn attempt(control: &Control, count: u32, all_threads: bool) -> Result<Forked, E
         return Err(Errno(wire::ESTALE));
     }
     let mut attempt = Attempt { control, count, all_threads, port: control.port() };
-    match life::returns_twice(commit, (&raw mut attempt).cast()) {
+    // SAFETY: `commit` is given what it expects. The second return finds stack and memory as they are now: that is what a fork is.
+    match unsafe { life::returns_twice(commit, (&raw mut attempt).cast()) } {
         IN_CHILD => {
             control.begin_life(all_threads);
             Ok(Forked::Child(control.page.read_u32(daemon::INDEX)))
