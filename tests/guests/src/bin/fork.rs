@@ -1,0 +1,245 @@
+//! Forks: both sides return, the child has the parent's memory, neither sees what the other writes afterwards.
+
+#![no_std]
+#![no_main]
+
+extern crate alloc;
+
+use alloc::boxed::Box;
+use alloc::string::String;
+use alloc::vec::Vec;
+use alloc::{format, vec};
+use core::sync::atomic::{AtomicU32, Ordering};
+
+use test_guests::{argument, check, check_eq, error, expect, failure, success};
+use zooid::process::{self, Forked, PvmId, Status, WaitError};
+use zooid::sync::{Arc, Mutex};
+use zooid::{println, thread};
+
+zooid::main!(main);
+
+static VARIABLE: AtomicU32 = AtomicU32::new(1);
+
+fn main() {
+    match argument() {
+        "returns" => returns(),
+        "codes" => codes(),
+        "tree" => tree(),
+        "many" => many(),
+        "threads" => threads(),
+        "handlers" => handlers(),
+        "random" => random(),
+        "registers" => registers(),
+        "bad_count" => bad_count(),
+        other => error!("unknown test {other:?}"),
+    }
+    success();
+}
+
+/// Forks; the child runs `body` and exits with what it returns.
+fn child(body: impl FnOnce() -> i32) -> PvmId {
+    match expect!(process::fork()) {
+        Some(child) => child,
+        None => process::exit(body()),
+    }
+}
+
+/// Waits for one child; fails the test unless it ended with code 0.
+fn reap(child: PvmId) {
+    let ended = expect!(process::waitpid(Some(child), false));
+    match ended.map(|ended| ended.status) {
+        Some(Status::Exited(0)) => {}
+        status => failure!("child {child}: {status:?}"),
+    }
+}
+
+/// What was written before the fork is there on both sides; what is written after it is seen by the writer alone.
+fn returns() {
+    let me = expect!(process::id().ok_or("no id"));
+    let mut boxed = Box::new([7_u8; 5000]);
+    let mut local = 5_u64;
+    VARIABLE.store(2, Ordering::Relaxed);
+    match expect!(process::fork()) {
+        None => {
+            check_eq!(process::parent_id(), Some(me));
+            check!(process::id() != Some(me));
+            check_eq!(boxed[4999], 7);
+            check_eq!(core::hint::black_box(local), 5);
+            check_eq!(VARIABLE.load(Ordering::Relaxed), 2);
+            boxed.fill(9);
+            local = core::hint::black_box(local) + 1;
+            VARIABLE.store(3, Ordering::Relaxed);
+            println!("in the child: {local} {}", boxed[0]);
+            process::exit(42)
+        }
+        Some(child) => {
+            check!(child != me);
+            boxed.fill(8);
+            local = core::hint::black_box(local) + 2;
+            VARIABLE.store(4, Ordering::Relaxed);
+            let ended = expect!(process::wait());
+            check_eq!(ended.id, child);
+            check_eq!(ended.status, Status::Exited(42));
+            check!(boxed.iter().all(|byte| *byte == 8));
+            check_eq!(local, 7);
+            check_eq!(VARIABLE.load(Ordering::Relaxed), 4);
+            check_eq!(process::wait(), Err(WaitError));
+        }
+    }
+}
+
+/// How a child ended is told as it was.
+fn codes() {
+    for code in [0, 1, 7, 255] {
+        let child = child(|| code);
+        let ended = expect!(process::waitpid(Some(child), false)).map(|ended| ended.status);
+        check_eq!(ended, Some(Status::Exited(code as u8)));
+    }
+    let crashing = child(|| panic!("on purpose"));
+    check_eq!(expect!(process::wait()).status, Status::Crashed);
+    check_eq!(process::waitpid(Some(crashing), true), Err(WaitError));
+    let slow = child(|| {
+        thread::sleep(core::time::Duration::from_millis(300));
+        3
+    });
+    check_eq!(process::waitpid(None, true), Ok(None));
+    check_eq!(expect!(process::wait()), process::Ended { id: slow, status: Status::Exited(3) });
+}
+
+/// A child forks, and its child, too; each has the memory of all above it.
+fn tree() {
+    fn descend(depth: u32, mut path: Vec<u32>, note: &str) -> i32 {
+        path.push(depth);
+        if depth == 6 {
+            check_eq!(path, [1, 2, 3, 4, 5, 6]);
+            check_eq!(note, "from the root");
+            return 0;
+        }
+        reap(child(|| descend(depth + 1, path.clone(), note)));
+        check_eq!(path.len(), depth as usize);
+        0
+    }
+    let note = String::from("from the root");
+    reap(child(|| descend(1, Vec::new(), &note)));
+}
+
+/// Several children of one call, and many that live at once.
+fn many() {
+    let shared = vec![3_u32; 20_000];
+    match expect!(process::fork_many(5)) {
+        Forked::Parent(children) => {
+            check_eq!(children.len(), 5);
+            let mut codes: Vec<_> = (0..5).map(|_| expect!(process::wait()).status).collect();
+            codes.sort_by_key(|status| status.exit_code());
+            check_eq!(codes, (0..5).map(|code| Status::Exited(100 + code)).collect::<Vec<_>>());
+        }
+        Forked::Child(index) => {
+            check!(shared.iter().all(|value| *value == 3));
+            process::exit(100 + index as i32)
+        }
+    }
+    let mut numbers = vec![0_u64; 50_000];
+    let children: Vec<_> = (0..8)
+        .map(|round| {
+            numbers.fill(round);
+            child(|| {
+                thread::sleep(core::time::Duration::from_millis(200));
+                i32::from(!numbers.iter().all(|number| *number == round))
+            })
+        })
+        .collect();
+    numbers.fill(99);
+    children.into_iter().for_each(reap);
+    check!(numbers.iter().all(|number| *number == 99));
+}
+
+/// Only the calling thread lives on; what other threads hold is not lost to the parent; any thread may fork.
+fn threads() {
+    let counter = Arc::new(Mutex::new(0_u64));
+    let counting = counter.clone();
+    let stop = Arc::new(AtomicU32::new(0));
+    let stopping = stop.clone();
+    let worker = thread::spawn(move || {
+        while stopping.load(Ordering::Relaxed) == 0 {
+            *counting.lock() += 1;
+            thread::yield_now();
+        }
+    });
+    let forking = thread::spawn(|| {
+        reap(child(|| {
+            let other = thread::spawn(|| String::from("a new thread in the child"));
+            println!("{}", other.join());
+            0
+        }));
+    });
+    forking.join();
+    let before = *counter.lock();
+    while *counter.lock() == before {
+        thread::yield_now();
+    }
+    stop.store(1, Ordering::Relaxed);
+    worker.join();
+}
+
+/// At-fork handlers run in their order, on the right side.
+fn handlers() {
+    static LOG: Mutex<String> = Mutex::new(String::new());
+    fn note(text: &str) {
+        LOG.lock().push_str(text);
+    }
+    process::at_fork(process::AtFork { prepare: || note("a"), parent: || note("b"), child: || note("c") });
+    process::at_fork(process::AtFork { prepare: || note("A"), parent: || note("B"), child: || note("C") });
+    reap(child(|| i32::from(*LOG.lock() != "AacC")));
+    check_eq!(*LOG.lock(), "AabB");
+}
+
+/// Two children of one call draw different numbers, and the parent others still.
+fn random() {
+    match expect!(process::fork_many(2)) {
+        Forked::Parent(_) => {
+            println!("random parent {:x}", zooid::random::u64());
+            expect!(process::wait());
+            expect!(process::wait());
+        }
+        Forked::Child(_) => {
+            println!("random child {:x}", zooid::random::u64());
+            process::exit(0)
+        }
+    }
+}
+
+/// SSE registers, rounding mode and thread-local data are the parent's.
+fn registers() {
+    fn third() -> f64 {
+        core::hint::black_box(1.0) / core::hint::black_box(3.0)
+    }
+    let nearest = third();
+    set_rounding(3);
+    let toward_zero = third();
+    check!(toward_zero <= nearest);
+    let kept = core::hint::black_box([1.5_f64, 2.5, 3.5, 4.5]);
+    let result = process::fork();
+    check_eq!(kept, [1.5, 2.5, 3.5, 4.5]);
+    check_eq!(third(), toward_zero);
+    match expect!(result) {
+        None => process::exit(0),
+        Some(child) => {
+            set_rounding(0);
+            check_eq!(third(), nearest);
+            reap(child);
+        }
+    }
+    println!("{}", format!("{kept:?}"));
+}
+
+/// Sets the SSE rounding mode: 0 to nearest, 3 toward zero (Intel SDM volume 1, "MXCSR").
+fn set_rounding(mode: u32) {
+    let mxcsr: u32 = 0x1f80 | mode << 13;
+    // SAFETY: a valid value with all exceptions masked.
+    unsafe { core::arch::asm!("ldmxcsr [{}]", in(reg) &raw const mxcsr, options(nostack, readonly)) };
+}
+
+fn bad_count() {
+    check_eq!(process::fork_many(0), Err(process::ForkError::BadCount));
+    check_eq!(process::fork_many(257), Err(process::ForkError::BadCount));
+}
