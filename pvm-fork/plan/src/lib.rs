@@ -1,4 +1,4 @@
-//! The thinking part of a fork: what guest and daemon tell each other ([`wire`]), and what is to be done ([`docs/protocols/fork.md`]).
+//! The thinking part of a fork: what guest and daemon tell each other ([`wire`]), and what is to be done.
 //!
 //! [`docs/protocols/fork.md`]: https://github.com/zooid-os/zooid/blob/main/docs/protocols/fork.md
 
@@ -10,5 +10,9 @@ extern crate alloc;
 extern crate std;
 
 pub mod id;
+pub mod layout;
+pub mod link;
+pub mod mend;
+pub mod plan;
 pub mod status;
 pub mod wire;

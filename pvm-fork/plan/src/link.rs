@@ -40,14 +40,16 @@ impl Page {
         if !flags.contains(PteFlags::PRESENT) {
             return Self::Nothing;
         }
-        let kept = PteFlags::PRESENT.union(PteFlags::ACCESSED).union(RULE).union(PteFlags::NO_EXECUTE);
+        let kept = flags.intersection(PteFlags::PRESENT.union(RULE).union(PteFlags::NO_EXECUTE));
+        // Accessed and dirty are set from the start, so that the processor need not.
+        let read_only = kept.union(PteFlags::ACCESSED);
         match ForkRule::of(flags) {
             ForkRule::Special => Self::Nothing,
-            ForkRule::Shared | ForkRule::CopyOnWrite => Self::Linked(Pte::new(entry.mfn(), flags.intersection(kept))),
-            ForkRule::Private => {
-                let kept = kept.union(PteFlags::WRITABLE).union(PteFlags::DIRTY);
-                Self::Private(flags.intersection(kept))
+            ForkRule::Shared | ForkRule::CopyOnWrite => Self::Linked(Pte::new(entry.mfn(), read_only)),
+            ForkRule::Private if flags.contains(PteFlags::WRITABLE) => {
+                Self::Private(read_only.union(PteFlags::WRITABLE).union(PteFlags::DIRTY))
             }
+            ForkRule::Private => Self::Private(read_only),
         }
     }
 }
@@ -146,7 +148,9 @@ mod tests {
     fn nothing_that_is_linked_can_be_written() {
         for class in PageClass::ALL {
             match Page::of(entry(class, 7)) {
-                Page::Nothing => assert!(matches!(class, PageClass::PageTable | PageClass::Device | PageClass::Special)),
+                Page::Nothing => {
+                    assert!(matches!(class, PageClass::PageTable | PageClass::Device | PageClass::Special))
+                }
                 Page::Private(flags) => assert_eq!(flags, class.pte_flags()),
                 Page::Linked(linked) => {
                     assert_eq!(linked.mfn(), Mfn(7));
@@ -160,10 +164,9 @@ mod tests {
 
     #[test]
     fn bits_that_no_entry_of_a_child_may_have_are_dropped() {
-        let linked = Page::of(Pte(u64::MAX & !PteFlags::AVAILABLE_1.bits()));
+        let linked = Page::of(Pte(!PteFlags::AVAILABLE_1.bits()));
         let Page::Linked(linked) = linked else { panic!("{linked:?}") };
-        let allowed =
-            PteFlags::PRESENT | PteFlags::ACCESSED | PteFlags::AVAILABLE_0 | PteFlags::NO_EXECUTE;
+        let allowed = PteFlags::PRESENT | PteFlags::ACCESSED | PteFlags::AVAILABLE_0 | PteFlags::NO_EXECUTE;
         assert_eq!(linked.flags(), allowed);
     }
 
