@@ -28,10 +28,15 @@ const FOREIGN: u64 = BASE + 0x2000;
 const REASON: u32 = 77;
 
 fn main() -> ExitCode {
-    match check() {
-        Ok(()) => {
+    // The first time, Xen and Linux keep a page or two for themselves.
+    match check().and_then(|_| check()) {
+        Ok((before, after)) if before == after => {
             println!("check passed");
             ExitCode::SUCCESS
+        }
+        Ok((before, after)) => {
+            println!("check failed: {before} pages were free before, {after} are now");
+            ExitCode::FAILURE
         }
         Err(error) => {
             println!("check failed: {error}");
@@ -51,7 +56,8 @@ fn refused<T>(result: std::result::Result<T, Error>, errno: Errno, what: &str) -
     expect(found == Some(errno), &format!("{what}: {errno}, and it is {found:?}"))
 }
 
-fn check() -> Result<()> {
+/// Returns how many pages were free before and after.
+fn check() -> Result<(u64, u64)> {
     let xen = Xen::open()?;
     let free = settled(&xen)?;
     let parent = create(&xen, [1; 16])?;
@@ -65,9 +71,7 @@ fn check() -> Result<()> {
     }
     outcome?;
     expect(xen.domain_info(parent)?.is_none() && xen.domain_info(child)?.is_none(), "both are gone")?;
-    let left = settled(&xen)?;
-    // Xen frees a little of its own when a domain is made for the first time, so more may be free than before.
-    expect(left >= free, &format!("all memory is free again: {free} pages before, {left} now"))
+    Ok((free, settled(&xen)?))
 }
 
 fn create(xen: &Xen, handle: [u8; 16]) -> Result<DomId> {
@@ -104,14 +108,7 @@ fn with_domains(xen: &Xen, parent: DomId, child: DomId) -> Result<()> {
     let pages = xen.map_foreign(parent, &[parent_frame], Protection::ReadWrite)?;
     pages.write_u32(0, REASON);
     drop(pages);
-    refused(xen.map_foreign(child, &[parent_frame], Protection::Read), Errno::EINVAL, "a frame of another domain")
-        .or_else(|_| {
-            refused(
-                xen.map_foreign(child, &[parent_frame], Protection::Read),
-                Errno::EPERM,
-                "a frame of another domain",
-            )
-        })?;
+    refused(xen.map_foreign(child, &[parent_frame], Protection::Read), Errno::EBUSY, "a frame of another domain")?;
 
     let frames = xen.populate_physmap(child, 0, &(0..7).map(Pfn).collect::<Vec<_>>())?;
     let (events, port, remote) = channel_to(xen, child)?;
@@ -167,8 +164,7 @@ fn settings(xen: &Xen, parent: DomId, child: DomId) -> Result<()> {
 
     xen.claim_pages(child, 100)?;
     xen.claim_pages(child, 0)?;
-    refused(xen.claim_pages(child, 1 << 40), Errno::ENOMEM, "a claim of too much")
-        .or_else(|_| refused(xen.claim_pages(child, 1 << 40), Errno::EINVAL, "a claim of too much"))?;
+    refused(xen.claim_pages(child, 257), Errno::EINVAL, "a claim of more than the domain may have")?;
     refused(xen.vcpu_context(child, 0), Errno::ENODATA, "the state of a vcpu without one")
 }
 
@@ -240,14 +236,11 @@ fn share(xen: &Xen, parent: DomId, child: DomId, l1: Mfn, frame: Mfn) -> Result<
     let updates = [
         at(2, Pte::new(frame, READ)),
         at(4, Pte::new(frame, READ)),
-        at(5, Pte::new(Mfn(0xff_ffff), READ)),
+        at(5, Pte::new(l1, READ)),
         at(6, Pte::new(frame, READ)),
     ];
     let (done, result) = xen.mmu_update(child, parent, &updates);
-    refused(result, Errno::EBUSY, "a frame that is not the parent's").or_else(|_| {
-        let (_, result) = xen.mmu_update(child, parent, &updates);
-        refused(result, Errno::EINVAL, "a frame that does not exist")
-    })?;
+    refused(result, Errno::EBUSY, "a frame that is not the parent's")?;
     expect(done == 2, "updates are done up to the first that is refused")?;
     let (done, result) = xen.mmu_update(child, child, &[at(5, Pte::new(frame, READ))]);
     refused(result, Errno::EBUSY, "the frame as the child's own")?;
@@ -305,6 +298,9 @@ fn run(xen: &Xen, child: DomId, l4: Mfn, events: &xenctl::EventChannels, port: P
         "the state of a vcpu is what was loaded",
     )?;
     expect(loaded.ctrlreg[3] == VcpuGuestContext::cr3(l4), "with its cr3")?;
+    // No upcall: an event is pending, and there is no handler.
+    let shared_info = xen.domain_info(child)?.ok_or("the child is gone")?.shared_info_frame;
+    xen.map_foreign(child, &[shared_info], Protection::ReadWrite)?.copy_in(1, &[1]);
     xen.unpause(child)?;
     let ports = events.wait(Some(Duration::from_secs(10)))?;
     expect(ports == [port], "an event came from the child")?;
