@@ -1,4 +1,6 @@
 //! The daemon.
 #![forbid(unsafe_code)]
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    pvm::server::main()
+}

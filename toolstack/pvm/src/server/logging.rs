@@ -1,0 +1,162 @@
+//! The daemon's log, on its standard error: lines for people, for journald, or for programs.
+
+use std::env;
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::time::SystemTime;
+
+use log::kv::{self, Key, Value, VisitSource};
+use log::{Level, LevelFilter, Log, Metadata, Record};
+
+use super::settings::LogFormat;
+
+/// What a line looks like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Style {
+    /// Time, level, module, text, values.
+    Text,
+    /// The level as sd-daemon(3) has it; journald knows the time.
+    Journal,
+    /// An object.
+    Json,
+}
+
+struct Logger(Style);
+
+/// Logs to standard error from now on.
+pub fn init(level: LevelFilter, format: LogFormat) {
+    let style = match format {
+        LogFormat::Json => Style::Json,
+        LogFormat::Text if env::var_os("JOURNAL_STREAM").is_some() => Style::Journal,
+        LogFormat::Text => Style::Text,
+    };
+    if log::set_boxed_logger(Box::new(Logger(style))).is_ok() {
+        log::set_max_level(level);
+    }
+}
+
+impl Log for Logger {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.level() <= log::max_level()
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if self.enabled(record.metadata()) {
+            let mut line = line(self.0, record, SystemTime::now());
+            line.push('\n');
+            // One write, so that lines of threads do not mix; there is nobody to tell that it failed.
+            let _ = std::io::stderr().write_all(line.as_bytes());
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+fn line(style: Style, record: &Record<'_>, now: SystemTime) -> String {
+    let time = humantime::format_rfc3339_micros(now);
+    let (level, module) = (record.level(), record.target());
+    if style == Style::Json {
+        let mut fields = Fields::default();
+        fields.add("time", time.to_string());
+        fields.add("level", level.as_str().to_ascii_lowercase());
+        fields.add("module", module);
+        fields.add("message", record.args().to_string());
+        // A visitor of ours never fails.
+        let _ = record.key_values().visit(&mut fields);
+        return serde_json::Value::Object(fields.0).to_string();
+    }
+    let mut line = match style {
+        Style::Journal => format!("<{}>{module}: ", priority(level)),
+        _ => format!("{time} {level:5} {module}: "),
+    };
+    // A record is one line, whatever a guest's words in it hold.
+    let text = record.args().to_string();
+    line.extend(text.chars().map(|c| if c.is_control() { ' ' } else { c }));
+    let _ = record.key_values().visit(&mut Pairs(&mut line));
+    line
+}
+
+/// As syslog(3) numbers them.
+fn priority(level: Level) -> u8 {
+    match level {
+        Level::Error => 3,
+        Level::Warn => 4,
+        Level::Info => 6,
+        Level::Debug | Level::Trace => 7,
+    }
+}
+
+#[derive(Default)]
+struct Fields(serde_json::Map<String, serde_json::Value>);
+
+impl Fields {
+    fn add(&mut self, key: &str, value: impl Into<serde_json::Value>) {
+        self.0.insert(key.to_owned(), value.into());
+    }
+}
+
+impl<'kvs> VisitSource<'kvs> for Fields {
+    fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), kv::Error> {
+        match (value.to_i64(), value.to_u64(), value.to_bool()) {
+            (Some(number), _, _) => self.add(key.as_str(), number),
+            (_, Some(number), _) => self.add(key.as_str(), number),
+            (_, _, Some(truth)) => self.add(key.as_str(), truth),
+            _ => self.add(key.as_str(), value.to_string()),
+        }
+        Ok(())
+    }
+}
+
+struct Pairs<'a>(&'a mut String);
+
+impl<'kvs> VisitSource<'kvs> for Pairs<'_> {
+    fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), kv::Error> {
+        let value = value.to_string();
+        let plain = !value.is_empty() && value.chars().all(|c| c.is_ascii_graphic() && c != '"');
+        let written = if plain { write!(self.0, " {key}={value}") } else { write!(self.0, " {key}={value:?}") };
+        written.map_err(kv::Error::from)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::{Duration, UNIX_EPOCH};
+
+    fn render(style: Style) -> String {
+        let values = [("id", Value::from(7)), ("name", Value::from("a b")), ("to", Value::from("x"))];
+        let values: &[(&str, Value)] = &values;
+        let mut record = Record::builder();
+        record.level(Level::Warn).target("pvm::engine").key_values(&values);
+        line(
+            style,
+            &record.args(format_args!("a fork\nfailed")).build(),
+            UNIX_EPOCH + Duration::from_micros(1_700_000_000_000_042),
+        )
+    }
+
+    #[test]
+    fn a_line_for_people() {
+        assert_eq!(
+            render(Style::Text),
+            "2023-11-14T22:13:20.000042Z WARN  pvm::engine: a fork failed id=7 name=\"a b\" to=x"
+        );
+    }
+
+    #[test]
+    fn a_line_for_journald() {
+        assert_eq!(render(Style::Journal), "<4>pvm::engine: a fork failed id=7 name=\"a b\" to=x");
+    }
+
+    #[test]
+    fn a_line_for_programs() {
+        let object: serde_json::Value = serde_json::from_str(&render(Style::Json)).unwrap();
+        assert_eq!(
+            object,
+            serde_json::json!({
+                "time": "2023-11-14T22:13:20.000042Z", "level": "warn", "module": "pvm::engine",
+                "message": "a fork\nfailed", "id": 7, "name": "a b", "to": "x"
+            })
+        );
+    }
+}

@@ -1,0 +1,37 @@
+//! The command line of `pvmd`.
+
+use std::path::PathBuf;
+
+use clap::Parser;
+
+use super::settings::Settings;
+
+/// The configuration that is read unless another one is named.
+pub const CONFIG: &str = "/etc/zooid/pvmd.toml";
+
+/// The daemon that forks pVMs, watches them, and answers pvm
+#[derive(Debug, Parser)]
+#[command(
+    name = "pvmd",
+    version,
+    after_help = "\
+Exit status: 0 stopped, 1 it cannot run here, 2 a bad option or configuration, 3 another pvmd is running.
+
+Every option but --config and --check can stand in the configuration, without its dashes:
+  pool = 2
+  family-memory = \"1G\"
+An option on the command line wins.
+
+SIGTERM makes it destroy the prepared domains and end; pVMs live on. One that was killed leaves everything to its successor."
+)]
+pub struct Options {
+    /// Configuration [default: /etc/zooid/pvmd.toml, if it is there]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Read the configuration, say whether it is good, and end
+    #[arg(long)]
+    pub check: bool,
+    /// What is chosen here wins over the configuration.
+    #[command(flatten)]
+    pub settings: Settings,
+}

@@ -1,0 +1,52 @@
+//! Telling the service manager how the daemon is (sd_notify(3)).
+
+use std::env;
+use std::io;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+
+/// The daemon takes requests.
+pub const READY: &str = "READY=1";
+/// The daemon is about to end.
+pub const STOPPING: &str = "STOPPING=1";
+
+/// Tells the service manager, if there is one that wants to know. It is no reason to fail that it cannot be told.
+pub fn notify(state: &str) {
+    if let Some(socket) = env::var("NOTIFY_SOCKET").ok().filter(|name| !name.is_empty())
+        && let Err(error) = send(&socket, state)
+    {
+        log::warn!("cannot tell systemd {state}: {error}");
+    }
+}
+
+fn send(socket: &str, state: &str) -> io::Result<()> {
+    let address = match socket.strip_prefix('@') {
+        Some(name) => SocketAddr::from_abstract_name(name)?,
+        None => SocketAddr::from_pathname(socket)?,
+    };
+    UnixDatagram::unbound()?.send_to_addr(state.as_bytes(), &address).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::TemporaryDirectory;
+
+    #[test]
+    fn the_manager_hears_it_on_either_kind_of_socket() {
+        let directory = TemporaryDirectory::new("systemd");
+        let path = directory.path().join("notify");
+        let name = format!("pvm-test-{}", std::process::id());
+        let managers = [
+            (path.to_str().unwrap().to_owned(), UnixDatagram::bind(&path).unwrap()),
+            (format!("@{name}"), UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap()),
+        ];
+        for (socket, manager) in managers {
+            send(&socket, READY).unwrap();
+            let mut buffer = [0; 32];
+            let length = manager.recv(&mut buffer).unwrap();
+            assert_eq!(&buffer[..length], b"READY=1");
+        }
+        assert!(send("/no/such/socket", READY).is_err());
+    }
+}
