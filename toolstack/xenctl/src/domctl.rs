@@ -43,6 +43,7 @@ pub mod command {
     pub const GETVCPUCONTEXT: u32 = 13;
     pub const MAX_VCPUS: u32 = 15;
     pub const SCHEDULER_OP: u32 = 16;
+    pub const SETDOMAINHANDLE: u32 = 17;
     pub const GETTSCINFO: u32 = 59;
     pub const SETTSCINFO: u32 = 60;
     pub const GET_CPU_POLICY: u32 = 82;
@@ -93,6 +94,13 @@ pub(crate) fn max_vcpus(domain: DomId, count: u32) -> Request {
 pub(crate) fn max_mem(domain: DomId, kib: u64) -> Request {
     let mut request = plain(command::MAX_MEM, domain);
     request.put(U, &kib.to_le_bytes());
+    request
+}
+
+/// `XEN_DOMCTL_setdomainhandle`.
+pub(crate) fn set_handle(domain: DomId, handle: &[u8; 16]) -> Request {
+    let mut request = plain(command::SETDOMAINHANDLE, domain);
+    request.put(U, handle);
     request
 }
 

@@ -57,6 +57,9 @@ pub trait Hypervisor: Send + Sync + 'static {
     /// as long as anyone maps a frame of it.
     fn destroy(&self, domain: DomId) -> Result<(), Error>;
 
+    /// Sets its UUID (`XEN_DOMCTL_setdomainhandle`).
+    fn set_handle(&self, domain: DomId, handle: &[u8; 16]) -> Result<(), Error>;
+
     /// Loads the state of a vcpu (`XEN_DOMCTL_setvcpucontext`). The second time for a vcpu, cr3 and the descriptor tables must be
     /// those that it has, else `EOPNOTSUPP`.
     fn set_vcpu_context(&self, domain: DomId, vcpu: u32, context: &VcpuGuestContext) -> Result<(), Error>;

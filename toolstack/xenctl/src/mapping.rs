@@ -199,12 +199,15 @@ impl Memory for Mapping {
 /// # Safety
 /// `count` octets at `from` can be read, and as many at `to` written, without harm to a reference.
 unsafe fn copy(from: *const u8, to: *mut u8, count: usize) {
-    // SAFETY: `rep movsb` reads and writes what the caller answers for, and changes the three registers only; the direction
-    // flag is clear, as the ABI has it. Racing accesses mean nothing to the processor, and the compiler does not see any.
+    // SAFETY: both read and write what the caller answers for, and change the three registers only; the direction flag is clear,
+    // as the ABI has it. Racing accesses mean nothing to the processor, and the compiler does not see any.
     unsafe {
         asm!(
+            "rep movsq",
+            "mov rcx, {rest}",
             "rep movsb",
-            inout("rcx") count => _,
+            rest = in(reg) count % 8,
+            inout("rcx") count / 8 => _,
             inout("rsi") from => _,
             inout("rdi") to => _,
             options(nostack, preserves_flags),

@@ -171,6 +171,10 @@ impl Hypervisor for Xen {
         }
     }
 
+    fn set_handle(&self, domain: DomId, handle: &[u8; 16]) -> Result<(), Error> {
+        self.domctl("setdomainhandle", domctl::set_handle(domain, handle)).map(drop)
+    }
+
     fn set_vcpu_context(&self, domain: DomId, vcpu: u32, context: &VcpuGuestContext) -> Result<(), Error> {
         let request = domctl::vcpu_context_request(command::SETVCPUCONTEXT, domain, vcpu, &context.encode());
         self.domctl("setvcpucontext", request).map(drop)

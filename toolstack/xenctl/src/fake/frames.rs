@@ -1,0 +1,234 @@
+//! Machine frames: who owns them, what refers to them, and the page tables among them.
+//!
+//! A frame is freed when its owner has given it up and nothing refers to it. Refused is what Xen's `get_page_from_l1e` and
+//! `get_page_type` refuse (xen/arch/x86/mm.c), with the same error.
+
+use std::collections::BTreeMap;
+
+use xen_abi::pte::{PTES_PER_TABLE, Pte, PteFlags};
+use xen_abi::xen::MmuCommand;
+use xen_abi::{DomId, Errno, Mfn, PAGE_SIZE, Pfn};
+
+/// All frames that are in use.
+#[derive(Debug, Default)]
+pub(super) struct Frames {
+    frames: BTreeMap<Mfn, Frame>,
+    /// So that a freed frame's number does not come back soon.
+    last: u64,
+}
+
+#[derive(Debug)]
+pub(super) struct Frame {
+    pub owner: DomId,
+    /// The owner has not given it up.
+    pub kept: bool,
+    /// Xen's own, shared with the owner: counts in nobody's memory.
+    pub special: bool,
+    /// What the machine-to-physical table says.
+    pub pfn: Pfn,
+    /// Page-table entries and mappings that name it.
+    refs: usize,
+    /// Those among them that can write.
+    writers: usize,
+    table: Option<Table>,
+    octets: Box<[u8; PAGE_SIZE]>,
+}
+
+/// What a frame is while it is used as a page table.
+#[derive(Clone, Copy, Debug)]
+struct Table {
+    level: u32,
+    /// Entries of upper tables, a pin, and vcpus that name it.
+    uses: usize,
+    pinned: bool,
+}
+
+impl Frames {
+    /// A new frame of `owner`, filled with zeros.
+    pub fn add(&mut self, owner: DomId, pfn: Pfn, special: bool) -> Mfn {
+        const FIRST: u64 = 0x1000;
+        self.last = self.last.max(FIRST) + 1;
+        let octets = Box::new([0; PAGE_SIZE]);
+        let frame = Frame { owner, kept: true, special, pfn, refs: 0, writers: 0, table: None, octets };
+        self.frames.insert(Mfn(self.last), frame);
+        Mfn(self.last)
+    }
+
+    pub fn get(&self, mfn: Mfn) -> Option<&Frame> {
+        self.frames.get(&mfn)
+    }
+
+    pub fn of(&self, owner: DomId) -> impl Iterator<Item = (Mfn, &Frame)> {
+        self.frames.iter().filter(move |(_, frame)| frame.owner == owner).map(|(mfn, frame)| (*mfn, frame))
+    }
+
+    /// Frames that are in use and not Xen's own.
+    pub fn used(&self) -> usize {
+        self.frames.values().filter(|frame| !frame.special).count()
+    }
+
+    /// Everything that refers to a frame.
+    pub fn references(&self) -> usize {
+        self.frames.values().map(|frame| frame.refs + frame.table.map_or(0, |table| table.uses)).sum()
+    }
+
+    pub fn read(&self, mfn: Mfn, offset: usize, to: &mut [u8]) {
+        to.copy_from_slice(&self.frames[&mfn].octets[offset..offset + to.len()]);
+    }
+
+    pub fn write(&mut self, mfn: Mfn, offset: usize, from: &[u8]) {
+        let frame = self.frames.get_mut(&mfn).expect("a frame that is in use");
+        frame.octets[offset..offset + from.len()].copy_from_slice(from);
+    }
+
+    pub fn pte(&self, mfn: Mfn, index: usize) -> Pte {
+        let mut octets = [0; 8];
+        self.read(mfn, index * 8, &mut octets);
+        Pte(u64::from_le_bytes(octets))
+    }
+
+    pub fn set_pfn(&mut self, mfn: Mfn, owner: DomId, pfn: Pfn) -> Result<(), Errno> {
+        self.owned(mfn, owner, Errno::EINVAL)?.pfn = pfn;
+        Ok(())
+    }
+
+    /// The owner gives the frame up. A pin of it ends.
+    pub fn give_up(&mut self, mfn: Mfn, owner: DomId) -> Result<(), Errno> {
+        let frame = self.owned(mfn, owner, Errno::EINVAL)?;
+        if !std::mem::take(&mut frame.kept) {
+            return Err(Errno::EINVAL);
+        }
+        let _ = self.unpin(mfn, owner);
+        self.settle(mfn);
+        Ok(())
+    }
+
+    /// Refers to a frame of `owner`, as an entry of an L1 table or a mapping does.
+    pub fn refer(&mut self, mfn: Mfn, owner: DomId, writable: bool) -> Result<(), Errno> {
+        let frame = self.owned(mfn, owner, Errno::EBUSY)?;
+        if writable && frame.table.is_some() {
+            return Err(Errno::EBUSY);
+        }
+        frame.refs += 1;
+        frame.writers += usize::from(writable);
+        Ok(())
+    }
+
+    /// Takes [`refer`](Self::refer) back.
+    pub fn release(&mut self, mfn: Mfn, writable: bool) {
+        let frame = self.frames.get_mut(&mfn).expect("it is referred to");
+        frame.refs -= 1;
+        frame.writers -= usize::from(writable);
+        self.settle(mfn);
+    }
+
+    /// Uses a frame as a table, after a check of its entries if it was none.
+    pub fn use_table(&mut self, mfn: Mfn, owner: DomId, level: u32) -> Result<(), Errno> {
+        let frame = self.owned(mfn, owner, Errno::EINVAL)?;
+        match &mut frame.table {
+            Some(table) if table.level == level => table.uses += 1,
+            None if frame.writers == 0 => {
+                // Set before the entries are looked at, because none of them may let the table be written.
+                frame.table = Some(Table { level, uses: 1, pinned: false });
+                for index in 0..PTES_PER_TABLE {
+                    if let Err(errno) = self.enter(self.pte(mfn, index), level, owner, owner) {
+                        (0..index).for_each(|entered| self.leave(self.pte(mfn, entered), level));
+                        self.frames.get_mut(&mfn).expect("found before").table = None;
+                        return Err(errno);
+                    }
+                }
+            }
+            _ => return Err(Errno::EINVAL),
+        }
+        Ok(())
+    }
+
+    /// Takes [`use_table`](Self::use_table) back.
+    pub fn leave_table(&mut self, mfn: Mfn) {
+        let table = self.frames.get_mut(&mfn).and_then(|frame| frame.table.as_mut()).expect("it is used as a table");
+        table.uses -= 1;
+        let Table { level, uses, .. } = *table;
+        if uses == 0 {
+            (0..PTES_PER_TABLE).for_each(|index| self.leave(self.pte(mfn, index), level));
+            self.frames.get_mut(&mfn).expect("found before").table = None;
+            self.settle(mfn);
+        }
+    }
+
+    pub fn pin(&mut self, mfn: Mfn, owner: DomId, level: u32) -> Result<(), Errno> {
+        if self.get(mfn).and_then(|frame| frame.table).is_some_and(|table| table.pinned) {
+            return Err(Errno::EINVAL);
+        }
+        self.use_table(mfn, owner, level)?;
+        let table = self.frames.get_mut(&mfn).and_then(|frame| frame.table.as_mut());
+        table.expect("just used").pinned = true;
+        Ok(())
+    }
+
+    pub fn unpin(&mut self, mfn: Mfn, owner: DomId) -> Result<(), Errno> {
+        match &mut self.owned(mfn, owner, Errno::EINVAL)?.table {
+            Some(table) if table.pinned => table.pinned = false,
+            _ => return Err(Errno::EINVAL),
+        }
+        self.leave_table(mfn);
+        Ok(())
+    }
+
+    /// One entry of `mmu_update`.
+    pub fn update(&mut self, pt_owner: DomId, pg_owner: DomId, ptr: u64, val: u64) -> Result<(), Errno> {
+        let (command, address) = (MmuCommand(ptr & 7), ptr & !7);
+        let (mfn, index) = (Mfn::containing(address), address as usize % PAGE_SIZE / 8);
+        let mut new = Pte(val);
+        match command {
+            MmuCommand::NORMAL_PT_UPDATE | MmuCommand::PT_UPDATE_NO_TRANSLATE => {}
+            MmuCommand::PT_UPDATE_PRESERVE_AD => {
+                let kept = PteFlags::ACCESSED | PteFlags::DIRTY;
+                new.0 |= (self.get(mfn).map_or(PteFlags::empty(), |_| self.pte(mfn, index).flags()) & kept).bits();
+            }
+            MmuCommand::MACHPHYS_UPDATE if pt_owner == DomId::DOM0 => return self.set_pfn(mfn, pg_owner, Pfn(val)),
+            MmuCommand::MACHPHYS_UPDATE => return Err(Errno::EPERM),
+            _ => return Err(Errno::ENOSYS),
+        }
+        let level = self.owned(mfn, pt_owner, Errno::EINVAL)?.table.map(|table| table.level);
+        if let Some(level) = level {
+            let old = self.pte(mfn, index);
+            let checked = PteFlags::PRESENT | PteFlags::WRITABLE;
+            // Xen's fast path: what a change of other flags leaves alone is not checked again.
+            if old.mfn() != new.mfn() || old.flags() & checked != new.flags() & checked {
+                self.enter(new, level, pt_owner, pg_owner)?;
+                self.leave(old, level);
+            }
+        }
+        self.write(mfn, index * 8, &new.0.to_le_bytes());
+        Ok(())
+    }
+
+    /// Counts what an entry of a table of `pt_owner` names.
+    fn enter(&mut self, pte: Pte, level: u32, pt_owner: DomId, pg_owner: DomId) -> Result<(), Errno> {
+        match level {
+            _ if !pte.is_present() => Ok(()),
+            1 => self.refer(pte.mfn(), pg_owner, pte.flags().contains(PteFlags::WRITABLE)),
+            _ if pg_owner != pt_owner => Err(Errno::EINVAL),
+            _ => self.use_table(pte.mfn(), pt_owner, level - 1),
+        }
+    }
+
+    fn leave(&mut self, pte: Pte, level: u32) {
+        match level {
+            _ if !pte.is_present() => {}
+            1 => self.release(pte.mfn(), pte.flags().contains(PteFlags::WRITABLE)),
+            _ => self.leave_table(pte.mfn()),
+        }
+    }
+
+    fn owned(&mut self, mfn: Mfn, owner: DomId, or: Errno) -> Result<&mut Frame, Errno> {
+        self.frames.get_mut(&mfn).filter(|frame| frame.owner == owner).ok_or(or)
+    }
+
+    /// Frees the frame if nobody has it any more.
+    fn settle(&mut self, mfn: Mfn) {
+        if self.get(mfn).is_some_and(|frame| !frame.kept && frame.refs == 0 && frame.table.is_none()) {
+            self.frames.remove(&mfn);
+        }
+    }
+}
