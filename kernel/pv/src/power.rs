@@ -3,7 +3,7 @@
 use spin::Once;
 use xen_abi::sched::ShutdownReason;
 
-use crate::{console, evtchn, thread, xenstore};
+use crate::{console, thread, xenstore};
 
 /// Ends the domain with the reason `crash`: faults and panics.
 pub fn crash() -> ! {
@@ -40,6 +40,9 @@ fn shutdown(reason: ShutdownReason) -> ! {
     }
 }
 
+/// Where the toolstack writes its wishes.
+pub const CONTROL_PATH: &str = "control/shutdown";
+
 /// Starts the thread that obeys `control/shutdown` (docs/misc/xenstore-paths.pandoc, "~/control/shutdown").
 pub fn obey_toolstack() {
     if let Err(error) = thread::spawn_service("shutdown", 16 << 10, watch_control) {
@@ -48,22 +51,17 @@ pub fn obey_toolstack() {
 }
 
 fn watch_control() {
-    const PATH: &str = "control/shutdown";
-    if evtchn::lives() > 0 {
-        // The first thread of a child that uses xenstore.
-        xenstore::renew_watches(Some(PATH));
-    }
-    let mut watch = match xenstore::watch(PATH) {
+    let mut watch = match xenstore::watch(CONTROL_PATH) {
         Ok(watch) => watch,
-        Err(error) => return log::warn!("xl shutdown will have no effect: cannot watch {PATH}: {error}"),
+        Err(error) => return log::warn!("xl shutdown will have no effect: cannot watch {CONTROL_PATH}: {error}"),
     };
     while watch.wait(None).is_some() {
-        let Ok(request) = xenstore::read(PATH) else { continue };
+        let Ok(request) = xenstore::read(CONTROL_PATH) else { continue };
         if request.is_empty() {
             continue;
         }
         // Writing the empty string tells the toolstack that the request was seen.
-        let _ = xenstore::write(PATH, "");
+        let _ = xenstore::write(CONTROL_PATH, "");
         match request.as_str() {
             "poweroff" | "halt" => {
                 log::info!("the toolstack asks for {request}");
@@ -76,7 +74,7 @@ fn watch_control() {
             "suspend" => {
                 console::print(format_args!("zooid: suspend is not supported: save and migration are refused\n"))
             }
-            other => log::warn!("unknown request in {PATH}: {other:?}"),
+            other => log::warn!("unknown request in {CONTROL_PATH}: {other:?}"),
         }
     }
 }

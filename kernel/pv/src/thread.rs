@@ -68,23 +68,23 @@ impl From<StackError> for SpawnError {
 ///
 /// `stack_size` is in bytes and rounded up to whole pages; the page below the stack is unmapped.
 pub fn spawn(name: &str, stack_size: usize, body: impl FnOnce() + Send + 'static) -> Result<ThreadId, SpawnError> {
-    start_on(Stack::new(stack_size)?, name.into(), body, None)
+    start_on(Stack::new(stack_size)?, name.into(), Box::new(body), None)
 }
 
 /// As [`spawn`], for a thread of the kernel or the libOS that a child of a fork has, too: there it runs `body` from its
 /// beginning.
 pub fn spawn_service(name: &str, stack_size: usize, body: fn()) -> Result<ThreadId, SpawnError> {
-    start_on(Stack::new(stack_size)?, name.into(), body, Some(body))
+    start_on(Stack::new(stack_size)?, name.into(), Box::new(body), Some(body))
 }
 
 fn start_on(
     mut stack: Stack,
     name: String,
-    body: impl FnOnce() + Send + 'static,
+    body: Box<dyn FnOnce() + Send>,
     service: Option<fn()>,
 ) -> Result<ThreadId, SpawnError> {
     let thread_block = tls::place(&mut stack);
-    let body: Box<Box<dyn FnOnce() + Send>> = Box::new(Box::new(body));
+    let body = Box::new(body);
 
     let mut threads = THREADS.lock();
     let id = threads.scheduler.spawn().map_err(|_| SpawnError::OutOfMemory)?;
@@ -278,7 +278,7 @@ pub fn begin_life() {
     for Thread { name, mut stack, service, .. } in services {
         stack.clear();
         if let Some(body) = service
-            && let Err(error) = start_on(stack, name, body, service)
+            && let Err(error) = start_on(stack, name, Box::new(body), service)
         {
             log::error!("{error}");
         }

@@ -18,7 +18,7 @@ pub use zooid_core::xenstore::{Access, Error, Permission};
 use zooid_core::xenstore::{Client, Command, Incoming, NameList, Request, TransactionId, names, transaction};
 
 use crate::events::Masked;
-use crate::evtchn::{BoundPort, Event};
+use crate::evtchn::{self, BoundPort, Event};
 use crate::shared::{ByteLane, SharedPages};
 use crate::sync::Mutex;
 
@@ -58,6 +58,8 @@ struct State {
 
 struct Watcher {
     path: String,
+    /// The life of the domain that it was made in.
+    life: u32,
     /// Paths that have changed and that nobody was told yet.
     changes: VecDeque<String>,
     /// Signalled at each change.
@@ -114,15 +116,19 @@ pub fn begin_life(port: Port) {
     store.state.lock().client.forget_partial();
 }
 
-/// Asks xenstored again for all watches, in a child, whose xenstored knows of none. `but_not` is left out and forgotten: its
-/// owner begins anew.
+/// Asks xenstored again for the watches of the parent, in a child, whose xenstored knows of none. Those of `but_not` are forgotten
+/// instead: their owner has begun anew.
 pub fn renew_watches(but_not: Option<&str>) {
-    let watches: Vec<(String, String)> = {
+    let life = evtchn::lives();
+    let old: Vec<(String, String)> = {
         let mut state = store().state.lock();
-        state.watches.retain(|_, watcher| Some(watcher.path.as_str()) != but_not);
-        state.watches.iter().map(|(token, watcher)| (watcher.path.clone(), token.clone())).collect()
+        state.watches.retain(|_, watcher| watcher.life == life || Some(watcher.path.as_str()) != but_not);
+        let old = state.watches.iter_mut().filter_map(|(token, watcher)| {
+            (core::mem::replace(&mut watcher.life, life) != life).then(|| (watcher.path.clone(), token.clone()))
+        });
+        old.collect()
     };
-    for (path, token) in watches {
+    for (path, token) in old {
         if let Err(error) = NO_TRANSACTION.request(Command::Watch { path: &path, token: &token }) {
             log::warn!("cannot watch {path} any more: {error}");
         }
@@ -337,7 +343,10 @@ fn make_watch(path: &str, event: Option<Arc<Event>>) -> Result<Watch, Error> {
         let mut state = store().state.lock();
         state.last_token += 1;
         let token = state.last_token.to_string();
-        state.watches.insert(token.clone(), Watcher { path: path.to_string(), changes: VecDeque::new(), event });
+        state.watches.insert(
+            token.clone(),
+            Watcher { path: path.to_string(), life: evtchn::lives(), changes: VecDeque::new(), event },
+        );
         token
     };
     // From here on dropping it cleans up.

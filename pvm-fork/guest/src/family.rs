@@ -2,7 +2,6 @@
 
 use alloc::vec::Vec;
 use core::fmt;
-use core::sync::atomic::{AtomicBool, Ordering};
 
 use xen_abi::Errno;
 use zooid_fork_plan::id::PvmId;
@@ -152,12 +151,13 @@ pub fn end_out_of_memory() -> ! {
     power::crash()
 }
 
-/// The service has been through a fork that all threads lived on in.
-static RENEW: AtomicBool = AtomicBool::new(false);
-
 /// The service that obeys wishes from outside: `pvm fork`, `pvm kill`.
 pub fn serve() {
     let Some(control) = control() else { return };
+    if evtchn::lives() > 0 {
+        // Services have begun anew, that of the toolstack's wishes among them.
+        xenstore::renew_watches(Some(power::CONTROL_PATH));
+    }
     loop {
         control.event.wait_for(None, || {
             let page = &control.page;
@@ -166,9 +166,6 @@ pub fn serve() {
         });
         obey_signals(control);
         obey_fork(control);
-        if RENEW.swap(false, Ordering::Relaxed) {
-            xenstore::renew_watches(None);
-        }
     }
 }
 
@@ -191,12 +188,11 @@ fn obey_fork(control: &Control) {
     if wish == control.page.read_u32(guest::OUTSIDE_DONE) {
         return;
     }
-    let lives = evtchn::lives();
     let errno = match fork_many(control.page.read_u32(daemon::OUTSIDE_COUNT), true) {
         Ok(Forked::Parent(_)) => 0,
         Ok(Forked::Child(_)) => {
-            debug_assert_ne!(lives, evtchn::lives());
-            RENEW.store(true, Ordering::Relaxed);
+            // The others' watches go on, too.
+            xenstore::renew_watches(None);
             0
         }
         Err(ForkError::Refused(errno)) => errno.0,
