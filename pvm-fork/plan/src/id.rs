@@ -78,6 +78,9 @@ pub struct Handle {
 impl Handle {
     const MAGIC: [u8; 3] = *b"ZOO";
 
+    /// What a domain is made with, before its number and so its id are known.
+    pub const UNFINISHED: [u8; 16] = *b"ZOOn\0\0\0\0\0\0\0\0\0\0\0\0";
+
     /// The octets.
     pub fn to_octets(self) -> [u8; 16] {
         let mut octets = [0; 16];

@@ -257,7 +257,6 @@ impl Linkage {
 mod tests {
     use super::*;
     use crate::layout::Layout;
-    use crate::plan::Wish;
     use std::vec;
     use xen_abi::pte::PteFlags;
 
@@ -285,7 +284,7 @@ mod tests {
             bitmaps: image + 0x20_0000,
             start_info: image + 0x30_0000,
         };
-        let plan = Plan::new(&layout, &parent(), Wish { grant_frames: 1, reserve }).unwrap();
+        let plan = Plan::new(&layout, &parent(), reserve).unwrap();
         let mfns = (0..plan.frames() as u64).map(|pfn| Mfn(0x8000 + pfn)).collect();
         Linkage::new(&plan, &parent(), mfns)
     }

@@ -68,8 +68,6 @@ pub enum Frame {
     Own(Pfn),
     /// Xen's shared_info of the domain.
     SharedInfo,
-    /// A frame of its grant table.
-    Grant(u32),
 }
 
 /// A page table of the new domain.
@@ -98,26 +96,18 @@ pub struct Plan {
     pub reserve: usize,
 }
 
-/// What a plan may need.
-#[derive(Clone, Copy, Debug)]
-pub struct Wish {
-    /// Frames of the grant table.
-    pub grant_frames: u32,
-    /// Frames of the reserve.
-    pub reserve: usize,
-}
-
 /// The parent's tables ask for more frames than the domain's p2m has room for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooLarge;
 
 impl Plan {
-    /// The plan of a domain whose parent has this layout and these tables of level 1, in the order of their addresses. What a
-    /// parent has in the TABLES zone is left out: there a domain has its own.
+    /// The plan of a domain whose parent has this layout and these tables of level 1, in the order of their addresses, and that
+    /// starts with `reserve` free frames. What a parent has in the TABLES zone is left out: there a domain has its own. The
+    /// grant table is left to the domain itself.
     ///
     /// # Errors
     /// See [`TooLarge`].
-    pub fn new(layout: &Layout, parent: &[ParentTable], wish: Wish) -> Result<Self, TooLarge> {
+    pub fn new(layout: &Layout, parent: &[ParentTable], reserve: usize) -> Result<Self, TooLarge> {
         let parent = || parent.iter().filter(|table| !Zone::Tables.range().contains(&table.base));
         let mut specials = Vec::new();
         let mut ring = |page: usize, special| specials.push((special, device_page(page)));
@@ -157,7 +147,6 @@ impl Plan {
         }
         // The window has tables for all frames that there will be, so that any of them can become a table later.
         let mut covered = Zone::Tables.base();
-        let reserve = wish.reserve;
         let frames = loop {
             let frames = builder.tables.len() + specials.len() + private.len() + reserve;
             if frames > layout.p2m_entries {
@@ -180,11 +169,7 @@ impl Plan {
             };
             builder.map(*address, Frame::Own(Pfn((first_special + number) as u64)), class.pte_flags());
         }
-        let device_flags = PageClass::Device.pte_flags();
-        builder.map(device_page(device::SHARED_INFO), Frame::SharedInfo, device_flags);
-        for frame in 0..wish.grant_frames {
-            builder.map(device_page(device::GRANT_TABLE + frame as usize), Frame::Grant(frame), device_flags);
-        }
+        builder.map(device_page(device::SHARED_INFO), Frame::SharedInfo, PageClass::Device.pte_flags());
         for (number, (address, flags)) in private.iter().enumerate() {
             builder.map(*address, Frame::Own(Pfn((first_private + number) as u64)), *flags);
         }
@@ -232,14 +217,13 @@ impl Plan {
         Some(Pfn(number as u64))
     }
 
-    /// The octets of a table, with `mfns` as frames of the domain, and Xen's frames.
-    pub fn table_entries(&self, table: &Table, mfns: &[Mfn], shared_info: Mfn, grant_table: &[Mfn]) -> Box<Entries> {
+    /// The entries of a table, with `mfns` as frames of the domain, and Xen's frame.
+    pub fn table_entries(&self, table: &Table, mfns: &[Mfn], shared_info: Mfn) -> Box<Entries> {
         let mut entries = Box::new([0; PTES_PER_TABLE]);
         for (index, (frame, flags)) in &table.entries {
             let mfn = match frame {
                 Frame::Own(pfn) => mfns[pfn.0 as usize],
                 Frame::SharedInfo => shared_info,
-                Frame::Grant(number) => grant_table[*number as usize],
             };
             entries[*index] = Pte::new(mfn, *flags).0;
         }
@@ -336,10 +320,8 @@ mod tests {
         ]
     }
 
-    const WISH: Wish = Wish { grant_frames: 4, reserve: 64 };
-
     fn plan() -> Plan {
-        Plan::new(&layout(2048), &parent(), WISH).unwrap()
+        Plan::new(&layout(2048), &parent(), 64).unwrap()
     }
 
     /// What the plan has at an address, found as a processor would.
@@ -358,10 +340,6 @@ mod tests {
     fn each_page_is_where_the_guest_expects_it() {
         let plan = plan();
         assert_eq!(walk(&plan, device_page(device::SHARED_INFO)).unwrap().0, Frame::SharedInfo);
-        for frame in 0..4 {
-            let page = device_page(device::GRANT_TABLE) + frame as usize * PAGE_SIZE;
-            assert_eq!(walk(&plan, page).unwrap().0, Frame::Grant(frame));
-        }
         for (special, address) in &plan.specials {
             let (frame, flags) = walk(&plan, *address).unwrap();
             assert_eq!(frame, Frame::Own(plan.special(*special).unwrap()));
@@ -419,7 +397,7 @@ mod tests {
     fn a_large_guest_has_as_many_windows_as_it_needs() {
         let stacks = (0..8)
             .map(|number| table(Zone::Stacks.base() + number * L1_SPAN, (0..500).map(|page| (page, PageClass::Stack))));
-        let plan = Plan::new(&layout(8192), &stacks.collect::<Vec<_>>(), WISH).unwrap();
+        let plan = Plan::new(&layout(8192), &stacks.collect::<Vec<_>>(), 64).unwrap();
         assert!(plan.frames() > 4000);
         let windows = plan.tables.iter().filter(|table| table.level == 1 && Zone::Tables.range().contains(&table.base));
         assert_eq!(windows.count(), plan.frames().div_ceil(512));
@@ -427,13 +405,13 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_refused() {
-        assert_eq!(Plan::new(&layout(64), &parent(), WISH), Err(TooLarge));
+        assert_eq!(Plan::new(&layout(64), &parent(), 64), Err(TooLarge));
     }
 
     #[test]
     fn a_page_that_is_special_is_not_private_as_well() {
         let stack_in_the_way = [table(Zone::Device.base(), [(device::CONTROL, PageClass::Stack)])];
-        let plan = Plan::new(&layout(2048), &stack_in_the_way, WISH).unwrap();
+        let plan = Plan::new(&layout(2048), &stack_in_the_way, 64).unwrap();
         assert_eq!(plan.private, []);
     }
 
@@ -442,10 +420,8 @@ mod tests {
         let plan = plan();
         let mfns: Vec<Mfn> = (0..plan.frames() as u64).map(|pfn| Mfn(0x5000 + pfn)).collect();
         let device = &plan.tables[plan.l1_table(Zone::Device.base()).unwrap().0 as usize];
-        let grants: Vec<Mfn> = (0..4).map(|number| Mfn(0x900 + number)).collect();
-        let entries = plan.table_entries(device, &mfns, Mfn(0x77), &grants);
+        let entries = plan.table_entries(device, &mfns, Mfn(0x77));
         assert_eq!(Pte(entries[device::SHARED_INFO]).mfn(), Mfn(0x77));
-        assert_eq!(Pte(entries[device::GRANT_TABLE + 3]).mfn(), Mfn(0x903));
         assert_eq!(Pte(entries[device::CONTROL]).mfn(), mfns[plan.special(Special::Control).unwrap().0 as usize]);
         assert_eq!(entries[4], 0);
     }
