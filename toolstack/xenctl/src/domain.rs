@@ -50,12 +50,12 @@ pub struct DomainInfo {
 }
 
 impl DomainInfo {
-    const DYING: u32 = 1 << 0;
-    const SHUTDOWN: u32 = 1 << 2;
-    const PAUSED: u32 = 1 << 3;
-    const BLOCKED: u32 = 1 << 4;
+    pub(crate) const DYING: u32 = 1 << 0;
+    pub(crate) const SHUTDOWN: u32 = 1 << 2;
+    pub(crate) const PAUSED: u32 = 1 << 3;
+    pub(crate) const BLOCKED: u32 = 1 << 4;
     const RUNNING: u32 = 1 << 5;
-    const SHUTDOWN_SHIFT: u32 = 16;
+    pub(crate) const SHUTDOWN_SHIFT: u32 = 16;
 
     /// Destroyed, but something still holds its memory: a zombie if that lasts.
     pub fn is_dying(&self) -> bool {

@@ -156,6 +156,9 @@ pub trait Memory: Send + Sync + 'static {
     /// Copies to private memory.
     fn copy_out(&self, offset: usize, to: &mut [u8]);
 
+    /// Copies little-endian words, such as page-table entries, to private memory.
+    fn copy_words_out(&self, offset: usize, to: &mut [u64]);
+
     /// Copies from private memory.
     fn copy_in(&self, offset: usize, from: &[u8]);
 

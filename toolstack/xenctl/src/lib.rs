@@ -3,6 +3,7 @@
 //! - [`Hypervisor`] says what can be asked; [`Memory`] and [`Events`] are the ways to other domains' frames and ports.
 //! - [`Xen`] is the real one: hypercalls through `/dev/xen/privcmd`, [`Mapping`]s through that and `/dev/xen/gntdev`,
 //!   [`EventChannels`] through `/dev/xen/evtchn`.
+//! - [`fake::FakeXen`] is one in memory, for tests.
 //! - [`xenstore::Store`] is a client of xenstored.
 //! - [`sysctl`] and [`domctl`] have the octets of what is asked and answered. These interfaces are the toolstack's own: they
 //!   change with Xen's releases, so they stand here and not in `xen-abi`.
@@ -17,6 +18,7 @@ mod domain;
 pub mod domctl;
 mod error;
 mod evtchn;
+pub mod fake;
 mod grants;
 mod hypervisor;
 mod ioctl;

@@ -179,6 +179,14 @@ impl Memory for Mapping {
         unsafe { copy(from.as_ptr(), to.as_mut_ptr(), to.len()) };
     }
 
+    fn copy_words_out(&self, offset: usize, to: &mut [u64]) {
+        let octets = size_of_val(to);
+        let from = self.at(offset, octets, size_of::<u64>());
+        // SAFETY: `octets` octets at `from` are mapped, as `at` checked; `to` has as many and is borrowed exclusively, and any
+        // octets make a word.
+        unsafe { copy(from.as_ptr(), to.as_mut_ptr().cast(), octets) };
+    }
+
     fn copy_in(&self, offset: usize, from: &[u8]) {
         let to = self.at_mut(offset, from.len(), 1);
         // SAFETY: `from.len()` octets at `to` are mapped for writing, as `at_mut` checked.
@@ -284,6 +292,9 @@ mod tests {
         other.copy_out(2 * PAGE_SIZE, &mut octets[..2]);
         assert_eq!(octets[..2], *b"cd");
         pages.copy_out(2 * PAGE_SIZE, &mut []);
+        let mut words = [0; 2];
+        pages.copy_words_out(PAGE_SIZE - 16, &mut words);
+        assert_eq!(words, [pages.read_u64(PAGE_SIZE - 16), pages.read_u64(PAGE_SIZE - 8)]);
     }
 
     #[test]

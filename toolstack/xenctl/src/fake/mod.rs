@@ -1,0 +1,149 @@
+//! A hypervisor in memory, for tests of what uses [`Hypervisor`](crate::Hypervisor).
+//!
+//! [`FakeXen`] has domains, frames with owners and reference counts, page tables, grants and ports, and refuses what Xen refuses
+//! with the same errors. [`Guest`] acts as a domain does. Nothing runs: whatever a vcpu would do, a test does.
+//!
+//! - [`Census`] counts what is in use: the same before and after means that nothing leaks.
+//! - [`FakeXen::inject`] lets the n-th operation fail, or ends the process before or after it: nothing that the process holds
+//!   survives, and nothing that it does has an effect, until [`FakeXen::restart`].
+//!
+//! It knows nothing of time, of CPUs, of the TLB, or of guest user mode. `tests` compares its rules with what
+//! `examples/dom0_check.rs` saw under Xen.
+#![forbid(unsafe_code)]
+
+mod frames;
+mod guest;
+mod hypervisor;
+mod ports;
+mod process;
+mod state;
+#[cfg(test)]
+mod tests;
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use xen_abi::{DomId, Errno};
+
+use crate::error::Error;
+pub use guest::Guest;
+pub use process::{FakeEvents, FakeMapping};
+use state::State;
+
+/// What an operation of a process that was ended returns.
+pub const KILLED: Errno = Errno::EIO;
+
+/// The hypervisor. Clones are the same one.
+#[derive(Clone, Debug)]
+pub struct FakeXen {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    state: Mutex<State>,
+    /// Something has changed.
+    changed: Condvar,
+}
+
+/// What happens at an operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// It does nothing and fails with this error.
+    Fail(Errno),
+    /// The process ends before it.
+    KillBefore,
+    /// The process ends when it is done, without a look at the result.
+    KillAfter,
+}
+
+/// Everything that is in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Census {
+    /// Domains, dom0 not among them.
+    pub domains: usize,
+    /// Those among them that are dying.
+    pub dying: usize,
+    /// Pages that nobody has.
+    pub free_pages: u64,
+    /// What refers to a frame: page-table entries, pins, vcpus, mappings.
+    pub references: usize,
+    /// Ports of all domains, dom0 among them.
+    pub ports: usize,
+    /// Mappings of the process.
+    pub mappings: usize,
+}
+
+impl FakeXen {
+    /// A machine with `pages` pages of free memory, and dom0.
+    pub fn new(pages: u64) -> Self {
+        FakeXen { shared: Arc::new(Shared { state: Mutex::new(State::new(pages)), changed: Condvar::new() }) }
+    }
+
+    /// Stands for a domain.
+    pub fn guest(&self, domain: DomId) -> Guest {
+        Guest::new(self.clone(), domain)
+    }
+
+    /// What is in use now.
+    pub fn census(&self) -> Census {
+        self.lock().census()
+    }
+
+    /// Lets `fault` happen at an operation: 1 is the next. One can wait at a time.
+    pub fn inject(&self, operation: usize, fault: Fault) {
+        let mut state = self.lock();
+        state.fault = Some((state.operations.len() + operation, fault));
+    }
+
+    /// The operations of the process so far, by name: what to count for [`inject`](Self::inject).
+    pub fn operations(&self) -> Vec<&'static str> {
+        self.lock().operations.clone()
+    }
+
+    /// Whether the process was ended.
+    pub fn is_killed(&self) -> bool {
+        self.lock().killed
+    }
+
+    /// A new process begins. Domains are as the old one left them.
+    pub fn restart(&self) {
+        let mut state = self.lock();
+        (state.killed, state.fault) = (false, None);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Does what is no operation of the process.
+    fn with<T>(&self, body: impl FnOnce(&mut State) -> T) -> T {
+        let mut state = self.lock();
+        let result = body(&mut state);
+        state.reap();
+        self.shared.changed.notify_all();
+        result
+    }
+
+    /// Does an operation of the process, or what was injected for it.
+    fn operate<T>(&self, name: &'static str, body: impl FnOnce(&mut State) -> Result<T, Errno>) -> Result<T, Error> {
+        let result = self.with(|state| {
+            if state.killed {
+                return Err(KILLED);
+            }
+            state.operations.push(name);
+            let fault = match state.fault {
+                Some((at, fault)) if at == state.operations.len() => Some(fault),
+                _ => None,
+            };
+            match fault {
+                None => return body(state),
+                Some(Fault::Fail(errno)) => return Err(errno),
+                Some(Fault::KillBefore) => {}
+                Some(Fault::KillAfter) => drop(body(state)),
+            }
+            state.kill();
+            Err(KILLED)
+        });
+        result.map_err(|errno| Error::Refused(name, errno))
+    }
+}
