@@ -20,6 +20,7 @@
 
 extern crate alloc;
 
+mod c_abi;
 pub mod env;
 pub mod io;
 pub mod memory;
