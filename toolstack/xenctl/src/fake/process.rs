@@ -88,6 +88,14 @@ impl Memory for FakeMapping {
         self.read(&self.fake.lock(), offset, to);
     }
 
+    fn copy_words_out(&self, offset: usize, to: &mut [u64]) {
+        let mut octets = vec![0; size_of_val(to)];
+        self.copy_out(offset, &mut octets);
+        for (word, octets) in to.iter_mut().zip(octets.as_chunks().0) {
+            *word = u64::from_le_bytes(*octets);
+        }
+    }
+
     fn copy_in(&self, offset: usize, from: &[u8]) {
         self.check(offset, from.len(), 1, true);
         self.write(&mut self.fake.lock(), offset, from);
