@@ -7,7 +7,7 @@ use std::process::Command;
 fn main() {
     let out = Path::new(&env::var("OUT_DIR").expect("cargo sets it")).join("fork_c.o");
     println!("cargo:rerun-if-changed=src/fork_c.c");
-    println!("cargo:rerun-if-changed=../../libos/rt/include/zooid.h");
+    println!("cargo:rerun-if-changed=../../libos/c/include/zooid.h");
     let status = Command::new("gcc")
         .args([
             "-c",
@@ -20,7 +20,7 @@ fn main() {
             "-mcmodel=kernel",
             "-mno-red-zone",
         ])
-        .args(["-I../../libos/rt/include", "src/fork_c.c", "-o"])
+        .args(["-I../../libos/c/include", "src/fork_c.c", "-o"])
         .arg(&out)
         .status()
         .expect("gcc runs");

@@ -20,7 +20,6 @@
 
 extern crate alloc;
 
-mod c_abi;
 pub mod env;
 pub mod io;
 pub mod memory;

@@ -4,6 +4,7 @@
 #![no_main]
 
 use test_guests::{check_eq, success};
+use zooid_c as _;
 
 zooid::main!(main);
 

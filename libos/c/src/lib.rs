@@ -1,12 +1,18 @@
-//! The C ABI: `include/zooid.h`. The linker drops what no C code of the image calls.
-#![allow(unsafe_code)]
+//! The C ABI of the library OS: `include/zooid.h`. An application with C code in it says `use zooid_c as _;`.
+//!
+//! A crate of its own, because the compiler keeps functions with a C name even if nothing calls them.
+
+#![no_std]
+#![deny(clippy::undocumented_unsafe_blocks)]
+
+extern crate alloc;
 
 use alloc::vec::Vec;
 use core::ffi::{c_int, c_uint};
 
 use zooid_kernel::events::Masked;
 
-use crate::process::{self, AtFork, Ended, ForkError, Forked, PvmId, WaitError};
+use zooid::process::{self, AtFork, Ended, ForkError, Forked, PvmId, WaitError};
 
 const WNOHANG: c_int = 1;
 const EAGAIN: c_int = 11;
