@@ -122,6 +122,13 @@ impl Hypervisor for FakeXen {
         self.operate("destroydomain", |state| state.destroy(domain))
     }
 
+    fn set_handle(&self, domain: DomId, handle: &[u8; 16]) -> Result<(), Error> {
+        self.operate("setdomainhandle", |state| {
+            state.domain(domain)?.config.handle = *handle;
+            Ok(())
+        })
+    }
+
     fn set_vcpu_context(&self, domain: DomId, vcpu: u32, context: &VcpuGuestContext) -> Result<(), Error> {
         self.operate("setvcpucontext", |state| state.set_context(domain, vcpu, context))
     }

@@ -1,8 +1,9 @@
 //! What a process in dom0 holds: mappings and ports.
 
+use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
-use xen_abi::{DomId, PAGE_SIZE, Port};
+use xen_abi::{DomId, Errno, PAGE_SIZE, Port};
 
 use super::state::State;
 use super::{FakeXen, KILLED};
@@ -28,11 +29,7 @@ impl FakeMapping {
     fn read(&self, state: &State, offset: usize, to: &mut [u8]) {
         to.fill(0);
         let Some(mapped) = state.mappings.get(&self.number) else { return };
-        let mut at = offset;
-        for_pages(offset, to, |page, in_page, part| {
-            state.frames.read(mapped.frames[page], in_page, part);
-            at += part.len();
-        });
+        for_pages(offset, to, |page, in_page, part| state.frames.read(mapped.frames[page], in_page, part));
     }
 
     fn write(&self, state: &mut State, offset: usize, from: &[u8]) {
@@ -90,10 +87,9 @@ impl Memory for FakeMapping {
 
     fn copy_words_out(&self, offset: usize, to: &mut [u64]) {
         let mut octets = vec![0; size_of_val(to)];
-        self.copy_out(offset, &mut octets);
-        for (word, octets) in to.iter_mut().zip(octets.as_chunks().0) {
-            *word = u64::from_le_bytes(*octets);
-        }
+        self.check(offset, octets.len(), 8, false);
+        self.read(&self.fake.lock(), offset, &mut octets);
+        to.iter_mut().zip(octets.as_chunks().0).for_each(|(word, octets)| *word = u64::from_le_bytes(*octets));
     }
 
     fn copy_in(&self, offset: usize, from: &[u8]) {
@@ -127,11 +123,11 @@ impl FakeEvents {
         &self,
         name: &'static str,
         port: Port,
-        body: impl FnOnce(&mut State) -> Result<T, xen_abi::Errno>,
+        body: impl FnOnce(&mut State) -> Result<T, Errno>,
     ) -> Result<T, Error> {
         self.fake.operate(name, |state| {
             // What Linux says of a port that the file does not have.
-            if state.ports.is_in(DomId::DOM0, port, self.set) { body(state) } else { Err(xen_abi::Errno::ENOTCONN) }
+            if state.ports.is_in(DomId::DOM0, port, self.set) { body(state) } else { Err(Errno::ENOTCONN) }
         })
     }
 }
@@ -187,8 +183,8 @@ impl Events for FakeEvents {
             }
             let changed = &self.fake.shared.changed;
             state = match left {
-                None => changed.wait(state).unwrap_or_else(std::sync::PoisonError::into_inner),
-                Some(left) => changed.wait_timeout(state, left).unwrap_or_else(std::sync::PoisonError::into_inner).0,
+                None => changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+                Some(left) => changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0,
             };
         }
     }

@@ -323,7 +323,7 @@ impl State {
             flags | GrantFlags::READING | writing
         });
         let mut entry = self.read_grant(at);
-        entry.flags = entry.flags - (GrantFlags::READING | GrantFlags::WRITING) | flags;
+        entry.flags = entry.flags.difference(GrantFlags::READING | GrantFlags::WRITING) | flags;
         self.write_grant(at, entry);
     }
 
