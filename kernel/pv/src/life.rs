@@ -1,7 +1,10 @@
 //! What the fork brick needs of the kernel besides what its modules offer (`begin_life` of each): the way into a prepared
-//! domain, and the call that returns twice.
+//! domain, the call that returns twice, and the other bricks that must stand still meanwhile.
 
+use alloc::vec::Vec;
 use core::ffi::c_void;
+
+use crate::events::Masked;
 
 pub use crate::entry::{resume_at, returns_twice};
 
@@ -12,3 +15,30 @@ pub fn init_traps() {
 
 /// What [`returns_twice`] calls: the stack pointer to resume at, and what its caller passed on.
 pub type Act = extern "C" fn(u64, *mut c_void) -> u64;
+
+/// Calls its argument once, while no thread is in the middle of using a brick; in a child, it returns there, too.
+pub type Quiesce = fn(&mut dyn FnMut());
+
+static QUIESCE: Masked<Vec<Quiesce>> = Masked::new(Vec::new());
+
+/// Has every fork happen inside `brick`, from now on: for what other threads of the parent may be using, which must be whole in
+/// the child. It may be called whether the image can fork or not.
+pub fn on_fork(brick: Quiesce) {
+    QUIESCE.lock().push(brick);
+}
+
+/// Calls `fork` while all bricks stand still, the last registered one first.
+pub fn quiesced(fork: &mut dyn FnMut()) {
+    let count = QUIESCE.lock().len();
+    quiesce_first(count, fork);
+}
+
+fn quiesce_first(count: usize, fork: &mut dyn FnMut()) {
+    match count.checked_sub(1) {
+        None => fork(),
+        Some(last) => {
+            let brick = QUIESCE.lock()[last];
+            brick(&mut || quiesce_first(last, fork));
+        }
+    }
+}

@@ -126,7 +126,9 @@ fn attempts(control: &Control, count: u32, all_threads: bool) -> Result<Forked, 
             snapshot::make(control, needed + SPARE_PAGES)?;
             control.prepare(count)?;
         }
-        match attempt(control, count, all_threads) {
+        let mut result = Err(Errno(wire::ESTALE));
+        life::quiesced(&mut || result = attempt(control, count, all_threads));
+        match result {
             Err(Errno(wire::ESTALE)) => prepare = true,
             result => return result.map_err(ForkError::from),
         }
