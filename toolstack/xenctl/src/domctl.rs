@@ -29,7 +29,7 @@ pub const CPUID_LEAF_SIZE: usize = 24;
 pub const MSR_ENTRY_SIZE: usize = 16;
 
 /// `XEN_INVALID_MAX_VCPU_ID`.
-const INVALID_MAX_VCPU_ID: u32 = !0;
+pub(crate) const INVALID_MAX_VCPU_ID: u32 = !0;
 
 /// `XEN_DOMCTL_*`.
 pub mod command {

@@ -18,6 +18,9 @@ const BIND_INTERDOMAIN: libc::c_ulong = ioctl::request(b'E', 1, 8);
 const BIND_UNBOUND_PORT: libc::c_ulong = ioctl::request(b'E', 2, 4);
 const UNBIND: libc::c_ulong = ioctl::request(b'E', 3, 4);
 const NOTIFY: libc::c_ulong = ioctl::request(b'E', 4, 4);
+/// For the comparison with the C headers.
+#[cfg(test)]
+pub(crate) const REQUESTS: [u64; 4] = [BIND_INTERDOMAIN, BIND_UNBOUND_PORT, UNBIND, NOTIFY];
 /// Ports that are taken at once.
 const AT_ONCE: usize = 64;
 

@@ -85,8 +85,8 @@ pub trait Hypervisor: Send + Sync + 'static {
     /// Sets its share of the processors (`XEN_DOMCTL_scheduler_op`).
     fn set_sched_params(&self, domain: DomId, params: &SchedParams) -> Result<(), Error>;
 
-    /// Reserves `pages` of free memory for what is populated later (`XENMEM_claim_pages`); `ENOMEM` when there are not so many.
-    /// 0 ends the claim.
+    /// Reserves free memory so that the domain can grow to `pages` pages (`XENMEM_claim_pages`); `ENOMEM` when there is not so
+    /// much, `EINVAL` above its limit or below what it has. 0 ends the claim, as does the domain's end.
     fn claim_pages(&self, domain: DomId, pages: u64) -> Result<(), Error>;
 
     /// Gives it memory: 2^`order` frames for each of `pfns`, which is the pfn of the first (`XENMEM_populate_physmap`). The first
@@ -102,6 +102,8 @@ pub trait Hypervisor: Send + Sync + 'static {
 
     /// Changes page-table entries in tables of `pt_owner`, which name frames of `pg_owner` (`mmu_update`); both may be one domain.
     /// Returns how many were done, all before the first that was refused, and why that one was.
+    ///
+    /// An update of the machine-to-physical table needs dom0 as `pt_owner`, and the frame's owner as `pg_owner`.
     ///
     /// The domain's TLB is flushed for levels above 1 only. An L1 entry for another owner's frame can be read-only without more
     /// ado; `EBUSY` means that the frame is not `pg_owner`'s (any more).

@@ -13,6 +13,8 @@
 #![deny(unsafe_code)]
 
 mod buffer;
+#[cfg(test)]
+mod c_octets;
 mod control;
 mod domain;
 pub mod domctl;

@@ -28,8 +28,26 @@ const MMAPBATCH_V2: libc::c_ulong = ioctl::request(b'P', 4, size_of::<PrivcmdMma
 /// `struct ioctl_gntdev_map_grant_ref` up to its list, and one element of that.
 const MAP_GRANT_HEAD: usize = 16;
 const GRANT_REF: usize = 8;
+/// Where the kernel writes the index in it, and where in an element the reference is, behind the domain.
+const INDEX: usize = 8;
+const GREF_SHIFT: u32 = 32;
 const MAP_GRANT_REF: libc::c_ulong = ioctl::request(b'G', 0, MAP_GRANT_HEAD + GRANT_REF);
 const UNMAP_GRANT_REF: libc::c_ulong = ioctl::request(b'G', 1, size_of::<UnmapGrantRef>());
+/// For the comparison with the C headers.
+#[cfg(test)]
+pub(crate) const REQUESTS: [u64; 3] = [MMAPBATCH_V2, MAP_GRANT_REF, UNMAP_GRANT_REF];
+/// For the comparison with the C headers.
+#[cfg(test)]
+pub(crate) const OFFSETS: [u64; 8] = [
+    std::mem::offset_of!(PrivcmdMmapBatchV2, dom) as u64,
+    std::mem::offset_of!(PrivcmdMmapBatchV2, addr) as u64,
+    std::mem::offset_of!(PrivcmdMmapBatchV2, arr) as u64,
+    std::mem::offset_of!(PrivcmdMmapBatchV2, err) as u64,
+    INDEX as u64,
+    MAP_GRANT_HEAD as u64,
+    GREF_SHIFT as u64 / 8,
+    std::mem::offset_of!(UnmapGrantRef, count) as u64,
+];
 
 /// `privcmd_mmapbatch_v2_t`.
 #[repr(C)]
@@ -245,11 +263,11 @@ impl Grants {
         // The structure has elements of eight octets only: a list of words has its alignment.
         let mut words = vec![0_u64; MAP_GRANT_HEAD / 8];
         words[0] = refs.len() as u64;
-        words.extend(refs.iter().map(|gref| u64::from(domain.0) | u64::from(gref.0) << 32));
+        words.extend(refs.iter().map(|gref| u64::from(domain.0) | u64::from(gref.0) << GREF_SHIFT));
         // SAFETY: the kernel reads the head and `count` references behind it, all of which `words` has, and writes the index,
         // the second word.
         unsafe { ioctl(device, MAP_GRANT_REF, words.as_mut_ptr()) }?;
-        Ok(Grants { device: device.clone(), index: words[1], count: refs.len() as u32 })
+        Ok(Grants { device: device.clone(), index: words[INDEX / 8], count: refs.len() as u32 })
     }
 }
 

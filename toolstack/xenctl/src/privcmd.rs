@@ -19,6 +19,11 @@ use crate::ioctl::{self, ioctl};
 const PRIVCMD: &str = "/dev/xen/privcmd";
 const BUFFERS: &str = "/dev/xen/hypercall";
 const HYPERCALL: libc::c_ulong = ioctl::request(b'P', 0, size_of::<PrivcmdHypercall>());
+/// `XENMEM_claim_pages`; no guest may use it, so `xen-abi` does not have it.
+pub(crate) const CLAIM_PAGES: u64 = 24;
+/// For the comparison with the C headers.
+#[cfg(test)]
+pub(crate) const REQUESTS: [u64; 1] = [HYPERCALL];
 
 /// `privcmd_hypercall_t`.
 #[repr(C)]
@@ -125,8 +130,6 @@ impl Privcmd {
     /// # Errors
     /// No memory, or what Xen says.
     pub fn claim_pages(&self, domain: DomId, pages: u64) -> Result<(), CallError> {
-        /// `XENMEM_claim_pages`; no guest may use it, so `xen-abi` does not have it.
-        const CLAIM_PAGES: u64 = 24;
         let mut buffer = self.buffer(size_of::<MemoryReservation>())?;
         let address = buffer.address();
         buffer[..size_of::<MemoryReservation>()].fill(0);
