@@ -1,11 +1,13 @@
 //! What `pvmd` (the daemon) and `pvm` (the command) are made of.
 //!
+//! - [`cli`]: the command.
 //! - [`engine`]: one thread that knows every pVM of this host, keeps domains prepared for them, and makes those children.
 //! - [`protocol`]: what the two programs say to each other.
 //! - [`server`]: the daemon around the engine: options, log, socket.
 
 #![forbid(unsafe_code)]
 
+pub mod cli;
 pub mod engine;
 pub mod protocol;
 pub mod server;

@@ -1,1 +1,6 @@
-fn main() {}
+//! The command.
+#![forbid(unsafe_code)]
+
+fn main() -> std::process::ExitCode {
+    pvm::cli::main()
+}

@@ -1,0 +1,88 @@
+//! Man pages and completions, from the description of the command lines.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::Path;
+
+use clap::CommandFactory;
+use clap_complete::Shell;
+use clap_mangen::Man;
+
+use super::Options;
+use super::error::Error;
+use crate::server;
+
+/// Writes pvm(1), one page for each of its commands, and pvmd(8).
+///
+/// # Errors
+/// The directory cannot be written.
+pub fn man(directory: &Path) -> Result<(), Error> {
+    write(directory, |directory| {
+        page(Options::command(), "1", directory)?;
+        page(server::Options::command(), "8", directory)
+    })
+}
+
+/// Writes completions of both programs.
+///
+/// # Errors
+/// The directory cannot be written.
+pub fn completions(directory: &Path, shells: &[Shell]) -> Result<(), Error> {
+    write(directory, |directory| {
+        for shell in shells {
+            clap_complete::generate_to(*shell, &mut Options::command(), "pvm", directory)?;
+            clap_complete::generate_to(*shell, &mut server::Options::command(), "pvmd", directory)?;
+        }
+        Ok(())
+    })
+}
+
+fn write(directory: &Path, all: impl FnOnce(&Path) -> io::Result<()>) -> Result<(), Error> {
+    let done = fs::create_dir_all(directory).and_then(|()| all(directory));
+    done.map_err(|error| Error::Io(format!("write to {}", directory.display()), error))
+}
+
+/// Writes the page of a command, and of those below it, named as `git-commit(1)` is.
+fn page(command: clap::Command, section: &str, directory: &Path) -> io::Result<()> {
+    let mut command = command;
+    command.build();
+    let mut pending = vec![(command.get_name().to_owned(), command)];
+    while let Some((name, command)) = pending.pop() {
+        let below = command.get_subcommands().filter(|below| !below.is_hide_set() && below.get_name() != "help");
+        pending.extend(below.map(|below| (format!("{name}-{}", below.get_name()), below.clone())));
+        let title: &'static str = name.clone().leak();
+        let man = Man::new(command.name(title).disable_help_subcommand(true)).section(section);
+        man.render(&mut File::create(directory.join(format!("{name}.{section}")))?)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::TemporaryDirectory;
+
+    #[test]
+    fn every_command_has_a_page() {
+        let directory = TemporaryDirectory::new("man");
+        man(directory.path()).unwrap();
+        let read = |name: &str| fs::read_to_string(directory.path().join(name)).expect(name);
+        let pvm = read("pvm.1");
+        assert!(pvm.contains("Exit status:") && pvm.contains("121"), "{pvm}");
+        assert!(!pvm.contains("generate"));
+        assert!(read("pvm-run.1").contains("pvm run \\-a hello"));
+        assert!(read("pvm-pool-list.1").contains("prepared domains"));
+        assert!(read("pvmd.8").contains("family\\-memory"));
+        assert!(!directory.path().join("pvm-generate.1").exists());
+    }
+
+    #[test]
+    fn completions_know_the_commands() {
+        let directory = TemporaryDirectory::new("completions");
+        completions(directory.path(), &[Shell::Bash, Shell::Fish, Shell::Zsh]).unwrap();
+        for name in ["pvm.bash", "pvm.fish", "_pvm"] {
+            assert!(fs::read_to_string(directory.path().join(name)).unwrap().contains("inspect"), "{name}");
+        }
+        assert!(directory.path().join("pvmd.bash").exists());
+    }
+}

@@ -1,0 +1,308 @@
+//! The command line of `pvm`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
+
+use super::signal::Signal;
+use crate::engine::Target;
+use crate::protocol::SOCKET;
+
+/// The table of exit codes; `error::Error::exit_code` is where they come from.
+const EXIT_STATUS: &str = "\
+Exit status:
+  0    done
+  1    something else failed: the line says what
+  2    the command line cannot be understood
+  120  no pVM, or more than one, has that name; no such guest
+  121  pvmd is not running, or does not answer
+  122  no right to talk to pvmd
+  123  refused: by a quota, for want of memory, by the pVM's state, or by Xen
+  124  out of time
+`pvm wait` and `pvm run --attach` end with the code of the pVM: that of its exit, 128 and the signal's number, 139 for a crash, 137 when
+it ran out of memory or was destroyed.";
+
+/// Start, list, watch, fork and end pVMs
+#[derive(Debug, Parser)]
+#[command(
+    name = "pvm",
+    version,
+    after_help = "A pVM is named by its id, its domid, or its name. `pvm help COMMAND` and the man pages have examples and the exit status.",
+    after_long_help = EXIT_STATUS,
+    disable_help_subcommand = false,
+    subcommand_required = true,
+    arg_required_else_help = true
+)]
+pub struct Options {
+    /// Print JSON; errors too, as {"error": {...}} on standard error
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Where pvmd listens
+    #[arg(long, global = true, value_name = "FILE", default_value = SOCKET, hide = true)]
+    pub socket: PathBuf,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What `pvm` does.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Start a pVM and print its id
+    #[command(after_help = "\
+Examples:
+  pvm run httpd                          /opt/zooid/guests/httpd, as httpd.cfg beside it says
+  pvm run -a hello                       stream its console, end with its exit code
+  pvm run --name web --memory 128 httpd
+  pvm run ./target/x86_64-xen-pv/release/hello -- --verbose 3
+  id=$(pvm run ./shop.cfg)")]
+    Run(Run),
+    /// List the pVMs
+    #[command(
+        visible_alias = "ls",
+        after_help = "\
+Examples:
+  pvm list
+  pvm list --tree --all
+  pvm list --json | jq -r '.[].name'"
+    )]
+    List {
+        /// Show families as trees
+        #[arg(long)]
+        tree: bool,
+        /// Also those that ended lately
+        #[arg(short, long)]
+        all: bool,
+    },
+    /// Show all that is known of pVMs
+    #[command(after_help = "Example:\n  pvm inspect httpd")]
+    Inspect {
+        /// Which
+        #[arg(required = true, value_name = "PVM")]
+        pvms: Vec<Target>,
+    },
+    /// Show what a pVM has printed
+    #[command(after_help = "\
+Examples:
+  pvm logs httpd
+  pvm logs -f -n 20 163845
+
+It reads what xenconsoled records, which it does with --log=guest. Logs of pVMs that have ended are found by name.")]
+    Logs {
+        /// Go on until the pVM ends
+        #[arg(short, long)]
+        follow: bool,
+        /// Begin with the last LINES lines
+        #[arg(short = 'n', long, value_name = "LINES")]
+        tail: Option<usize>,
+        /// Which
+        pvm: Target,
+    },
+    /// Take over a pVM's console: `xl console`; Ctrl-] leaves it
+    #[command(after_help = "Example:\n  pvm console httpd")]
+    Console {
+        /// Which
+        pvm: Target,
+    },
+    /// Wait until a pVM ends, and end with its exit code
+    #[command(after_help = "\
+Examples:
+  pvm wait httpd; echo $?
+  pvm wait --timeout 10s 163845")]
+    Wait {
+        /// Longest to wait, such as 10s or 500ms
+        #[arg(short, long, value_name = "TIME", value_parser = humantime::parse_duration)]
+        timeout: Option<Duration>,
+        /// Which
+        pvm: Target,
+    },
+    /// End pVMs, or send them a signal
+    #[command(after_help = "\
+Examples:
+  pvm kill httpd
+  pvm kill --family httpd            it and all that it has forked
+  pvm kill -s USR1 163845
+
+KILL destroys the domain. Other signals are handed to the application's handlers; an image without the fork brick obeys TERM only.")]
+    Kill {
+        /// Name or number
+        #[arg(short, long, value_name = "SIGNAL", default_value = "KILL")]
+        signal: Signal,
+        /// All descendants too
+        #[arg(long)]
+        family: bool,
+        /// Which
+        #[arg(required = true, value_name = "PVM")]
+        pvms: Vec<Target>,
+    },
+    /// Ask pVMs to end, and wait until they have
+    #[command(after_help = "\
+Examples:
+  pvm stop httpd
+  pvm stop --timeout 60s httpd || pvm kill httpd")]
+    Stop {
+        /// Longest to wait for each
+        #[arg(short, long, value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
+        timeout: Duration,
+        /// Which
+        #[arg(required = true, value_name = "PVM")]
+        pvms: Vec<Target>,
+    },
+    /// Fork a pVM at its next safe point, and print the ids of the children
+    #[command(after_help = "\
+Examples:
+  pvm fork httpd
+  pvm fork -n 3 163845
+
+All its threads live on in the child.")]
+    Fork {
+        /// How many children
+        #[arg(short = 'n', long, value_name = "NUMBER", default_value = "1", value_parser = clap::value_parser!(u32).range(1..=256))]
+        count: u32,
+        /// Which
+        pvm: Target,
+    },
+    /// Show counters, and how long the steps of forks take
+    #[command(after_help = "Example:\n  pvm stats --json | jq '.steps[] | {step, mean_ns}'")]
+    Stats,
+    /// Show what has happened
+    #[command(after_help = "\
+Examples:
+  pvm events
+  pvm events -f --json")]
+    Events {
+        /// Go on with what happens
+        #[arg(short, long)]
+        follow: bool,
+    },
+    /// Look at the prepared domains
+    Pool {
+        /// What to do.
+        #[command(subcommand)]
+        command: Pool,
+    },
+    /// Write man pages or completions of pvm and pvmd to a directory
+    #[command(hide = true)]
+    Generate {
+        /// What to write.
+        #[command(subcommand)]
+        what: Generate,
+    },
+}
+
+/// What `pvm run` is told.
+#[derive(Args, Debug)]
+pub struct Run {
+    /// Stream its console and end with its exit code; Ctrl-C leaves it running
+    #[arg(short, long)]
+    pub attach: bool,
+    /// Name of the pVM [default: the guest's, with a number when that is taken]
+    #[arg(long, value_parser = super::guest::parse_name)]
+    pub name: Option<String>,
+    /// Memory in MiB
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(4..))]
+    pub memory: Option<u32>,
+    /// A guest below /opt/zooid/guests, an image, or a configuration of xl
+    #[arg(value_name = "NAME|IMAGE|CFG")]
+    pub guest: String,
+    /// Arguments for the application
+    #[arg(last = true)]
+    pub args: Vec<String>,
+}
+
+/// What can be done with the pool.
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub enum Pool {
+    /// List the prepared domains
+    #[command(visible_alias = "ls", after_help = "Example:\n  pvm pool list")]
+    List,
+}
+
+/// What is made from the description of the command line.
+#[derive(Debug, Subcommand)]
+pub enum Generate {
+    /// Man pages
+    Man {
+        /// Where to
+        directory: PathBuf,
+    },
+    /// Completions
+    Completions {
+        /// Where to
+        directory: PathBuf,
+        /// For which shells [default: bash, fish, zsh]
+        #[arg(long, value_delimiter = ',', default_value = "bash,fish,zsh", hide_default_value = true)]
+        shells: Vec<Shell>,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn parse(words: &str) -> Options {
+        Options::try_parse_from(words.split(' ')).unwrap_or_else(|error| panic!("{words}: {error}"))
+    }
+
+    #[test]
+    fn the_description_is_sound() {
+        Options::command().debug_assert();
+    }
+
+    #[test]
+    fn commands_are_understood() {
+        let Command::Run(run) = parse("pvm run -a --name web --memory 16 httpd -- -v --name x").command else {
+            panic!()
+        };
+        assert!(run.attach);
+        assert_eq!((run.name.as_deref(), run.memory, &*run.guest), (Some("web"), Some(16), "httpd"));
+        assert_eq!(run.args, ["-v", "--name", "x"]);
+
+        let options = parse("pvm kill -s usr1 --family 163845 web --json");
+        assert!(options.json);
+        let Command::Kill { signal, family: true, pvms } = options.command else { panic!() };
+        assert_eq!((signal, pvms), (Signal(10), vec![Target::Id(163_845), Target::Name("web".into())]));
+
+        assert!(matches!(parse("pvm --json ls -a").command, Command::List { tree: false, all: true }));
+        assert!(matches!(parse("pvm pool list").command, Command::Pool { command: Pool::List }));
+        assert!(matches!(parse("pvm fork -n 3 5").command, Command::Fork { count: 3, pvm: Target::Id(5) }));
+        let Command::Wait { timeout, .. } = parse("pvm wait --timeout 500ms 5").command else { panic!() };
+        assert_eq!(timeout, Some(Duration::from_millis(500)));
+    }
+
+    #[test]
+    fn mistakes_are_refused_with_status_2() {
+        for words in [
+            "pvm",
+            "pvm dance",
+            "pvm kill",
+            "pvm kill -s NOPE 5",
+            "pvm kill -s 65 5",
+            "pvm inspect",
+            "pvm fork -n 0 5",
+            "pvm fork -n 257 5",
+            "pvm run",
+            "pvm run --memory 3 hello",
+            "pvm run --name a/b hello",
+            "pvm wait -t soon 5",
+            "pvm inspect a/b",
+            "pvm list 5",
+        ] {
+            let error = Options::try_parse_from(words.split(' ')).expect_err(words);
+            assert_eq!(error.exit_code(), 2, "{words}");
+        }
+    }
+
+    #[test]
+    fn every_command_has_examples() {
+        for command in Options::command().get_subcommands().filter(|command| !command.is_hide_set()) {
+            let examples = |command: &clap::Command| {
+                command.get_after_help().is_some_and(|text| text.to_string().contains("Example"))
+            };
+            assert!(examples(command) || command.get_subcommands().all(examples), "{}", command.get_name());
+        }
+    }
+}

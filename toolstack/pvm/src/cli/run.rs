@@ -1,0 +1,199 @@
+//! `pvm run`: makes a domain with `xl create` and stays with it until it lives, or ends.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use super::client::{Answer, Client, understand};
+use super::error::Error;
+use super::guest::{Choice, GUESTS, Guest, free_name};
+use super::logs::{self, Console, Woken, put};
+use super::progress::Progress;
+use super::{options, print_json, xl};
+use crate::engine::{EndStatus, Ended, PvmInfo, State, Target};
+use crate::protocol::Request;
+
+/// How long a guest may be silent before it is taken to have started.
+const SILENCE: Duration = Duration::from_secs(10);
+/// How often a silent guest is looked at.
+const LOOK: Duration = Duration::from_millis(100);
+/// What the libOS prints when `main` returns another code than 0 (docs/configuration.md).
+const EXIT_CODE_LINE: &str = "zooid: exit code ";
+
+/// Starts a pVM; the exit code of `pvm`.
+///
+/// # Errors
+/// No daemon, no such guest, or what `xl` said.
+pub fn run(socket: &Path, json: bool, options: &options::Run, out: &mut impl Write) -> Result<u8, Error> {
+    // Before anything is made: without a daemon it could not be named.
+    let mut client = Client::connect(socket)?;
+    let guest = Guest::find(&options.guest, Path::new(GUESTS))?;
+    let (info, console) = create(&mut client, &guest, options)?;
+
+    // Asked before it runs, so that its end is not missed, however soon it comes.
+    let mut end = Client::connect(socket)?;
+    end.send(Request::Wait { pvm: Target::Id(info.id) })?;
+    xl::run("unpause", &[&info.domid.to_string()])?;
+    if options.attach {
+        return attach(end, &info, console, json, out);
+    }
+    let progress = Progress::new(format!("starting {}", info.name));
+    first_sign(&mut client, &mut end, &info, console)?;
+    drop(progress);
+    if json {
+        // What it is now; one that has ended already is known for a while.
+        let now = client.ask_value(Request::Inspect { pvm: Target::Id(info.id) })?;
+        print_json(out, &now)?;
+    } else {
+        put(out, format!("{}\n", info.id).as_bytes())?;
+    }
+    Ok(0)
+}
+
+/// Makes the domain, paused; what it is, and its console from here on.
+fn create(client: &mut Client, guest: &Guest, options: &options::Run) -> Result<(PvmInfo, Console), Error> {
+    let pvms: Vec<PvmInfo> = client.ask(Request::List { all: false })?;
+    let mut taken: Vec<String> = pvms.into_iter().map(|pvm| pvm.name).collect();
+    let _progress = Progress::new(format!("creating a domain for {}", guest.name));
+    loop {
+        let name = match &options.name {
+            Some(name) => name.clone(),
+            None => free_name(&guest.name, |name| taken.iter().any(|other| other == name)),
+        };
+        let choice = Choice { name: &name, memory: options.memory, args: &options.args };
+        let file = ConfigFile::write(&name, &guest.config(choice))?;
+        let path = logs::path(&name);
+        let length = fs::metadata(&path).map_or(0, |file| file.len());
+        let created = xl::run("create", &["-q", "-p", &file.0.to_string_lossy()]);
+        drop(file);
+        match created {
+            // A domain that is no pVM has the name.
+            Err(Error::Xl(_, said)) if said.contains("already exists") && options.name.is_none() => {
+                taken.push(name);
+                continue;
+            }
+            Err(Error::Xl(_, said)) if said.contains("already exists") => {
+                return Err(Error::BadGuest(format!("a domain is named {name} already: choose another --name")));
+            }
+            other => other?,
+        };
+        let domid = xl::run("domid", &[&name])?;
+        let domain = domid.trim().parse().map_err(|_| Error::Xl("domid", domid.clone()))?;
+        let info: PvmInfo = client.ask(Request::Adopt { domain })?;
+        return Ok((info, Console::open(path, length)?));
+    }
+}
+
+/// Returns when the guest prints something, says that it runs, has ended, or has been silent for long.
+fn first_sign(client: &mut Client, end: &mut Client, info: &PvmInfo, mut console: Console) -> Result<(), Error> {
+    let deadline = Instant::now() + SILENCE;
+    while Instant::now() < deadline {
+        match console.wait(Some(end.stream().as_fd()), Some(LOOK))? {
+            _ if !console.read()?.is_empty() => return Ok(()),
+            Woken::Other => {
+                let ended = ended(end)?;
+                return match ended.status {
+                    EndStatus::Exit { .. } | EndStatus::Signal { .. } => Ok(()),
+                    status => Err(Error::Died(info.name.clone(), status)),
+                };
+            }
+            Woken::Changed => {}
+            Woken::TimedOut => {
+                let now = client.inspect(&Target::Id(info.id))?;
+                if now.can_fork && now.state == State::Running {
+                    return Ok(());
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Streams the console until the guest has ended; its exit code.
+fn attach(
+    mut end: Client,
+    info: &PvmInfo,
+    mut console: Console,
+    json: bool,
+    out: &mut impl Write,
+) -> Result<u8, Error> {
+    let mut tail = Vec::new();
+    loop {
+        let woken = console.wait(Some(end.stream().as_fd()), None)?;
+        // The guest waits for xenconsoled before it ends, so all that it has printed is in the file by then.
+        let octets = console.read()?;
+        put(out, &octets)?;
+        tail.extend(octets);
+        tail.drain(..tail.len().saturating_sub(EXIT_CODE_LINE.len() + 16));
+        if woken == Woken::Other {
+            break;
+        }
+    }
+    let mut ended = ended(&mut end)?;
+    // A guest without the fork brick has no other way to tell its code.
+    if let (EndStatus::Exit { code: 0 }, false, Some(code)) = (ended.status, info.can_fork, printed_code(&tail)) {
+        ended.status = EndStatus::Exit { code };
+        ended.exit_code = code;
+    }
+    if json {
+        print_json(out, &ended)?;
+    } else if !matches!(ended.status, EndStatus::Exit { .. }) {
+        eprintln!("pvm: {} ended: {}", info.name, ended.status);
+    }
+    if !console.exists() {
+        eprintln!("pvm: {}", logs::no_log(&info.name));
+    }
+    Ok(ended.exit_code)
+}
+
+fn ended(end: &mut Client) -> Result<Ended, Error> {
+    match end.next(None)? {
+        Some(Answer::Final(value)) => understand(value),
+        _ => Err(Error::NotUnderstood("an event that was not asked for".to_owned())),
+    }
+}
+
+/// The code that the console's last line names.
+fn printed_code(tail: &[u8]) -> Option<u8> {
+    let text = String::from_utf8_lossy(tail);
+    text.lines().last()?.trim().strip_prefix(EXIT_CODE_LINE)?.parse::<i64>().ok().map(|code| code as u8)
+}
+
+/// A configuration for `xl create`, for as long as that reads it.
+struct ConfigFile(PathBuf);
+
+impl ConfigFile {
+    fn write(name: &str, config: &str) -> Result<Self, Error> {
+        let path = std::env::temp_dir().join(format!("pvm-{}-{name}.cfg", std::process::id()));
+        // New, so that it is nobody's else.
+        let written = File::create_new(&path).and_then(|mut file| file.write_all(config.as_bytes()));
+        written.map_err(|error| Error::Io(format!("write {}", path.display()), error))?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for ConfigFile {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_code_is_read_from_the_last_line() {
+        for (text, code) in [
+            ("hello\r\nzooid: exit code 3\r\n", Some(3)),
+            ("zooid: exit code 255\n", Some(255)),
+            ("zooid: exit code 3\nmore\n", None),
+            ("exit code 3\n", None),
+            ("", None),
+        ] {
+            assert_eq!(printed_code(text.as_bytes()), code, "{text}");
+        }
+    }
+}

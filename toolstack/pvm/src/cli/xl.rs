@@ -1,0 +1,68 @@
+//! Calls of Xen's own tool, which makes the domains.
+
+use std::io::ErrorKind;
+use std::process::{Command, Stdio};
+
+use super::error::Error;
+
+/// What `xl WORDS...` prints.
+///
+/// # Errors
+/// It is not there, or failed: the error holds the last line that it said.
+pub fn run(what: &'static str, words: &[&str]) -> Result<String, Error> {
+    let output = command().arg(what).args(words).stdin(Stdio::null()).output().map_err(not_there)?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    Err(Error::Xl(what, complaint(&String::from_utf8_lossy(&output.stderr))))
+}
+
+/// `xl`, yet without words.
+pub fn command() -> Command {
+    Command::new("xl")
+}
+
+/// There is no `xl`, or it cannot be started.
+pub fn not_there(error: std::io::Error) -> Error {
+    match error.kind() {
+        ErrorKind::NotFound => Error::Io("start xl: install Xen's tools (Debian: xen-utils)".to_owned(), error),
+        _ => Error::Io("start xl".to_owned(), error),
+    }
+}
+
+/// The line that says why: libxl says it first and then what it could not do for that reason.
+fn complaint(said: &str) -> String {
+    let lines = || said.lines().map(str::trim).filter(|line| !line.is_empty());
+    let error = lines().find(|line| line.contains("error:")).or_else(|| lines().next());
+    let line = error.unwrap_or("it does not say why");
+    // "libxl: error: libxl_create.c:1234:initiate_domain_create:Domain 5:Unable to ..."
+    let text = line.rsplit_once("error: ").map_or(line, |(_, text)| text);
+    let text = match text.split_once(".c:") {
+        Some((_, rest)) => rest.splitn(3, ':').nth(2).unwrap_or(rest),
+        None => text,
+    };
+    text.chars().filter(|c| !c.is_control()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_complaint_is_its_first_error_without_the_place_in_libxls_source() {
+        for (said, line) in [
+            (
+                "Parsing config from x.cfg\nlibxl: error: libxl_domain.c:123:libxl__domain_rename:Domain 5:Domain with name \"x\" already exists.\nlibxl: error: libxl_create.c:9:f:cannot make domain: -6\n",
+                "Domain 5:Domain with name \"x\" already exists.",
+            ),
+            (
+                "xc: error: panic: xg_dom_boot.c:119: xc_dom_boot_mem_init: can't allocate low memory\n",
+                "can't allocate low memory",
+            ),
+            ("Failed to read x: No such file\n", "Failed to read x: No such file"),
+            ("", "it does not say why"),
+        ] {
+            assert_eq!(complaint(said).trim(), line);
+        }
+    }
+}
