@@ -19,16 +19,6 @@ rounds() {
     done
 }
 
-# settled: the counts, as soon as they are twice the same: what destroyed domains held is given back a little later.
-settled() {
-    seen=
-    until counts=$(census) && [ "$counts" = "$seen" ]; do
-        seen=$counts
-        usleep 200000
-    done
-    echo "$counts"
-}
-
 rounds 3
 before=$(settled)
 rounds 50

@@ -50,6 +50,21 @@ start() {
     wait_console "$1"
 }
 
+# settled: the counts, as soon as they are twice the same: what destroyed domains held is given back a little later.
+settled() {
+    seen=
+    until counts=$(census) && [ "$counts" = "$seen" ]; do
+        seen=$counts
+        usleep 200000
+    done
+    echo "$counts"
+}
+
+# gone: whether dom0 is the only domain.
+gone() {
+    [ "$(xl list | wc -l)" = 2 ]
+}
+
 # check CLIENT [ARGUMENT...]: runs tests/boot/CLIENT.py; fails the test when that fails.
 check() {
     client=$1

@@ -10,11 +10,12 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use alloc::{format, vec};
 use core::sync::atomic::{AtomicU32, Ordering};
+use core::time::Duration;
 
 use test_guests::{argument, check, check_eq, error, expect, failure, success};
-use zooid::process::{self, Forked, PvmId, Status, WaitError};
+use zooid::process::{self, ForkError, Forked, PvmId, Status, WaitError};
 use zooid::sync::{Arc, Mutex};
-use zooid::{println, thread};
+use zooid::{env, println, thread};
 
 zooid::main!(main);
 
@@ -31,9 +32,36 @@ fn main() {
         "random" => random(),
         "registers" => registers(),
         "bad_count" => bad_count(),
+        "rate" => rate(second_argument()),
+        "alive" => alive(second_argument()),
+        "bomb" => bomb(),
+        "orphans_exit" => orphans(|| process::exit(0)),
+        "orphans_crash" => orphans(|| panic!("on purpose")),
+        "orphans_idle" => orphans(idle),
+        "middle_exit" => middle(|| process::exit(0)),
+        "middle_crash" => middle(|| panic!("on purpose")),
+        "middle_idle" => middle(idle),
+        "idle" => {
+            expect!(process::fork());
+            idle()
+        }
         other => error!("unknown test {other:?}"),
     }
     success();
+}
+
+fn second_argument() -> u32 {
+    match env::args().nth(1).map(str::parse) {
+        Some(Ok(number)) => number,
+        _ => error!("a number must follow"),
+    }
+}
+
+fn idle() -> ! {
+    println!("idle");
+    loop {
+        thread::sleep(Duration::from_secs(3600));
+    }
 }
 
 /// Forks; the child runs `body` and exits with what it returns.
@@ -99,7 +127,7 @@ fn codes() {
     check_eq!(expect!(process::wait()).status, Status::Crashed);
     check_eq!(process::waitpid(Some(crashing), true), Err(WaitError));
     let slow = child(|| {
-        thread::sleep(core::time::Duration::from_millis(300));
+        thread::sleep(Duration::from_millis(300));
         3
     });
     check_eq!(process::waitpid(None, true), Ok(None));
@@ -143,7 +171,7 @@ fn many() {
         .map(|round| {
             numbers.fill(round);
             child(|| {
-                thread::sleep(core::time::Duration::from_millis(200));
+                thread::sleep(Duration::from_millis(200));
                 i32::from(!numbers.iter().all(|number| *number == round))
             })
         })
@@ -239,7 +267,90 @@ fn set_rounding(mode: u32) {
     unsafe { core::arch::asm!("ldmxcsr [{}]", in(reg) &raw const mxcsr, options(nostack, readonly)) };
 }
 
+/// Fork, exit, wait, again and again.
+fn rate(rounds: u32) {
+    let mut memory = vec![0_u32; 100_000];
+    for round in 0..rounds {
+        memory.fill(round);
+        reap(child(|| i32::from(memory.iter().any(|word| *word != round))));
+    }
+    println!("rounds: {rounds}");
+}
+
+/// Many children at once, while the parent goes on writing.
+fn alive(count: u32) {
+    let mut memory = vec![0_u32; 100_000];
+    let children: Vec<_> = (0..count)
+        .map(|number| {
+            memory.fill(number);
+            child(|| {
+                thread::sleep(Duration::from_secs(5));
+                i32::from(memory.iter().any(|word| *word != number))
+            })
+        })
+        .collect();
+    println!("alive: {count}");
+    memory.fill(u32::MAX);
+    children.into_iter().for_each(reap);
+}
+
+/// Forks until it is told to stop, as its children do.
+fn bomb() -> ! {
+    let mut refused = 0;
+    loop {
+        match process::fork() {
+            Ok(_) => {}
+            Err(ForkError::Again) => {
+                refused += 1;
+                if refused == 1 {
+                    println!("refused: EAGAIN");
+                }
+                thread::sleep(Duration::from_millis(20));
+            }
+            Err(error) => failure!("{error}"),
+        }
+    }
+}
+
+/// The parent ends first; its children have its pages still.
+fn orphans(end: fn() -> !) -> ! {
+    let memory: Vec<u32> = (0..300_000).collect();
+    for number in 0..2 {
+        child(|| {
+            thread::sleep(Duration::from_millis(1500));
+            check!((0..300_000).eq(memory.iter().copied()));
+            let mut copy = memory.clone();
+            copy.reverse();
+            println!("orphan {number} is right, its parent is {:?}", process::parent_id());
+            0
+        });
+    }
+    end()
+}
+
+/// The middle of a chain ends first.
+fn middle(end: fn() -> !) {
+    let memory: Vec<u32> = (0..300_000).collect();
+    child(|| {
+        let mut own = vec![5_u32; 50_000];
+        own[7] = 6;
+        child(|| {
+            thread::sleep(Duration::from_millis(1500));
+            check!((0..300_000).eq(memory.iter().copied()));
+            check!(own.iter().enumerate().all(|(at, word)| *word == if at == 7 { 6 } else { 5 }));
+            println!("grandchild is right, its parent is {:?}", process::parent_id());
+            0
+        });
+        end()
+    });
+    println!("root {:?}", process::id());
+    let ended = expect!(process::wait());
+    println!("the middle ended: {}", ended.status);
+    thread::sleep(Duration::from_secs(4));
+    check!((0..300_000).eq(memory.iter().copied()));
+}
+
 fn bad_count() {
-    check_eq!(process::fork_many(0), Err(process::ForkError::BadCount));
-    check_eq!(process::fork_many(257), Err(process::ForkError::BadCount));
+    check_eq!(process::fork_many(0), Err(ForkError::BadCount));
+    check_eq!(process::fork_many(257), Err(ForkError::BadCount));
 }
