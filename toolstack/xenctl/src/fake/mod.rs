@@ -7,6 +7,8 @@
 //! - [`FakeXen::inject`] lets the n-th operation fail, or ends the process before or after it: nothing that the process holds
 //!   survives, and nothing that it does has an effect, until [`FakeXen::restart`].
 //!
+//! [`FakeXenstored`] is a xenstored beside it.
+//!
 //! It knows nothing of time, of CPUs, of the TLB, or of guest user mode. `tests` compares its rules with what
 //! `examples/dom0_check.rs` saw under Xen.
 #![forbid(unsafe_code)]
@@ -18,7 +20,10 @@ mod ports;
 mod process;
 mod state;
 #[cfg(test)]
+mod store_tests;
+#[cfg(test)]
 mod tests;
+mod xenstored;
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -28,6 +33,7 @@ use crate::error::Error;
 pub use guest::Guest;
 pub use process::{FakeEvents, FakeMapping};
 use state::State;
+pub use xenstored::FakeXenstored;
 
 /// What an operation of a process that was ended returns.
 pub const KILLED: Errno = Errno::EIO;
