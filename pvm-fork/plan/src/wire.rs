@@ -67,7 +67,7 @@ pub mod guest {
     pub const SNAPSHOT_PAGES: usize = 116;
     /// u64: address of the snapshot buffers, one behind the other; 0 while there are none.
     pub const SNAPSHOT: usize = 120;
-    /// u32: grant of the page with the grants of the snapshot's pages and of copy-on-write pages; 0 unless the backend wants it.
+    /// u32: grant of the [`directory`](super::directory); 0 unless the backend wants it.
     pub const GRANTS: usize = 128;
 }
 
@@ -152,6 +152,18 @@ pub mod backend {
     pub const FOREIGN: u32 = 1;
     /// Grants, copied by pvmd.
     pub const GRANT: u32 = 2;
+}
+
+/// The directory of grants, for the backend GRANT: a page.
+pub mod directory {
+    /// u32: how many entries there are.
+    pub const COUNT: usize = 0;
+    /// First entry: u64 first address of a table of level 1; u32 grant of its page of 512 grants, u32 each; u32 zero.
+    pub const ENTRIES: usize = 16;
+    /// Octets of an entry.
+    pub const ENTRY_SIZE: usize = 16;
+    /// Most entries.
+    pub const MAX_ENTRIES: usize = (super::PAGE_SIZE - ENTRIES) / ENTRY_SIZE;
 }
 
 /// Header of a snapshot buffer, for the child alone: pvmd does not read it.
