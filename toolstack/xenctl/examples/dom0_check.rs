@@ -146,6 +146,9 @@ fn settings(xen: &Xen, parent: DomId, child: DomId) -> Result<()> {
     xen.pause(child)?;
     xen.unpause(child)?;
 
+    xen.set_handle(child, &[3; 16])?;
+    expect(xen.domain_info(child)?.is_some_and(|info| info.handle == [3; 16]), "another handle")?;
+
     let policy = xen.cpu_policy(DomId::DOM0)?;
     println!("{} octets of policy", format!("{policy:?}").len());
     let parents = xen.cpu_policy(parent)?;
