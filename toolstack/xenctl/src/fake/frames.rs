@@ -13,6 +13,8 @@ use xen_abi::{DomId, Errno, Mfn, PAGE_SIZE, Pfn};
 #[derive(Debug, Default)]
 pub(super) struct Frames {
     frames: BTreeMap<Mfn, Frame>,
+    /// How many each domain has: its own, and those that are special.
+    counts: BTreeMap<DomId, (u64, u64)>,
     /// So that a freed frame's number does not come back soon.
     last: u64,
 }
@@ -31,7 +33,8 @@ pub(super) struct Frame {
     /// Those among them that can write.
     writers: usize,
     table: Option<Table>,
-    octets: Box<[u8; PAGE_SIZE]>,
+    /// Nothing: all zeros, as long as nobody has written it.
+    octets: Option<Box<[u8; PAGE_SIZE]>>,
 }
 
 /// What a frame is while it is used as a page table.
@@ -48,9 +51,9 @@ impl Frames {
     pub fn add(&mut self, owner: DomId, pfn: Pfn, special: bool) -> Mfn {
         const FIRST: u64 = 0x1000;
         self.last = self.last.max(FIRST) + 1;
-        let octets = Box::new([0; PAGE_SIZE]);
-        let frame = Frame { owner, kept: true, special, pfn, refs: 0, writers: 0, table: None, octets };
+        let frame = Frame { owner, kept: true, special, pfn, refs: 0, writers: 0, table: None, octets: None };
         self.frames.insert(Mfn(self.last), frame);
+        *self.counter(owner, special) += 1;
         Mfn(self.last)
     }
 
@@ -62,9 +65,24 @@ impl Frames {
         self.frames.iter().filter(move |(_, frame)| frame.owner == owner).map(|(mfn, frame)| (*mfn, frame))
     }
 
+    /// Frames that `owner` has, without those that are special.
+    pub fn pages(&self, owner: DomId) -> u64 {
+        self.counts.get(&owner).map_or(0, |(pages, _)| *pages)
+    }
+
+    /// Whether there is any frame of `owner`.
+    pub fn has_any(&self, owner: DomId) -> bool {
+        self.counts.get(&owner).is_some_and(|counts| *counts != (0, 0))
+    }
+
     /// Frames that are in use and not Xen's own.
-    pub fn used(&self) -> usize {
-        self.frames.values().filter(|frame| !frame.special).count()
+    pub fn used(&self) -> u64 {
+        self.counts.values().map(|(pages, _)| pages).sum()
+    }
+
+    fn counter(&mut self, owner: DomId, special: bool) -> &mut u64 {
+        let (pages, specials) = self.counts.entry(owner).or_default();
+        if special { specials } else { pages }
     }
 
     /// Everything that refers to a frame.
@@ -73,12 +91,16 @@ impl Frames {
     }
 
     pub fn read(&self, mfn: Mfn, offset: usize, to: &mut [u8]) {
-        to.copy_from_slice(&self.frames[&mfn].octets[offset..offset + to.len()]);
+        match &self.frames[&mfn].octets {
+            Some(octets) => to.copy_from_slice(&octets[offset..offset + to.len()]),
+            None => to.fill(0),
+        }
     }
 
     pub fn write(&mut self, mfn: Mfn, offset: usize, from: &[u8]) {
         let frame = self.frames.get_mut(&mfn).expect("a frame that is in use");
-        frame.octets[offset..offset + from.len()].copy_from_slice(from);
+        let octets = frame.octets.get_or_insert_with(|| Box::new([0; PAGE_SIZE]));
+        octets[offset..offset + from.len()].copy_from_slice(from);
     }
 
     pub fn pte(&self, mfn: Mfn, index: usize) -> Pte {
@@ -228,7 +250,8 @@ impl Frames {
     /// Frees the frame if nobody has it any more.
     fn settle(&mut self, mfn: Mfn) {
         if self.get(mfn).is_some_and(|frame| !frame.kept && frame.refs == 0 && frame.table.is_none()) {
-            self.frames.remove(&mfn);
+            let frame = self.frames.remove(&mfn).expect("just found");
+            *self.counter(frame.owner, frame.special) -= 1;
         }
     }
 }

@@ -100,7 +100,7 @@ impl State {
     }
 
     pub fn free_pages(&self) -> u64 {
-        self.pages.saturating_sub(self.frames.used() as u64)
+        self.pages.saturating_sub(self.frames.used())
     }
 
     pub fn domain(&mut self, id: DomId) -> Result<&mut Domain, Errno> {
@@ -158,7 +158,7 @@ impl State {
         Some(DomainInfo {
             id,
             flags: flags | domain.shutdown.map_or(0, |reason| reason.0 << DomainInfo::SHUTDOWN_SHIFT),
-            pages: self.pages_of(id),
+            pages: self.frames.pages(id),
             max_pages: domain.max_pages,
             shared_info_frame: domain.shared_info,
             cpu_time: 0,
@@ -167,10 +167,6 @@ impl State {
             handle: domain.config.handle,
             cpupool: domain.config.cpupool,
         })
-    }
-
-    pub fn pages_of(&self, id: DomId) -> u64 {
-        self.frames.of(id).filter(|(_, frame)| !frame.special).count() as u64
     }
 
     /// Ends a domain; what others refer to stays, see [`reap`](Self::reap).
@@ -198,7 +194,7 @@ impl State {
     /// Removes the dying domains that have nothing left.
     pub fn reap(&mut self) {
         let frames = &self.frames;
-        self.domains.retain(|id, domain| !domain.dying || frames.of(*id).next().is_some());
+        self.domains.retain(|id, domain| !domain.dying || frames.has_any(*id));
     }
 
     /// As many of the extents as there is memory for.
@@ -206,7 +202,7 @@ impl State {
         let claimed: u64 = self.domains.iter().filter(|(other, _)| **other != id).map(|(_, domain)| domain.claim).sum();
         let mut frames = Vec::new();
         for pfn in pfns {
-            let (pages, has, free) = (1 << order, self.pages_of(id), self.free_pages());
+            let (pages, has, free) = (1 << order, self.frames.pages(id), self.free_pages());
             let domain = self.domain(id)?;
             if domain.dying || has + pages > domain.max_pages || claimed + pages > free {
                 return Err(Errno::ENOMEM);
@@ -225,7 +221,7 @@ impl State {
 
     pub fn claim(&mut self, id: DomId, pages: u64) -> Result<(), Errno> {
         let claimed: u64 = self.domains.values().map(|domain| domain.claim).sum();
-        let (has, free) = (self.pages_of(id), self.free_pages());
+        let (has, free) = (self.frames.pages(id), self.free_pages());
         let domain = self.domain(id)?;
         domain.claim = match pages.checked_sub(has) {
             _ if pages == 0 => 0,

@@ -103,6 +103,19 @@ fn memory_is_limited_by_the_domain_by_the_machine_and_by_claims() {
 }
 
 #[test]
+fn a_large_domain_takes_no_time() {
+    let xen = FakeXen::new(1 << 17);
+    let domain = create(&xen, 1 << 17);
+    let frames = xen.populate_physmap(domain, 0, &(0..1 << 16).map(Pfn).collect::<Vec<_>>()).unwrap();
+    let pages = xen.map_foreign(domain, &frames, Protection::ReadWrite).unwrap();
+    pages.write_u64(9 * PAGE_SIZE, 7);
+    assert_eq!((pages.read_u64(9 * PAGE_SIZE), pages.read_u64(PAGE_SIZE)), (7, 0));
+    drop(pages);
+    assert_eq!(xen.decrease_reservation(domain, &frames).unwrap(), 1 << 16);
+    assert_eq!(xen.free_pages().unwrap(), 1 << 17);
+}
+
+#[test]
 fn tables_are_checked_when_pinned_and_never_writable() {
     let xen = FakeXen::new(100);
     let (domain, frames) = build(&xen);
