@@ -137,6 +137,20 @@ impl Frontend {
         }
     }
 
+    /// Forgets the device of the parent, in the child of a fork: the child has another one below the same path, or none.
+    pub fn begin_life(&mut self) {
+        self.phase = Phase::Waiting;
+        self.obstacle = Obstacle::NoDevice;
+    }
+
+    /// Whether the toolstack has made the device.
+    ///
+    /// # Errors
+    /// Xenstore refused.
+    pub fn has_device(&self, store: &mut impl Xenstore) -> Result<bool, FrontendError> {
+        Ok(store.read(&self.node("backend"))?.is_some())
+    }
+
     /// Watches the device's directory. To be called once, before the first step.
     ///
     /// # Errors

@@ -89,7 +89,7 @@ pub trait Xenstore {
     fn write(&mut self, path: &str, value: &str) -> Result<(), Errno>;
 
     /// Watches the node and all below it. Every event must lead to a call of
-    /// [`crate::Stack::xenstore_changed`]; watching again what is watched is no error.
+    /// [`crate::Stack::xenstore_changed`], and one comes at once; watching again what is watched changes nothing.
     ///
     /// # Errors
     /// Xenstore answered with an error.

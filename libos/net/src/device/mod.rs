@@ -168,6 +168,12 @@ impl<L: Link> Device<L> {
         self.frame_len = 0;
     }
 
+    /// Drops the parent's connection, in the child of a fork, and counts anew.
+    pub fn begin_life(&mut self) {
+        self.attach(None);
+        self.counters = Counters::default();
+    }
+
     /// What was agreed with the present backend; `None` without one.
     pub fn features(&self) -> Option<Features> {
         self.connection.as_ref().map(|c| c.features)

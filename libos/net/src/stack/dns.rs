@@ -3,6 +3,7 @@
 use super::{Kind, Stack};
 use crate::error::Error;
 use crate::platform::{Platform, Xenstore};
+use alloc::collections::BTreeMap;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::fmt;
@@ -13,11 +14,24 @@ use smoltcp::wire::{DnsQueryType, IpAddress};
 
 /// A query under way. Its answer must be taken, or the query cancelled.
 #[must_use = "a query occupies memory until its answer is taken or it is cancelled"]
-pub struct NameQuery(dns::QueryHandle);
+#[derive(Debug)]
+pub struct NameQuery(u32);
 
-impl fmt::Debug for NameQuery {
+/// The queries under way, each with a number that no other query of this stack, or of what it was before a fork, has.
+#[derive(Default)]
+pub(super) struct Queries {
+    made: u32,
+    by_number: BTreeMap<u32, Query>,
+}
+
+struct Query {
+    handle: dns::QueryHandle,
+    waker: Option<Waker>,
+}
+
+impl fmt::Debug for Queries {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("NameQuery")
+        f.debug_set().entries(self.by_number.keys()).finish()
     }
 }
 
@@ -41,45 +55,65 @@ impl<P: Platform + Xenstore> Stack<P> {
         let context = interface.ok_or(Error::NetworkUnreachable)?.context();
         let entry = self.net.table.get(handle).ok_or(Error::InvalidInput)?;
         let socket = entry.get::<dns::Socket>();
-        let query = socket.start_query(context, name, DnsQueryType::A);
+        let query = socket.start_query(context, name, DnsQueryType::A).map_err(|_| Error::InvalidInput)?;
         self.net.table.queue(handle);
-        query.map(NameQuery).map_err(|_| Error::InvalidInput)
+        let number = self.queries.made;
+        self.queries.made = number.wrapping_add(1);
+        self.queries.by_number.insert(number, Query { handle: query, waker: None });
+        Ok(NameQuery(number))
     }
 
     /// The answer to a query, which ends with it.
     ///
     /// # Errors
     /// The query comes back with `WouldBlock` while it is under way. `NameNotFound`: there is no
-    /// such name, or no server answered.
+    /// such name, or no server answered. `NotConnected`: it is the parent's query, in the child of a fork.
     pub fn resolved(&mut self, query: NameQuery) -> Result<Vec<Ipv4Addr>, (Error, Option<NameQuery>)> {
-        let Some(entry) = self.dns.and_then(|handle| self.net.table.get(handle)) else {
-            return Err((Error::NameNotFound, None));
+        let Some((socket, under_way)) = self.query(&query) else {
+            return Err((Error::NotConnected, None));
         };
-        match entry.get::<dns::Socket>().get_query_result(query.0) {
-            Ok(found) => Ok(found
-                .iter()
-                .filter_map(|address| match address {
-                    IpAddress::Ipv4(address) => Some(*address),
-                    IpAddress::Ipv6(_) => None,
-                })
-                .collect()),
-            Err(dns::GetQueryResultError::Pending) => Err((Error::WouldBlock, Some(query))),
-            Err(dns::GetQueryResultError::Failed) => Err((Error::NameNotFound, None)),
-        }
+        let answer = match socket.get_query_result(under_way.handle) {
+            Err(dns::GetQueryResultError::Pending) => return Err((Error::WouldBlock, Some(query))),
+            answer => answer,
+        };
+        self.queries.by_number.remove(&query.0);
+        let found = answer.map_err(|_| (Error::NameNotFound, None))?;
+        let v4 = |address: &IpAddress| match address {
+            IpAddress::Ipv4(address) => Some(*address),
+            IpAddress::Ipv6(_) => None,
+        };
+        Ok(found.iter().filter_map(v4).collect())
     }
 
     /// Wakes `waker` when the query's answer is there.
     pub fn wake_on_resolved(&mut self, query: &NameQuery, waker: &Waker) {
-        if let Some(entry) = self.dns.and_then(|handle| self.net.table.get(handle)) {
-            entry.get::<dns::Socket>().register_query_waker(query.0, waker);
+        if let Some((socket, under_way)) = self.query(query) {
+            socket.register_query_waker(under_way.handle, waker);
+            under_way.waker = Some(waker.clone());
         }
     }
 
     /// Gives a query up.
     pub fn cancel_resolve(&mut self, query: NameQuery) {
-        if let Some(entry) = self.dns.and_then(|handle| self.net.table.get(handle)) {
-            entry.get::<dns::Socket>().cancel_query(query.0);
+        if let Some((socket, under_way)) = self.query(&query) {
+            socket.cancel_query(under_way.handle);
+            self.queries.by_number.remove(&query.0);
         }
+    }
+
+    /// Ends all queries, as those of a fork's parent, and tells who waits for them.
+    pub(super) fn forget_queries(&mut self) {
+        for (_, query) in core::mem::take(&mut self.queries.by_number) {
+            if let Some(waker) = query.waker {
+                waker.wake();
+            }
+        }
+    }
+
+    /// A query that is under way.
+    fn query(&mut self, query: &NameQuery) -> Option<(&mut dns::Socket<'static>, &mut Query)> {
+        let entry = self.net.table.get(self.dns?)?;
+        Some((entry.get::<dns::Socket>(), self.queries.by_number.get_mut(&query.0)?))
     }
 
     /// Tells the DNS client the present name server.

@@ -30,6 +30,14 @@ pub(super) struct ListenState {
     waker: Option<Waker>,
 }
 
+impl ListenState {
+    /// In the child of a fork: the parent's connections are the parent's.
+    pub(super) fn begin_life(&mut self) {
+        self.half_open = 0;
+        self.established.clear();
+    }
+}
+
 /// What a SYN for a listened port leads to.
 pub(super) enum Admission {
     Socket(Handle),

@@ -9,6 +9,7 @@
 
 mod address;
 mod buffers;
+mod child;
 mod dns;
 mod listen;
 mod table;
@@ -24,6 +25,7 @@ use crate::platform::{Platform, Xenstore};
 use alloc::collections::BTreeMap;
 use alloc::vec;
 use buffers::Buffers;
+use child::Origin;
 use core::fmt;
 use smoltcp::iface::{Config, Interface, PollResult, SocketSet};
 use smoltcp::socket::dhcpv4;
@@ -32,6 +34,7 @@ use smoltcp::wire::{EthernetAddress, HardwareAddress};
 use table::{Entry, Handle, Table, sooner};
 
 pub use address::Address;
+pub use child::CONFIG_NODE;
 pub use dns::NameQuery;
 pub use listen::Listener;
 pub use tcp::TcpSocket;
@@ -87,6 +90,10 @@ impl Settings {
 /// Why the network is not usable by the time it should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NotReady {
+    /// The configuration says `net=off`.
+    Off,
+    /// A child whose parent's address was given, and to whom dom0 has given none of its own (blame: dom0).
+    NoAddress,
     /// There is no connection to a backend (blame: configuration or dom0).
     Device(Obstacle),
     /// The device works, but no DHCP server has answered.
@@ -96,6 +103,13 @@ pub enum NotReady {
 impl fmt::Display for NotReady {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Off => f.write_str("the configuration says net=off"),
+            Self::NoAddress => {
+                write!(
+                    f,
+                    "the address in the configuration is the parent's, and dom0 gave this child none ({CONFIG_NODE})"
+                )
+            }
             Self::Device(obstacle) => obstacle.fmt(f),
             Self::NoLease => f.write_str("no DHCP server has answered; start one on the bridge or use net=10.0.0.2/24"),
         }
@@ -132,6 +146,7 @@ enum Kind {
 #[derive(Debug)]
 pub struct Stack<P: Platform + Xenstore> {
     platform: P,
+    origin: Origin,
     frontend: Frontend,
     net: Net<P::Link>,
     settings: Settings,
@@ -144,6 +159,7 @@ pub struct Stack<P: Platform + Xenstore> {
     listeners_made: u32,
     time_wait: alloc::collections::VecDeque<Handle>,
     udp_ports: BTreeMap<u16, Handle>,
+    queries: dns::Queries,
     dns: Option<Handle>,
     dhcp: Option<Handle>,
     address: Option<Address>,
@@ -169,13 +185,30 @@ impl<L: crate::platform::Link> fmt::Debug for Net<L> {
 
 impl<P: Platform + Xenstore> Stack<P> {
     /// A stack whose device is still to be connected; watches xenstore and takes the first steps.
-    /// `config` is not [`NetConfig::Off`], which means that no stack is made.
     ///
     /// # Errors
     /// As [`Stack::xenstore_changed`].
     pub fn new(platform: P, config: NetConfig, settings: Settings, now: Instant) -> Result<Self, FrontendError> {
-        let mut this = Self {
+        let mut this = Self::with_origin(platform, Origin::Own(config), settings);
+        this.configure(config);
+        this.start(now)?;
+        Ok(this)
+    }
+
+    /// As [`Stack::new`], in the child of a fork whose parent had the configuration `parents` and used no network.
+    ///
+    /// # Errors
+    /// As [`Stack::xenstore_changed`].
+    pub fn for_child(platform: P, parents: NetConfig, settings: Settings, now: Instant) -> Result<Self, FrontendError> {
+        let mut this = Self::with_origin(platform, Origin::parents(parents), settings);
+        this.start(now)?;
+        Ok(this)
+    }
+
+    fn with_origin(platform: P, origin: Origin, settings: Settings) -> Self {
+        Self {
             platform,
+            origin,
             frontend: Frontend::new(settings.device, settings.pages, settings.offload),
             net: Net {
                 device: Device::new(),
@@ -192,14 +225,16 @@ impl<P: Platform + Xenstore> Stack<P> {
             listeners_made: 0,
             time_wait: Default::default(),
             udp_ports: BTreeMap::new(),
+            queries: dns::Queries::default(),
             dns: None,
             dhcp: None,
             address: None,
-        };
-        this.configure(config);
-        this.frontend.start(&mut this.platform)?;
-        this.xenstore_changed(now)?;
-        Ok(this)
+        }
+    }
+
+    fn start(&mut self, now: Instant) -> Result<(), FrontendError> {
+        self.frontend.start(&mut self.platform)?;
+        self.xenstore_changed(now)
     }
 
     /// Follows what has changed in xenstore: connects to the backend, or gives it up. To be followed by
@@ -209,6 +244,9 @@ impl<P: Platform + Xenstore> Stack<P> {
     /// Xenstore or the kernel refused something, or a node holds what it must not. The device
     /// stays unconnected; the next change is a new attempt.
     pub fn xenstore_changed(&mut self, now: Instant) -> Result<(), FrontendError> {
+        if !self.settle_configuration()? {
+            return Ok(());
+        }
         loop {
             match self.frontend.step(&mut self.platform)? {
                 Step::Nothing => return Ok(()),
@@ -230,6 +268,9 @@ impl<P: Platform + Xenstore> Stack<P> {
     /// # Errors
     /// It is not, for this reason; the caller decides how long to wait.
     pub fn ready(&self) -> Result<(), NotReady> {
+        if let Some(obstacle) = self.origin.obstacle() {
+            return Err(obstacle);
+        }
         match (self.frontend.obstacle(), self.address) {
             (Some(obstacle), _) => Err(NotReady::Device(obstacle.clone())),
             (None, None) => Err(NotReady::NoLease),

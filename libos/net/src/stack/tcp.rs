@@ -387,7 +387,7 @@ impl<P: Platform + Xenstore> Stack<P> {
     }
 
     /// Removes a socket without a word to the peer.
-    fn forget(&mut self, handle: Handle) {
+    pub(super) fn forget(&mut self, handle: Handle) {
         let Some(mut entry) = self.net.table.remove(handle) else {
             return;
         };

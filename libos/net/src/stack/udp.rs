@@ -159,6 +159,20 @@ impl<P: Platform + Xenstore> Stack<P> {
         }
     }
 
+    /// In the child of a fork: the socket keeps its port. What the parent received or is to send stays with the parent.
+    pub(super) fn udp_begin_life(&mut self, handle: Handle) {
+        let Ok(entry) = self.net.get(handle) else { return };
+        let Kind::Udp(udp) = &mut entry.kind else { return };
+        udp.stuck_since = None;
+        entry.deadline = None;
+        for socket in [entry.socket, udp.sender] {
+            let socket = entry.set.get_mut::<Socket>(socket);
+            socket.close();
+            // The port is what it was, and not 0.
+            let _ = socket.bind(udp.port);
+        }
+    }
+
     /// Hands a received datagram to its socket.
     pub(super) fn udp_arrived(&mut self, source: u16, destination: u16, now: Instant) {
         let handle = match destination {

@@ -6,6 +6,7 @@
 
 pub mod back;
 pub mod lan;
+pub mod server;
 
 use back::{Back, Memory, Words};
 use std::cell::{Cell, RefCell};
@@ -178,8 +179,11 @@ impl Xenstore for TestPlatform {
     }
 
     fn watch(&mut self, path: &str) -> Result<(), Errno> {
-        self.0.watches.borrow_mut().push(path.into());
-        self.0.watch_pending.set(true);
+        let mut watches = self.0.watches.borrow_mut();
+        if watches.iter().all(|watch| watch != path) {
+            watches.push(path.into());
+            self.0.watch_pending.set(true);
+        }
         Ok(())
     }
 
