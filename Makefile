@@ -3,7 +3,7 @@ export PATH := /usr/bin:$(PATH)
 export SCRIPT FILES OUT CLOCK MEM TIMEOUT ONLY SECONDS_EACH
 
 # Crates that run on the build machine, where their unit tests are run.
-HOST_CRATES := xen-abi xen-sys zooid-core zooid-memory zooid-net zooid-runner xenctl
+HOST_CRATES := xen-abi xen-sys zooid-core zooid-memory zooid-net zooid-runner xenctl pvm
 EXAMPLES := $(notdir $(wildcard examples/*))
 RUNNER := target/debug/zooid-runner
 QUIET := --quiet
@@ -50,13 +50,24 @@ bench: images ## Measure ours beside others in the same boot, write target/bench
 fuzz: setup ## Fuzz the parsers of what strangers write: [ONLY=name] [SECONDS_EACH=60]
 	@fuzz/run
 
-install: images ## Copy the example guests and their configurations to a Xen host's /opt/zooid/guests: [DESTDIR=dir]
+install: images ## Install pvm, pvmd and the example guests on a Xen host: [DESTDIR=dir]
 	@install -D -m 644 -t $(DESTDIR)/opt/zooid/guests $(EXAMPLES:%=target/x86_64-xen-pv/release/%) $(wildcard examples/*/*.cfg)
+	@install -D -t $(DESTDIR)/usr/bin target/release/pvm
+	@install -D -t $(DESTDIR)/usr/sbin target/release/pvmd
+	@install -D -m 644 -t $(DESTDIR)/lib/systemd/system toolstack/pvm/systemd/pvmd.service
+	@target/release/pvm generate man target/man
+	@install -D -m 644 -t $(DESTDIR)/usr/share/man/man1 target/man/*.1
+	@install -D -m 644 -t $(DESTDIR)/usr/share/man/man8 target/man/*.8
+	@target/release/pvm generate completions target/completions
+	@install -D -m 644 -T target/completions/pvm.bash $(DESTDIR)/usr/share/bash-completion/completions/pvm
+	@install -D -m 644 -T target/completions/pvmd.bash $(DESTDIR)/usr/share/bash-completion/completions/pvmd
+	@install -D -m 644 -t $(DESTDIR)/usr/share/zsh/vendor-completions target/completions/_pvm target/completions/_pvmd
+	@install -D -m 644 -t $(DESTDIR)/usr/share/fish/vendor_completions.d target/completions/pvm.fish target/completions/pvmd.fish
 
 clean:     ## Remove everything that was built or unpacked
 	rm -rf build target
 
 images: setup
 	@cargo build $(QUIET) --release --target x86_64-xen-pv
-	@cargo build $(QUIET) --release --package xenctl
+	@cargo build $(QUIET) --release --package xenctl --package pvm
 	@cargo build $(QUIET) --package zooid-runner

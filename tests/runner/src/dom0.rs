@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use crate::machine::{Event, Machine, Model, RunFiles};
 use crate::options::BadArgument;
 use crate::payload::Payload;
-use crate::{layout, snapshot};
+use crate::{image, layout, snapshot};
 
 /// Exit status of a run that the time limit ended, as `timeout` has it.
 pub const STATUS_TIME_LIMIT: u8 = 124;
@@ -51,8 +51,12 @@ pub fn run_announced(job: &Job, on_start: impl FnOnce(Duration)) -> Result<u8> {
         .map_err(|error| BadArgument(format!("OUT: cannot make {}: {error}", job.out.display())))?;
 
     let began = Instant::now();
-    let mut machine =
-        if job.cold { Machine::boot(job.model, &files) } else { snapshot::ready_machine(job.model, &files) }?;
+    let mut machine = if job.cold {
+        image::update()?;
+        Machine::boot(job.model, &files)?
+    } else {
+        snapshot::ready_machine(job.model, &files)?
+    };
     let ended = machine.start(length).and_then(|()| {
         on_start(began.elapsed());
         stream(&mut machine, job)

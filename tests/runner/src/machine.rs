@@ -33,7 +33,7 @@ pub const FIXED_ARGUMENTS: [&str; 16] = [
     "-display", "none",
     "-nodefaults", "-no-reboot",
     "-kernel", "xen",
-    "-initrd", "vmlinuz console=hvc0 quiet,initramfs.cpio",
+    "-initrd", "vmlinuz console=hvc0 quiet,initrd",
     // A PV dom0 pays 100 us for each octet on a serial port. `iommu_platform` keeps virtio to the DMA interface, without
     // which it would take dom0's pseudo-physical addresses for real ones.
     "-device", "virtio-serial-pci,disable-legacy=on,iommu_platform=on",

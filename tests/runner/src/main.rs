@@ -6,6 +6,7 @@ mod boot_tests;
 mod cases;
 mod dom0;
 mod guests;
+mod image;
 mod layout;
 mod machine;
 mod options;

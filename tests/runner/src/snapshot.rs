@@ -11,13 +11,13 @@ use std::time::{Instant, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 
-use crate::layout;
 use crate::machine::{Machine, Model, RunFiles};
+use crate::{image, layout};
 
 /// A machine whose dom0 waits for its payload, by the quickest way there is: from a snapshot, which is taken first
 /// when there is none.
 pub fn ready_machine(model: Model, files: &RunFiles) -> Result<Machine> {
-    layout::check_machine()?;
+    image::update()?;
     let snapshot = take(model, files)?;
     Machine::restore(model, files, &snapshot)
 }
@@ -59,7 +59,7 @@ fn remove_others(dir: &Path, image: u64) {
 /// A number that changes with the dom0 image, Xen, the emulator or the machine's arguments.
 fn image_digest() -> Result<u64> {
     let mut hasher = DefaultHasher::new();
-    for file in ["xen", "vmlinuz", "initramfs.cpio"].map(|name| layout::machine().join(name)) {
+    for file in ["xen", "vmlinuz", image::INITRD].map(|name| layout::machine().join(name)) {
         hash_file(&file, &mut hasher)?;
     }
     hash_file(Path::new("/usr/bin/qemu-system-x86_64"), &mut hasher)?;
