@@ -93,7 +93,71 @@ pub fn grant_control_page(frame: Mfn) {
     }
 }
 
+/// Frames that one grant table has at most with Xen's defaults (`gnttab_max_frames`).
+const MOST_FRAMES: u32 = (device::RESERVED - device::GRANT_TABLE) as u32;
+const ENTRIES_PER_FRAME: u32 = ENTRIES / FRAMES;
+
+/// Lets domain 0 read `frame`, which is any page of this domain's, until [`forget`]. The table grows as needed.
+pub fn let_read(frame: Mfn) -> Result<GrantRef, GrantError> {
+    let mut table = TABLE.lock();
+    let table = table.as_mut().ok_or(GrantError::TableFull)?;
+    if table.free.is_empty() {
+        table.grow()?;
+    }
+    let reference = table.free.pop().ok_or(GrantError::TableFull)?;
+    table.fill(reference, DomId::DOM0, frame, Access::Read);
+    Ok(reference)
+}
+
+/// The frame that an entry grants.
+pub fn granted_frame(reference: GrantRef) -> Mfn {
+    let table = TABLE.lock();
+    let table = table.as_ref().expect("a grant in use has a table");
+    Mfn(u64::from(table.entries.read_u32(offset(reference) + 4)))
+}
+
+/// Takes back what [`let_read`] gave; `false`, and it stays, while domain 0 has the page mapped.
+pub fn forget(reference: GrantRef) -> bool {
+    Grant { reference }.end().is_ok()
+}
+
+/// Makes the table that of a child, in which nothing is granted but the control page. What the parent had granted by
+/// [`let_read`] is to be forgotten by who holds it.
+pub fn begin_life() {
+    if let Some(table) = &mut *TABLE.lock()
+        && table.entries.len() > FRAMES as usize * PAGE_SIZE
+    {
+        // SAFETY: the part that is mapped in a child.
+        table.entries = unsafe { SharedPages::new(table.entries.address() as *mut u8, FRAMES as usize) };
+        table.free.retain(|reference| reference.0 < ENTRIES);
+    }
+}
+
+/// Whether an entry of this number exists: not so in a child whose parent had a larger table.
+pub fn exists(reference: GrantRef) -> bool {
+    TABLE.lock().as_ref().is_some_and(|table| offset(reference) < table.entries.len())
+}
+
 impl Table {
+    /// Doubles the table, as far as Xen allows.
+    fn grow(&mut self) -> Result<(), GrantError> {
+        let old = (self.entries.len() / PAGE_SIZE) as u32;
+        let new = (2 * old).min(MOST_FRAMES);
+        if new == old {
+            return Err(GrantError::TableFull);
+        }
+        let mut frames = [Mfn(0); MOST_FRAMES as usize];
+        let frames = &mut frames[..new as usize];
+        xen_sys::grant_table_op_setup_table(DomId::SELF, frames).map_err(|_| GrantError::TableFull)?;
+        self.free.try_reserve((new * ENTRIES_PER_FRAME) as usize).map_err(|_| GrantError::OutOfMemory)?;
+        mmu::map_reserved(device::GRANT_TABLE + old as usize, &frames[old as usize..])
+            .map_err(|_| GrantError::OutOfMemory)?;
+        // SAFETY: mapped in a row, the old part and the new, for ever.
+        self.entries = unsafe { SharedPages::new(self.entries.address() as *mut u8, new as usize) };
+        self.free.extend((old * ENTRIES_PER_FRAME..new * ENTRIES_PER_FRAME).rev().map(GrantRef));
+        Ok(())
+    }
+
     fn fill(&self, reference: GrantRef, domain: DomId, frame: Mfn, access: Access) {
         let at = offset(reference);
         self.entries.write_u32(at + 4, frame.0 as u32);

@@ -8,7 +8,7 @@ use spin::Once;
 use xen_abi::event_channel::EvtchnStat;
 use xen_abi::xen::StartInfo;
 use xen_abi::{DomId, Errno, Port};
-use zooid_fork_plan::wire::{self, daemon, device, guest, operation, state};
+use zooid_fork_plan::wire::{self, backend, daemon, device, guest, operation, state};
 use zooid_kernel::events::{self, Masked};
 use zooid_kernel::evtchn::{self, BoundPort, Event};
 use zooid_kernel::mmu::{self, cow};
@@ -16,7 +16,7 @@ use zooid_kernel::shared::{SharedPages, barrier};
 use zooid_kernel::sync::Mutex;
 use zooid_kernel::{console, gnttab, power, random, thread, time, xenstore};
 
-use crate::{family, shell, snapshot};
+use crate::{family, grants, shell, snapshot};
 
 /// How long a guest waits for a pvmd that is not there, in nanoseconds: one that was killed comes back in this time.
 const PATIENCE: u64 = 10_000_000_000;
@@ -129,6 +129,11 @@ impl Control {
         }
     }
 
+    /// Whether children get copies of their own at once, by way of grants, and share nothing.
+    pub fn copies(&self) -> bool {
+        self.page.read_u32(daemon::BACKEND) == backend::GRANT
+    }
+
     /// Has `count` domains prepared; other threads run meanwhile.
     pub fn prepare(&self, count: u32) -> Result<(), Errno> {
         let _turn = self.turn.lock();
@@ -150,7 +155,10 @@ impl Control {
     pub fn commit(&self, count: u32, buffer: u32, port: Port) -> Result<(), Errno> {
         self.page.write_u32(guest::BUFFER, buffer);
         let number = self.post(operation::COMMIT, count);
-        let before = self.last_commit.swap(number, Ordering::Relaxed);
+        let before = self.last_commit.load(Ordering::Relaxed);
+        if !self.copies() {
+            self.last_commit.store(number, Ordering::Relaxed);
+        }
         let _ = xen_sys::event_channel_op_send(port);
         let mut give_up = time::now() + PATIENCE;
         let result = loop {
@@ -195,6 +203,7 @@ impl Control {
         // SAFETY: the first act in the child; pvmd has filled p2m and bitmaps, and says which table is the root.
         unsafe { cow::adopt(root) };
         evtchn::begin_life();
+        grants::begin_life();
         self.last_commit.store(0, Ordering::Relaxed);
         let (_, _, start_info) = mmu::records();
         // SAFETY: a page of this domain's own that pvmd has filled; it stays.

@@ -13,7 +13,7 @@ use zooid_kernel::sync::Mutex;
 use zooid_kernel::{console, life, xenstore};
 
 use crate::control::{Control, control};
-use crate::{family, snapshot};
+use crate::{family, grants, snapshot};
 
 /// What the call that returns twice returns in a child.
 pub const IN_CHILD: u64 = 0;
@@ -117,14 +117,17 @@ fn attempts(control: &Control, count: u32, all_threads: bool) -> Result<Forked, 
     let mut prepare = control.ready() < count;
     for _ in 0..ATTEMPTS {
         if prepare {
-            control.prepare(count)?;
+            have_prepared(control, count)?;
         }
         let needed = snapshot::pages_needed(0, all_threads);
         if !snapshot::fits(needed) {
             // After a request was answered, no child reads the old buffers any more.
-            control.prepare(1)?;
+            have_prepared(control, 1)?;
             snapshot::make(control, needed + SPARE_PAGES)?;
-            control.prepare(count)?;
+            have_prepared(control, count)?;
+        }
+        if control.copies() {
+            grants::update(control)?;
         }
         let mut result = Err(Errno(wire::ESTALE));
         life::quiesced(&mut || result = attempt(control, count, all_threads));
@@ -134,6 +137,20 @@ fn attempts(control: &Control, count: u32, all_threads: bool) -> Result<Forked, 
         }
     }
     Err(ForkError::Again)
+}
+
+/// PREPARE; once more, if only the answer says that pvmd wants grants.
+fn have_prepared(control: &Control, count: u32) -> Result<(), Errno> {
+    for _ in 0..ATTEMPTS {
+        if control.copies() {
+            grants::update(control)?;
+        }
+        match control.prepare(count) {
+            Err(Errno(wire::ESTALE)) => {}
+            result => return result,
+        }
+    }
+    Err(Errno::EAGAIN)
 }
 
 struct Attempt<'a> {
@@ -176,7 +193,9 @@ extern "C" fn commit(rsp: u64, attempt: *mut c_void) -> u64 {
     // SAFETY: `attempt` passes its own local, which lives until this returns.
     let attempt = unsafe { &*attempt.cast::<Attempt>() };
     let buffer = snapshot::take(rsp, attempt.all_threads);
-    cow::protect_heap();
+    if !attempt.control.copies() {
+        cow::protect_heap();
+    }
     match attempt.control.commit(attempt.count, buffer, attempt.port) {
         Ok(()) => IN_PARENT,
         Err(errno) => FAILED + u64::from(errno.0),

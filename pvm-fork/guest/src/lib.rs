@@ -16,6 +16,7 @@ extern crate alloc;
 mod control;
 mod family;
 mod forking;
+mod grants;
 mod shell;
 mod snapshot;
 

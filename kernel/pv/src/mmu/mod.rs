@@ -234,6 +234,29 @@ pub fn mfn_of(address: usize) -> Option<Mfn> {
     with_memory(|memory| tables::frame_of(memory.tables.entry(&memory.frames, address)))
 }
 
+/// Calls `each` with every page that is mapped in a zone, in the order of addresses, and its entry. It must not map or unmap
+/// anything; pages that come or go meanwhile may be missed.
+pub fn for_each_page(zone: Zone, mut each: impl FnMut(usize, Pte)) {
+    let span = PTES_PER_TABLE * PAGE_SIZE;
+    let end = match zone {
+        Zone::Heap => HEAP_END.load(Ordering::Relaxed),
+        zone => zone.end(),
+    };
+    for base in (zone.base()..end).step_by(span) {
+        let mut entries = [Pte::ABSENT; PTES_PER_TABLE];
+        let covered = with_memory(|Memory { frames, tables }| {
+            let table = tables.table(frames, base, 1);
+            table.map(|table| entries.iter_mut().enumerate().for_each(|(at, entry)| *entry = tables::read(table, at)))
+        });
+        if covered.is_none() {
+            continue;
+        }
+        for (at, entry) in entries.iter().enumerate().filter(|(_, entry)| entry.is_present()) {
+            each(base + at * PAGE_SIZE, *entry);
+        }
+    }
+}
+
 /// Reads a word that a frame pointer names, if it is mapped: for back traces, which trust nothing.
 pub fn read_stack_word(address: u64) -> Option<u64> {
     let lock = FRAMES.try_lock()?;
