@@ -2,6 +2,9 @@
 //!
 //! The network comes up at the first call that needs it, as the setting `net=` says (`dhcp` where it says nothing), and stays
 //! up. A thread of its own takes in packets; a call that sends does so itself.
+//!
+//! In the child of a fork, connections of the parent answer `NotConnected`; listeners and UDP sockets are the child's, on its own
+//! address. The network comes up by itself there if the parent's was up; a call that needs it waits as at first.
 
 mod platform;
 mod tcp;
@@ -11,15 +14,15 @@ use alloc::sync::Arc;
 use alloc::task::Wake;
 use alloc::vec::Vec;
 use core::fmt;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use core::task::Waker;
 
 pub use core::net::{Ipv4Addr, SocketAddrV4};
 use spin::Once;
 use zooid_kernel::boot::{command_line, refuse};
-use zooid_kernel::evtchn::Event;
-use zooid_kernel::sync::Mutex;
-use zooid_kernel::{heap, mmu, random, thread, time};
+use zooid_kernel::evtchn::{self, Event};
+use zooid_kernel::sync::{Mutex, MutexGuard};
+use zooid_kernel::{heap, life, mmu, random, thread, time};
 pub use zooid_net::Error as SocketError;
 use zooid_net::netfront::{FrontendError, Obstacle};
 pub use zooid_net::stack::{NotReady, Status};
@@ -32,7 +35,7 @@ pub use udp::UdpSocket;
 
 type Stack = zooid_net::Stack<Kernel>;
 
-/// How long the first call waits for the device and for an address.
+/// How long a call waits for the device and for an address.
 const START_PATIENCE: u64 = 10_000_000_000;
 
 /// Why a network call failed.
@@ -47,9 +50,7 @@ pub enum Error {
 /// Why there is no network.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Down {
-    /// The configuration says `net=off`.
-    Off,
-    /// Device or address are missing.
+    /// Device or address are missing, or not wanted.
     NotReady(NotReady),
     /// The device could not be set up.
     Device(FrontendError),
@@ -69,7 +70,6 @@ impl fmt::Display for Error {
 impl fmt::Display for Down {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Off => out.write_str("the configuration says net=off"),
             Self::NotReady(reason) => reason.fmt(out),
             Self::Device(error) => error.fmt(out),
             Self::OutOfMemory => out.write_str("not enough memory"),
@@ -95,7 +95,7 @@ impl Error {
 
 /// The network's state: address, Ethernet address, packets counted. Waits until it is up.
 pub fn status() -> Result<Status, Error> {
-    Ok(network()?.stack.lock().status())
+    Ok(network()?.lock().status())
 }
 
 /// The IPv4 addresses of a host name, from the name server that `net=` or DHCP gave.
@@ -125,50 +125,86 @@ struct Network {
     attention: Arc<Event>,
     /// System time at which the network thread looks again by itself.
     next_look: AtomicU64,
+    /// The network thread was made.
+    has_thread: AtomicBool,
+    /// The life of the domain ([`evtchn::lives`]) that the stack is in.
+    life: AtomicU32,
+    /// One more than the last life in which the network was up at some time.
+    up: AtomicU32,
+    /// Counts the network thread's turns while the network is not up, and is signalled with them.
+    turns: AtomicU32,
+    turn: Event,
 }
 
 static NETWORK: Once<Network> = Once::new();
+/// Held while it is made.
 static START: Mutex<()> = Mutex::new(());
 
 /// The network, once it is up.
 fn network() -> Result<&'static Network, Error> {
-    if let Some(network) = NETWORK.get() {
-        return Ok(network);
-    }
-    let _turn = START.lock();
-    match NETWORK.get() {
-        Some(network) => Ok(network),
-        None => start().map_err(Error::Down),
-    }
+    let network = match NETWORK.get() {
+        Some(network) if network.has_thread.load(Ordering::Relaxed) => network,
+        _ => start().map_err(Error::Down)?,
+    };
+    network.wait_until_up()?;
+    Ok(network)
 }
 
 fn start() -> Result<&'static Network, Down> {
+    static REGISTERED: AtomicBool = AtomicBool::new(false);
+    if !REGISTERED.swap(true, Ordering::Relaxed) {
+        life::on_fork(stand_still);
+    }
+    let _turn = START.lock();
+    let network = match NETWORK.get() {
+        Some(network) => network,
+        None => {
+            let attention = Arc::new(Event::new());
+            let stack = Mutex::new(make_stack(attention.clone())?);
+            NETWORK.call_once(|| Network {
+                stack,
+                attention,
+                next_look: AtomicU64::new(u64::MAX),
+                has_thread: AtomicBool::new(false),
+                life: AtomicU32::new(evtchn::lives()),
+                up: AtomicU32::new(0),
+                turns: AtomicU32::new(0),
+                turn: Event::new(),
+            })
+        }
+    };
+    if !network.has_thread.load(Ordering::Relaxed) {
+        thread::spawn_service("network", thread::DEFAULT_STACK_SIZE, serve).map_err(|_| Down::OutOfMemory)?;
+        network.has_thread.store(true, Ordering::Relaxed);
+    }
+    Ok(network)
+}
+
+fn make_stack(attention: Arc<Event>) -> Result<Stack, Down> {
+    let is_child = evtchn::lives() != 0;
     let config = match command_line().setting("net").unwrap_or("dhcp").parse() {
-        Ok(NetConfig::Off) => return Err(Down::Off),
+        Ok(NetConfig::Off) if !is_child => return Err(Down::NotReady(NotReady::Off)),
         Ok(config) => config,
         Err(error) => refuse(format_args!("{error}")),
     };
     let memory = mmu::statistics().total as usize * xen_abi::PAGE_SIZE;
     let settings = Settings::for_memory(memory, random::u64());
-    let attention = Arc::new(Event::new());
-    let mut stack = Stack::new(Kernel::new(attention.clone()), config, settings, now()).map_err(Down::Device)?;
-    // The caller takes the network thread's part until the network is up.
-    let deadline = time::now() + START_PATIENCE;
-    while let Err(reason) = stack.ready() {
-        if reason == NotReady::Device(Obstacle::NoDevice) {
-            // The toolstack makes the devices of a configuration before the guest runs: there is nothing to wait for.
-            return Err(Down::NotReady(reason));
-        }
-        let next = step(&mut stack);
-        if stack.ready().is_err() && !attention.wait(Some(next.min(deadline))) && time::now() >= deadline {
-            return Err(Down::NotReady(reason));
-        }
+    let make = if is_child { Stack::for_child } else { Stack::new };
+    make(Kernel::new(attention), config, settings, now()).map_err(Down::Device)
+}
+
+/// The network thread, which a child has anew.
+fn serve() {
+    if let Some(network) = NETWORK.get() {
+        network.run();
     }
-    let network =
-        NETWORK.call_once(|| Network { stack: Mutex::new(stack), attention, next_look: AtomicU64::new(u64::MAX) });
-    thread::spawn("network", thread::DEFAULT_STACK_SIZE, || network.run()).map_err(|_| Down::OutOfMemory)?;
-    log::info!("network: {:?}, heap {:?}", network.stack.lock().status(), heap::statistics());
-    Ok(network)
+}
+
+/// Lets a fork happen while no thread makes or uses the network, so that it is whole in the child.
+fn stand_still(fork: &mut dyn FnMut()) {
+    let _start = START.lock();
+    let _stack = NETWORK.get().map(|network| network.stack.lock());
+    fork();
 }
 
 /// Follows xenstore and moves packets. Returns the system time of the next look.
@@ -185,18 +221,66 @@ impl Network {
     fn run(&self) {
         loop {
             let next = {
-                let mut stack = self.stack.lock();
+                let mut stack = self.lock();
                 let next = step(&mut stack);
                 self.next_look.store(next, Ordering::Relaxed);
+                if !self.is_up() {
+                    self.count_turn(&stack);
+                }
                 next
             };
             self.attention.wait((next != u64::MAX).then_some(next));
         }
     }
 
+    /// The stack, as it is in this life of the domain.
+    fn lock(&self) -> MutexGuard<'_, Stack> {
+        let mut stack = self.stack.lock();
+        let life = evtchn::lives();
+        if life != 0 && self.life.load(Ordering::Relaxed) != life {
+            self.life.store(life, Ordering::Relaxed);
+            stack.begin_life(random::u64());
+        }
+        stack
+    }
+
+    /// Whether the network was up at some time in this life.
+    fn is_up(&self) -> bool {
+        self.up.load(Ordering::Relaxed) == evtchn::lives() + 1
+    }
+
+    fn count_turn(&self, stack: &Stack) {
+        if stack.ready().is_ok() {
+            self.up.store(evtchn::lives() + 1, Ordering::Relaxed);
+            log::info!("network: {:?}, heap {:?}", stack.status(), heap::statistics());
+        }
+        self.turns.fetch_add(1, Ordering::Relaxed);
+        self.turn.signal();
+    }
+
+    /// Waits until the network is up for the first time in this life.
+    fn wait_until_up(&self) -> Result<(), Error> {
+        let mut deadline = None;
+        while !self.is_up() {
+            let seen = self.turns.load(Ordering::Relaxed);
+            let Err(reason) = self.lock().ready() else { break };
+            let hopeless = match reason {
+                NotReady::Off => true,
+                // The toolstack makes the devices of a configuration before the guest runs, but those of a child after.
+                NotReady::Device(Obstacle::NoDevice) => evtchn::lives() == 0,
+                _ => false,
+            };
+            let deadline = *deadline.get_or_insert_with(|| time::now() + START_PATIENCE);
+            if hopeless || !self.turn.wait_for(Some(deadline), || self.turns.load(Ordering::Relaxed) != seen) {
+                return Err(Error::Down(Down::NotReady(reason)));
+            }
+        }
+        Ok(())
+    }
+
     /// Makes a call on the stack and sends what it led to.
     fn with<T>(&self, act: impl FnOnce(&mut Stack) -> T) -> T {
-        let mut stack = self.stack.lock();
+        let mut stack = self.lock();
         let result = act(&mut stack);
         self.transmit(&mut stack);
         result
@@ -223,7 +307,7 @@ impl Network {
     ) -> Result<T, Error> {
         let mut deadline = None;
         loop {
-            let mut stack = self.stack.lock();
+            let mut stack = self.lock();
             match attempt(&mut stack, &waiter.waker) {
                 Err(SocketError::WouldBlock) => {}
                 result => {

@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use zooid_kernel::sync::Mutex;
+use zooid_kernel::events::Masked;
 use zooid_net::stack::{Listener, TcpSocket};
 
 use super::{Error, Network, SocketAddrV4, Waiter, network};
@@ -43,7 +43,7 @@ impl TcpListener {
 
     /// Port on which this socket listens.
     pub fn local_port(&self) -> u16 {
-        self.network.stack.lock().tcp_listen_port(self.listener)
+        self.network.lock().tcp_listen_port(self.listener)
     }
 }
 
@@ -83,7 +83,7 @@ pub struct TcpStream {
     socket: TcpSocket,
     reader: Waiter,
     writer: Waiter,
-    timeouts: Mutex<Timeouts>,
+    timeouts: Masked<Timeouts>,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -94,7 +94,7 @@ struct Timeouts {
 
 impl TcpStream {
     fn new(network: &'static Network, socket: TcpSocket) -> Self {
-        let timeouts = Mutex::new(Timeouts::default());
+        let timeouts = Masked::new(Timeouts::default());
         Self { network, socket, reader: Waiter::new(), writer: Waiter::new(), timeouts }
     }
 
@@ -183,17 +183,17 @@ impl TcpStream {
 
     /// Sends small pieces at once, instead of gathering them while others are under way.
     pub fn set_nodelay(&self, nodelay: bool) -> Result<(), Error> {
-        Ok(self.network.stack.lock().tcp_set_nodelay(self.socket, nodelay)?)
+        Ok(self.network.lock().tcp_set_nodelay(self.socket, nodelay)?)
     }
 
     /// Address and port of the other side.
     pub fn peer_addr(&self) -> Result<SocketAddrV4, Error> {
-        Ok(self.network.stack.lock().tcp_peer(self.socket)?)
+        Ok(self.network.lock().tcp_peer(self.socket)?)
     }
 
     /// Address and port of this side.
     pub fn local_addr(&self) -> Result<SocketAddrV4, Error> {
-        Ok(self.network.stack.lock().tcp_local(self.socket)?)
+        Ok(self.network.lock().tcp_local(self.socket)?)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use zooid_kernel::sync::Mutex;
+use zooid_kernel::events::Masked;
 
 use super::{Error, Network, SocketAddrV4, Waiter, network};
 
@@ -12,7 +12,7 @@ pub struct UdpSocket {
     socket: zooid_net::stack::UdpSocket,
     reader: Waiter,
     writer: Waiter,
-    read_timeout: Mutex<Option<Duration>>,
+    read_timeout: Masked<Option<Duration>>,
 }
 
 impl UdpSocket {
@@ -21,11 +21,13 @@ impl UdpSocket {
         let network = network()?;
         let socket = network.with(|stack| stack.udp_bind(port))?;
         let (reader, writer) = (Waiter::new(), Waiter::new());
-        Ok(Self { network, socket, reader, writer, read_timeout: Mutex::new(None) })
+        Ok(Self { network, socket, reader, writer, read_timeout: Masked::new(None) })
     }
 
     /// Sends one datagram to `peer`; waits for room in the queue.
     pub fn send_to(&self, datagram: &[u8], peer: SocketAddrV4) -> Result<(), Error> {
+        // In a child it may not be, though there are sockets.
+        self.network.wait_until_up()?;
         self.network.wait(&self.writer, None, |stack, waker| {
             stack.udp_send(self.socket, datagram, peer).inspect_err(|_| {
                 let _ = stack.udp_wake_on_send(self.socket, waker);
@@ -50,7 +52,7 @@ impl UdpSocket {
 
     /// Port of this socket.
     pub fn local_port(&self) -> Result<u16, Error> {
-        Ok(self.network.stack.lock().udp_port(self.socket)?)
+        Ok(self.network.lock().udp_port(self.socket)?)
     }
 }
 
