@@ -210,6 +210,10 @@ pub struct Stats {
     pub alive: u64,
     /// Prepared domains.
     pub pool: u64,
+    /// Operations of the executor.
+    pub operations: u64,
+    /// Page-table entries that were brought up to date between a request to fork and its reply.
+    pub mended_entries: u64,
     /// Times of the steps, in the order in which they happen.
     pub steps: Vec<StepTime>,
 }

@@ -13,8 +13,12 @@ use super::api::{Command, Error, Reply};
 #[derive(Clone, Debug)]
 pub struct Handle {
     commands: Sender<Command>,
-    wake: Arc<OwnedFd>,
+    waker: Waker,
 }
+
+/// Wakes the engine's thread.
+#[derive(Clone, Debug)]
+pub struct Waker(Arc<OwnedFd>);
 
 /// The engine has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,7 +28,7 @@ pub struct Closed;
 #[derive(Debug)]
 pub struct Inbox {
     commands: Receiver<Command>,
-    wake: Arc<OwnedFd>,
+    waker: Waker,
 }
 
 /// A handle, and the inbox that its commands land in.
@@ -32,9 +36,9 @@ pub struct Inbox {
 /// # Errors
 /// Linux gives no eventfd.
 pub fn pair() -> std::io::Result<(Handle, Inbox)> {
-    let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
+    let waker = Waker(Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?));
     let (sender, receiver) = mpsc::channel();
-    Ok((Handle { commands: sender, wake: wake.clone() }, Inbox { commands: receiver, wake }))
+    Ok((Handle { commands: sender, waker: waker.clone() }, Inbox { commands: receiver, waker }))
 }
 
 impl Handle {
@@ -44,8 +48,7 @@ impl Handle {
     /// The engine has ended.
     pub fn send(&self, command: Command) -> Result<(), Closed> {
         self.commands.send(command).map_err(|_| Closed)?;
-        // Full means that the engine has not looked for 2^64 commands: it is awake anyhow.
-        let _ = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());
+        self.waker.wake();
         Ok(())
     }
 
@@ -60,10 +63,23 @@ impl Handle {
     }
 }
 
+impl Waker {
+    /// Makes it look for what is new.
+    pub fn wake(&self) {
+        // Full means that the engine has not looked for 2^64 times: it is awake anyhow.
+        let _ = rustix::io::write(&self.0, &1_u64.to_ne_bytes());
+    }
+}
+
 impl Inbox {
     /// What becomes readable when a command has come.
     pub fn wake(&self) -> &OwnedFd {
-        &self.wake
+        &self.waker.0
+    }
+
+    /// What wakes whoever waits at this inbox.
+    pub fn waker(&self) -> Waker {
+        self.waker.clone()
     }
 
     /// The next command; nothing when there is none.
@@ -73,7 +89,7 @@ impl Inbox {
 
     /// Makes [`wake`](Self::wake) unreadable; commands that come from now on make it readable again.
     pub fn clear(&self) {
-        let _ = rustix::io::read(&self.wake, &mut [0; 8]);
+        let _ = rustix::io::read(&self.waker.0, &mut [0; 8]);
     }
 }
 

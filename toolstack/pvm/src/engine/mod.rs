@@ -5,8 +5,23 @@
 //! A [`Handle`] is how the rest of the daemon talks to it.
 
 mod api;
+mod build;
+mod commands;
 mod config;
+mod core;
+mod end;
+mod executor;
+mod failure;
 mod handle;
+mod home;
+mod mend;
+mod parent;
+mod pvm;
+mod quota;
+mod requests;
+mod stats;
+mod tables;
+mod watch;
 
 pub use api::{
     Backend, Command, EndStatus, Ended, Error, Event, EventKind, Kind, PoolInfo, PvmInfo, Reply, State, Stats,
@@ -15,14 +30,32 @@ pub use api::{
 pub use config::{BackendChoice, ChildVif, Config, DieAt, Overcommit, Quota};
 pub use handle::{Closed, Handle, Inbox, pair};
 
-use std::fmt;
+use std::collections::{BTreeMap, VecDeque};
+use std::os::fd::AsFd;
+use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
+use std::{fmt, io};
+
+use xenctl::xenstore::{self, Store};
+use xenctl::{Hypervisor, OpenError, Xen};
+
+use self::core::{Engine, now_us};
+use executor::Executor;
+use mend::Scratch;
+use stats::Counters;
+use watch::Notes;
 
 /// Why the engine cannot start.
 #[derive(Debug)]
 pub enum StartError {
     /// Linux gives no thread, or no eventfd.
-    Linux(std::io::Error),
+    Linux(io::Error),
+    /// There is no way to Xen, or it is one that is not known.
+    Xen(xenctl::Error),
+    /// There is no way to xenstore.
+    Connect(OpenError),
+    /// xenstore refuses a watch.
+    Store(xenstore::Error),
 }
 
 /// Starts the engine's thread, which ends after [`Command::Quit`].
@@ -30,9 +63,51 @@ pub enum StartError {
 /// # Errors
 /// See [`StartError`].
 pub fn start(config: Config) -> Result<(Handle, JoinHandle<()>), StartError> {
+    let xen = Xen::open().map_err(StartError::Xen)?;
+    let store = Store::connect().map_err(StartError::Connect)?;
+    start_with(Arc::new(xen), Arc::new(store), config)
+}
+
+/// Starts the engine's thread on this hypervisor and xenstore.
+fn start_with<H: Hypervisor>(
+    xen: Arc<H>,
+    store: Arc<Store>,
+    config: Config,
+) -> Result<(Handle, JoinHandle<()>), StartError>
+where
+    H::Events: AsFd,
+{
     let (handle, inbox) = pair().map_err(StartError::Linux)?;
-    let run = move || drop((config, inbox));
-    let thread = thread::Builder::new().name("engine".to_owned()).spawn(run).map_err(StartError::Linux)?;
+    let (sender, notes) = mpsc::channel();
+    let watches = Notes { sender, waker: inbox.waker() };
+    let engine = Engine {
+        events: xen.events().map_err(StartError::Xen)?,
+        _watched: watches.watch_domains(&store).map_err(StartError::Store)?,
+        xen,
+        store,
+        executor: Executor::new(config.die_at),
+        config,
+        inbox,
+        notes,
+        watches,
+        domains: BTreeMap::new(),
+        ids: BTreeMap::new(),
+        ports: Vec::new(),
+        watched: BTreeMap::new(),
+        jobs: VecDeque::new(),
+        timers: Vec::new(),
+        scratch: Scratch::default(),
+        counters: Counters::default(),
+        rates: BTreeMap::new(),
+        waiters: Vec::new(),
+        outside: Vec::new(),
+        subscribers: Vec::new(),
+        ended: VecDeque::new(),
+        // So that ids are not those that a daemon before this one gave to domains of the same number.
+        generation: (now_us() >> 10) as u16,
+        quitting: None,
+    };
+    let thread = thread::Builder::new().name("engine".to_owned()).spawn(|| engine.run()).map_err(StartError::Linux)?;
     Ok((handle, thread))
 }
 
@@ -40,6 +115,9 @@ impl fmt::Display for StartError {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Linux(error) => write!(out, "no thread for the engine: {error}"),
+            Self::Xen(error) => error.fmt(out),
+            Self::Connect(error) => error.fmt(out),
+            Self::Store(error) => write!(out, "xenstore: {error}"),
         }
     }
 }

@@ -1,0 +1,461 @@
+//! Builds a prepared domain, one operation at a time, so that requests are served in between.
+
+use std::fs::File;
+use std::io::Read;
+use std::mem::offset_of;
+use std::os::fd::AsFd;
+
+use xen_abi::arch_x86::VgcfFlags;
+use xen_abi::xen::{MmuextCmd, MmuextOp, SharedInfo, StartInfo, VcpuInfo};
+use xen_abi::{DomId, Errno, GrantRef, Mfn, PAGE_SIZE, Pfn, Port};
+use xenctl::{CreateDomain, Events, Hypervisor, Memory, Protection, VcpuGuestContext};
+use zooid_fork_plan::id::{Handle, Kind, PvmId};
+use zooid_fork_plan::mend::Linkage;
+use zooid_fork_plan::plan::{ParentTable, Plan, Special};
+use zooid_fork_plan::wire::{self, CONTROL_GREF, daemon, device, device_page};
+
+use super::core::Engine;
+use super::executor::{BUILD, Operation};
+use super::failure::Failure;
+use super::home::Home;
+use super::mend::{Source, Target, is_race};
+use super::pvm::{Channel, Prepared};
+
+/// Frames that a prepared domain has free.
+const RESERVE: usize = 64;
+/// Highest port of a child, as libxl has it for any guest.
+const MAX_PORT: u32 = 1023;
+/// Largest extent that is asked of Xen, as a power of two: 2 MiB.
+const MAX_ORDER: u32 = 9;
+/// Flags of kernel code and stack segments, `FLAT_KERNEL_CS` and `FLAT_KERNEL_SS` (public/arch-x86/xen-x86_64.h).
+const KERNEL_CS: u16 = 0xe033;
+const KERNEL_SS: u16 = 0xe02b;
+/// Bit 9, the interrupt flag, is one that a guest in ring 3 has.
+const RFLAGS: u64 = 1 << 9;
+/// dr6 and dr7 after a reset.
+const DR6: u64 = 0xffff_0ff0;
+const DR7: u64 = 0x400;
+/// Size of an entry of a grant table of version 1, `grant_entry_v1_t`.
+const GRANT_ENTRY: usize = 8;
+/// `GTF_permit_access`.
+const PERMIT_ACCESS: u32 = 1;
+/// Grants that every PV domain has (public/grant_table.h).
+const CONSOLE_GREF: u32 = 0;
+const XENSTORE_GREF: u32 = 1;
+
+/// A prepared domain that is being built.
+#[derive(Debug)]
+pub struct Building<M> {
+    /// Whom it is for.
+    pub parent: DomId,
+    /// Number of the next operation.
+    next: usize,
+    tables: Vec<ParentTable>,
+    plan: Option<Plan>,
+    made: Option<Made>,
+    mfns: Vec<Mfn>,
+    shared_info: Mfn,
+    ports: Ports,
+    linkage: Option<Linkage>,
+    /// Tables that are linked.
+    linked: usize,
+    bitmaps: Option<M>,
+    page: Option<M>,
+}
+
+/// What it is, once it has a number.
+#[derive(Clone, Debug)]
+struct Made {
+    domain: DomId,
+    id: PvmId,
+    name: String,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Ports {
+    console: Port,
+    store: Port,
+    /// Its end of the channel to the daemon, and the daemon's.
+    fork: Port,
+    local: Option<Port>,
+}
+
+impl<M> Building<M> {
+    /// One that has not begun.
+    pub fn new(parent: DomId) -> Self {
+        Self {
+            parent,
+            next: 0,
+            tables: Vec::new(),
+            plan: None,
+            made: None,
+            mfns: Vec::new(),
+            shared_info: Mfn(0),
+            ports: Ports::default(),
+            linkage: None,
+            linked: 0,
+            bitmaps: None,
+            page: None,
+        }
+    }
+
+    /// Its number, once it has one.
+    pub fn number(&self) -> Option<DomId> {
+        self.made.as_ref().map(|made| made.domain)
+    }
+
+    fn plan(&self) -> &Plan {
+        self.plan.as_ref().expect("the plan is the first operation")
+    }
+
+    fn made(&self) -> &Made {
+        self.made.as_ref().expect("the domain is made by the second operation")
+    }
+
+    fn domain(&self) -> DomId {
+        self.made().domain
+    }
+
+    fn special(&self, special: Special) -> Mfn {
+        let pfn = self.plan().special(special).expect("a plan has each of the special pages");
+        self.mfns[pfn.0 as usize]
+    }
+}
+
+impl<H: Hypervisor> Engine<H>
+where
+    H::Events: AsFd,
+{
+    /// Does the next operation; true when that was the last.
+    ///
+    /// # Errors
+    /// It cannot be built: it has to be [`abandon`](Self::abandon_building)ed.
+    pub(super) fn build_step(&mut self, building: &mut Building<H::Memory>) -> Result<bool, Failure> {
+        if !self.domains.contains_key(&building.parent) {
+            return Err(Failure::Gone);
+        }
+        let operation = BUILD[building.next];
+        self.executor.before(operation);
+        let result = self.build_operation(operation, building);
+        self.executor.after(operation);
+        if result? {
+            building.next += 1;
+        }
+        Ok(building.next == BUILD.len())
+    }
+
+    /// Does one operation; false when there is more of the same to do.
+    fn build_operation(&mut self, operation: Operation, building: &mut Building<H::Memory>) -> Result<bool, Failure> {
+        match operation {
+            Operation::Plan => self.plan(building)?,
+            Operation::Create => self.create(building)?,
+            Operation::Sign => {
+                let handle = Handle {
+                    kind: Kind::Prepared,
+                    id: building.made().id,
+                    parent: self.domains[&building.parent].id,
+                    commit: 0,
+                };
+                self.xen.set_handle(building.domain(), &handle.to_octets())?;
+            }
+            Operation::Configure => self.configure(building)?,
+            Operation::Populate => building.mfns = self.populate(building.domain(), building.plan().frames())?,
+            Operation::Channels => self.channels(building)?,
+            Operation::Grants => self.grants(building)?,
+            Operation::FillTables => self.fill_tables(building)?,
+            Operation::FillPages => self.fill_pages(building)?,
+            Operation::Pin => {
+                let pin = [MmuextOp::on_frame(MmuextCmd::PIN_L4_TABLE, building.mfns[0])];
+                self.xen.mmuext_op(building.domain(), &pin).1?;
+                let linkage = Linkage::new(building.plan(), &building.tables, building.mfns.clone());
+                building.linkage = Some(linkage);
+                building.tables = Vec::new();
+            }
+            Operation::Link => return self.link(building),
+            Operation::Map => {
+                let gref = [GrantRef(CONTROL_GREF)];
+                building.page = Some(self.xen.map_grants(building.domain(), &gref, Protection::ReadWrite)?);
+            }
+            Operation::Load => self.load(building)?,
+            Operation::Home => {
+                let parent = &self.domains[&building.parent];
+                let made = building.made();
+                let owners: Vec<DomId> = parent.owners.iter().copied().chain([made.domain]).collect();
+                let home = Home {
+                    domain: made.domain,
+                    name: &made.name,
+                    console: (building.special(Special::Console), building.ports.console),
+                    store: (building.special(Special::Xenstore), building.ports.store),
+                    root: parent.root,
+                    owners: &owners,
+                };
+                home.create(&self.store)?;
+            }
+            Operation::Introduce => {
+                self.store.introduce(building.domain(), building.special(Special::Xenstore), building.ports.store)?;
+            }
+            Operation::Start => {
+                self.enlist(building)?;
+                self.xen.unpause(building.domain())?;
+            }
+            other => unreachable!("{other} is no part of building"),
+        }
+        Ok(true)
+    }
+
+    fn plan(&mut self, building: &mut Building<H::Memory>) -> Result<(), Failure> {
+        self.follow_tables(building.parent)?;
+        let parent = &self.domains[&building.parent];
+        let forking = parent.forking.as_ref().ok_or(Failure::Gone)?;
+        building.tables = forking.tables.copy_leaves();
+        let plan = Plan::new(&forking.layout, &building.tables, RESERVE)?;
+        self.check_memory(building.parent, plan.frames() as u64)?;
+        building.plan = Some(plan);
+        Ok(())
+    }
+
+    fn create(&mut self, building: &mut Building<H::Memory>) -> Result<(), Failure> {
+        let parent = &self.domains[&building.parent];
+        let forking = parent.forking.as_ref().ok_or(Failure::Gone)?;
+        let domain = self.xen.create_domain(&CreateDomain {
+            flags: 0,
+            max_vcpus: 1,
+            max_evtchn_port: MAX_PORT,
+            max_grant_frames: -1,
+            max_maptrack_frames: -1,
+            handle: Handle::UNFINISHED,
+            cpupool: forking.profile.cpupool,
+        })?;
+        self.generation = self.generation.wrapping_add(1).max(1);
+        let id = PvmId::new(domain, self.generation).expect("the generation is not 0");
+        let root = self.name_of(parent.root);
+        building.made = Some(Made { domain, id, name: format!("{root}-{id}") });
+        Ok(())
+    }
+
+    fn configure(&mut self, building: &Building<H::Memory>) -> Result<(), Failure> {
+        let domain = building.domain();
+        let plan = building.plan();
+        let parent = &self.domains[&building.parent];
+        let profile = parent.forking.as_ref().ok_or(Failure::Gone)?.profile.clone();
+        self.xen.max_vcpus(domain, 1)?;
+        // Room for a copy of everything, and for as much again that is copied away from while descendants still read it.
+        let pages = plan.frames() + plan.p2m_entries;
+        self.xen.set_max_mem(domain, (pages * PAGE_SIZE / 1024) as u64)?;
+        self.xen.set_cpu_policy(domain, &profile.policy)?;
+        self.xen.set_tsc_info(domain, &profile.tsc)?;
+        if let Some(sched) = &profile.sched {
+            self.xen.set_sched_params(domain, sched)?;
+        }
+        Ok(())
+    }
+
+    /// Gives a domain `count` frames from number 0 up, in extents that are as large as Xen has them.
+    fn populate(&self, domain: DomId, count: usize) -> Result<Vec<Mfn>, Failure> {
+        let mut mfns = Vec::with_capacity(count);
+        let mut most = MAX_ORDER;
+        while mfns.len() < count {
+            let order = most.min((count - mfns.len()).ilog2());
+            match self.xen.populate_physmap(domain, order, &[Pfn(mfns.len() as u64)]) {
+                Ok(extent) => mfns.extend((0..1 << order).map(|number| Mfn(extent[0].0 + number))),
+                Err(error) if order > 0 && error.errno() == Some(Errno::ENOMEM) => most = order - 1,
+                Err(error) if error.errno() == Some(Errno::ENOMEM) => {
+                    return Err(Failure::NoMemory("Xen has none left"));
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(mfns)
+    }
+
+    fn channels(&mut self, building: &mut Building<H::Memory>) -> Result<(), Failure> {
+        let domain = building.domain();
+        let ports = &mut building.ports;
+        ports.console = self.xen.alloc_unbound(domain, DomId::DOM0)?;
+        ports.store = self.xen.alloc_unbound(domain, DomId::DOM0)?;
+        ports.fork = self.xen.alloc_unbound(domain, DomId::DOM0)?;
+        ports.local = Some(self.events.bind_interdomain(domain, ports.fork)?);
+        Ok(())
+    }
+
+    fn grants(&mut self, building: &Building<H::Memory>) -> Result<(), Failure> {
+        let domain = building.domain();
+        let frames = self.xen.grant_table_setup(domain, 1)?;
+        let table = self.xen.map_foreign(domain, &frames, Protection::ReadWrite)?;
+        for (gref, special) in
+            [(CONSOLE_GREF, Special::Console), (XENSTORE_GREF, Special::Xenstore), (CONTROL_GREF, Special::Control)]
+        {
+            let at = gref as usize * GRANT_ENTRY;
+            // The domain in the upper half of the first word is dom0; the flags come last, for they make it valid.
+            table.write_u32(at + 4, building.special(special).0 as u32);
+            table.write_u32(at, PERMIT_ACCESS);
+        }
+        Ok(())
+    }
+
+    fn fill_tables(&mut self, building: &mut Building<H::Memory>) -> Result<(), Failure> {
+        let domain = building.domain();
+        let info = self.xen.domain_info(domain)?.ok_or(Failure::Gone)?;
+        building.shared_info = info.shared_info_frame;
+        let plan = building.plan();
+        let frames = &building.mfns[..plan.tables.len()];
+        let pages = self.xen.map_foreign(domain, frames, Protection::ReadWrite)?;
+        for (number, table) in plan.tables.iter().enumerate() {
+            let entries = plan.table_entries(table, &building.mfns, building.shared_info);
+            pages.copy_in(number * PAGE_SIZE, &octets(entries.iter().copied()));
+        }
+        Ok(())
+    }
+
+    fn fill_pages(&mut self, building: &mut Building<H::Memory>) -> Result<(), Failure> {
+        let domain = building.domain();
+        let plan = building.plan();
+        let parent = &self.domains[&building.parent];
+        let layout = parent.forking.as_ref().ok_or(Failure::Gone)?.layout;
+        let linkage = Linkage::new(plan, &[], building.mfns.clone());
+        let p2m = octets(linkage.p2m(plan.p2m_entries));
+        let bitmaps = octets(linkage.bitmaps(plan.p2m_entries).iter().copied());
+        let frames = &building.mfns[plan.special_start()..plan.private_start()];
+        let pages = self.xen.map_foreign(domain, frames, Protection::ReadWrite)?;
+        for (number, (special, _)) in plan.specials.iter().enumerate() {
+            let mut page = [0; PAGE_SIZE];
+            match special {
+                Special::P2m(part) => copy_part(&mut page, &p2m, *part),
+                Special::Bitmaps(part) => copy_part(&mut page, &bitmaps, *part),
+                Special::StartInfo => start_info(&mut page, building, layout.p2m),
+                Special::Control => self.control(&mut page, building)?,
+                Special::ShellStack | Special::Console | Special::Xenstore => {}
+            }
+            pages.copy_in(number * PAGE_SIZE, &page);
+        }
+        let is_bitmap = |special: &Special| matches!(special, Special::Bitmaps(_));
+        let bitmaps: Vec<Mfn> = plan
+            .specials
+            .iter()
+            .map(|(special, _)| *special)
+            .filter(is_bitmap)
+            .map(|page| building.special(page))
+            .collect();
+        let shared_info = self.xen.map_foreign(domain, &[building.shared_info], Protection::ReadWrite)?;
+        let mask = offset_of!(SharedInfo, vcpu_info) + offset_of!(VcpuInfo, evtchn_upcall_mask);
+        shared_info.copy_in(mask, &[1]);
+        building.bitmaps = Some(self.xen.map_foreign(domain, &bitmaps, Protection::ReadWrite)?);
+        Ok(())
+    }
+
+    /// The daemon's half of the control page.
+    fn control(&self, page: &mut [u8; PAGE_SIZE], building: &Building<H::Memory>) -> Result<(), Failure> {
+        let parent = &self.domains[&building.parent];
+        let mut put = |at: usize, value: u32| page[at..at + 4].copy_from_slice(&value.to_le_bytes());
+        put(daemon::ID, building.made().id.raw());
+        put(daemon::PARENT, parent.id.raw());
+        put(daemon::ROOT, parent.root.raw());
+        put(daemon::BACKEND, wire::backend::FOREIGN);
+        put(daemon::PORT, building.ports.fork.0);
+        put(daemon::ROOT_TABLE, 0);
+        let seed = &mut page[daemon::SEED..daemon::SEED + 32];
+        File::open("/dev/urandom")
+            .and_then(|mut random| random.read_exact(seed))
+            .map_err(|_| Failure::NoMemory("no randomness"))
+    }
+
+    /// Links the next table; true when that was the last.
+    fn link(&mut self, building: &mut Building<H::Memory>) -> Result<bool, Failure> {
+        let parent = self.domains.get(&building.parent).ok_or(Failure::Gone)?;
+        let tables = &parent.forking.as_ref().ok_or(Failure::Gone)?.tables;
+        let source = Source { tables, owners: &parent.owners, linkage: parent.linkage.as_ref() };
+        let domain = building.made.as_ref().expect("made before").domain;
+        let linkage = building.linkage.as_mut().expect("made when its tables were pinned");
+        let mut target = Target { domain, linkage, bitmaps: building.bitmaps.as_ref() };
+        target.add_tables(&*self.xen, &source)?;
+        if building.linked < tables.count() {
+            match target.mend(&*self.xen, &source, building.linked, &mut self.scratch) {
+                Ok(_) => building.linked += 1,
+                // The parent has copied a page in between: what is not linked now is when the domain is refreshed.
+                Err(failure) if is_race(&failure) => building.linked += 1,
+                Err(failure) => return Err(failure),
+            }
+        }
+        Ok(building.linked >= tables.count())
+    }
+
+    fn load(&mut self, building: &Building<H::Memory>) -> Result<(), Failure> {
+        let parent = &self.domains[&building.parent];
+        let layout = parent.forking.as_ref().ok_or(Failure::Gone)?.layout;
+        let mut context = VcpuGuestContext { flags: VgcfFlags::IN_KERNEL | VgcfFlags::ONLINE, ..Default::default() };
+        let regs = &mut context.user_regs;
+        (regs.cs, regs.ss, regs.rflags) = (KERNEL_CS, KERNEL_SS, RFLAGS);
+        regs.rip = layout.entry;
+        regs.rsp = (device_page(device::SHELL_STACK) + PAGE_SIZE) as u64;
+        regs.rdi = device_page(device::CONTROL) as u64;
+        (context.kernel_ss, context.kernel_sp) = (KERNEL_SS.into(), regs.rsp);
+        (context.debugreg[6], context.debugreg[7]) = (DR6, DR7);
+        context.ctrlreg[3] = VcpuGuestContext::cr3(building.mfns[0]);
+        self.xen.set_vcpu_context(building.domain(), 0, &context)?;
+        Ok(())
+    }
+
+    /// Puts it among its parent's prepared domains, from where on its events are listened to.
+    fn enlist(&mut self, building: &mut Building<H::Memory>) -> Result<(), Failure> {
+        let made = building.made().clone();
+        let parent = self.domains.get_mut(&building.parent).ok_or(Failure::Gone)?;
+        let missing = "made by the operations before";
+        let port = building.ports.local.take().expect(missing);
+        parent.prepared.push(Prepared {
+            id: made.id,
+            domain: made.domain,
+            name: made.name,
+            channel: Channel { page: building.page.take().expect(missing), port },
+            linkage: building.linkage.take().expect(missing),
+            bitmaps: building.bitmaps.take().expect(missing),
+            waiting: false,
+            broken: false,
+        });
+        self.listen(port, made.domain, Some(building.parent));
+        Ok(())
+    }
+
+    /// Takes back what was built.
+    pub(super) fn abandon_building(&mut self, building: Building<H::Memory>) {
+        if let Some(port) = building.ports.local {
+            self.unlisten(port);
+        }
+        let Some(made) = building.made else { return };
+        // Enlisted is as good as built: its parent's list has it.
+        if let Some(parent) = self.domains.get_mut(&building.parent)
+            && let Some(place) = parent.prepared.iter().position(|prepared| prepared.domain == made.domain)
+        {
+            let prepared = parent.prepared.remove(place);
+            return self.discard(prepared);
+        }
+        drop((building.bitmaps, building.page));
+        self.remove_domain(made.domain, made.id);
+    }
+}
+
+fn octets(words: impl Iterator<Item = u64>) -> Vec<u8> {
+    words.flat_map(u64::to_le_bytes).collect()
+}
+
+/// Fills a page with part number `part` of what is longer than a page.
+fn copy_part(page: &mut [u8; PAGE_SIZE], octets: &[u8], part: usize) {
+    let rest = &octets[part * PAGE_SIZE..];
+    let length = rest.len().min(PAGE_SIZE);
+    page[..length].copy_from_slice(&rest[..length]);
+}
+
+fn start_info<M>(page: &mut [u8; PAGE_SIZE], building: &Building<M>, p2m: usize) {
+    const MAGIC: &[u8] = b"xen-3.0-x86_64";
+    page[..MAGIC.len()].copy_from_slice(MAGIC);
+    let mut put = |at: usize, octets: &[u8]| page[at..at + octets.len()].copy_from_slice(octets);
+    let plan = building.plan();
+    put(offset_of!(StartInfo, nr_pages), &(plan.p2m_entries as u64).to_le_bytes());
+    put(offset_of!(StartInfo, shared_info), &building.shared_info.addr().to_le_bytes());
+    put(offset_of!(StartInfo, store_mfn), &building.special(Special::Xenstore).0.to_le_bytes());
+    put(offset_of!(StartInfo, store_evtchn), &building.ports.store.0.to_le_bytes());
+    let console = offset_of!(StartInfo, console);
+    put(console, &building.special(Special::Console).0.to_le_bytes());
+    put(console + 8, &building.ports.console.0.to_le_bytes());
+    put(offset_of!(StartInfo, mfn_list), &(p2m as u64).to_le_bytes());
+    put(offset_of!(StartInfo, nr_pt_frames), &(plan.tables.len() as u64).to_le_bytes());
+}

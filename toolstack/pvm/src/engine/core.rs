@@ -1,0 +1,280 @@
+//! The engine itself: what it holds, and its loop.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use xen_abi::{DomId, Port};
+use xenctl::xenstore::{Store, Watch};
+use xenctl::{Events, Hypervisor};
+use zooid_fork_plan::id::PvmId;
+
+use super::api::{Event, EventKind, PvmInfo, Reply};
+use super::build::Building;
+use super::commands::{OutsideFork, Waiter};
+use super::config::Config;
+use super::end::Burial;
+use super::executor::Executor;
+use super::failure::Failure;
+use super::handle::Inbox;
+use super::mend::Scratch;
+use super::pvm::Pvm;
+use super::quota::Rate;
+use super::stats::Counters;
+use super::watch::{Note, Notes};
+
+/// Ends that are remembered.
+const REMEMBERED: usize = 256;
+
+/// Everything that the engine's thread has.
+pub struct Engine<H: Hypervisor> {
+    pub(super) xen: Arc<H>,
+    pub(super) store: Arc<Store>,
+    pub(super) events: H::Events,
+    pub(super) config: Config,
+    pub(super) inbox: Inbox,
+    pub(super) notes: Receiver<Note>,
+    /// Living pVMs that are known.
+    pub(super) domains: BTreeMap<DomId, Pvm<H::Memory>>,
+    /// Where the domains of ids are.
+    pub(super) ids: BTreeMap<PvmId, DomId>,
+    /// By number of dom0's port: who is at the other end.
+    pub(super) ports: Vec<Option<Peer>>,
+    /// How more is watched for, and what is.
+    pub(super) watches: Notes,
+    pub(super) _watched: [Watch; 2],
+    /// Watches of domains that have not announced themselves.
+    pub(super) watched: BTreeMap<DomId, Watch>,
+    pub(super) jobs: VecDeque<Job<H::Memory>>,
+    pub(super) timers: Vec<(Instant, Timer)>,
+    pub(super) executor: Executor,
+    pub(super) scratch: Scratch,
+    pub(super) counters: Counters,
+    pub(super) rates: BTreeMap<Option<PvmId>, Rate>,
+    pub(super) waiters: Vec<Waiter>,
+    pub(super) outside: Vec<OutsideFork>,
+    pub(super) subscribers: Vec<SyncSender<Event>>,
+    /// pVMs that have ended, the last one last.
+    pub(super) ended: VecDeque<PvmInfo>,
+    /// Of the last id that was given out.
+    pub(super) generation: u16,
+    pub(super) quitting: Option<Reply<()>>,
+}
+
+/// Who is at the other end of a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Peer {
+    domain: DomId,
+    /// Of a prepared domain: whom it is prepared for.
+    parent: Option<DomId>,
+}
+
+/// Work that is not urgent, done in small steps.
+pub(super) enum Job<M> {
+    /// Builds a prepared domain.
+    Build(Box<Building<M>>),
+    /// Brings the domains that are prepared for this one up to date, from this table on.
+    Refresh(DomId, usize),
+    /// Removes what a pVM has left.
+    Bury(Burial<M>),
+    /// Frees what is not needed any more, which takes time.
+    Drop(Box<dyn Send>),
+}
+
+/// What is to be looked at later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Timer {
+    /// A prepared domain should be at its waiting point.
+    Waiting(DomId, DomId),
+    /// A child should have resumed.
+    Resumed(DomId),
+    /// The domains that are prepared for this one may not be up to date; so long after the last time it was looked.
+    Refresh(DomId, Duration),
+    /// A fork from outside should be done.
+    Outside,
+}
+
+impl<H: Hypervisor> Engine<H>
+where
+    H::Events: AsFd,
+{
+    /// Runs until it is asked to quit.
+    pub fn run(mut self) {
+        self.recover();
+        while !self.turn() {}
+        let reply = self.quitting.take();
+        self.discard_all();
+        if let Some(reply) = reply {
+            let _ = reply.send(Ok(()));
+        }
+    }
+
+    /// Waits for something to do and does it; true at the end.
+    fn turn(&mut self) -> bool {
+        let (event, woken) = self.wait();
+        if event {
+            self.take_events();
+        }
+        if woken {
+            self.inbox.clear();
+            while let Ok(note) = self.notes.try_recv() {
+                self.take_note(note);
+            }
+            while let Some(command) = self.inbox.take() {
+                self.obey(command);
+            }
+        }
+        self.take_timers();
+        if !event && !woken {
+            self.work();
+        }
+        self.quitting.is_some() && !self.jobs.iter().any(|job| matches!(job, Job::Bury(_)))
+    }
+
+    /// Waits for events of guests, and for commands and notes. Does not wait while there is work.
+    fn wait(&self) -> (bool, bool) {
+        let timeout = match self.timers.iter().map(|(when, _)| *when).min() {
+            _ if !self.jobs.is_empty() => Some(Duration::ZERO),
+            Some(when) => Some(when.saturating_duration_since(Instant::now())),
+            None => None,
+        };
+        let timeout =
+            timeout.map(|time| Timespec { tv_sec: time.as_secs() as i64, tv_nsec: time.subsec_nanos().into() });
+        let events = self.events.as_fd();
+        let mut sources = [PollFd::new(&events, PollFlags::IN), PollFd::new(self.inbox.wake(), PollFlags::IN)];
+        match poll(&mut sources, timeout.as_ref()) {
+            Ok(_) => (!sources[0].revents().is_empty(), !sources[1].revents().is_empty()),
+            // A signal; or no memory, which the next turn may find.
+            Err(_) => (false, false),
+        }
+    }
+
+    fn take_events(&mut self) {
+        let ports = match self.events.wait(Some(Duration::ZERO)) {
+            Ok(ports) => ports,
+            Err(error) => return log::error!("{error}"),
+        };
+        for port in ports {
+            if let Some(peer) = self.peer(port) {
+                match peer.parent {
+                    None => self.look_at(peer.domain),
+                    Some(parent) => self.look_at_prepared(parent, peer.domain),
+                }
+            }
+            // It may be closed by now; then nobody wants to hear of it.
+            if self.peer(port).is_some() {
+                let _ = self.events.unmask(port);
+            }
+        }
+    }
+
+    fn take_timers(&mut self) {
+        if self.timers.is_empty() {
+            return;
+        }
+        let now = Instant::now();
+        while let Some(place) = self.timers.iter().position(|(when, _)| *when <= now) {
+            match self.timers.swap_remove(place).1 {
+                Timer::Waiting(parent, domain) => self.check_waiting(parent, domain),
+                Timer::Resumed(domain) => self.check_resumed(domain),
+                Timer::Refresh(domain, pause) => self.refresh_later(domain, pause),
+                Timer::Outside => self.check_outside(now),
+            }
+        }
+    }
+
+    /// Does a step of the first job.
+    fn work(&mut self) {
+        match self.jobs.pop_front() {
+            None => {}
+            Some(Job::Build(mut building)) => match self.build_step(&mut building) {
+                Ok(false) => self.jobs.push_front(Job::Build(building)),
+                Ok(true) => self.after_build(*building),
+                Err(failure) => self.after_failed_build(*building, &failure),
+            },
+            Some(Job::Refresh(domain, place)) => self.refresh_step(domain, place),
+            Some(Job::Bury(burial)) => self.bury_step(burial),
+            Some(Job::Drop(rest)) => drop(rest),
+        }
+    }
+
+    pub(super) fn after(&mut self, time: Duration, timer: Timer) {
+        self.timers.push((Instant::now() + time, timer));
+    }
+
+    fn peer(&self, port: Port) -> Option<Peer> {
+        self.ports.get(port.0 as usize).copied().flatten()
+    }
+
+    /// From now on, events at `port` are of `domain`; for a prepared domain, with its parent.
+    pub(super) fn listen(&mut self, port: Port, domain: DomId, parent: Option<DomId>) {
+        let number = port.0 as usize;
+        if self.ports.len() <= number {
+            self.ports.resize(number + 1, None);
+        }
+        self.ports[number] = Some(Peer { domain, parent });
+        // What came since it was bound was not listened to, and is masked since.
+        let _ = self.events.unmask(port);
+    }
+
+    /// Closes a port.
+    pub(super) fn unlisten(&mut self, port: Port) {
+        if let Some(peer) = self.ports.get_mut(port.0 as usize) {
+            *peer = None;
+        }
+        if let Err(error) = self.events.unbind(port) {
+            log::warn!("{error}");
+        }
+    }
+
+    /// Tells a pVM that there is news in its control page.
+    pub(super) fn notify(&self, domain: DomId) {
+        if let Some(channel) = self.domains.get(&domain).and_then(|pvm| pvm.channel.as_ref())
+            && let Err(error) = self.events.notify(channel.port)
+        {
+            log::debug!("{error}");
+        }
+    }
+
+    /// The pVM with this id, if it lives.
+    pub(super) fn by_id(&mut self, id: PvmId) -> Option<&mut Pvm<H::Memory>> {
+        self.domains.get_mut(self.ids.get(&id)?)
+    }
+
+    /// The name of a pVM that lives or has lived.
+    pub(super) fn name_of(&self, id: PvmId) -> String {
+        let living = self.ids.get(&id).and_then(|domain| self.domains.get(domain)).map(|pvm| &pvm.name);
+        let ended = || self.ended.iter().rev().find(|info| info.id == id.raw()).map(|info| &info.name);
+        living.or_else(ended).map_or_else(|| "pvm".to_owned(), Clone::clone)
+    }
+
+    /// Tells all subscribers of something that happened to a pVM.
+    pub(super) fn tell(&mut self, id: PvmId, name: &str, kind: EventKind) {
+        let event = Event { at_us: now_us(), id: id.raw(), domid: id.domain().0, name: name.to_owned(), kind };
+        log::debug!(id = event.id, name = event.name.as_str(); "{:?}", event.kind);
+        self.subscribers.retain(|subscriber| subscriber.try_send(event.clone()).is_ok());
+    }
+
+    /// Tells of something that went wrong without being asked for.
+    pub(super) fn trouble(&mut self, id: PvmId, what: &str, failure: &Failure) {
+        let name = self.name_of(id);
+        log::warn!(id = id.raw(), name = name.as_str(); "{what}: {failure}");
+        self.tell(id, &name, EventKind::Trouble { message: format!("{what}: {failure}") });
+    }
+
+    /// Remembers a pVM that has ended.
+    pub(super) fn remember(&mut self, info: PvmInfo) {
+        if self.ended.len() == REMEMBERED {
+            self.ended.pop_front();
+        }
+        self.ended.push_back(info);
+    }
+}
+
+/// Microseconds since 1970.
+pub fn now_us() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_micros() as u64)
+}

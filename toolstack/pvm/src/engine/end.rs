@@ -1,0 +1,267 @@
+//! Ends: of pVMs, and of domains that were prepared and are not needed.
+//!
+//! The order is that of docs/protocols/fork.md: the parent is told, the domain is destroyed, its home is removed. What takes time is
+//! done in steps.
+
+use std::os::fd::AsFd;
+
+use xen_abi::sched::ShutdownReason;
+use xen_abi::{DomId, Errno};
+use xenctl::Hypervisor;
+use zooid_fork_plan::id::PvmId;
+use zooid_fork_plan::status::Status;
+use zooid_fork_plan::wire::{daemon, guest, state};
+
+use super::api::{self, Ended, EventKind};
+use super::core::{Engine, Job, now_us};
+use super::executor::Operation;
+use super::failure::Failure;
+use super::home;
+use super::pvm::{Prepared, Pvm};
+
+/// What is left of a pVM, or of a prepared domain.
+#[derive(Debug)]
+pub struct Burial<M> {
+    domain: DomId,
+    id: PvmId,
+    /// Its domain is ours to destroy.
+    ours: bool,
+    stage: Stage,
+    mappings: Vec<M>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Unmap,
+    Destroy,
+    RemoveHome,
+}
+
+impl<H: Hypervisor> Engine<H>
+where
+    H::Events: AsFd,
+{
+    /// A pVM says that it has ended.
+    pub(super) fn has_ended(&mut self, domain: DomId) {
+        let Some(pvm) = self.domains.get(&domain) else { return };
+        let Some(channel) = &pvm.channel else { return };
+        let status = pvm.killed.unwrap_or(Status::from_raw(channel.get(guest::STATUS)));
+        self.bury(domain, status);
+    }
+
+    /// Looks which of the known domains have ended without saying so. `alive` has those that Xen has.
+    pub(super) fn find_ended(&mut self, all: &[xenctl::DomainInfo]) {
+        let mut ended = Vec::new();
+        for pvm in self.domains.values() {
+            let info = all.iter().find(|info| info.id == pvm.domain && !info.is_dying());
+            let reason = info.and_then(xenctl::DomainInfo::shutdown_reason);
+            if info.is_none() || reason.is_some() {
+                ended.push((pvm.domain, self.status_of(pvm, reason)));
+            }
+        }
+        for (domain, status) in ended {
+            self.bury(domain, status);
+        }
+        let gone = |domain: DomId| !all.iter().any(|info| info.id == domain && !info.is_dying());
+        self.watched.retain(|domain, _| !gone(*domain));
+        let parents: Vec<DomId> = self.domains.keys().copied().collect();
+        for parent in parents {
+            let Some(pvm) = self.domains.get_mut(&parent) else { continue };
+            let ended = |info: &xenctl::DomainInfo| info.is_dying() || info.shutdown_reason().is_some();
+            for prepared in &mut pvm.prepared {
+                let info = all.iter().find(|info| info.id == prepared.domain);
+                prepared.broken |= info.is_none_or(ended);
+            }
+            if pvm.prepared.iter().any(|prepared| prepared.broken) {
+                self.discard_broken(parent);
+                self.go_on(parent);
+            }
+        }
+    }
+
+    /// How a pVM has ended, of which Xen says this.
+    fn status_of(&self, pvm: &Pvm<H::Memory>, reason: Option<ShutdownReason>) -> Status {
+        if let Some(status) = pvm.killed {
+            return status;
+        }
+        if let Some(channel) = &pvm.channel
+            && channel.get(guest::STATE) == state::ENDED
+        {
+            return Status::from_raw(channel.get(guest::STATUS));
+        }
+        match reason {
+            None => Status::Destroyed,
+            // Without the brick that says the status, this is all that is known.
+            Some(ShutdownReason::POWEROFF | ShutdownReason::REBOOT) if pvm.channel.is_none() => Status::Exited(0),
+            Some(_) => Status::Crashed,
+        }
+    }
+
+    /// Destroys a child, which counts as ended with this status.
+    pub(super) fn destroy_child(&mut self, domain: DomId, status: Status) {
+        self.bury(domain, status);
+    }
+
+    /// Lets go of a pVM that has ended.
+    pub(super) fn bury(&mut self, domain: DomId, status: Status) {
+        let Some(info) = self.info(domain) else { return };
+        let Some(mut pvm) = self.domains.remove(&domain) else { return };
+        self.ids.remove(&pvm.id);
+        self.watched.remove(&domain);
+        let is_child = pvm.linkage.is_some() || pvm.owners.len() > 1;
+        let end = Ended { id: pvm.id.raw(), status: status.into(), exit_code: status.exit_code(), at_us: now_us() };
+        if is_child {
+            self.executor.before(Operation::TellEnd);
+            if let Some(parent) = pvm.parent
+                && let Some(parent) = self.by_id(parent)
+            {
+                parent.ends.push_back((pvm.id, status));
+                parent.show_ends();
+                let parent = parent.domain;
+                self.disown(&pvm);
+                self.notify(parent);
+            } else {
+                self.disown(&pvm);
+            }
+            self.executor.after(Operation::TellEnd);
+        }
+        self.no_longer_resuming(domain);
+        self.orphan(&pvm);
+        if let Some(channel) = &pvm.channel {
+            self.unlisten(channel.port);
+        }
+        for prepared in std::mem::take(&mut pvm.prepared) {
+            self.discard(prepared);
+        }
+        let mappings = pvm.channel.take().map(|channel| channel.page).into_iter().collect();
+        self.jobs.push_front(Job::Bury(Burial { domain, id: pvm.id, ours: is_child, stage: Stage::Unmap, mappings }));
+        // Its tables are unmapped with it.
+        let name = std::mem::take(&mut pvm.name);
+        let id = pvm.id;
+        self.jobs.push_front(Job::Drop(Box::new(pvm)));
+        self.counters.ended += 1;
+        self.remember(api::PvmInfo { state: api::State::Ended, ended: Some(end), ..info });
+        log::info!(id = id.raw(), name = name.as_str(); "ended: {status}");
+        self.tell(id, &name, EventKind::Ended { status: status.into(), exit_code: status.exit_code() });
+        self.answer_waiters(&end);
+    }
+
+    /// Its frames' owners have one heir less; one without any is told so.
+    fn disown(&mut self, pvm: &Pvm<H::Memory>) {
+        for owner in &pvm.owners[..pvm.owners.len() - 1] {
+            let Some(owner) = self.domains.get_mut(owner) else { continue };
+            owner.heirs = owner.heirs.saturating_sub(1);
+            if owner.heirs == 0
+                && let Some(channel) = &owner.channel
+            {
+                self.executor.before(Operation::Unshare);
+                channel.put(daemon::UNSHARED, owner.last_commit);
+                self.executor.after(Operation::Unshare);
+            }
+        }
+    }
+
+    /// Gives the children of a pVM that has ended to the root of their family.
+    fn orphan(&mut self, pvm: &Pvm<H::Memory>) {
+        let root = self.ids.contains_key(&pvm.root).then_some(pvm.root);
+        let mut told = Vec::new();
+        for child in self.domains.values_mut().filter(|child| child.parent == Some(pvm.id)) {
+            child.parent = root;
+            if let Some(channel) = &child.channel {
+                channel.put(daemon::PARENT, root.map_or(0, PvmId::raw));
+                told.push(child.domain);
+            }
+        }
+        for domain in told {
+            self.notify(domain);
+        }
+    }
+
+    /// Does the next part of removing what a pVM has left.
+    pub(super) fn bury_step(&mut self, mut burial: Burial<H::Memory>) {
+        burial.stage = match burial.stage {
+            Stage::Unmap => {
+                burial.mappings.clear();
+                // A root is the toolstack's that started it.
+                if !burial.ours {
+                    return;
+                }
+                Stage::Destroy
+            }
+            Stage::Destroy => {
+                self.destroy(burial.domain, burial.id);
+                Stage::RemoveHome
+            }
+            Stage::RemoveHome => return self.remove_home(burial.domain, burial.id),
+        };
+        self.jobs.push_front(Job::Bury(burial));
+    }
+
+    fn destroy(&mut self, domain: DomId, id: PvmId) {
+        self.executor.before(Operation::Destroy);
+        let result = self.xen.destroy(domain);
+        self.executor.after(Operation::Destroy);
+        match result {
+            Ok(()) => {}
+            // Somebody else was faster.
+            Err(error) if error.errno() == Some(Errno::ESRCH) => {}
+            Err(error) => self.trouble(id, "a domain cannot be destroyed", &Failure::Xen(error)),
+        }
+    }
+
+    fn remove_home(&mut self, domain: DomId, id: PvmId) {
+        self.executor.before(Operation::RemoveHome);
+        let result = home::remove(&self.store, domain);
+        self.executor.after(Operation::RemoveHome);
+        if let Err(error) = result {
+            self.trouble(id, "a home in xenstore cannot be removed", &Failure::Store(error));
+        }
+    }
+
+    /// Destroys a domain of ours and removes its home.
+    pub(super) fn remove_domain(&mut self, domain: DomId, id: PvmId) {
+        self.destroy(domain, id);
+        self.remove_home(domain, id);
+    }
+
+    /// Removes a prepared domain that is in no list any more.
+    pub(super) fn discard(&mut self, prepared: Prepared<H::Memory>) {
+        let Prepared { id, domain, channel, bitmaps, .. } = prepared;
+        self.unlisten(channel.port);
+        let mappings = vec![channel.page, bitmaps];
+        self.jobs.push_back(Job::Bury(Burial { domain, id, ours: true, stage: Stage::Unmap, mappings }));
+    }
+
+    /// Discards what is prepared for a pVM and cannot be used.
+    pub(super) fn discard_broken(&mut self, domain: DomId) {
+        let Some(pvm) = self.domains.get_mut(&domain) else { return };
+        let mut broken = Vec::new();
+        while let Some(place) = pvm.prepared.iter().position(|prepared| prepared.broken) {
+            broken.push(pvm.prepared.remove(place));
+        }
+        if broken.is_empty() {
+            return;
+        }
+        pvm.show_ready();
+        for prepared in broken {
+            self.discard(prepared);
+        }
+    }
+
+    /// At the end: removes all prepared domains, and what is being built.
+    pub(super) fn discard_all(&mut self) {
+        let parents: Vec<DomId> = self.domains.keys().copied().collect();
+        for parent in parents {
+            let Some(pvm) = self.domains.get_mut(&parent) else { continue };
+            pvm.prepared.iter_mut().for_each(|prepared| prepared.broken = true);
+            self.discard_broken(parent);
+        }
+        while let Some(job) = self.jobs.pop_front() {
+            match job {
+                Job::Build(building) => self.abandon_building(*building),
+                Job::Bury(burial) => self.bury_step(burial),
+                Job::Refresh(..) | Job::Drop(_) => {}
+            }
+        }
+    }
+}

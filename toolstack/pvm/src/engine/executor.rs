@@ -1,0 +1,128 @@
+//! The operations that the engine's work is made of, and what is done before and after each.
+//!
+//! A domain is built, committed and removed by lists of these. That everything which changes something outside of this process is
+//! one of them lets a test kill the daemon before and after each.
+
+use std::fmt;
+
+use rustix::process::{Signal, getpid, kill_process};
+
+use super::config::DieAt;
+
+/// One operation. Its name in a log is that of its variant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// Reads the parent's tables and plans.
+    Plan,
+    /// Makes the domain.
+    Create,
+    /// Writes what it is into its handle.
+    Sign,
+    /// Gives it a vcpu, and what it is told of the processor and its share of it.
+    Configure,
+    /// Gives it memory.
+    Populate,
+    /// Makes its ports.
+    Channels,
+    /// Fills its grant table.
+    Grants,
+    /// Writes its page tables.
+    FillTables,
+    /// Writes its special pages.
+    FillPages,
+    /// Pins its page tables.
+    Pin,
+    /// Links a table to the parent's.
+    Link,
+    /// Loads its registers.
+    Load,
+    /// Maps its control page.
+    Map,
+    /// Makes its home in xenstore.
+    Home,
+    /// Tells xenstored of it.
+    Introduce,
+    /// Lets it run to its waiting point.
+    Start,
+    /// Raises what the parent may have.
+    MakeRoom,
+    /// Sets entries that differ from the parent's.
+    Mend,
+    /// Makes a prepared domain a child: the commit point.
+    Commit,
+    /// Tells the child.
+    Go,
+    /// Answers the parent.
+    Reply,
+    /// Tells the parent of a child's end.
+    TellEnd,
+    /// Destroys a domain.
+    Destroy,
+    /// Removes its home from xenstore.
+    RemoveHome,
+    /// Tells a pVM that nobody shares its frames.
+    Unshare,
+}
+
+/// The list of building a prepared domain.
+pub const BUILD: [Operation; 16] = [
+    Operation::Plan,
+    Operation::Create,
+    Operation::Sign,
+    Operation::Configure,
+    Operation::Populate,
+    Operation::Channels,
+    Operation::Grants,
+    Operation::FillTables,
+    Operation::FillPages,
+    Operation::Pin,
+    Operation::Link,
+    Operation::Map,
+    Operation::Load,
+    Operation::Home,
+    Operation::Introduce,
+    Operation::Start,
+];
+
+/// Counts operations, and ends the process where a test wants it.
+#[derive(Debug)]
+pub struct Executor {
+    count: u64,
+    die_at: Option<DieAt>,
+}
+
+impl Executor {
+    /// One that has done nothing yet.
+    pub fn new(die_at: Option<DieAt>) -> Self {
+        Self { count: 0, die_at }
+    }
+
+    /// How many operations were done.
+    pub fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// Comes before an operation.
+    pub fn before(&self, operation: Operation) {
+        self.hook(operation, false);
+    }
+
+    /// Comes after it, whether it succeeded or not.
+    pub fn after(&mut self, operation: Operation) {
+        self.hook(operation, true);
+        self.count += 1;
+    }
+
+    fn hook(&self, operation: Operation, after: bool) {
+        if self.die_at == Some(DieAt { operation: self.count, after }) {
+            log::warn!(operation:?, after; "dying here, as configured");
+            let _ = kill_process(getpid(), Signal::KILL);
+        }
+    }
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, out)
+    }
+}

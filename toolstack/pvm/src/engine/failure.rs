@@ -1,0 +1,101 @@
+//! Why the engine could not do something, as far as its own parts tell each other.
+
+use std::fmt;
+
+use xen_abi::Errno;
+use xenctl::xenstore;
+use zooid_fork_plan::layout::LayoutError;
+use zooid_fork_plan::mend::Stale;
+use zooid_fork_plan::plan::TooLarge;
+use zooid_fork_plan::wire;
+
+/// Why something was not done.
+#[derive(Debug)]
+pub enum Failure {
+    /// Xen refused it.
+    Xen(xenctl::Error),
+    /// xenstore refused it.
+    Store(xenstore::Error),
+    /// The guest's control page makes no sense.
+    Layout(LayoutError),
+    /// The guest's page tables make no sense: what is wrong with them.
+    Tables(&'static str),
+    /// The guest has more private pages than its p2m has room for.
+    TooLarge,
+    /// What was prepared does not fit the parent any more.
+    Stale,
+    /// A limit is reached: which one.
+    Quota(&'static str),
+    /// There is not enough memory: whose.
+    NoMemory(&'static str),
+    /// The domain has ended meanwhile.
+    Gone,
+    /// It took too long.
+    TimedOut,
+}
+
+impl Failure {
+    /// The error number that a guest is told.
+    pub fn errno(&self) -> u32 {
+        match self {
+            Self::Xen(error) => match error.errno() {
+                Some(errno @ (Errno::ENOMEM | Errno::EPERM)) => errno.0,
+                // createdomain: all domain numbers are in use; claim: a limit of the domain.
+                Some(Errno::E2BIG | Errno::ENOSPC) => Errno::ENOMEM.0,
+                _ => Errno::EIO.0,
+            },
+            Self::Store(xenstore::Error::NoSpace) | Self::NoMemory(_) => Errno::ENOMEM.0,
+            Self::Store(_) | Self::TimedOut => Errno::EIO.0,
+            Self::Layout(_) | Self::Tables(_) | Self::TooLarge => Errno::ENOSYS.0,
+            Self::Stale => wire::ESTALE,
+            Self::Quota(_) | Self::Gone => Errno::EAGAIN.0,
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Xen(error) => error.fmt(out),
+            Self::Store(error) => write!(out, "xenstore: {error}"),
+            Self::Layout(error) => error.fmt(out),
+            Self::Tables(what) => write!(out, "its page tables make no sense: {what}"),
+            Self::TooLarge => out.write_str("it has more private pages than its p2m list has room for"),
+            Self::Stale => out.write_str("its memory has changed too much since the domains were prepared"),
+            Self::Quota(which) => write!(out, "quota: {which}"),
+            Self::NoMemory(whose) => write!(out, "no memory: {whose}"),
+            Self::Gone => out.write_str("it has ended"),
+            Self::TimedOut => out.write_str("it took too long"),
+        }
+    }
+}
+
+impl From<xenctl::Error> for Failure {
+    fn from(error: xenctl::Error) -> Self {
+        Self::Xen(error)
+    }
+}
+
+impl From<xenstore::Error> for Failure {
+    fn from(error: xenstore::Error) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<LayoutError> for Failure {
+    fn from(error: LayoutError) -> Self {
+        Self::Layout(error)
+    }
+}
+
+impl From<TooLarge> for Failure {
+    fn from(_: TooLarge) -> Self {
+        Self::TooLarge
+    }
+}
+
+impl From<Stale> for Failure {
+    fn from(_: Stale) -> Self {
+        Self::Stale
+    }
+}

@@ -1,0 +1,78 @@
+//! A child's home in xenstore: what Xen's own tools look for, so that `xl list`, `xl console`, `xl destroy` and xenconsoled treat it as
+//! any other domain, and what a daemon that starts anew must know of its family.
+
+use xen_abi::{DomId, Mfn, Port};
+use xenctl::xenstore::{Access, Error, Permission, Store};
+use zooid_fork_plan::id::PvmId;
+
+/// Octets that xenconsoled keeps of output that nobody reads, as libxl has it (LIBXL_XENCONSOLE_LIMIT).
+const CONSOLE_LIMIT: &str = "1048576";
+
+/// What a home says.
+pub struct Home<'a> {
+    pub domain: DomId,
+    pub name: &'a str,
+    pub console: (Mfn, Port),
+    pub store: (Mfn, Port),
+    pub root: PvmId,
+    /// The domain's ancestors, the root first, and itself.
+    pub owners: &'a [DomId],
+}
+
+/// The path of a domain's home.
+pub fn path(domain: DomId) -> String {
+    format!("/local/domain/{domain}")
+}
+
+/// Where libxl keeps what is its own.
+fn libxl_path(domain: DomId) -> String {
+    format!("/libxl/{domain}")
+}
+
+impl Home<'_> {
+    /// Writes it, for a domain that xenstored does not know yet.
+    pub fn create(&self, store: &Store) -> Result<(), Error> {
+        let home = path(self.domain);
+        let owner = |domain, access| Permission { domain, access };
+        let read_only = [owner(DomId::DOM0, Access::None), owner(self.domain, Access::Read)];
+        let read_write = [owner(self.domain, Access::None)];
+        // What is written below inherits the permissions.
+        store.mkdir(&home)?;
+        store.set_permissions(&home, &read_only)?;
+        let owners: Vec<String> = self.owners.iter().map(DomId::to_string).collect();
+        for (key, value) in [
+            ("name", self.name),
+            ("domid", &self.domain.to_string()),
+            ("console/ring-ref", &self.console.0.0.to_string()),
+            ("console/port", &self.console.1.0.to_string()),
+            ("console/limit", CONSOLE_LIMIT),
+            ("console/type", "xenconsoled"),
+            ("store/ring-ref", &self.store.0.0.to_string()),
+            ("store/port", &self.store.1.0.to_string()),
+            ("device", ""),
+            ("zooid", &format!("{} {}", self.root, owners.join(","))),
+        ] {
+            store.write(&format!("{home}/{key}"), value)?;
+        }
+        for key in ["control/shutdown", "data"] {
+            let node = format!("{home}/{key}");
+            store.write(&node, "")?;
+            store.set_permissions(&node, &read_write)?;
+        }
+        store.write(&format!("{}/type", libxl_path(self.domain)), "pv")
+    }
+}
+
+/// Removes a domain's home.
+pub fn remove(store: &Store, domain: DomId) -> Result<(), Error> {
+    store.remove(&path(domain))?;
+    store.remove(&libxl_path(domain))
+}
+
+/// The root and the ancestors that a home names.
+pub fn family(store: &Store, domain: DomId) -> Option<(PvmId, Vec<DomId>)> {
+    let text = store.read(&format!("{}/zooid", path(domain))).ok()?;
+    let (root, owners) = text.split_once(' ')?;
+    let owners = owners.split(',').map(|owner| owner.parse().ok().map(DomId)).collect::<Option<Vec<_>>>()?;
+    Some((PvmId::from_raw(root.parse().ok()?)?, owners))
+}

@@ -1,0 +1,139 @@
+//! Brings a prepared domain's tables up to date with its parent's.
+
+use xen_abi::pte::{PTES_PER_TABLE, Pte};
+use xen_abi::xen::{MmuUpdate, MmuextCmd, MmuextOp};
+use xen_abi::{DomId, Errno};
+use xenctl::{Hypervisor, Memory};
+use zooid_fork_plan::link::{Entries, Owner};
+use zooid_fork_plan::mend::{Linkage, Moved, Step};
+
+use super::failure::Failure;
+use super::tables::Tables;
+
+/// Memory that is used again and again.
+#[derive(Debug)]
+pub struct Scratch {
+    now: Box<Entries>,
+    steps: Vec<Step>,
+    updates: Vec<MmuUpdate>,
+}
+
+impl Default for Scratch {
+    fn default() -> Self {
+        Self { now: Box::new([0; PTES_PER_TABLE]), steps: Vec::new(), updates: Vec::new() }
+    }
+}
+
+/// A parent, as far as linking to it goes.
+pub struct Source<'a, M> {
+    pub tables: &'a Tables<M>,
+    /// Whose frames its tables may name, its own domain last.
+    pub owners: &'a [DomId],
+    /// What it was linked to itself.
+    pub linkage: Option<&'a Linkage>,
+}
+
+/// A domain that is linked to a parent.
+pub struct Target<'a, M> {
+    pub domain: DomId,
+    pub linkage: &'a mut Linkage,
+    pub bitmaps: Option<&'a M>,
+}
+
+impl<M: Memory> Target<'_, M> {
+    /// Makes table number `place` what the parent's is now; how many entries that were. After an error, what was done is noted
+    /// and the rest can be tried again.
+    pub fn mend<H>(
+        &mut self,
+        xen: &H,
+        source: &Source<'_, M>,
+        place: usize,
+        scratch: &mut Scratch,
+    ) -> Result<usize, Failure>
+    where
+        H: Hypervisor<Memory = M>,
+    {
+        let own = Owner((source.owners.len() - 1) as u8);
+        source.tables.copy_leaf(place, &mut scratch.now);
+        let shadow = source.linkage.and_then(|linkage| linkage.shadow(source.tables.base(place)));
+        let owner = |index, entry: Pte| shadow.map_or(own, |shadow| shadow.owner(index, entry, own));
+        scratch.steps.clear();
+        let planned = self.linkage.compare(place, &scratch.now, owner, &mut scratch.steps);
+        let mut done = 0;
+        let mut tries = 0;
+        let mut result = planned.map_err(Failure::from);
+        while result.is_ok() && done < scratch.steps.len() {
+            let owner = scratch.steps[done].owner;
+            let run = scratch.steps[done..].iter().take_while(|step| step.owner == owner).count();
+            scratch.updates.clear();
+            scratch.updates.extend(scratch.steps[done..done + run].iter().map(|step| step.update));
+            let frames_of = owner.map_or(self.domain, |owner| source.owners[usize::from(owner.0)]);
+            let (succeeded, outcome) = xen.mmu_update(self.domain, frames_of, &scratch.updates);
+            for step in &scratch.steps[done..done + succeeded] {
+                let moved = self.linkage.note(step);
+                self.show(moved);
+            }
+            done += succeeded;
+            match outcome {
+                Ok(()) => tries = 0,
+                // Not the owner's that was thought of. Without a shadow, which a daemon that has started anew does not have, each of
+                // the ancestors may be it; with one, what was linked here has gone, and the parent has that frame now.
+                Err(error) if error.errno() == Some(Errno::EBUSY) && owner.is_some() => {
+                    tries = if succeeded > 0 { 1 } else { tries + 1 };
+                    let next = match owner {
+                        Some(Owner(0)) | None => own,
+                        Some(Owner(number)) if shadow.is_none() => Owner(number - 1),
+                        Some(_) => own,
+                    };
+                    let possible = if shadow.is_none() { source.owners.len() } else { 2 };
+                    if tries >= possible {
+                        result = Err(error.into());
+                        break;
+                    }
+                    let same = scratch.steps[done..].iter_mut().take_while(|step| step.owner == owner);
+                    let count = if shadow.is_none() { usize::MAX } else { 1 };
+                    same.take(count).for_each(|step| step.owner = Some(next));
+                }
+                Err(error) => result = Err(error.into()),
+            }
+        }
+        for step in &scratch.steps[done..] {
+            self.linkage.abandon(step);
+        }
+        result.map(|()| done)
+    }
+
+    /// Gives it the tables of level 1 that came at the parent, empty.
+    ///
+    /// # Errors
+    /// It cannot be mended, see [`Stale`](zooid_fork_plan::mend::Stale).
+    pub fn add_tables<H>(&mut self, xen: &H, source: &Source<'_, M>) -> Result<(), Failure>
+    where
+        H: Hypervisor<Memory = M>,
+    {
+        let bases = || source.tables.bases();
+        while let Some(table) = self.linkage.missing(bases())? {
+            let clear = [MmuextOp::on_frame(MmuextCmd::CLEAR_PAGE, table.frame)];
+            xen.mmuext_op(self.domain, &clear).1?;
+            xen.mmu_update(self.domain, self.domain, &table.updates).1?;
+            let moved = self.linkage.note_table(&table);
+            self.show(Some(moved));
+        }
+        Ok(())
+    }
+
+    /// Says in its bitmap of free frames what became of a frame.
+    fn show(&self, moved: Option<Moved>) {
+        if let (Some(Moved { pfn, free }), Some(bitmaps)) = (moved, self.bitmaps) {
+            let at = pfn.0 as usize / 64 * 8;
+            let bit = 1 << (pfn.0 % 64);
+            let word = bitmaps.read_u64(at);
+            bitmaps.write_u64(at, if free { word | bit } else { word & !bit });
+        }
+    }
+}
+
+/// Whether an error means that the parent changed something meanwhile, so that it makes sense to look again.
+pub fn is_race(failure: &Failure) -> bool {
+    matches!(failure, Failure::Xen(error) if matches!(error.errno(), Some(Errno::EBUSY | Errno::EINVAL)))
+}

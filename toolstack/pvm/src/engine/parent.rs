@@ -1,0 +1,72 @@
+//! What the engine keeps of a pVM that can fork: its layout and its tables.
+
+use std::os::fd::AsFd;
+
+use xen_abi::{DomId, PAGE_SIZE};
+use xenctl::{Hypervisor, Memory};
+use zooid_fork_plan::layout::Layout;
+
+use super::core::Engine;
+use super::executor::Operation;
+use super::failure::Failure;
+use super::pvm::{Forking, Profile};
+use super::tables::Tables;
+
+impl<H: Hypervisor> Engine<H>
+where
+    H::Events: AsFd,
+{
+    /// Sees to it that a pVM has what it needs to be a parent.
+    pub(super) fn ensure_forking(&mut self, domain: DomId) -> Result<(), Failure> {
+        let pvm = self.domains.get(&domain).ok_or(Failure::Gone)?;
+        if pvm.forking.is_some() {
+            return Ok(());
+        }
+        let channel = pvm.channel.as_ref().ok_or(Failure::Gone)?;
+        let info = self.xen.domain_info(domain)?.ok_or(Failure::Gone)?;
+        let mut page = [0; PAGE_SIZE];
+        channel.page.copy_out(0, &mut page);
+        let layout = Layout::parse(&page, info.max_pages)?;
+        let profile = Profile {
+            cpupool: info.cpupool,
+            tsc: self.xen.tsc_info(domain)?,
+            policy: self.xen.cpu_policy(domain)?,
+            sched: self.xen.sched_params(domain).ok(),
+        };
+        let tables = self.tables_of(domain, layout.p2m_entries)?;
+        self.executor.before(Operation::MakeRoom);
+        let result = self.make_room(domain, layout.p2m_entries as u64);
+        self.executor.after(Operation::MakeRoom);
+        result?;
+        let pool = self.config.pool;
+        let pvm = self.domains.get_mut(&domain).ok_or(Failure::Gone)?;
+        pvm.forking = Some(Forking { layout, tables, profile, pool });
+        Ok(())
+    }
+
+    fn tables_of(&self, domain: DomId, limit: usize) -> Result<Tables<H::Memory>, Failure> {
+        let context = self.xen.vcpu_context(domain, 0)?;
+        Tables::read(&*self.xen, domain, context.ctrlreg[3], limit)
+    }
+
+    /// Reads a parent's tables anew.
+    pub(super) fn read_tables(&mut self, domain: DomId) -> Result<(), Failure> {
+        let limit = self.domains[&domain].forking.as_ref().ok_or(Failure::Gone)?.layout.p2m_entries;
+        let tables = self.tables_of(domain, limit)?;
+        if let Some(forking) = self.domains.get_mut(&domain).and_then(|pvm| pvm.forking.as_mut()) {
+            forking.tables = tables;
+        }
+        Ok(())
+    }
+
+    /// Lets a parent have copies of all its `frames` beside those that it copied away from: these count for it for as long as a
+    /// descendant reads them.
+    pub(super) fn make_room(&mut self, domain: DomId, frames: u64) -> Result<(), Failure> {
+        let info = self.xen.domain_info(domain)?.ok_or(Failure::Gone)?;
+        let wanted = info.pages + frames;
+        if info.max_pages < wanted {
+            self.xen.set_max_mem(domain, wanted * (PAGE_SIZE as u64 / 1024))?;
+        }
+        Ok(())
+    }
+}

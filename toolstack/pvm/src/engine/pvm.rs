@@ -1,0 +1,161 @@
+//! What the engine knows of one pVM, and of one prepared domain.
+
+use std::collections::VecDeque;
+
+use xen_abi::{DomId, PAGE_SIZE, Port};
+use xenctl::{CpuPolicy, Memory, SchedParams, TscInfo};
+use zooid_fork_plan::id::PvmId;
+use zooid_fork_plan::layout::Layout;
+use zooid_fork_plan::mend::Linkage;
+use zooid_fork_plan::status::Status;
+use zooid_fork_plan::wire::{ENDED_SLOTS, daemon, guest};
+
+use super::tables::Tables;
+
+/// The way to a guest: its control page and the port to it. Offsets are those of `wire::guest` and `wire::daemon`.
+#[derive(Debug)]
+pub struct Channel<M> {
+    /// The control page.
+    pub page: M,
+    /// dom0's port.
+    pub port: Port,
+}
+
+impl<M: Memory> Channel<M> {
+    /// Reads a field.
+    pub fn get(&self, field: usize) -> u32 {
+        self.page.read_u32(field)
+    }
+
+    /// Writes a field.
+    pub fn put(&self, field: usize, value: u32) {
+        self.page.write_u32(field, value);
+    }
+
+    /// Address of the snapshot buffer that the guest's COMMIT names. It is the guest's affair whether that makes sense: pvmd does not
+    /// look there.
+    pub fn snapshot(&self) -> u64 {
+        let size = u64::from(self.get(guest::SNAPSHOT_PAGES)) * PAGE_SIZE as u64;
+        self.page.read_u64(guest::SNAPSHOT).wrapping_add(size.wrapping_mul(self.get(guest::BUFFER).into()))
+    }
+}
+
+/// A pVM that lives: a root, or a child.
+#[derive(Debug)]
+pub struct Pvm<M> {
+    pub id: PvmId,
+    pub domain: DomId,
+    pub name: String,
+    /// Its parent, or who adopted it; nothing for a root, and for an orphan without a family.
+    pub parent: Option<PvmId>,
+    /// The root of its family; a root's own id.
+    pub root: PvmId,
+    /// Whose frames its tables may name: its ancestors, the root first, and itself last.
+    pub owners: Vec<DomId>,
+    /// When it was first seen, in microseconds since 1970.
+    pub since_us: u64,
+    /// Nothing while its image has not announced itself.
+    pub channel: Option<Channel<M>>,
+    /// Which frames of its ancestors it was linked to; a child's.
+    pub linkage: Option<Linkage>,
+    /// What it has as a parent; from its first fork, or a root's announcement, on.
+    pub forking: Option<Forking<M>>,
+    /// Domains that are prepared for it.
+    pub prepared: Vec<Prepared<M>>,
+    /// Number of the last request that was taken.
+    pub request: u32,
+    /// What it waits for.
+    pub pending: Option<Pending>,
+    /// Number of the COMMIT that made it.
+    pub commit: u32,
+    /// Number of the last COMMIT that made children.
+    pub last_commit: u32,
+    /// Ids of its children.
+    pub last_children: Vec<u32>,
+    /// Children of that COMMIT that have not resumed yet.
+    pub resuming: Vec<DomId>,
+    /// Living pVMs that descend from it, adopted ones not counted, and their own: who may read its frames.
+    pub heirs: u32,
+    /// Ends of children for which its ring had no room.
+    pub ends: VecDeque<(PvmId, Status)>,
+    /// It has resumed from its fork; true for a root.
+    pub resumed: bool,
+    /// It was killed: how it will have ended.
+    pub killed: Option<Status>,
+}
+
+/// What a pVM has as a parent.
+#[derive(Debug)]
+pub struct Forking<M> {
+    pub layout: Layout,
+    pub tables: Tables<M>,
+    pub profile: Profile,
+    /// How many domains are to be prepared for it.
+    pub pool: u32,
+}
+
+/// What children take over from their parent's domain.
+#[derive(Clone, Debug)]
+pub struct Profile {
+    pub cpupool: u32,
+    pub tsc: TscInfo,
+    pub policy: CpuPolicy,
+    /// Nothing when the scheduler has no weights.
+    pub sched: Option<SchedParams>,
+}
+
+/// A request that is not answered yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pending {
+    /// Until so many domains are prepared.
+    Prepare(u32),
+    /// Until the children of the COMMIT before have resumed.
+    Commit,
+}
+
+/// A domain that is prepared for a parent.
+#[derive(Debug)]
+pub struct Prepared<M> {
+    pub id: PvmId,
+    pub domain: DomId,
+    pub name: String,
+    pub channel: Channel<M>,
+    pub linkage: Linkage,
+    /// Its bitmaps, to be changed when frames come into use before it is a child.
+    pub bitmaps: M,
+    /// It is at its waiting point.
+    pub waiting: bool,
+    /// Something was not mended: it is to be destroyed.
+    pub broken: bool,
+}
+
+impl<M: Memory> Pvm<M> {
+    /// Prepared domains that can become children.
+    pub fn ready(&self) -> u32 {
+        self.prepared.iter().filter(|prepared| prepared.waiting && !prepared.broken).count() as u32
+    }
+
+    /// Tells it how many of them there are.
+    pub fn show_ready(&self) {
+        if let Some(channel) = &self.channel {
+            channel.put(daemon::READY, self.ready());
+        }
+    }
+
+    /// Puts ends of children into its ring, as far as there is room; whether any was put.
+    pub fn show_ends(&mut self) -> bool {
+        let Some(channel) = &self.channel else { return false };
+        let mut prod = channel.get(daemon::ENDED_PROD);
+        let first = prod;
+        // What it took may be nonsense; then there is no room, for its own misfortune.
+        while prod.wrapping_sub(channel.get(guest::ENDED_CONS)) < ENDED_SLOTS {
+            let Some((id, status)) = self.ends.pop_front() else { break };
+            let slot = daemon::ENDED + 8 * (prod % ENDED_SLOTS) as usize;
+            channel.put(slot, id.raw());
+            channel.put(slot + 4, status.to_raw());
+            prod = prod.wrapping_add(1);
+            channel.put(daemon::ENDED_PROD, prod);
+        }
+        prod != first
+    }
+}

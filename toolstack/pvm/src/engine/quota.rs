@@ -1,0 +1,135 @@
+//! Limits: how many pVMs, how much memory, how many forks a second (`Config`).
+
+use std::os::fd::AsFd;
+use std::time::Instant;
+
+use xen_abi::DomId;
+use xenctl::Hypervisor;
+use zooid_fork_plan::id::PvmId;
+
+use super::config::{Overcommit, Quota};
+use super::core::Engine;
+use super::failure::Failure;
+
+/// KiB of a page.
+const PAGE_KIB: u64 = 4;
+
+/// Forks that are left: so many a second come back, up to that many.
+#[derive(Debug)]
+pub struct Rate {
+    left: f64,
+    at: Instant,
+}
+
+impl Rate {
+    /// One at which all are left.
+    fn full(limit: u32) -> Self {
+        Self { left: limit.into(), at: Instant::now() }
+    }
+
+    /// Takes `count`, if there are so many at a limit of `limit` a second.
+    fn take(&mut self, count: usize, limit: u32, now: Instant) -> bool {
+        let gained = now.saturating_duration_since(self.at).as_secs_f64() * f64::from(limit);
+        (self.left, self.at) = ((self.left + gained).min(limit.into()), now);
+        let enough = self.left >= count as f64;
+        if enough {
+            self.left -= count as f64;
+        }
+        enough
+    }
+}
+
+impl<H: Hypervisor> Engine<H>
+where
+    H::Events: AsFd,
+{
+    /// Whether `count` more children may be made now.
+    pub(super) fn check_rate(&mut self, domain: DomId, count: usize) -> Result<(), Failure> {
+        let root = self.domains.get(&domain).ok_or(Failure::Gone)?.root;
+        let now = Instant::now();
+        let limits = [
+            (None, self.config.host.forks_per_second, "forks per second on this host"),
+            (Some(root), self.config.family.forks_per_second, "forks per second in a family"),
+        ];
+        for (whose, limit, what) in limits {
+            let rate = self.rates.entry(whose).or_insert_with(|| Rate::full(limit));
+            if !rate.take(count, limit, now) {
+                return Err(Failure::Quota(what));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a family may have `more` pVMs more.
+    pub(super) fn check_quota(&self, domain: DomId, more: usize) -> Result<(), Failure> {
+        let root = self.domains.get(&domain).ok_or(Failure::Gone)?.root;
+        let count = |root: Option<PvmId>| -> usize {
+            let members = self.domains.values().filter(|pvm| root.is_none_or(|root| pvm.root == root));
+            // Ends that nobody has waited for count: else a pVM that never waits would fill the daemon's memory.
+            members.map(|pvm| 1 + pvm.prepared.len() + pvm.ends.len()).sum()
+        };
+        for (quota, root, what) in
+            [(self.config.host, None, "pVMs on this host"), (self.config.family, Some(root), "pVMs in a family")]
+        {
+            if count(root) + more > quota.pvms as usize {
+                return Err(Failure::Quota(what));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a domain of `frames` frames may be prepared for a pVM.
+    pub(super) fn check_memory(&self, domain: DomId, frames: u64) -> Result<(), Failure> {
+        let pvm = self.domains.get(&domain).ok_or(Failure::Gone)?;
+        let free_kib = self.xen.free_pages()? * PAGE_KIB;
+        let copies = match (self.config.overcommit, &pvm.forking) {
+            // Both sides may copy everything.
+            (Overcommit::Never, Some(forking)) => 2 * forking.layout.p2m_entries as u64,
+            _ => 0,
+        };
+        if free_kib < self.config.keep_free_kib + (frames + copies) * PAGE_KIB {
+            return Err(Failure::NoMemory("Xen has too little left"));
+        }
+        let unlimited = |quota: Quota| quota.memory_kib == u64::MAX;
+        if unlimited(self.config.host) && unlimited(self.config.family) {
+            return Ok(());
+        }
+        let all = self.xen.domains()?;
+        let used = |root: Option<PvmId>| -> u64 {
+            let members = self.domains.values().filter(|pvm| root.is_none_or(|root| pvm.root == root));
+            let domains = members
+                .flat_map(|pvm| std::iter::once(pvm.domain).chain(pvm.prepared.iter().map(|prepared| prepared.domain)));
+            domains
+                .filter_map(|domain| all.iter().find(|info| info.id == domain))
+                .map(|info| info.pages * PAGE_KIB)
+                .sum()
+        };
+        for (quota, root, what) in [
+            (self.config.host, None, "memory on this host"),
+            (self.config.family, Some(pvm.root), "memory of a family"),
+        ] {
+            if !unlimited(quota) && used(root) + frames * PAGE_KIB > quota.memory_kib {
+                return Err(Failure::Quota(what));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn a_rate_lets_a_second_through_at_once_and_then_as_many_as_come_back() {
+        let mut rate = Rate::full(10);
+        let start = rate.at;
+        assert!(rate.take(10, 10, start));
+        assert!(!rate.take(1, 10, start));
+        assert!(!rate.take(2, 10, start + Duration::from_millis(150)));
+        assert!(rate.take(1, 10, start + Duration::from_millis(150)));
+        assert!(!rate.take(11, 10, start + Duration::from_secs(100)), "never more than a second's");
+        assert!(rate.take(10, 10, start + Duration::from_secs(100)));
+    }
+}

@@ -1,0 +1,228 @@
+//! A parent's page tables, mapped for reading for as long as domains are prepared for it.
+//!
+//! What they say is a claim. The walk follows the entries of the zones that a fork is about and no others, and maps not more
+//! tables than the domain has frames. A table that stops being one goes on to be read as what it is then: its entries are
+//! claims still, each of which Xen judges when it is used.
+
+use std::ops::Range;
+
+use xen_abi::pte::{PTES_PER_TABLE, Pte, PteFlags};
+use xen_abi::{DomId, Mfn, PAGE_SIZE};
+use xenctl::{Hypervisor, Memory, Protection};
+use zooid_fork_plan::link::Entries;
+use zooid_fork_plan::plan::{L1_SPAN, L2_SPAN, ParentTable, index};
+use zooid_memory::Zone;
+
+use super::failure::Failure;
+
+/// What is compared to see that a table of level 1 came or went.
+const COMPARED: u64 = Pte::new(Mfn(u64::MAX), PteFlags::PRESENT).0;
+/// Address range that an entry of level 3 covers.
+const L3_SPAN: usize = PTES_PER_TABLE * L2_SPAN;
+
+/// The page tables of one domain.
+#[derive(Debug)]
+pub struct Tables<M> {
+    top: Upper,
+    third: Upper,
+    second: Vec<Upper>,
+    /// In the order of their addresses.
+    leaves: Vec<Leaf>,
+    maps: Vec<M>,
+    /// Most tables of level 1.
+    limit: usize,
+}
+
+/// A table of level 2, 3 or 4.
+#[derive(Debug)]
+struct Upper {
+    base: usize,
+    place: Place,
+    entries: Box<Entries>,
+}
+
+/// A table of level 1.
+#[derive(Debug)]
+struct Leaf {
+    base: usize,
+    place: Place,
+}
+
+/// Where a table is mapped.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    map: usize,
+    page: usize,
+}
+
+/// What has become of the tables of level 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// They are the same.
+    None,
+    /// Some came.
+    Grown,
+    /// Some went: all has to be read anew.
+    Gone,
+}
+
+impl<M: Memory> Tables<M> {
+    /// Reads the tables of `domain`, whose cr3 is `cr3` and which has `limit` frames.
+    ///
+    /// # Errors
+    /// A frame cannot be mapped, or there are too many.
+    pub fn read<H>(xen: &H, domain: DomId, cr3: u64, limit: usize) -> Result<Self, Failure>
+    where
+        H: Hypervisor<Memory = M>,
+    {
+        let mut maps = Vec::new();
+        let top = Upper::map(xen, domain, &mut maps, &[(0, Mfn::containing(cr3))])?.remove(0);
+        let zones = index(Zone::Heap.base(), 4);
+        let third = Pte(top.entries[zones]);
+        if !third.is_present() {
+            return Err(Failure::Tables("nothing is mapped where all zones are"));
+        }
+        let third = Upper::map(xen, domain, &mut maps, &[(Zone::Heap.base(), third.mfn())])?.remove(0);
+        let mut second = Vec::new();
+        for zone in Zone::ALL.into_iter().filter(|zone| *zone != Zone::Tables) {
+            second.extend(third.below(zone.l3_entries(), L3_SPAN));
+        }
+        let second = Upper::map(xen, domain, &mut maps, &second)?;
+        let mut tables = Self { top, third, second, leaves: Vec::new(), maps, limit };
+        let leaves = tables.second.iter().flat_map(|table| table.below(0..PTES_PER_TABLE, L1_SPAN)).collect();
+        tables.add(xen, domain, leaves)?;
+        Ok(tables)
+    }
+
+    /// Maps tables of level 1.
+    fn add<H>(&mut self, xen: &H, domain: DomId, tables: Vec<(usize, Mfn)>) -> Result<(), Failure>
+    where
+        H: Hypervisor<Memory = M>,
+    {
+        if tables.is_empty() {
+            return Ok(());
+        }
+        if self.leaves.len() + tables.len() > self.limit {
+            return Err(Failure::Tables("there are more tables than frames"));
+        }
+        let frames: Vec<Mfn> = tables.iter().map(|(_, mfn)| *mfn).collect();
+        self.maps.push(xen.map_foreign(domain, &frames, Protection::Read)?);
+        let map = self.maps.len() - 1;
+        self.leaves.extend(
+            tables.iter().enumerate().map(|(page, (base, _))| Leaf { base: *base, place: Place { map, page } }),
+        );
+        self.leaves.sort_by_key(|leaf| leaf.base);
+        Ok(())
+    }
+
+    /// Whether tables of level 1 came or went. It only looks.
+    pub fn change(&self) -> Change {
+        let mut change = Change::None;
+        for table in [&self.top, &self.third].into_iter().chain(&self.second) {
+            let mut now = [0; PTES_PER_TABLE];
+            self.copy(table.place, &mut now);
+            let is_leaf_parent = !std::ptr::eq(table, &self.top) && !std::ptr::eq(table, &self.third);
+            for (old, new) in table.entries.iter().zip(&now) {
+                if (old ^ new) & COMPARED == 0 {
+                    continue;
+                }
+                if Pte(*old).is_present() || !is_leaf_parent {
+                    return Change::Gone;
+                }
+                change = Change::Grown;
+            }
+        }
+        change
+    }
+
+    /// Takes tables of level 1 in that came since.
+    ///
+    /// # Errors
+    /// Some went, or cannot be mapped: all has to be read anew.
+    pub fn grow<H>(&mut self, xen: &H, domain: DomId) -> Result<(), Failure>
+    where
+        H: Hypervisor<Memory = M>,
+    {
+        if self.change() == Change::Gone {
+            return Err(Failure::Stale);
+        }
+        let mut new = Vec::new();
+        for number in 0..self.second.len() {
+            let mut now = Box::new([0; PTES_PER_TABLE]);
+            self.copy(self.second[number].place, &mut now);
+            let table = &mut self.second[number];
+            let came = |at: &usize| Pte(now[*at]).is_present() && !Pte(table.entries[*at]).is_present();
+            new.extend((0..PTES_PER_TABLE).filter(came).map(|at| (table.base + at * L1_SPAN, Pte(now[at]).mfn())));
+            table.entries = now;
+        }
+        self.add(xen, domain, new)
+    }
+
+    /// How many tables of level 1 there are.
+    pub fn count(&self) -> usize {
+        self.leaves.len()
+    }
+
+    /// Their first addresses, in order.
+    pub fn bases(&self) -> impl Iterator<Item = usize> {
+        self.leaves.iter().map(|leaf| leaf.base)
+    }
+
+    /// First address of the table with this number.
+    pub fn base(&self, number: usize) -> usize {
+        self.leaves[number].base
+    }
+
+    /// Copies a table's entries, as they are now.
+    pub fn copy_leaf(&self, number: usize, to: &mut Entries) {
+        self.copy(self.leaves[number].place, to);
+    }
+
+    /// A copy of all of them.
+    pub fn copy_leaves(&self) -> Vec<ParentTable> {
+        let copy = |leaf: &Leaf| {
+            let mut entries = Box::new([0; PTES_PER_TABLE]);
+            self.copy(leaf.place, &mut entries);
+            ParentTable { base: leaf.base, entries }
+        };
+        self.leaves.iter().map(copy).collect()
+    }
+
+    fn copy(&self, place: Place, to: &mut Entries) {
+        copy_entries(&self.maps[place.map], place.page, to);
+    }
+}
+
+impl Upper {
+    /// Maps tables, given by their first addresses, and copies their entries.
+    fn map<H: Hypervisor>(
+        xen: &H,
+        domain: DomId,
+        maps: &mut Vec<H::Memory>,
+        tables: &[(usize, Mfn)],
+    ) -> Result<Vec<Self>, Failure> {
+        if tables.is_empty() {
+            return Ok(Vec::new());
+        }
+        let frames: Vec<Mfn> = tables.iter().map(|(_, mfn)| *mfn).collect();
+        let map = xen.map_foreign(domain, &frames, Protection::Read)?;
+        let upper = |(page, (base, _)): (usize, &(usize, Mfn))| {
+            let mut entries = Box::new([0; PTES_PER_TABLE]);
+            copy_entries(&map, page, &mut entries);
+            Upper { base: *base, place: Place { map: maps.len(), page }, entries }
+        };
+        let uppers = tables.iter().enumerate().map(upper).collect();
+        maps.push(map);
+        Ok(uppers)
+    }
+
+    /// First addresses and frames of the tables that the entries `range` lead to, of which each covers `span` octets.
+    fn below(&self, range: Range<usize>, span: usize) -> impl Iterator<Item = (usize, Mfn)> {
+        let entry = move |at: usize| (self.base + at * span, Pte(self.entries[at]));
+        range.map(entry).filter(|(_, entry)| entry.is_present()).map(|(base, entry)| (base, entry.mfn()))
+    }
+}
+
+fn copy_entries<M: Memory>(map: &M, page: usize, to: &mut Entries) {
+    map.copy_words_out(page * PAGE_SIZE, to);
+}
