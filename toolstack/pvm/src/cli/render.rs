@@ -109,11 +109,12 @@ pub fn stats(stats: &Stats) -> String {
     let mut text = format!("{} alive, {} prepared for forks\n", stats.alive, stats.pool);
     let _ = write!(
         text,
-        "since pvmd started: {} forks, {refused} refused{}, {} domains prepared, {} pVMs ended\n\n",
+        "since pvmd started: {} forks, {refused} refused{}, {} domains prepared, {} pVMs ended; {} page-table entries mended\n\n",
         stats.forks,
         if reasons.is_empty() { String::new() } else { format!(" ({})", reasons.join(", ")) },
         stats.prepared,
-        stats.ended
+        stats.ended,
+        stats.mended_entries
     );
     let mut table = Table::new(&["STEP", "COUNT", "LAST", "MEAN", "MAX"]);
     for step in &stats.steps {
@@ -318,6 +319,8 @@ mod tests {
             ended: 1,
             alive: 2,
             pool: 1,
+            operations: 120,
+            mended_entries: 9,
             steps: vec![step("plan", 999, 4_100, 99_960), step("apply", 12_345_678, 2_000_000_000, u64::MAX)],
         }
     }

@@ -15,14 +15,19 @@ pub const CONFIG: &str = "/etc/zooid/pvmd.toml";
     name = "pvmd",
     version,
     after_help = "\
-Exit status: 0 stopped, 1 it cannot run here, 2 a bad option or configuration, 3 another pvmd is running.
-
-Every option but --config and --check can stand in the configuration, without its dashes:
+Configuration:
+Every option but --config and --check can stand in the file, without its dashes. An option on the command line wins.
   pool = 2
   family-memory = \"1G\"
-An option on the command line wins.
 
-SIGTERM makes it destroy the prepared domains and end; pVMs live on. One that was killed leaves everything to its successor."
+Signals:
+SIGTERM makes it destroy the prepared domains and end; pVMs live on. One that was killed leaves everything to its successor.
+
+Exit status:
+  0  stopped by a signal
+  1  it cannot run here, or cannot go on
+  2  a bad option or configuration
+  3  another pvmd is running"
 )]
 pub struct Options {
     /// Configuration [default: /etc/zooid/pvmd.toml, if it is there]
