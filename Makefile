@@ -52,13 +52,13 @@ fuzz: setup ## Fuzz the parsers of what strangers write: [ONLY=name] [SECONDS_EA
 
 install: images ## Install pvm, pvmd and the example guests on a Xen host: [DESTDIR=dir]
 	@install -D -m 644 -t $(DESTDIR)/opt/zooid/guests $(EXAMPLES:%=target/x86_64-xen-pv/release/%) $(wildcard examples/*/*.cfg)
-	@install -D -t $(DESTDIR)/usr/bin target/release/pvm
-	@install -D -t $(DESTDIR)/usr/sbin target/release/pvmd
+	@install -D -t $(DESTDIR)/usr/bin target/dom0/pvm
+	@install -D -t $(DESTDIR)/usr/sbin target/dom0/pvmd
 	@install -D -m 644 -t $(DESTDIR)/lib/systemd/system toolstack/pvm/systemd/pvmd.service
-	@target/release/pvm generate man target/man
+	@target/dom0/pvm generate man target/man
 	@install -D -m 644 -t $(DESTDIR)/usr/share/man/man1 target/man/*.1
 	@install -D -m 644 -t $(DESTDIR)/usr/share/man/man8 target/man/*.8
-	@target/release/pvm generate completions target/completions
+	@target/dom0/pvm generate completions target/completions
 	@install -D -m 644 -T target/completions/pvm.bash $(DESTDIR)/usr/share/bash-completion/completions/pvm
 	@install -D -m 644 -T target/completions/pvmd.bash $(DESTDIR)/usr/share/bash-completion/completions/pvmd
 	@install -D -m 644 -t $(DESTDIR)/usr/share/zsh/vendor-completions target/completions/_pvm target/completions/_pvmd
@@ -69,5 +69,5 @@ clean:     ## Remove everything that was built or unpacked
 
 images: setup
 	@cargo build $(QUIET) --release --target x86_64-xen-pv
-	@cargo build $(QUIET) --release --package xenctl --package pvm
+	@cargo build $(QUIET) --profile dom0 --package xenctl --package pvm
 	@cargo build $(QUIET) --package zooid-runner

@@ -23,7 +23,7 @@ pub fn update() -> Result<()> {
     layout::check_machine()?;
     let base = layout::machine().join("initramfs.cpio");
     let initrd = layout::machine().join(INITRD);
-    let sources = PROGRAMS.map(|(name, target)| (layout::top().join("target/release").join(name), target));
+    let sources = PROGRAMS.map(|(name, target)| (layout::top().join("target/dom0").join(name), target));
     let changed = |file: &Path| -> Result<SystemTime> {
         let metadata = file.metadata().with_context(|| format!("{} is missing: run 'make build'", file.display()))?;
         Ok(metadata.modified()?)

@@ -57,7 +57,7 @@ impl Payload {
             self.add_guest(&guest)?;
         }
         for tool in TOOLS {
-            self.add_file(&format!("usr/bin/{tool}"), &layout::top().join("target/release").join(tool))?;
+            self.add_file(&format!("usr/bin/{tool}"), &layout::top().join("target/dom0").join(tool))?;
         }
         Ok(())
     }
