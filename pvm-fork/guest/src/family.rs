@@ -9,7 +9,7 @@ use zooid_fork_plan::status::Status;
 use zooid_fork_plan::wire::{ENDED_SLOTS, daemon, guest, state};
 use zooid_kernel::events::Masked;
 use zooid_kernel::shared::barrier;
-use zooid_kernel::{console, evtchn, power, xenstore};
+use zooid_kernel::{console, evtchn, power, time, xenstore};
 
 use crate::control::{Control, control};
 use crate::forking::{ForkError, Forked, fork_many};
@@ -53,10 +53,18 @@ pub fn begin_life() {
     CHILDREN.lock().clear();
 }
 
-/// The id of this pVM, as its relatives and dom0 know it; `None` when no pvmd has seen it yet.
+/// How long a pVM that has just started waits for pvmd to give it an id, in nanoseconds.
+const FIRST_SIGHT: u64 = 2_000_000_000;
+
+/// The id of this pVM, as its relatives and dom0 know it; `None` when there is no pvmd that gives it one.
 pub fn id() -> Option<PvmId> {
     crate::present();
-    PvmId::from_raw(control()?.page.read_u32(daemon::ID))
+    let control = control()?;
+    let seen = || control.page.read_u32(daemon::ID) != 0;
+    if !seen() {
+        control.event.wait_for(Some(time::now() + FIRST_SIGHT), seen);
+    }
+    PvmId::from_raw(control.page.read_u32(daemon::ID))
 }
 
 /// The id of the pVM that forked this one, or that adopted it; `None` for the root of a family.
