@@ -3,7 +3,7 @@
 . /run/zooid/lib.sh
 sed -i "s/^vif.*/vif = ['mac=00:16:3e:00:00:03,bridge=xenbr0']/" "$CFG"
 start "echo on"
-head -c 8388608 /dev/urandom >sent
+head -c 25165824 /dev/urandom >sent
 timeout 60 nc -N 10.0.0.3 7 <sent >received &
 transfer=$!
 wait_until 10 test -s received
