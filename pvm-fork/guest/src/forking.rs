@@ -119,7 +119,7 @@ fn attempts(control: &Control, count: u32, all_threads: bool) -> Result<Forked, 
         if prepare {
             have_prepared(control, count)?;
         }
-        let needed = snapshot::pages_needed(0, all_threads);
+        let needed = snapshot::pages_needed(all_threads);
         if !snapshot::fits(needed) {
             // After a request was answered, no child reads the old buffers any more.
             have_prepared(control, 1)?;
@@ -166,7 +166,7 @@ fn attempt(control: &Control, count: u32, all_threads: bool) -> Result<Forked, E
     let _store = xenstore::quiesce();
     let _console = console::quiesce();
     let _mask = events::mask();
-    if !snapshot::fits(snapshot::pages_needed(0, all_threads)) {
+    if !snapshot::fits(snapshot::pages_needed(all_threads)) {
         return Err(Errno(wire::ESTALE));
     }
     let mut attempt = Attempt { control, count, all_threads, port: control.port() };

@@ -58,8 +58,13 @@ pub fn inherit(control: &Control) {
     control.page.write_u32(guest::SNAPSHOT_PAGES, 0);
 }
 
-/// Pages that a snapshot taken now would hold, with the stack of the calling thread from `rsp` up.
-pub fn pages_needed(rsp: u64, all_threads: bool) -> usize {
+/// Pages that a snapshot taken now would hold at most: the calling thread's stack grows a little until it is taken.
+pub fn pages_needed(all_threads: bool) -> usize {
+    let here = 0_u8;
+    pages(&raw const here as u64 - PAGE_SIZE as u64, all_threads)
+}
+
+fn pages(rsp: u64, all_threads: bool) -> usize {
     let mut count = mmu::data_pages().len() / PAGE_SIZE;
     thread::for_each_stack(rsp, all_threads, |pages| count += pages.len() / PAGE_SIZE);
     count
@@ -77,7 +82,7 @@ pub fn fits(pages: usize) -> bool {
 /// what is needed fits.
 pub fn take(rsp: u64, all_threads: bool) -> u32 {
     let thread_block = thread::thread_block();
-    let needed = pages_needed(rsp, all_threads);
+    let needed = pages(rsp, all_threads);
     let (start, size, index) = {
         let mut buffers = SNAPSHOTS.lock();
         let buffers = buffers.as_mut().expect("the buffers were made before");
