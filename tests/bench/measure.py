@@ -4,20 +4,19 @@
 Every sample is a line "ROW ours|anchor VALUE" of /root/out/samples. docs/benchmarks.md says what each row means.
 """
 
-import ctypes
 import json
 import os
 import re
 import select
 import statistics
-import subprocess
 import sys
 import time
 from pathlib import Path
 
-GUESTS = Path("/opt/zooid/guests")
-CONSOLES = Path("/var/log/xen/console")
-SAMPLES = 5
+sys.path.append("/root")
+import forks
+from common import CONSOLES, GUESTS, destroy, measure, output, watch_consoles, with_guest, write_config
+
 # The first line of examples/hello.
 HELLO = b"Hello from a pVM!"
 LINUX_ADDRESS = "10.0.0.9"
@@ -32,17 +31,7 @@ def main():
     network = [row for row in NETWORK if row in wanted]
     if network:
         measure_network(network)
-
-
-def measure(row, side, take):
-    """Takes the samples of a row, after a first one that only warms everything up."""
-    take()
-    values = [take() for _ in range(SAMPLES)]
-    if None in values:
-        sys.exit(f"{row}, {side}: a guest failed")
-    with open("/root/out/samples", "a") as samples:
-        samples.writelines(f"{row} {side} {value}\n" for value in values)
-    print(f"bench: {row}, {side}: {', '.join(f'{value:.5g}' for value in values)}", flush=True)
+    forks.measure_rows(wanted)
 
 
 # Starting a guest
@@ -69,7 +58,7 @@ def time_to_text(name, config, text):
     fails or the text does not come. The guest is gone when this returns."""
     log = CONSOLES / f"guest-{name}.log"
     before = log.stat().st_size if log.exists() else 0
-    changes = watch(CONSOLES)
+    changes = watch_consoles()
     quiet = os.open("/dev/null", os.O_WRONLY)
     redirect = [(os.POSIX_SPAWN_DUP2, quiet, 1), (os.POSIX_SPAWN_DUP2, quiet, 2)]
     began = time.monotonic_ns()
@@ -87,15 +76,6 @@ def time_to_text(name, config, text):
     os.waitpid(xl, 0)
     destroy(name)
     return now and (now - began) / 1e6
-
-
-def watch(directory):
-    """An inotify descriptor that becomes readable when a file of the directory is created or written (inotify(7))."""
-    in_modify, in_create = 0x2, 0x100
-    libc = ctypes.CDLL(None)
-    descriptor = libc.inotify_init()
-    libc.inotify_add_watch(descriptor, bytes(directory), in_modify | in_create)
-    return descriptor
 
 
 # Network
@@ -174,46 +154,6 @@ NETWORK = {
     "tcp_in": (tcp_in, "iperf3"),
     "tcp_out": (tcp_out, "iperf3"),
 }
-
-
-# Guests
-
-
-def write_config(name, **settings):
-    """A configuration for xl; what it does not name is as xl has it."""
-    path = f"/root/{name}.cfg"
-    settings = {"name": name, **settings}
-    Path(path).write_text("".join(f"{key} = {value if isinstance(value, (int, list)) else repr(str(value))}\n"
-                                  for key, value in settings.items()))
-    return path
-
-
-def with_guest(name, config, ready, action):
-    """Starts a guest, waits for a text on its console, acts, and destroys it."""
-    log = CONSOLES / f"guest-{name}.log"
-    print(f"bench: starting {name}", flush=True)
-    output("xl", "create", "-q", config)
-    limit = time.monotonic() + 60
-    while not (log.exists() and ready in log.read_text(errors="replace")):
-        if time.monotonic() > limit:
-            sys.exit(f"{name} does not say {ready!r} within 60 s")
-        time.sleep(0.05)
-    action()
-    destroy(name)
-
-
-def destroy(name):
-    """Destroys a guest, if it has not ended by itself, and waits until it is gone."""
-    subprocess.run(["xl", "destroy", name], stderr=subprocess.DEVNULL)
-    while len(output("xl", "list").splitlines()) > 2:
-        time.sleep(0.02)
-
-
-def output(*command):
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    if done.returncode != 0:
-        sys.exit(f"{' '.join(map(str, command))}: status {done.returncode}:\n{done.stdout}")
-    return done.stdout
 
 
 main()

@@ -1,6 +1,8 @@
-//! What a fork costs, for `make bench`: prints lines "sample ROW VALUE" in TSC ticks, and of a child "end ROW ROUND TSC".
+//! What a fork costs, for `make bench`: prints TSC values that `tests/bench/forks.py` makes figures of.
 //!
-//! The guest needs `tsc_mode = "native"`, so that parent and child read the same counter.
+//! Arguments: ROW ROUNDS. The parent prints "begin ROW ROUND CALLED RETURNED" for each fork, its child "end ROW ROUND DONE" on its own
+//! console when that was timed too, and the parent "sample ROW TICKS" where a whole cycle is timed. The guest needs `tsc_mode = "native"`,
+//! so that parent, child and dom0 read the same counter.
 
 #![no_std]
 #![no_main]
@@ -9,6 +11,7 @@ extern crate alloc;
 
 use alloc::vec;
 use alloc::vec::Vec;
+use core::arch::asm;
 use core::arch::x86_64::_rdtsc;
 use core::time::Duration;
 
@@ -20,7 +23,15 @@ zooid::main!(main);
 
 /// Words of a page.
 const WORDS: usize = 512;
+/// Pages of a MiB.
 const MIB: usize = 256;
+/// Cycles of `fork_rate` that make up one sample.
+const CYCLES: u64 = 200;
+/// Children between two looks of `clone_mem`.
+const CLONES: usize = 20;
+/// What children write, and what the parent does; neither is ever in a page otherwise.
+const CHILDS: u64 = 1 << 32;
+const PARENTS: u64 = 1 << 33;
 
 fn main() {
     let rounds: usize = match env::args().nth(1).map(str::parse) {
@@ -33,7 +44,8 @@ fn main() {
         "fork_256" => fork("fork_256", 256 * MIB, rounds, true),
         "fork_write" => fork_write(rounds),
         "fork_rate" => fork_rate(rounds),
-        "fork_alive" => fork_alive(rounds),
+        "fork_1000" => fork_alive("fork_1000", rounds, true),
+        "clone_mem" => fork_alive("clone_mem", rounds, false),
         other => error!("unknown row {other:?}"),
     }
     success();
@@ -44,18 +56,38 @@ fn now() -> u64 {
     unsafe { _rdtsc() }
 }
 
-/// Writes every page.
-fn touch(memory: &mut [u64], value: u64) {
-    memory.chunks_mut(WORDS).for_each(|page| page.fill(value));
+/// `pages` pages that were all written.
+fn touched(pages: usize) -> Vec<u64> {
+    let mut memory = vec![0; pages * WORDS];
+    memory.fill(1);
+    memory
 }
 
-fn verify(memory: &[u64], expected: impl Fn(usize) -> u64) {
+/// Writes the first word of each `step`-th page.
+fn write_pages(memory: &mut [u64], step: usize, value: u64) {
+    memory.chunks_mut(step * WORDS).for_each(|pages| pages[0] = value);
+}
+
+/// Reads every word: that of each `step`-th page is `written`, if it is the page's first one, all others are `value`.
+fn verify(memory: &[u64], value: u64, step: usize, written: u64) {
     for (number, page) in memory.chunks(WORDS).enumerate() {
-        let expected = expected(number);
-        if let Some(wrong) = page.iter().find(|word| **word != expected) {
-            failure!("page {number} holds {wrong}, not {expected}");
+        let first = if number % step == 0 { written } else { value };
+        if page[0] != first || !all_are(&page[1..], value) {
+            failure!("page {number} does not hold {value} with {first} at its start");
         }
     }
+}
+
+/// Whether all words are `value`. By one instruction for each word, here as in the Linux process, so that two compilers' idea of a loop
+/// makes no difference.
+fn all_are(words: &[u64], value: u64) -> bool {
+    let same: u8;
+    // SAFETY: reads the words of the slice, which is not empty, and no others; the direction flag is clear (psABI).
+    unsafe {
+        asm!("repe scasq", "sete {same}", same = out(reg_byte) same, inout("rcx") words.len() => _,
+            inout("rdi") words.as_ptr() => _, in("rax") value, options(nostack, readonly));
+    }
+    same == 1
 }
 
 fn reap(child: PvmId) {
@@ -63,39 +95,47 @@ fn reap(child: PvmId) {
     check_eq!(ended.map(|ended| ended.status), Some(Status::Exited(0)));
 }
 
-/// From the call until the parent has returned and the child has written 16 pages. Both sides have written every page before, unless
-/// the row is about clean pages; all pages are compared afterwards.
+/// The next domain is prepared in the background: what that costs is in the row `fork_rate`.
+fn let_prepare() {
+    thread::sleep(Duration::from_millis(500));
+}
+
+/// The one processor goes to the parent, if it has not returned yet.
+fn let_parent_return() {
+    thread::sleep(Duration::from_millis(1));
+}
+
+/// From the call until the parent has returned and the child has written 16 pages. Both sides write every page before each fork, unless
+/// the row is about `dirty` pages; all pages are compared afterwards, by both.
 fn fork(row: &str, pages: usize, rounds: usize, dirty: bool) {
-    let mut memory = vec![0; pages * WORDS];
-    touch(&mut memory, 1);
+    let mut memory = touched(pages);
+    let mut value = 1;
     for round in 0..rounds {
-        let value = round as u64 + 2;
-        if dirty || round == 0 {
-            touch(&mut memory, value);
+        if dirty {
+            value = round as u64 + 2;
+            memory.fill(value);
         }
-        // The next domain is prepared in the background: that is counted in the row `fork_rate`.
-        thread::sleep(Duration::from_millis(500));
-        let expected = memory[0];
-        let began = now();
+        let_prepare();
+        let called = now();
         match expect!(process::fork()) {
             None => {
-                for page in 0..16 {
-                    memory[page * (pages / 16) * WORDS] = u64::MAX;
+                write_pages(&mut memory, pages / 16, CHILDS);
+                let done = now();
+                let_parent_return();
+                verify(&memory, value, pages / 16, CHILDS);
+                // There is not memory for two of the large ones.
+                if dirty && pages == 4 * MIB {
+                    memory.fill(CHILDS);
+                    verify(&memory, CHILDS, 1, CHILDS);
                 }
-                let ended = now();
-                (0..16).for_each(|page| memory[page * (pages / 16) * WORDS] = expected);
-                verify(&memory, |_| expected);
-                if pages <= 4 * MIB {
-                    touch(&mut memory, 7);
-                }
-                println!("end {row} {round} {ended}");
+                println!("end {row} {round} {done}");
                 process::exit(0);
             }
             Some(child) => {
                 let returned = now();
-                println!("begin {row} {round} {began} {returned}");
                 reap(child);
-                verify(&memory, |_| expected);
+                println!("begin {row} {round} {called} {returned}");
+                verify(&memory, value, 1, value);
             }
         }
     }
@@ -103,30 +143,27 @@ fn fork(row: &str, pages: usize, rounds: usize, dirty: bool) {
 
 /// Fork, then both sides write 256 pages spread over 4 MiB and verify all of it.
 fn fork_write(rounds: usize) {
-    let mut memory = vec![0; 4 * MIB * WORDS];
-    let write = |memory: &mut [u64], value| {
-        memory.chunks_mut(4 * WORDS).for_each(|pages| pages[0] = value);
-        for (number, page) in memory.chunks(WORDS).enumerate() {
-            let expected = if number % 4 == 0 { value } else { page[1] };
-            if page[0] != expected {
-                failure!("page {number} holds {}, not {expected}", page[0]);
-            }
-        }
-    };
+    let mut memory = touched(4 * MIB);
     for round in 0..rounds {
-        touch(&mut memory, round as u64);
-        thread::sleep(Duration::from_millis(500));
-        let began = now();
+        let value = round as u64 + 2;
+        memory.fill(value);
+        let_prepare();
+        let called = now();
         match expect!(process::fork()) {
             None => {
-                write(&mut memory, 1 << 32);
-                println!("end fork_write {round} {}", now());
+                write_pages(&mut memory, 4, CHILDS);
+                verify(&memory, value, 4, CHILDS);
+                let done = now();
+                let_parent_return();
+                println!("end fork_write {round} {done}");
                 process::exit(0);
             }
             Some(child) => {
-                write(&mut memory, 1 << 33);
-                println!("begin fork_write {round} {began} {}", now());
+                write_pages(&mut memory, 4, PARENTS);
+                verify(&memory, value, 4, PARENTS);
+                let done = now();
                 reap(child);
+                println!("begin fork_write {round} {called} {done}");
             }
         }
     }
@@ -134,38 +171,53 @@ fn fork_write(rounds: usize) {
 
 /// Fork, exit, wait, in a row, with 4 MiB touched: per cycle, everything included that is paid in the background.
 fn fork_rate(rounds: usize) {
-    let mut memory = vec![0; 4 * MIB * WORDS];
-    touch(&mut memory, 1);
-    let began = now();
+    let memory = touched(4 * MIB);
     for _ in 0..rounds {
-        match expect!(process::fork()) {
-            None => process::exit(0),
-            Some(child) => reap(child),
+        let began = now();
+        for _ in 0..CYCLES {
+            match expect!(process::fork()) {
+                None => process::exit(0),
+                Some(child) => reap(child),
+            }
         }
+        println!("sample fork_rate {}", (now() - began) / CYCLES);
+        verify(&memory, 1, 1, 1);
     }
-    println!("sample fork_rate {}", (now() - began) / rounds as u64);
-    verify(&memory, |_| 1);
 }
 
-/// Children that stay alive: what each fork costs, the first and the hundredth.
-fn fork_alive(rounds: usize) {
-    let mut memory = vec![0; 4 * MIB * WORDS];
-    touch(&mut memory, 1);
-    let mut children = Vec::new();
+/// Children that stay alive: what each fork costs, the first and the last; or, when they do not `write`, what memory they take.
+fn fork_alive(row: &str, rounds: usize, write: bool) {
+    let mut memory = touched(4 * MIB);
     for round in 0..rounds {
-        thread::sleep(Duration::from_millis(500));
-        let began = now();
+        if !write && round % CLONES == 0 {
+            println!("alive: {round}");
+            thread::sleep(Duration::from_secs(20));
+        }
+        let_prepare();
+        let called = now();
         match expect!(process::fork()) {
-            None => loop {
-                thread::sleep(Duration::from_secs(3600));
-            },
-            Some(child) => {
-                println!("begin fork_alive {round} {began} {}", now());
-                children.push(child);
+            None if write => {
+                write_pages(&mut memory, 64, CHILDS);
+                let done = now();
+                let_parent_return();
+                println!("end {row} {round} {done}");
+                rest();
+            }
+            None => rest(),
+            Some(_) => {
+                let returned = now();
+                // The child goes on before this one does anything else.
+                let_prepare();
+                println!("begin {row} {round} {called} {returned}");
             }
         }
     }
-    println!("alive: {}", children.len());
+    println!("alive: {rounds}");
+    rest();
+}
+
+/// Idles until it is destroyed.
+fn rest() -> ! {
     loop {
         thread::sleep(Duration::from_secs(3600));
     }

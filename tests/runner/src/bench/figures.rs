@@ -63,7 +63,7 @@ pub struct Figure {
     anchor_name: Option<&'static str>,
     /// Below 1 is better than the anchor.
     ratio: Option<f64>,
-    goal: f64,
+    goal: Option<f64>,
     unit: &'static str,
     /// (largest - smallest) / median of the samples, ours or the anchor's, whichever is more.
     spread: f64,
@@ -89,29 +89,29 @@ impl Figure {
         Some(Figure { name: row.name, ours, anchor, anchor_name, ratio, goal: row.goal, unit: row.unit, spread })
     }
 
-    /// Whether it is as good as it should be.
-    fn meets_goal(&self) -> bool {
-        self.ratio.unwrap_or(self.ours) <= self.goal
+    /// Whether it is as good as it should be; nothing where that is not said.
+    fn meets_goal(&self) -> Option<bool> {
+        self.goal.map(|goal| self.ratio.unwrap_or(self.ours) <= goal)
     }
 }
 
 /// The figures for a reader.
 pub fn table(figures: &[Figure]) -> String {
     let mut table = format!(
-        "{:<12} {:>10} {:>10} {:<11} {:>7} {:>8}  {:<4} {:>7}  anchor\n",
+        "{:<16} {:>10} {:>10} {:<11} {:>7} {:>8}  {:<4} {:>7}  anchor\n",
         "row", "ours", "anchor", "unit", "ratio", "goal", "met", "spread"
     );
     for figure in figures {
         let or_dash = |value: Option<f64>| value.map_or("-".to_owned(), short);
-        let met = if figure.meets_goal() { "yes" } else { "no" };
+        let met = figure.meets_goal().map_or("-", |met| if met { "yes" } else { "no" });
         table += &format!(
-            "{:<12} {:>10} {:>10} {:<11} {:>7} {:>8}  {met:<4} {:>6.1}%  {}\n",
+            "{:<16} {:>10} {:>10} {:<11} {:>7} {:>8}  {met:<4} {:>6.1}%  {}\n",
             figure.name,
             short(figure.ours),
             or_dash(figure.anchor),
             figure.unit,
             figure.ratio.map_or("-".to_owned(), |ratio| format!("{ratio:.3}")),
-            short(figure.goal),
+            or_dash(figure.goal),
             figure.spread * 100.0,
             figure.anchor_name.unwrap_or("-"),
         );
@@ -145,7 +145,7 @@ mod tests {
     const ROW: Row = Row {
         name: "r",
         unit: "ms",
-        goal: 0.5,
+        goal: Some(0.5),
         better: Better::Less,
         anchor: Anchor::Measured("peer"),
         source: Source::Dom0(&[]),
@@ -162,22 +162,22 @@ mod tests {
         let figure = Figure::of(&ROW, &samples()).unwrap();
         assert_eq!((figure.ours, figure.anchor, figure.ratio), (2.0, Some(4.0), Some(0.5)));
         assert_eq!(figure.spread, 1.0);
-        assert!(figure.meets_goal());
+        assert_eq!(figure.meets_goal(), Some(true));
     }
 
     #[test]
     fn a_throughput_below_the_anchors_is_above_one() {
         let figure = Figure::of(&Row { better: Better::More, ..ROW }, &samples()).unwrap();
         assert_eq!(figure.ratio, Some(2.0));
-        assert!(!figure.meets_goal());
+        assert_eq!(figure.meets_goal(), Some(false));
     }
 
     #[test]
     fn without_an_anchor_the_goal_is_absolute() {
-        let row = Row { anchor: Anchor::None, goal: 2.0, ..ROW };
+        let row = Row { anchor: Anchor::None, goal: Some(2.0), ..ROW };
         let figure = Figure::of(&row, &samples()).unwrap();
         assert_eq!((figure.anchor, figure.anchor_name, figure.ratio), (None, None, None));
-        assert!(figure.meets_goal());
+        assert_eq!(figure.meets_goal(), Some(true));
     }
 
     #[test]

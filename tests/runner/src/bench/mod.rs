@@ -1,6 +1,6 @@
 //! `make bench`: what ours costs beside a peer in the same boot, as a table and as `target/bench.json`.
 //!
-//! `tests/bench/measure.py` takes the samples in dom0 under the instruction clock; here they become figures.
+//! `tests/bench/measure.py`, with the modules beside it, takes the samples in dom0 under the instruction clock; here they become figures.
 //! `docs/benchmarks.md` says what each row means.
 
 mod figures;
@@ -19,6 +19,8 @@ use crate::{guests, layout};
 use figures::{Figure, Samples};
 use rows::{ROWS, Row, Source};
 
+/// What the script imports.
+const MODULES: [&str; 2] = ["common.py", "forks.py"];
 /// Longest that dom0's part may take, on a busy build machine.
 const LIMIT: Duration = Duration::from_secs(3600);
 
@@ -75,6 +77,7 @@ fn dom0_samples(memory: Memory, rows: &[&Row]) -> Result<Samples> {
     let built = layout::top().join("build/bench");
     let mut files: Vec<PathBuf> = anchors.into_iter().map(|name| built.join(name)).collect();
     files.push(list);
+    files.extend(MODULES.map(|name| layout::top().join("tests/bench").join(name)));
     let status = dom0::run(&Job {
         model: Model { clock: Clock::Icount, memory },
         script: layout::top().join("tests/bench/measure.py"),
