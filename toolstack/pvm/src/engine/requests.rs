@@ -255,6 +255,7 @@ where
                 owner.heirs += children.len() as u32;
             }
         }
+        self.tell(parent_id, &name, EventKind::Forked { children: ids, duration_ns });
         for child in children {
             self.listen(child.channel.port, child.domain, None);
             self.jobs.push_back(Job::Drop(Box::new(child.bitmaps)));
@@ -270,7 +271,6 @@ where
             // It may have told that it runs before it was listened to.
             self.look_at(child.domain);
         }
-        self.tell(parent_id, &name, EventKind::Forked { children: ids, duration_ns });
         self.replenish(domain);
         self.refresh_soon(domain);
     }

@@ -17,8 +17,6 @@ use super::failure::Failure;
 
 /// What is compared to see that a table of level 1 came or went.
 const COMPARED: u64 = Pte::new(Mfn(u64::MAX), PteFlags::PRESENT).0;
-/// Address range that an entry of level 3 covers.
-const L3_SPAN: usize = PTES_PER_TABLE * L2_SPAN;
 
 /// The page tables of one domain.
 #[derive(Debug)]
@@ -85,7 +83,7 @@ impl<M: Memory> Tables<M> {
         let third = Upper::map(xen, domain, &mut maps, &[(Zone::Heap.base(), third.mfn())])?.remove(0);
         let mut second = Vec::new();
         for zone in Zone::ALL.into_iter().filter(|zone| *zone != Zone::Tables) {
-            second.extend(third.below(zone.l3_entries(), L3_SPAN));
+            second.extend(third.below(zone.l3_entries(), L2_SPAN));
         }
         let second = Upper::map(xen, domain, &mut maps, &second)?;
         let mut tables = Self { top, third, second, leaves: Vec::new(), maps, limit };

@@ -114,8 +114,9 @@ where
                 wire::VERSION
             );
         }
-        if let Err(failure) = self.add_root(domain, Some((GrantRef(gref), Port(port)))) {
-            log::warn!("domain {domain} cannot be taken as a pVM: {failure}");
+        match self.add_root(domain, Some((GrantRef(gref), Port(port)))) {
+            Ok(_) | Err(Failure::Gone) => {}
+            Err(failure) => log::warn!("domain {domain} cannot be taken as a pVM: {failure}"),
         }
     }
 
@@ -123,6 +124,11 @@ where
     pub(super) fn add_root(&mut self, domain: DomId, announced: Option<(GrantRef, Port)>) -> Result<PvmId, Failure> {
         let info = self.xen.domain_info(domain)?.filter(|info| !info.is_dying()).ok_or(Failure::Gone)?;
         let id = PvmId::of_root(domain, &info.handle).ok_or(Failure::Gone)?;
+        // A domain may stay for long after its pVM has ended (`on_crash`).
+        let has_ended = self.ended.iter().any(|info| info.id == id.raw());
+        if has_ended || info.shutdown_reason().is_some() {
+            return Err(Failure::Gone);
+        }
         if !self.domains.contains_key(&domain) {
             let name = self.store.read(&format!("{}/name", home::path(domain)));
             let name = name.unwrap_or_else(|_| format!("domain-{domain}"));
