@@ -89,3 +89,30 @@ with_peer() {
     cat peer.log
     grep -q 'Test result: SUCCESS' "$(console)" || fail "no success"
 }
+
+# refuses STATUS TEXT COMMAND...: the command must end with STATUS and say nothing but one line, with TEXT in it.
+refuses() {
+    status=$1
+    text=$2
+    shift 2
+    "$@" >refused.out 2>&1 </dev/null
+    got=$?
+    [ "$got" = "$status" ] || fail "status $got, not $status: $*: $(cat refused.out)"
+    [ "$(wc -l <refused.out)" = 1 ] || fail "more or less than a line: $*: $(cat refused.out)"
+    grep -qF -- "$text" refused.out || fail "not '$text': $*: $(cat refused.out)"
+}
+
+# json EXPRESSION: fails the test unless the Python expression is true for what stands on standard input as JSON (`it`).
+json() {
+    python3 -S -c 'import json, sys
+text = sys.stdin.read()
+it = json.loads(text)
+if not eval(sys.argv[1]):
+    sys.exit(f"not {sys.argv[1]}: {text}")' "$1" || fail "json"
+}
+
+# no_pvmd: ends the daemon at once, as a crash would.
+no_pvmd() {
+    kill -KILL "$(pidof pvmd)"
+    while pidof pvmd >/dev/null; do usleep 10000; done
+}
