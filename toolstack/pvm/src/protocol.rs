@@ -167,7 +167,7 @@ impl std::error::Error for Fault {}
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::{Ended, PoolInfo, PvmInfo, Stats};
+    use crate::engine::{EndStatus, Ended, EventKind, Kind, PoolInfo, PvmInfo, Stats};
 
     const PAGE: &str = include_str!("../../../docs/protocols/pvmd.md");
 
@@ -223,6 +223,23 @@ mod tests {
             let word = serde_json::to_value(kind).unwrap();
             assert!(PAGE.contains(&format!("\n| `{}` | ", word.as_str().unwrap())), "{word}");
             assert_eq!(serde_json::from_value::<FaultKind>(word).unwrap(), kind);
+        }
+    }
+
+    #[test]
+    fn every_kind_of_event_comes_back() {
+        let status = EndStatus::Signal { signal: 9 };
+        for kind in [
+            EventKind::Started { kind: Kind::Child, parent: Some(5) },
+            EventKind::Forked { children: vec![6, 7], duration_ns: 8 },
+            EventKind::Prepared { prepared: 9, domid: 10 },
+            EventKind::Refused { errno: 11, reason: "x".into() },
+            EventKind::Ended { status, exit_code: 137 },
+            EventKind::Trouble { message: "y".into() },
+        ] {
+            let line = Line::Event(Event { at_us: 1, id: 2, domid: 3, name: "z".into(), kind });
+            let text = serde_json::to_string(&line).unwrap();
+            assert_eq!(serde_json::from_str::<Line>(&text).unwrap(), line, "{text}");
         }
     }
 

@@ -118,8 +118,8 @@ pub fn stats(stats: &Stats) -> String {
     );
     let mut table = Table::new(&["STEP", "COUNT", "LAST", "MEAN", "MAX"]);
     for step in &stats.steps {
-        let times = [step.last_ns, step.mean_ns, step.max_ns].map(span);
-        let [last, mean, max] = times;
+        let time = |ns| if step.count == 0 { dash() } else { span(ns) };
+        let [last, mean, max] = [step.last_ns, step.mean_ns, step.max_ns].map(time);
         table.row([plain(&step.step), step.count.to_string(), last, mean, max]);
     }
     text + &table.text()

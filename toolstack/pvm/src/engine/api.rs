@@ -258,7 +258,12 @@ pub enum EventKind {
     /// It has forked.
     Forked { children: Vec<u32>, duration_ns: u64 },
     /// A domain is prepared for it.
-    Prepared { prepared: u32, domid: u16 },
+    Prepared {
+        prepared: u32,
+        // The event has a field of this name for the pVM's own.
+        #[serde(rename = "prepared_domid")]
+        domid: u16,
+    },
     /// A fork was refused.
     Refused { errno: u32, reason: String },
     /// It has ended.
