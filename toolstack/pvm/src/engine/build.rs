@@ -409,6 +409,7 @@ where
             linkage: building.linkage.take().expect(missing),
             bitmaps: building.bitmaps.take().expect(missing),
             waiting: false,
+            console: false,
             broken: false,
         });
         self.listen(port, made.domain, Some(building.parent));

@@ -180,7 +180,7 @@ where
             domid: prepared.domain.0,
             name: prepared.name.clone(),
             kind: api::Kind::Prepared,
-            state: if prepared.waiting { State::Waiting } else { State::Starting },
+            state: if prepared.is_ready() { State::Waiting } else { State::Starting },
             can_fork: false,
             parent: Some(parent.id.raw()),
             root: parent.root.raw(),
@@ -205,7 +205,7 @@ where
                     id: prepared.id.raw(),
                     domid: prepared.domain.0,
                     parent: pvm.id.raw(),
-                    state: if prepared.waiting { State::Waiting } else { State::Starting },
+                    state: if prepared.is_ready() { State::Waiting } else { State::Starting },
                     memory_kib: info.map_or(0, |info| info.pages * PAGE_KIB),
                     linked_pages: prepared.linkage.linked() as u64,
                 });

@@ -61,6 +61,8 @@ pub struct Engine<H: Hypervisor> {
     pub(super) ended: VecDeque<PvmInfo>,
     /// Of the last id that was given out.
     pub(super) generation: u16,
+    /// Nobody makes consoles for domains here.
+    pub(super) without_consoles: bool,
     pub(super) quitting: Option<Reply<()>>,
 }
 
@@ -89,6 +91,8 @@ pub(super) enum Job<M> {
 pub(super) enum Timer {
     /// A prepared domain should be at its waiting point.
     Waiting(DomId, DomId),
+    /// A prepared domain's console should be there; so often it is looked again.
+    Console(DomId, DomId, u32),
     /// A child should have resumed.
     Resumed(DomId),
     /// The domains that are prepared for this one may not be up to date; so long after the last time it was looked.
@@ -179,6 +183,7 @@ where
         while let Some(place) = self.timers.iter().position(|(when, _)| *when <= now) {
             match self.timers.swap_remove(place).1 {
                 Timer::Waiting(parent, domain) => self.check_waiting(parent, domain),
+                Timer::Console(parent, domain, tries) => self.look_for_console(parent, domain, tries),
                 Timer::Resumed(domain) => self.check_resumed(domain),
                 Timer::Refresh(domain, pause) => self.refresh_later(domain, pause),
                 Timer::Outside => self.check_outside(now),

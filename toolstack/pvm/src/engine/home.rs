@@ -63,6 +63,11 @@ impl Home<'_> {
     }
 }
 
+/// Whether xenconsoled has made the domain's console.
+pub fn has_console(store: &Store, domain: DomId) -> bool {
+    store.read(&format!("{}/console/tty", path(domain))).is_ok_and(|terminal| !terminal.is_empty())
+}
+
 /// Removes a domain's home.
 pub fn remove(store: &Store, domain: DomId) -> Result<(), Error> {
     store.remove(&path(domain))?;

@@ -105,6 +105,7 @@ where
         ended: VecDeque::new(),
         // So that ids are not those that a daemon before this one gave to domains of the same number.
         generation: (now_us() >> 10) as u16,
+        without_consoles: false,
         quitting: None,
     };
     let thread = thread::Builder::new().name("engine".to_owned()).spawn(|| engine.run()).map_err(StartError::Linux)?;

@@ -125,14 +125,23 @@ pub struct Prepared<M> {
     pub bitmaps: M,
     /// It is at its waiting point.
     pub waiting: bool,
+    /// xenconsoled has made its console: what it prints is not lost, and nothing is written to its home behind its end.
+    pub console: bool,
     /// Something was not mended: it is to be destroyed.
     pub broken: bool,
+}
+
+impl<M> Prepared<M> {
+    /// Whether it can become a child.
+    pub fn is_ready(&self) -> bool {
+        self.waiting && self.console && !self.broken
+    }
 }
 
 impl<M: Memory> Pvm<M> {
     /// Prepared domains that can become children.
     pub fn ready(&self) -> u32 {
-        self.prepared.iter().filter(|prepared| prepared.waiting && !prepared.broken).count() as u32
+        self.prepared.iter().filter(|prepared| prepared.is_ready()).count() as u32
     }
 
     /// Tells it how many of them there are.

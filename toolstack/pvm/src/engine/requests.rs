@@ -14,6 +14,7 @@ use super::build::Building;
 use super::core::{Engine, Job, Timer};
 use super::executor::Operation;
 use super::failure::Failure;
+use super::home;
 use super::mend::{Source, Target, is_race};
 use super::pvm::{Pending, Prepared, Pvm};
 use super::stats::Step;
@@ -27,6 +28,9 @@ const FIRST_REFRESH: Duration = Duration::from_millis(2);
 const LAST_REFRESH: Duration = Duration::from_millis(500);
 /// Tables that are brought up to date at once in the background.
 const TABLES_AT_ONCE: usize = 8;
+/// How many times, and how often, it is looked whether xenconsoled has made a console.
+const CONSOLE_TRIES: u32 = 500;
+const CONSOLE_PAUSE: Duration = Duration::from_millis(4);
 
 impl<H: Hypervisor> Engine<H>
 where
@@ -161,7 +165,7 @@ where
         let (Some(forking), Some(channel)) = (&pvm.forking, &pvm.channel) else { return Err(Failure::Stale) };
         let mut chosen = Vec::with_capacity(count);
         for (place, prepared) in pvm.prepared.iter().enumerate() {
-            if prepared.waiting && !prepared.broken && chosen.len() < count {
+            if prepared.is_ready() && chosen.len() < count {
                 chosen.push(place);
             }
         }
@@ -305,6 +309,23 @@ where
         }
         prepared.waiting = true;
         self.timers.retain(|(_, timer)| *timer != Timer::Waiting(parent, domain));
+        self.look_for_console(parent, domain, CONSOLE_TRIES);
+    }
+
+    /// Looks whether xenconsoled has made the console of a prepared domain that is at its waiting point: with that it is ready. Where
+    /// xenconsoled does not do it in time, the domain is ready without.
+    pub(super) fn look_for_console(&mut self, parent: DomId, domain: DomId, tries: u32) {
+        let has_console = self.without_consoles || tries == 0 || home::has_console(&self.store, domain);
+        let Some(pvm) = self.domains.get_mut(&parent) else { return };
+        let Some(prepared) = pvm.prepared.iter_mut().find(|prepared| prepared.domain == domain) else { return };
+        if !has_console {
+            return self.after(CONSOLE_PAUSE, Timer::Console(parent, domain, tries - 1));
+        }
+        if tries == 0 && !self.without_consoles {
+            log::warn!("xenconsoled makes no console for domain {domain}: is it running?");
+            self.without_consoles = true;
+        }
+        prepared.console = true;
         pvm.show_ready();
         let (id, name, prepared) = (pvm.id, pvm.name.clone(), pvm.ready());
         self.counters.prepared += 1;
