@@ -67,10 +67,7 @@ pub use zooid_fork::{AtFork, Ended, ForkError, Forked, PvmId, Status, WaitError,
 /// }
 /// ```
 pub fn fork() -> Result<Option<PvmId>, ForkError> {
-    match fork_many(1)? {
-        Forked::Parent(children) => Ok(children.first().copied()),
-        Forked::Child(_) => Ok(None),
-    }
+    zooid_fork::fork()
 }
 
 /// Makes up to `count` children at once, at most 256, which all begin with the same memory.

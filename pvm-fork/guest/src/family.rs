@@ -40,17 +40,46 @@ struct Child {
     status: Option<Status>,
 }
 
-/// Children that nobody has waited for, in the order in which they were made.
-static CHILDREN: Masked<Vec<Child>> = Masked::new(Vec::new());
+/// Children that are kept track of without the heap, which a fork has made dear to write to.
+const FEW: usize = 16;
+
+/// Children that nobody has waited for.
+struct Children {
+    few: [Option<Child>; FEW],
+    more: Vec<Child>,
+}
+
+static CHILDREN: Masked<Children> = Masked::new(Children { few: [const { None }; FEW], more: Vec::new() });
+
+impl Children {
+    fn iter_mut(&mut self) -> impl Iterator<Item = &mut Child> {
+        self.few.iter_mut().flatten().chain(&mut self.more)
+    }
+
+    fn forget(&mut self, id: PvmId) {
+        self.few.iter_mut().for_each(|slot| drop(slot.take_if(|child| child.id == id)));
+        self.more.retain(|child| child.id != id);
+    }
+}
 
 /// Notes the children of a fork.
-pub fn adopt(children: &[PvmId]) {
-    CHILDREN.lock().extend(children.iter().map(|id| Child { id: *id, status: None }));
+pub fn adopt(children: impl Iterator<Item = PvmId>) {
+    let mut known = CHILDREN.lock();
+    for id in children {
+        let child = Child { id, status: None };
+        match known.few.iter_mut().find(|slot| slot.is_none()) {
+            Some(slot) => *slot = Some(child),
+            None => known.more.push(child),
+        }
+    }
 }
 
 /// In a child: none of the parent's children are its own.
 pub fn begin_life() {
-    CHILDREN.lock().clear();
+    let mut children = CHILDREN.lock();
+    children.few = [const { None }; FEW];
+    // Giving the memory back would be a write to the heap.
+    children.more.clear();
 }
 
 /// How long a pVM that has just started waits for pvmd to give it an id, in nanoseconds.
@@ -100,13 +129,17 @@ pub fn wait_for(which: Option<PvmId>, blocking: bool) -> Result<Option<Ended>, W
 /// Takes an ended child out of the list.
 fn take(which: Option<PvmId>) -> Result<Option<Ended>, WaitError> {
     let mut children = CHILDREN.lock();
-    let mut candidates = children.iter().filter(|child| which.is_none_or(|id| id == child.id)).peekable();
-    if candidates.peek().is_none() {
+    let mut there_are_some = false;
+    let candidates = children.iter_mut().filter(|child| which.is_none_or(|id| id == child.id));
+    let ended = candidates.inspect(|_| there_are_some = true).find_map(|child| {
+        let status = child.status?;
+        Some(Ended { id: child.id, status })
+    });
+    if !there_are_some {
         return Err(WaitError);
     }
-    let ended = candidates.find_map(|child| child.status.map(|status| Ended { id: child.id, status }));
     if let Some(ended) = ended {
-        children.retain(|child| child.id != ended.id);
+        children.forget(ended.id);
     }
     Ok(ended)
 }
@@ -164,6 +197,7 @@ pub fn serve() {
     let Some(control) = control() else { return };
     if evtchn::lives() > 0 {
         // Services have begun anew, that of the toolstack's wishes among them.
+        control.notify();
         xenstore::renew_watches(Some(power::CONTROL_PATH));
     }
     loop {
@@ -199,6 +233,7 @@ fn obey_fork(control: &Control) {
     let errno = match fork_many(control.page.read_u32(daemon::OUTSIDE_COUNT), true) {
         Ok(Forked::Parent(_)) => 0,
         Ok(Forked::Child(_)) => {
+            control.notify();
             // The others' watches go on, too.
             xenstore::renew_watches(None);
             0

@@ -97,23 +97,57 @@ pub fn at_fork(handlers: AtFork) {
     HANDLERS.lock().push(handlers);
 }
 
+/// Makes a child of this pVM, in which only the calling thread, and the libOS's own, live on. Its id in the parent, `None` in the child.
+pub fn fork() -> Result<Option<PvmId>, ForkError> {
+    match fork_sides(1, false)? {
+        Side::Parent(_) => Ok(control().and_then(|control| children(control, 1).next())),
+        Side::Child(_) => Ok(None),
+    }
+}
+
 /// Makes `count` children of this pVM. Only the calling thread, and the libOS's own, live on in them; with `all_threads` all do.
 pub fn fork_many(count: u32, all_threads: bool) -> Result<Forked, ForkError> {
+    let control = control().ok_or(ForkError::OutOfMemory)?;
+    match fork_sides(count, all_threads)? {
+        Side::Parent(made) => Ok(Forked::Parent(children(control, made).collect())),
+        Side::Child(index) => Ok(Forked::Child(index)),
+    }
+}
+
+fn fork_sides(count: u32, all_threads: bool) -> Result<Side, ForkError> {
     crate::present();
     if !(1..=wire::MAX_CHILDREN).contains(&count) {
         return Err(ForkError::BadCount);
     }
     let control = control().ok_or(ForkError::OutOfMemory)?;
     let _turn = TURN.lock();
-    let handlers = HANDLERS.lock().clone();
-    handlers.iter().rev().for_each(|handler| (handler.prepare)());
+    // No copy of the list: giving it back afterwards would be a write to the heap.
+    let handlers = HANDLERS.lock().len();
+    let handler = |index: usize| HANDLERS.lock()[index];
+    (0..handlers).rev().for_each(|index| (handler(index).prepare)());
     let result = attempts(control, count, all_threads);
-    let in_child = matches!(result, Ok(Forked::Child(_)));
-    handlers.iter().for_each(|handler| if in_child { (handler.child)() } else { (handler.parent)() });
+    match result {
+        Ok(Side::Child(_)) => (0..handlers).for_each(|index| (handler(index).child)()),
+        _ => (0..handlers).for_each(|index| (handler(index).parent)()),
+    }
     result
 }
 
-fn attempts(control: &Control, count: u32, all_threads: bool) -> Result<Forked, ForkError> {
+/// Where a fork has returned.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Side {
+    /// In the parent, which has so many children more.
+    Parent(u32),
+    /// In a child: which one of the call.
+    Child(u32),
+}
+
+/// The children of the last call that made some.
+fn children(control: &Control, made: u32) -> impl Iterator<Item = PvmId> {
+    (0..made as usize).filter_map(|index| PvmId::from_raw(control.page.read_u32(daemon::CHILDREN + 4 * index)))
+}
+
+fn attempts(control: &Control, count: u32, all_threads: bool) -> Result<Side, ForkError> {
     let mut prepare = control.ready() < count;
     for _ in 0..ATTEMPTS {
         if prepare {
@@ -161,7 +195,7 @@ struct Attempt<'a> {
 }
 
 /// `ESTALE`: the layout has changed meanwhile.
-fn attempt(control: &Control, count: u32, all_threads: bool) -> Result<Forked, Errno> {
+fn attempt(control: &Control, count: u32, all_threads: bool) -> Result<Side, Errno> {
     // The locks of the libOS are taken by this thread, which lives on in the child and gives them back there, too.
     let _store = xenstore::quiesce();
     let _console = console::quiesce();
@@ -174,15 +208,13 @@ fn attempt(control: &Control, count: u32, all_threads: bool) -> Result<Forked, E
     match unsafe { life::returns_twice(commit, (&raw mut attempt).cast()) } {
         IN_CHILD => {
             control.begin_life(all_threads);
-            Ok(Forked::Child(control.page.read_u32(daemon::INDEX)))
+            Ok(Side::Child(control.page.read_u32(daemon::INDEX)))
         }
         IN_PARENT => {
-            control.event.signal();
-            let made = control.page.read_u32(daemon::MADE).min(count) as usize;
-            let child = |index| PvmId::from_raw(control.page.read_u32(daemon::CHILDREN + 4 * index));
-            let children: Vec<PvmId> = (0..made).filter_map(child).collect();
-            family::adopt(&children);
-            Ok(Forked::Parent(children))
+            control.catch_up();
+            let made = control.page.read_u32(daemon::MADE).min(count);
+            family::adopt(children(control, made));
+            Ok(Side::Parent(made))
         }
         failed => Err(Errno((failed - FAILED) as u32)),
     }

@@ -21,7 +21,7 @@ mod shell;
 mod snapshot;
 
 pub use family::{Ended, WaitError, id, parent_id, wait, wait_for};
-pub use forking::{AtFork, ForkError, Forked, at_fork, fork_many};
+pub use forking::{AtFork, ForkError, Forked, at_fork, fork, fork_many};
 pub use zooid_fork_plan::id::PvmId;
 pub use zooid_fork_plan::status::Status;
 

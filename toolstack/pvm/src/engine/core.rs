@@ -49,6 +49,8 @@ pub struct Engine<H: Hypervisor> {
     /// Watches of domains that have not announced themselves.
     pub(super) watched: BTreeMap<DomId, Watch>,
     pub(super) jobs: VecDeque<Job<H::Memory>>,
+    /// Before this, jobs wait: parent and children of a fork run first.
+    pub(super) rest: Option<Instant>,
     pub(super) timers: Vec<(Instant, Timer)>,
     pub(super) executor: Executor,
     pub(super) scratch: Scratch,
@@ -132,7 +134,7 @@ where
             }
         }
         self.take_timers();
-        if !event && !woken {
+        if !event && !woken && !self.rests() {
             self.work();
         }
         self.quitting.is_some() && !self.jobs.iter().any(|job| matches!(job, Job::Bury(_)))
@@ -140,8 +142,9 @@ where
 
     /// Waits for events of guests, and for commands and notes. Does not wait while there is work.
     fn wait(&self) -> (bool, bool) {
-        let timeout = match self.timers.iter().map(|(when, _)| *when).min() {
-            _ if !self.jobs.is_empty() => Some(Duration::ZERO),
+        let rest = self.rest.filter(|_| !self.jobs.is_empty());
+        let timeout = match self.timers.iter().map(|(when, _)| *when).chain(rest).min() {
+            _ if !self.jobs.is_empty() && rest.is_none() => Some(Duration::ZERO),
             Some(when) => Some(when.saturating_duration_since(Instant::now())),
             None => None,
         };
@@ -154,6 +157,12 @@ where
             // A signal; or no memory, which the next turn may find.
             Err(_) => (false, false),
         }
+    }
+
+    /// Whether jobs have to wait still.
+    fn rests(&mut self) -> bool {
+        self.rest = self.rest.filter(|until| *until > Instant::now());
+        self.rest.is_some()
     }
 
     fn take_events(&mut self) {

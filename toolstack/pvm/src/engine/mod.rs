@@ -95,6 +95,7 @@ where
         ports: Vec::new(),
         watched: BTreeMap::new(),
         jobs: VecDeque::new(),
+        rest: None,
         timers: Vec::new(),
         scratch: Scratch::default(),
         counters: Counters::default(),

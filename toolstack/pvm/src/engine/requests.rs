@@ -32,6 +32,9 @@ const TABLES_AT_ONCE: usize = 8;
 const CONSOLE_TRIES: u32 = 500;
 const CONSOLE_PAUSE: Duration = Duration::from_millis(4);
 
+/// How long pvmd stands back after a fork: on a host with one processor, parent and children could not run while it does what can wait.
+const REST: Duration = Duration::from_millis(1);
+
 impl<H: Hypervisor> Engine<H>
 where
     H::Events: AsFd,
@@ -69,6 +72,9 @@ where
                 self.go_on_preparing(domain);
             }
             operation::COMMIT if valid => {
+                // They may run by now, and tell of it when they have time.
+                let resuming = self.domains.get(&domain).map(|pvm| pvm.resuming.clone()).unwrap_or_default();
+                resuming.into_iter().for_each(|child| self.look_at(child));
                 if self.domains.get(&domain).is_some_and(|pvm| !pvm.resuming.is_empty()) {
                     if let Some(pvm) = self.domains.get_mut(&domain) {
                         pvm.pending = Some(Pending::Commit);
@@ -98,6 +104,8 @@ where
 
     /// Answers a PREPARE, if it can be; else sees to it that it can be later.
     fn go_on_preparing(&mut self, domain: DomId) {
+        // Somebody waits for it.
+        self.rest = None;
         let Some(Pending::Prepare(count)) = self.domains.get(&domain).and_then(|pvm| pvm.pending) else { return };
         let result = self.ensure_forking(domain).and_then(|()| self.refresh(domain)).and_then(|()| {
             if self.domains[&domain].ready() >= count {
@@ -155,6 +163,7 @@ where
             }
         };
         self.after_commit(domain, taken, began);
+        self.rest = Some(Instant::now() + REST);
     }
 
     /// The way from the request to the reply; the children.
