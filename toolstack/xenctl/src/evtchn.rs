@@ -34,7 +34,7 @@ pub struct EventChannels {
 impl EventChannels {
     /// An empty set.
     pub(crate) fn open() -> Result<Self, OpenError> {
-        ioctl::open(EVTCHN).map(|device| EventChannels { device })
+        ioctl::open_nonblocking(EVTCHN).map(|device| EventChannels { device })
     }
 
     /// Makes a request; the number that the kernel returns.
@@ -97,13 +97,15 @@ impl Events for EventChannels {
     fn wait(&self, timeout: Option<Duration>) -> Result<Vec<Port>, Error> {
         let failed = |error| Error::os("wait for events", &error);
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-        if !self.poll(deadline).map_err(failed)? {
+        // Who does not want to wait knows that there is something, most of the time.
+        if timeout != Some(Duration::ZERO) && !self.poll(deadline).map_err(failed)? {
             return Ok(Vec::new());
         }
         let mut octets = [0; AT_ONCE * size_of::<u32>()];
         let count = loop {
             match (&self.device).read(&mut octets) {
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break 0,
                 result => break result.map_err(failed)?,
             }
         };

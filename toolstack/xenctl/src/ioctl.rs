@@ -4,12 +4,19 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
 
 use crate::error::OpenError;
 
 /// Opens a device for reading and writing.
 pub fn open(path: &'static str) -> Result<File, OpenError> {
     File::options().read(true).write(true).open(path).map_err(|cause| OpenError { path, cause })
+}
+
+/// Opens a device whose reads return at once, with `EAGAIN` where there is nothing to read.
+pub fn open_nonblocking(path: &'static str) -> Result<File, OpenError> {
+    let opened = File::options().read(true).write(true).custom_flags(libc::O_NONBLOCK).open(path);
+    opened.map_err(|cause| OpenError { path, cause })
 }
 
 /// The request with this letter, number and size of its argument.

@@ -224,7 +224,7 @@ where
             pool: self.domains.values().map(|pvm| pvm.prepared.len() as u64).sum(),
             operations: self.executor.count(),
             mended_entries: self.counters.entries(),
-            steps: self.counters.steps(),
+            steps: self.counters.steps().chain(self.executor.times()).collect(),
         }
     }
 

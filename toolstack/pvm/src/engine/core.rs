@@ -48,6 +48,8 @@ pub struct Engine<H: Hypervisor> {
     pub(super) _watched: [Watch; 2],
     /// Watches of domains that have not announced themselves.
     pub(super) watched: BTreeMap<DomId, Watch>,
+    /// Domains whose kernel is another system's.
+    pub(super) strangers: BTreeSet<DomId>,
     pub(super) jobs: VecDeque<Job<H::Memory>>,
     /// Before this, jobs wait: parent and children of a fork run first.
     pub(super) rest: Option<Instant>,

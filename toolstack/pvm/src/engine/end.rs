@@ -64,6 +64,7 @@ where
         }
         let gone = |domain: DomId| !all.iter().any(|info| info.id == domain && !info.is_dying());
         self.watched.retain(|domain, _| !gone(*domain));
+        self.strangers.retain(|domain| !gone(*domain));
         let parents: Vec<DomId> = self.domains.keys().copied().collect();
         for parent in parents {
             let Some(pvm) = self.domains.get_mut(&parent) else { continue };
@@ -91,8 +92,8 @@ where
         }
         match reason {
             None => Status::Destroyed,
-            // Without the brick that says the status, this is all that is known.
-            Some(ShutdownReason::POWEROFF | ShutdownReason::REBOOT) if pvm.channel.is_none() => Status::Exited(0),
+            // Without the brick that says the status, or when the toolstack has asked for it, this is all that is known.
+            Some(ShutdownReason::POWEROFF | ShutdownReason::REBOOT) => Status::Exited(0),
             Some(_) => Status::Crashed,
         }
     }

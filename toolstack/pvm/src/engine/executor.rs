@@ -4,10 +4,13 @@
 //! one of them lets a test kill the daemon before and after each.
 
 use std::fmt;
+use std::time::Instant;
 
 use rustix::process::{Signal, getpid, kill_process};
 
+use super::api::StepTime;
 use super::config::DieAt;
+use super::stats::Time;
 
 /// One operation. Its name in a log is that of its variant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,17 +87,20 @@ pub const BUILD: [Operation; 16] = [
     Operation::Start,
 ];
 
-/// Counts operations, and ends the process where a test wants it.
+/// Counts operations, times them, and ends the process where a test wants it.
 #[derive(Debug)]
 pub struct Executor {
     count: u64,
     die_at: Option<DieAt>,
+    began: Instant,
+    /// In the order of their first use.
+    times: Vec<(Operation, Time)>,
 }
 
 impl Executor {
     /// One that has done nothing yet.
     pub fn new(die_at: Option<DieAt>) -> Self {
-        Self { count: 0, die_at }
+        Self { count: 0, die_at, began: Instant::now(), times: Vec::new() }
     }
 
     /// How many operations were done.
@@ -102,13 +108,24 @@ impl Executor {
         self.count
     }
 
+    /// How long they took.
+    pub fn times(&self) -> impl Iterator<Item = StepTime> {
+        self.times.iter().map(|(operation, time)| time.named(operation.to_string()))
+    }
+
     /// Comes before an operation.
-    pub fn before(&self, operation: Operation) {
+    pub fn before(&mut self, operation: Operation) {
         self.hook(operation, false);
+        self.began = Instant::now();
     }
 
     /// Comes after it, whether it succeeded or not.
     pub fn after(&mut self, operation: Operation) {
+        let place = self.times.iter().position(|(other, _)| *other == operation).unwrap_or_else(|| {
+            self.times.push((operation, Time::default()));
+            self.times.len() - 1
+        });
+        self.times[place].1.add(self.began);
         self.hook(operation, true);
         self.count += 1;
     }

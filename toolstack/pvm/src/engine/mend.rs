@@ -18,6 +18,13 @@ pub struct Scratch {
     updates: Vec<MmuUpdate>,
 }
 
+impl Scratch {
+    /// Room for a page table's entries.
+    pub fn entries(&mut self) -> &mut Entries {
+        &mut self.now
+    }
+}
+
 impl Default for Scratch {
     fn default() -> Self {
         Self { now: Box::new([0; PTES_PER_TABLE]), steps: Vec::new(), updates: Vec::new() }

@@ -94,6 +94,7 @@ where
         ids: BTreeMap::new(),
         ports: Vec::new(),
         watched: BTreeMap::new(),
+        strangers: BTreeSet::new(),
         jobs: VecDeque::new(),
         rest: None,
         timers: Vec::new(),

@@ -33,7 +33,7 @@ const CONSOLE_TRIES: u32 = 500;
 const CONSOLE_PAUSE: Duration = Duration::from_millis(4);
 
 /// How long pvmd stands back after a fork: on a host with one processor, parent and children could not run while it does what can wait.
-const REST: Duration = Duration::from_millis(1);
+const REST: Duration = Duration::from_millis(5);
 
 impl<H: Hypervisor> Engine<H>
 where
@@ -178,13 +178,12 @@ where
                 chosen.push(place);
             }
         }
-        if chosen.len() < count || forking.tables.change() != Change::None {
+        if chosen.len() < count || forking.tables.change(scratch.entries()) != Change::None {
             return Err(Failure::Stale);
         }
         let snapshot = channel.snapshot();
-        counters.step(Step::Wake, began);
+        counters.step(Step::Plan, began);
 
-        let began_mend = Instant::now();
         let source = Source { tables: &forking.tables, owners: &pvm.owners, linkage: pvm.linkage.as_ref() };
         executor.before(Operation::Mend);
         let mut mended = 0;
@@ -209,9 +208,7 @@ where
         executor.after(Operation::Mend);
         result?;
         counters.mended(mended as u64);
-        counters.step(Step::Mend, began_mend);
 
-        let began_go = Instant::now();
         let mut committed = 0;
         for place in &chosen {
             let prepared = &pvm.prepared[*place];
@@ -247,7 +244,6 @@ where
         pvm.last_commit = pvm.request;
         pvm.last_children.clone_from(&ids);
         pvm.resuming.extend(children.iter().map(|child| child.domain));
-        counters.step(Step::Commit, began_go);
         self.executor.before(Operation::Reply);
         self.reply(domain, 0, &ids);
         self.executor.after(Operation::Reply);
@@ -493,10 +489,10 @@ where
 
     /// Takes in which tables of a parent came or went, in itself and in the domains that are prepared for it.
     pub(super) fn follow_tables(&mut self, domain: DomId) -> Result<(), Failure> {
-        let Self { domains, xen, .. } = self;
+        let Self { domains, xen, scratch, .. } = self;
         let pvm = domains.get_mut(&domain).ok_or(Failure::Gone)?;
         let forking = pvm.forking.as_mut().ok_or(Failure::Gone)?;
-        match forking.tables.change() {
+        match forking.tables.change(scratch.entries()) {
             Change::None => return Ok(()),
             Change::Grown => {}
             Change::Gone => {

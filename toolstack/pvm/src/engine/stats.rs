@@ -5,39 +5,56 @@ use std::time::Instant;
 
 use super::api::StepTime;
 
-/// A step of a fork, from the daemon's side.
+/// A part of a fork that is no single operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// From the daemon's waking up to where the request is understood.
-    Wake,
-    /// Bringing the prepared domains up to date.
-    Mend,
-    /// Making them children.
-    Commit,
-    /// From waking up to the reply.
+    /// From the daemon's look at the control page to where it is known what to do.
+    Plan,
+    /// From that look to the reply.
     Total,
 }
 
 impl Step {
-    const ALL: [Self; 4] = [Self::Wake, Self::Mend, Self::Commit, Self::Total];
+    const ALL: [Self; 2] = [Self::Plan, Self::Total];
 
     /// In words of docs/protocols/fork.md.
     const fn name(self) -> &'static str {
         match self {
-            Self::Wake => "plan",
-            Self::Mend => "apply",
-            Self::Commit => "commit and go",
+            Self::Plan => "plan",
             Self::Total => "request to reply",
         }
     }
 }
 
+/// How long something took, and how often it was done.
 #[derive(Clone, Copy, Debug, Default)]
-struct Time {
+pub struct Time {
     count: u64,
     last: u64,
     sum: u64,
     max: u64,
+}
+
+impl Time {
+    /// It was done, and began then.
+    pub fn add(&mut self, began: Instant) {
+        let ns = began.elapsed().as_nanos() as u64;
+        self.count += 1;
+        self.last = ns;
+        self.sum += ns;
+        self.max = self.max.max(ns);
+    }
+
+    /// For a user, with a name.
+    pub fn named(&self, step: impl Into<String>) -> StepTime {
+        StepTime {
+            step: step.into(),
+            count: self.count,
+            last_ns: self.last,
+            mean_ns: self.sum.checked_div(self.count).unwrap_or(0),
+            max_ns: self.max,
+        }
+    }
 }
 
 /// Counters since the start.
@@ -54,12 +71,7 @@ pub struct Counters {
 impl Counters {
     /// A step is done that began then.
     pub fn step(&mut self, step: Step, began: Instant) {
-        let ns = began.elapsed().as_nanos() as u64;
-        let time = &mut self.times[step as usize];
-        time.count += 1;
-        time.last = ns;
-        time.sum += ns;
-        time.max = time.max.max(ns);
+        self.times[step as usize].add(began);
     }
 
     /// So many entries were brought up to date in a fork.
@@ -83,17 +95,7 @@ impl Counters {
     }
 
     /// The times of all steps.
-    pub fn steps(&self) -> Vec<StepTime> {
-        let time = |step: Step| {
-            let time = &self.times[step as usize];
-            StepTime {
-                step: step.name().to_owned(),
-                count: time.count,
-                last_ns: time.last,
-                mean_ns: time.sum.checked_div(time.count).unwrap_or(0),
-                max_ns: time.max,
-            }
-        };
-        Step::ALL.into_iter().map(time).collect()
+    pub fn steps(&self) -> impl Iterator<Item = StepTime> {
+        Step::ALL.into_iter().map(|step| self.times[step as usize].named(step.name()))
     }
 }

@@ -114,21 +114,21 @@ impl<M: Memory> Tables<M> {
     }
 
     /// Whether tables of level 1 came or went. It only looks.
-    pub fn change(&self) -> Change {
+    pub fn change(&self, scratch: &mut Entries) -> Change {
         let mut change = Change::None;
-        for table in [&self.top, &self.third].into_iter().chain(&self.second) {
-            let mut now = [0; PTES_PER_TABLE];
-            self.copy(table.place, &mut now);
-            let is_leaf_parent = !std::ptr::eq(table, &self.top) && !std::ptr::eq(table, &self.third);
-            for (old, new) in table.entries.iter().zip(&now) {
-                if (old ^ new) & COMPARED == 0 {
-                    continue;
-                }
-                if Pte(*old).is_present() || !is_leaf_parent {
-                    return Change::Gone;
-                }
-                change = Change::Grown;
+        let uppers = [(&self.top, false), (&self.third, false)].into_iter();
+        for (table, leads_to_leaves) in uppers.chain(self.second.iter().map(|table| (table, true))) {
+            self.copy(table.place, scratch);
+            // Nearly always there is no difference, which is found out fastest without looking where one is.
+            let pairs = || table.entries.iter().zip(scratch.iter());
+            if pairs().fold(0, |all, (old, new)| all | (old ^ new)) & COMPARED == 0 {
+                continue;
             }
+            let went = |(old, new): (&u64, &u64)| (old ^ new) & COMPARED != 0 && Pte(*old).is_present();
+            if !leads_to_leaves || pairs().any(went) {
+                return Change::Gone;
+            }
+            change = Change::Grown;
         }
         change
     }
@@ -141,7 +141,7 @@ impl<M: Memory> Tables<M> {
     where
         H: Hypervisor<Memory = M>,
     {
-        if self.change() == Change::Gone {
+        if self.change(&mut Box::new([0; PTES_PER_TABLE])) == Change::Gone {
             return Err(Failure::Stale);
         }
         let mut new = Vec::new();

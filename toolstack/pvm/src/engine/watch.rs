@@ -92,6 +92,26 @@ where
                 Err(error) => log::warn!("domain {} is not watched: {error}", info.id),
             }
         }
+        let unknown: Vec<DomId> = self.watched.keys().copied().collect();
+        for domain in unknown {
+            if !self.domains.contains_key(&domain) && !self.strangers.contains(&domain) {
+                self.look_at_kernel(domain);
+            }
+        }
+    }
+
+    /// Takes a domain for a pVM that does not announce itself if its kernel is Zooid's.
+    fn look_at_kernel(&mut self, domain: DomId) {
+        // libxl writes it before it introduces the domain (`libxl__build_post`).
+        let kernel = self.store.read(&format!("{}/vm", home::path(domain)));
+        let Ok(kernel) = kernel.and_then(|vm| self.store.read(&format!("{vm}/image/kernel"))) else { return };
+        if !image::is_zooid(Path::new(&kernel)) {
+            self.strangers.insert(domain);
+        } else if let Err(failure) = self.add_root(domain, None)
+            && !matches!(failure, Failure::Gone)
+        {
+            log::warn!("domain {domain} cannot be taken as a pVM: {failure}");
+        }
     }
 
     /// A domain may have announced itself as a pVM that can fork.
