@@ -30,7 +30,7 @@ pub use api::{
 pub use config::{BackendChoice, ChildVif, Config, DieAt, Overcommit, Quota};
 pub use handle::{Closed, Handle, Inbox, pair};
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::os::fd::AsFd;
 use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};

@@ -1,6 +1,7 @@
 //! How the engine learns of domains: from xenstore while it runs, from Xen's list when it starts.
 
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::sync::mpsc::Sender;
 
 use xen_abi::{DomId, Errno, GrantRef, Port};
@@ -15,6 +16,7 @@ use super::failure::Failure;
 use super::handle::Waker;
 use super::home;
 use super::pvm::{Channel, Pvm};
+use crate::image;
 
 /// News from xenstore.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
