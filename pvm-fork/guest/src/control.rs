@@ -78,6 +78,9 @@ fn announce() -> Result<(), Errno> {
 /// A write to a page that a fork has protected.
 fn write_fault(address: usize) -> bool {
     let shared = CONTROL.get().is_none_or(Control::is_shared);
+    if !shared {
+        cow::reclaim();
+    }
     cow::resolve_write(address, shared).unwrap_or_else(|_| family::end_out_of_memory())
 }
 

@@ -19,7 +19,7 @@ use crate::events::Masked;
 
 /// Address range that a table of level 1 covers, in bytes.
 const L1_SPAN: usize = PTES_PER_TABLE * PAGE_SIZE;
-/// Frames that are asked of Xen at once, and given back at once.
+/// Frames that are asked of Xen at once, or given back.
 const FRAMES_AT_ONCE: usize = 32;
 
 /// What the kernel calls for a write to a page that is present and must not be written: `true` when it may be tried
@@ -28,9 +28,6 @@ pub static WRITE_FAULT: Once<fn(usize) -> bool> = Once::new();
 
 /// Where the page goes while its address gets another frame.
 static BOUNCE: Masked<[u64; PAGE_SIZE / 8]> = Masked::new([0; PAGE_SIZE / 8]);
-
-/// Frames that this domain does not need but others may still read: on their way back to Xen.
-static GIVEN_UP: Masked<([Mfn; FRAMES_AT_ONCE], usize)> = Masked::new(([Mfn(0); FRAMES_AT_ONCE], 0));
 
 /// Lets frames be asked of Xen when there are none.
 pub fn enable() {
@@ -100,7 +97,7 @@ pub fn resolve_write(address: usize, shared: bool) -> Result<bool, OutOfFrames> 
                 // SAFETY: the page is this domain's own and writable now; nothing else runs meanwhile.
                 unsafe { copy_page(bounce.as_ptr(), page as *mut u64) };
                 if let Some(own) = own {
-                    give_up(frames, own);
+                    frames.lend(own);
                 }
             }
         }
@@ -145,33 +142,36 @@ pub unsafe fn copy_page(from: *const u64, to: *mut u64) {
     }
 }
 
-/// Lets go of a frame that nothing here maps any more, but others may.
-fn give_up(frames: &mut Frames, frame: Pfn) {
-    let mut given_up = GIVEN_UP.lock();
-    let (list, count) = &mut *given_up;
-    list[*count] = frames.mfn(frame);
-    *count += 1;
-    frames.vacate(frame);
-    if *count == FRAMES_AT_ONCE {
-        hand_back(list, count);
-    }
+/// Frees the frames that relatives were left with, once none of them lives any more.
+pub fn reclaim() {
+    with_memory(|memory| memory.frames.reclaim());
 }
 
-fn hand_back(list: &[Mfn; FRAMES_AT_ONCE], count: &mut usize) {
-    // SAFETY: `give_up` was promised that nothing maps them.
-    let done = unsafe { xen_sys::memory_op_decrease_reservation(&list[..*count]) };
-    debug_assert_eq!(done, Ok(*count), "Xen takes back a frame that it gave");
-    *count = 0;
+/// Gives lent frames back to Xen, which keeps them for those who read them, so that their numbers get others.
+fn hand_back(frames: &mut Frames, needed: u64) {
+    let mut given = 0;
+    while given < needed {
+        let mut list = [Mfn(0); FRAMES_AT_ONCE];
+        let mut count = 0;
+        let taken = frames.take_lent(FRAMES_AT_ONCE as u64, |frames, frame| {
+            list[count] = frames.mfn(frame);
+            count += 1;
+            frames.vacate(frame);
+        });
+        if taken == 0 {
+            return;
+        }
+        // SAFETY: nothing here maps a lent frame.
+        let done = unsafe { xen_sys::memory_op_decrease_reservation(&list[..count]) };
+        debug_assert_eq!(done, Ok(count), "Xen takes back a frame that it gave");
+        given += taken;
+    }
 }
 
 /// Asks Xen for frames, in batches, until `needed` came or Xen has no more.
 fn populate(frames: &mut Frames, needed: u64) {
-    {
-        let mut given_up = GIVEN_UP.lock();
-        let (list, count) = &mut *given_up;
-        if *count > 0 {
-            hand_back(list, count);
-        }
+    if frames.vacant_count() < needed {
+        hand_back(frames, needed - frames.vacant_count());
     }
     let mut got = 0;
     while got < needed {
@@ -211,6 +211,4 @@ pub unsafe fn adopt(root: Pfn) {
         memory.frames.recount();
         memory.tables.set_root(root);
     });
-    // What the parent was about to give back is none of ours.
-    GIVEN_UP.lock().1 = 0;
 }

@@ -7,6 +7,8 @@ use zooid_core::frames::FrameAllocator;
 const M2P: usize = 0xffff_8000_0000_0000;
 /// What the p2m says of a frame number that no frame stands behind.
 const NO_FRAME: u64 = u64::MAX;
+/// Marks, in the p2m, a frame that nothing here maps any more, but relatives may read.
+const LENT: u64 = 1 << 62;
 
 /// All frames of the domain.
 pub struct Frames {
@@ -15,6 +17,8 @@ pub struct Frames {
     vacant: FrameAllocator<'static>,
     /// The mfn of each pfn: the list that the domain builder made.
     p2m: &'static mut [u64],
+    /// Frames that are lent.
+    lent: u64,
     /// Gets frames for vacant numbers; set with the fork brick.
     populate: Option<fn(&mut Self, u64)>,
 }
@@ -22,7 +26,7 @@ pub struct Frames {
 impl Frames {
     /// Takes the lists over. `p2m` has an entry for each number of `free` and `vacant`.
     pub fn new(free: FrameAllocator<'static>, vacant: FrameAllocator<'static>, p2m: &'static mut [u64]) -> Self {
-        Self { free, vacant, p2m, populate: None }
+        Self { free, vacant, p2m, lent: 0, populate: None }
     }
 
     /// Takes a free frame. What it holds is left over from an earlier use in this domain.
@@ -51,6 +55,11 @@ impl Frames {
     /// Frames that can be taken without asking Xen.
     pub fn free_count(&self) -> u64 {
         self.free.free_frames()
+    }
+
+    /// Frames that can be taken, if Xen gives what it may.
+    pub fn obtainable(&self) -> u64 {
+        self.free_count() + self.vacant_count() + self.lent
     }
 
     /// Numbers without a frame.
@@ -96,10 +105,43 @@ impl Frames {
         self.free(frame);
     }
 
+    /// Keeps a frame that nothing here maps any more for the relatives that may read it.
+    pub fn lend(&mut self, frame: Pfn) {
+        self.p2m[frame.0 as usize] |= LENT;
+        self.lent += 1;
+    }
+
+    /// Frees all lent frames: no relative reads them any more.
+    pub fn reclaim(&mut self) {
+        if self.lent > 0 {
+            self.take_lent(u64::MAX, |frames, frame| frames.free(frame));
+        }
+    }
+
+    /// Calls `take` with up to `count` lent frames, which are not lent any more. Returns how many they were.
+    pub fn take_lent(&mut self, count: u64, mut take: impl FnMut(&mut Self, Pfn)) -> u64 {
+        let wanted = count.min(self.lent);
+        let mut taken = 0;
+        for number in 0..self.p2m.len() {
+            if taken == wanted {
+                break;
+            }
+            let entry = self.p2m[number];
+            if entry != NO_FRAME && entry & LENT != 0 {
+                self.p2m[number] = entry & !LENT;
+                taken += 1;
+                take(self, Pfn(number as u64));
+            }
+        }
+        self.lent -= taken;
+        taken
+    }
+
     /// Counts anew, after bitmaps and p2m were replaced in place: in a child.
     pub fn recount(&mut self) {
         self.free.recount();
         self.vacant.recount();
+        self.lent = 0;
     }
 }
 

@@ -51,7 +51,7 @@ pub struct MemoryStatistics {
 pub fn statistics() -> MemoryStatistics {
     with_memory(|memory| MemoryStatistics {
         total: memory.frames.total(),
-        free: memory.frames.free_count() + memory.frames.vacant_count(),
+        free: memory.frames.obtainable(),
     })
 }
 
