@@ -38,6 +38,15 @@ ended 137 "destroyed"
 begin idle
 xl shutdown -w "$NAME" >/dev/null 2>&1 || fail "xl shutdown"
 ended 0 "exit 0"
+# Started by xl, which nobody has told the daemon of.
+xl create -q "$CFG" "name=\"$NAME\"" || fail "xl create"
+wait_until 15 pvm inspect "$NAME"
+id=$(pvm inspect --json "$NAME" | python3 -S -c 'import json, sys; print(json.load(sys.stdin)["id"])')
+pvm wait "$id" >waited 2>&1 &
+waiter=$!
+wait_console ready
+pvm stop "$NAME" || fail "pvm stop of a guest of xl's"
+ended 0 "exit 0"
 
 # A paused guest obeys nobody until it goes on.
 begin idle

@@ -9,8 +9,7 @@ os.setuid(65534)
 os.execvp(sys.argv[1], sys.argv[1:])' "$@"
 }
 
-pvm run "$CFG" >/dev/null || fail "pvm run: status $?"
-wait_console ready
+start ready
 refuses 120 "there is no pVM nosuch: \`pvm list --all\` shows those that there are" pvm inspect nosuch
 refuses 120 "there is no pVM 2147483000" pvm kill 2147483000
 refuses 120 "there is no guest and no file nosuch" pvm run nosuch
