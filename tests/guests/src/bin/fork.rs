@@ -35,6 +35,7 @@ fn main() {
         "rate" => rate(second_argument()),
         "alive" => alive(second_argument()),
         "bomb" => bomb(),
+        "oom" => oom(),
         "orphans_exit" => orphans(|| process::exit(0)),
         "orphans_crash" => orphans(|| panic!("on purpose")),
         "orphans_idle" => orphans(idle),
@@ -310,6 +311,37 @@ fn bomb() -> ! {
             Err(error) => failure!("{error}"),
         }
     }
+}
+
+/// Somebody takes all of the host's memory: a child that writes finds no frame and ends; the parent goes on, and can fork again when there
+/// is memory.
+fn oom() {
+    let mut memory = vec![1_u64; 8 << 17];
+    let writer = child(|| {
+        thread::sleep(Duration::from_secs(12));
+        memory.fill(2);
+        0
+    });
+    println!("forked");
+    let ended = expect!(process::waitpid(Some(writer), false)).map(|ended| ended.status);
+    check_eq!(ended, Some(Status::OutOfMemory));
+    check!(memory.iter().all(|word| *word == 1));
+    memory.fill(3);
+    println!("the child ran out of memory, the parent goes on");
+    let mut tries = 0;
+    let again = loop {
+        match process::fork() {
+            Ok(Some(child)) => break child,
+            Ok(None) => process::exit(i32::from(memory.iter().any(|word| *word != 3))),
+            Err(ForkError::OutOfMemory | ForkError::Again) if tries < 200 => {
+                tries += 1;
+                thread::sleep(Duration::from_millis(100));
+            }
+            Err(error) => failure!("{error}"),
+        }
+    };
+    reap(again);
+    println!("refused {tries} times for want of memory");
 }
 
 /// The parent ends first; its children have its pages still.
