@@ -2,11 +2,13 @@
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
+use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 
 use super::client::Client;
 use super::error::{Error, no_such};
@@ -27,7 +29,12 @@ pub struct Console {
     file: Option<File>,
     position: u64,
     changes: OwnedFd,
+    /// xenconsoled has closed it, and it has not changed since.
+    closed: bool,
 }
+
+/// How long to wait for xenconsoled to close the file of a domain that has ended: a domain may stay after its end (`on_crash`).
+const CLOSE_LIMIT: Duration = Duration::from_secs(1);
 
 /// What [`Console::wait`] waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +55,7 @@ impl Console {
     pub fn open(path: PathBuf, position: u64) -> Result<Self, Error> {
         let changes = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)
             .map_err(|error| Error::Io("watch files".to_owned(), error.into()))?;
-        let mut console = Self { path, file: None, position, changes };
+        let mut console = Self { path, file: None, position, changes, closed: false };
         // First the watch, then the look: what comes in between is seen.
         if !console.attach()? {
             let directory = console.path.parent().unwrap_or(&console.path);
@@ -67,8 +74,8 @@ impl Console {
         let failed = |error| Error::Io(format!("read {}", self.path.display()), error);
         match File::open(&self.path) {
             Ok(file) => {
-                inotify::add_watch(&self.changes, &self.path, WatchFlags::MODIFY)
-                    .map_err(|error| failed(error.into()))?;
+                let flags = WatchFlags::MODIFY | WatchFlags::CLOSE_WRITE;
+                inotify::add_watch(&self.changes, &self.path, flags).map_err(|error| failed(error.into()))?;
                 self.file = Some(file);
                 Ok(true)
             }
@@ -104,7 +111,7 @@ impl Console {
     ///
     /// # Errors
     /// Linux cannot wait.
-    pub fn wait(&self, other: Option<BorrowedFd<'_>>, timeout: Option<std::time::Duration>) -> Result<Woken, Error> {
+    pub fn wait(&mut self, other: Option<BorrowedFd<'_>>, timeout: Option<Duration>) -> Result<Woken, Error> {
         let timeout = timeout.map(|time| Timespec {
             tv_sec: time.as_secs().try_into().unwrap_or(i64::MAX),
             tv_nsec: time.subsec_nanos().into(),
@@ -119,9 +126,28 @@ impl Console {
         if waited.get(1).is_some_and(|other| !other.revents().is_empty()) {
             return Ok(Woken::Other);
         }
-        // What the events say is not looked at: that there are some is enough.
-        while rustix::io::read(&self.changes, &mut [0; 4096]).is_ok_and(|length| length > 0) {}
+        let mut buffer = [MaybeUninit::uninit(); 4096];
+        let mut events = inotify::Reader::new(&self.changes, &mut buffer);
+        while let Ok(event) = events.next() {
+            self.closed = event.events().contains(ReadFlags::CLOSE_WRITE);
+        }
         Ok(Woken::Changed)
+    }
+
+    /// The rest, of a domain that has ended. xenconsoled takes what a guest prints from it before it writes it down, so the end of the
+    /// guest may be known first; it closes the file when the domain is gone.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read) and [`wait`](Self::wait).
+    pub fn read_last(&mut self) -> Result<Vec<u8>, Error> {
+        let until = Instant::now() + CLOSE_LIMIT;
+        while self.exists() && !self.closed {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() || self.wait(None, Some(left))? == Woken::TimedOut {
+                break;
+            }
+        }
+        self.read()
     }
 }
 
@@ -169,6 +195,7 @@ pub fn show(
         let woken = console.wait(other, None)?;
         put(out, &console.read()?)?;
         if woken == Woken::Other {
+            put(out, &console.read_last()?)?;
             return match end.take().map(|mut client| client.next(None)) {
                 // Ended before this asked: that is what it waited for.
                 Some(Err(error)) if !matches!(&error, Error::Fault(fault) if fault.kind == FaultKind::NoSuchPvm) => {
@@ -232,7 +259,6 @@ mod tests {
     use super::*;
     use crate::testing::TemporaryDirectory;
     use std::fs;
-    use std::time::Duration;
 
     #[test]
     fn the_last_lines() {
@@ -279,9 +305,27 @@ mod tests {
     }
 
     #[test]
+    fn the_last_words_are_waited_for_until_the_file_is_closed() {
+        let directory = TemporaryDirectory::new("last");
+        let path = directory.path().join("guest-x.log");
+        let mut file = File::create(&path).unwrap();
+        let mut console = Console::open(path, 0).unwrap();
+        let writer = std::thread::spawn(move || {
+            file.write_all(b"one ").unwrap();
+            std::thread::yield_now();
+            file.write_all(b"two").unwrap();
+        });
+        assert_eq!(console.read_last().unwrap(), b"one two");
+        writer.join().unwrap();
+        let began = Instant::now();
+        assert_eq!(console.read_last().unwrap(), b"");
+        assert!(began.elapsed() < CLOSE_LIMIT);
+    }
+
+    #[test]
     fn the_other_descriptor_wakes_too() {
         let directory = TemporaryDirectory::new("other");
-        let console = Console::open(directory.path().join("x"), 0).unwrap();
+        let mut console = Console::open(directory.path().join("x"), 0).unwrap();
         let (ours, mut theirs) = std::os::unix::net::UnixStream::pair().unwrap();
         theirs.write_all(b"x").unwrap();
         assert_eq!(console.wait(Some(ours.as_fd()), None).unwrap(), Woken::Other);

@@ -30,12 +30,13 @@ pub fn run(socket: &Path, json: bool, options: &options::Run, out: &mut impl Wri
     // Before anything is made: without a daemon it could not be named.
     let mut client = Client::connect(socket)?;
     let guest = Guest::find(&options.guest, Path::new(GUESTS))?;
-    let (info, console) = create(&mut client, &guest, options)?;
-
-    // Asked before it runs, so that its end is not missed, however soon it comes.
-    let mut end = Client::connect(socket)?;
-    end.send(Request::Wait { pvm: Target::Id(info.id) })?;
-    xl::run("unpause", &[&info.domid.to_string()])?;
+    let (name, console) = create(&mut client, &guest, options)?;
+    let started = start(&mut client, socket, &name);
+    if started.is_err() {
+        // Nobody would know of it.
+        let _ = xl::run("destroy", &[&name]);
+    }
+    let (info, mut end) = started?;
     if options.attach {
         return attach(end, &info, console, json, out);
     }
@@ -52,8 +53,8 @@ pub fn run(socket: &Path, json: bool, options: &options::Run, out: &mut impl Wri
     Ok(0)
 }
 
-/// Makes the domain, paused; what it is, and its console from here on.
-fn create(client: &mut Client, guest: &Guest, options: &options::Run) -> Result<(PvmInfo, Console), Error> {
+/// Makes the domain, paused; its name, and its console from here on.
+fn create(client: &mut Client, guest: &Guest, options: &options::Run) -> Result<(String, Console), Error> {
     let pvms: Vec<PvmInfo> = client.ask(Request::List { all: false })?;
     let mut taken: Vec<String> = pvms.into_iter().map(|pvm| pvm.name).collect();
     let _progress = Progress::new(format!("creating a domain for {}", guest.name));
@@ -79,11 +80,26 @@ fn create(client: &mut Client, guest: &Guest, options: &options::Run) -> Result<
             }
             other => other?,
         };
-        let domid = xl::run("domid", &[&name])?;
-        let domain = domid.trim().parse().map_err(|_| Error::Xl("domid", domid.clone()))?;
-        let info: PvmInfo = client.ask(Request::Adopt { domain })?;
-        return Ok((info, Console::open(path, length)?));
+        return Ok((name, Console::open(path, length)?));
     }
+}
+
+/// Has a domain that was made run; what it is, and who will tell of its end.
+fn start(client: &mut Client, socket: &Path, name: &str) -> Result<(PvmInfo, Client), Error> {
+    let info = match client.inspect(&Target::Name(name.to_owned())) {
+        Ok(info) if info.ended.is_none() => info,
+        // The daemon has not noticed it yet, or does not take its kernel for one of ours.
+        _ => {
+            let domid = xl::run("domid", &[name])?;
+            let domain = domid.trim().parse().map_err(|_| Error::Xl("domid", domid.clone()))?;
+            client.ask(Request::Adopt { domain })?
+        }
+    };
+    // Asked before it runs, so that its end is not missed, however soon it comes.
+    let mut end = Client::connect(socket)?;
+    end.send(Request::Wait { pvm: Target::Id(info.id) })?;
+    xl::run("unpause", &[&info.domid.to_string()])?;
+    Ok((info, end))
 }
 
 /// Returns when the guest prints something, says that it runs, has ended, or has been silent for long.
@@ -122,8 +138,7 @@ fn attach(
     let mut tail = Vec::new();
     loop {
         let woken = console.wait(Some(end.stream().as_fd()), None)?;
-        // The guest waits for xenconsoled before it ends, so all that it has printed is in the file by then.
-        let octets = console.read()?;
+        let octets = if woken == Woken::Other { console.read_last()? } else { console.read()? };
         put(out, &octets)?;
         tail.extend(octets);
         tail.drain(..tail.len().saturating_sub(EXIT_CODE_LINE.len() + 16));
