@@ -68,10 +68,16 @@ pub fn has_console(store: &Store, domain: DomId) -> bool {
     store.read(&format!("{}/console/tty", path(domain))).is_ok_and(|terminal| !terminal.is_empty())
 }
 
-/// Removes a domain's home.
+/// Removes a domain's home. What tells that it is one of ours goes last.
 pub fn remove(store: &Store, domain: DomId) -> Result<(), Error> {
-    store.remove(&path(domain))?;
-    store.remove(&libxl_path(domain))
+    store.remove(&libxl_path(domain))?;
+    store.remove(&path(domain))
+}
+
+/// Domains whose homes were made here.
+pub fn all(store: &Store) -> Result<Vec<DomId>, Error> {
+    let domains = store.list("/local/domain")?.into_iter().filter_map(|name| name.parse().ok().map(DomId));
+    Ok(domains.filter(|domain| family(store, *domain).is_some()).collect())
 }
 
 /// The root and the ancestors that a home names.

@@ -8,6 +8,7 @@ use xen_abi::{DomId, Errno, GrantRef, Port};
 use xenctl::xenstore::{self, Store, Watch};
 use xenctl::{DomainInfo, Events, Hypervisor, Protection};
 use zooid_fork_plan::id::{Handle, Kind, PvmId};
+use zooid_fork_plan::status::Status;
 use zooid_fork_plan::wire::{self, ANNOUNCEMENT, CONTROL_GREF, daemon, guest, operation, state};
 
 use super::api::{self, EventKind};
@@ -223,12 +224,28 @@ where
         }
         self.count_heirs();
         self.answer_old_requests();
+        self.remove_old_homes(&all);
         if let Ok(all) = self.xen.domains() {
             self.find_ended(&all);
         }
         let known: Vec<DomId> = self.domains.keys().copied().collect();
         for domain in known {
             self.look_at(domain);
+        }
+    }
+
+    /// Removes homes of domains that are no more.
+    fn remove_old_homes(&mut self, all: &[DomainInfo]) {
+        let alive = |domain: DomId| all.iter().any(|info| info.id == domain && !info.is_dying());
+        let homes = match home::all(&self.store) {
+            Ok(homes) => homes,
+            Err(error) => return log::error!("xenstore: {error}"),
+        };
+        for domain in homes.into_iter().filter(|domain| !alive(*domain)) {
+            log::info!("domain {domain} has gone: its home is removed");
+            if let Some(id) = PvmId::new(domain, 1) {
+                self.remove_domain(domain, id);
+            }
         }
     }
 
@@ -318,6 +335,15 @@ where
                 self.send_off(domain, *child, index as u32);
             }
             self.reply(domain, errno, &children);
+        }
+        // Children that nobody has told, and whose parents do not wait for them any more.
+        let waits =
+            |channel: &Channel<H::Memory>| channel.get(daemon::GO) == 0 && channel.get(guest::STATE) == state::WAITING;
+        let children = self.domains.values().filter(|pvm| pvm.owners.len() > 1);
+        let forgotten: Vec<DomId> =
+            children.filter(|child| child.channel.as_ref().is_some_and(waits)).map(|child| child.domain).collect();
+        for domain in forgotten {
+            self.bury(domain, Status::Destroyed);
         }
     }
 
