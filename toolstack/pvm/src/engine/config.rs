@@ -76,6 +76,8 @@ pub struct ChildVif {
     pub bridge: String,
     /// Hotplug script, with its path.
     pub script: String,
+    /// What the child is told of its address, as its own setting `net=` would: `dhcp`, or an address.
+    pub net: String,
 }
 
 impl Default for Config {

@@ -16,8 +16,8 @@ use super::api::{self, Ended, EventKind};
 use super::core::{Engine, Job, now_us};
 use super::executor::Operation;
 use super::failure::Failure;
-use super::home;
 use super::pvm::{Prepared, Pvm};
+use super::{home, vif};
 
 /// What is left of a pVM, or of a prepared domain.
 #[derive(Debug)]
@@ -212,7 +212,7 @@ where
 
     fn remove_home(&mut self, domain: DomId, id: PvmId) {
         self.executor.before(Operation::RemoveHome);
-        let result = home::remove(&self.store, domain);
+        let result = vif::remove(&self.store, domain).and_then(|()| home::remove(&self.store, domain));
         self.executor.after(Operation::RemoveHome);
         if let Err(error) = result {
             self.trouble(id, "a home in xenstore cannot be removed", &Failure::Store(error));

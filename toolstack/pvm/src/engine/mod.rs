@@ -21,6 +21,7 @@ mod quota;
 mod requests;
 mod stats;
 mod tables;
+mod vif;
 mod watch;
 
 pub use api::{

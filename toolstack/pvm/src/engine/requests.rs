@@ -2,11 +2,12 @@
 //! xenstore, maps or unmaps anything, or allocates more than a little.
 
 use std::os::fd::AsFd;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use xen_abi::{DomId, Errno};
 use xenctl::{Events, Hypervisor, Memory};
-use zooid_fork_plan::id::{Handle, Kind};
+use zooid_fork_plan::id::{Handle, Kind, PvmId};
 use zooid_fork_plan::wire::{MAX_CHILDREN, daemon, guest, operation, state};
 
 use super::api::{self, EventKind};
@@ -14,12 +15,12 @@ use super::build::Building;
 use super::core::{Engine, Job, Timer};
 use super::executor::Operation;
 use super::failure::Failure;
-use super::home;
 use super::mend::{Source, Target, is_race};
 use super::pvm::{Pending, Prepared, Pvm};
 use super::stats::Step;
 use super::tables::Change;
 use super::watch::new_pvm;
+use super::{home, vif};
 
 /// How often a table is looked at again when the parent changed it meanwhile.
 const TRIES: usize = 4;
@@ -292,8 +293,26 @@ where
         let (id, name, parent) = (pvm.id, pvm.name.clone(), pvm.parent);
         self.tell(id, &name, EventKind::Started { kind: api::Kind::Child, parent: parent.map(|id| id.raw()) });
         self.no_longer_resuming(domain);
+        self.give_vif(domain, id);
         // It may have asked for something or ended since.
         self.look_at(domain);
+    }
+
+    /// Gives a child its network device, if the configuration says so: in a thread, because netback and the script take their time.
+    fn give_vif(&self, domain: DomId, id: PvmId) {
+        let Some(config) = self.config.child_vif.clone() else { return };
+        let Some(parent) = self.domains.get(&domain).and_then(|pvm| pvm.owners.iter().nth_back(1).copied()) else {
+            return;
+        };
+        let store = self.store.clone();
+        let attach = move || {
+            if let Err(error) = vif::attach(&store, parent, domain, id, &config) {
+                log::warn!(id = id.raw(); "no network device for a child: {error}");
+            }
+        };
+        if let Err(error) = thread::Builder::new().name("vif".to_owned()).spawn(attach) {
+            log::warn!(id = id.raw(); "no thread for a child's network device: {error}");
+        }
     }
 
     /// A child does not need its parent's snapshot any more.

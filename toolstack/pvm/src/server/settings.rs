@@ -55,6 +55,9 @@ pub struct Settings {
     /// Script that plugs them in [default: /etc/xen/scripts/vif-bridge]
     #[arg(long, value_name = "FILE")]
     pub child_script: Option<String>,
+    /// What children are told of their addresses, as the setting net= of a guest [default: dhcp]
+    #[arg(long, value_name = "NET")]
+    pub child_net: Option<String>,
     /// How long `pvm fork` may take to a safe point, such as 5s or 500ms [default: 5s]
     #[arg(long, value_name = "TIME")]
     pub outside_timeout: Option<Time>,
@@ -159,6 +162,7 @@ impl Settings {
             keep_free: self.keep_free.or(other.keep_free),
             child_bridge: self.child_bridge.or(other.child_bridge),
             child_script: self.child_script.or(other.child_script),
+            child_net: self.child_net.or(other.child_net),
             outside_timeout: self.outside_timeout.or(other.outside_timeout),
             start_timeout: self.start_timeout.or(other.start_timeout),
             socket: self.socket.or(other.socket),
@@ -203,6 +207,7 @@ impl Settings {
             child_vif: self.child_bridge.clone().map(|bridge| ChildVif {
                 bridge,
                 script: self.child_script.clone().unwrap_or_else(|| VIF_SCRIPT.to_owned()),
+                net: self.child_net.clone().unwrap_or_else(|| "dhcp".to_owned()),
             }),
             outside_timeout: self.outside_timeout.map_or(default.outside_timeout, |time| time.0),
             start_timeout: self.start_timeout.map_or(default.start_timeout, |time| time.0),
@@ -239,6 +244,9 @@ impl Settings {
             }
             None if self.child_script.is_some() => {
                 Some("child-script has no use without child-bridge: name the bridge too".to_owned())
+            }
+            None if self.child_net.is_some() => {
+                Some("child-net has no use without child-bridge: name the bridge too".to_owned())
             }
             _ => None,
         }
@@ -351,7 +359,10 @@ mod tests {
         assert_eq!((config.backend, config.overcommit, config.pool), (BackendChoice::Foreign, Overcommit::Never, 4));
         assert_eq!(config.family, Quota { pvms: 10, memory_kib: 1 << 20, forks_per_second: 7 });
         assert_eq!((config.host.memory_kib, config.keep_free_kib), (8 << 20, 64 << 10));
-        assert_eq!(config.child_vif, Some(ChildVif { bridge: "br0".into(), script: VIF_SCRIPT.into() }));
+        assert_eq!(
+            config.child_vif,
+            Some(ChildVif { bridge: "br0".into(), script: VIF_SCRIPT.into(), net: "dhcp".into() })
+        );
         assert_eq!(config.outside_timeout, Duration::from_secs(1));
     }
 

@@ -1,0 +1,181 @@
+//! A child's network device: what libxl writes and runs for a `vif=` line (docs/misc/xenstore-paths.pandoc; public/io/netif.h),
+//! and what tells the child its address.
+
+use std::fmt;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use xen_abi::DomId;
+use xenctl::xenstore::{Access, Error, Permission, Store};
+use zooid_fork_plan::id::PvmId;
+
+use super::config::ChildVif;
+use super::home;
+
+/// `XenbusStateInitialising` (public/io/xenbus.h).
+const INITIALISING: &str = "1";
+/// How long netback may take to see a device, and how often it is looked.
+const PATIENCE: Duration = Duration::from_secs(10);
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// Why a child has no network device.
+#[derive(Debug)]
+pub enum VifError {
+    /// xenstore refused something.
+    Store(Error),
+    /// dom0's netback does not take the device: is the module xen-netback loaded?
+    NoBackend,
+    /// The script could not be run, or said no.
+    Script(String),
+}
+
+impl fmt::Display for VifError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Store(error) => write!(out, "xenstore: {error}"),
+            Self::NoBackend => out.write_str("netback does not answer: is the module xen-netback loaded?"),
+            Self::Script(why) => out.write_str(why),
+        }
+    }
+}
+
+impl From<Error> for VifError {
+    fn from(error: Error) -> Self {
+        Self::Store(error)
+    }
+}
+
+fn backend(domain: DomId) -> String {
+    format!("/local/domain/0/backend/vif/{domain}/0")
+}
+
+/// The address of a child's device: Xen's vendor prefix, and the low bits of its id, which differ among all that live.
+fn mac(id: PvmId) -> String {
+    let [high, middle, low] = [id.raw() >> 16 & 0x7f, id.raw() >> 8 & 0xff, id.raw() & 0xff];
+    format!("00:16:3e:{high:02x}:{middle:02x}:{low:02x}")
+}
+
+/// Gives a child a device, if its parent has one. It may end at any moment: then nothing stays.
+pub fn attach(store: &Store, parent: DomId, child: DomId, id: PvmId, vif: &ChildVif) -> Result<(), VifError> {
+    let has_device = store.list(&format!("{}/device/vif", home::path(parent))).is_ok_and(|devices| !devices.is_empty());
+    if !has_device || !announce(store, child, id, vif)? {
+        return Ok(());
+    }
+    let backend = backend(child);
+    let give_up = Instant::now() + PATIENCE;
+    loop {
+        match store.read(&format!("{backend}/state")) {
+            Ok(state) if state != INITIALISING => break,
+            // The child has ended meanwhile.
+            Err(Error::NotFound) => return Ok(()),
+            _ if Instant::now() >= give_up => return Err(VifError::NoBackend),
+            _ => thread::sleep(PAUSE),
+        }
+    }
+    match plug_in(child, &backend, vif) {
+        // What the script says of a device that has gone is of no interest.
+        Err(_) if store.read(&format!("{backend}/state")).is_err_and(|error| error == Error::NotFound) => Ok(()),
+        result => result,
+    }
+}
+
+/// Writes both halves; false when the child is no more.
+fn announce(store: &Store, child: DomId, id: PvmId, vif: &ChildVif) -> Result<bool, Error> {
+    let home = home::path(child);
+    let frontend = format!("{home}/device/vif/0");
+    let backend = backend(child);
+    let mac = mac(id);
+    let mut alive = false;
+    store.transact(|store| {
+        alive = store.read(&format!("{home}/zooid")).is_ok();
+        if !alive {
+            return Ok(());
+        }
+        store.write(&format!("{home}/data/zooid-net"), &vif.net)?;
+        let owner = |domain, access| Permission { domain, access };
+        for (path, permissions, values) in [
+            (
+                &backend,
+                [owner(DomId::DOM0, Access::None), owner(child, Access::Read)],
+                [
+                    ("frontend", frontend.as_str()),
+                    ("frontend-id", &child.to_string()),
+                    ("online", "1"),
+                    ("handle", "0"),
+                    ("mac", &mac),
+                    ("bridge", &vif.bridge),
+                    ("script", &vif.script),
+                    ("type", "vif"),
+                    ("state", INITIALISING),
+                ]
+                .as_slice(),
+            ),
+            (
+                &frontend,
+                [owner(child, Access::None), owner(DomId::DOM0, Access::Read)],
+                [
+                    ("backend", backend.as_str()),
+                    ("backend-id", "0"),
+                    ("handle", "0"),
+                    ("mac", &mac),
+                    ("state", INITIALISING),
+                ]
+                .as_slice(),
+            ),
+        ] {
+            store.mkdir(path)?;
+            store.set_permissions(path, &permissions)?;
+            for (key, value) in values {
+                store.write(&format!("{path}/{key}"), value)?;
+            }
+        }
+        Ok(())
+    })?;
+    Ok(alive)
+}
+
+/// Has the hotplug script put the device on the bridge, as libxl does.
+fn plug_in(child: DomId, backend: &str, vif: &ChildVif) -> Result<(), VifError> {
+    let output = Command::new(&vif.script)
+        .args(["online", "type_if=vif"])
+        .env("XENBUS_PATH", backend.trim_start_matches("/local/domain/0/"))
+        .env("XENBUS_TYPE", "vif")
+        .env("XENBUS_BASE_PATH", "backend")
+        .env("vif", format!("vif{child}.0"))
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|error| VifError::Script(format!("{} cannot be run: {error}", vif.script)))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    Err(VifError::Script(format!(
+        "{}: {}: {}",
+        vif.script,
+        output.status,
+        said.lines().last().unwrap_or("it says nothing")
+    )))
+}
+
+/// Removes what a child had: netback drops the device when it is gone from xenstore.
+pub fn remove(store: &Store, child: DomId) -> Result<(), Error> {
+    let mine = format!("/local/domain/0/backend/vif/{child}");
+    if store.read(&format!("{mine}/0/state")).is_ok() {
+        store.remove(&mine)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mac_is_a_unicast_address_of_xen_and_follows_the_id() {
+        let mac = |domain, generation| mac(PvmId::new(DomId(domain), generation).unwrap());
+        assert_eq!(mac(5, 3), "00:16:3e:01:80:05");
+        assert_ne!(mac(5, 3), mac(6, 3));
+        assert_ne!(mac(5, 3), mac(5, 4));
+    }
+}
