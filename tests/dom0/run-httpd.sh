@@ -1,5 +1,6 @@
 #!/bin/sh
-# `make run` in dom0: starts the web server as a guest with plain xl, fetches pages from it and shuts it down.
+# `make run` in dom0: starts the web server as a guest with plain xl, fetches pages from it, has it fork two workers that answer on addresses
+# of their own, kills one, and shuts it down.
 address=http://10.0.0.2
 console=/var/log/xen/console/guest-httpd.log
 
@@ -46,6 +47,59 @@ show() {
     sed 's/^/  | /' "$console"
 }
 
+# addresses: where the workers say that they answer.
+addresses() {
+    sed -n 's/^worker on \(http:.*\)\/\r*$/\1/p' /var/log/xen/console/guest-httpd-*.log
+}
+
+# with_bridge: the daemon anew, with network devices for children.
+with_bridge() {
+    kill "$(pidof pvmd)"
+    while pidof pvmd >/dev/null; do usleep 10000; done
+    start-pvmd --child-bridge xenbr0
+}
+
+fork_workers() {
+    sed 's/^extra *= *"/&WORKERS=2 /' /opt/zooid/guests/httpd.cfg >/root/workers.cfg
+    : >"$console"
+    xl create -q /root/workers.cfg || return
+    limit=$(($(date +%s) + 30))
+    while [ "$(addresses 2>/dev/null | wc -l)" -lt 2 ]; do
+        [ "$(date +%s)" -lt "$limit" ] || return
+        usleep 100000
+    done
+    pvm list --tree | sed 's/^/  /'
+}
+
+ask_all() {
+    for server in $address $(addresses); do
+        curl --silent --fail --max-time 10 --output /root/out/page \
+            --write-out "  GET $server/: status %{http_code}, %{size_download} bytes\n" "$server/" || return
+    done
+}
+
+kill_worker() {
+    worker=$(sed -n 's/^worker \([0-9]*\) was forked.*/\1/p' "$console" | head -n 1)
+    pvm kill "$worker" && pvm wait "$worker"
+    limit=$(($(date +%s) + 10))
+    until grep -q "worker $worker has ended" "$console"; do
+        [ "$(date +%s)" -lt "$limit" ] || return
+        usleep 50000
+    done
+    sed 's/^/  | /' "$console"
+    pvm list --tree | sed 's/^/  /'
+    curl --silent --fail --max-time 10 --output /root/out/page \
+        --write-out "  GET $address/: status %{http_code}, %{size_download} bytes\n" $address/
+}
+
+end_family() {
+    pvm kill --family httpd || return
+    while [ "$(xl list | wc -l)" -gt 2 ]; do
+        usleep 50000
+    done
+    xl list | sed 's/^/  /'
+}
+
 shut_down() {
     xl shutdown -w httpd 2>&1 | grep 'reason code 0' || return
     # xl's monitor removes the domain a moment after it has ended.
@@ -61,3 +115,8 @@ stage "fetch pages with curl" fetch
 stage "500 requests with ab, 10 at a time" load
 stage "domains and the guest's console" show
 stage "xl shutdown httpd" shut_down
+stage "pvmd gives children network devices from now on" with_bridge
+stage "httpd forks two workers" fork_workers
+stage "all three answer" ask_all
+stage "kill a worker; the others answer on" kill_worker
+stage "end the family" end_family

@@ -1,7 +1,8 @@
 //! A web server for a few static pages: HTTP/1.0 and 1.1 with keep-alive and pipelining, a thread for each connection.
 //!
 //! It listens on the port of its first argument (default 80), and closes a connection whose client is silent for PATIENCE
-//! seconds (a variable of its environment, default 30).
+//! seconds (a variable of its environment, default 30). With WORKERS (default 0) it forks so many of itself, each of which serves on an
+//! address of its own.
 
 #![no_std]
 #![no_main]
@@ -18,7 +19,7 @@ use alloc::boxed::Box;
 
 use zooid::net::{self, TcpListener};
 use zooid::time::Duration;
-use zooid::{env, memory, println, thread};
+use zooid::{env, memory, println, process, thread};
 
 zooid::main!(main);
 
@@ -30,15 +31,43 @@ fn main() -> Result<(), Box<dyn core::error::Error>> {
         Some(word) => word.parse().map_err(|_| "usage: httpd [PORT]")?,
         None => 80,
     };
-    let patience = match env::var("PATIENCE") {
-        Some(word) => word.parse().map_err(|_| "PATIENCE is a number of seconds")?,
-        None => 30,
+    let number = |name, default| match env::var(name) {
+        Some(word) => word.parse::<u32>().map_err(|_| name),
+        None => Ok(default),
     };
-    let patience = Duration::from_secs(patience);
+    let patience = number("PATIENCE", 30).map_err(|_| "PATIENCE is a number of seconds")?;
+    let workers = number("WORKERS", 0).map_err(|_| "WORKERS is a number of pVMs")?;
+    let patience = Duration::from_secs(patience.into());
     let listener = TcpListener::bind(port)?;
     if let Some(address) = net::status()?.address {
         println!("httpd on http://{}:{port}/", address.address);
     }
+    for _ in 0..workers {
+        match process::fork()? {
+            Some(worker) => println!("worker {worker} was forked"),
+            None => {
+                // The listener is its own now, on an address of its own as soon as there is a device.
+                if let Some(address) = net::status()?.address {
+                    println!("worker on http://{}:{port}/", address.address);
+                }
+                return serve(&listener, patience);
+            }
+        }
+    }
+    if workers > 0 {
+        thread::spawn(wait_for_workers);
+    }
+    serve(&listener, patience)
+}
+
+/// Says how each worker ends.
+fn wait_for_workers() {
+    while let Ok(ended) = process::wait() {
+        println!("worker {} has ended: {}", ended.id, ended.status);
+    }
+}
+
+fn serve(listener: &TcpListener, patience: Duration) -> Result<(), Box<dyn core::error::Error>> {
     for stream in listener.incoming() {
         let stream = stream?;
         // A third of the memory stays for the network and for what connections still need; the client may try again.
