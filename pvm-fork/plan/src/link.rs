@@ -14,9 +14,17 @@ const COMPARED: u64 = Pte::new(xen_abi::Mfn(u64::MAX), RULE.union(PteFlags::PRES
 const RULE: PteFlags = PteFlags::AVAILABLE_0.union(PteFlags::AVAILABLE_1);
 /// Where a [`Shadow`] keeps an owner: bits that are neither compared nor part of a frame's number.
 const OWNER_SHIFT: u32 = 52;
-const OWNER_MASK: u64 = 0xff << OWNER_SHIFT;
 /// Entries that are compared before it is looked at any closer.
 const AT_ONCE: usize = 16;
+
+/// How a child gets its parent's pages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backend {
+    /// By entries that name the parent's frames.
+    Foreign,
+    /// By copies of pages that the parent has granted.
+    Grant,
+}
 
 /// Which of a family's domains owns a frame: a place in the list of a pVM's ancestors, the root's first, its own last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -35,7 +43,7 @@ pub enum Page {
 
 impl Page {
     /// What a child has where the parent has `entry`.
-    pub fn of(entry: Pte) -> Self {
+    pub fn of(entry: Pte, backend: Backend) -> Self {
         let flags = entry.flags();
         if !flags.contains(PteFlags::PRESENT) {
             return Self::Nothing;
@@ -43,13 +51,40 @@ impl Page {
         let kept = flags.intersection(PteFlags::PRESENT.union(RULE).union(PteFlags::NO_EXECUTE));
         // Accessed and dirty are set from the start, so that the processor need not.
         let read_only = kept.union(PteFlags::ACCESSED);
-        match ForkRule::of(flags) {
-            ForkRule::Special => Self::Nothing,
-            ForkRule::Shared | ForkRule::CopyOnWrite => Self::Linked(Pte::new(entry.mfn(), read_only)),
-            ForkRule::Private if flags.contains(PteFlags::WRITABLE) => {
-                Self::Private(read_only.union(PteFlags::WRITABLE).union(PteFlags::DIRTY))
+        let read_write = read_only.union(PteFlags::WRITABLE).union(PteFlags::DIRTY);
+        match (ForkRule::of(flags), backend) {
+            (ForkRule::Special, _) => Self::Nothing,
+            (ForkRule::Shared | ForkRule::CopyOnWrite, Backend::Foreign) => {
+                Self::Linked(Pte::new(entry.mfn(), read_only))
             }
-            ForkRule::Private => Self::Private(read_only),
+            (ForkRule::Shared, Backend::Grant) => Self::Private(read_only),
+            (ForkRule::CopyOnWrite, Backend::Grant) => Self::Private(read_write),
+            (ForkRule::Private, _) if flags.contains(PteFlags::WRITABLE) => Self::Private(read_write),
+            (ForkRule::Private, _) => Self::Private(read_only),
+        }
+    }
+}
+
+/// When pvmd copies a page for a child, where it copies at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Copied {
+    /// Not: it is none that is shared, or it comes by the snapshot.
+    Never,
+    /// When a domain is prepared: nobody writes it.
+    Once,
+    /// When a domain becomes a child.
+    AtCommit,
+}
+
+impl Copied {
+    /// When a page is copied that the parent has by `entry`.
+    pub fn of(entry: Pte) -> Self {
+        let flags = entry.flags();
+        match ForkRule::of(flags) {
+            _ if !flags.contains(PteFlags::PRESENT) => Self::Never,
+            ForkRule::Shared if !flags.contains(PteFlags::WRITABLE) => Self::Once,
+            ForkRule::Shared | ForkRule::CopyOnWrite => Self::AtCommit,
+            ForkRule::Private | ForkRule::Special => Self::Never,
         }
     }
 }
@@ -67,12 +102,15 @@ pub struct Change {
 
 /// A table of level 1 of a parent, as a child is linked to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Shadow(Box<Entries>);
+pub struct Shadow {
+    entries: Box<Entries>,
+    backend: Backend,
+}
 
 impl Shadow {
     /// That of a table that a child is not linked to at all.
-    pub fn empty() -> Self {
-        Self(Box::new([0; PTES_PER_TABLE]))
+    pub fn empty(backend: Backend) -> Self {
+        Self { entries: Box::new([0; PTES_PER_TABLE]), backend }
     }
 
     /// Calls `found` for each entry of `now` for which the child is to have something else than it has, in order, until that
@@ -81,13 +119,18 @@ impl Shadow {
     /// # Errors
     /// Those of `found`.
     pub fn compare<E>(&self, now: &Entries, mut found: impl FnMut(Change) -> Result<(), E>) -> Result<(), E> {
-        for (chunk, (old, new)) in self.0.chunks_exact(AT_ONCE).zip(now.chunks_exact(AT_ONCE)).enumerate() {
+        let compared = match self.backend {
+            Backend::Foreign => COMPARED,
+            // Which frame it is that is copied does not matter.
+            Backend::Grant => COMPARED & !Pte::new(xen_abi::Mfn(u64::MAX), PteFlags::empty()).0,
+        };
+        for (chunk, (old, new)) in self.entries.chunks_exact(AT_ONCE).zip(now.chunks_exact(AT_ONCE)).enumerate() {
             let different = old.iter().zip(new).fold(0, |all, (old, new)| all | (old ^ new));
-            if different & COMPARED == 0 {
+            if different & compared == 0 {
                 continue;
             }
             for (place, (old, new)) in old.iter().zip(new).enumerate() {
-                let (before, after) = (Page::of(Pte(*old)), Page::of(Pte(*new)));
+                let (before, after) = (Page::of(Pte(*old), self.backend), Page::of(Pte(*new), self.backend));
                 if before != after {
                     found(Change { index: (chunk * AT_ONCE + place) as u16, before, after })?;
                 }
@@ -98,19 +141,19 @@ impl Shadow {
 
     /// Notes that the child now has at `index` what is to be had for the parent's `entry`, and whose frame that names.
     pub fn set(&mut self, index: u16, entry: Pte, owner: Owner) {
-        let kept = match Page::of(entry) {
+        let kept = match Page::of(entry, self.backend) {
             Page::Nothing => 0,
             Page::Linked(linked) => linked.0,
             Page::Private(flags) => Pte::new(entry.mfn(), flags).0,
         };
-        self.0[usize::from(index)] = kept | u64::from(owner.0) << OWNER_SHIFT;
+        self.entries[usize::from(index)] = kept | u64::from(owner.0) << OWNER_SHIFT;
     }
 
     /// Whose the frame is that `entry`, at `index` of a table of the domain that this is the shadow of, names: the one that it was
     /// linked to, if it names the same frame still, else that domain's own, `own`.
     pub fn owner(&self, index: u16, entry: Pte, own: Owner) -> Owner {
-        let kept = self.0[usize::from(index)];
-        match Page::of(Pte(kept & !OWNER_MASK)) {
+        let kept = self.entries[usize::from(index)];
+        match Page::of(Pte(kept), self.backend) {
             Page::Linked(linked) if linked.mfn() == entry.mfn() => Owner((kept >> OWNER_SHIFT) as u8),
             _ => own,
         }
@@ -118,7 +161,8 @@ impl Shadow {
 
     /// How many entries name frames of others.
     pub fn linked(&self) -> usize {
-        self.0.iter().filter(|entry| matches!(Page::of(Pte(**entry & !OWNER_MASK)), Page::Linked(_))).count()
+        let is_linked = |entry: &&u64| matches!(Page::of(Pte(**entry), self.backend), Page::Linked(_));
+        self.entries.iter().filter(is_linked).count()
     }
 }
 
@@ -147,7 +191,7 @@ mod tests {
     #[test]
     fn nothing_that_is_linked_can_be_written() {
         for class in PageClass::ALL {
-            match Page::of(entry(class, 7)) {
+            match Page::of(entry(class, 7), Backend::Foreign) {
                 Page::Nothing => {
                     assert!(matches!(class, PageClass::PageTable | PageClass::Device | PageClass::Special))
                 }
@@ -164,7 +208,7 @@ mod tests {
 
     #[test]
     fn bits_that_no_entry_of_a_child_may_have_are_dropped() {
-        let linked = Page::of(Pte(!PteFlags::AVAILABLE_1.bits()));
+        let linked = Page::of(Pte(!PteFlags::AVAILABLE_1.bits()), Backend::Foreign);
         let Page::Linked(linked) = linked else { panic!("{linked:?}") };
         let allowed = PteFlags::PRESENT | PteFlags::ACCESSED | PteFlags::AVAILABLE_0 | PteFlags::NO_EXECUTE;
         assert_eq!(linked.flags(), allowed);
@@ -175,7 +219,7 @@ mod tests {
         for index in 0..512 {
             let mut now = [0; 512];
             now[index] = entry(PageClass::Heap, 9).0;
-            let mut shadow = Shadow::empty();
+            let mut shadow = Shadow::empty(Backend::Foreign);
             let list = changes(&shadow, &now);
             assert_eq!(list.len(), 1);
             assert_eq!((usize::from(list[0].index), list[0].before), (index, Page::Nothing));
@@ -188,7 +232,7 @@ mod tests {
     #[test]
     fn what_does_not_matter_to_a_child_is_no_change() {
         let linked = entry(PageClass::Heap, 9);
-        let mut shadow = Shadow::empty();
+        let mut shadow = Shadow::empty(Backend::Foreign);
         shadow.set(3, linked, Owner(2));
         shadow.set(4, entry(PageClass::Stack, 10), Owner(0));
         let mut now = [0; 512];
@@ -206,11 +250,34 @@ mod tests {
 
     #[test]
     fn an_owner_is_known_as_long_as_the_frame_is_the_same() {
-        let mut shadow = Shadow::empty();
+        let mut shadow = Shadow::empty(Backend::Foreign);
         shadow.set(0, entry(PageClass::Heap, 9), Owner(3));
         assert_eq!(shadow.owner(0, entry(PageClass::Heap, 9), Owner(5)), Owner(3));
         assert_eq!(shadow.owner(0, entry(PageClass::Heap, 10), Owner(5)), Owner(5));
         assert_eq!(shadow.owner(1, entry(PageClass::Heap, 9), Owner(5)), Owner(5));
         assert_eq!(shadow.linked(), 1);
+    }
+
+    #[test]
+    fn a_child_that_gets_copies_has_frames_of_its_own() {
+        for class in PageClass::ALL {
+            let linked = matches!(Page::of(entry(class, 7), Backend::Foreign), Page::Linked(_));
+            assert_eq!(linked, Copied::of(entry(class, 7)) != Copied::Never, "{class}");
+            if let Page::Private(flags) = Page::of(entry(class, 7), Backend::Grant) {
+                let writable = matches!(class, PageClass::Data | PageClass::Heap | PageClass::Stack);
+                assert_eq!(flags.contains(PteFlags::WRITABLE), writable, "{class}");
+            }
+        }
+        assert_eq!(Copied::of(entry(PageClass::Text, 1)), Copied::Once);
+        assert_eq!(Copied::of(entry(PageClass::Snapshot, 1)), Copied::AtCommit);
+        assert_eq!(Copied::of(Pte(entry(PageClass::Heap, 1).0 & !PteFlags::WRITABLE.bits())), Copied::AtCommit);
+
+        let mut shadow = Shadow::empty(Backend::Grant);
+        shadow.set(0, entry(PageClass::Heap, 1), Owner(0));
+        let mut now = [0; 512];
+        now[0] = entry(PageClass::Heap, 2).0;
+        assert_eq!(changes(&shadow, &now), [], "another frame is the same page");
+        now[1] = entry(PageClass::Heap, 3).0;
+        assert_eq!(changes(&shadow, &now).len(), 1, "but a page that came is a change");
     }
 }

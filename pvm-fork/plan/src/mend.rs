@@ -9,12 +9,13 @@ use xen_abi::xen::MmuUpdate;
 use xen_abi::{Mfn, PAGE_SIZE, Pfn};
 use zooid_memory::{PageClass, Zone};
 
-use crate::link::{Change, Entries, Owner, Page, Shadow};
+use crate::link::{Backend, Change, Entries, Owner, Page, Shadow};
 use crate::plan::{L1_SPAN, ParentTable, Plan, TABLE_FLAGS, index, table_base, window};
 
 /// A prepared domain as it is linked to its parent.
 #[derive(Clone, Debug)]
 pub struct Linkage {
+    backend: Backend,
     /// The tables of level 1 that mirror the parent's, in the order of their addresses.
     tables: Vec<Linked>,
     /// The tables of level 2, by the first address that they cover.
@@ -77,6 +78,8 @@ pub enum Stale {
     Tables,
     /// The reserve is used up.
     Reserve,
+    /// A page came or went, and the child would need a copy.
+    Pages,
 }
 
 impl Linkage {
@@ -89,7 +92,7 @@ impl Linkage {
         let mut tables = Vec::new();
         for table in parent {
             let Some(pfn) = plan.l1_table(table.base) else { continue };
-            let mut shadow = Shadow::empty();
+            let mut shadow = Shadow::empty(plan.backend);
             for (place, entry) in table.entries.iter().enumerate() {
                 if private.contains_key(&(table.base + place * PAGE_SIZE)) {
                     shadow.set(place as u16, Pte(*entry), Owner(0));
@@ -100,6 +103,7 @@ impl Linkage {
         let frames = |level| plan.tables.iter().zip(&mfns).filter(move |(table, _)| table.level == level);
         let in_window = |base: usize| Zone::Tables.range().contains(&base);
         Self {
+            backend: plan.backend,
             tables,
             l2: frames(2).map(|(table, mfn)| (table.base, *mfn)).collect(),
             windows: frames(1).filter(|(table, _)| in_window(table.base)).map(|(_, mfn)| *mfn).collect(),
@@ -148,9 +152,12 @@ impl Linkage {
         owner: impl Fn(u16, Pte) -> Owner,
         steps: &mut Vec<Step>,
     ) -> Result<(), Stale> {
-        let Self { tables, reserve, mfns, private, .. } = self;
+        let Self { tables, reserve, mfns, private, backend, .. } = self;
         let table = &tables[place];
         table.shadow.compare(now, |change| {
+            if *backend == Backend::Grant {
+                return Err(Stale::Pages);
+            }
             let address = table.base + usize::from(change.index) * PAGE_SIZE;
             let parent = Pte(now[usize::from(change.index)]);
             let (entry, whose, frame) = match change.after {
@@ -212,6 +219,9 @@ impl Linkage {
     }
 
     fn new_table(&self, base: usize) -> Result<NewTable, Stale> {
+        if self.backend == Backend::Grant {
+            return Err(Stale::Tables);
+        }
         let above = *self.l2.get(&table_base(base, 2)).ok_or(Stale::Tables)?;
         let pfn = *self.reserve.last().ok_or(Stale::Reserve)?;
         let frame = self.mfn(pfn);
@@ -229,7 +239,7 @@ impl Linkage {
     pub fn note_table(&mut self, table: &NewTable) -> Moved {
         self.reserve.retain(|pfn| *pfn != table.pfn);
         let place = self.tables.partition_point(|other| other.base < table.base);
-        self.tables.insert(place, Linked { base: table.base, frame: table.frame, shadow: Shadow::empty() });
+        self.tables.insert(place, Linked { base: table.base, frame: table.frame, shadow: Shadow::empty(self.backend) });
         Moved { pfn: table.pfn, free: false }
     }
 
@@ -284,7 +294,7 @@ mod tests {
             bitmaps: image + 0x20_0000,
             start_info: image + 0x30_0000,
         };
-        let plan = Plan::new(&layout, &parent(), reserve).unwrap();
+        let plan = Plan::new(Backend::Foreign, &layout, &parent(), reserve).unwrap();
         let mfns = (0..plan.frames() as u64).map(|pfn| Mfn(0x8000 + pfn)).collect();
         Linkage::new(&plan, &parent(), mfns)
     }

@@ -12,7 +12,7 @@ use xen_abi::{Mfn, PAGE_SIZE, Pfn};
 use zooid_memory::{PageClass, Zone};
 
 use crate::layout::Layout;
-use crate::link::{Entries, Page};
+use crate::link::{Backend, Entries, Page};
 use crate::wire::{device, device_page};
 
 /// Flags of an entry of level 2 to 4.
@@ -84,13 +84,15 @@ pub struct Table {
 /// Everything about a prepared domain that depends on its parent alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
+    /// How it gets its parent's pages.
+    pub backend: Backend,
     /// Frame numbers that its p2m has room for.
     pub p2m_entries: usize,
     /// The page tables, that of level 4 first, from frame 0 up.
     pub tables: Vec<Table>,
     /// The special pages and their addresses, behind the tables.
     pub specials: Vec<(Special, usize)>,
-    /// Addresses of the private pages, in order, behind the special ones.
+    /// Addresses of the pages that have frames of its own, in order, behind the special ones.
     pub private: Vec<usize>,
     /// Frames behind these that are free.
     pub reserve: usize,
@@ -102,12 +104,12 @@ pub struct TooLarge;
 
 impl Plan {
     /// The plan of a domain whose parent has this layout and these tables of level 1, in the order of their addresses, and that
-    /// starts with `reserve` free frames. What a parent has in the TABLES zone is left out: there a domain has its own. The
+    /// starts with `reserve` free frames, if there is room. What a parent has in the TABLES zone is left out: there a domain has its own. The
     /// grant table is left to the domain itself.
     ///
     /// # Errors
     /// See [`TooLarge`].
-    pub fn new(layout: &Layout, parent: &[ParentTable], reserve: usize) -> Result<Self, TooLarge> {
+    pub fn new(backend: Backend, layout: &Layout, parent: &[ParentTable], reserve: usize) -> Result<Self, TooLarge> {
         let parent = || parent.iter().filter(|table| !Zone::Tables.range().contains(&table.base));
         let mut specials = Vec::new();
         let mut ring = |page: usize, special| specials.push((special, device_page(page)));
@@ -125,7 +127,7 @@ impl Plan {
         for table in parent() {
             for (place, entry) in table.entries.iter().enumerate() {
                 let address = table.base + place * PAGE_SIZE;
-                if let Page::Private(flags) = Page::of(Pte(*entry))
+                if let Page::Private(flags) = Page::of(Pte(*entry), backend)
                     && !taken.contains(&address)
                 {
                     private.push((address, flags));
@@ -147,13 +149,12 @@ impl Plan {
         }
         // The window has tables for all frames that there will be, so that any of them can become a table later.
         let mut covered = Zone::Tables.base();
-        let frames = loop {
-            let frames = builder.tables.len() + specials.len() + private.len() + reserve;
-            if frames > layout.p2m_entries {
-                return Err(TooLarge);
-            }
+        let (frames, reserve) = loop {
+            let used = builder.tables.len() + specials.len() + private.len();
+            let reserve = layout.p2m_entries.checked_sub(used).ok_or(TooLarge)?.min(reserve);
+            let frames = used + reserve;
             if window(Pfn(frames as u64)) <= covered {
-                break frames;
+                break (frames, reserve);
             }
             builder.ensure(covered, 1);
             covered += L1_SPAN;
@@ -174,6 +175,7 @@ impl Plan {
             builder.map(*address, Frame::Own(Pfn((first_private + number) as u64)), *flags);
         }
         let plan = Self {
+            backend,
             p2m_entries: layout.p2m_entries,
             tables: builder.finish(),
             specials,
@@ -202,6 +204,12 @@ impl Plan {
     /// First frame of the reserve.
     pub fn reserve_start(&self) -> usize {
         self.private_start() + self.private.len()
+    }
+
+    /// The frame of the page at `address`, if it has one of its own there that is not special.
+    pub fn private_frame(&self, address: usize) -> Option<Pfn> {
+        let number = self.private.binary_search(&address).ok()?;
+        Some(Pfn((self.private_start() + number) as u64))
     }
 
     /// The frame of a special page.
@@ -321,7 +329,7 @@ mod tests {
     }
 
     fn plan() -> Plan {
-        Plan::new(&layout(2048), &parent(), 64).unwrap()
+        Plan::new(Backend::Foreign, &layout(2048), &parent(), 64).unwrap()
     }
 
     /// What the plan has at an address, found as a processor would.
@@ -397,7 +405,7 @@ mod tests {
     fn a_large_guest_has_as_many_windows_as_it_needs() {
         let stacks = (0..8)
             .map(|number| table(Zone::Stacks.base() + number * L1_SPAN, (0..500).map(|page| (page, PageClass::Stack))));
-        let plan = Plan::new(&layout(8192), &stacks.collect::<Vec<_>>(), 64).unwrap();
+        let plan = Plan::new(Backend::Foreign, &layout(8192), &stacks.collect::<Vec<_>>(), 64).unwrap();
         assert!(plan.frames() > 4000);
         let windows = plan.tables.iter().filter(|table| table.level == 1 && Zone::Tables.range().contains(&table.base));
         assert_eq!(windows.count(), plan.frames().div_ceil(512));
@@ -405,13 +413,13 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_refused() {
-        assert_eq!(Plan::new(&layout(64), &parent(), 64), Err(TooLarge));
+        assert_eq!(Plan::new(Backend::Foreign, &layout(64), &parent(), 64), Err(TooLarge));
     }
 
     #[test]
     fn a_page_that_is_special_is_not_private_as_well() {
         let stack_in_the_way = [table(Zone::Device.base(), [(device::CONTROL, PageClass::Stack)])];
-        let plan = Plan::new(&layout(2048), &stack_in_the_way, 64).unwrap();
+        let plan = Plan::new(Backend::Foreign, &layout(2048), &stack_in_the_way, 64).unwrap();
         assert_eq!(plan.private, []);
     }
 

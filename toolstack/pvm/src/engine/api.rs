@@ -5,6 +5,7 @@ use std::str::FromStr;
 use std::sync::mpsc::{Sender, SyncSender};
 
 use serde::{Deserialize, Serialize};
+use zooid_fork_plan::link;
 use zooid_fork_plan::status::Status;
 
 /// Where the engine sends what a command asked for. That nobody waits any more is no error.
@@ -270,6 +271,15 @@ pub enum EventKind {
     Ended { status: EndStatus, exit_code: u8 },
     /// Something went wrong that the pVM did not ask for.
     Trouble { message: String },
+}
+
+impl From<link::Backend> for Backend {
+    fn from(backend: link::Backend) -> Self {
+        match backend {
+            link::Backend::Foreign => Self::Foreign,
+            link::Backend::Grant => Self::Grant,
+        }
+    }
 }
 
 impl From<Status> for EndStatus {

@@ -12,8 +12,9 @@ use xenctl::{CreateDomain, Events, Hypervisor, Memory, Protection, VcpuGuestCont
 use zooid_fork_plan::id::{Handle, Kind, PvmId};
 use zooid_fork_plan::mend::Linkage;
 use zooid_fork_plan::plan::{ParentTable, Plan, Special};
-use zooid_fork_plan::wire::{self, CONTROL_GREF, daemon, device, device_page};
+use zooid_fork_plan::wire::{CONTROL_GREF, daemon, device, device_page};
 
+use super::copies::Copies;
 use super::core::Engine;
 use super::executor::{BUILD, Operation};
 use super::failure::Failure;
@@ -59,6 +60,7 @@ pub struct Building<M> {
     linkage: Option<Linkage>,
     /// Tables that are linked.
     linked: usize,
+    copies: Copies<M>,
     bitmaps: Option<M>,
     page: Option<M>,
 }
@@ -94,6 +96,7 @@ impl<M> Building<M> {
             ports: Ports::default(),
             linkage: None,
             linked: 0,
+            copies: Copies::default(),
             bitmaps: None,
             page: None,
         }
@@ -208,7 +211,7 @@ where
         let parent = &self.domains[&building.parent];
         let forking = parent.forking.as_ref().ok_or(Failure::Gone)?;
         building.tables = forking.tables.copy_leaves();
-        let plan = Plan::new(&forking.layout, &building.tables, RESERVE)?;
+        let plan = Plan::new(self.backend, &forking.layout, &building.tables, RESERVE)?;
         self.check_memory(building.parent, plan.frames() as u64)?;
         building.plan = Some(plan);
         Ok(())
@@ -350,7 +353,7 @@ where
         put(daemon::ID, building.made().id.raw());
         put(daemon::PARENT, parent.id.raw());
         put(daemon::ROOT, parent.root.raw());
-        put(daemon::BACKEND, wire::backend::FOREIGN);
+        put(daemon::BACKEND, self.backend_number());
         put(daemon::PORT, building.ports.fork.0);
         put(daemon::ROOT_TABLE, 0);
         let seed = &mut page[daemon::SEED..daemon::SEED + 32];
@@ -362,12 +365,21 @@ where
     /// Links the next table; true when that was the last.
     fn link(&mut self, building: &mut Building<H::Memory>) -> Result<bool, Failure> {
         let parent = self.domains.get(&building.parent).ok_or(Failure::Gone)?;
-        let tables = &parent.forking.as_ref().ok_or(Failure::Gone)?.tables;
-        let source = Source { tables, owners: &parent.owners, linkage: parent.linkage.as_ref() };
+        let forking = parent.forking.as_ref().ok_or(Failure::Gone)?;
+        let (tables, sources) = (&forking.tables, forking.sources.as_ref());
+        let source = Source { tables, owners: &parent.owners, linkage: parent.linkage.as_ref(), sources };
         let domain = building.made.as_ref().expect("made before").domain;
         let linkage = building.linkage.as_mut().expect("made when its tables were pinned");
         let mut target = Target { domain, linkage, bitmaps: building.bitmaps.as_ref() };
         target.add_tables(&*self.xen, &source)?;
+        let number = building.linked;
+        if let Some(sources) = sources.filter(|_| number < tables.count()) {
+            let plan = building.plan.as_ref().expect("planned before");
+            let frame = |address| plan.private_frame(address).map(|pfn| building.mfns[pfn.0 as usize]);
+            let now = self.scratch.entries();
+            tables.copy_leaf(number, now);
+            building.copies.add_table(&*self.xen, domain, (tables.base(number), now), frame, sources)?;
+        }
         if building.linked < tables.count() {
             match target.mend(&*self.xen, &source, building.linked, &mut self.scratch) {
                 Ok(_) => building.linked += 1,
@@ -408,6 +420,7 @@ where
             channel: Channel { page: building.page.take().expect(missing), port },
             linkage: building.linkage.take().expect(missing),
             bitmaps: building.bitmaps.take().expect(missing),
+            copies: std::mem::take(&mut building.copies),
             waiting: false,
             console: false,
             broken: false,
@@ -429,7 +442,7 @@ where
             let prepared = parent.prepared.remove(place);
             return self.discard(prepared);
         }
-        drop((building.bitmaps, building.page));
+        drop((building.bitmaps, building.page, building.copies));
         self.remove_domain(made.domain, made.id);
     }
 }

@@ -11,7 +11,7 @@ use zooid_fork_plan::id::PvmId;
 use zooid_fork_plan::status::Status;
 use zooid_fork_plan::wire::{MAX_CHILDREN, daemon, guest};
 
-use super::api::{self, Backend, Command, Ended, Error, PoolInfo, PvmInfo, Reply, State, Stats, Target};
+use super::api::{self, Command, Ended, Error, PoolInfo, PvmInfo, Reply, State, Stats, Target};
 use super::core::{Engine, Timer};
 use super::home;
 use super::pvm::{Prepared, Pvm};
@@ -160,7 +160,7 @@ where
             root: pvm.root.raw(),
             children: children.collect(),
             prepared: pvm.ready(),
-            backend: pvm.channel.as_ref().map(|_| Backend::Foreign),
+            backend: pvm.channel.as_ref().map(|_| self.backend.into()),
             memory_kib: info.map_or(0, |info| info.pages * PAGE_KIB),
             max_memory_kib: info.map_or(0, |info| info.max_pages * PAGE_KIB),
             cpu_ns: info.map_or(0, |info| info.cpu_time),
@@ -186,7 +186,7 @@ where
             root: parent.root.raw(),
             children: Vec::new(),
             prepared: 0,
-            backend: Some(Backend::Foreign),
+            backend: Some(self.backend.into()),
             memory_kib: info.map_or(0, |info| info.pages * PAGE_KIB),
             max_memory_kib: info.map_or(0, |info| info.max_pages * PAGE_KIB),
             cpu_ns: info.map_or(0, |info| info.cpu_time),

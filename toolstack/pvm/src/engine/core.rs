@@ -11,6 +11,7 @@ use xen_abi::{DomId, Port};
 use xenctl::xenstore::{Store, Watch};
 use xenctl::{Events, Hypervisor};
 use zooid_fork_plan::id::PvmId;
+use zooid_fork_plan::link::Backend;
 
 use super::api::{Event, EventKind, PvmInfo, Reply};
 use super::build::Building;
@@ -35,6 +36,8 @@ pub struct Engine<H: Hypervisor> {
     pub(super) store: Arc<Store>,
     pub(super) events: H::Events,
     pub(super) config: Config,
+    /// How children get their parents' pages.
+    pub(super) backend: Backend,
     pub(super) inbox: Inbox,
     pub(super) notes: Receiver<Note>,
     /// Living pVMs that are known.

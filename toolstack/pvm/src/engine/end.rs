@@ -227,8 +227,9 @@ where
 
     /// Removes a prepared domain that is in no list any more.
     pub(super) fn discard(&mut self, prepared: Prepared<H::Memory>) {
-        let Prepared { id, domain, channel, bitmaps, .. } = prepared;
+        let Prepared { id, domain, channel, bitmaps, copies, .. } = prepared;
         self.unlisten(channel.port);
+        drop(copies);
         let mappings = vec![channel.page, bitmaps];
         self.jobs.push_back(Job::Bury(Burial { domain, id, ours: true, stage: Stage::Unmap, mappings }));
     }

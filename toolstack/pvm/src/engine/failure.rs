@@ -20,7 +20,7 @@ pub enum Failure {
     Layout(LayoutError),
     /// The guest's page tables make no sense: what is wrong with them.
     Tables(&'static str),
-    /// The guest has more private pages than its p2m has room for.
+    /// A child would need more frames than its p2m has room for.
     TooLarge,
     /// What was prepared does not fit the parent any more.
     Stale,
@@ -44,9 +44,9 @@ impl Failure {
                 Some(Errno::E2BIG | Errno::ENOSPC) => Errno::ENOMEM.0,
                 _ => Errno::EIO.0,
             },
-            Self::Store(xenstore::Error::NoSpace) | Self::NoMemory(_) => Errno::ENOMEM.0,
+            Self::Store(xenstore::Error::NoSpace) | Self::NoMemory(_) | Self::TooLarge => Errno::ENOMEM.0,
             Self::Store(_) | Self::TimedOut => Errno::EIO.0,
-            Self::Layout(_) | Self::Tables(_) | Self::TooLarge => Errno::ENOSYS.0,
+            Self::Layout(_) | Self::Tables(_) => Errno::ENOSYS.0,
             Self::Stale => wire::ESTALE,
             Self::Quota(_) | Self::Gone => Errno::EAGAIN.0,
         }
@@ -60,7 +60,9 @@ impl fmt::Display for Failure {
             Self::Store(error) => write!(out, "xenstore: {error}"),
             Self::Layout(error) => error.fmt(out),
             Self::Tables(what) => write!(out, "its page tables make no sense: {what}"),
-            Self::TooLarge => out.write_str("it has more private pages than its p2m list has room for"),
+            Self::TooLarge => {
+                out.write_str("a child would need more frames than there are numbers for in its p2m list")
+            }
             Self::Stale => out.write_str("its memory has changed too much since the domains were prepared"),
             Self::Quota(which) => write!(out, "quota: {which}"),
             Self::NoMemory(whose) => write!(out, "no memory: {whose}"),

@@ -7,6 +7,7 @@ use xenctl::{Hypervisor, Memory};
 use zooid_fork_plan::link::{Entries, Owner};
 use zooid_fork_plan::mend::{Linkage, Moved, Step};
 
+use super::copies::{Copies, Sources};
 use super::failure::Failure;
 use super::tables::Tables;
 
@@ -38,6 +39,8 @@ pub struct Source<'a, M> {
     pub owners: &'a [DomId],
     /// What it was linked to itself.
     pub linkage: Option<&'a Linkage>,
+    /// What it has granted, where children get copies.
+    pub sources: Option<&'a Sources<M>>,
 }
 
 /// A domain that is linked to a parent.
@@ -108,6 +111,25 @@ impl<M: Memory> Target<'_, M> {
             self.linkage.abandon(step);
         }
         result.map(|()| done)
+    }
+
+    /// As [`mend`](Self::mend), for a parent that stands still: copies what is copied at a COMMIT, too.
+    pub fn commit_table<H>(
+        &mut self,
+        xen: &H,
+        source: &Source<'_, M>,
+        place: usize,
+        scratch: &mut Scratch,
+        copies: &Copies<M>,
+    ) -> Result<usize, Failure>
+    where
+        H: Hypervisor<Memory = M>,
+    {
+        let mended = self.mend(xen, source, place, scratch)?;
+        match source.sources {
+            Some(sources) => Ok(mended + copies.commit_table(source.tables.base(place), &scratch.now, sources)?),
+            None => Ok(mended),
+        }
     }
 
     /// Gives it the tables of level 1 that came at the parent, empty.

@@ -8,6 +8,7 @@ mod api;
 mod build;
 mod commands;
 mod config;
+mod copies;
 mod core;
 mod end;
 mod executor;
@@ -37,8 +38,10 @@ use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 use std::{fmt, io};
 
+use xen_abi::DomId;
 use xenctl::xenstore::{self, Store};
 use xenctl::{Hypervisor, OpenError, Xen};
+use zooid_fork_plan::link;
 
 use self::core::{Engine, now_us};
 use executor::Executor;
@@ -69,6 +72,22 @@ pub fn start(config: Config) -> Result<(Handle, JoinHandle<()>), StartError> {
     start_with(Arc::new(xen), Arc::new(store), config)
 }
 
+/// How children get their parents' pages. Foreign entries can be made by a PV dom0 only: to another, Xen has no `mmu_update`.
+fn choose_backend<H: Hypervisor>(xen: &H, choice: BackendChoice) -> link::Backend {
+    let is_pv = || xen.mmu_update(DomId::DOM0, DomId::DOM0, &[]).1.is_ok();
+    match choice {
+        BackendChoice::Foreign => link::Backend::Foreign,
+        BackendChoice::Grant => link::Backend::Grant,
+        BackendChoice::Auto if is_pv() => link::Backend::Foreign,
+        BackendChoice::Auto => {
+            log::warn!(
+                "this dom0 cannot write page tables of others (it is not PV): children get copies (backend grant)"
+            );
+            link::Backend::Grant
+        }
+    }
+}
+
 /// Starts the engine's thread on this hypervisor and xenstore.
 fn start_with<H: Hypervisor>(
     xen: Arc<H>,
@@ -84,6 +103,7 @@ where
     let engine = Engine {
         events: xen.events().map_err(StartError::Xen)?,
         _watched: watches.watch_domains(&store).map_err(StartError::Store)?,
+        backend: choose_backend(&*xen, config.backend),
         xen,
         store,
         executor: Executor::new(config.die_at),

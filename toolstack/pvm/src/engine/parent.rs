@@ -2,10 +2,13 @@
 
 use std::os::fd::AsFd;
 
-use xen_abi::{DomId, PAGE_SIZE};
+use xen_abi::{DomId, GrantRef, PAGE_SIZE};
 use xenctl::{Hypervisor, Memory};
 use zooid_fork_plan::layout::Layout;
+use zooid_fork_plan::link::Backend;
+use zooid_fork_plan::wire::{self, guest};
 
+use super::copies::Sources;
 use super::core::Engine;
 use super::executor::Operation;
 use super::failure::Failure;
@@ -33,6 +36,14 @@ where
             policy: self.xen.cpu_policy(domain)?,
             sched: self.xen.sched_params(domain).ok(),
         };
+        let sources = match self.backend {
+            Backend::Foreign => None,
+            Backend::Grant => match channel.get(guest::GRANTS) {
+                // It did not know that it is asked for them.
+                0 => return Err(Failure::Stale),
+                reference => Some(Sources::map(&*self.xen, domain, GrantRef(reference))?),
+            },
+        };
         let tables = self.tables_of(domain, layout.p2m_entries)?;
         self.executor.before(Operation::MakeRoom);
         let result = self.make_room(domain, layout.p2m_entries as u64);
@@ -40,8 +51,22 @@ where
         result?;
         let pool = self.config.pool;
         let pvm = self.domains.get_mut(&domain).ok_or(Failure::Gone)?;
-        pvm.forking = Some(Forking { layout, tables, profile, pool });
+        pvm.forking = Some(Forking { layout, tables, profile, sources, pool });
         Ok(())
+    }
+
+    /// The backend as guests are told it.
+    pub(super) fn backend_number(&self) -> u32 {
+        match self.backend {
+            Backend::Foreign => wire::backend::FOREIGN,
+            Backend::Grant => wire::backend::GRANT,
+        }
+    }
+
+    /// Takes in what a parent has granted since the last time, where children get copies.
+    pub(super) fn update_sources(&mut self, domain: DomId) -> Result<(), Failure> {
+        let forking = self.domains.get_mut(&domain).and_then(|pvm| pvm.forking.as_mut()).ok_or(Failure::Gone)?;
+        forking.sources.as_mut().map_or(Ok(()), |sources| sources.update(&*self.xen, domain))
     }
 
     fn tables_of(&self, domain: DomId, limit: usize) -> Result<Tables<H::Memory>, Failure> {

@@ -10,6 +10,7 @@ use zooid_fork_plan::mend::Linkage;
 use zooid_fork_plan::status::Status;
 use zooid_fork_plan::wire::{ENDED_SLOTS, daemon, guest};
 
+use super::copies::{Copies, Sources};
 use super::tables::Tables;
 
 /// The way to a guest: its control page and the port to it. Offsets are those of `wire::guest` and `wire::daemon`.
@@ -90,6 +91,8 @@ pub struct Forking<M> {
     pub layout: Layout,
     pub tables: Tables<M>,
     pub profile: Profile,
+    /// The pages that it has granted, where children get copies.
+    pub sources: Option<Sources<M>>,
     /// How many domains are to be prepared for it.
     pub pool: u32,
 }
@@ -123,6 +126,8 @@ pub struct Prepared<M> {
     pub linkage: Linkage,
     /// Its bitmaps, to be changed when frames come into use before it is a child.
     pub bitmaps: M,
+    /// Where copies of the parent's pages go; empty where there are none.
+    pub copies: Copies<M>,
     /// It is at its waiting point.
     pub waiting: bool,
     /// xenconsoled has made its console: what it prints is not lost, and nothing is written to its home behind its end.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use xen_abi::{DomId, Errno};
 use xenctl::{Events, Hypervisor, Memory};
 use zooid_fork_plan::id::{Handle, Kind, PvmId};
-use zooid_fork_plan::wire::{MAX_CHILDREN, daemon, guest, operation, state};
+use zooid_fork_plan::wire::{self, MAX_CHILDREN, daemon, guest, operation, state};
 
 use super::api::{self, EventKind};
 use super::build::Building;
@@ -108,7 +108,8 @@ where
         // Somebody waits for it.
         self.rest = None;
         let Some(Pending::Prepare(count)) = self.domains.get(&domain).and_then(|pvm| pvm.pending) else { return };
-        let result = self.ensure_forking(domain).and_then(|()| self.refresh(domain)).and_then(|()| {
+        let ready = self.ensure_forking(domain).and_then(|()| self.update_sources(domain));
+        let result = ready.and_then(|()| self.refresh(domain)).and_then(|()| {
             if self.domains[&domain].ready() >= count {
                 return Ok(true);
             }
@@ -117,6 +118,7 @@ where
         match result {
             Ok(false) => {}
             Ok(true) => self.reply(domain, 0, &[]),
+            Err(Failure::Stale) => self.reply(domain, wire::ESTALE, &[]),
             Err(failure) => self.refuse(domain, &failure),
         }
     }
@@ -170,6 +172,7 @@ where
     /// The way from the request to the reply; the children.
     fn try_commit(&mut self, domain: DomId, count: usize, began: Instant) -> Result<Vec<Prepared<H::Memory>>, Failure> {
         self.check_rate(domain, count)?;
+        self.update_sources(domain)?;
         let Self { domains, xen, events, executor, scratch, counters, .. } = self;
         let pvm = domains.get_mut(&domain).ok_or(Failure::Gone)?;
         let (Some(forking), Some(channel)) = (&pvm.forking, &pvm.channel) else { return Err(Failure::Stale) };
@@ -185,7 +188,12 @@ where
         let snapshot = channel.snapshot();
         counters.step(Step::Plan, began);
 
-        let source = Source { tables: &forking.tables, owners: &pvm.owners, linkage: pvm.linkage.as_ref() };
+        let source = Source {
+            tables: &forking.tables,
+            owners: &pvm.owners,
+            linkage: pvm.linkage.as_ref(),
+            sources: forking.sources.as_ref(),
+        };
         executor.before(Operation::Mend);
         let mut mended = 0;
         let mut result = Ok(());
@@ -194,7 +202,7 @@ where
             let mut target =
                 Target { domain: prepared.domain, linkage: &mut prepared.linkage, bitmaps: Some(&prepared.bitmaps) };
             for table in 0..source.tables.count() {
-                match target.mend(&**xen, &source, table, scratch) {
+                match target.commit_table(&**xen, &source, table, scratch, &prepared.copies) {
                     Ok(entries) => mended += entries,
                     Err(failure) => {
                         // All of the parent stands still: what does not fit now never will.
@@ -268,7 +276,7 @@ where
         self.tell(parent_id, &name, EventKind::Forked { children: ids, duration_ns });
         for child in children {
             self.listen(child.channel.port, child.domain, None);
-            self.jobs.push_back(Job::Drop(Box::new(child.bitmaps)));
+            self.jobs.push_back(Job::Drop(Box::new((child.bitmaps, child.copies))));
             self.ids.insert(child.id, child.domain);
             let owners = owners.iter().copied().chain([child.domain]).collect();
             let mut pvm = new_pvm(child.id, child.domain, child.name, Some(parent_id), root, owners);
@@ -444,7 +452,12 @@ where
         let Self { domains, xen, scratch, .. } = self;
         let Some(pvm) = domains.get_mut(&domain) else { return 0 };
         let Some(forking) = &pvm.forking else { return 0 };
-        let source = Source { tables: &forking.tables, owners: &pvm.owners, linkage: pvm.linkage.as_ref() };
+        let source = Source {
+            tables: &forking.tables,
+            owners: &pvm.owners,
+            linkage: pvm.linkage.as_ref(),
+            sources: forking.sources.as_ref(),
+        };
         let mut changed = 0;
         for prepared in &mut pvm.prepared {
             let mut target =
@@ -523,7 +536,12 @@ where
             pvm.prepared.iter_mut().for_each(|prepared| prepared.broken = true);
             return self.read_tables(domain);
         }
-        let source = Source { tables: &forking.tables, owners: &pvm.owners, linkage: pvm.linkage.as_ref() };
+        let source = Source {
+            tables: &forking.tables,
+            owners: &pvm.owners,
+            linkage: pvm.linkage.as_ref(),
+            sources: forking.sources.as_ref(),
+        };
         for prepared in &mut pvm.prepared {
             let mut target =
                 Target { domain: prepared.domain, linkage: &mut prepared.linkage, bitmaps: Some(&prepared.bitmaps) };

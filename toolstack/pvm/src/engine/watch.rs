@@ -163,10 +163,12 @@ where
             self.attach(domain, gref, port)?;
             self.watched.remove(&domain);
             // A root gets its first prepared domain unasked.
-            if let Err(failure) = self.ensure_forking(domain) {
-                self.trouble(id, "no domain can be prepared", &failure);
+            match self.ensure_forking(domain) {
+                Ok(()) => self.replenish(domain),
+                // It has to be told first that copies are wanted.
+                Err(Failure::Stale) => {}
+                Err(failure) => self.trouble(id, "no domain can be prepared", &failure),
             }
-            self.replenish(domain);
         }
         Ok(id)
     }
@@ -176,11 +178,12 @@ where
         let page = self.xen.map_grants(domain, &[gref], Protection::ReadWrite)?;
         let local = self.events.bind_interdomain(domain, port)?;
         let channel = Channel { page, port: local };
+        let backend = self.backend_number();
         let pvm = self.domains.get_mut(&domain).ok_or(Failure::Gone)?;
         channel.put(daemon::ID, pvm.id.raw());
         channel.put(daemon::PARENT, pvm.parent.map_or(0, PvmId::raw));
         channel.put(daemon::ROOT, pvm.root.raw());
-        channel.put(daemon::BACKEND, wire::backend::FOREIGN);
+        channel.put(daemon::BACKEND, backend);
         channel.put(daemon::READY, 0);
         pvm.request = channel.get(daemon::REPLY);
         pvm.channel = Some(channel);
