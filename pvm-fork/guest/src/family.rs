@@ -57,7 +57,9 @@ impl Children {
     }
 
     fn forget(&mut self, id: PvmId) {
-        self.few.iter_mut().for_each(|slot| drop(slot.take_if(|child| child.id == id)));
+        for slot in &mut self.few {
+            slot.take_if(|child| child.id == id);
+        }
         self.more.retain(|child| child.id != id);
     }
 }

@@ -49,10 +49,7 @@ pub struct MemoryStatistics {
 
 /// How many frames there are, and are free, now.
 pub fn statistics() -> MemoryStatistics {
-    with_memory(|memory| MemoryStatistics {
-        total: memory.frames.total(),
-        free: memory.frames.obtainable(),
-    })
+    with_memory(|memory| MemoryStatistics { total: memory.frames.total(), free: memory.frames.obtainable() })
 }
 
 fn with_memory<R>(act: impl FnOnce(&mut Memory) -> R) -> R {
