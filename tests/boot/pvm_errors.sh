@@ -29,9 +29,9 @@ pvm list --all | head -n 1 >out || fail "a reader that has seen enough"
 # A second daemon keeps its hands off.
 refuses 3 "another pvmd has /run/zooid/pvmd.sock" pvmd
 
-# A daemon that hangs, and one that is dead.
-kill -STOP "$(pidof pvmd)"
+# A daemon that dies while it is listened to, and one that is dead.
 pvm events -f >events 2>&1 &
+wait_until 5 grep -q "$NAME" events
 no_pvmd
 wait $!
 [ $? = 121 ] || fail "the daemon died: status $?: $(cat events)"
