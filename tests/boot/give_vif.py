@@ -27,7 +27,7 @@ def give(domain, mac, address=None):
     subprocess.run(["xenstore-chmod", "-r", back, "n0", "r%d" % domain], check=True)
     write(front, backend=back)
     plug = ["ip", "link", "set", "vif%d.0" % domain, "master", "xenbr0", "up"]
-    for _ in range(100):
+    for _ in range(300):
         if subprocess.run(plug, stderr=subprocess.DEVNULL).returncode == 0:
             return write(back, hotplug_status="connected")
         time.sleep(0.05)
