@@ -118,6 +118,11 @@ impl Linkage {
         self.tables.iter().map(|table| table.base)
     }
 
+    /// First address of the table with this number.
+    pub fn base(&self, place: usize) -> Option<usize> {
+        self.tables.get(place).map(|table| table.base)
+    }
+
     /// The shadow of the table with this first address.
     pub fn shadow(&self, base: usize) -> Option<&Shadow> {
         let place = self.tables.binary_search_by_key(&base, |table| table.base).ok()?;

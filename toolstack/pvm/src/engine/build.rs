@@ -245,6 +245,7 @@ where
         // Room for a copy of everything, and for as much again that is copied away from while descendants still read it.
         let pages = plan.frames() + plan.p2m_entries;
         self.xen.set_max_mem(domain, (pages * PAGE_SIZE / 1024) as u64)?;
+        self.claim(domain, pages as u64)?;
         self.xen.set_cpu_policy(domain, &profile.policy)?;
         self.xen.set_tsc_info(domain, &profile.tsc)?;
         if let Some(sched) = &profile.sched {
@@ -411,7 +412,17 @@ where
     fn enlist(&mut self, building: &mut Building<H::Memory>) -> Result<(), Failure> {
         let made = building.made().clone();
         let parent = self.domains.get_mut(&building.parent).ok_or(Failure::Gone)?;
+        let forking = parent.forking.as_ref().ok_or(Failure::Gone)?;
         let missing = "made by the operations before";
+        // The parent may have got more of them since its last one was linked.
+        let linkage = building.linkage.as_mut().expect(missing);
+        let source = Source {
+            tables: &forking.tables,
+            owners: &parent.owners,
+            linkage: parent.linkage.as_ref(),
+            sources: forking.sources.as_ref(),
+        };
+        Target { domain: made.domain, linkage, bitmaps: building.bitmaps.as_ref() }.add_tables(&*self.xen, &source)?;
         let port = building.ports.local.take().expect(missing);
         parent.prepared.push(Prepared {
             id: made.id,

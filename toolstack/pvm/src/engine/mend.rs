@@ -63,6 +63,9 @@ impl<M: Memory> Target<'_, M> {
     where
         H: Hypervisor<Memory = M>,
     {
+        if self.linkage.base(place) != Some(source.tables.base(place)) {
+            return Err(Failure::Stale);
+        }
         let own = Owner((source.owners.len() - 1) as u8);
         source.tables.copy_leaf(place, &mut scratch.now);
         let shadow = source.linkage.and_then(|linkage| linkage.shadow(source.tables.base(place)));
