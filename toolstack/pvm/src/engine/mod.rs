@@ -38,7 +38,7 @@ use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 use std::{fmt, io};
 
-use xen_abi::DomId;
+use xen_abi::{DomId, Errno};
 use xenctl::xenstore::{self, Store};
 use xenctl::{Hypervisor, OpenError, Xen};
 use zooid_fork_plan::link;
@@ -74,7 +74,8 @@ pub fn start(config: Config) -> Result<(Handle, JoinHandle<()>), StartError> {
 
 /// How children get their parents' pages. Foreign entries can be made by a PV dom0 only: to another, Xen has no `mmu_update`.
 fn choose_backend<H: Hypervisor>(xen: &H, choice: BackendChoice) -> link::Backend {
-    let is_pv = || xen.mmu_update(DomId::DOM0, DomId::DOM0, &[]).1.is_ok();
+    let refusal = || xen.mmu_update(DomId::DOM0, DomId::SELF, &[]).1.err().and_then(|error| error.errno());
+    let is_pv = || refusal() != Some(Errno::ENOSYS);
     match choice {
         BackendChoice::Foreign => link::Backend::Foreign,
         BackendChoice::Grant => link::Backend::Grant,

@@ -8,6 +8,7 @@ use zooid_fork_plan::layout::Layout;
 use zooid_fork_plan::link::Backend;
 use zooid_fork_plan::wire::{self, guest};
 
+use super::config::Overcommit;
 use super::copies::Sources;
 use super::core::Engine;
 use super::executor::Operation;
@@ -92,6 +93,14 @@ where
         if info.max_pages < wanted {
             self.xen.set_max_mem(domain, wanted * (PAGE_SIZE as u64 / 1024))?;
         }
-        Ok(())
+        self.claim(domain, wanted)
+    }
+
+    /// Where memory is not overcommitted: has Xen keep enough free that the domain can have `pages` pages.
+    pub(super) fn claim(&self, domain: DomId, pages: u64) -> Result<(), Failure> {
+        match self.config.overcommit {
+            Overcommit::Always => Ok(()),
+            Overcommit::Never => Ok(self.xen.claim_pages(domain, pages)?),
+        }
     }
 }

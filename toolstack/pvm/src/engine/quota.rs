@@ -7,7 +7,7 @@ use xen_abi::DomId;
 use xenctl::Hypervisor;
 use zooid_fork_plan::id::PvmId;
 
-use super::config::{Overcommit, Quota};
+use super::config::Quota;
 use super::core::Engine;
 use super::failure::Failure;
 
@@ -82,12 +82,7 @@ where
     pub(super) fn check_memory(&self, domain: DomId, frames: u64) -> Result<(), Failure> {
         let pvm = self.domains.get(&domain).ok_or(Failure::Gone)?;
         let free_kib = self.xen.free_pages()? * PAGE_KIB;
-        let copies = match (self.config.overcommit, &pvm.forking) {
-            // Both sides may copy everything.
-            (Overcommit::Never, Some(forking)) => 2 * forking.layout.p2m_entries as u64,
-            _ => 0,
-        };
-        if free_kib < self.config.keep_free_kib + (frames + copies) * PAGE_KIB {
+        if free_kib < self.config.keep_free_kib + frames * PAGE_KIB {
             return Err(Failure::NoMemory("Xen has too little left"));
         }
         let unlimited = |quota: Quota| quota.memory_kib == u64::MAX;
