@@ -15,7 +15,7 @@ use zooid::{println, thread};
 zooid::main!(main);
 
 /// Forks that have to succeed.
-const FORKS: u32 = 2;
+const FORKS: u32 = 1;
 /// Forks that may be refused for one that succeeds.
 const REFUSALS: u32 = 20;
 

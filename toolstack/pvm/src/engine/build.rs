@@ -3,7 +3,6 @@
 use std::fs::File;
 use std::io::Read;
 use std::mem::offset_of;
-use std::os::fd::AsFd;
 
 use xen_abi::arch_x86::VgcfFlags;
 use xen_abi::xen::{MmuextCmd, MmuextOp, SharedInfo, StartInfo, VcpuInfo};
@@ -125,10 +124,7 @@ impl<M> Building<M> {
     }
 }
 
-impl<H: Hypervisor> Engine<H>
-where
-    H::Events: AsFd,
-{
+impl<H: Hypervisor> Engine<H> {
     /// Does the next operation; true when that was the last.
     ///
     /// # Errors

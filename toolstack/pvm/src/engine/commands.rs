@@ -1,6 +1,5 @@
 //! What users ask for, through the daemon's socket.
 
-use std::os::fd::AsFd;
 use std::process::{Command as Process, Stdio};
 use std::thread;
 use std::time::Instant;
@@ -42,10 +41,7 @@ pub struct OutsideFork {
     reply: Reply<Vec<u32>>,
 }
 
-impl<H: Hypervisor> Engine<H>
-where
-    H::Events: AsFd,
-{
+impl<H: Hypervisor> Engine<H> {
     pub(super) fn obey(&mut self, command: Command) {
         match command {
             Command::List { ended, reply } => {

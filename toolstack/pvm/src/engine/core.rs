@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender};
+use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -20,12 +20,13 @@ use super::config::Config;
 use super::end::Burial;
 use super::executor::Executor;
 use super::failure::Failure;
-use super::handle::Inbox;
+use super::handle::{Handle, Inbox, pair};
 use super::mend::Scratch;
 use super::pvm::Pvm;
 use super::quota::Rate;
 use super::stats::Counters;
 use super::watch::{Note, Notes};
+use super::{StartError, choose_backend};
 
 /// Ends that are remembered.
 const REMEMBERED: usize = 256;
@@ -126,23 +127,7 @@ where
     /// Waits for something to do and does it; true at the end.
     fn turn(&mut self) -> bool {
         let (event, woken) = self.wait();
-        if event {
-            self.take_events();
-        }
-        if woken {
-            self.inbox.clear();
-            while let Ok(note) = self.notes.try_recv() {
-                self.take_note(note);
-            }
-            while let Some(command) = self.inbox.take() {
-                self.obey(command);
-            }
-        }
-        self.take_timers();
-        if !event && !woken && !self.rests() {
-            self.work();
-        }
-        self.quitting.is_some() && !self.jobs.iter().any(|job| matches!(job, Job::Bury(_)))
+        self.act(event, woken)
     }
 
     /// Waits for events of guests, and for commands and notes. Does not wait while there is work.
@@ -162,6 +147,71 @@ where
             // A signal; or no memory, which the next turn may find.
             Err(_) => (false, false),
         }
+    }
+}
+
+impl<H: Hypervisor> Engine<H> {
+    /// An engine that knows nothing yet, and the handle to it.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub fn new(xen: Arc<H>, store: Arc<Store>, config: Config) -> Result<(Self, Handle), StartError> {
+        let (handle, inbox) = pair().map_err(StartError::Linux)?;
+        let (sender, notes) = mpsc::channel();
+        let watches = Notes { sender, waker: inbox.waker() };
+        let engine = Engine {
+            events: xen.events().map_err(StartError::Xen)?,
+            _watched: watches.watch_domains(&store).map_err(StartError::Store)?,
+            backend: choose_backend(&*xen, config.backend),
+            xen,
+            store,
+            executor: Executor::new(config.die_at),
+            config,
+            inbox,
+            notes,
+            watches,
+            domains: BTreeMap::new(),
+            ids: BTreeMap::new(),
+            ports: Vec::new(),
+            watched: BTreeMap::new(),
+            strangers: BTreeSet::new(),
+            jobs: VecDeque::new(),
+            rest: None,
+            timers: Vec::new(),
+            scratch: Scratch::default(),
+            counters: Counters::default(),
+            rates: BTreeMap::new(),
+            waiters: Vec::new(),
+            outside: Vec::new(),
+            subscribers: Vec::new(),
+            ended: VecDeque::new(),
+            // So that ids are not those that a daemon before this one gave to domains of the same number.
+            generation: (now_us() >> 10) as u16,
+            without_consoles: false,
+            quitting: None,
+        };
+        Ok((engine, handle))
+    }
+
+    /// Does what is to be done, where a guest may have sent an event and there may be notes or commands (`woken`); true at the end.
+    pub(super) fn act(&mut self, event: bool, woken: bool) -> bool {
+        if event {
+            self.take_events();
+        }
+        if woken {
+            self.inbox.clear();
+            while let Ok(note) = self.notes.try_recv() {
+                self.take_note(note);
+            }
+            while let Some(command) = self.inbox.take() {
+                self.obey(command);
+            }
+        }
+        self.take_timers();
+        if !event && !woken && !self.rests() {
+            self.work();
+        }
+        self.quitting.is_some() && !self.jobs.iter().any(|job| matches!(job, Job::Bury(_)))
     }
 
     /// Whether jobs have to wait still.

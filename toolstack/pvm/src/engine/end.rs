@@ -3,8 +3,6 @@
 //! The order is that of docs/protocols/fork.md: the parent is told, the domain is destroyed, its home is removed. What takes time is
 //! done in steps.
 
-use std::os::fd::AsFd;
-
 use xen_abi::sched::ShutdownReason;
 use xen_abi::{DomId, Errno};
 use xenctl::Hypervisor;
@@ -37,10 +35,7 @@ enum Stage {
     RemoveHome,
 }
 
-impl<H: Hypervisor> Engine<H>
-where
-    H::Events: AsFd,
-{
+impl<H: Hypervisor> Engine<H> {
     /// A pVM says that it has ended.
     pub(super) fn has_ended(&mut self, domain: DomId) {
         let Some(pvm) = self.domains.get(&domain) else { return };

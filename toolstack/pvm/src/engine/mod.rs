@@ -32,9 +32,8 @@ pub use api::{
 pub use config::{BackendChoice, ChildVif, Config, DieAt, Overcommit, Quota};
 pub use handle::{Closed, Handle, Inbox, pair};
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::os::fd::AsFd;
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::{fmt, io};
 
@@ -43,11 +42,7 @@ use xenctl::xenstore::{self, Store};
 use xenctl::{Hypervisor, OpenError, Xen};
 use zooid_fork_plan::link;
 
-use self::core::{Engine, now_us};
-use executor::Executor;
-use mend::Scratch;
-use stats::Counters;
-use watch::Notes;
+use self::core::Engine;
 
 /// Why the engine cannot start.
 #[derive(Debug)]
@@ -98,40 +93,7 @@ fn start_with<H: Hypervisor>(
 where
     H::Events: AsFd,
 {
-    let (handle, inbox) = pair().map_err(StartError::Linux)?;
-    let (sender, notes) = mpsc::channel();
-    let watches = Notes { sender, waker: inbox.waker() };
-    let engine = Engine {
-        events: xen.events().map_err(StartError::Xen)?,
-        _watched: watches.watch_domains(&store).map_err(StartError::Store)?,
-        backend: choose_backend(&*xen, config.backend),
-        xen,
-        store,
-        executor: Executor::new(config.die_at),
-        config,
-        inbox,
-        notes,
-        watches,
-        domains: BTreeMap::new(),
-        ids: BTreeMap::new(),
-        ports: Vec::new(),
-        watched: BTreeMap::new(),
-        strangers: BTreeSet::new(),
-        jobs: VecDeque::new(),
-        rest: None,
-        timers: Vec::new(),
-        scratch: Scratch::default(),
-        counters: Counters::default(),
-        rates: BTreeMap::new(),
-        waiters: Vec::new(),
-        outside: Vec::new(),
-        subscribers: Vec::new(),
-        ended: VecDeque::new(),
-        // So that ids are not those that a daemon before this one gave to domains of the same number.
-        generation: (now_us() >> 10) as u16,
-        without_consoles: false,
-        quitting: None,
-    };
+    let (engine, handle) = Engine::new(xen, store, config)?;
     let thread = thread::Builder::new().name("engine".to_owned()).spawn(|| engine.run()).map_err(StartError::Linux)?;
     Ok((handle, thread))
 }

@@ -1,7 +1,5 @@
 //! What the engine keeps of a pVM that can fork: its layout and its tables.
 
-use std::os::fd::AsFd;
-
 use xen_abi::{DomId, GrantRef, PAGE_SIZE};
 use xenctl::{Hypervisor, Memory};
 use zooid_fork_plan::layout::Layout;
@@ -16,10 +14,7 @@ use super::failure::Failure;
 use super::pvm::{Forking, Profile};
 use super::tables::Tables;
 
-impl<H: Hypervisor> Engine<H>
-where
-    H::Events: AsFd,
-{
+impl<H: Hypervisor> Engine<H> {
     /// Sees to it that a pVM has what it needs to be a parent.
     pub(super) fn ensure_forking(&mut self, domain: DomId) -> Result<(), Failure> {
         let pvm = self.domains.get(&domain).ok_or(Failure::Gone)?;

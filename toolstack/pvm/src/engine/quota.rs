@@ -1,6 +1,5 @@
 //! Limits: how many pVMs, how much memory, how many forks a second (`Config`).
 
-use std::os::fd::AsFd;
 use std::time::Instant;
 
 use xen_abi::DomId;
@@ -39,10 +38,7 @@ impl Rate {
     }
 }
 
-impl<H: Hypervisor> Engine<H>
-where
-    H::Events: AsFd,
-{
+impl<H: Hypervisor> Engine<H> {
     /// Whether `count` more children may be made now.
     pub(super) fn check_rate(&mut self, domain: DomId, count: usize) -> Result<(), Failure> {
         let root = self.domains.get(&domain).ok_or(Failure::Gone)?.root;

@@ -1,7 +1,6 @@
 //! What guests ask for: PREPARE and COMMIT (docs/protocols/fork.md). COMMIT is the way that has to be short: nothing on it speaks with
 //! xenstore, maps or unmaps anything, or allocates more than a little.
 
-use std::os::fd::AsFd;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -36,10 +35,7 @@ const CONSOLE_PAUSE: Duration = Duration::from_millis(4);
 /// How long pvmd stands back after a fork: on a host with one processor, parent and children could not run while it does what can wait.
 const REST: Duration = Duration::from_millis(5);
 
-impl<H: Hypervisor> Engine<H>
-where
-    H::Events: AsFd,
-{
+impl<H: Hypervisor> Engine<H> {
     /// Looks what a pVM has to say.
     pub(super) fn look_at(&mut self, domain: DomId) {
         let began = Instant::now();

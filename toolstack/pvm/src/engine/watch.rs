@@ -1,6 +1,5 @@
 //! How the engine learns of domains: from xenstore while it runs, from Xen's list when it starts.
 
-use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::mpsc::Sender;
 
@@ -63,10 +62,7 @@ fn announcement(domain: DomId) -> String {
     format!("{}/{ANNOUNCEMENT}", home::path(domain))
 }
 
-impl<H: Hypervisor> Engine<H>
-where
-    H::Events: AsFd,
-{
+impl<H: Hypervisor> Engine<H> {
     pub(super) fn take_note(&mut self, note: Note) {
         match note {
             Note::Domains => match self.xen.domains() {
