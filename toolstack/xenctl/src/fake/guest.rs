@@ -39,6 +39,18 @@ impl Guest {
         self.fake.lock().frames.write(mfn, offset, from);
     }
 
+    /// The L4 table that its first vcpu runs on, once that has a state.
+    pub fn root_table(&self) -> Option<Mfn> {
+        let state = self.fake.lock();
+        let context = state.domains.get(&self.domain)?.contexts.get(&0)?;
+        Some(Mfn::containing(context.ctrlreg[3]))
+    }
+
+    /// It is destroyed, as by a toolstack.
+    pub fn destroy(&self) -> Result<(), Errno> {
+        self.fake.with(|state| state.destroy(self.domain))
+    }
+
     /// The L1 entry for `vaddr` below the L4 table `l4`, if there is one.
     pub fn translate(&self, l4: Mfn, vaddr: u64) -> Option<Pte> {
         let state = self.fake.lock();

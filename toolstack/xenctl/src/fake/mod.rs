@@ -90,6 +90,13 @@ impl FakeXen {
         Guest::new(self.clone(), domain)
     }
 
+    /// Every domain but dom0, as [`Hypervisor::domains`](crate::Hypervisor::domains) has them, without an operation of the process.
+    pub fn guests(&self) -> Vec<crate::DomainInfo> {
+        let state = self.lock();
+        let ids = state.domains.keys().filter(|id| **id != DomId::DOM0);
+        ids.filter_map(|id| state.info(*id)).collect()
+    }
+
     /// What is in use now.
     pub fn census(&self) -> Census {
         self.lock().census()
