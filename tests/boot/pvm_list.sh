@@ -23,6 +23,7 @@ xl unpause "$NAME"
 
 wait_console "tick 3"
 pvm logs "$NAME" | grep -q "^tick 0" || fail "$(pvm logs "$NAME")"
+pvm logs --json -n 1 "$NAME" | json "it['line'].startswith('tick ')"
 [ "$(pvm logs -n 0 "$NAME")" = "" ] || fail "logs -n 0"
 pvm logs -n 1 "$NAME" | grep -q "^tick [0-9]" || fail "$(pvm logs -n 1 "$NAME")"
 # Followed to the end, then it ends.

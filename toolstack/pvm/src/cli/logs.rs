@@ -12,6 +12,7 @@ use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 
 use super::client::Client;
 use super::error::{Error, no_such};
+use super::lines::Lines;
 use crate::engine::Target;
 use crate::protocol::{FaultKind, Request};
 
@@ -160,7 +161,7 @@ pub fn show(
     pvm: &Target,
     follow: bool,
     tail: Option<usize>,
-    out: &mut impl Write,
+    mut out: Lines<impl Write>,
 ) -> Result<(), Error> {
     let mut client = client;
     let found = match &mut client {
@@ -179,9 +180,9 @@ pub fn show(
     }
     let text = console.read()?;
     let from = tail.map_or(0, |lines| start_of_last(&text, lines));
-    put(out, &text[from..])?;
+    out.put(&text[from..])?;
     if !follow {
-        return Ok(());
+        return out.finish();
     }
     let mut end = match (id, client) {
         (Some(id), Ok(mut client)) => {
@@ -193,9 +194,10 @@ pub fn show(
     loop {
         let other = end.as_ref().map(|client| client.stream().as_fd());
         let woken = console.wait(other, None)?;
-        put(out, &console.read()?)?;
+        out.put(&console.read()?)?;
         if woken == Woken::Other {
-            put(out, &console.read_last()?)?;
+            out.put(&console.read_last()?)?;
+            out.finish()?;
             return match end.take().map(|mut client| client.next(None)) {
                 // Ended before this asked: that is what it waited for.
                 Some(Err(error)) if !matches!(&error, Error::Fault(fault) if fault.kind == FaultKind::NoSuchPvm) => {

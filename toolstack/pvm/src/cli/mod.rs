@@ -4,6 +4,7 @@ mod client;
 mod error;
 mod generate;
 mod guest;
+mod lines;
 mod logs;
 mod options;
 mod progress;
@@ -25,6 +26,7 @@ use serde_json::{Value, json};
 
 use client::{Answer, Client, understand};
 use error::Error;
+use lines::Lines;
 use logs::put;
 use options::{Command, Generate, Pool};
 use progress::Progress;
@@ -76,7 +78,7 @@ fn execute(options: Options) -> Result<u8, Error> {
                 show(out, json, value, |info: PvmInfo| render::inspect(&info, surroundings()))
             });
         }
-        Command::Logs { follow, tail, pvm } => logs::show(connect(), &pvm, follow, tail, out)?,
+        Command::Logs { follow, tail, pvm } => logs::show(connect(), &pvm, follow, tail, Lines::new(out, json))?,
         Command::Console { pvm } => {
             let domid = connect()?.inspect(&pvm)?.domid.to_string();
             // Returns only when it fails.

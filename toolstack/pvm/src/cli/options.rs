@@ -36,7 +36,7 @@ it ran out of memory or was destroyed.";
     arg_required_else_help = true
 )]
 pub struct Options {
-    /// Print JSON; errors too, as {"error": {...}} on standard error
+    /// Print JSON: one value a line; consoles as {"line": "..."}, errors on standard error as {"error": {...}}
     #[arg(long, global = true)]
     pub json: bool,
     /// Where pvmd listens

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use super::client::{Answer, Client, understand};
 use super::error::Error;
 use super::guest::{Choice, GUESTS, Guest, free_name};
+use super::lines::Lines;
 use super::logs::{self, Console, Woken, put};
 use super::progress::Progress;
 use super::{options, print_json, xl};
@@ -135,17 +136,19 @@ fn attach(
     json: bool,
     out: &mut impl Write,
 ) -> Result<u8, Error> {
+    let mut lines = Lines::new(out, json);
     let mut tail = Vec::new();
     loop {
         let woken = console.wait(Some(end.stream().as_fd()), None)?;
         let octets = if woken == Woken::Other { console.read_last()? } else { console.read()? };
-        put(out, &octets)?;
+        lines.put(&octets)?;
         tail.extend(octets);
         tail.drain(..tail.len().saturating_sub(EXIT_CODE_LINE.len() + 16));
         if woken == Woken::Other {
             break;
         }
     }
+    lines.finish()?;
     let mut ended = ended(&mut end)?;
     // A guest without the fork brick has no other way to tell its code.
     if let (EndStatus::Exit { code: 0 }, false, Some(code)) = (ended.status, info.can_fork, printed_code(&tail)) {
