@@ -55,6 +55,19 @@ fn everything_is_written_before_the_state() {
 }
 
 #[test]
+fn a_lease_is_asked_for_once_the_backend_is_connected() {
+    let host = Host::new();
+    host.attach(&mac_text(1));
+    let mut stack = Stack::new(TestPlatform(host.clone()), NetConfig::Dhcp, settings(1), NOW).unwrap();
+    stack.poll(NOW);
+    // Until then the device may not be on its bridge.
+    assert_eq!(stack.status().counters.sent, 0);
+    assert_eq!(ready_at_last(&host, &mut stack), Err(NotReady::NoLease));
+    stack.poll(NOW);
+    assert_eq!(stack.status().counters.sent, 1);
+}
+
+#[test]
 fn a_backend_without_gso_gets_none() {
     let host = Host::new();
     host.features.set(&["feature-rx-copy", "feature-sg"]);

@@ -49,26 +49,26 @@ impl fmt::Display for Address {
 }
 
 impl<P: Platform + Xenstore> Stack<P> {
-    /// Takes the address from `config`, or begins to ask for one.
+    /// Takes the address from `config`, if it has one.
     pub(super) fn configure(&mut self, config: NetConfig) {
-        match config {
-            NetConfig::Off => {}
-            NetConfig::Static(given) => {
-                self.address = Some(Address {
-                    address: given.address,
-                    prefix: given.prefix,
-                    gateway: given.gateway,
-                    dns: given.dns,
-                });
-                self.apply_address();
-            }
-            NetConfig::Dhcp => {
-                let mut socket = dhcpv4::Socket::new();
-                let mut retry = socket.get_retry_config();
-                retry.discover_timeout = DISCOVER_PAUSE;
-                socket.set_retry_config(retry);
-                self.dhcp = Some(self.net.table.add(socket, Kind::Dhcp));
-            }
+        if let NetConfig::Static(given) = config {
+            self.address =
+                Some(Address { address: given.address, prefix: given.prefix, gateway: given.gateway, dns: given.dns });
+            self.apply_address();
+        }
+    }
+
+    /// Begins to ask for an address, if one is to be leased and this is the first time. Not before the backend is
+    /// connected: until then the device may not be on its bridge yet, and the question would be lost.
+    pub(super) fn ask_for_lease(&mut self) {
+        if self.origin.wants_lease() && self.dhcp.is_none() {
+            let mut socket = dhcpv4::Socket::new();
+            let mut retry = socket.get_retry_config();
+            retry.discover_timeout = DISCOVER_PAUSE;
+            socket.set_retry_config(retry);
+            let handle = self.net.table.add(socket, Kind::Dhcp);
+            self.net.table.queue(handle);
+            self.dhcp = Some(handle);
         }
     }
 

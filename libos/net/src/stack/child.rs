@@ -37,6 +37,10 @@ impl Origin {
         Self::Parent { config, final_word: false }
     }
 
+    pub(super) fn wants_lease(self) -> bool {
+        matches!(self, Self::Own(NetConfig::Dhcp))
+    }
+
     /// Why there will be no network, as far as the configuration tells.
     pub(super) fn obstacle(self) -> Option<NotReady> {
         match self {

@@ -251,6 +251,7 @@ impl<P: Platform + Xenstore> Stack<P> {
             match self.frontend.step(&mut self.platform)? {
                 Step::Nothing => return Ok(()),
                 Step::Ready => {
+                    self.ask_for_lease();
                     self.announce(now);
                     self.net.device.kick();
                 }
