@@ -65,6 +65,8 @@ pub struct Engine<H: Hypervisor> {
     pub(super) waiters: Vec<Waiter>,
     pub(super) outside: Vec<OutsideFork>,
     pub(super) subscribers: Vec<SyncSender<Event>>,
+    /// What they have not been told yet.
+    untold: Vec<Event>,
     /// pVMs that have ended, the last one last.
     pub(super) ended: VecDeque<PvmInfo>,
     /// Of the last id that was given out.
@@ -119,6 +121,7 @@ where
         while !self.turn() {}
         let reply = self.quitting.take();
         self.discard_all();
+        self.tell_subscribers();
         if let Some(reply) = reply {
             let _ = reply.send(Ok(()));
         }
@@ -132,7 +135,7 @@ where
 
     /// Waits for events of guests, and for commands and notes. Does not wait while there is work.
     fn wait(&self) -> (bool, bool) {
-        let rest = self.rest.filter(|_| !self.jobs.is_empty());
+        let rest = self.rest.filter(|_| !self.jobs.is_empty() || !self.untold.is_empty());
         let timeout = match self.timers.iter().map(|(when, _)| *when).chain(rest).min() {
             _ if !self.jobs.is_empty() && rest.is_none() => Some(Duration::ZERO),
             Some(when) => Some(when.saturating_duration_since(Instant::now())),
@@ -184,6 +187,7 @@ impl<H: Hypervisor> Engine<H> {
             waiters: Vec::new(),
             outside: Vec::new(),
             subscribers: Vec::new(),
+            untold: Vec::new(),
             ended: VecDeque::new(),
             // So that ids are not those that a daemon before this one gave to domains of the same number.
             generation: (now_us() >> 10) as u16,
@@ -199,6 +203,8 @@ impl<H: Hypervisor> Engine<H> {
             self.take_events();
         }
         if woken {
+            // Who asks for something knows at least what it has led to.
+            self.tell_subscribers();
             self.inbox.clear();
             while let Ok(note) = self.notes.try_recv() {
                 self.take_note(note);
@@ -208,8 +214,11 @@ impl<H: Hypervisor> Engine<H> {
             }
         }
         self.take_timers();
-        if !event && !woken && !self.rests() {
-            self.work();
+        if !self.rests() {
+            self.tell_subscribers();
+            if !event && !woken {
+                self.work();
+            }
         }
         self.quitting.is_some() && !self.jobs.iter().any(|job| matches!(job, Job::Bury(_)))
     }
@@ -284,9 +293,11 @@ impl<H: Hypervisor> Engine<H> {
         if self.ports.len() <= number {
             self.ports.resize(number + 1, None);
         }
-        self.ports[number] = Some(Peer { domain, parent });
+        let before = self.ports[number].replace(Peer { domain, parent });
         // What came since it was bound was not listened to, and is masked since.
-        let _ = self.events.unmask(port);
+        if before.is_none() {
+            let _ = self.events.unmask(port);
+        }
     }
 
     /// Closes a port.
@@ -320,11 +331,18 @@ impl<H: Hypervisor> Engine<H> {
         living.or_else(ended).map_or_else(|| "pvm".to_owned(), Clone::clone)
     }
 
-    /// Tells all subscribers of something that happened to a pVM.
+    /// Tells all subscribers of something that happened to a pVM; after a fork when both sides have had their time to go on, because
+    /// other threads wake up for it.
     pub(super) fn tell(&mut self, id: PvmId, name: &str, kind: EventKind) {
         let event = Event { at_us: now_us(), id: id.raw(), domid: id.domain().0, name: name.to_owned(), kind };
         log::debug!(id = event.id, name = event.name.as_str(); "{:?}", event.kind);
-        self.subscribers.retain(|subscriber| subscriber.try_send(event.clone()).is_ok());
+        self.untold.push(event);
+    }
+
+    pub(super) fn tell_subscribers(&mut self) {
+        for event in self.untold.drain(..) {
+            self.subscribers.retain(|subscriber| subscriber.try_send(event.clone()).is_ok());
+        }
     }
 
     /// Tells of something that went wrong without being asked for.

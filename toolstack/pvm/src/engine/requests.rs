@@ -23,9 +23,10 @@ use super::{home, vif};
 
 /// How often a table is looked at again when the parent changed it meanwhile.
 const TRIES: usize = 4;
-/// How long after a fork it is first looked whether the next domains are up to date; twice as long each time, up to the second.
+/// How long after a fork, or after a domain was prepared, it is first looked whether prepared domains are up to date; twice as long each
+/// time, up to the second.
 const FIRST_REFRESH: Duration = Duration::from_millis(2);
-const LAST_REFRESH: Duration = Duration::from_millis(500);
+const LAST_REFRESH: Duration = Duration::from_secs(2);
 /// Tables that are brought up to date at once in the background.
 const TABLES_AT_ONCE: usize = 8;
 /// How many times, and how often, it is looked whether xenconsoled has made a console.
@@ -360,6 +361,7 @@ impl<H: Hypervisor> Engine<H> {
         self.tell(id, &name, EventKind::Prepared { prepared, domid: domain.0 });
         self.go_on(parent);
         self.notify(parent);
+        self.refresh_soon(parent);
     }
 
     /// A prepared domain has had its time to come to its waiting point.
@@ -390,8 +392,8 @@ impl<H: Hypervisor> Engine<H> {
         let under_way =
             self.jobs.iter().filter(|job| matches!(job, Job::Build(other) if other.parent == domain)).count();
         let have = self.domains[&domain].prepared.iter().filter(|prepared| !prepared.broken).count();
-        for more in have + under_way..count {
-            self.check_quota(domain, more + 1 - have)?;
+        for _ in have + under_way..count {
+            self.check_quota(domain, 1)?;
             self.jobs.push_back(Job::Build(Box::new(Building::new(domain))));
         }
         Ok(())
@@ -499,20 +501,19 @@ impl<H: Hypervisor> Engine<H> {
         }
     }
 
-    /// Looks several times, less and less often, whether a pVM has changed pages: after a fork it copies them.
+    /// Looks again and again, less and less often, whether a pVM has changed pages: after a fork it copies them.
     pub(super) fn refresh_soon(&mut self, domain: DomId) {
         self.timers.retain(|(_, timer)| !matches!(timer, Timer::Refresh(other, _) if *other == domain));
         self.after(FIRST_REFRESH, Timer::Refresh(domain, FIRST_REFRESH));
     }
 
     pub(super) fn refresh_later(&mut self, domain: DomId, pause: Duration) {
-        if !self.domains.contains_key(&domain) {
+        if self.domains.get(&domain).is_none_or(|pvm| pvm.forking.is_none()) {
             return;
         }
         self.jobs.push_back(Job::Refresh(domain, 0));
-        if pause < LAST_REFRESH {
-            self.after(pause * 2, Timer::Refresh(domain, pause * 2));
-        }
+        let pause = LAST_REFRESH.min(pause * 2);
+        self.after(pause, Timer::Refresh(domain, pause));
     }
 
     /// Takes in which tables of a parent came or went, in itself and in the domains that are prepared for it.
