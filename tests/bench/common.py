@@ -59,7 +59,7 @@ def wait_for(name, text, seconds):
     changes = watch_consoles()
     while text not in (said := console(name)):
         if not select.select([changes], [], [], max(0, limit - time.monotonic()))[0]:
-            sys.exit(f"{name} does not say {text!r} within {seconds} s:\n{said}")
+            sys.exit(f"{name} does not say {text!r} within {seconds} s:\n{said[-2000:]}")
         os.read(changes, 4096)
     os.close(changes)
     return said

@@ -28,7 +28,7 @@ const MIB: usize = 256;
 /// Cycles of `fork_rate` that make up one sample.
 const CYCLES: u64 = 200;
 /// Children between two looks of `clone_mem`.
-const CLONES: usize = 20;
+const CLONES: usize = 40;
 /// What children write, and what the parent does; neither is ever in a page otherwise.
 const CHILDS: u64 = 1 << 32;
 const PARENTS: u64 = 1 << 33;
