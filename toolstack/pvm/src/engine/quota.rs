@@ -7,7 +7,7 @@ use xenctl::Hypervisor;
 use zooid_fork_plan::id::PvmId;
 
 use super::config::Quota;
-use super::core::Engine;
+use super::core::{Engine, Job};
 use super::failure::Failure;
 
 /// KiB of a page.
@@ -62,7 +62,12 @@ impl<H: Hypervisor> Engine<H> {
         let count = |root: Option<PvmId>| -> usize {
             let members = self.domains.values().filter(|pvm| root.is_none_or(|root| pvm.root == root));
             // Ends that nobody has waited for count: else a pVM that never waits would fill the daemon's memory.
-            members.map(|pvm| 1 + pvm.prepared.len() + pvm.ends.len()).sum()
+            let there: usize = members.map(|pvm| 1 + pvm.prepared.len() + pvm.ends.len()).sum();
+            let parents = self.jobs.iter().filter_map(|job| match job {
+                Job::Build(building) => self.domains.get(&building.parent),
+                _ => None,
+            });
+            there + parents.filter(|parent| root.is_none_or(|root| parent.root == root)).count()
         };
         for (quota, root, what) in
             [(self.config.host, None, "pVMs on this host"), (self.config.family, Some(root), "pVMs in a family")]
