@@ -22,6 +22,8 @@ mod quota;
 mod requests;
 mod stats;
 mod tables;
+#[cfg(test)]
+mod tests;
 mod vif;
 mod watch;
 

@@ -243,6 +243,15 @@ impl Frames {
         }
     }
 
+    /// Zeroes a frame, which must be no page table.
+    pub fn clear(&mut self, mfn: Mfn, owner: DomId) -> Result<(), Errno> {
+        if self.owned(mfn, owner, Errno::EINVAL)?.table.is_some() {
+            return Err(Errno::EINVAL);
+        }
+        self.write(mfn, 0, &[0; PAGE_SIZE]);
+        Ok(())
+    }
+
     fn owned(&mut self, mfn: Mfn, owner: DomId, or: Errno) -> Result<&mut Frame, Errno> {
         self.frames.get_mut(&mfn).filter(|frame| frame.owner == owner).ok_or(or)
     }

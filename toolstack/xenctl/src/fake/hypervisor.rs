@@ -50,6 +50,7 @@ impl State {
             MmuextCmd::PIN_L3_TABLE => self.frames.pin(frame, domain, 3),
             MmuextCmd::PIN_L4_TABLE => self.frames.pin(frame, domain, 4),
             MmuextCmd::UNPIN_TABLE => self.frames.unpin(frame, domain),
+            MmuextCmd::CLEAR_PAGE => self.frames.clear(frame, domain),
             _ => Err(Errno::ENOSYS),
         }
     }

@@ -1,0 +1,5 @@
+//! The engine on a hypervisor in memory, with guests that keep to the protocol and guests that do not.
+
+mod faults;
+mod forks;
+mod world;
