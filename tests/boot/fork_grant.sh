@@ -1,5 +1,5 @@
 #!/bin/sh
-# The backend that copies granted pages passes what the other one passes, and leaves nothing.
+# The backend that copies granted pages passes what the other one passes. That it leaves nothing is seen by fork_killed.
 . /run/zooid/lib.sh
 
 # succeeds GUEST ARGUMENTS...: starts the guest; it must end with success.
@@ -16,17 +16,11 @@ succeeds() {
 
 no_pvmd
 start-pvmd --backend grant || fail "pvmd"
-succeeds fork rate 20
-before=$(settled)
 for argument in returns codes tree many threads handlers random registers "rate 30"; do
     # shellcheck disable=SC2086
     succeeds fork $argument
 done
 succeeds fork_property 1
 succeeds fork_property 2
-after=$(settled)
-echo "before $before"
-echo "after  $after"
-[ "$before" = "$after" ] || fail "not everything was given back"
 no_pvmd
 start-pvmd || fail "pvmd"
