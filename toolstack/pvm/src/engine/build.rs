@@ -239,7 +239,7 @@ impl<H: Hypervisor> Engine<H> {
         let profile = parent.forking.as_ref().ok_or(Failure::Gone)?.profile.clone();
         self.xen.max_vcpus(domain, 1)?;
         // Room for a copy of everything, and for as much again that is copied away from while descendants still read it.
-        let pages = plan.frames() + plan.p2m_entries;
+        let pages = plan.frames() + self.room(plan.p2m_entries as u64) as usize;
         self.xen.set_max_mem(domain, (pages * PAGE_SIZE / 1024) as u64)?;
         self.claim(domain, pages as u64)?;
         self.xen.set_cpu_policy(domain, &profile.policy)?;

@@ -84,11 +84,22 @@ impl<H: Hypervisor> Engine<H> {
     /// descendant reads them.
     pub(super) fn make_room(&mut self, domain: DomId, frames: u64) -> Result<(), Failure> {
         let info = self.xen.domain_info(domain)?.ok_or(Failure::Gone)?;
-        let wanted = info.pages + frames;
+        let wanted = info.pages + self.room(frames);
         if info.max_pages < wanted {
             self.xen.set_max_mem(domain, wanted * (PAGE_SIZE as u64 / 1024))?;
         }
         self.claim(domain, wanted)
+    }
+
+    /// Frames beyond its own that a domain of `frames` frames may have: those that it has copied away from count as its own while
+    /// descendants read them, once for each fork after which they were written.
+    pub(super) fn room(&self, frames: u64) -> u64 {
+        const GENERATIONS: u64 = 16;
+        let quota = self.config.family.memory_kib / (PAGE_SIZE as u64 / 1024);
+        match self.config.overcommit {
+            Overcommit::Always => (frames * GENERATIONS).min(quota).max(frames),
+            Overcommit::Never => frames,
+        }
     }
 
     /// Where memory is not overcommitted: has Xen keep enough free that the domain can have `pages` pages.
