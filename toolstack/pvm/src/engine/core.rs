@@ -50,6 +50,8 @@ pub struct Engine<H: Hypervisor> {
     /// How more is watched for, and what is.
     pub(super) watches: Notes,
     pub(super) _watched: [Watch; 2],
+    /// Ports that have reported and could not be unmasked.
+    taken: Vec<Port>,
     /// Watches of domains that have not announced themselves.
     pub(super) watched: BTreeMap<DomId, Watch>,
     /// Domains whose kernel is another system's.
@@ -176,6 +178,7 @@ impl<H: Hypervisor> Engine<H> {
             domains: BTreeMap::new(),
             ids: BTreeMap::new(),
             ports: Vec::new(),
+            taken: Vec::new(),
             watched: BTreeMap::new(),
             strangers: BTreeSet::new(),
             jobs: VecDeque::new(),
@@ -199,7 +202,7 @@ impl<H: Hypervisor> Engine<H> {
 
     /// Does what is to be done, where a guest may have sent an event and there may be notes or commands (`woken`); true at the end.
     pub(super) fn act(&mut self, event: bool, woken: bool) -> bool {
-        if event {
+        if event || !self.taken.is_empty() {
             self.take_events();
         }
         if woken {
@@ -230,20 +233,21 @@ impl<H: Hypervisor> Engine<H> {
     }
 
     fn take_events(&mut self) {
-        let ports = match self.events.wait(Some(Duration::ZERO)) {
-            Ok(ports) => ports,
-            Err(error) => return log::error!("{error}"),
-        };
-        for port in ports {
+        let mut taken = std::mem::take(&mut self.taken);
+        match self.events.wait(Some(Duration::ZERO)) {
+            Ok(ports) => taken.extend(ports),
+            Err(error) => log::error!("{error}"),
+        }
+        for port in taken {
             if let Some(peer) = self.peer(port) {
                 match peer.parent {
                     None => self.look_at(peer.domain),
                     Some(parent) => self.look_at_prepared(parent, peer.domain),
                 }
             }
-            // It may be closed by now; then nobody wants to hear of it.
-            if self.peer(port).is_some() {
-                let _ = self.events.unmask(port);
+            // It may be closed by now; then nobody wants to hear of it. One that cannot be unmasked would never report again.
+            if self.peer(port).is_some() && self.events.unmask(port).is_err() {
+                self.taken.push(port);
             }
         }
     }
@@ -295,17 +299,19 @@ impl<H: Hypervisor> Engine<H> {
         }
         let before = self.ports[number].replace(Peer { domain, parent });
         // What came since it was bound was not listened to, and is masked since.
-        if before.is_none() {
-            let _ = self.events.unmask(port);
+        if before.is_none() && self.events.unmask(port).is_err() {
+            self.taken.push(port);
         }
     }
 
-    /// Closes a port.
+    /// Closes a port. One that stays would keep a domain's end of it busy.
     pub(super) fn unlisten(&mut self, port: Port) {
         if let Some(peer) = self.ports.get_mut(port.0 as usize) {
             *peer = None;
         }
-        if let Err(error) = self.events.unbind(port) {
+        if self.events.unbind(port).is_err()
+            && let Err(error) = self.events.unbind(port)
+        {
             log::warn!("{error}");
         }
     }

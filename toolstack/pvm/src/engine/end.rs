@@ -17,6 +17,9 @@ use super::failure::Failure;
 use super::pvm::{Prepared, Pvm};
 use super::{home, vif};
 
+/// How often it is tried to remove what a pVM has left.
+const TRIES: u32 = 5;
+
 /// What is left of a pVM, or of a prepared domain.
 #[derive(Debug)]
 pub struct Burial<M> {
@@ -25,6 +28,8 @@ pub struct Burial<M> {
     /// Its domain is ours to destroy.
     ours: bool,
     stage: Stage,
+    /// How often it may fail still.
+    tries: u32,
     mappings: Vec<M>,
 }
 
@@ -130,7 +135,14 @@ impl<H: Hypervisor> Engine<H> {
             self.discard(prepared);
         }
         let mappings = pvm.channel.take().map(|channel| channel.page).into_iter().collect();
-        self.jobs.push_front(Job::Bury(Burial { domain, id: pvm.id, ours: is_child, stage: Stage::Unmap, mappings }));
+        self.jobs.push_front(Job::Bury(Burial {
+            domain,
+            id: pvm.id,
+            ours: is_child,
+            stage: Stage::Unmap,
+            tries: TRIES,
+            mappings,
+        }));
         // Its tables are unmapped with it.
         let name = std::mem::take(&mut pvm.name);
         let id = pvm.id;
@@ -173,51 +185,65 @@ impl<H: Hypervisor> Engine<H> {
         }
     }
 
-    /// Does the next part of removing what a pVM has left.
+    /// Does the next part of removing what a pVM has left; again, when that fails, after what else there is to do.
     pub(super) fn bury_step(&mut self, mut burial: Burial<H::Memory>) {
-        burial.stage = match burial.stage {
+        let result = match burial.stage {
             Stage::Unmap => {
                 burial.mappings.clear();
                 // A root is the toolstack's that started it.
                 if !burial.ours {
                     return;
                 }
-                Stage::Destroy
+                Ok(Stage::Destroy)
             }
-            Stage::Destroy => {
-                self.destroy(burial.domain, burial.id);
-                Stage::RemoveHome
-            }
-            Stage::RemoveHome => return self.remove_home(burial.domain, burial.id),
+            Stage::Destroy => self.destroy(burial.domain).map(|()| Stage::RemoveHome),
+            Stage::RemoveHome => match self.remove_home(burial.domain) {
+                Ok(()) => return,
+                Err(failure) => Err(failure),
+            },
         };
-        self.jobs.push_front(Job::Bury(burial));
+        match result {
+            Ok(next) => {
+                burial.stage = next;
+                self.jobs.push_front(Job::Bury(burial));
+            }
+            Err(_) if burial.tries > 0 => {
+                burial.tries -= 1;
+                self.jobs.push_back(Job::Bury(burial));
+            }
+            Err(failure) => self.trouble(burial.id, "what a pVM has left cannot be removed", &failure),
+        }
     }
 
-    fn destroy(&mut self, domain: DomId, id: PvmId) {
+    fn destroy(&mut self, domain: DomId) -> Result<(), Failure> {
         self.executor.before(Operation::Destroy);
         let result = self.xen.destroy(domain);
         self.executor.after(Operation::Destroy);
         match result {
-            Ok(()) => {}
             // Somebody else was faster.
-            Err(error) if error.errno() == Some(Errno::ESRCH) => {}
-            Err(error) => self.trouble(id, "a domain cannot be destroyed", &Failure::Xen(error)),
+            Err(error) if error.errno() == Some(Errno::ESRCH) => Ok(()),
+            result => result.map_err(Failure::from),
         }
     }
 
-    fn remove_home(&mut self, domain: DomId, id: PvmId) {
+    fn remove_home(&mut self, domain: DomId) -> Result<(), Failure> {
         self.executor.before(Operation::RemoveHome);
         let result = vif::remove(&self.store, domain).and_then(|()| home::remove(&self.store, domain));
         self.executor.after(Operation::RemoveHome);
-        if let Err(error) = result {
-            self.trouble(id, "a home in xenstore cannot be removed", &Failure::Store(error));
-        }
+        result.map_err(Failure::from)
     }
 
     /// Destroys a domain of ours and removes its home.
     pub(super) fn remove_domain(&mut self, domain: DomId, id: PvmId) {
-        self.destroy(domain, id);
-        self.remove_home(domain, id);
+        let mappings = Vec::new();
+        self.jobs.push_back(Job::Bury(Burial {
+            domain,
+            id,
+            ours: true,
+            stage: Stage::Destroy,
+            tries: TRIES,
+            mappings,
+        }));
     }
 
     /// Removes a prepared domain that is in no list any more.
@@ -226,7 +252,7 @@ impl<H: Hypervisor> Engine<H> {
         self.unlisten(channel.port);
         drop(copies);
         let mappings = vec![channel.page, bitmaps];
-        self.jobs.push_back(Job::Bury(Burial { domain, id, ours: true, stage: Stage::Unmap, mappings }));
+        self.jobs.push_back(Job::Bury(Burial { domain, id, ours: true, stage: Stage::Unmap, tries: TRIES, mappings }));
     }
 
     /// Discards what is prepared for a pVM and cannot be used.

@@ -43,6 +43,7 @@ fn life(operation: usize, fault: Fault) -> bool {
     let before = world.census();
     let operations = world.fake.operations().len();
     world.fake.inject(operation, fault);
+    world.fault = Some(operations + operation);
     assert!(fork_somehow(&mut world, &root), "{fault:?} at {operation}: no fork succeeds");
     let children = world.family(Kind::Child);
     assert_eq!(children.len(), 1, "{fault:?} at {operation}");
@@ -57,12 +58,7 @@ fn life(operation: usize, fault: Fault) -> bool {
     let hit = world.fake.operations().len() >= operations + operation;
     // What failed in the background is done again with the next request.
     assert_eq!(world.request(root.id(), operation::PREPARE, 1).0, 0);
-    assert_eq!(
-        world.census(),
-        before,
-        "{fault:?} at {operation}: {:?}",
-        world.fake.operations().get(operations + operation - 1)
-    );
+    assert_eq!(world.census(), before, "{fault:?} at {operation}: {}", world.story());
     hit
 }
 

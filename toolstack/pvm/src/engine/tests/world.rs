@@ -54,6 +54,8 @@ pub struct World {
     /// Names of the requests and ends that guests have seen, by domain: what they were told.
     pub replies: BTreeMap<DomId, Vec<(u32, u32, Vec<u32>)>>,
     pub ends: BTreeMap<DomId, Vec<(u32, Status)>>,
+    /// Which operation has failed or was the last of its process.
+    pub fault: Option<usize>,
     /// Children end as soon as they run.
     pub children_end: Option<Status>,
 }
@@ -74,6 +76,7 @@ impl World {
             config,
             replies: BTreeMap::new(),
             ends: BTreeMap::new(),
+            fault: None,
             children_end: None,
         };
         world.start_engine();
@@ -238,8 +241,17 @@ impl World {
         self.settle();
         match self.replies.get(&domain).and_then(|replies| replies.last()) {
             Some((answered, errno, children)) if *answered == number => (*errno, children.clone()),
-            _ => panic!("request {number} of domain {domain} is not answered: {:?}", self.fake.operations()),
+            _ => panic!("request {number} of domain {domain} is not answered: {}", self.story()),
         }
+    }
+
+    /// What was done around the injected fault, and last.
+    pub fn story(&self) -> String {
+        let operations = self.fake.operations();
+        let fault = self.fault.unwrap_or(operations.len()).min(operations.len());
+        let near = &operations[fault.saturating_sub(8)..(fault + 12).min(operations.len())];
+        let last = &operations[operations.len().saturating_sub(20)..];
+        format!("the fault was the eighth of {near:?}, the last are {last:?}")
     }
 
     /// Has a guest make a request; its number.
