@@ -62,6 +62,11 @@ def fork_clean(rows, ending):
     record("fork_clean" + ending, "anchor", anchor("fork"))
 
 
+def fork_cold(rows, ending):
+    record("fork_cold" + ending, "ours", [fork.whole for fork in run("fork_cold", 16, SAMPLES + 1)[1:]])
+    record("fork_cold" + ending, "anchor", anchor("fork"))
+
+
 def fork_write(rows, ending):
     record("fork_write" + ending, "ours", [fork.whole for fork in run("fork_write", 24, SAMPLES + 1)[1:]])
     record("fork_write" + ending, "anchor", anchor("fork_write"))
@@ -126,6 +131,7 @@ def clone_mem(rows, ending):
 MEASURES = [
     (fork, ["fork", "fork_pause", "fork_dirty"]),
     (fork_clean, ["fork_clean"]),
+    (fork_cold, ["fork_cold"]),
     (fork_write, ["fork_write"]),
     (fork_256, ["fork_256"]),
     (fork_first, ["fork_first"]),

@@ -12,8 +12,8 @@ round() {
     wait_until 30 gone
 }
 
-# Xen keeps what dom0 needed at most for ports and grants: so the most comes first.
-round alive 100
+# Xen keeps what dom0 needed at most for ports and grants: so the most comes first, and a little more than is needed later.
+round alive 120
 before=$(settled)
 for arguments in "rate 1000" "alive 100"; do
     # shellcheck disable=SC2086

@@ -5,7 +5,7 @@
  * Xen enters a 64-bit PV kernel for an exception or an event with this on the current stack (public/arch-x86/xen-x86_64.h,
  * `create_bounce_frame` in xen/arch/x86/x86_64/entry.S): rcx, r11, [error code,] rip, cs, rflags, rsp, ss. Bit 9 of the
  * saved rflags tells whether events were unmasked. The way back is the `iret` hypercall, which restores that
- * state together with the registers, so that no event can slip in between.
+ * state together with the registers, so that no event can slip in between; or, for the kernel's own page faults, `iretq`.
  */
 
     .section .text.entry, "ax", @progbits
@@ -104,6 +104,7 @@ trap_common:
     add     rsp, 16
     fxrstor64 [rsp]
     mov     rsp, rbx
+    mov     [rsp + 15 * 8], al      /* the vector is not needed any more: whether to leave by `iretq` */
     pop     r15
     pop     r14
     pop     r13
@@ -119,9 +120,15 @@ trap_common:
     pop     rcx
     pop     rbx
     pop     rax
-    add     rsp, 8
+    test    byte ptr [rsp], 1
+    lea     rsp, [rsp + 8]
+    jnz     1f
     mov     qword ptr [rsp], 0      /* the error code's place holds iret's flags: 0 = leave by iretq */
     jmp     hypercall_page + 23 * 32
+1:  or      byte ptr [rsp + 2 * 8], 3   /* Xen shows the kernel's cs and ss as those of ring 0 */
+    or      byte ptr [rsp + 5 * 8], 3
+    add     rsp, 8
+    iretq
     .size trap_common, . - trap_common
 
 /*

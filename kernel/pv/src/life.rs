@@ -5,12 +5,24 @@ use alloc::vec::Vec;
 use core::ffi::c_void;
 
 use crate::events::Masked;
+use crate::{evtchn, thread, time};
 
 pub use crate::entry::{resume_at, returns_twice};
 
 /// Gives Xen the trap table and the callbacks of this image: for a prepared domain, which uses no variables.
 pub fn init_traps() {
     crate::trap::init();
+}
+
+/// How long a child runs before its services do, in nanoseconds.
+const SETTLE: u64 = 2_000_000;
+
+/// What a service calls first that has others to talk to before anybody needs it: in a child it waits a little, because the parent
+/// may wait for the processor, and because many a child has ended by then.
+pub fn settle() {
+    if evtchn::lives() > 0 {
+        thread::sleep_until(time::now() + SETTLE);
+    }
 }
 
 /// What [`returns_twice`] calls: the stack pointer to resume at, and what its caller passed on.

@@ -3,7 +3,7 @@
 use spin::Once;
 use xen_abi::sched::ShutdownReason;
 
-use crate::{console, thread, xenstore};
+use crate::{console, life, thread, xenstore};
 
 /// Ends the domain with the reason `crash`: faults and panics.
 pub fn crash() -> ! {
@@ -51,6 +51,7 @@ pub fn obey_toolstack() {
 }
 
 fn watch_control() {
+    life::settle();
     let mut watch = match xenstore::watch(CONTROL_PATH) {
         Ok(watch) => watch,
         Err(error) => return log::warn!("xl shutdown will have no effect: cannot watch {CONTROL_PATH}: {error}"),

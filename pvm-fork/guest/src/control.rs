@@ -11,12 +11,12 @@ use xen_abi::{DomId, Errno, Port};
 use zooid_fork_plan::wire::{self, backend, daemon, device, guest, operation, state};
 use zooid_kernel::events::{self, Masked};
 use zooid_kernel::evtchn::{self, BoundPort, Event};
-use zooid_kernel::mmu::{self, cow};
+use zooid_kernel::mmu::{self, Mapped, cow};
 use zooid_kernel::shared::{SharedPages, barrier};
 use zooid_kernel::sync::Mutex;
 use zooid_kernel::{console, gnttab, power, random, thread, time, xenstore};
 
-use crate::{family, grants, shell, snapshot};
+use crate::{family, grants, hot, shell, snapshot};
 
 /// How long a guest waits for a pvmd that is not there, in nanoseconds: one that was killed comes back in this time.
 const PATIENCE: u64 = 10_000_000_000;
@@ -64,6 +64,7 @@ fn announce() -> Result<(), Errno> {
     });
     control.describe();
     snapshot::make(control, 0)?;
+    mmu::MAPPED.call_once(|| count_change);
     cow::enable();
     cow::WRITE_FAULT.call_once(|| write_fault);
     power::ENDING.call_once(|| family::end);
@@ -75,13 +76,28 @@ fn announce() -> Result<(), Errno> {
     })
 }
 
+/// Counts a change of the page tables, so that pvmd need not look for it.
+fn count_change(address: usize, change: Mapped) {
+    let Some(control) = CONTROL.get() else { return };
+    let counter = match change {
+        Mapped::Pages => guest::changes(address),
+        Mapped::Table => guest::TABLES,
+    };
+    control.page.write_u32(counter, control.page.read_u32(counter).wrapping_add(1));
+}
+
 /// A write to a page that a fork has protected.
 fn write_fault(address: usize) -> bool {
-    let shared = CONTROL.get().is_none_or(Control::is_shared);
+    let control = CONTROL.get();
+    let shared = control.is_none_or(Control::is_shared);
     if !shared {
         cow::reclaim();
     }
-    cow::resolve_write(address, shared).unwrap_or_else(|_| family::end_out_of_memory())
+    let resolved = cow::resolve_write(address, shared).unwrap_or_else(|_| family::end_out_of_memory());
+    if let Some(control) = control.filter(|_| resolved) {
+        hot::note(control, address);
+    }
+    resolved
 }
 
 impl Control {
@@ -108,7 +124,7 @@ impl Control {
     }
 
     /// Whether other domains may read frames of this one.
-    fn is_shared(&self) -> bool {
+    pub fn is_shared(&self) -> bool {
         self.last_commit.load(Ordering::Relaxed) != self.page.read_u32(daemon::UNSHARED)
     }
 
@@ -205,6 +221,7 @@ impl Control {
         let root = xen_abi::Pfn(u64::from(page.read_u32(daemon::ROOT_TABLE)));
         // SAFETY: the first act in the child; pvmd has filled p2m and bitmaps, and says which table is the root.
         unsafe { cow::adopt(root) };
+        hot::begin_life();
         evtchn::begin_life();
         grants::begin_life();
         self.last_commit.store(0, Ordering::Relaxed);

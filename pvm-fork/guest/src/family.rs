@@ -9,10 +9,11 @@ use zooid_fork_plan::status::Status;
 use zooid_fork_plan::wire::{ENDED_SLOTS, daemon, guest, state};
 use zooid_kernel::events::Masked;
 use zooid_kernel::shared::barrier;
-use zooid_kernel::{console, evtchn, power, time, xenstore};
+use zooid_kernel::{console, evtchn, life, power, time, xenstore};
 
 use crate::control::{Control, control};
 use crate::forking::{ForkError, Forked, fork_many};
+use crate::hot;
 
 /// A child that has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -194,12 +195,13 @@ pub fn end_out_of_memory() -> ! {
     power::crash()
 }
 
-/// The service that obeys wishes from outside: `pvm fork`, `pvm kill`.
+/// The service that obeys wishes from outside, `pvm fork` and `pvm kill`, and learns from children.
 pub fn serve() {
     let Some(control) = control() else { return };
+    life::settle();
     if evtchn::lives() > 0 {
-        // Services have begun anew, that of the toolstack's wishes among them.
         control.notify();
+        // Services have begun anew, that of the toolstack's wishes among them.
         xenstore::renew_watches(Some(power::CONTROL_PATH));
     }
     loop {
@@ -207,9 +209,11 @@ pub fn serve() {
             let page = &control.page;
             page.read_u64(daemon::SIGNALS) != page.read_u64(guest::SIGNALS_TAKEN)
                 || page.read_u32(daemon::OUTSIDE) != page.read_u32(guest::OUTSIDE_DONE)
+                || hot::has_news(control)
         });
         obey_signals(control);
         obey_fork(control);
+        hot::learn(control);
     }
 }
 

@@ -3,6 +3,7 @@
 //! - [`fork`] and [`fork_many`]: quiesce, snapshot, commit, resume. [`snapshot`] has what is copied at once; the heap is copied on
 //!   write by the kernel (`zooid_kernel::mmu::cow`).
 //! - [`shell`]: what a prepared domain runs until it becomes a child.
+//! - [`hot`]: pages of the heap that children write at once, and that the snapshot holds, too.
 //! - [`control`]: the page that guest and pvmd share, and the requests.
 //! - [`family`]: children, their ends, the pVM's own end, wishes from outside.
 //!
@@ -17,6 +18,7 @@ mod control;
 mod family;
 mod forking;
 mod grants;
+mod hot;
 mod shell;
 mod snapshot;
 

@@ -9,6 +9,7 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod hot;
 pub mod id;
 pub mod layout;
 pub mod link;

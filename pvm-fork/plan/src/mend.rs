@@ -35,6 +35,8 @@ struct Linked {
     base: usize,
     frame: Mfn,
     shadow: Shadow,
+    /// The parent's counter of changes when it was up to date last.
+    changes: Option<u32>,
 }
 
 /// One entry to be set in the new domain's tables.
@@ -98,7 +100,7 @@ impl Linkage {
                     shadow.set(place as u16, Pte(*entry), Owner(0));
                 }
             }
-            tables.push(Linked { base: table.base, frame: mfns[pfn.0 as usize], shadow });
+            tables.push(Linked { base: table.base, frame: mfns[pfn.0 as usize], shadow, changes: None });
         }
         let frames = |level| plan.tables.iter().zip(&mfns).filter(move |(table, _)| table.level == level);
         let in_window = |base: usize| Zone::Tables.range().contains(&base);
@@ -121,6 +123,16 @@ impl Linkage {
     /// First address of the table with this number.
     pub fn base(&self, place: usize) -> Option<usize> {
         self.tables.get(place).map(|table| table.base)
+    }
+
+    /// The parent's counter of changes when table number `place` was up to date last, as far as that was noted.
+    pub fn changes(&self, place: usize) -> Option<u32> {
+        self.tables[place].changes
+    }
+
+    /// Notes that table number `place` is up to date, and what the parent's counter was before it was looked at.
+    pub fn note_changes(&mut self, place: usize, changes: u32) {
+        self.tables[place].changes = Some(changes);
     }
 
     /// The shadow of the table with this first address.
@@ -244,7 +256,8 @@ impl Linkage {
     pub fn note_table(&mut self, table: &NewTable) -> Moved {
         self.reserve.retain(|pfn| *pfn != table.pfn);
         let place = self.tables.partition_point(|other| other.base < table.base);
-        self.tables.insert(place, Linked { base: table.base, frame: table.frame, shadow: Shadow::empty(self.backend) });
+        let shadow = Shadow::empty(self.backend);
+        self.tables.insert(place, Linked { base: table.base, frame: table.frame, shadow, changes: None });
         Moved { pfn: table.pfn, free: false }
     }
 

@@ -69,6 +69,24 @@ pub mod guest {
     pub const SNAPSHOT: usize = 120;
     /// u32: grant of the [`directory`](super::directory); 0 unless the backend wants it.
     pub const GRANTS: usize = 128;
+    /// u32: how many page tables of level 1 came since the announcement; incremented when the table can be found.
+    pub const TABLES: usize = 132;
+    /// u32: in a child, how many of its first writes to pages that it shares stand at `EARLY`.
+    pub const EARLY_COUNT: usize = 136;
+    /// u32 each, at most [`EARLY_PAGES`](super::EARLY_PAGES): which pages these were, counted from the start of the HEAP zone.
+    pub const EARLY: usize = 144;
+    /// u32 each, [`CHANGE_COUNTERS`]: how often what is mapped below tables of level 1 has changed, see [`changes`]; incremented after
+    /// the change.
+    pub const CHANGES: usize = 1024;
+    /// Counters at [`CHANGES`].
+    pub const CHANGE_COUNTERS: usize = 256;
+
+    /// The counter of the table of level 1 that covers `address`. Tables may share one.
+    pub const fn changes(address: usize) -> usize {
+        // So that the first tables of the zones, which are busy ones, have different counters.
+        let number = (address >> 21) + 37 * (address >> 30);
+        CHANGES + 4 * (number % CHANGE_COUNTERS)
+    }
 }
 
 /// Fields that pvmd writes.
@@ -116,7 +134,16 @@ pub mod daemon {
     pub const ENDED: usize = 2304;
     /// Ids of the children of the COMMIT that was answered last, u32 each.
     pub const CHILDREN: usize = 2816;
+    /// u32: how many times `EARLY` has changed; written last.
+    pub const EARLY_NUMBER: usize = 3840;
+    /// u32: how many pages stand at `EARLY`.
+    pub const EARLY_COUNT: usize = 3844;
+    /// What one child has at its own [`EARLY`](super::guest::EARLY).
+    pub const EARLY: usize = 3848;
 }
+
+/// Most pages of which a child says that it wrote them early.
+pub const EARLY_PAGES: usize = 32;
 
 /// The answer to a COMMIT that needs a PREPARE first: Linux's `ESTALE`, which Xen does not have.
 pub const ESTALE: u32 = 116;
@@ -186,7 +213,10 @@ pub const fn header_pages(pages: usize) -> usize {
 }
 
 const _: () = {
+    assert!(guest::EARLY + 4 * EARLY_PAGES <= guest::CHANGES);
+    assert!(guest::CHANGES + 4 * guest::CHANGE_COUNTERS <= daemon::REPLY);
     assert!(daemon::ENDED + 8 * ENDED_SLOTS as usize == daemon::CHILDREN);
-    assert!(daemon::CHILDREN + 4 * MAX_CHILDREN as usize <= PAGE_SIZE);
+    assert!(daemon::CHILDREN + 4 * MAX_CHILDREN as usize <= daemon::EARLY_NUMBER);
+    assert!(daemon::EARLY + 4 * EARLY_PAGES <= PAGE_SIZE);
     assert!(daemon::SEED + 32 <= daemon::ENDED);
 };

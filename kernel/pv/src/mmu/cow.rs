@@ -14,7 +14,7 @@ use zooid_memory::{ForkRule, PageClass, Zone};
 
 use super::frames::Frames;
 use super::tables::{BATCH, OutOfFrames, index, read, submit, update};
-use super::{HEAP_END, Memory, flush_tlb, with_memory};
+use super::{HEAP_END, Mapped, Memory, flush_tlb, mapped, with_memory};
 use crate::events::Masked;
 
 /// Address range that a table of level 1 covers, in bytes.
@@ -80,20 +80,21 @@ pub fn resolve_write(address: usize, shared: bool) -> Result<bool, OutOfFrames> 
             flush_tlb();
         }
         let entry = read(table, index(page, 1));
-        if ForkRule::of(entry.flags()) != ForkRule::CopyOnWrite {
-            return Ok(false);
-        }
         if entry.flags().contains(PteFlags::WRITABLE) {
             return Ok(true);
         }
+        if ForkRule::of(entry.flags()) != ForkRule::CopyOnWrite {
+            return Ok(false);
+        }
         match frames.pfn(entry.mfn()) {
-            Some(_) if !shared => remap(page, entry.mfn()),
+            Some(_) if !shared => remap(page, entry.mfn(), ForkRule::CopyOnWrite),
             own => {
                 let copy = frames.alloc().ok_or(OutOfFrames)?;
                 let mut bounce = BOUNCE.lock();
                 // SAFETY: a present page of the heap, which the fault says can be read; the buffer is a page long.
                 unsafe { copy_page(page as *const u64, bounce.as_mut_ptr()) };
-                remap(page, frames.mfn(copy));
+                remap(page, frames.mfn(copy), ForkRule::CopyOnWrite);
+                mapped(page, Mapped::Pages);
                 // SAFETY: the page is this domain's own and writable now; nothing else runs meanwhile.
                 unsafe { copy_page(bounce.as_ptr(), page as *mut u64) };
                 if let Some(own) = own {
@@ -105,13 +106,26 @@ pub fn resolve_write(address: usize, shared: bool) -> Result<bool, OutOfFrames> 
     })
 }
 
-/// Takes the right to write from all pages of one table of level 1.
+/// Makes a page of the heap one that forks copy at once (`Private`), or on write; `shared` as for [`resolve_write`]. `false`, and
+/// nothing changes, when it is not mapped or there is no frame for it.
+pub fn set_rule(address: usize, rule: ForkRule, shared: bool) -> bool {
+    // What is writable is read by this domain alone.
+    if !matches!(resolve_write(address, shared), Ok(true)) {
+        return false;
+    }
+    with_memory(|Memory { frames, tables }| remap(address, tables.entry(frames, address).mfn(), rule));
+    mapped(address, Mapped::Pages);
+    true
+}
+
+/// Takes the right to write from all pages of one table of level 1 that are copied on write.
 fn protect_table(frames: &Frames, table: Pfn) {
     let mut batch = [MmuUpdate::default(); BATCH];
     let mut count = 0;
     for at in 0..PTES_PER_TABLE {
         let entry = read(table, at);
-        if entry.flags().contains(PteFlags::PRESENT | PteFlags::WRITABLE) {
+        let flags = entry.flags();
+        if flags.contains(PteFlags::PRESENT | PteFlags::WRITABLE) && ForkRule::of(flags) == ForkRule::CopyOnWrite {
             batch[count] = update(frames.mfn(table), at, without_write(entry));
             count += 1;
         }
@@ -123,8 +137,8 @@ fn protect_table(frames: &Frames, table: Pfn) {
     submit(&batch[..count]);
 }
 
-fn remap(page: usize, frame: Mfn) {
-    let entry = Pte::new(frame, PageClass::Heap.pte_flags());
+fn remap(page: usize, frame: Mfn, rule: ForkRule) {
+    let entry = Pte::new(frame, PageClass::Heap.protection().pte_flags() | rule.pte_flags());
     // SAFETY: a page of the heap that is mapped already; the frame holds what the page held, or gets it before anything else runs.
     unsafe { xen_sys::update_va_mapping(page as u64, entry, UvmFlags::INVLPG) }
         .expect("Xen refuses a page-table entry");

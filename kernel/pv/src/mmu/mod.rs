@@ -17,7 +17,7 @@ use spin::Once;
 use xen_abi::pte::{PTES_PER_TABLE, Pte};
 use xen_abi::xen::{MmuextOp, StartInfo};
 use xen_abi::{DomId, Errno, Mfn, PAGE_SIZE};
-use zooid_memory::{AddressSpace, PageClass, Zone, device};
+use zooid_memory::{AddressSpace, ForkRule, PageClass, Zone, device};
 
 use crate::entry::image;
 use crate::events::Masked;
@@ -37,6 +37,25 @@ static FRAMES: Masked<Option<Memory>> = Masked::new(None);
 static SPACE: Once<Masked<AddressSpace>> = Once::new();
 /// End of what the heap has so far.
 static HEAP_END: AtomicUsize = AtomicUsize::new(0);
+
+/// What has changed in the page tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mapped {
+    /// What one table of level 1 maps.
+    Pages,
+    /// There is a new table.
+    Table,
+}
+
+/// What the kernel calls after a change, with an address that the table covers; it must not map anything. Set by the fork brick. A
+/// change of the right to write, which copy-on-write gives and takes, is none.
+pub static MAPPED: Once<fn(usize, Mapped)> = Once::new();
+
+fn mapped(address: usize, change: Mapped) {
+    if let Some(tell) = MAPPED.get() {
+        tell(address, change);
+    }
+}
 
 /// How many frames the domain has, and how many of them are in use by nobody.
 #[derive(Clone, Copy, Debug)]
@@ -250,6 +269,23 @@ pub fn for_each_page(zone: Zone, mut each: impl FnMut(usize, Pte)) {
         }
         for (at, entry) in entries.iter().enumerate().filter(|(_, entry)| entry.is_present()) {
             each(base + at * PAGE_SIZE, *entry);
+        }
+    }
+}
+
+/// Calls `each` with those of the pages that are mapped and that a fork treats by `rule`. It must not map or unmap anything.
+pub fn with_rule(rule: ForkRule, pages: &[usize], mut each: impl FnMut(usize)) {
+    let mut last = (usize::MAX, None);
+    for page in pages {
+        let span = page / (PTES_PER_TABLE * PAGE_SIZE);
+        let entry = with_memory(|Memory { frames, tables }| {
+            if last.0 != span {
+                last = (span, tables.table(frames, *page, 1));
+            }
+            last.1.map_or(Pte::ABSENT, |table| tables::read(table, tables::index(*page, 1)))
+        });
+        if entry.is_present() && ForkRule::of(entry.flags()) == rule {
+            each(*page);
         }
     }
 }

@@ -10,6 +10,7 @@ use xen_abi::{DomId, Mfn, PAGE_SIZE, Pfn};
 use zooid_memory::Zone;
 
 use super::frames::Frames;
+use super::{Mapped, mapped};
 
 /// How many entries one hypercall changes: the batch lies on the stack.
 pub const BATCH: usize = 32;
@@ -71,6 +72,7 @@ impl Tables {
                 None => {
                     let below = self.new_table(frames)?;
                     submit(&[update(frames.mfn(table), at, Pte::new(frames.mfn(below), TABLE_FLAGS))]);
+                    mapped(address, Mapped::Table);
                     below
                 }
             };
@@ -116,6 +118,7 @@ impl Tables {
             // A batch stays within one level 1 table.
             let table = self.ensure_table(frames, page)?;
             let frame = frames.mfn(table);
+            let first = page;
             let mut count = 0;
             while count < BATCH {
                 let Some(entry) = next(frames) else { break };
@@ -130,6 +133,7 @@ impl Tables {
                 return Ok(());
             }
             submit(&batch[..count]);
+            mapped(first, Mapped::Pages);
         }
     }
 }

@@ -39,9 +39,11 @@ fn main() {
         _ => error!("the second argument is the number of rounds"),
     };
     match argument() {
-        "fork" => fork("fork", 4 * MIB, rounds, true),
-        "fork_clean" => fork("fork_clean", 4 * MIB, rounds, false),
-        "fork_256" => fork("fork_256", 256 * MIB, rounds, true),
+        "fork" => fork("fork", 4 * MIB, rounds, true, 0),
+        "fork_clean" => fork("fork_clean", 4 * MIB, rounds, false, 0),
+        // An odd number: a page is not written again for 64 rounds.
+        "fork_cold" => fork("fork_cold", 4 * MIB, rounds, true, 23),
+        "fork_256" => fork("fork_256", 256 * MIB, rounds, true, 0),
         "fork_write" => fork_write(rounds),
         "fork_rate" => fork_rate(rounds),
         "fork_1000" => fork_alive("fork_1000", rounds, true),
@@ -63,15 +65,28 @@ fn touched(pages: usize) -> Vec<u64> {
     memory
 }
 
-/// Writes the first word of each `step`-th page.
-fn write_pages(memory: &mut [u64], step: usize, value: u64) {
-    memory.chunks_mut(step * WORDS).for_each(|pages| pages[0] = value);
+/// Every `step`-th page from page `first` on.
+#[derive(Clone, Copy)]
+struct Every {
+    step: usize,
+    first: usize,
 }
 
-/// Reads every word: that of each `step`-th page is `written`, if it is the page's first one, all others are `value`.
-fn verify(memory: &[u64], value: u64, step: usize, written: u64) {
+impl Every {
+    const fn new(step: usize) -> Self {
+        Self { step, first: 0 }
+    }
+}
+
+/// Writes the first word of these pages.
+fn write_pages(memory: &mut [u64], pages: Every, value: u64) {
+    memory.chunks_mut(pages.step * WORDS).for_each(|chunk| chunk[pages.first * WORDS] = value);
+}
+
+/// Reads every word: that of each of these pages is `written`, if it is the page's first one, all others are `value`.
+fn verify(memory: &[u64], value: u64, pages: Every, written: u64) {
     for (number, page) in memory.chunks(WORDS).enumerate() {
-        let first = if number % step == 0 { written } else { value };
+        let first = if number % pages.step == pages.first { written } else { value };
         if page[0] != first || !all_are(&page[1..], value) {
             failure!("page {number} does not hold {value} with {first} at its start");
         }
@@ -105,9 +120,9 @@ fn let_parent_return() {
     thread::sleep(Duration::from_millis(1));
 }
 
-/// From the call until the parent has returned and the child has written 16 pages. Both sides write every page before each fork, unless
-/// the row is about `dirty` pages; all pages are compared afterwards, by both.
-fn fork(row: &str, pages: usize, rounds: usize, dirty: bool) {
+/// From the call until the parent has returned and the child has written 16 pages, which are those of the round before when `shift` is
+/// 0. Both sides write every page before each fork, if the row is about `dirty` pages; all pages are compared afterwards, by both.
+fn fork(row: &str, pages: usize, rounds: usize, dirty: bool, shift: usize) {
     let mut memory = touched(pages);
     let mut value = 1;
     for round in 0..rounds {
@@ -115,18 +130,20 @@ fn fork(row: &str, pages: usize, rounds: usize, dirty: bool) {
             value = round as u64 + 2;
             memory.fill(value);
         }
+        let step = pages / 16;
+        let written = Every { step, first: round * shift % step };
         let_prepare();
         let called = now();
         match expect!(process::fork()) {
             None => {
-                write_pages(&mut memory, pages / 16, CHILDS);
+                write_pages(&mut memory, written, CHILDS);
                 let done = now();
                 let_parent_return();
-                verify(&memory, value, pages / 16, CHILDS);
+                verify(&memory, value, written, CHILDS);
                 // There is not memory for two of the large ones.
                 if dirty && pages == 4 * MIB {
                     memory.fill(CHILDS);
-                    verify(&memory, CHILDS, 1, CHILDS);
+                    verify(&memory, CHILDS, Every::new(1), CHILDS);
                 }
                 println!("end {row} {round} {done}");
                 process::exit(0);
@@ -135,7 +152,7 @@ fn fork(row: &str, pages: usize, rounds: usize, dirty: bool) {
                 let returned = now();
                 reap(child);
                 println!("begin {row} {round} {called} {returned}");
-                verify(&memory, value, 1, value);
+                verify(&memory, value, Every::new(1), value);
             }
         }
     }
@@ -151,16 +168,16 @@ fn fork_write(rounds: usize) {
         let called = now();
         match expect!(process::fork()) {
             None => {
-                write_pages(&mut memory, 4, CHILDS);
-                verify(&memory, value, 4, CHILDS);
+                write_pages(&mut memory, Every::new(4), CHILDS);
+                verify(&memory, value, Every::new(4), CHILDS);
                 let done = now();
                 let_parent_return();
                 println!("end fork_write {round} {done}");
                 process::exit(0);
             }
             Some(child) => {
-                write_pages(&mut memory, 4, PARENTS);
-                verify(&memory, value, 4, PARENTS);
+                write_pages(&mut memory, Every::new(4), PARENTS);
+                verify(&memory, value, Every::new(4), PARENTS);
                 let done = now();
                 reap(child);
                 println!("begin fork_write {round} {called} {done}");
@@ -181,7 +198,7 @@ fn fork_rate(rounds: usize) {
             }
         }
         println!("sample fork_rate {}", (now() - began) / CYCLES);
-        verify(&memory, 1, 1, 1);
+        verify(&memory, 1, Every::new(1), 1);
     }
 }
 
@@ -197,7 +214,7 @@ fn fork_alive(row: &str, rounds: usize, write: bool) {
         let called = now();
         match expect!(process::fork()) {
             None if write => {
-                write_pages(&mut memory, 64, CHILDS);
+                write_pages(&mut memory, Every::new(64), CHILDS);
                 let done = now();
                 let_parent_return();
                 println!("end {row} {round} {done}");

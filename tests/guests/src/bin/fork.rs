@@ -31,6 +31,7 @@ fn main() {
         "handlers" => handlers(),
         "random" => random(),
         "registers" => registers(),
+        "hot" => hot(),
         "bad_count" => bad_count(),
         "rate" => rate(second_argument()),
         "alive" => alive(second_argument()),
@@ -114,6 +115,62 @@ fn returns() {
             check_eq!(VARIABLE.load(Ordering::Relaxed), 4);
             check_eq!(process::wait(), Err(WaitError));
         }
+    }
+}
+
+/// Pages that one child after the other writes at once are copied during the fork, before long; what is in them is what the parent had
+/// at that moment, in children and grandchildren, and the parent never sees what they write.
+fn hot() {
+    const WORDS: usize = 512;
+    /// More than can be hot at a time.
+    const PAGES: usize = 40;
+    /// The value of a word that `writer` wrote in `round`.
+    fn value(writer: u64, round: u64, at: usize) -> u64 {
+        writer << 48 | round << 32 | at as u64
+    }
+    fn verify(memory: &[u64], writer: u64, round: u64) {
+        for (at, word) in memory.iter().enumerate() {
+            check_eq!(*word, value(writer, round, at));
+        }
+    }
+    fn fill(memory: &mut [u64], writer: u64, round: u64) {
+        memory.iter_mut().enumerate().for_each(|(at, word)| *word = value(writer, round, at));
+    }
+    /// Writes every page, and sees nothing else change.
+    fn write(memory: &mut [u64], writer: u64, round: u64, generations: u64) -> i32 {
+        memory.chunks_mut(WORDS).enumerate().for_each(|(page, words)| words[7] = value(writer, round, page));
+        for (page, words) in memory.chunks_mut(WORDS).enumerate() {
+            check_eq!(words[7], value(writer, round, page));
+            words[7] = value(0, round, page * WORDS + 7);
+        }
+        verify(memory, 0, round);
+        if generations > 0 {
+            for _ in 0..3 {
+                reap(child(|| write(memory, writer + 1, round, generations - 1)));
+                verify(memory, 0, round);
+            }
+        }
+        fill(memory, writer, round);
+        verify(memory, writer, round);
+        0
+    }
+
+    let mut memory = vec![0; PAGES * WORDS];
+    let mut written = 0;
+    for round in 0..12 {
+        // Sometimes the parent has written since, sometimes not, sometimes a part.
+        match round % 3 {
+            0 => {
+                written = round;
+                fill(&mut memory, 0, round);
+            }
+            1 => memory.chunks_mut(2 * WORDS).for_each(|words| words[0] = core::hint::black_box(words[0])),
+            _ => {}
+        }
+        // What children have said is taken in, and the next domain is up to date.
+        thread::sleep(Duration::from_millis(30));
+        reap(child(|| write(&mut memory, 1, written, u64::from(round > 8))));
+        verify(&memory, 0, written);
     }
 }
 

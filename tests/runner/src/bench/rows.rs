@@ -68,7 +68,7 @@ const FIRST_100: &str = "its first 100";
 const BOOTED: &str = "a booted pVM";
 
 #[rustfmt::skip]
-pub const ROWS: [Row; 27] = [
+pub const ROWS: [Row; 29] = [
     Row { name: "image_hello", unit: "bytes", goal: Some(200e3), better: Better::Less, anchor: Anchor::None, source: Source::Image("hello") },
     Row { name: "image_httpd", unit: "bytes", goal: Some(700e3), better: Better::Less, anchor: Anchor::None, source: Source::Image("httpd") },
     Row { name: "min_memory", unit: "MiB", goal: Some(1.0), better: Better::Less, anchor: Anchor::Fixed(4.0, "floor of Xen 4.17's PV builder"), source: Source::Dom0(&[]) },
@@ -80,6 +80,7 @@ pub const ROWS: [Row; 27] = [
     fork("fork", Some(0.10), FORK_CALL),
     fork("fork_dirty", None, FORK_DIRTY),
     fork("fork_clean", None, FORK_CALL),
+    fork("fork_cold", None, FORK_CALL),
     fork("fork_pause", Some(0.03), FORK_CALL),
     fork("fork_write", Some(0.5), FORK_WRITE),
     fork("fork_256", Some(0.02), FORK_CALL_256),
@@ -90,6 +91,7 @@ pub const ROWS: [Row; 27] = [
     fork("fork_grant", None, FORK_CALL),
     fork("fork_dirty_grant", None, FORK_DIRTY),
     fork("fork_clean_grant", None, FORK_CALL),
+    fork("fork_cold_grant", None, FORK_CALL),
     fork("fork_pause_grant", None, FORK_CALL),
     fork("fork_write_grant", None, FORK_WRITE),
     fork("fork_first_grant", None, SECOND),

@@ -364,7 +364,8 @@ impl<H: Hypervisor> Engine<H> {
         let parent = self.domains.get(&building.parent).ok_or(Failure::Gone)?;
         let forking = parent.forking.as_ref().ok_or(Failure::Gone)?;
         let (tables, sources) = (&forking.tables, forking.sources.as_ref());
-        let source = Source { tables, owners: &parent.owners, linkage: parent.linkage.as_ref(), sources };
+        let control = parent.channel.as_ref().map(|channel| &channel.page);
+        let source = Source { control, tables, owners: &parent.owners, linkage: parent.linkage.as_ref(), sources };
         let domain = building.made.as_ref().expect("made before").domain;
         let linkage = building.linkage.as_mut().expect("made when its tables were pinned");
         let mut target = Target { domain, linkage, bitmaps: building.bitmaps.as_ref() };
@@ -413,6 +414,7 @@ impl<H: Hypervisor> Engine<H> {
         // The parent may have got more of them since its last one was linked.
         let linkage = building.linkage.as_mut().expect(missing);
         let source = Source {
+            control: parent.channel.as_ref().map(|channel| &channel.page),
             tables: &forking.tables,
             owners: &parent.owners,
             linkage: parent.linkage.as_ref(),

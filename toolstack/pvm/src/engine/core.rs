@@ -24,6 +24,7 @@ use super::handle::{Handle, Inbox, pair};
 use super::mend::Scratch;
 use super::pvm::Pvm;
 use super::quota::Rate;
+use super::requests::Forked;
 use super::stats::Counters;
 use super::watch::{Note, Notes};
 use super::{StartError, choose_backend};
@@ -59,6 +60,8 @@ pub struct Engine<H: Hypervisor> {
     pub(super) jobs: VecDeque<Job<H::Memory>>,
     /// Before this, jobs wait: parent and children of a fork run first.
     pub(super) rest: Option<Instant>,
+    /// The last fork, as long as it has not been taken into the books.
+    pub(super) unbooked: Option<Forked<H::Memory>>,
     pub(super) timers: Vec<(Instant, Timer)>,
     pub(super) executor: Executor,
     pub(super) scratch: Scratch,
@@ -122,6 +125,7 @@ where
         self.recover();
         while !self.turn() {}
         let reply = self.quitting.take();
+        self.book();
         self.discard_all();
         self.tell_subscribers();
         if let Some(reply) = reply {
@@ -137,7 +141,7 @@ where
 
     /// Waits for events of guests, and for commands and notes. Does not wait while there is work.
     fn wait(&self) -> (bool, bool) {
-        let rest = self.rest.filter(|_| !self.jobs.is_empty() || !self.untold.is_empty());
+        let rest = self.rest.filter(|_| self.unbooked.is_some() || !self.jobs.is_empty() || !self.untold.is_empty());
         let timeout = match self.timers.iter().map(|(when, _)| *when).chain(rest).min() {
             _ if !self.jobs.is_empty() && rest.is_none() => Some(Duration::ZERO),
             Some(when) => Some(when.saturating_duration_since(Instant::now())),
@@ -183,6 +187,7 @@ impl<H: Hypervisor> Engine<H> {
             strangers: BTreeSet::new(),
             jobs: VecDeque::new(),
             rest: None,
+            unbooked: None,
             timers: Vec::new(),
             scratch: Scratch::default(),
             counters: Counters::default(),
@@ -206,6 +211,7 @@ impl<H: Hypervisor> Engine<H> {
             self.take_events();
         }
         if woken {
+            self.book();
             // Who asks for something knows at least what it has led to.
             self.tell_subscribers();
             self.inbox.clear();
@@ -218,6 +224,7 @@ impl<H: Hypervisor> Engine<H> {
         }
         self.take_timers();
         if !self.rests() {
+            self.book();
             self.tell_subscribers();
             if !event && !woken {
                 self.work();
@@ -239,6 +246,7 @@ impl<H: Hypervisor> Engine<H> {
             Err(error) => log::error!("{error}"),
         }
         for port in taken {
+            self.book();
             if let Some(peer) = self.peer(port) {
                 match peer.parent {
                     None => self.look_at(peer.domain),
@@ -258,7 +266,9 @@ impl<H: Hypervisor> Engine<H> {
         }
         let now = Instant::now();
         while let Some(place) = self.timers.iter().position(|(when, _)| *when <= now) {
-            match self.timers.swap_remove(place).1 {
+            let timer = self.timers.swap_remove(place).1;
+            self.book();
+            match timer {
                 Timer::Waiting(parent, domain) => self.check_waiting(parent, domain),
                 Timer::Console(parent, domain, tries) => self.look_for_console(parent, domain, tries),
                 Timer::Resumed(domain) => self.check_resumed(domain),

@@ -11,7 +11,7 @@ use zooid_fork_plan::status::Status;
 use zooid_fork_plan::wire::{daemon, guest, state};
 
 use super::api::{self, Ended, EventKind};
-use super::core::{Engine, Job, now_us};
+use super::core::{Engine, Job, Timer, now_us};
 use super::executor::Operation;
 use super::failure::Failure;
 use super::pvm::{Prepared, Pvm};
@@ -46,6 +46,11 @@ impl<H: Hypervisor> Engine<H> {
         let Some(pvm) = self.domains.get(&domain) else { return };
         let Some(channel) = &pvm.channel else { return };
         let status = pvm.killed.unwrap_or(Status::from_raw(channel.get(guest::STATUS)));
+        if !pvm.resumed {
+            let (id, name, parent) = (pvm.id, pvm.name.clone(), pvm.parent);
+            self.tell(id, &name, EventKind::Started { kind: api::Kind::Child, parent: parent.map(PvmId::raw) });
+            self.pass_early(domain);
+        }
         self.bury(domain, status);
     }
 
@@ -126,6 +131,7 @@ impl<H: Hypervisor> Engine<H> {
             }
             self.executor.after(Operation::TellEnd);
         }
+        self.timers.retain(|(_, timer)| *timer != Timer::Resumed(domain));
         self.no_longer_resuming(domain);
         self.orphan(&pvm);
         if let Some(channel) = &pvm.channel {

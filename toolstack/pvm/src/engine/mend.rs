@@ -6,6 +6,7 @@ use xen_abi::{DomId, Errno};
 use xenctl::{Hypervisor, Memory};
 use zooid_fork_plan::link::{Entries, Owner};
 use zooid_fork_plan::mend::{Linkage, Moved, Step};
+use zooid_fork_plan::wire::guest;
 
 use super::copies::{Copies, Sources};
 use super::failure::Failure;
@@ -34,6 +35,8 @@ impl Default for Scratch {
 
 /// A parent, as far as linking to it goes.
 pub struct Source<'a, M> {
+    /// Its control page.
+    pub control: Option<&'a M>,
     pub tables: &'a Tables<M>,
     /// Whose frames its tables may name, its own domain last.
     pub owners: &'a [DomId],
@@ -52,7 +55,7 @@ pub struct Target<'a, M> {
 
 impl<M: Memory> Target<'_, M> {
     /// Makes table number `place` what the parent's is now; how many entries that were. After an error, what was done is noted
-    /// and the rest can be tried again.
+    /// and the rest can be tried again. A table that the parent has not counted a change of is not looked at.
     pub fn mend<H>(
         &mut self,
         xen: &H,
@@ -63,12 +66,19 @@ impl<M: Memory> Target<'_, M> {
     where
         H: Hypervisor<Memory = M>,
     {
-        if self.linkage.base(place) != Some(source.tables.base(place)) {
+        let base = source.tables.base(place);
+        if self.linkage.base(place) != Some(base) {
             return Err(Failure::Stale);
+        }
+        // Before the table: what changes from here on is counted later. Where children get copies, each table is looked through anyway.
+        let control = source.control.filter(|_| source.sources.is_none());
+        let changes = control.map(|page| page.read_u32(guest::changes(base)));
+        if changes.is_some() && self.linkage.changes(place) == changes {
+            return Ok(0);
         }
         let own = Owner((source.owners.len() - 1) as u8);
         source.tables.copy_leaf(place, &mut scratch.now);
-        let shadow = source.linkage.and_then(|linkage| linkage.shadow(source.tables.base(place)));
+        let shadow = source.linkage.and_then(|linkage| linkage.shadow(base));
         let owner = |index, entry: Pte| shadow.map_or(own, |shadow| shadow.owner(index, entry, own));
         scratch.steps.clear();
         let planned = self.linkage.compare(place, &scratch.now, owner, &mut scratch.steps);
@@ -112,6 +122,9 @@ impl<M: Memory> Target<'_, M> {
         }
         for step in &scratch.steps[done..] {
             self.linkage.abandon(step);
+        }
+        if let (Ok(()), Some(changes)) = (&result, changes) {
+            self.linkage.note_changes(place, changes);
         }
         result.map(|()| done)
     }

@@ -66,8 +66,10 @@ impl<H: Hypervisor> Engine<H> {
     }
 
     fn tables_of(&self, domain: DomId, limit: usize) -> Result<Tables<H::Memory>, Failure> {
+        let channel = self.domains.get(&domain).and_then(|pvm| pvm.channel.as_ref()).ok_or(Failure::Gone)?;
+        let counted = channel.get(guest::TABLES);
         let context = self.xen.vcpu_context(domain, 0)?;
-        Tables::read(&*self.xen, domain, context.ctrlreg[3], limit)
+        Tables::read(&*self.xen, domain, context.ctrlreg[3], limit, counted)
     }
 
     /// Reads a parent's tables anew.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use xen_abi::{DomId, Errno};
 use xenctl::{Events, Hypervisor, Memory};
 use zooid_fork_plan::id::{Handle, Kind, PvmId};
-use zooid_fork_plan::wire::{self, MAX_CHILDREN, daemon, guest, operation, state};
+use zooid_fork_plan::wire::{self, EARLY_PAGES, MAX_CHILDREN, daemon, guest, operation, state};
 
 use super::api::{self, EventKind};
 use super::build::Building;
@@ -35,6 +35,13 @@ const CONSOLE_PAUSE: Duration = Duration::from_millis(4);
 
 /// How long pvmd stands back after a fork: on a host with one processor, parent and children could not run while it does what can wait.
 const REST: Duration = Duration::from_millis(5);
+
+/// A fork that is done.
+pub(super) struct Forked<M> {
+    parent: DomId,
+    children: Vec<Prepared<M>>,
+    duration: Duration,
+}
 
 impl<H: Hypervisor> Engine<H> {
     /// Looks what a pVM has to say.
@@ -149,9 +156,10 @@ impl<H: Hypervisor> Engine<H> {
         }
     }
 
-    /// Makes `count` prepared domains children.
+    /// Makes `count` prepared domains children. Afterwards they run, and their parent: what is left to do waits.
     fn commit(&mut self, domain: DomId, count: u32, began: Instant) {
-        let taken = match self.try_commit(domain, count as usize, began) {
+        self.book();
+        let children = match self.try_commit(domain, count as usize, began) {
             Ok(children) => children,
             Err(failure) => {
                 if matches!(failure, Failure::Stale) {
@@ -162,8 +170,9 @@ impl<H: Hypervisor> Engine<H> {
                 return;
             }
         };
-        self.after_commit(domain, taken, began);
-        self.rest = Some(Instant::now() + REST);
+        let now = Instant::now();
+        self.unbooked = Some(Forked { parent: domain, children, duration: now - began });
+        self.rest = Some(now + REST);
     }
 
     /// The way from the request to the reply; the children.
@@ -179,13 +188,15 @@ impl<H: Hypervisor> Engine<H> {
                 chosen.push(place);
             }
         }
-        if chosen.len() < count || forking.tables.change(scratch.entries()) != Change::None {
+        let counted = channel.get(guest::TABLES);
+        if chosen.len() < count || forking.tables.change(counted, scratch.entries()) != Change::None {
             return Err(Failure::Stale);
         }
         let snapshot = channel.snapshot();
         counters.step(Step::Plan, began);
 
         let source = Source {
+            control: pvm.channel.as_ref().map(|channel| &channel.page),
             tables: &forking.tables,
             owners: &pvm.owners,
             linkage: pvm.linkage.as_ref(),
@@ -257,9 +268,10 @@ impl<H: Hypervisor> Engine<H> {
         Ok(children)
     }
 
-    /// What is left to do when both sides go on.
-    fn after_commit(&mut self, domain: DomId, children: Vec<Prepared<H::Memory>>, began: Instant) {
-        let duration_ns = began.elapsed().as_nanos() as u64;
+    /// Takes the last fork into the books. Comes before anything else that is looked at or changed there.
+    pub(super) fn book(&mut self) {
+        let Some(Forked { parent: domain, children, duration }) = self.unbooked.take() else { return };
+        let duration_ns = duration.as_nanos() as u64;
         let parent = &self.domains[&domain];
         let (parent_id, root, name, commit) = (parent.id, parent.root, parent.name.clone(), parent.last_commit);
         let owners = parent.owners.clone();
@@ -298,9 +310,29 @@ impl<H: Hypervisor> Engine<H> {
         let (id, name, parent) = (pvm.id, pvm.name.clone(), pvm.parent);
         self.tell(id, &name, EventKind::Started { kind: api::Kind::Child, parent: parent.map(|id| id.raw()) });
         self.no_longer_resuming(domain);
+        self.pass_early(domain);
         self.give_vif(domain, id);
         // It may have asked for something or ended since.
         self.look_at(domain);
+    }
+
+    /// Tells a parent which pages its child wrote first (docs/protocols/fork.md, "Hot pages").
+    pub(super) fn pass_early(&self, domain: DomId) {
+        let Some(child) = self.domains.get(&domain) else { return };
+        let parent = child.owners.iter().nth_back(1).and_then(|parent| self.domains.get(parent));
+        let (Some(from), Some(to)) = (&child.channel, parent.and_then(|parent| parent.channel.as_ref())) else {
+            return;
+        };
+        let count = (from.get(guest::EARLY_COUNT) as usize).min(EARLY_PAGES);
+        if count == 0 {
+            return;
+        }
+        (0..count).for_each(|at| to.put(daemon::EARLY + 4 * at, from.get(guest::EARLY + 4 * at)));
+        to.put(daemon::EARLY_COUNT, count as u32);
+        to.put(daemon::EARLY_NUMBER, to.get(daemon::EARLY_NUMBER).wrapping_add(1));
+        if let Err(error) = self.events.notify(to.port) {
+            log::debug!("{error}");
+        }
     }
 
     /// Gives a child its network device, if the configuration says so: in a thread, because netback and the script take their time.
@@ -451,6 +483,7 @@ impl<H: Hypervisor> Engine<H> {
         let Some(pvm) = domains.get_mut(&domain) else { return 0 };
         let Some(forking) = &pvm.forking else { return 0 };
         let source = Source {
+            control: pvm.channel.as_ref().map(|channel| &channel.page),
             tables: &forking.tables,
             owners: &pvm.owners,
             linkage: pvm.linkage.as_ref(),
@@ -521,7 +554,8 @@ impl<H: Hypervisor> Engine<H> {
         let Self { domains, xen, scratch, .. } = self;
         let pvm = domains.get_mut(&domain).ok_or(Failure::Gone)?;
         let forking = pvm.forking.as_mut().ok_or(Failure::Gone)?;
-        match forking.tables.change(scratch.entries()) {
+        let counted = pvm.channel.as_ref().map_or(0, |channel| channel.get(guest::TABLES));
+        match forking.tables.change(counted, scratch.entries()) {
             Change::None => return Ok(()),
             Change::Grown => {}
             Change::Gone => {
@@ -529,11 +563,12 @@ impl<H: Hypervisor> Engine<H> {
                 return self.read_tables(domain);
             }
         }
-        if forking.tables.grow(&**xen, domain).is_err() {
+        if forking.tables.grow(&**xen, domain, counted).is_err() {
             pvm.prepared.iter_mut().for_each(|prepared| prepared.broken = true);
             return self.read_tables(domain);
         }
         let source = Source {
+            control: pvm.channel.as_ref().map(|channel| &channel.page),
             tables: &forking.tables,
             owners: &pvm.owners,
             linkage: pvm.linkage.as_ref(),

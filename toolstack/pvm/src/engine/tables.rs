@@ -29,6 +29,8 @@ pub struct Tables<M> {
     maps: Vec<M>,
     /// Most tables of level 1.
     limit: usize,
+    /// How many tables the guest had counted when these were all.
+    counted: u32,
 }
 
 /// A table of level 2, 3 or 4.
@@ -65,11 +67,11 @@ pub enum Change {
 }
 
 impl<M: Memory> Tables<M> {
-    /// Reads the tables of `domain`, whose cr3 is `cr3` and which has `limit` frames.
+    /// Reads the tables of `domain`, whose cr3 is `cr3`, which has `limit` frames, and had counted `counted` new tables before this.
     ///
     /// # Errors
     /// A frame cannot be mapped, or there are too many.
-    pub fn read<H>(xen: &H, domain: DomId, cr3: u64, limit: usize) -> Result<Self, Failure>
+    pub fn read<H>(xen: &H, domain: DomId, cr3: u64, limit: usize, counted: u32) -> Result<Self, Failure>
     where
         H: Hypervisor<Memory = M>,
     {
@@ -86,7 +88,7 @@ impl<M: Memory> Tables<M> {
             second.extend(third.below(zone.l3_entries(), L2_SPAN));
         }
         let second = Upper::map(xen, domain, &mut maps, &second)?;
-        let mut tables = Self { top, third, second, leaves: Vec::new(), maps, limit };
+        let mut tables = Self { top, third, second, leaves: Vec::new(), maps, limit, counted };
         let leaves = tables.second.iter().flat_map(|table| table.below(0..PTES_PER_TABLE, L1_SPAN)).collect();
         tables.add(xen, domain, leaves)?;
         Ok(tables)
@@ -113,8 +115,12 @@ impl<M: Memory> Tables<M> {
         Ok(())
     }
 
-    /// Whether tables of level 1 came or went. It only looks.
-    pub fn change(&self, scratch: &mut Entries) -> Change {
+    /// Whether tables of level 1 came or went at a guest that had counted `counted` new ones before this. It only looks, and where
+    /// there is none that was not counted not even that: the guest's tables never go.
+    pub fn change(&self, counted: u32, scratch: &mut Entries) -> Change {
+        if counted == self.counted {
+            return Change::None;
+        }
         let mut change = Change::None;
         let uppers = [(&self.top, false), (&self.third, false)].into_iter();
         for (table, leads_to_leaves) in uppers.chain(self.second.iter().map(|table| (table, true))) {
@@ -133,15 +139,15 @@ impl<M: Memory> Tables<M> {
         change
     }
 
-    /// Takes tables of level 1 in that came since.
+    /// Takes tables of level 1 in that came since, at a guest that had counted `counted` new ones before this.
     ///
     /// # Errors
     /// Some went, or cannot be mapped: all has to be read anew.
-    pub fn grow<H>(&mut self, xen: &H, domain: DomId) -> Result<(), Failure>
+    pub fn grow<H>(&mut self, xen: &H, domain: DomId, counted: u32) -> Result<(), Failure>
     where
         H: Hypervisor<Memory = M>,
     {
-        if self.change(&mut Box::new([0; PTES_PER_TABLE])) == Change::Gone {
+        if self.change(counted, &mut Box::new([0; PTES_PER_TABLE])) == Change::Gone {
             return Err(Failure::Stale);
         }
         let mut new = Vec::new();
@@ -153,7 +159,9 @@ impl<M: Memory> Tables<M> {
             new.extend((0..PTES_PER_TABLE).filter(came).map(|at| (table.base + at * L1_SPAN, Pte(now[at]).mfn())));
             table.entries = now;
         }
-        self.add(xen, domain, new)
+        self.add(xen, domain, new)?;
+        self.counted = counted;
+        Ok(())
     }
 
     /// How many tables of level 1 there are.

@@ -6,8 +6,8 @@ use xen_abi::{Errno, Pfn};
 use zooid_fork_plan::id::Kind;
 use zooid_fork_plan::plan::{L1_SPAN, TABLE_FLAGS, index, window};
 use zooid_fork_plan::status::Status;
-use zooid_fork_plan::wire::{ESTALE, daemon, device, device_page, operation};
-use zooid_memory::PageClass;
+use zooid_fork_plan::wire::{EARLY_PAGES, ESTALE, daemon, device, device_page, guest, operation};
+use zooid_memory::{ForkRule, PageClass};
 
 use super::super::config::{Config, Quota};
 use super::world::{Control, DATA_PAGES, HEAP_PAGES, Root, World, data, heap, text};
@@ -96,11 +96,53 @@ fn what_the_parent_copied_is_followed() {
     }
 }
 
-/// Sets an entry of a root's own tables.
+#[test]
+fn what_a_child_wrote_early_is_passed_to_its_parent() {
+    let (mut world, root) = world();
+    assert_eq!(root.control().get(daemon::EARLY_NUMBER), 0);
+    for (number, said) in [3_u32, u32::MAX].into_iter().enumerate() {
+        let child = world.family(Kind::Prepared)[0].0;
+        let control = Control::of(&world.fake.guest(child)).unwrap();
+        (0..EARLY_PAGES as u32).for_each(|at| control.put(guest::EARLY + 4 * at as usize, 7 + at));
+        // More than there is room for is a lie.
+        control.put(guest::EARLY_COUNT, said);
+        assert_eq!(world.fork(root.id()), child);
+        assert_eq!(root.control().get(daemon::EARLY_NUMBER), number as u32 + 1);
+        let count = root.control().get(daemon::EARLY_COUNT);
+        assert_eq!(count, said.min(EARLY_PAGES as u32));
+        (0..count).for_each(|at| assert_eq!(root.control().get(daemon::EARLY + 4 * at as usize), 7 + at));
+    }
+}
+
+#[test]
+fn a_page_that_becomes_hot_is_the_childs_own() {
+    let (mut world, root) = world();
+    let hot = world.entry(root.id(), heap(1)).unwrap();
+    let private = PageClass::Heap.protection().pte_flags() | ForkRule::Private.pte_flags();
+    set(&world, &root, heap(1), Pte::new(hot.mfn(), private));
+    let (errno, children) = world.request(root.id(), operation::COMMIT, 1);
+    assert_eq!(errno, 0, "it is mended in place");
+    let child = xen_abi::DomId((children[0] & 0x7fff) as u16);
+    let childs = world.entry(child, heap(1)).unwrap();
+    assert_ne!(childs.mfn(), hot.mfn());
+    assert_eq!(childs.flags().intersection(private), private);
+    // And back.
+    set(&world, &root, heap(1), hot);
+    let child = world.fork(root.id());
+    assert_eq!(world.entry(child, heap(1)).unwrap().mfn(), hot.mfn());
+}
+
+/// Sets an entry of a root's own tables, and counts the change.
 fn set(world: &World, root: &Root, address: usize, entry: Pte) {
     let table = table(world, root, address, 1);
     let update = MmuUpdate::pte(table.addr() + index(address, 1) as u64 * 8, entry);
     root.guest.mmu_update(&[update]).1.unwrap();
+    count(root, guest::changes(address));
+}
+
+/// Increments one of the counters of a root's control page.
+fn count(root: &Root, counter: usize) {
+    root.control().put(counter, root.control().get(counter) + 1);
 }
 
 /// The table of a level that covers an address.
@@ -125,6 +167,7 @@ fn tables_that_came_are_followed() {
     let above = table(&world, &root, address, 2);
     let enter = MmuUpdate::pte(above.addr() + index(address, 2) as u64 * 8, Pte::new(frames[0], TABLE_FLAGS));
     root.guest.mmu_update(&[enter]).1.unwrap();
+    count(&root, guest::TABLES);
     set(&world, &root, address, Pte::new(frames[1], PageClass::Heap.pte_flags()));
     root.guest.write(frames[1], 0, &5_u64.to_le_bytes());
     assert_eq!(world.request(root.id(), operation::COMMIT, 1).0, ESTALE);

@@ -1,0 +1,91 @@
+//! Hot pages (`zooid_fork_plan::hot`): what a child says of its first writes, what its parent learns from it, and the part that such
+//! pages have in the snapshot.
+
+use core::ops::Range;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use zooid_fork_plan::hot::{Heat, HotPages};
+use zooid_fork_plan::wire::{EARLY_PAGES, daemon, guest};
+use zooid_kernel::events::Masked;
+use zooid_kernel::mmu::cow;
+use zooid_kernel::{evtchn, mmu};
+use zooid_memory::{ForkRule, PAGE_SIZE, Zone};
+
+use crate::control::Control;
+
+struct Hot {
+    pages: HotPages,
+    /// The last report that was taken in.
+    number: u32,
+}
+
+static HOT: Masked<Hot> = Masked::new(Hot { pages: HotPages::NONE, number: 0 });
+
+/// In a child: how many upcalls there were when it began to run.
+static BORN: AtomicU64 = AtomicU64::new(u64::MAX);
+/// Upcalls until which it is early: one comes at once, the next one when the child sleeps, or after a slice.
+const EARLY_UPCALLS: u64 = 1;
+
+fn address(page: u32) -> usize {
+    Zone::Heap.base() + page as usize * PAGE_SIZE
+}
+
+/// Notes a page that this pVM has copied to write it, if it is a child and has just begun to run.
+pub fn note(control: &Control, address: usize) {
+    if evtchn::upcalls().checked_sub(BORN.load(Ordering::Relaxed)).is_none_or(|upcalls| upcalls > EARLY_UPCALLS) {
+        return;
+    }
+    let count = control.page.read_u32(guest::EARLY_COUNT);
+    if (count as usize) < EARLY_PAGES {
+        let page = (address - Zone::Heap.base()) / PAGE_SIZE;
+        control.page.write_u32(guest::EARLY + 4 * count as usize, page as u32);
+        control.page.write_u32(guest::EARLY_COUNT, count + 1);
+    }
+}
+
+/// Whether a child has reported.
+pub fn has_news(control: &Control) -> bool {
+    HOT.lock().number != control.page.read_u32_acquire(daemon::EARLY_NUMBER)
+}
+
+/// Takes in what a child has reported.
+pub fn learn(control: &Control) {
+    let page = &control.page;
+    let mut hot = HOT.lock();
+    let number = page.read_u32_acquire(daemon::EARLY_NUMBER);
+    if hot.number == number {
+        return;
+    }
+    hot.number = number;
+    let mut early = [0; EARLY_PAGES];
+    let count = (page.read_u32(daemon::EARLY_COUNT) as usize).min(EARLY_PAGES);
+    early.iter_mut().enumerate().for_each(|(at, early)| *early = page.read_u32(daemon::EARLY + 4 * at));
+    let shared = control.is_shared();
+    hot.pages.learn(&early[..count], |page, heat| {
+        let rule = match heat {
+            Heat::Hot => ForkRule::Private,
+            Heat::Cold => ForkRule::CopyOnWrite,
+        };
+        cow::set_rule(address(page), rule, shared)
+    });
+}
+
+/// In a child: it has no children that could have reported, and writes its first pages.
+pub fn begin_life() {
+    HOT.lock().number = 0;
+    BORN.store(evtchn::upcalls(), Ordering::Relaxed);
+}
+
+/// How many pages a snapshot holds at most because they are hot.
+pub fn count() -> usize {
+    HOT.lock().pages.pages().len()
+}
+
+/// Calls `each` with each hot page: those that were unmapped since are not any more.
+pub fn for_each(mut each: impl FnMut(Range<usize>)) {
+    let hot = HOT.lock();
+    let mut addresses = [0; EARLY_PAGES];
+    let pages = hot.pages.pages();
+    addresses.iter_mut().zip(pages).for_each(|(to, page)| *to = address(*page));
+    mmu::with_rule(ForkRule::Private, &addresses[..pages.len()], |page| each(page..page + PAGE_SIZE));
+}
