@@ -20,6 +20,8 @@ pub enum PageClass {
     PageTable,
     /// A page shared with Xen or with another domain: shared_info, grant table, rings.
     Device,
+    /// A page of an IpC object, which relatives read and write (docs/protocols/ipc.md).
+    Joint,
     /// What a fork hands to the child: private pages as they were, copied. The child reads it at the same address.
     Snapshot,
     /// The kernel's own record of this domain's frames: p2m, start_info, the frame allocator's bitmap.
@@ -48,6 +50,8 @@ pub enum ForkRule {
     /// The child gets a copy during the fork. The page must stay writable at every moment, because
     /// Xen itself writes to it: it cannot push an exception frame on a read-only stack.
     Private,
+    /// Parent and child go on using the same frame, and what one writes the other sees.
+    Joint,
     /// The contents belong to one domain and mean nothing in another: the child makes its own at the
     /// same address.
     Special,
@@ -55,7 +59,7 @@ pub enum ForkRule {
 
 impl PageClass {
     /// Every class.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Text,
         Self::RoData,
         Self::Data,
@@ -63,6 +67,7 @@ impl PageClass {
         Self::Stack,
         Self::PageTable,
         Self::Device,
+        Self::Joint,
         Self::Snapshot,
         Self::Special,
     ];
@@ -72,7 +77,7 @@ impl PageClass {
         match self {
             Self::Text => Protection::ReadExecute,
             Self::RoData | Self::PageTable => Protection::ReadOnly,
-            Self::Data | Self::Heap | Self::Stack | Self::Device | Self::Snapshot | Self::Special => {
+            Self::Data | Self::Heap | Self::Stack | Self::Device | Self::Joint | Self::Snapshot | Self::Special => {
                 Protection::ReadWrite
             }
         }
@@ -85,6 +90,7 @@ impl PageClass {
             Self::Heap => ForkRule::CopyOnWrite,
             // The kernel's own variables are among the data, and it must not fault while it resolves a fault.
             Self::Data | Self::Stack => ForkRule::Private,
+            Self::Joint => ForkRule::Joint,
             Self::PageTable | Self::Device | Self::Special => ForkRule::Special,
         }
     }
@@ -96,7 +102,8 @@ impl PageClass {
 }
 
 impl ForkRule {
-    const MASK: PteFlags = PteFlags::AVAILABLE_0.union(PteFlags::AVAILABLE_1);
+    /// The bits of a page-table entry that hold a rule.
+    pub const MASK: PteFlags = PteFlags::AVAILABLE_0.union(PteFlags::AVAILABLE_1).union(PteFlags::AVAILABLE_2);
 
     /// The rule's mark in a page-table entry, in bits that processor and Xen leave alone: so the page tables themselves say
     /// what a fork does with each page.
@@ -105,12 +112,16 @@ impl ForkRule {
             Self::Special => PteFlags::empty(),
             Self::Shared => PteFlags::AVAILABLE_0,
             Self::CopyOnWrite => PteFlags::AVAILABLE_1,
-            Self::Private => Self::MASK,
+            Self::Private => PteFlags::AVAILABLE_0.union(PteFlags::AVAILABLE_1),
+            Self::Joint => PteFlags::AVAILABLE_2,
         }
     }
 
     /// The rule of a page that is mapped with `flags`.
     pub const fn of(flags: PteFlags) -> Self {
+        if flags.contains(PteFlags::AVAILABLE_2) {
+            return Self::Joint;
+        }
         match (flags.contains(PteFlags::AVAILABLE_1), flags.contains(PteFlags::AVAILABLE_0)) {
             (false, false) => Self::Special,
             (false, true) => Self::Shared,
@@ -144,6 +155,7 @@ impl fmt::Display for PageClass {
             Self::Stack => "stack",
             Self::PageTable => "page table",
             Self::Device => "device page",
+            Self::Joint => "joint page",
             Self::Snapshot => "snapshot",
             Self::Special => "kernel record",
         })

@@ -9,6 +9,8 @@ pub const CONSOLE: usize = 1;
 pub const XENSTORE: usize = 2;
 /// Control page of the fork brick.
 pub const CONTROL: usize = 3;
+/// Table of the family's members (docs/protocols/ipc.md), if there is one.
+pub const MEMBERS: usize = 6;
 /// Stack that a prepared domain waits on; the page below is unmapped.
 pub const SHELL_STACK: usize = 5;
 /// First page of the grant table.

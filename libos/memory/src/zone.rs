@@ -80,7 +80,7 @@ impl Zone {
         match self {
             Self::Heap => matches!(class, PageClass::Heap),
             Self::Stacks => matches!(class, PageClass::Stack),
-            Self::Device => matches!(class, PageClass::Device | PageClass::Snapshot),
+            Self::Device => matches!(class, PageClass::Device | PageClass::Joint | PageClass::Snapshot),
             Self::Tables => matches!(class, PageClass::PageTable),
             Self::Libraries => {
                 matches!(class, PageClass::Text | PageClass::RoData | PageClass::Data)

@@ -10,8 +10,8 @@ pub type Entries = [u64; PTES_PER_TABLE];
 
 /// The parts of a parent's entry that matter to its children. Not among them: the right to write, which copy-on-write gives and
 /// takes; accessed and dirty; and what Xen adds.
-const COMPARED: u64 = Pte::new(xen_abi::Mfn(u64::MAX), RULE.union(PteFlags::PRESENT).union(PteFlags::NO_EXECUTE)).0;
-const RULE: PteFlags = PteFlags::AVAILABLE_0.union(PteFlags::AVAILABLE_1);
+const COMPARED: u64 =
+    Pte::new(xen_abi::Mfn(u64::MAX), ForkRule::MASK.union(PteFlags::PRESENT).union(PteFlags::NO_EXECUTE)).0;
 /// Where a [`Shadow`] keeps an owner: bits that are neither compared nor part of a frame's number.
 const OWNER_SHIFT: u32 = 52;
 /// Entries that are compared before it is looked at any closer.
@@ -30,6 +30,11 @@ pub enum Backend {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Owner(pub u8);
 
+impl Owner {
+    /// The family's holder, to which the frames of all joint pages belong, and no others.
+    pub const HOLDER: Self = Self(u8::MAX);
+}
+
 /// What a child has at the address of a parent's page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Page {
@@ -37,6 +42,8 @@ pub enum Page {
     Nothing,
     /// The parent's frame, by this entry, which is read-only.
     Linked(Pte),
+    /// The holder's frame, by this entry.
+    Joint(Pte),
     /// A frame of its own, mapped with these flags.
     Private(PteFlags),
 }
@@ -48,7 +55,7 @@ impl Page {
         if !flags.contains(PteFlags::PRESENT) {
             return Self::Nothing;
         }
-        let kept = flags.intersection(PteFlags::PRESENT.union(RULE).union(PteFlags::NO_EXECUTE));
+        let kept = flags.intersection(PteFlags::PRESENT.union(ForkRule::MASK).union(PteFlags::NO_EXECUTE));
         // Accessed and dirty are set from the start, so that the processor need not.
         let read_only = kept.union(PteFlags::ACCESSED);
         let read_write = read_only.union(PteFlags::WRITABLE).union(PteFlags::DIRTY);
@@ -59,6 +66,10 @@ impl Page {
             }
             (ForkRule::Shared, Backend::Grant) => Self::Private(read_only),
             (ForkRule::CopyOnWrite, Backend::Grant) => Self::Private(read_write),
+            (ForkRule::Joint, _) if flags.contains(PteFlags::WRITABLE) => {
+                Self::Joint(Pte::new(entry.mfn(), read_write))
+            }
+            (ForkRule::Joint, _) => Self::Joint(Pte::new(entry.mfn(), read_only)),
             (ForkRule::Private, _) if flags.contains(PteFlags::WRITABLE) => Self::Private(read_write),
             (ForkRule::Private, _) => Self::Private(read_only),
         }
@@ -84,7 +95,7 @@ impl Copied {
             _ if !flags.contains(PteFlags::PRESENT) => Self::Never,
             ForkRule::Shared if !flags.contains(PteFlags::WRITABLE) => Self::Once,
             ForkRule::Shared | ForkRule::CopyOnWrite => Self::AtCommit,
-            ForkRule::Private | ForkRule::Special => Self::Never,
+            ForkRule::Private | ForkRule::Joint | ForkRule::Special => Self::Never,
         }
     }
 }
@@ -119,14 +130,9 @@ impl Shadow {
     /// # Errors
     /// Those of `found`.
     pub fn compare<E>(&self, now: &Entries, mut found: impl FnMut(Change) -> Result<(), E>) -> Result<(), E> {
-        let compared = match self.backend {
-            Backend::Foreign => COMPARED,
-            // Which frame it is that is copied does not matter.
-            Backend::Grant => COMPARED & !Pte::new(xen_abi::Mfn(u64::MAX), PteFlags::empty()).0,
-        };
         for (chunk, (old, new)) in self.entries.chunks_exact(AT_ONCE).zip(now.chunks_exact(AT_ONCE)).enumerate() {
             let different = old.iter().zip(new).fold(0, |all, (old, new)| all | (old ^ new));
-            if different & compared == 0 {
+            if different & COMPARED == 0 {
                 continue;
             }
             for (place, (old, new)) in old.iter().zip(new).enumerate() {
@@ -143,7 +149,7 @@ impl Shadow {
     pub fn set(&mut self, index: u16, entry: Pte, owner: Owner) {
         let kept = match Page::of(entry, self.backend) {
             Page::Nothing => 0,
-            Page::Linked(linked) => linked.0,
+            Page::Linked(entry) | Page::Joint(entry) => entry.0,
             Page::Private(flags) => Pte::new(entry.mfn(), flags).0,
         };
         self.entries[usize::from(index)] = kept | u64::from(owner.0) << OWNER_SHIFT;
@@ -161,7 +167,7 @@ impl Shadow {
 
     /// How many entries name frames of others.
     pub fn linked(&self) -> usize {
-        let is_linked = |entry: &&u64| matches!(Page::of(Pte(**entry), self.backend), Page::Linked(_));
+        let is_linked = |entry: &&u64| matches!(Page::of(Pte(**entry), self.backend), Page::Linked(_) | Page::Joint(_));
         self.entries.iter().filter(is_linked).count()
     }
 }
@@ -196,6 +202,9 @@ mod tests {
                     assert!(matches!(class, PageClass::PageTable | PageClass::Device | PageClass::Special))
                 }
                 Page::Private(flags) => assert_eq!(flags, class.pte_flags()),
+                Page::Joint(joint) => {
+                    assert_eq!((class, joint), (PageClass::Joint, entry(class, 7)), "the one that is meant to be");
+                }
                 Page::Linked(linked) => {
                     assert_eq!(linked.mfn(), Mfn(7));
                     assert!(!linked.flags().intersects(PteFlags::WRITABLE | PteFlags::DIRTY));
@@ -208,7 +217,8 @@ mod tests {
 
     #[test]
     fn bits_that_no_entry_of_a_child_may_have_are_dropped() {
-        let linked = Page::of(Pte(!PteFlags::AVAILABLE_1.bits()), Backend::Foreign);
+        let dropped = PteFlags::AVAILABLE_1 | PteFlags::AVAILABLE_2;
+        let linked = Page::of(Pte(!dropped.bits()), Backend::Foreign);
         let Page::Linked(linked) = linked else { panic!("{linked:?}") };
         let allowed = PteFlags::PRESENT | PteFlags::ACCESSED | PteFlags::AVAILABLE_0 | PteFlags::NO_EXECUTE;
         assert_eq!(linked.flags(), allowed);

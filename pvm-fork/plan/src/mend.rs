@@ -172,7 +172,8 @@ impl Linkage {
         let Self { tables, reserve, mfns, private, backend, .. } = self;
         let table = &tables[place];
         table.shadow.compare(now, |change| {
-            if *backend == Backend::Grant {
+            let is_copy = |page| matches!(page, Page::Private(_));
+            if *backend == Backend::Grant && (is_copy(change.before) || is_copy(change.after)) {
                 return Err(Stale::Pages);
             }
             let address = table.base + usize::from(change.index) * PAGE_SIZE;
@@ -180,6 +181,7 @@ impl Linkage {
             let (entry, whose, frame) = match change.after {
                 Page::Nothing => (Pte::ABSENT, None, None),
                 Page::Linked(entry) => (entry, Some(owner(change.index, entry)), None),
+                Page::Joint(entry) => (entry, Some(Owner::HOLDER), None),
                 Page::Private(flags) => {
                     let frame = match private.get(&address) {
                         Some(frame) => *frame,

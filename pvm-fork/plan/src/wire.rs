@@ -1,4 +1,4 @@
-//! Octets of the control page and of the snapshot's header (docs/protocols/fork.md). All values are little-endian; offsets are in
+//! Octets of the control page and of the snapshot's header (docs/protocols/fork.md, docs/protocols/ipc.md). All values are little-endian; offsets are in
 //! octets.
 
 use zooid_memory::{PAGE_SIZE, Zone};
@@ -75,6 +75,24 @@ pub mod guest {
     pub const EARLY_COUNT: usize = 136;
     /// u32 each, at most [`EARLY_PAGES`](super::EARLY_PAGES): which pages these were, counted from the start of the HEAP zone.
     pub const EARLY: usize = 144;
+    /// u64: frame of the member's own table of level 1 that a MAP changes.
+    pub const MAP_TABLE: usize = 272;
+    /// u32: the first of its entries that it changes; how many is in `COUNT`.
+    pub const MAP_INDEX: usize = 280;
+    /// u32: number of the object of a MAP, or of the member of a RELAY.
+    pub const OBJECT: usize = 284;
+    /// u32: first page of the object that a MAP maps.
+    pub const OBJECT_OFFSET: usize = 288;
+    /// u32: pages of the object that a CREATE makes.
+    pub const OBJECT_PAGES: usize = 292;
+    /// u32: see [`object_flags`](super::object_flags).
+    pub const OBJECT_FLAGS: usize = 296;
+    /// u32: octets of the name; 0: none.
+    pub const NAME_LENGTH: usize = 300;
+    /// The name, at most [`MAX_NAME`](super::MAX_NAME) octets.
+    pub const NAME: usize = 304;
+    /// u32: not 0 if this member wants to hear of others' ends.
+    pub const INTEREST: usize = 560;
     /// u32 each, [`CHANGE_COUNTERS`]: how often what is mapped below tables of level 1 has changed, see [`changes`]; incremented after
     /// the change.
     pub const CHANGES: usize = 1024;
@@ -128,6 +146,16 @@ pub mod daemon {
     pub const SNAPSHOT: usize = 2120;
     /// u32: how many children the request from outside asks for; written before `OUTSIDE`.
     pub const OUTSIDE_COUNT: usize = 2128;
+    /// u32: this pVM's number as a member of its family, plus one; 0: none.
+    pub const MEMBER: usize = 2132;
+    /// u32: incremented when the table of members has changed, and by each RELAY.
+    pub const NEWS: usize = 2136;
+    /// u32: number of the object that CREATE has found or made.
+    pub const OBJECT: usize = 2140;
+    /// u32: its pages.
+    pub const OBJECT_PAGES: usize = 2144;
+    /// u32: 1 if it was made by this request, 0 if it was there.
+    pub const OBJECT_IS_NEW: usize = 2148;
     /// 32 octets of randomness for this child; written before `GO`.
     pub const SEED: usize = 2176;
     /// Ring of [`ENDED_SLOTS`](super::ENDED_SLOTS) ended children: u32 id, u32 [`Status`](crate::status::Status).
@@ -159,6 +187,37 @@ pub mod operation {
     pub const PREPARE: u32 = 1;
     /// Make prepared domains children.
     pub const COMMIT: u32 = 2;
+    /// Make or open an object.
+    pub const CREATE: u32 = 3;
+    /// Map pages of an object.
+    pub const MAP: u32 = 4;
+    /// Remove a name.
+    pub const UNLINK: u32 = 5;
+    /// Wake a member.
+    pub const RELAY: u32 = 6;
+}
+
+/// Flags of CREATE and MAP.
+pub mod object_flags {
+    /// Of CREATE: make it if it is not there.
+    pub const CREATE: u32 = 1;
+    /// Of CREATE: fail if it is there.
+    pub const EXCLUSIVE: u32 = 2;
+    /// Of MAP: the last of an anonymous object.
+    pub const LAST: u32 = 4;
+}
+
+/// Most octets of an object's name.
+pub const MAX_NAME: usize = 255;
+
+/// The table of members: a page.
+pub mod members {
+    /// u32: how many times it has changed; written last.
+    pub const CHANGES: usize = 0;
+    /// u32 each: id of the member with this number, 0 where there is none.
+    pub const IDS: usize = 8;
+    /// Most members.
+    pub const MAX: usize = (super::PAGE_SIZE - IDS) / 4;
 }
 
 /// Values of `STATE`.
@@ -213,7 +272,9 @@ pub const fn header_pages(pages: usize) -> usize {
 }
 
 const _: () = {
-    assert!(guest::EARLY + 4 * EARLY_PAGES <= guest::CHANGES);
+    assert!(guest::EARLY + 4 * EARLY_PAGES <= guest::MAP_TABLE);
+    assert!(guest::NAME + MAX_NAME <= guest::INTEREST);
+    assert!(daemon::OBJECT_IS_NEW + 4 <= daemon::SEED);
     assert!(guest::CHANGES + 4 * guest::CHANGE_COUNTERS <= daemon::REPLY);
     assert!(daemon::ENDED + 8 * ENDED_SLOTS as usize == daemon::CHILDREN);
     assert!(daemon::CHILDREN + 4 * MAX_CHILDREN as usize <= daemon::EARLY_NUMBER);

@@ -248,6 +248,9 @@ fn share(xen: &Xen, parent: DomId, child: DomId, l1: Mfn, frame: Mfn) -> Result<
     let (done, result) = xen.mmu_update(child, child, &[at(5, Pte::new(frame, READ))]);
     refused(result, Errno::EBUSY, "the frame as the child's own")?;
     expect(done == 0, "and nothing is done")?;
+    let (done, result) = xen.mmu_update(child, parent, &[at(8, Pte::new(frame, ALL))]);
+    result?;
+    expect(done == 1, "the child may write to a frame of the parent's")?;
     let many = vec![at(7, Pte::new(frame, READ)); 70_000];
     let start = Instant::now();
     let (done, result) = xen.mmu_update(child, parent, &many);

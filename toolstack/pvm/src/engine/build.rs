@@ -365,7 +365,8 @@ impl<H: Hypervisor> Engine<H> {
         let forking = parent.forking.as_ref().ok_or(Failure::Gone)?;
         let (tables, sources) = (&forking.tables, forking.sources.as_ref());
         let control = parent.channel.as_ref().map(|channel| &channel.page);
-        let source = Source { control, tables, owners: &parent.owners, linkage: parent.linkage.as_ref(), sources };
+        let source =
+            Source { control, tables, owners: &parent.owners, holder: None, linkage: parent.linkage.as_ref(), sources };
         let domain = building.made.as_ref().expect("made before").domain;
         let linkage = building.linkage.as_mut().expect("made when its tables were pinned");
         let mut target = Target { domain, linkage, bitmaps: building.bitmaps.as_ref() };
@@ -417,6 +418,7 @@ impl<H: Hypervisor> Engine<H> {
             control: parent.channel.as_ref().map(|channel| &channel.page),
             tables: &forking.tables,
             owners: &parent.owners,
+            holder: None,
             linkage: parent.linkage.as_ref(),
             sources: forking.sources.as_ref(),
         };

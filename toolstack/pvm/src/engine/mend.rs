@@ -40,6 +40,8 @@ pub struct Source<'a, M> {
     pub tables: &'a Tables<M>,
     /// Whose frames its tables may name, its own domain last.
     pub owners: &'a [DomId],
+    /// Whose the frames of its joint pages are, if its family has a holder.
+    pub holder: Option<DomId>,
     /// What it was linked to itself.
     pub linkage: Option<&'a Linkage>,
     /// What it has granted, where children get copies.
@@ -90,7 +92,17 @@ impl<M: Memory> Target<'_, M> {
             let run = scratch.steps[done..].iter().take_while(|step| step.owner == owner).count();
             scratch.updates.clear();
             scratch.updates.extend(scratch.steps[done..done + run].iter().map(|step| step.update));
-            let frames_of = owner.map_or(self.domain, |owner| source.owners[usize::from(owner.0)]);
+            let frames_of = match owner {
+                None => self.domain,
+                Some(Owner::HOLDER) => match source.holder {
+                    Some(holder) => holder,
+                    None => {
+                        result = Err(Failure::Stale);
+                        break;
+                    }
+                },
+                Some(owner) => source.owners[usize::from(owner.0)],
+            };
             let (succeeded, outcome) = xen.mmu_update(self.domain, frames_of, &scratch.updates);
             for step in &scratch.steps[done..done + succeeded] {
                 let moved = self.linkage.note(step);
@@ -101,7 +113,9 @@ impl<M: Memory> Target<'_, M> {
                 Ok(()) => tries = 0,
                 // Not the owner's that was thought of. Without a shadow, which a daemon that has started anew does not have, each of
                 // the ancestors may be it; with one, what was linked here has gone, and the parent has that frame now.
-                Err(error) if error.errno() == Some(Errno::EBUSY) && owner.is_some() => {
+                Err(error)
+                    if error.errno() == Some(Errno::EBUSY) && owner.is_some_and(|owner| owner != Owner::HOLDER) =>
+                {
                     tries = if succeeded > 0 { 1 } else { tries + 1 };
                     let next = match owner {
                         Some(Owner(0)) | None => own,

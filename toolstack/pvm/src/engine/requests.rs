@@ -199,6 +199,7 @@ impl<H: Hypervisor> Engine<H> {
             control: pvm.channel.as_ref().map(|channel| &channel.page),
             tables: &forking.tables,
             owners: &pvm.owners,
+            holder: None,
             linkage: pvm.linkage.as_ref(),
             sources: forking.sources.as_ref(),
         };
@@ -486,6 +487,7 @@ impl<H: Hypervisor> Engine<H> {
             control: pvm.channel.as_ref().map(|channel| &channel.page),
             tables: &forking.tables,
             owners: &pvm.owners,
+            holder: None,
             linkage: pvm.linkage.as_ref(),
             sources: forking.sources.as_ref(),
         };
@@ -571,6 +573,7 @@ impl<H: Hypervisor> Engine<H> {
             control: pvm.channel.as_ref().map(|channel| &channel.page),
             tables: &forking.tables,
             owners: &pvm.owners,
+            holder: None,
             linkage: pvm.linkage.as_ref(),
             sources: forking.sources.as_ref(),
         };
