@@ -15,6 +15,7 @@ from pathlib import Path
 
 sys.path.append("/root")
 import forks
+import ipc
 from common import CONSOLES, GUESTS, destroy, measure, output, watch_consoles, with_guest, write_config
 
 # The first line of examples/hello.
@@ -32,6 +33,7 @@ def main():
     if network:
         measure_network(network)
     forks.measure_rows(wanted)
+    ipc.measure_rows(wanted)
 
 
 # Starting a guest

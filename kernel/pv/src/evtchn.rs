@@ -4,6 +4,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
+use xen_abi::event_channel::EvtchnStat;
 use xen_abi::xen::{SharedInfo, Virq};
 use xen_abi::{DomId, Errno, Port};
 use zooid_core::evtchn::PortScan;
@@ -86,9 +87,29 @@ impl BoundPort {
 
     /// Takes over a port that was bound for this domain by its builder.
     pub fn adopt(port: Port, event: Arc<Event>) -> Self {
-        set_handler(port, Some(Handler::Event(event)));
+        Self::with(port, Handler::Event(event))
+    }
+
+    fn with(port: Port, handler: Handler) -> Self {
+        set_handler(port, Some(handler));
         unmask_port(port);
         Self { port, life: LIFE.load(Ordering::Relaxed) }
+    }
+
+    /// Makes a port that `remote` may bind to; `call` is called with events masked when it sends.
+    pub fn offer(remote: DomId, call: fn()) -> Result<Self, Errno> {
+        Ok(Self::with(xen_sys::event_channel_op_alloc_unbound(DomId::SELF, remote)?, Handler::Call(call)))
+    }
+
+    /// Binds a port that `remote` has made for this domain; `call` is called with events masked when it sends.
+    pub fn bind(remote: DomId, port: Port, call: fn()) -> Result<Self, Errno> {
+        Ok(Self::with(xen_sys::event_channel_op_bind_interdomain(remote, port)?, Handler::Call(call)))
+    }
+
+    /// Whether the other side has bound the port, and is there.
+    pub fn is_bound(&self) -> bool {
+        let status = xen_sys::event_channel_op_status(DomId::SELF, self.port);
+        self.is_alive() && status.is_ok_and(|status| status.status == EvtchnStat::INTERDOMAIN)
     }
 
     /// The port's number, to be told to the other side.

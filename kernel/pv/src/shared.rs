@@ -1,9 +1,9 @@
 //! Pages that another domain can read or write at any time.
 //!
-//! No reference into such a page exists: every access is a volatile read or write of one integer, or a copy into or out of
+//! No reference into such a page exists, but for atomic integers: every other access is a volatile read or write of one integer, or a copy into or out of
 //! private memory. Whoever reads copies once, then judges the copy.
 
-use core::sync::atomic::{AtomicU16, Ordering, fence};
+use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering, fence};
 
 use xen_abi::PAGE_SIZE;
 use zooid_core::ring::{BadIndex, ByteRing};
@@ -84,6 +84,18 @@ impl SharedPages {
     pub fn write_u32_release(&self, offset: usize, value: u32) {
         fence(Ordering::Release);
         self.write_u32(offset, value);
+    }
+
+    /// A 32-bit value at byte `offset`, for atomic operations, which the other side uses, too.
+    pub fn atomic_u32(&self, offset: usize) -> &AtomicU32 {
+        // SAFETY: the address is inside the mapped range and aligned, as `at` checked. What others do to it is what atomics are for.
+        unsafe { AtomicU32::from_ptr(self.at(offset, 4, 4).cast()) }
+    }
+
+    /// As [`atomic_u32`](Self::atomic_u32), for 64 bits.
+    pub fn atomic_u64(&self, offset: usize) -> &AtomicU64 {
+        // SAFETY: as there.
+        unsafe { AtomicU64::from_ptr(self.at(offset, 8, 8).cast()) }
     }
 
     /// Replaces a 16-bit value in one step by what `next` makes of it; `false` when `next` refuses the value found.

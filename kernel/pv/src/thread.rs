@@ -8,11 +8,13 @@ use core::ops::Range;
 
 use xen_abi::PAGE_SIZE;
 use xen_abi::arch_x86::SegmentBase;
-use zooid_core::sched::{Scheduler, ThreadId, WakeReason};
+use zooid_core::sched::{Scheduler, WakeReason};
 
 use crate::events::{self, Masked};
 use crate::mmu::{Stack, StackError};
 use crate::{entry, time, tls};
+
+pub use zooid_core::sched::ThreadId;
 
 /// How long a thread runs at least while others wait, in nanoseconds.
 const SLICE: u64 = 2_000_000;

@@ -7,6 +7,8 @@
 #ifndef ZOOID_H
 #define ZOOID_H
 
+#include <stddef.h>
+
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -55,6 +57,69 @@ int pvm_getpid(void);
 
 /* The id of the parent, or 0 in the root of a family. */
 int pvm_getppid(void);
+
+/*
+ * IpC: what relatives share. An object is known by a descriptor, as a file is: a number from 0 on, the lowest that is free, which a child has, too.
+ * An object without a name is this pVM's and its descendants'; one with a name can be opened by every member of the family.
+ *
+ * `timeout` is in nanoseconds; 0 does not wait, PVM_FOREVER waits as long as it takes.
+ *
+ * Besides what is said below: -EBADF (9), no such descriptor, or one of another kind. -EAGAIN (11), the time is over. -EEXIST (17), -ENOENT (2),
+ * -EINVAL (22), the name or a number. -ENOSPC (28), no more memory or objects for this family. -EIO (5), a relative has written nonsense into it.
+ */
+#define PVM_FOREVER (-1LL)
+
+/* Flags of what opens by name: make it if it is not there; fail if it is there. */
+#define PVM_CREAT 1
+#define PVM_EXCL 2
+
+/* Makes a pipe: ends[0] is to be read, ends[1] to be written. It holds 65,536 octets, and up to 4,096 are written in one piece. */
+int pvm_pipe(int ends[2]);
+
+/* Reads what there is, at most `size` octets. Returns how many; 0 when nobody can write any more. */
+long pvm_read(int descriptor, void *buffer, size_t size, long long timeout);
+
+/* Writes `size` octets, or what there is room for in time. Returns how many. -EPIPE (32): nobody can read any more. */
+long pvm_write(int descriptor, const void *buffer, size_t size, long long timeout);
+
+/* Closes a descriptor. */
+int pvm_close(int descriptor);
+
+/* Makes or opens a semaphore, and returns its descriptor; `name` may be NULL. */
+int pvm_sem_open(const char *name, int flags, unsigned value);
+int pvm_sem_wait(int descriptor, long long timeout);
+/* -EOVERFLOW (75): it would be above 2,147,483,647. */
+int pvm_sem_post(int descriptor);
+int pvm_sem_getvalue(int descriptor);
+
+/* Makes or opens a queue of up to `messages` messages of up to `size` octets, and returns its descriptor; `name` may be NULL. */
+int pvm_mq_open(const char *name, int flags, size_t messages, size_t size);
+/* Sends a message; `priority` is below 32,768. -EMSGSIZE (90): it is too long. */
+int pvm_mq_send(int descriptor, const void *message, size_t size, unsigned priority, long long timeout);
+/* Receives the oldest message of the highest priority. Returns its length. -EMSGSIZE (90): the buffer does not hold every message. */
+long pvm_mq_receive(int descriptor, void *buffer, size_t size, unsigned *priority, long long timeout);
+
+/* Makes or opens shared memory of `size` octets, and returns its descriptor; `name` may be NULL. */
+int pvm_shm_open(const char *name, int flags, size_t size);
+/* Where it is, and how large; valid until the descriptor is closed. NULL: no such descriptor. */
+void *pvm_shm_map(int descriptor, size_t *size);
+
+/* Removes a name. Who has the object open goes on. */
+int pvm_unlink(const char *name);
+
+/* Sends a signal to a relative; signal 0 only looks whether it lives. -ESRCH (3): it does not. */
+int pvm_kill(int id, int signal);
+
+/* What is done about a signal. A handler runs in a thread of its own. */
+#define PVM_SIG_DFL ((void (*)(int))0)
+#define PVM_SIG_IGN ((void (*)(int))1)
+int pvm_signal(int signal, void (*handler)(int));
+
+/* Blocks and unblocks signals; bit 1 of a set is signal 1. */
+int pvm_sigmask(unsigned long long block, unsigned long long unblock);
+
+/* Takes one of these signals, which are blocked. Returns its number. */
+int pvm_sigwait(unsigned long long set, long long timeout);
 
 /* Has functions called around each fork, as pthread_atfork has it; each may be NULL. */
 void pvm_atfork(void (*prepare)(void), void (*parent)(void), void (*child)(void));

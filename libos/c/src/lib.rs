@@ -7,6 +7,8 @@
 
 extern crate alloc;
 
+mod ipc;
+
 use alloc::vec::Vec;
 use core::ffi::{c_int, c_uint};
 

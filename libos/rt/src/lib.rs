@@ -22,10 +22,12 @@ extern crate alloc;
 
 pub mod env;
 pub mod io;
+pub mod ipc;
 pub mod memory;
 pub mod net;
 pub mod process;
 pub mod random;
+pub mod signal;
 pub mod sync;
 pub mod thread;
 pub mod time;

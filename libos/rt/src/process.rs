@@ -79,3 +79,11 @@ pub fn fork_many(count: u32) -> Result<Forked, ForkError> {
 pub fn waitpid(id: Option<PvmId>, nohang: bool) -> Result<Option<Ended>, WaitError> {
     zooid_fork::wait_for(id, !nohang)
 }
+
+/// Sends a signal to a relative, or to this pVM itself; signal 0 only looks whether it lives.
+///
+/// # Errors
+/// [`ipc::Error::Invalid`](zooid_ipc::Error) when there is no such signal, [`NotFound`](zooid_ipc::Error::NotFound) when the family has no such pVM.
+pub fn kill(target: PvmId, signal: u8) -> Result<(), zooid_ipc::Error> {
+    zooid_ipc::signal::kill(target, signal)
+}

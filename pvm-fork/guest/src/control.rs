@@ -16,7 +16,7 @@ use zooid_kernel::shared::{SharedPages, barrier};
 use zooid_kernel::sync::Mutex;
 use zooid_kernel::{console, gnttab, power, random, thread, time, xenstore};
 
-use crate::{family, grants, hot, shell, snapshot};
+use crate::{family, grants, hot, objects, shell, snapshot};
 
 /// How long a guest waits for a pvmd that is not there, in nanoseconds: one that was killed comes back in this time.
 const PATIENCE: u64 = 10_000_000_000;
@@ -155,8 +155,21 @@ impl Control {
 
     /// Has `count` domains prepared; other threads run meanwhile.
     pub fn prepare(&self, count: u32) -> Result<(), Errno> {
+        self.request(operation::PREPARE, count, |_| (), |_| ())
+    }
+
+    /// Asks for something, for which `fill` writes what is needed into the page, and `take` reads the reply; other threads run
+    /// meanwhile.
+    pub fn request<R>(
+        &self,
+        operation: u32,
+        count: u32,
+        fill: impl FnOnce(&SharedPages),
+        take: impl FnOnce(&SharedPages) -> R,
+    ) -> Result<R, Errno> {
         let _turn = self.turn.lock();
-        let number = self.post(operation::PREPARE, count);
+        fill(&self.page);
+        let number = self.post(operation, count);
         self.notify();
         let mut give_up = time::now() + PATIENCE;
         while !self.event.wait_for(Some(time::now() + LOOK), || self.is_answered(number)) {
@@ -166,7 +179,7 @@ impl Control {
                 return Err(Errno::ENOTCONN);
             }
         }
-        self.result()
+        self.result().map(|()| take(&self.page))
     }
 
     /// Has pvmd make `count` prepared domains children of this pVM as it is now. Events are masked, and nothing may write to
@@ -240,6 +253,7 @@ impl Control {
             thread::begin_life();
         }
         time::begin_life(Port(page.read_u32(guest::TIMER_PORT)));
+        objects::begin_life(self);
     }
 
     /// Wakes who waits for news, if there is some that came while this pVM did not listen. It writes to the heap only then: right after

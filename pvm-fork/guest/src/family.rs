@@ -2,6 +2,7 @@
 
 use alloc::vec::Vec;
 use core::fmt;
+use core::sync::atomic::{AtomicU32, Ordering};
 
 use xen_abi::Errno;
 use zooid_fork_plan::id::PvmId;
@@ -13,7 +14,7 @@ use zooid_kernel::{console, evtchn, life, power, time, xenstore};
 
 use crate::control::{Control, control};
 use crate::forking::{ForkError, Forked, fork_many};
-use crate::hot;
+use crate::{hot, objects};
 
 /// A child that has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,6 +84,7 @@ pub fn begin_life() {
     children.few = [const { None }; FEW];
     // Giving the memory back would be a write to the heap.
     children.more.clear();
+    ENDS_TOLD.store(0, Ordering::Relaxed);
 }
 
 /// How long a pVM that has just started waits for pvmd to give it an id, in nanoseconds.
@@ -171,6 +173,7 @@ fn collect(control: &Control) {
 
 /// Says how this pVM ends: the kernel calls it right before the domain ends.
 pub fn end(code: i32) {
+    objects::end();
     say_status(Status::Exited(code as u8));
 }
 
@@ -210,24 +213,58 @@ pub fn serve() {
             page.read_u64(daemon::SIGNALS) != page.read_u64(guest::SIGNALS_TAKEN)
                 || page.read_u32(daemon::OUTSIDE) != page.read_u32(guest::OUTSIDE_DONE)
                 || hot::has_news(control)
+                || objects::has_news(control)
+                || has_untold_ends(control)
         });
         obey_signals(control);
         obey_fork(control);
         hot::learn(control);
+        objects::take_news(control);
+        tell_ends(control);
     }
 }
 
-/// The default action of every signal that pvmd passes on is to end the pVM.
+/// Signals that pvmd passes on. Without a handler, the default action of each is to end the pVM.
 fn obey_signals(control: &Control) {
     let signals = control.page.read_u64(daemon::SIGNALS);
-    let new = signals ^ control.page.read_u64(guest::SIGNALS_TAKEN);
+    let mut new = signals ^ control.page.read_u64(guest::SIGNALS_TAKEN);
     control.page.write_u64(guest::SIGNALS_TAKEN, signals);
-    if new != 0 {
+    while new != 0 {
         let signal = new.trailing_zeros() as u8;
-        log::info!("signal {signal} ends this pVM");
-        console::drain();
-        say_status(Status::Killed(signal));
-        power::poweroff();
+        new &= new - 1;
+        match objects::signal_handler() {
+            Some(handler) => handler(signal),
+            None => end_by(signal),
+        }
+    }
+}
+
+/// Ends this pVM as a signal does.
+pub fn end_by(signal: u8) -> ! {
+    log::info!("signal {signal} ends this pVM");
+    console::drain();
+    objects::end();
+    say_status(Status::Killed(signal));
+    power::poweroff()
+}
+
+/// `SIGCHLD` by its number in Linux.
+const SIGCHLD: u8 = 17;
+
+/// Ends of children that were told of by a signal.
+static ENDS_TOLD: AtomicU32 = AtomicU32::new(0);
+
+fn has_untold_ends(control: &Control) -> bool {
+    objects::signal_handler().is_some()
+        && ENDS_TOLD.load(Ordering::Relaxed) != control.page.read_u32_acquire(daemon::ENDED_PROD)
+}
+
+fn tell_ends(control: &Control) {
+    let ended = control.page.read_u32_acquire(daemon::ENDED_PROD);
+    if ENDS_TOLD.swap(ended, Ordering::Relaxed) != ended
+        && let Some(handler) = objects::signal_handler()
+    {
+        handler(SIGCHLD);
     }
 }
 

@@ -13,7 +13,7 @@ use zooid_kernel::sync::Mutex;
 use zooid_kernel::{console, life, xenstore};
 
 use crate::control::{Control, control};
-use crate::{family, grants, snapshot};
+use crate::{family, grants, objects, snapshot};
 
 /// What the call that returns twice returns in a child.
 pub const IN_CHILD: u64 = 0;
@@ -214,6 +214,7 @@ fn attempt(control: &Control, count: u32, all_threads: bool) -> Result<Side, Err
             control.catch_up();
             let made = control.page.read_u32(daemon::MADE).min(count);
             family::adopt(children(control, made));
+            objects::adopt(children(control, made));
             Ok(Side::Parent(made))
         }
         failed => Err(Errno((failed - FAILED) as u32)),

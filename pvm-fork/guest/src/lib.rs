@@ -5,6 +5,7 @@
 //! - [`shell`]: what a prepared domain runs until it becomes a child.
 //! - [`hot`]: pages of the heap that children write at once, and that the snapshot holds, too.
 //! - [`control`]: the page that guest and pvmd share, and the requests.
+//! - [`objects`]: memory shared with relatives, for the IpC brick.
 //! - [`family`]: children, their ends, the pVM's own end, wishes from outside.
 //!
 //! An image carries all this if it calls something of it: then boot also runs [`BRICK`], which announces the pVM to pvmd.
@@ -19,10 +20,11 @@ mod family;
 mod forking;
 mod grants;
 mod hot;
+pub mod objects;
 mod shell;
 mod snapshot;
 
-pub use family::{Ended, WaitError, id, parent_id, wait, wait_for};
+pub use family::{Ended, WaitError, end_by, id, parent_id, wait, wait_for};
 pub use forking::{AtFork, ForkError, Forked, at_fork, fork, fork_many};
 pub use zooid_fork_plan::id::PvmId;
 pub use zooid_fork_plan::status::Status;

@@ -195,6 +195,8 @@ pub mod operation {
     pub const UNLINK: u32 = 5;
     /// Wake a member.
     pub const RELAY: u32 = 6;
+    /// Send signal number `COUNT` to the relative whose id is in `OBJECT`; 0 only looks whether it lives.
+    pub const KILL: u32 = 7;
 }
 
 /// Flags of CREATE and MAP.

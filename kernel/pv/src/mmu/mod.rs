@@ -245,6 +245,49 @@ pub fn free_shared_pages(pages: SharedPages) {
     release(pages.address());
 }
 
+/// Addresses for `count` joint pages (`PageClass::Joint`), where nothing is mapped yet, but page tables are there: the frames are
+/// another domain's, and dom0 maps them.
+pub fn allocate_joint(count: usize) -> Option<usize> {
+    let start = allocate(Zone::Device, count, PageClass::Joint)?;
+    let spans = (start..start + count * PAGE_SIZE).step_by(PAGE_SIZE);
+    let made = with_memory(|Memory { frames, tables }| {
+        let first = |page: &usize| *page == start || tables::index(*page, 1) == 0;
+        spans.filter(first).all(|page| tables.ensure_table(frames, page).is_ok())
+    });
+    if !made {
+        release(start);
+        return None;
+    }
+    Some(start)
+}
+
+/// The frame of the table of level 1 that covers an address, and the place of its entry there.
+pub fn place_of(address: usize) -> Option<(Mfn, usize)> {
+    with_memory(|Memory { frames, tables }| {
+        let table = tables.table(frames, address, 1)?;
+        Some((frames.mfn(table), tables::index(address, 1)))
+    })
+}
+
+/// Takes joint pages over that dom0 has mapped at what [`allocate_joint`] has returned.
+///
+/// # Safety
+/// All `count` of them are mapped.
+pub unsafe fn adopt_joint(start: usize, count: usize) -> SharedPages {
+    mapped(start, Mapped::Pages);
+    // A run may lie in several tables.
+    let next = |page: &usize| tables::index(*page, 1) == 0;
+    (start + PAGE_SIZE..start + count * PAGE_SIZE).step_by(PAGE_SIZE).filter(next).for_each(|page| mapped(page, Mapped::Pages));
+    // SAFETY: the caller's promise; they stay until `free_joint`, and no references point there.
+    unsafe { SharedPages::new(start as *mut u8, count) }
+}
+
+/// Unmaps joint pages, whether dom0 has mapped them or not, and frees their addresses.
+pub fn free_joint(start: usize, count: usize) {
+    unmap_and_free(start, count);
+    release(start);
+}
+
 /// The machine frame behind a mapped address.
 pub fn mfn_of(address: usize) -> Option<Mfn> {
     with_memory(|memory| tables::frame_of(memory.tables.entry(&memory.frames, address)))

@@ -63,7 +63,7 @@ impl Tables {
     }
 
     /// The table of level 1 that covers `address`, made if it is missing.
-    fn ensure_table(&self, frames: &mut Frames, address: usize) -> Result<Pfn, OutOfFrames> {
+    pub fn ensure_table(&self, frames: &mut Frames, address: usize) -> Result<Pfn, OutOfFrames> {
         let mut table = self.root;
         for level in (2..=4).rev() {
             let at = index(address, level);

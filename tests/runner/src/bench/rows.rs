@@ -58,6 +58,18 @@ const fn fork(name: &'static str, goal: Option<f64>, anchor: &'static str) -> Ro
     }
 }
 
+/// A row about IpC, whose `name` `tests/bench/ipc.py` knows.
+const fn ipc(name: &'static str, goal: f64) -> Row {
+    Row {
+        name,
+        unit: "us",
+        goal: Some(goal),
+        better: Better::Less,
+        anchor: Anchor::Measured("two Linux processes"),
+        source: Source::Dom0(&["ipc"]),
+    }
+}
+
 const FORK_CALL: &str = "fork() in Linux, 4 MiB";
 const FORK_CALL_256: &str = "fork() in Linux, 256 MiB";
 const FORK_DIRTY: &str = "fork() in Linux, 4 MiB written since the last";
@@ -68,7 +80,7 @@ const FIRST_100: &str = "its first 100";
 const BOOTED: &str = "a booted pVM";
 
 #[rustfmt::skip]
-pub const ROWS: [Row; 29] = [
+pub const ROWS: [Row; 40] = [
     Row { name: "image_hello", unit: "bytes", goal: Some(200e3), better: Better::Less, anchor: Anchor::None, source: Source::Image("hello") },
     Row { name: "image_httpd", unit: "bytes", goal: Some(700e3), better: Better::Less, anchor: Anchor::None, source: Source::Image("httpd") },
     Row { name: "min_memory", unit: "MiB", goal: Some(1.0), better: Better::Less, anchor: Anchor::Fixed(4.0, "floor of Xen 4.17's PV builder"), source: Source::Dom0(&[]) },
@@ -98,4 +110,15 @@ pub const ROWS: [Row; 29] = [
     fork("fork_rate_grant", None, FORK_RATE),
     fork("fork_1000_grant", None, FIRST_100),
     Row { unit: "MiB", ..fork("clone_mem_grant", None, BOOTED) },
+    ipc("pipe", 0.8),
+    ipc("pipe_4k", 0.8),
+    ipc("pipe_64k", 0.8),
+    Row { unit: "MiB/s", better: Better::More, ..ipc("pipe_bulk", 1.0) },
+    ipc("mq", 0.8),
+    Row { anchor: Anchor::None, goal: None, ..ipc("mq_bulk", 1.0) },
+    ipc("signal", 0.8),
+    ipc("shm", 0.8),
+    ipc("sem", 0.8),
+    ipc("exit_wait", 1.0),
+    Row { anchor: Anchor::Measured("a later one"), ..ipc("ipc_first", 2.0) },
 ];

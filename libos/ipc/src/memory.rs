@@ -1,0 +1,95 @@
+//! Shared memory (POSIX `shm_open` and `mmap`).
+
+use core::sync::atomic::{AtomicU32, AtomicU64};
+
+use xen_abi::PAGE_SIZE;
+
+use crate::error::Error;
+use crate::layout::{BODY, Kind, Role};
+use crate::object::{How, Part, open};
+
+/// A region that relatives read and write. Clones are the same one; its memory is zeroed when it is made.
+#[derive(Clone)]
+pub struct SharedMemory {
+    part: Part,
+    size: usize,
+}
+
+impl SharedMemory {
+    /// A region without a name, for this pVM and its descendants.
+    ///
+    /// # Errors
+    /// `Invalid` when `size` is 0; see [`Error`].
+    pub fn new(size: usize) -> Result<Self, Error> {
+        Self::make(None, How::ANONYMOUS, size)
+    }
+
+    /// The family's region of this name; `size`, in bytes, is for one that is made now.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new), and `Exists`, `NotFound`; `Invalid` when there is something else of this name.
+    pub fn open(name: &str, how: How, size: usize) -> Result<Self, Error> {
+        Self::make(Some(name), how, size)
+    }
+
+    /// One with or without a name.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new) and [`open`](Self::open).
+    pub fn make(name: Option<&str>, how: How, size: usize) -> Result<Self, Error> {
+        let Ok(octets) = u32::try_from(size) else { return Err(Error::OutOfMemory) };
+        if size == 0 && how.create {
+            return Err(Error::Invalid);
+        }
+        let pages = 1 + size.div_ceil(PAGE_SIZE).max(1);
+        let object = open(Kind::Memory, name, pages, how, [octets, 0])?;
+        let size = object.detail(0) as usize;
+        if size > object.pages().len() - BODY {
+            return Err(object.broken());
+        }
+        Ok(Self { part: Part::new(&object, Role::Reader), size })
+    }
+
+    /// Bytes.
+    pub fn len(&self) -> usize {
+        self.size
+    }
+
+    /// Whether it has none.
+    pub fn is_empty(&self) -> bool {
+        self.size == 0
+    }
+
+    fn at(&self, offset: usize, length: usize) -> usize {
+        assert!(offset <= self.size && length <= self.size - offset, "access outside the shared memory");
+        BODY + offset
+    }
+
+    /// Copies from `offset` on. What others write meanwhile may be copied in part.
+    ///
+    /// # Panics
+    /// Outside the region, here and below.
+    pub fn read(&self, offset: usize, buffer: &mut [u8]) {
+        self.part.object().pages().copy_out(self.at(offset, buffer.len()), buffer);
+    }
+
+    /// Copies to `offset`.
+    pub fn write(&self, offset: usize, bytes: &[u8]) {
+        self.part.object().pages().copy_in(self.at(offset, bytes.len()), bytes);
+    }
+
+    /// An integer in it, at a multiple of its size.
+    pub fn atomic_u32(&self, offset: usize) -> &AtomicU32 {
+        self.part.object().pages().atomic_u32(self.at(offset, 4))
+    }
+
+    /// As [`atomic_u32`](Self::atomic_u32).
+    pub fn atomic_u64(&self, offset: usize) -> &AtomicU64 {
+        self.part.object().pages().atomic_u64(self.at(offset, 8))
+    }
+
+    /// Its first byte, for those who take care themselves.
+    pub fn as_ptr(&self) -> *mut u8 {
+        (self.part.object().pages().address() + BODY) as *mut u8
+    }
+}

@@ -1,0 +1,278 @@
+//! An object that this pVM has.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering, fence};
+
+use spin::Once;
+use zooid_fork::PvmId;
+use zooid_fork::objects::{self, Created, Hooks};
+use zooid_kernel::events::Masked;
+use zooid_kernel::shared::SharedPages;
+use zooid_kernel::{thread, time};
+
+use crate::error::Error;
+use crate::layout::{self, BITMAP_WORDS, Kind, Role};
+use crate::{link, lock, signal, wait};
+
+/// How long an object that has just been made by another may take until it can be used, in nanoseconds.
+const PATIENCE: u64 = 1_000_000_000;
+
+/// An object: its pages are mapped for as long as this exists. Who has a part in it is counted apart, by [`Part`].
+pub struct Object {
+    pages: SharedPages,
+    /// Parts of this pVM's, by role.
+    parts: [AtomicU32; 2],
+    /// Something in it was nonsense.
+    broken: AtomicBool,
+}
+
+/// The objects of this pVM that are not dropped yet. Those who drop one take it out first.
+static OPEN: Masked<Vec<Arc<Object>>> = Masked::new(Vec::new());
+
+/// Makes an object, or opens the one of this name. `details` are written into a new one's header, and `pages` includes it.
+pub fn open(
+    kind: Kind,
+    name: Option<&str>,
+    pages: usize,
+    how: How,
+    details: [u32; 2],
+) -> Result<Arc<Object>, Error> {
+    static READY: Once<()> = Once::new();
+    if !READY.is_completed() {
+        objects::take_part(Hooks { news, children, begin_life, ending })?;
+        READY.call_once(|| ());
+    }
+    let is_ours = kind == Kind::Signals;
+    if name.is_some_and(|name| name.is_empty() || name.starts_with(signal::RESERVED) && !is_ours) {
+        return Err(Error::Invalid);
+    }
+    let created = objects::create(name, pages, how.create, how.exclusive)?;
+    let object = Object {
+        pages: objects::map(created)?,
+        parts: [AtomicU32::new(0), AtomicU32::new(0)],
+        broken: AtomicBool::new(false),
+    };
+    object.prepare(kind, created, details)?;
+    let object = Arc::new(object);
+    OPEN.lock().push(object.clone());
+    Ok(object)
+}
+
+/// How a name is opened.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct How {
+    /// Make it if it is not there.
+    pub create: bool,
+    /// Fail if it is there.
+    pub exclusive: bool,
+}
+
+impl How {
+    /// For what has no name.
+    pub const ANONYMOUS: Self = Self { create: true, exclusive: true };
+}
+
+impl Object {
+    /// Fills in the header of a new object, or waits until its creator has.
+    fn prepare(&self, kind: Kind, created: Created, details: [u32; 2]) -> Result<(), Error> {
+        if created.is_new {
+            self.pages.write_u32(layout::KIND, kind as u32);
+            layout::DETAILS.iter().zip(details).for_each(|(at, detail)| self.pages.write_u32(*at, detail));
+            self.pages.write_u32_release(layout::STATE, layout::MAGIC);
+            return Ok(());
+        }
+        let give_up = time::now() + PATIENCE;
+        while self.pages.read_u32_acquire(layout::STATE) != layout::MAGIC {
+            if time::now() > give_up {
+                return Err(Error::Broken);
+            }
+            thread::sleep_until(time::now() + PATIENCE / 1000);
+        }
+        if self.pages.read_u32(layout::KIND) == kind as u32 { Ok(()) } else { Err(Error::Invalid) }
+    }
+
+    /// Its pages.
+    pub fn pages(&self) -> &SharedPages {
+        &self.pages
+    }
+
+    /// What its creator has written of its size: a claim.
+    pub fn detail(&self, number: usize) -> u32 {
+        self.pages.read_u32(layout::DETAILS[number])
+    }
+
+    /// Says that it holds nonsense.
+    pub fn broken(&self) -> Error {
+        self.broken.store(true, Ordering::Relaxed);
+        Error::Broken
+    }
+
+    /// Fails once something was nonsense.
+    pub fn check(&self) -> Result<(), Error> {
+        if self.broken.load(Ordering::Relaxed) { Err(Error::Broken) } else { Ok(()) }
+    }
+
+    /// Whether a member takes part in this role. It may have ended a moment ago.
+    pub fn has(&self, role: Role) -> bool {
+        (0..BITMAP_WORDS).any(|word| self.role_word(role, word).load(Ordering::SeqCst) != 0)
+    }
+
+    fn role_word(&self, role: Role, word: usize) -> &core::sync::atomic::AtomicU64 {
+        self.pages.atomic_u64(layout::ROLES[role as usize] + 8 * word)
+    }
+
+    /// Whether this member takes part in this role.
+    pub fn takes_part(&self, role: Role, member: u16) -> bool {
+        self.role_word(role, usize::from(member) / 64).load(Ordering::SeqCst) & 1 << (member % 64) != 0
+    }
+
+    fn set(&self, role: Role, member: u16, on: bool) {
+        let word = self.role_word(role, usize::from(member) / 64);
+        let bit = 1 << (member % 64);
+        if on {
+            word.fetch_or(bit, Ordering::SeqCst);
+        } else {
+            word.fetch_and(!bit, Ordering::SeqCst);
+        }
+    }
+
+    /// Calls `each` with the members that take part.
+    pub fn for_each_member(&self, mut each: impl FnMut(u16)) {
+        for word in 0..BITMAP_WORDS {
+            let mut bits = self.role_word(Role::Reader, word).load(Ordering::SeqCst)
+                | self.role_word(Role::Writer, word).load(Ordering::SeqCst);
+            while bits != 0 {
+                each((word * 64) as u16 + bits.trailing_zeros() as u16);
+                bits &= bits - 1;
+            }
+        }
+    }
+
+    /// Takes those out who have ended.
+    fn forget_ended(&self) {
+        self.for_each_member(|member| {
+            if objects::member_id(member).is_none() {
+                for role in [Role::Reader, Role::Writer] {
+                    self.set(role, member, false);
+                }
+                if self.pages.read_u32(layout::KIND) == Kind::Signals as u32 {
+                    signal::forget(self, member);
+                }
+            }
+        });
+        lock::forget_ended(self);
+    }
+}
+
+impl Drop for Object {
+    fn drop(&mut self) {
+        objects::unmap(&self.pages);
+    }
+}
+
+/// A part in an object: the object stays with this pVM for as long as there is one.
+pub struct Part {
+    object: Arc<Object>,
+    role: Role,
+}
+
+impl Part {
+    /// Takes part.
+    pub fn new(object: &Arc<Object>, role: Role) -> Self {
+        if object.parts[role as usize].fetch_add(1, Ordering::Relaxed) == 0
+            && let Some(me) = objects::member()
+        {
+            object.set(role, me, true);
+        }
+        Self { object: object.clone(), role }
+    }
+
+    /// The object.
+    pub fn object(&self) -> &Arc<Object> {
+        &self.object
+    }
+}
+
+impl Clone for Part {
+    fn clone(&self) -> Self {
+        Self::new(&self.object, self.role)
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        let object = &self.object;
+        if object.parts[self.role as usize].fetch_sub(1, Ordering::Relaxed) != 1 {
+            return;
+        }
+        if let Some(me) = objects::member() {
+            object.set(self.role, me, false);
+        }
+        // Who waits may wait for this part's owner.
+        (0..layout::POINTS.len()).for_each(|point| wait::wake(object, point));
+        if object.parts.iter().all(|parts| parts.load(Ordering::Relaxed) == 0) {
+            let mut open = OPEN.lock();
+            let place = open.iter().position(|other| Arc::ptr_eq(other, object));
+            let last = place.map(|place| open.swap_remove(place));
+            drop(open);
+            drop(last);
+        }
+    }
+}
+
+/// The objects that are open now.
+fn open_objects() -> Vec<Arc<Object>> {
+    OPEN.lock().clone()
+}
+
+/// Members have ended, or this one is to look at what it waits for.
+fn news() {
+    link::forget_ended();
+    open_objects().iter().for_each(|object| object.forget_ended());
+    wait::wake_all_here();
+}
+
+/// In a parent: its children have what it has.
+fn children(ids: &[PvmId]) {
+    for id in ids {
+        let Some(number) = objects::member_number(*id) else { continue };
+        for object in open_objects() {
+            for role in [Role::Reader, Role::Writer] {
+                if object.parts[role as usize].load(Ordering::Relaxed) > 0 {
+                    object.set(role, number, true);
+                }
+            }
+            // It may have ended already: then nobody else is told of it again.
+            fence(Ordering::SeqCst);
+            if objects::member_id(number) != Some(*id) {
+                objects::look_again();
+            }
+        }
+    }
+}
+
+/// This pVM exits: its ends are closed now, and not when pvmd has told everybody.
+fn ending() {
+    let Some(me) = objects::member() else { return };
+    for object in open_objects() {
+        for role in [Role::Reader, Role::Writer] {
+            object.set(role, me, false);
+        }
+        (0..layout::POINTS.len()).for_each(|point| wait::wake(&object, point));
+    }
+}
+
+/// In a child.
+fn begin_life() {
+    link::begin_life();
+    wait::begin_life();
+    let Some(me) = objects::member() else { return };
+    for object in &*OPEN.lock() {
+        for role in [Role::Reader, Role::Writer] {
+            if object.parts[role as usize].load(Ordering::Relaxed) > 0 {
+                object.set(role, me, true);
+            }
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! Pipes: streams of bytes (POSIX `pipe`, `read`, `write`).
+
+use alloc::sync::Arc;
+
+use xen_abi::PAGE_SIZE;
+use zooid_core::ring::ByteRing;
+use zooid_kernel::shared::ByteLane;
+
+use crate::error::Error;
+use crate::layout::{BODY, FIELDS, Kind, Role};
+use crate::lock::lock;
+use crate::object::{How, Object, Part, open};
+use crate::signal;
+use crate::wait::{self, Patience};
+
+/// Bytes that a pipe holds, as Linux has it.
+pub const CAPACITY: usize = 65_536;
+/// Most bytes that are written in one piece, whoever else writes (`PIPE_BUF`).
+pub const ATOMIC: usize = 4096;
+
+const LANE: ByteLane =
+    ByteLane { ring: ByteRing::new(CAPACITY as u32), buffer: BODY, prod: FIELDS[0], cons: FIELDS[1] };
+
+/// Where readers and writers wait, and their locks.
+const READERS: usize = 0;
+const WRITERS: usize = 1;
+
+/// The end that is read from. Clones are the same end; it is closed with the last one of this pVM.
+#[derive(Clone)]
+pub struct Reader(Part);
+
+/// The end that is written to.
+#[derive(Clone)]
+pub struct Writer(Part);
+
+/// Makes a pipe.
+///
+/// # Errors
+/// See [`Error`].
+pub fn pipe() -> Result<(Reader, Writer), Error> {
+    let object = open(Kind::Pipe, None, (BODY + CAPACITY) / PAGE_SIZE, How::ANONYMOUS, [0; 2])?;
+    Ok((Reader(Part::new(&object, Role::Reader)), Writer(Part::new(&object, Role::Writer))))
+}
+
+/// Octets that wait to be read.
+fn filled(object: &Object) -> Result<usize, Error> {
+    let (prod, cons) = (object.pages().read_u32(LANE.prod), object.pages().read_u32(LANE.cons));
+    match prod.wrapping_sub(cons) as usize {
+        filled @ 0..=CAPACITY => Ok(filled),
+        _ => Err(object.broken()),
+    }
+}
+
+impl Reader {
+    /// Reads what there is, at least one byte if the buffer is not empty; 0 at the end, when nobody can write any more.
+    ///
+    /// # Errors
+    /// `WouldBlock` when the patience is over.
+    pub fn read(&self, buffer: &mut [u8], patience: Patience) -> Result<usize, Error> {
+        let object = self.0.object();
+        object.check()?;
+        if buffer.is_empty() {
+            return Ok(0);
+        }
+        loop {
+            {
+                let _lock = lock(object, READERS, patience)?;
+                let count = LANE.pop(object.pages(), buffer).map_err(|_| object.broken())?;
+                if count > 0 {
+                    wait::wake(object, WRITERS);
+                    return Ok(count);
+                }
+            }
+            let over = || !matches!(filled(object), Ok(0)) || !object.has(Role::Writer);
+            if !wait::wait(object, READERS, patience, over) {
+                return Err(Error::WouldBlock);
+            }
+            // What was written before the last writer went is read first.
+            if filled(object)? == 0 && !object.has(Role::Writer) {
+                return Ok(0);
+            }
+        }
+    }
+}
+
+impl Writer {
+    /// Writes all of `bytes`, or, when the patience is over before, as many as there was room for. Up to [`ATOMIC`] bytes
+    /// are written in one piece or not at all.
+    ///
+    /// # Errors
+    /// `WouldBlock` when nothing was written, `BrokenPipe` when nobody can read.
+    pub fn write(&self, bytes: &[u8], patience: Patience) -> Result<usize, Error> {
+        let object = self.0.object();
+        object.check()?;
+        let mut written = 0;
+        while written < bytes.len() {
+            match self.write_some(&bytes[written..], if bytes.len() <= ATOMIC { bytes.len() } else { 1 }, patience) {
+                Ok(count) => written += count,
+                Err(Error::WouldBlock) if written > 0 => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(written)
+    }
+
+    /// Writes as much as there is room for, once there is room for `least`.
+    fn write_some(&self, bytes: &[u8], least: usize, patience: Patience) -> Result<usize, Error> {
+        let object = self.0.object();
+        let room = || filled(object).map(|filled| CAPACITY - filled);
+        loop {
+            if !object.has(Role::Reader) {
+                signal::raise_if_handled(signal::SIGPIPE);
+                return Err(Error::BrokenPipe);
+            }
+            {
+                let _lock = lock(object, WRITERS, patience)?;
+                if room()? >= least {
+                    let count = LANE.push(object.pages(), bytes).map_err(|_| object.broken())?;
+                    wait::wake(object, READERS);
+                    return Ok(count);
+                }
+            }
+            let over = || room().is_ok_and(|room| room >= least) || object.check().is_err() || !object.has(Role::Reader);
+            if !wait::wait(object, WRITERS, patience, over) {
+                return Err(Error::WouldBlock);
+            }
+        }
+    }
+}
+
+/// Whether both ends are of one pipe.
+pub fn is_same(reader: &Reader, writer: &Writer) -> bool {
+    Arc::ptr_eq(reader.0.object(), writer.0.object())
+}

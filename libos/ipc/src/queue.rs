@@ -1,0 +1,232 @@
+//! Message queues (POSIX `mq_open`, `mq_send`, `mq_receive`).
+
+use alloc::sync::Arc;
+
+use xen_abi::PAGE_SIZE;
+
+use crate::error::Error;
+use crate::layout::{BODY, FIELDS, Kind, Role};
+use crate::lock::lock;
+use crate::object::{How, Object, Part, open};
+use crate::wait::{self, Patience};
+
+/// Most messages of a queue.
+pub const MAX_MESSAGES: usize = 1024;
+/// Most bytes of a message.
+pub const MAX_SIZE: usize = 1 << 20;
+/// Priorities are below this (`MQ_PRIO_MAX`).
+pub const PRIORITIES: u32 = 32_768;
+
+/// Where readers and writers wait.
+const READERS: usize = 0;
+const WRITERS: usize = 1;
+/// The one lock.
+const LOCK: usize = 0;
+/// u64: number of the next message.
+const NEXT: usize = FIELDS[0];
+/// Bitmap of slots that hold a message.
+const FULL: usize = FIELDS[2];
+
+/// What a slot begins with: number of the message (u64), priority and length (u32 each).
+const SLOT_HEADER: usize = 16;
+
+/// How large a queue is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attributes {
+    /// Messages that it holds at most (`mq_maxmsg`).
+    pub messages: usize,
+    /// Bytes that a message has at most (`mq_msgsize`).
+    pub size: usize,
+}
+
+impl Default for Attributes {
+    /// As Linux has it.
+    fn default() -> Self {
+        Self { messages: 10, size: 8192 }
+    }
+}
+
+impl Attributes {
+    const fn slot(self) -> usize {
+        SLOT_HEADER + self.size.next_multiple_of(8)
+    }
+
+    fn are_valid(self) -> bool {
+        (1..=MAX_MESSAGES).contains(&self.messages) && (1..=MAX_SIZE).contains(&self.size)
+    }
+}
+
+/// A queue of messages: the one of the highest priority is received first, and among those the oldest. Clones are the same queue.
+#[derive(Clone)]
+pub struct MessageQueue {
+    part: Part,
+    attributes: Attributes,
+}
+
+impl MessageQueue {
+    /// A queue without a name, for this pVM and its descendants.
+    ///
+    /// # Errors
+    /// `Invalid` for impossible attributes; see [`Error`].
+    pub fn new(attributes: Attributes) -> Result<Self, Error> {
+        Self::make(None, How::ANONYMOUS, attributes)
+    }
+
+    /// The family's queue of this name; the attributes are for one that is made now.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new), and `Exists`, `NotFound`; `Invalid` when there is something else of this name.
+    pub fn open(name: &str, how: How, attributes: Attributes) -> Result<Self, Error> {
+        Self::make(Some(name), how, attributes)
+    }
+
+    /// One with or without a name.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new) and [`open`](Self::open).
+    pub fn make(name: Option<&str>, how: How, attributes: Attributes) -> Result<Self, Error> {
+        if !attributes.are_valid() {
+            return Err(Error::Invalid);
+        }
+        let octets = BODY + attributes.messages * attributes.slot();
+        let details = [attributes.messages as u32, attributes.size as u32];
+        let object = open(Kind::Queue, name, octets.div_ceil(PAGE_SIZE), how, details)?;
+        let attributes = Attributes { messages: object.detail(0) as usize, size: object.detail(1) as usize };
+        if !attributes.are_valid() || BODY + attributes.messages * attributes.slot() > object.pages().len() {
+            return Err(object.broken());
+        }
+        Ok(Self { part: Part::new(&object, Role::Reader), attributes })
+    }
+
+    /// How large it is.
+    pub fn attributes(&self) -> Attributes {
+        self.attributes
+    }
+
+    /// How many messages it holds (`mq_curmsgs`), a moment ago.
+    pub fn len(&self) -> usize {
+        let object = self.part.object();
+        self.words().map(|word| object.pages().read_u64(FULL + 8 * word).count_ones() as usize).sum()
+    }
+
+    /// Whether it holds none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn words(&self) -> core::ops::Range<usize> {
+        0..self.attributes.messages.div_ceil(64)
+    }
+
+    fn slot(&self, number: usize) -> usize {
+        BODY + number * self.attributes.slot()
+    }
+
+    fn object(&self) -> &Arc<Object> {
+        self.part.object()
+    }
+
+    /// Sends a message, once there is room.
+    ///
+    /// # Errors
+    /// `TooLong`, `Invalid` (the priority), `WouldBlock` when the patience is over.
+    pub fn send(&self, message: &[u8], priority: u32, patience: Patience) -> Result<(), Error> {
+        if message.len() > self.attributes.size {
+            return Err(Error::TooLong);
+        }
+        if priority >= PRIORITIES {
+            return Err(Error::Invalid);
+        }
+        let object = self.object();
+        loop {
+            object.check()?;
+            {
+                let _lock = lock(object, LOCK, patience)?;
+                if let Some(number) = self.free_slot() {
+                    let pages = object.pages();
+                    let (at, next) = (self.slot(number), pages.read_u64(NEXT));
+                    pages.write_u64(NEXT, next.wrapping_add(1));
+                    pages.write_u64(at, next);
+                    pages.write_u32(at + 8, priority);
+                    pages.write_u32(at + 12, message.len() as u32);
+                    pages.copy_in(at + SLOT_HEADER, message);
+                    // Last: a sender that ends in between has sent nothing.
+                    self.mark(number, true);
+                    wait::wake(object, READERS);
+                    return Ok(());
+                }
+            }
+            if !wait::wait(object, WRITERS, patience, || self.len() < self.attributes.messages) {
+                return Err(Error::WouldBlock);
+            }
+        }
+    }
+
+    /// Receives a message into `buffer`, which is long enough for any, once there is one: its length and its priority.
+    ///
+    /// # Errors
+    /// `TooLong` when the buffer is shorter than a message may be, `WouldBlock` when the patience is over.
+    pub fn receive(&self, buffer: &mut [u8], patience: Patience) -> Result<(usize, u32), Error> {
+        if buffer.len() < self.attributes.size {
+            return Err(Error::TooLong);
+        }
+        let object = self.object();
+        loop {
+            object.check()?;
+            {
+                let _lock = lock(object, LOCK, patience)?;
+                if let Some(number) = self.first() {
+                    let (pages, at) = (object.pages(), self.slot(number));
+                    let (priority, length) = (pages.read_u32(at + 8), pages.read_u32(at + 12) as usize);
+                    if length > self.attributes.size || priority >= PRIORITIES {
+                        return Err(object.broken());
+                    }
+                    pages.copy_out(at + SLOT_HEADER, &mut buffer[..length]);
+                    self.mark(number, false);
+                    wait::wake(object, WRITERS);
+                    return Ok((length, priority));
+                }
+            }
+            if !wait::wait(object, READERS, patience, || !self.is_empty()) {
+                return Err(Error::WouldBlock);
+            }
+        }
+    }
+
+    fn mark(&self, slot: usize, full: bool) {
+        let at = FULL + 8 * (slot / 64);
+        let word = self.object().pages().read_u64(at);
+        let bit = 1 << (slot % 64);
+        self.object().pages().write_u64(at, if full { word | bit } else { word & !bit });
+    }
+
+    fn free_slot(&self) -> Option<usize> {
+        let free = self.words().find_map(|word| {
+            let full = self.object().pages().read_u64(FULL + 8 * word);
+            (full != u64::MAX).then(|| word * 64 + full.trailing_ones() as usize)
+        });
+        free.filter(|slot| *slot < self.attributes.messages)
+    }
+
+    /// The slot of the message that is to be received next.
+    fn first(&self) -> Option<usize> {
+        let pages = self.object().pages();
+        let mut best = None;
+        for word in self.words() {
+            let mut full = pages.read_u64(FULL + 8 * word);
+            while full != 0 {
+                let slot = word * 64 + full.trailing_zeros() as usize;
+                full &= full - 1;
+                if slot >= self.attributes.messages {
+                    break;
+                }
+                let at = self.slot(slot);
+                let key = (u32::MAX - pages.read_u32(at + 8), pages.read_u64(at));
+                if best.is_none_or(|(other, _)| key < other) {
+                    best = Some((key, slot));
+                }
+            }
+        }
+        best.map(|(_, slot)| slot)
+    }
+}

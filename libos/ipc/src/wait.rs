@@ -1,0 +1,147 @@
+//! Waiting for what members do, and waking them.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::{Ordering, fence};
+
+use zooid_fork::objects;
+use zooid_kernel::events::{self, Masked};
+use zooid_kernel::thread::{self, ThreadId};
+
+use crate::layout::{BITMAP_WORDS, POINTS};
+use crate::link;
+use crate::object::Object;
+
+/// How long a call waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Patience {
+    /// Not at all.
+    None,
+    /// Until this system time, in nanoseconds.
+    Until(u64),
+    /// As long as it takes.
+    Forever,
+}
+
+/// A thread of this pVM that waits at a point of an object: nobody has woken it while this pVM's bit is set there.
+struct Waiter {
+    thread: ThreadId,
+    object: Arc<Object>,
+    point: usize,
+}
+
+static WAITERS: Masked<Vec<Waiter>> = Masked::new(Vec::new());
+
+/// Offset of the word that has this pVM's bit, and the bit.
+fn bit(point: usize, member: u16) -> (usize, u64) {
+    (POINTS[point] + 8 + 8 * (usize::from(member) / 64), 1 << (member % 64))
+}
+
+/// Blocks the calling thread until `ready` returns true, which is asked whenever somebody wakes the point, and also with events masked;
+/// `false` when the patience was over first.
+pub fn wait(object: &Arc<Object>, point: usize, patience: Patience, ready: impl FnMut() -> bool) -> bool {
+    wait_any(&[(object, point)], patience, ready)
+}
+
+/// As [`wait`], at several points at once.
+pub fn wait_any(points: &[(&Arc<Object>, usize)], patience: Patience, mut ready: impl FnMut() -> bool) -> bool {
+    let deadline = match patience {
+        Patience::None => return ready(),
+        Patience::Until(deadline) => Some(deadline),
+        Patience::Forever => None,
+    };
+    let Some(me) = objects::member() else { return ready() };
+    loop {
+        if ready() {
+            return true;
+        }
+        points.iter().for_each(|(object, _)| link::offer(object, me));
+        let mask = events::mask();
+        for (object, point) in points {
+            let (word, bit) = bit(*point, me);
+            object.pages().atomic_u64(word).fetch_or(bit, Ordering::SeqCst);
+            object.pages().atomic_u32(POINTS[*point]).store(1, Ordering::SeqCst);
+        }
+        // What happened before the bits were there woke nobody.
+        if ready() {
+            return true;
+        }
+        let thread = thread::current();
+        let waiter = |(object, point): &(&Arc<Object>, usize)| Waiter { thread, object: (*object).clone(), point: *point };
+        WAITERS.lock().extend(points.iter().map(waiter));
+        let woken = thread::block(deadline);
+        // The callers have the objects, so that none is dropped here.
+        WAITERS.lock().retain(|waiter| waiter.thread != thread);
+        drop(mask);
+        if !woken {
+            return ready();
+        }
+    }
+}
+
+/// Wakes those that wait at a point. What they wait for was done before.
+pub fn wake(object: &Object, point: usize) {
+    fence(Ordering::SeqCst);
+    let any = object.pages().atomic_u32(POINTS[point]);
+    if any.load(Ordering::SeqCst) == 0 || any.swap(0, Ordering::SeqCst) == 0 {
+        return;
+    }
+    let Some(me) = objects::member() else { return };
+    let mut here = false;
+    for word in 0..BITMAP_WORDS {
+        let bits = object.pages().atomic_u64(POINTS[point] + 8 + 8 * word);
+        if bits.load(Ordering::SeqCst) == 0 {
+            continue;
+        }
+        let mut bits = bits.swap(0, Ordering::SeqCst);
+        while bits != 0 {
+            let member = (word * 64) as u16 + bits.trailing_zeros() as u16;
+            bits &= bits - 1;
+            if member == me {
+                here = true;
+            } else {
+                link::send(object, member, me);
+            }
+        }
+    }
+    if here {
+        doorbell();
+    }
+}
+
+/// As [`wake`], for one member that waits.
+pub fn wake_member(object: &Object, point: usize, member: u16) {
+    let Some(me) = objects::member() else { return };
+    let (word, bit) = bit(point, member);
+    if object.pages().atomic_u64(word).fetch_and(!bit, Ordering::SeqCst) & bit == 0 {
+        return;
+    }
+    if member == me {
+        doorbell();
+    } else {
+        link::send(object, member, me);
+    }
+}
+
+/// Wakes the threads of this pVM that somebody has woken: what a link's event calls, with events masked.
+pub fn doorbell() {
+    let Some(me) = objects::member() else { return };
+    for waiter in &*WAITERS.lock() {
+        let (word, bit) = bit(waiter.point, me);
+        if waiter.object.pages().atomic_u64(word).load(Ordering::SeqCst) & bit == 0 {
+            thread::wake(waiter.thread);
+        }
+    }
+}
+
+/// Wakes all threads of this pVM that wait, so that they look again.
+pub fn wake_all_here() {
+    for waiter in &*WAITERS.lock() {
+        thread::wake(waiter.thread);
+    }
+}
+
+/// In a child: those threads wait that live on.
+pub fn begin_life() {
+    WAITERS.lock().retain(|waiter| thread::wake(waiter.thread));
+}

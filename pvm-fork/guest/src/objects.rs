@@ -1,0 +1,217 @@
+//! Memory that is shared with relatives, and who they are: requests to pvmd (docs/protocols/ipc.md).
+
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU32, Ordering};
+
+use spin::Once;
+use xen_abi::pte::PTES_PER_TABLE;
+use xen_abi::{Errno, PAGE_SIZE};
+use zooid_fork_plan::id::PvmId;
+use zooid_fork_plan::wire::{self, MAX_NAME, daemon, device, guest, members, object_flags, operation};
+use zooid_kernel::mmu;
+use zooid_kernel::shared::SharedPages;
+
+use crate::control::{Control, control};
+
+/// What the IpC brick does at a fork, and when something has become of a member.
+pub struct Hooks {
+    /// The table of members has changed, or a relative wants this pVM to look at what it waits for.
+    pub news: fn(),
+    /// In a parent: it has these children more, which have what it has.
+    pub children: fn(&[PvmId]),
+    /// In a child, with events masked: it has what its parent has, under its own number.
+    pub begin_life: fn(),
+    /// This pVM exits.
+    pub ending: fn(),
+}
+
+static HOOKS: Once<Hooks> = Once::new();
+/// The last news that were looked at.
+static NEWS: AtomicU32 = AtomicU32::new(0);
+
+/// An object that pvmd has found or made.
+#[derive(Clone, Copy, Debug)]
+pub struct Created {
+    number: u32,
+    /// Its pages.
+    pub pages: usize,
+    /// It was made now, and is zeroed.
+    pub is_new: bool,
+}
+
+fn the_control() -> Result<&'static Control, Errno> {
+    crate::present();
+    control().ok_or(Errno::ENOTCONN)
+}
+
+/// Sets what is called at forks and for news. Before that this pVM hears of nothing.
+pub fn take_part(hooks: Hooks) -> Result<(), Errno> {
+    let control = the_control()?;
+    HOOKS.call_once(|| hooks);
+    control.page.write_u32(guest::INTEREST, 1);
+    Ok(())
+}
+
+/// Makes an object of `pages` pages, or opens the one that has this name.
+///
+/// # Errors
+/// `EEXIST`, `ENOENT`, `EINVAL` (the name), `ENOSPC`, `ENOMEM`, `EMFILE`; `ENOTCONN` when there is no pvmd.
+pub fn create(name: Option<&str>, pages: usize, make: bool, exclusive: bool) -> Result<Created, Errno> {
+    let name = name.unwrap_or_default().as_bytes();
+    if name.len() > MAX_NAME {
+        return Err(Errno::EINVAL);
+    }
+    let pages = u32::try_from(pages).map_err(|_| Errno::ENOSPC)?;
+    let mut flags = 0;
+    for (flag, set) in [(object_flags::CREATE, make), (object_flags::EXCLUSIVE, exclusive)] {
+        flags |= if set { flag } else { 0 };
+    }
+    let fill = |page: &SharedPages| {
+        write_name(page, name);
+        page.write_u32(guest::OBJECT_PAGES, pages);
+        page.write_u32(guest::OBJECT_FLAGS, flags);
+    };
+    the_control()?.request(operation::CREATE, 1, fill, |page| Created {
+        number: page.read_u32(daemon::OBJECT),
+        pages: page.read_u32(daemon::OBJECT_PAGES) as usize,
+        is_new: page.read_u32(daemon::OBJECT_IS_NEW) != 0,
+    })
+}
+
+fn write_name(page: &SharedPages, name: &[u8]) {
+    page.write_u32(guest::NAME_LENGTH, name.len() as u32);
+    page.copy_in(guest::NAME, name);
+}
+
+/// Maps all of an object. Nobody but its creator, and those who descend from it, can map an anonymous one.
+pub fn map(object: Created) -> Result<SharedPages, Errno> {
+    let control = the_control()?;
+    let start = mmu::allocate_joint(object.pages).ok_or(Errno::ENOMEM)?;
+    let mut offset = 0;
+    while offset < object.pages {
+        let (table, index) = mmu::place_of(start + offset * PAGE_SIZE).expect("the tables were made");
+        let count = (object.pages - offset).min(PTES_PER_TABLE - index);
+        let last = offset + count == object.pages;
+        let fill = |page: &SharedPages| {
+            page.write_u64(guest::MAP_TABLE, table.0);
+            page.write_u32(guest::MAP_INDEX, index as u32);
+            page.write_u32(guest::OBJECT, object.number);
+            page.write_u32(guest::OBJECT_OFFSET, offset as u32);
+            page.write_u32(guest::OBJECT_FLAGS, if last { object_flags::LAST } else { 0 });
+        };
+        if let Err(error) = control.request(operation::MAP, count as u32, fill, |_| ()) {
+            mmu::free_joint(start, object.pages);
+            return Err(error);
+        }
+        offset += count;
+    }
+    // SAFETY: all of its pages were mapped above.
+    Ok(unsafe { mmu::adopt_joint(start, object.pages) })
+}
+
+/// Gives up what [`map`] has mapped.
+pub fn unmap(pages: &SharedPages) {
+    mmu::free_joint(pages.address(), pages.len() / PAGE_SIZE);
+}
+
+/// Removes a name. Who has the object keeps it.
+pub fn unlink(name: &str) -> Result<(), Errno> {
+    if name.len() > MAX_NAME {
+        return Err(Errno::EINVAL);
+    }
+    the_control()?.request(operation::UNLINK, 1, |page| write_name(page, name.as_bytes()), |_| ())
+}
+
+/// Has pvmd tell a member that it has news.
+pub fn relay(member: u16) -> Result<(), Errno> {
+    the_control()?.request(operation::RELAY, 1, |page| page.write_u32(guest::OBJECT, member.into()), |_| ())
+}
+
+/// Has pvmd send a signal to a relative.
+///
+/// # Errors
+/// `ESRCH` when the family has no such pVM, `EINVAL`; `ENOTCONN` when there is no pvmd.
+pub fn kill(target: PvmId, signal: u8) -> Result<(), Errno> {
+    the_control()?.request(operation::KILL, signal.into(), |page| page.write_u32(guest::OBJECT, target.raw()), |_| ())
+}
+
+/// What is called with signals that pvmd passes on, in place of the default action.
+static SIGNAL: Once<fn(u8)> = Once::new();
+
+/// Sets what is called with signals that pvmd passes on, and with `SIGCHLD` (17) when a child has ended.
+pub fn handle_signals(handler: fn(u8)) {
+    SIGNAL.call_once(|| handler);
+}
+
+pub(crate) fn signal_handler() -> Option<fn(u8)> {
+    SIGNAL.get().copied()
+}
+
+/// This pVM's number as a member; nothing while it has not asked for an object, nor an ancestor before the fork.
+pub fn member() -> Option<u16> {
+    let number = control()?.page.read_u32(daemon::MEMBER).checked_sub(1)?;
+    (number < members::MAX as u32).then_some(number as u16)
+}
+
+/// The id of the member with this number, if it lives. Only a member may ask.
+pub fn member_id(number: u16) -> Option<PvmId> {
+    let number = usize::from(number);
+    (number < members::MAX).then(|| table_word(members::IDS + 4 * number)).and_then(PvmId::from_raw)
+}
+
+/// The number of a member that lives.
+pub fn member_number(id: PvmId) -> Option<u16> {
+    (0..members::MAX as u16).find(|number| member_id(*number) == Some(id))
+}
+
+fn table_word(offset: usize) -> u32 {
+    // SAFETY: pvmd has mapped the table there before it gave this pVM a number; a word that it may change at any time.
+    unsafe { ((wire::device_page(device::MEMBERS) + offset) as *const u32).read_volatile() }
+}
+
+/// Whether there are news that nobody has looked at.
+pub(crate) fn has_news(control: &Control) -> bool {
+    HOOKS.is_completed() && NEWS.load(Ordering::Relaxed) != control.page.read_u32_acquire(daemon::NEWS)
+}
+
+/// Has `news` called soon, in the brick's own thread.
+pub fn look_again() {
+    if let Some(control) = control() {
+        NEWS.fetch_sub(1, Ordering::Relaxed);
+        control.event.signal();
+    }
+}
+
+/// This pVM exits.
+pub(crate) fn end() {
+    if let Some(hooks) = HOOKS.get() {
+        (hooks.ending)();
+    }
+}
+
+/// Looks at them.
+pub(crate) fn take_news(control: &Control) {
+    let news = control.page.read_u32_acquire(daemon::NEWS);
+    if NEWS.swap(news, Ordering::Relaxed) != news
+        && let Some(hooks) = HOOKS.get()
+    {
+        (hooks.news)();
+    }
+}
+
+/// In a parent, before its threads go on.
+pub(crate) fn adopt(children: impl Iterator<Item = PvmId>) {
+    if let Some(hooks) = HOOKS.get() {
+        let children: Vec<PvmId> = children.collect();
+        (hooks.children)(&children);
+    }
+}
+
+/// In a child.
+pub(crate) fn begin_life(control: &Control) {
+    NEWS.store(0, Ordering::Relaxed);
+    if let Some(hooks) = HOOKS.get() {
+        control.page.write_u32(guest::INTEREST, 1);
+        (hooks.begin_life)();
+    }
+}
