@@ -60,6 +60,8 @@ pub enum Kind {
     Prepared,
     /// It is a child.
     Child,
+    /// It holds the memory that a family's members share (docs/protocols/ipc.md).
+    Holder,
 }
 
 /// What stands in the handle (`xen_domain_handle_t`) of a domain that pvmd has made.
@@ -69,7 +71,7 @@ pub struct Handle {
     pub kind: Kind,
     /// Its id.
     pub id: PvmId,
-    /// Its parent at the time of the fork.
+    /// Its parent at the time of the fork; a holder's: the root of its family.
     pub parent: PvmId,
     /// Number of the COMMIT that made it a child; 0 before.
     pub commit: u32,
@@ -88,6 +90,7 @@ impl Handle {
         octets[3] = match self.kind {
             Kind::Prepared => b'p',
             Kind::Child => b'c',
+            Kind::Holder => b'h',
         };
         octets[4..8].copy_from_slice(&self.id.raw().to_be_bytes());
         octets[8..12].copy_from_slice(&self.parent.raw().to_be_bytes());
@@ -101,6 +104,7 @@ impl Handle {
         let kind = match octets[3] {
             b'p' => Kind::Prepared,
             b'c' => Kind::Child,
+            b'h' => Kind::Holder,
             _ => return None,
         };
         let id = PvmId::from_raw(number(4))?;
@@ -129,7 +133,7 @@ mod tests {
     #[test]
     fn a_handle_is_read_as_it_was_written() {
         let id = |domain| PvmId::new(DomId(domain), 7).unwrap();
-        for kind in [Kind::Prepared, Kind::Child] {
+        for kind in [Kind::Prepared, Kind::Child, Kind::Holder] {
             let handle = Handle { kind, id: id(9), parent: id(4), commit: 0x0102_0304 };
             assert_eq!(Handle::parse(DomId(9), &handle.to_octets()), Some(handle));
             assert_eq!(Handle::parse(DomId(8), &handle.to_octets()), None, "another domain's");

@@ -18,13 +18,13 @@ use super::core::Engine;
 use super::executor::{BUILD, Operation};
 use super::failure::Failure;
 use super::home::Home;
-use super::mend::{Source, Target, is_race};
+use super::mend::{Source, Target, is_race, look_again};
 use super::pvm::{Channel, Prepared};
 
 /// Frames that a prepared domain has free.
 const RESERVE: usize = 64;
 /// Highest port of a child, as libxl has it for any guest.
-const MAX_PORT: u32 = 1023;
+pub const MAX_PORT: u32 = 1023;
 /// Largest extent that is asked of Xen, as a power of two: 2 MiB.
 const MAX_ORDER: u32 = 9;
 /// Flags of kernel code and stack segments, `FLAT_KERNEL_CS` and `FLAT_KERNEL_SS` (public/arch-x86/xen-x86_64.h).
@@ -106,6 +106,13 @@ impl<M> Building<M> {
         self.made.as_ref().map(|made| made.domain)
     }
 
+    /// Has the table that covers `address` compared with the parent's again, though the parent has counted no change of it.
+    pub fn look_again(&mut self, address: usize) {
+        if let Some(linkage) = &mut self.linkage {
+            look_again(linkage, address);
+        }
+    }
+
     fn plan(&self) -> &Plan {
         self.plan.as_ref().expect("the plan is the first operation")
     }
@@ -158,7 +165,11 @@ impl<H: Hypervisor> Engine<H> {
                 self.xen.set_handle(building.domain(), &handle.to_octets())?;
             }
             Operation::Configure => self.configure(building)?,
-            Operation::Populate => building.mfns = self.populate(building.domain(), building.plan().frames())?,
+            Operation::Populate => {
+                let mut mfns = Vec::new();
+                self.populate(building.domain(), building.plan().frames(), &mut mfns)?;
+                building.mfns = mfns;
+            }
             Operation::Channels => self.channels(building)?,
             Operation::Grants => self.grants(building)?,
             Operation::FillTables => self.fill_tables(building)?,
@@ -225,9 +236,8 @@ impl<H: Hypervisor> Engine<H> {
             handle: Handle::UNFINISHED,
             cpupool: forking.profile.cpupool,
         })?;
-        self.generation = self.generation.wrapping_add(1).max(1);
-        let id = PvmId::new(domain, self.generation).expect("the generation is not 0");
         let root = self.name_of(parent.root);
+        let id = self.new_id(domain);
         building.made = Some(Made { domain, id, name: format!("{root}-{id}") });
         Ok(())
     }
@@ -250,9 +260,10 @@ impl<H: Hypervisor> Engine<H> {
         Ok(())
     }
 
-    /// Gives a domain `count` frames from number 0 up, in extents that are as large as Xen has them.
-    fn populate(&self, domain: DomId, count: usize) -> Result<Vec<Mfn>, Failure> {
-        let mut mfns = Vec::with_capacity(count);
+    /// Gives a domain `count` frames from number 0 up, in extents that are as large as Xen has them. `mfns` has what it got, also after
+    /// an error.
+    pub(super) fn populate(&self, domain: DomId, count: usize, mfns: &mut Vec<Mfn>) -> Result<(), Failure> {
+        mfns.reserve_exact(count);
         let mut most = MAX_ORDER;
         while mfns.len() < count {
             let order = most.min((count - mfns.len()).ilog2());
@@ -265,7 +276,7 @@ impl<H: Hypervisor> Engine<H> {
                 Err(error) => return Err(error.into()),
             }
         }
-        Ok(mfns)
+        Ok(())
     }
 
     fn channels(&mut self, building: &mut Building<H::Memory>) -> Result<(), Failure> {
@@ -365,8 +376,9 @@ impl<H: Hypervisor> Engine<H> {
         let forking = parent.forking.as_ref().ok_or(Failure::Gone)?;
         let (tables, sources) = (&forking.tables, forking.sources.as_ref());
         let control = parent.channel.as_ref().map(|channel| &channel.page);
+        let holder = self.holders.get(&parent.root).map(|holder| holder.domain);
         let source =
-            Source { control, tables, owners: &parent.owners, holder: None, linkage: parent.linkage.as_ref(), sources };
+            Source { control, tables, owners: &parent.owners, holder, linkage: parent.linkage.as_ref(), sources };
         let domain = building.made.as_ref().expect("made before").domain;
         let linkage = building.linkage.as_mut().expect("made when its tables were pinned");
         let mut target = Target { domain, linkage, bitmaps: building.bitmaps.as_ref() };
@@ -418,7 +430,7 @@ impl<H: Hypervisor> Engine<H> {
             control: parent.channel.as_ref().map(|channel| &channel.page),
             tables: &forking.tables,
             owners: &parent.owners,
-            holder: None,
+            holder: self.holders.get(&parent.root).map(|holder| holder.domain),
             linkage: parent.linkage.as_ref(),
             sources: forking.sources.as_ref(),
         };

@@ -21,6 +21,7 @@ use super::end::Burial;
 use super::executor::Executor;
 use super::failure::Failure;
 use super::handle::{Handle, Inbox, pair};
+use super::holder::Holder;
 use super::mend::Scratch;
 use super::pvm::Pvm;
 use super::quota::Rate;
@@ -46,6 +47,8 @@ pub struct Engine<H: Hypervisor> {
     pub(super) domains: BTreeMap<DomId, Pvm<H::Memory>>,
     /// Where the domains of ids are.
     pub(super) ids: BTreeMap<PvmId, DomId>,
+    /// Of families that share memory, by their roots' ids.
+    pub(super) holders: BTreeMap<PvmId, Holder<H::Memory>>,
     /// By number of dom0's port: who is at the other end.
     pub(super) ports: Vec<Option<Peer>>,
     /// How more is watched for, and what is.
@@ -181,6 +184,7 @@ impl<H: Hypervisor> Engine<H> {
             watches,
             domains: BTreeMap::new(),
             ids: BTreeMap::new(),
+            holders: BTreeMap::new(),
             ports: Vec::new(),
             taken: Vec::new(),
             watched: BTreeMap::new(),
@@ -333,6 +337,12 @@ impl<H: Hypervisor> Engine<H> {
         {
             log::debug!("{error}");
         }
+    }
+
+    /// An id for a domain that was made just now.
+    pub(super) fn new_id(&mut self, domain: DomId) -> PvmId {
+        self.generation = self.generation.wrapping_add(1).max(1);
+        PvmId::new(domain, self.generation).expect("the generation is not 0")
     }
 
     /// The pVM with this id, if it lives.

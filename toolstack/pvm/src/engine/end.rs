@@ -69,6 +69,7 @@ impl<H: Hypervisor> Engine<H> {
         }
         let gone = |domain: DomId| !all.iter().any(|info| info.id == domain && !info.is_dying());
         self.watched.retain(|domain, _| !gone(*domain));
+        self.find_lost_holders(all);
         self.strangers.retain(|domain| !gone(*domain));
         let parents: Vec<DomId> = self.domains.keys().copied().collect();
         for parent in parents {
@@ -134,6 +135,7 @@ impl<H: Hypervisor> Engine<H> {
         self.timers.retain(|(_, timer)| *timer != Timer::Resumed(domain));
         self.no_longer_resuming(domain);
         self.orphan(&pvm);
+        self.leave_family(pvm.id, pvm.root);
         if let Some(channel) = &pvm.channel {
             self.unlisten(channel.port);
         }

@@ -65,6 +65,26 @@ pub enum Operation {
     RemoveHome,
     /// Tells a pVM that nobody shares its frames.
     Unshare,
+    /// Makes a family's holder.
+    MakeHolder,
+    /// Gives it memory for an object, or for the table of members.
+    Hold,
+    /// Clears that memory.
+    Clear,
+    /// Writes in xenstore which object has which frames, or that it has none any more.
+    Record,
+    /// Maps an object's pages at a member.
+    MapObject,
+    /// Gives back the holder's frames.
+    GiveBack,
+    /// Maps the table of members at a member.
+    MapMembers,
+    /// Puts a pVM into the table of members.
+    Enrol,
+    /// Takes a pVM out of it.
+    Strike,
+    /// Tells members that there is news.
+    TellMembers,
 }
 
 /// The list of building a prepared domain.

@@ -28,6 +28,8 @@ pub enum Failure {
     Quota(&'static str),
     /// There is not enough memory: whose.
     NoMemory(&'static str),
+    /// What a guest asks for is not there, or is not allowed: the error number that it is told.
+    Denied(Errno),
     /// The domain has ended meanwhile.
     Gone,
     /// It took too long.
@@ -48,6 +50,7 @@ impl Failure {
             Self::Store(_) | Self::TimedOut => Errno::EIO.0,
             Self::Layout(_) | Self::Tables(_) => Errno::ENOSYS.0,
             Self::Stale => wire::ESTALE,
+            Self::Denied(errno) => errno.0,
             Self::Quota(_) | Self::Gone => Errno::EAGAIN.0,
         }
     }
@@ -66,6 +69,7 @@ impl fmt::Display for Failure {
             Self::Stale => out.write_str("its memory has changed too much since the domains were prepared"),
             Self::Quota(which) => write!(out, "quota: {which}"),
             Self::NoMemory(whose) => write!(out, "no memory: {whose}"),
+            Self::Denied(errno) => write!(out, "denied: {errno}"),
             Self::Gone => out.write_str("it has ended"),
             Self::TimedOut => out.write_str("it took too long"),
         }

@@ -63,6 +63,28 @@ impl Home<'_> {
     }
 }
 
+/// Writes the home of a family's holder, which has nobody who reads it but the daemon: its name for `xl list`, and where its table of
+/// members is.
+pub fn create_holder(store: &Store, domain: DomId, name: &str, root: PvmId, table: Mfn) -> Result<(), Error> {
+    let home = path(domain);
+    store.mkdir(&home)?;
+    store.set_permissions(&home, &[Permission { domain: DomId::DOM0, access: Access::None }])?;
+    for (key, value) in [
+        ("name", name),
+        ("domid", &domain.to_string()),
+        ("members", &table.0.to_string()),
+        ("zooid", &format!("{root} {domain}")),
+    ] {
+        store.write(&format!("{home}/{key}"), value)?;
+    }
+    store.write(&format!("{}/type", libxl_path(domain)), "pv")
+}
+
+/// Where a holder's table of members is.
+pub fn members_table(store: &Store, domain: DomId) -> Option<Mfn> {
+    store.read(&format!("{}/members", path(domain))).ok()?.parse().ok().map(Mfn)
+}
+
 /// Whether xenconsoled has made the domain's console.
 pub fn has_console(store: &Store, domain: DomId) -> bool {
     store.read(&format!("{}/console/tty", path(domain))).is_ok_and(|terminal| !terminal.is_empty())

@@ -6,6 +6,7 @@ use xen_abi::{DomId, Errno};
 use xenctl::{Hypervisor, Memory};
 use zooid_fork_plan::link::{Entries, Owner};
 use zooid_fork_plan::mend::{Linkage, Moved, Step};
+use zooid_fork_plan::plan::table_base;
 use zooid_fork_plan::wire::guest;
 
 use super::copies::{Copies, Sources};
@@ -189,6 +190,15 @@ impl<M: Memory> Target<'_, M> {
             let word = bitmaps.read_u64(at);
             bitmaps.write_u64(at, if free { word | bit } else { word & !bit });
         }
+    }
+}
+
+/// Has the table that covers `address` compared with the parent's again, though the parent has counted no change of it.
+pub fn look_again(linkage: &mut Linkage, address: usize) {
+    let base = table_base(address, 1);
+    let place = linkage.bases().position(|other| other == base);
+    if let Some((place, changes)) = place.and_then(|place| Some((place, linkage.changes(place)?))) {
+        linkage.note_changes(place, changes.wrapping_sub(1));
     }
 }
 

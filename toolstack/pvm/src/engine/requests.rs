@@ -1,4 +1,4 @@
-//! What guests ask for: PREPARE and COMMIT (docs/protocols/fork.md). COMMIT is the way that has to be short: nothing on it speaks with
+//! What guests ask for: PREPARE and COMMIT (docs/protocols/fork.md); what else they do is in [`ipc`](super::ipc). COMMIT is the way that has to be short: nothing on it speaks with
 //! xenstore, maps or unmaps anything, or allocates more than a little.
 
 use std::thread;
@@ -14,6 +14,7 @@ use super::build::Building;
 use super::core::{Engine, Job, Timer};
 use super::executor::Operation;
 use super::failure::Failure;
+use super::members::member_field;
 use super::mend::{Source, Target, is_race};
 use super::pvm::{Pending, Prepared, Pvm};
 use super::stats::Step;
@@ -89,6 +90,9 @@ impl<H: Hypervisor> Engine<H> {
                 self.commit(domain, count, began);
             }
             operation::PREPARE | operation::COMMIT => self.reply(domain, Errno::EINVAL.0, &[]),
+            operation::CREATE | operation::MAP | operation::UNLINK | operation::RELAY => {
+                self.serve_ipc(domain, operation, count);
+            }
             _ => self.reply(domain, Errno::ENOSYS.0, &[]),
         }
     }
@@ -179,7 +183,7 @@ impl<H: Hypervisor> Engine<H> {
     fn try_commit(&mut self, domain: DomId, count: usize, began: Instant) -> Result<Vec<Prepared<H::Memory>>, Failure> {
         self.check_rate(domain, count)?;
         self.update_sources(domain)?;
-        let Self { domains, xen, events, executor, scratch, counters, .. } = self;
+        let Self { domains, holders, xen, events, executor, scratch, counters, .. } = self;
         let pvm = domains.get_mut(&domain).ok_or(Failure::Gone)?;
         let (Some(forking), Some(channel)) = (&pvm.forking, &pvm.channel) else { return Err(Failure::Stale) };
         let mut chosen = Vec::with_capacity(count);
@@ -199,7 +203,7 @@ impl<H: Hypervisor> Engine<H> {
             control: pvm.channel.as_ref().map(|channel| &channel.page),
             tables: &forking.tables,
             owners: &pvm.owners,
-            holder: None,
+            holder: holders.get(&pvm.root).map(|holder| holder.domain),
             linkage: pvm.linkage.as_ref(),
             sources: forking.sources.as_ref(),
         };
@@ -242,6 +246,16 @@ impl<H: Hypervisor> Engine<H> {
             }
         }
         chosen.truncate(committed);
+        // Before they run, so that they can act as members at once.
+        if let Some(holder) = holders.get_mut(&pvm.root).filter(|holder| holder.members.number(pvm.id).is_some()) {
+            for place in &chosen {
+                let prepared = &pvm.prepared[*place];
+                executor.before(Operation::Enrol);
+                let number = holder.members.add(prepared.id);
+                prepared.channel.put(daemon::MEMBER, member_field(number));
+                executor.after(Operation::Enrol);
+            }
+        }
         let mut ids = Vec::with_capacity(count);
         for (index, place) in chosen.iter().enumerate() {
             let prepared = &pvm.prepared[*place];
@@ -480,14 +494,14 @@ impl<H: Hypervisor> Engine<H> {
 
     /// Brings one table of all domains that are prepared for a pVM up to date; how many entries that were.
     fn refresh_table(&mut self, domain: DomId, place: usize) -> usize {
-        let Self { domains, xen, scratch, .. } = self;
+        let Self { domains, holders, xen, scratch, .. } = self;
         let Some(pvm) = domains.get_mut(&domain) else { return 0 };
         let Some(forking) = &pvm.forking else { return 0 };
         let source = Source {
             control: pvm.channel.as_ref().map(|channel| &channel.page),
             tables: &forking.tables,
             owners: &pvm.owners,
-            holder: None,
+            holder: holders.get(&pvm.root).map(|holder| holder.domain),
             linkage: pvm.linkage.as_ref(),
             sources: forking.sources.as_ref(),
         };
@@ -553,7 +567,7 @@ impl<H: Hypervisor> Engine<H> {
 
     /// Takes in which tables of a parent came or went, in itself and in the domains that are prepared for it.
     pub(super) fn follow_tables(&mut self, domain: DomId) -> Result<(), Failure> {
-        let Self { domains, xen, scratch, .. } = self;
+        let Self { domains, holders, xen, scratch, .. } = self;
         let pvm = domains.get_mut(&domain).ok_or(Failure::Gone)?;
         let forking = pvm.forking.as_mut().ok_or(Failure::Gone)?;
         let counted = pvm.channel.as_ref().map_or(0, |channel| channel.get(guest::TABLES));
@@ -573,7 +587,7 @@ impl<H: Hypervisor> Engine<H> {
             control: pvm.channel.as_ref().map(|channel| &channel.page),
             tables: &forking.tables,
             owners: &pvm.owners,
-            holder: None,
+            holder: holders.get(&pvm.root).map(|holder| holder.domain),
             linkage: pvm.linkage.as_ref(),
             sources: forking.sources.as_ref(),
         };

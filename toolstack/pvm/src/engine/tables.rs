@@ -229,6 +229,23 @@ impl Upper {
     }
 }
 
+/// The frame of the table of level 1 that covers `address` in `domain`, whose cr3 is `cr3`.
+///
+/// # Errors
+/// There is none, or a table cannot be mapped.
+pub fn leaf_of<H: Hypervisor>(xen: &H, domain: DomId, cr3: u64, address: usize) -> Result<Mfn, Failure> {
+    let mut table = Mfn::containing(cr3);
+    for level in (2..=4).rev() {
+        let map = xen.map_foreign(domain, &[table], Protection::Read)?;
+        let entry = Pte(map.read_u64(index(address, level) * 8));
+        if !entry.is_present() {
+            return Err(Failure::Tables("there is no table for its devices"));
+        }
+        table = entry.mfn();
+    }
+    Ok(table)
+}
+
 fn copy_entries<M: Memory>(map: &M, page: usize, to: &mut Entries) {
     map.copy_words_out(page * PAGE_SIZE, to);
 }

@@ -195,9 +195,11 @@ impl<H: Hypervisor> Engine<H> {
         };
         let alive = || all.iter().filter(|info| info.id != DomId::DOM0 && !info.is_dying());
         let mut children = Vec::new();
+        let mut holders = Vec::new();
         for info in alive() {
             match Handle::parse(info.id, &info.handle) {
                 Some(handle) if handle.kind == Kind::Child => children.push((info.id, handle)),
+                Some(handle) if handle.kind == Kind::Holder => holders.push((info.id, handle)),
                 Some(handle) => {
                     log::info!("domain {} was prepared by a daemon before: it is removed", info.id);
                     self.remove_domain(info.id, handle.id);
@@ -221,6 +223,7 @@ impl<H: Hypervisor> Engine<H> {
                 self.trouble(handle.id, "a child cannot be taken over", &failure);
             }
         }
+        self.recover_holders(&holders);
         self.count_heirs();
         self.answer_old_requests();
         self.remove_old_homes(&all);
@@ -350,7 +353,9 @@ impl<H: Hypervisor> Engine<H> {
     fn send_off(&mut self, parent: DomId, child: u32, index: u32) {
         let Some(channel) = self.domains.get(&parent).and_then(|pvm| pvm.channel.as_ref()) else { return };
         let snapshot = channel.snapshot();
-        let Some(child) = PvmId::from_raw(child).and_then(|id| self.by_id(id)) else { return };
+        let Some(id) = PvmId::from_raw(child) else { return };
+        self.enrol_child(parent, id);
+        let Some(child) = self.by_id(id) else { return };
         let domain = child.domain;
         let Some(channel) = &child.channel else { return };
         if channel.get(daemon::GO) == 0 {

@@ -1,0 +1,288 @@
+//! What members ask for: memory that they share, under a name or without one (docs/protocols/ipc.md).
+//!
+//! Each field of the control page is read once, then judged. Whatever it says, a member gets frames of its own family's holder mapped,
+//! in tables of its own, and nothing else.
+
+use xen_abi::pte::{PTES_PER_TABLE, Pte};
+use xen_abi::xen::MmuUpdate;
+use xen_abi::{DomId, Errno, Mfn};
+use xenctl::{Hypervisor, Memory};
+use zooid_fork_plan::id::PvmId;
+use zooid_fork_plan::link::Backend;
+use zooid_fork_plan::wire::{MAX_NAME, daemon, guest, object_flags, operation};
+use zooid_memory::PageClass;
+
+use super::core::Engine;
+use super::executor::Operation;
+use super::failure::Failure;
+use super::holder::{Asker, Holder, Object};
+use super::pvm::Channel;
+use super::records;
+
+/// Most objects that a family has, those left out that are without a name and wholly mapped.
+const MAX_OBJECTS: usize = 1024;
+/// Most pages of an object: 256 MiB. Others wait while they are cleared.
+const MAX_PAGES: u32 = 65_536;
+/// No frame's number is this or higher (`MADDR_BITS` of x86 are 52).
+const FRAMES: u64 = 1 << 40;
+
+/// Something is wrong with what a member asks for.
+fn denied<T>(errno: Errno) -> Result<T, Failure> {
+    Err(Failure::Denied(errno))
+}
+
+/// What a CREATE says.
+struct Create {
+    name: Option<Vec<u8>>,
+    pages: u32,
+    create: bool,
+    exclusive: bool,
+}
+
+/// What a MAP says.
+struct Map {
+    /// The table of level 1.
+    table: Mfn,
+    /// Its entries.
+    entries: std::ops::Range<usize>,
+    object: u32,
+    offset: usize,
+    last: bool,
+}
+
+impl Create {
+    fn read<M: Memory>(channel: &Channel<M>) -> Result<Self, Failure> {
+        let (pages, flags) = (channel.get(guest::OBJECT_PAGES), channel.get(guest::OBJECT_FLAGS));
+        if flags & !(object_flags::CREATE | object_flags::EXCLUSIVE) != 0 {
+            return denied(Errno::EINVAL);
+        }
+        Ok(Self {
+            name: name(channel)?,
+            pages,
+            create: flags & object_flags::CREATE != 0,
+            exclusive: flags & object_flags::EXCLUSIVE != 0,
+        })
+    }
+}
+
+impl Map {
+    fn read<M: Memory>(channel: &Channel<M>, count: u32) -> Result<Self, Failure> {
+        let table = Mfn(channel.page.read_u64(guest::MAP_TABLE));
+        let index = channel.get(guest::MAP_INDEX) as usize;
+        let object = channel.get(guest::OBJECT);
+        let offset = channel.get(guest::OBJECT_OFFSET) as usize;
+        let flags = channel.get(guest::OBJECT_FLAGS);
+        let end = index.saturating_add(count as usize);
+        if count == 0 || end > PTES_PER_TABLE || table.0 >= FRAMES || flags & !object_flags::LAST != 0 {
+            return denied(Errno::EINVAL);
+        }
+        Ok(Self { table, entries: index..end, object, offset, last: flags != 0 })
+    }
+
+    /// What writes these entries: `entry` has each by its place among them.
+    fn updates(&self, entry: impl Fn(usize) -> Pte) -> Vec<MmuUpdate> {
+        let address = |index: usize| self.table.addr() + index as u64 * 8;
+        self.entries.clone().enumerate().map(|(place, index)| MmuUpdate::pte(address(index), entry(place))).collect()
+    }
+}
+
+/// The name that a control page holds; nothing when it has no octets.
+fn name<M: Memory>(channel: &Channel<M>) -> Result<Option<Vec<u8>>, Failure> {
+    let length = channel.get(guest::NAME_LENGTH) as usize;
+    if length > MAX_NAME {
+        return denied(Errno::ENAMETOOLONG);
+    }
+    let mut name = vec![0; length];
+    channel.page.copy_out(guest::NAME, &mut name);
+    if name.iter().any(|octet| matches!(octet, 0 | b'/')) {
+        return denied(Errno::EINVAL);
+    }
+    Ok(Some(name).filter(|name| !name.is_empty()))
+}
+
+impl<H: Hypervisor> Engine<H> {
+    /// Serves a request of a member.
+    pub(super) fn serve_ipc(&mut self, domain: DomId, operation: u32, count: u32) {
+        let result = match operation {
+            // Where dom0 cannot write entries, nobody can share a frame.
+            _ if self.backend == Backend::Grant => denied(Errno::ENOSYS),
+            operation::CREATE => self.create_object(domain),
+            operation::MAP => self.map_object(domain, count),
+            operation::UNLINK => self.unlink_object(domain),
+            _ => self.relay(domain),
+        };
+        let errno = match &result {
+            Ok(()) => 0,
+            Err(Failure::Quota(_)) => Errno::ENOSPC.0,
+            Err(failure) => failure.errno(),
+        };
+        if let Err(failure) = result {
+            log::debug!("request {operation} of domain {domain}: {failure}");
+        }
+        self.executor.before(Operation::Reply);
+        self.reply(domain, errno, &[]);
+        self.executor.after(Operation::Reply);
+    }
+
+    /// Who asks: the root of its family, its request, and where it stands.
+    fn asker(&self, domain: DomId) -> Result<(PvmId, Asker, &Channel<H::Memory>), Failure> {
+        let pvm = self.domains.get(&domain).ok_or(Failure::Gone)?;
+        let channel = pvm.channel.as_ref().ok_or(Failure::Gone)?;
+        Ok((pvm.root, Asker { member: pvm.id, request: pvm.request }, channel))
+    }
+
+    /// The holder of a family that has one.
+    fn holder(&self, root: PvmId) -> Result<&Holder<H::Memory>, Failure> {
+        self.holders.get(&root).ok_or(Failure::Denied(Errno::ENOENT))
+    }
+
+    fn create_object(&mut self, domain: DomId) -> Result<(), Failure> {
+        let (root, asker, channel) = self.asker(domain)?;
+        let asked = Create::read(channel)?;
+        if let Some(name) = &asked.name {
+            let found = self.holders.get(&root).and_then(|holder| holder.find(name));
+            if let Some((number, object)) = found {
+                // A daemon before this one has made it and died before it could say so.
+                let is_new = object.maker == asker;
+                let pages = object.frames.len();
+                if asked.exclusive && !is_new {
+                    return denied(Errno::EEXIST);
+                }
+                self.enrol(domain)?;
+                return self.answer_create(domain, number, pages, is_new);
+            }
+            if !asked.create {
+                return denied(Errno::ENOENT);
+            }
+        }
+        match asked.pages {
+            0 => return denied(Errno::EINVAL),
+            1..=MAX_PAGES => {}
+            _ => return denied(Errno::ENOSPC),
+        }
+        self.check_memory(domain, asked.pages.into())?;
+        self.ensure_holder(domain)?;
+        self.enrol(domain)?;
+        let pages = asked.pages as usize;
+        let number = self.make_object(root, asker, asked.name, pages)?;
+        self.answer_create(domain, number, pages, true)
+    }
+
+    fn answer_create(&mut self, domain: DomId, number: u32, pages: usize, is_new: bool) -> Result<(), Failure> {
+        let (_, _, channel) = self.asker(domain)?;
+        channel.put(daemon::OBJECT, number);
+        channel.put(daemon::OBJECT_PAGES, pages as u32);
+        channel.put(daemon::OBJECT_IS_NEW, is_new.into());
+        Ok(())
+    }
+
+    /// Makes an object; its number.
+    fn make_object(&mut self, root: PvmId, maker: Asker, name: Option<Vec<u8>>, pages: usize) -> Result<u32, Failure> {
+        let holder = self.holder(root)?;
+        let owner = holder.domain;
+        if holder.objects.len() >= MAX_OBJECTS {
+            return denied(Errno::EMFILE);
+        }
+        self.remove_stale_records(root)?;
+        self.give_back(root, Vec::new());
+        let mut frames = Vec::with_capacity(pages);
+        if let Err(failure) = self.hold(owner, pages, &mut frames) {
+            self.give_back(root, frames);
+            return Err(failure);
+        }
+        let holder = self.holders.get_mut(&root).ok_or(Failure::Gone)?;
+        let number = holder.new_number();
+        let object = Object { name, maker, frames };
+        if object.name.is_some() {
+            let result =
+                self.operate(Operation::Record, |engine| records::write(&engine.store, owner, number, &object));
+            if let Err(error) = result {
+                // It may be there all the same.
+                if let Some(holder) = self.holders.get_mut(&root) {
+                    holder.stale.push(number);
+                }
+                self.give_back(root, object.frames);
+                return Err(error.into());
+            }
+        }
+        self.holders.get_mut(&root).ok_or(Failure::Gone)?.objects.insert(number, object);
+        Ok(number)
+    }
+
+    fn map_object(&mut self, domain: DomId, count: u32) -> Result<(), Failure> {
+        let (root, asker, channel) = self.asker(domain)?;
+        let asked = Map::read(channel, count)?;
+        let holder = self.holder(root)?;
+        let owner = holder.domain;
+        // One without a name is its maker's alone.
+        let may = |object: &&Object| object.name.is_some() || object.maker.member == asker.member;
+        let object = holder.objects.get(&asked.object).filter(may).ok_or(Failure::Denied(Errno::ENOENT))?;
+        let pages = asked.offset..asked.offset.saturating_add(asked.entries.len());
+        let Some(frames) = object.frames.get(pages).filter(|_| !(asked.last && object.name.is_some())) else {
+            return denied(Errno::EINVAL);
+        };
+        let updates = asked.updates(|place| Pte::new(frames[place], PageClass::Joint.pte_flags()));
+        self.enrol(domain)?;
+        self.operate(Operation::MapObject, |engine| {
+            let (done, result) = engine.xen.mmu_update(domain, owner, &updates);
+            let Err(error) = result else { return Ok(()) };
+            // All or nothing.
+            let absent = asked.updates(|_| Pte::ABSENT);
+            if let (1.., Err(error)) = (done, engine.xen.mmu_update(domain, domain, &absent[..done]).1) {
+                log::debug!("{error}");
+            }
+            match error.errno() {
+                Some(Errno::ENOMEM) => Err(error.into()),
+                // It is no table of level 1, or not the member's.
+                Some(_) => denied(Errno::EINVAL),
+                None => Err(error.into()),
+            }
+        })?;
+        if asked.last
+            && let Some(object) = self.holders.get_mut(&root).and_then(|holder| holder.objects.remove(&asked.object))
+        {
+            self.give_back(root, object.frames);
+        }
+        Ok(())
+    }
+
+    fn unlink_object(&mut self, domain: DomId) -> Result<(), Failure> {
+        let (root, asker, channel) = self.asker(domain)?;
+        let Some(name) = name(channel)? else { return denied(Errno::EINVAL) };
+        let holder = self.holder(root)?;
+        let number = match holder.find(&name) {
+            Some((number, _)) => number,
+            // A daemon before this one has done it and died before it could say so.
+            None if holder.last_unlink == Some(asker) => return Ok(()),
+            None => return denied(Errno::ENOENT),
+        };
+        self.enrol(domain)?;
+        self.remove_name(root, number, Some(asker))
+    }
+
+    /// Removes the name of an object, which then lives as long as somebody has it mapped.
+    pub(super) fn remove_name(&mut self, root: PvmId, number: u32, by: Option<Asker>) -> Result<(), Failure> {
+        let owner = self.holder(root)?.domain;
+        self.operate(Operation::Record, |engine| records::strike(&engine.store, owner, number, by))?;
+        let Some(holder) = self.holders.get_mut(&root) else { return Ok(()) };
+        let frames = holder.objects.remove(&number).map(|object| object.frames).unwrap_or_default();
+        holder.stale.push(number);
+        holder.last_unlink = by.or(holder.last_unlink);
+        self.give_back(root, frames);
+        if let Err(failure) = self.remove_stale_records(root) {
+            // It is tried again before there are new frames.
+            log::debug!("{failure}");
+        }
+        Ok(())
+    }
+
+    fn relay(&mut self, domain: DomId) -> Result<(), Failure> {
+        let (root, _, channel) = self.asker(domain)?;
+        let number = channel.get(guest::OBJECT) as usize;
+        let member = self.holder(root)?.members.id(number);
+        let other = member.and_then(|id| self.ids.get(&id)).copied().ok_or(Failure::Denied(Errno::ENOENT))?;
+        self.enrol(domain)?;
+        self.tell_members(&[other]);
+        Ok(())
+    }
+}
