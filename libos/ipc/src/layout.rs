@@ -8,18 +8,24 @@ pub const STATE: usize = 0;
 pub const KIND: usize = 4;
 /// u32, two of them: what the kind needs to know of the object's size.
 pub const DETAILS: [usize; 2] = [8, 12];
-/// Bitmaps of members, one for each [`Role`].
-pub const ROLES: [usize; 2] = [64, 192];
+/// u32: all members that have ever taken part have numbers below this.
+pub const MEMBERS: usize = 16;
 /// [`OFFERS`] ports that are offered, u64 each, see [`crate::link`].
-pub const OFFER: usize = 320;
+pub const OFFER: usize = 64;
 /// How many there are.
 pub const OFFERS: usize = 16;
 /// Wait points: u32 that is not 0 if there is a bit, and at 8 a bitmap of members.
-pub const POINTS: [usize; 4] = [512, 704, 896, 1088];
+pub const POINTS: [usize; 4] = [192, 384, 576, 768];
 /// Locks: u32, of which points 2 and 3 are for those who wait.
-pub const LOCKS: [usize; 2] = [1280, 1284];
+pub const LOCKS: [usize; 2] = [960, 964];
 /// What the kind has besides.
-pub const FIELDS: [usize; 3] = [1344, 1408, 1472];
+pub const FIELDS: [usize; 3] = [1024, 1088, 1152];
+/// An octet for each member: a bit for each [`Role`] that it takes part in, and [`BORN`].
+pub const PARTS: usize = 2048;
+/// This member has written its octet itself: its parent has nothing to say any more.
+pub const BORN: u32 = 1 << 7;
+/// Most members.
+pub const MAX_MEMBERS: usize = 1024;
 /// Where the kind's own memory begins.
 pub const BODY: usize = PAGE_SIZE;
 
@@ -43,7 +49,7 @@ pub enum Kind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// Who reads; of what is not read from one side and written from the other: who has it.
-    Reader = 0,
+    Reader = 1 << 0,
     /// Who writes.
-    Writer = 1,
+    Writer = 1 << 1,
 }

@@ -62,7 +62,8 @@ fn make_offer(object: &Object, offer: Offer) {
     let put = |slot: &&core::sync::atomic::AtomicU64| {
         slot.compare_exchange(0, word, Ordering::SeqCst, Ordering::SeqCst).is_ok()
     };
-    if !slots().any(|slot| put(&slot)) {
+    let is_there = |slot: &core::sync::atomic::AtomicU64| slot.load(Ordering::SeqCst) == word;
+    if !slots().any(|slot| is_there(slot)) && !slots().any(|slot| put(&slot)) {
         // Who misses an offer asks pvmd.
         let number = usize::from(offer.from).wrapping_add(usize::from(offer.to)) % layout::OFFERS;
         object.pages().atomic_u64(layout::OFFER + 8 * number).store(word, Ordering::SeqCst);
@@ -86,10 +87,16 @@ pub fn offer(object: &Object, me: u16) {
             return;
         }
         let Some(id) = objects::member_id(member) else { return };
-        if LINKS.lock().get(&member).is_some_and(|link| link.id == id) || accept(object, member, id, me) {
+        let link = |link: &Link| (link.bound, link.port.port());
+        let made = LINKS.lock().get(&member).filter(|link| link.id == id).map(link);
+        if made.is_some_and(|(bound, _)| bound) || accept(object, member, id, me) {
             return;
         }
         left -= 1;
+        if let Some((_, port)) = made {
+            // It may be offered elsewhere, where the other side has no need to look.
+            return make_offer(object, Offer { from: me, to: member, port });
+        }
         if let Ok(port) = BoundPort::offer(id.domain(), wait::doorbell) {
             make_offer(object, Offer { from: me, to: member, port: port.port() });
             LINKS.lock().insert(member, Link { id, port, bound: false });

@@ -2,6 +2,7 @@
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::ops::Range;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering, fence};
 
 use spin::Once;
@@ -12,7 +13,7 @@ use zooid_kernel::shared::SharedPages;
 use zooid_kernel::{thread, time};
 
 use crate::error::Error;
-use crate::layout::{self, BITMAP_WORDS, Kind, Role};
+use crate::layout::{self, BORN, Kind, MAX_MEMBERS, Role};
 use crate::{link, lock, signal, wait};
 
 /// How long an object that has just been made by another may take until it can be used, in nanoseconds.
@@ -115,36 +116,61 @@ impl Object {
 
     /// Whether a member takes part in this role. It may have ended a moment ago.
     pub fn has(&self, role: Role) -> bool {
-        (0..BITMAP_WORDS).any(|word| self.role_word(role, word).load(Ordering::SeqCst) != 0)
+        let all = role as u32 * 0x0101_0101;
+        self.words().any(|word| self.word(word).load(Ordering::SeqCst) & all != 0)
     }
 
-    fn role_word(&self, role: Role, word: usize) -> &core::sync::atomic::AtomicU64 {
-        self.pages.atomic_u64(layout::ROLES[role as usize] + 8 * word)
+    /// The words of octets that somebody may have written.
+    fn words(&self) -> Range<usize> {
+        let members = self.pages.read_u32(layout::MEMBERS) as usize;
+        0..members.min(MAX_MEMBERS).div_ceil(4)
+    }
+
+    fn word(&self, word: usize) -> &AtomicU32 {
+        self.pages.atomic_u32(layout::PARTS + 4 * word)
+    }
+
+    /// Replaces a member's octet by what `next` makes of it.
+    fn update(&self, member: u16, mut next: impl FnMut(u32) -> u32) {
+        let (word, shift) = (usize::from(member) / 4, u32::from(member) % 4 * 8);
+        if word >= MAX_MEMBERS / 4 {
+            return;
+        }
+        self.pages.atomic_u32(layout::MEMBERS).fetch_max(u32::from(member) + 1, Ordering::SeqCst);
+        let _ = self.word(word).fetch_update(Ordering::SeqCst, Ordering::SeqCst, |old| {
+            Some(old & !(0xff << shift) | (next(old >> shift & 0xff) & 0xff) << shift)
+        });
+    }
+
+    /// This pVM's roles, as it knows them itself.
+    fn roles(&self) -> u32 {
+        let has = |role: Role| self.parts(role).load(Ordering::Relaxed) > 0;
+        [Role::Reader, Role::Writer].into_iter().filter(|role| has(*role)).fold(0, |all, role| all | role as u32)
+    }
+
+    /// Says so, as member `me`.
+    fn show_roles(&self, me: u16) {
+        self.update(me, |_| BORN | self.roles());
+    }
+
+    fn parts(&self, role: Role) -> &AtomicU32 {
+        &self.parts[role as usize / 2]
     }
 
     /// Whether this member takes part in this role.
     pub fn takes_part(&self, role: Role, member: u16) -> bool {
-        self.role_word(role, usize::from(member) / 64).load(Ordering::SeqCst) & 1 << (member % 64) != 0
-    }
-
-    fn set(&self, role: Role, member: u16, on: bool) {
-        let word = self.role_word(role, usize::from(member) / 64);
-        let bit = 1 << (member % 64);
-        if on {
-            word.fetch_or(bit, Ordering::SeqCst);
-        } else {
-            word.fetch_and(!bit, Ordering::SeqCst);
-        }
+        let (word, shift) = (usize::from(member) / 4, u32::from(member) % 4 * 8);
+        word < MAX_MEMBERS / 4 && self.word(word).load(Ordering::SeqCst) >> shift & role as u32 != 0
     }
 
     /// Calls `each` with the members that take part.
     pub fn for_each_member(&self, mut each: impl FnMut(u16)) {
-        for word in 0..BITMAP_WORDS {
-            let mut bits = self.role_word(Role::Reader, word).load(Ordering::SeqCst)
-                | self.role_word(Role::Writer, word).load(Ordering::SeqCst);
-            while bits != 0 {
-                each((word * 64) as u16 + bits.trailing_zeros() as u16);
-                bits &= bits - 1;
+        for word in self.words() {
+            let octets = self.word(word).load(Ordering::SeqCst);
+            for place in 0..4 {
+                if octets >> (8 * place) & (Role::Reader as u32 | Role::Writer as u32) != 0 {
+                    each((word * 4 + place) as u16);
+                }
             }
         }
     }
@@ -153,9 +179,7 @@ impl Object {
     fn forget_ended(&self) {
         self.for_each_member(|member| {
             if objects::member_id(member).is_none() {
-                for role in [Role::Reader, Role::Writer] {
-                    self.set(role, member, false);
-                }
+                self.update(member, |_| 0);
                 if self.pages.read_u32(layout::KIND) == Kind::Signals as u32 {
                     signal::forget(self, member);
                 }
@@ -180,10 +204,10 @@ pub struct Part {
 impl Part {
     /// Takes part.
     pub fn new(object: &Arc<Object>, role: Role) -> Self {
-        if object.parts[role as usize].fetch_add(1, Ordering::Relaxed) == 0
+        if object.parts(role).fetch_add(1, Ordering::Relaxed) == 0
             && let Some(me) = objects::member()
         {
-            object.set(role, me, true);
+            object.show_roles(me);
         }
         Self { object: object.clone(), role }
     }
@@ -203,11 +227,11 @@ impl Clone for Part {
 impl Drop for Part {
     fn drop(&mut self) {
         let object = &self.object;
-        if object.parts[self.role as usize].fetch_sub(1, Ordering::Relaxed) != 1 {
+        if object.parts(self.role).fetch_sub(1, Ordering::Relaxed) != 1 {
             return;
         }
         if let Some(me) = objects::member() {
-            object.set(self.role, me, false);
+            object.show_roles(me);
         }
         // Who waits may wait for this part's owner.
         (0..layout::POINTS.len()).for_each(|point| wait::wake(object, point));
@@ -235,14 +259,14 @@ fn news() {
 
 /// In a parent: its children have what it has.
 fn children(ids: &[PvmId]) {
+    if objects::member().is_none() {
+        return;
+    }
     for id in ids {
         let Some(number) = objects::member_number(*id) else { continue };
         for object in open_objects() {
-            for role in [Role::Reader, Role::Writer] {
-                if object.parts[role as usize].load(Ordering::Relaxed) > 0 {
-                    object.set(role, number, true);
-                }
-            }
+            // It may have run already, and closed what it does not need.
+            object.update(number, |old| if old & BORN == 0 { object.roles() } else { old });
             // It may have ended already: then nobody else is told of it again.
             fence(Ordering::SeqCst);
             if objects::member_id(number) != Some(*id) {
@@ -256,9 +280,7 @@ fn children(ids: &[PvmId]) {
 fn ending() {
     let Some(me) = objects::member() else { return };
     for object in open_objects() {
-        for role in [Role::Reader, Role::Writer] {
-            object.set(role, me, false);
-        }
+        object.update(me, |_| BORN);
         (0..layout::POINTS.len()).for_each(|point| wait::wake(&object, point));
     }
 }
@@ -269,10 +291,6 @@ fn begin_life() {
     wait::begin_life();
     let Some(me) = objects::member() else { return };
     for object in &*OPEN.lock() {
-        for role in [Role::Reader, Role::Writer] {
-            if object.parts[role as usize].load(Ordering::Relaxed) > 0 {
-                object.set(role, me, true);
-            }
-        }
+        object.show_roles(me);
     }
 }

@@ -37,6 +37,7 @@ pub struct Created {
     pub pages: usize,
     /// It was made now, and is zeroed.
     pub is_new: bool,
+    is_named: bool,
 }
 
 fn the_control() -> Result<&'static Control, Errno> {
@@ -75,6 +76,7 @@ pub fn create(name: Option<&str>, pages: usize, make: bool, exclusive: bool) -> 
         number: page.read_u32(daemon::OBJECT),
         pages: page.read_u32(daemon::OBJECT_PAGES) as usize,
         is_new: page.read_u32(daemon::OBJECT_IS_NEW) != 0,
+        is_named: !name.is_empty(),
     })
 }
 
@@ -91,7 +93,7 @@ pub fn map(object: Created) -> Result<SharedPages, Errno> {
     while offset < object.pages {
         let (table, index) = mmu::place_of(start + offset * PAGE_SIZE).expect("the tables were made");
         let count = (object.pages - offset).min(PTES_PER_TABLE - index);
-        let last = offset + count == object.pages;
+        let last = offset + count == object.pages && !object.is_named;
         let fill = |page: &SharedPages| {
             page.write_u64(guest::MAP_TABLE, table.0);
             page.write_u32(guest::MAP_INDEX, index as u32);

@@ -1,10 +1,11 @@
 //! What users ask for, through the daemon's socket.
 
 use std::process::{Command as Process, Stdio};
+use std::sync::mpsc;
 use std::thread;
 use std::time::Instant;
 
-use xen_abi::DomId;
+use xen_abi::{DomId, Errno};
 use xenctl::{DomainInfo, Hypervisor, Memory};
 use zooid_fork_plan::id::PvmId;
 use zooid_fork_plan::status::Status;
@@ -313,6 +314,25 @@ impl<H: Hypervisor> Engine<H> {
         };
         if let Err(error) = thread::Builder::new().name("destroy".to_owned()).spawn(destroy) {
             log::error!("no thread to destroy a domain: {error}");
+        }
+    }
+
+    /// Sends a signal to a pVM of the same family, as one of them asks; 0 only looks whether it lives.
+    pub(super) fn kill_relative(&mut self, domain: DomId, signal: u32) -> Result<(), Errno> {
+        let asker = self.domains.get(&domain).ok_or(Errno::ESRCH)?;
+        let (root, target) = (asker.root, asker.channel.as_ref().map_or(0, |channel| channel.get(guest::OBJECT)));
+        let target = PvmId::from_raw(target).ok_or(Errno::ESRCH)?;
+        if self.by_id(target).is_none_or(|pvm| pvm.root != root) {
+            return Err(Errno::ESRCH);
+        }
+        match u8::try_from(signal) {
+            Ok(0) => Ok(()),
+            Ok(signal) if signal < SIGNALS => {
+                // Nobody waits for the answer.
+                self.kill(&Target::Id(target.raw()), signal, false, mpsc::channel().0);
+                Ok(())
+            }
+            _ => Err(Errno::EINVAL),
         }
     }
 

@@ -93,6 +93,10 @@ impl<H: Hypervisor> Engine<H> {
             operation::CREATE | operation::MAP | operation::UNLINK | operation::RELAY => {
                 self.serve_ipc(domain, operation, count);
             }
+            operation::KILL => {
+                let errno = self.kill_relative(domain, count).err().map_or(0, |errno| errno.0);
+                self.reply(domain, errno, &[]);
+            }
             _ => self.reply(domain, Errno::ENOSYS.0, &[]),
         }
     }
