@@ -96,7 +96,7 @@ fn garbage_in_the_control_page_harms_nobody_else() {
     let vandal = world.boot("vandal");
     let control = vandal.control();
     let mut random = 0x2545_f491_4f6c_dd1d_u64;
-    for round in 0..60 {
+    for round in 0..120 {
         world.settle();
         for _ in 0..40 {
             random ^= random << 13;
@@ -109,7 +109,8 @@ fn garbage_in_the_control_page_harms_nobody_else() {
             }
         }
         control.put(zooid_fork_plan::wire::guest::STATE, state::RUNNING);
-        world.ask(vandal.id(), 1 + round % 2, 1 + round % 3);
+        // Each operation, with large and with small numbers.
+        world.ask(vandal.id(), 1 + round / 2 % 7, 1 + round % 3);
     }
     world.settle();
     let child = world.fork(honest.id());
