@@ -59,6 +59,10 @@ pub enum Request {
     Stats,
     /// A list of [`PoolInfo`](crate::engine::PoolInfo).
     Pool,
+    /// A list of [`ObjectInfo`](crate::engine::ObjectInfo): the named objects of the family of a pVM, or of all.
+    Objects { family: Option<Target> },
+    /// Nothing; the family of the pVM has no object of this name any more.
+    RemoveObject { pvm: Target, name: String },
     /// [`Line::Event`] for each event that the daemon remembers; with `follow` also for each that comes.
     Events { follow: bool },
 }
@@ -110,6 +114,8 @@ pub enum FaultKind {
     NoSuchPvm,
     /// The caller: several pVMs have that name.
     Ambiguous,
+    /// The caller: the family has no object of that name.
+    NoSuchObject,
     /// The pVM: its image has no fork brick, or has not announced itself yet.
     CannotFork,
     /// The pVM: it did not reach a safe point in time.
@@ -132,6 +138,7 @@ impl From<Error> for Fault {
         let (kind, errno) = match &error {
             Error::NoSuchPvm { .. } => (FaultKind::NoSuchPvm, None),
             Error::Ambiguous { .. } => (FaultKind::Ambiguous, None),
+            Error::NoSuchObject { .. } => (FaultKind::NoSuchObject, None),
             Error::CannotFork { .. } => (FaultKind::CannotFork, None),
             Error::NoSafePoint { .. } => (FaultKind::NoSafePoint, None),
             Error::Errno { errno, .. } => (FaultKind::Refused, Some(*errno)),
@@ -167,7 +174,7 @@ impl std::error::Error for Fault {}
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::{EndStatus, Ended, EventKind, Kind, PoolInfo, PvmInfo, Stats};
+    use crate::engine::{EndStatus, Ended, EventKind, Kind, ObjectInfo, PoolInfo, PvmInfo, Stats};
 
     const PAGE: &str = include_str!("../../../docs/protocols/pvmd.md");
 
@@ -191,7 +198,7 @@ mod tests {
                 lines += 1;
             }
         }
-        assert_eq!((calls, lines), (11, 8));
+        assert_eq!((calls, lines), (14, 9));
     }
 
     #[test]
@@ -205,21 +212,33 @@ mod tests {
                 serde_json::to_value(serde_json::from_value::<Ended>(answer.clone()).unwrap())
             } else if answer.get("steps").is_some() {
                 serde_json::to_value(serde_json::from_value::<Stats>(answer.clone()).unwrap())
+            } else if answer.get(0).is_some_and(|first| first.get("holder").is_some()) {
+                serde_json::to_value(serde_json::from_value::<Vec<ObjectInfo>>(answer.clone()).unwrap())
             } else {
                 serde_json::to_value(serde_json::from_value::<Vec<PoolInfo>>(answer.clone()).unwrap())
             };
             assert_eq!(written.unwrap(), answer);
             known += 1;
         }
-        assert_eq!(known, 4);
+        assert_eq!(known, 5);
     }
 
     #[test]
     fn the_page_names_every_kind_of_error() {
         use FaultKind::*;
-        for kind in
-            [Malformed, Version, NoSuchPvm, Ambiguous, CannotFork, NoSafePoint, HasEnded, Refused, Busy, Stopping]
-        {
+        for kind in [
+            Malformed,
+            Version,
+            NoSuchPvm,
+            Ambiguous,
+            NoSuchObject,
+            CannotFork,
+            NoSafePoint,
+            HasEnded,
+            Refused,
+            Busy,
+            Stopping,
+        ] {
             let word = serde_json::to_value(kind).unwrap();
             assert!(PAGE.contains(&format!("\n| `{}` | ", word.as_str().unwrap())), "{word}");
             assert_eq!(serde_json::from_value::<FaultKind>(word).unwrap(), kind);

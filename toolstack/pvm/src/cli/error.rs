@@ -44,7 +44,7 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Fault(fault) => match fault.kind {
-                FaultKind::NoSuchPvm | FaultKind::Ambiguous => 120,
+                FaultKind::NoSuchPvm | FaultKind::Ambiguous | FaultKind::NoSuchObject => 120,
                 FaultKind::Busy | FaultKind::Stopping | FaultKind::Version | FaultKind::Malformed => 121,
                 FaultKind::CannotFork | FaultKind::HasEnded | FaultKind::Refused | FaultKind::Other => 123,
                 FaultKind::NoSafePoint => 124,
@@ -87,6 +87,7 @@ fn hint(fault: &Fault) -> &'static str {
     match fault.kind {
         FaultKind::NoSuchPvm => ": `pvm list --all` shows those that there are",
         FaultKind::Ambiguous => ": use the id",
+        FaultKind::NoSuchObject => ": `pvm ipc list` shows those that there are",
         FaultKind::CannotFork => "; see `pvm inspect`",
         FaultKind::NoSafePoint => ": is it busy, or paused? Try again",
         FaultKind::HasEnded => ": `pvm list --all` shows how",

@@ -28,7 +28,7 @@ use client::{Answer, Client, understand};
 use error::Error;
 use lines::Lines;
 use logs::put;
-use options::{Command, Generate, Pool};
+use options::{Command, Generate, Ipc, Pool};
 use progress::Progress;
 use render::Surroundings;
 
@@ -138,6 +138,16 @@ fn execute(options: Options) -> Result<u8, Error> {
         Command::Pool { command: Pool::List } => {
             let value = connect()?.ask_value(Request::Pool)?;
             show(out, json, value, |pool: Vec<_>| render::pool(&pool))?;
+        }
+        Command::Ipc { command: Ipc::List { family } } => {
+            let value = connect()?.ask_value(Request::Objects { family })?;
+            show(out, json, value, |objects: Vec<_>| render::objects(&objects))?;
+        }
+        Command::Ipc { command: Ipc::Rm { pvm, name } } => {
+            let value = connect()?.ask_value(Request::RemoveObject { pvm, name })?;
+            if json {
+                print_json(out, &value)?;
+            }
         }
         Command::Generate { what: Generate::Man { directory } } => generate::man(&directory)?,
         Command::Generate { what: Generate::Completions { directory, shells } } => {

@@ -16,7 +16,7 @@ Exit status:
   0    done
   1    something else failed: the line says what
   2    the command line cannot be understood
-  120  no pVM, or more than one, has that name; no such guest
+  120  no pVM, or more than one, has that name; no such guest or object
   121  pvmd is not running, or does not answer
   122  no right to talk to pvmd
   123  refused: by a quota, for want of memory, by the pVM's state, or by Xen
@@ -183,6 +183,12 @@ Examples:
         #[command(subcommand)]
         command: Pool,
     },
+    /// Look at memory that relatives share by a name, and clear it away
+    Ipc {
+        /// What to do.
+        #[command(subcommand)]
+        command: Ipc,
+    },
     /// Write man pages or completions of pvm and pvmd to a directory
     #[command(hide = true)]
     Generate {
@@ -218,6 +224,42 @@ pub enum Pool {
     /// List the prepared domains
     #[command(visible_alias = "ls", after_help = "Example:\n  pvm pool list")]
     List,
+}
+
+/// What can be done with objects of IpC.
+#[derive(Debug, Subcommand)]
+pub enum Ipc {
+    /// List the named objects
+    #[command(
+        visible_alias = "ls",
+        after_help = "\
+Examples:
+  pvm ipc list
+  pvm ipc list --family httpd --json"
+    )]
+    List {
+        /// Only those of this pVM's family
+        #[arg(long, value_name = "PVM")]
+        family: Option<Target>,
+    },
+    /// Remove a name from a pVM's family; who has the object mapped goes on
+    #[command(after_help = "Example:\n  pvm ipc rm httpd queue")]
+    Rm {
+        /// Which
+        pvm: Target,
+        /// The object's name, without the slash in front
+        #[arg(value_parser = parse_object)]
+        name: String,
+    },
+}
+
+/// A name as `pvm ipc list` has it; the slash that the application says in front may be there.
+fn parse_object(text: &str) -> Result<String, String> {
+    match text.strip_prefix('/').unwrap_or(text) {
+        "" => Err("a name is not empty".to_owned()),
+        name if name.contains('/') => Err("a name has no slash in it".to_owned()),
+        name => Ok(name.to_owned()),
+    }
 }
 
 /// What is made from the description of the command line.
@@ -268,6 +310,10 @@ mod tests {
 
         assert!(matches!(parse("pvm --json ls -a").command, Command::List { tree: false, all: true }));
         assert!(matches!(parse("pvm pool list").command, Command::Pool { command: Pool::List }));
+        let Command::Ipc { command: Ipc::Rm { pvm, name } } = parse("pvm ipc rm web /queue").command else { panic!() };
+        assert_eq!((pvm, &*name), (Target::Name("web".into()), "queue"));
+        let Command::Ipc { command: Ipc::List { family } } = parse("pvm ipc ls --family 5").command else { panic!() };
+        assert_eq!(family, Some(Target::Id(5)));
         assert!(matches!(parse("pvm fork -n 3 5").command, Command::Fork { count: 3, pvm: Target::Id(5) }));
         let Command::Wait { timeout, .. } = parse("pvm wait --timeout 500ms 5").command else { panic!() };
         assert_eq!(timeout, Some(Duration::from_millis(500)));
@@ -290,6 +336,10 @@ mod tests {
             "pvm wait -t soon 5",
             "pvm inspect a/b",
             "pvm list 5",
+            "pvm ipc",
+            "pvm ipc rm 5",
+            "pvm ipc rm 5 /",
+            "pvm ipc rm 5 a/b",
         ] {
             let error = Options::try_parse_from(words.split(' ')).expect_err(words);
             assert_eq!(error.exit_code(), 2, "{words}");

@@ -6,7 +6,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use xen_abi::Errno;
 
-use crate::engine::{Event, EventKind, PoolInfo, PvmInfo, State, Stats};
+use crate::engine::{Event, EventKind, ObjectInfo, PoolInfo, PvmInfo, State, Stats};
 
 /// How long ago something was, and lines of trees, depend on the caller's surroundings.
 #[derive(Clone, Copy, Debug)]
@@ -136,6 +136,20 @@ pub fn pool(pool: &[PoolInfo]) -> String {
             format!("{:?}", domain.state).to_lowercase(),
             memory(domain.memory_kib),
             memory(domain.linked_pages * 4),
+        ]);
+    }
+    table.text()
+}
+
+/// Named objects.
+pub fn objects(objects: &[ObjectInfo]) -> String {
+    let mut table = Table::new(&["NAME", "MEMORY", "FAMILY", "HOLDER"]);
+    for object in objects {
+        table.row([
+            plain(&object.name),
+            memory(object.pages * 4),
+            object.family.to_string(),
+            object.holder.to_string(),
         ]);
     }
     table.text()
@@ -290,13 +304,14 @@ mod tests {
 
     #[test]
     fn golden() {
-        let text: [(&str, String); 7] = [
+        let text: [(&str, String); 8] = [
             ("list", list(&pvms(), ASCII)),
             ("tree", tree(&pvms(), ASCII)),
             ("tree-unicode", tree(&pvms(), Surroundings { unicode: true, ..ASCII })),
             ("inspect", inspect(&pvms()[3], ASCII)),
             ("stats", stats(&some_stats())),
             ("pool", pool(&some_pool())),
+            ("objects", objects(&some_objects())),
             ("events", some_events().iter().map(|one| event(one) + "\n").collect()),
         ];
         for (name, text) in text {
@@ -329,6 +344,11 @@ mod tests {
         let domain =
             |id, state| PoolInfo { id, domid: 9, parent: 163_845, state, memory_kib: 420, linked_pages: 1_008 };
         vec![domain(7, State::Waiting), domain(2_000_000_009, State::Starting)]
+    }
+
+    fn some_objects() -> Vec<ObjectInfo> {
+        let object = |name: &str, pages| ObjectInfo { name: name.into(), pages, family: 163_845, holder: 12 };
+        vec![object("queue", 17), object("a\x1b[2J name", 512)]
     }
 
     fn some_events() -> Vec<Event> {

@@ -35,6 +35,10 @@ pub enum Command {
     Stats { reply: Reply<Stats> },
     /// The prepared domains.
     Pool { reply: Reply<Vec<PoolInfo>> },
+    /// The named objects of the family of a pVM; without one, of all families.
+    Objects { target: Option<Target>, reply: Reply<Vec<ObjectInfo>> },
+    /// Removes the name of an object of a pVM's family. Who has it mapped goes on.
+    RemoveObject { target: Target, name: String, reply: Reply<()> },
     /// From now on, all events go to this channel too. A subscriber that lets its channel become full is dropped.
     Subscribe { events: SyncSender<Event> },
     /// Destroys the prepared domains and ends the engine. Children live on.
@@ -65,6 +69,8 @@ pub enum Error {
     Ambiguous { target: String, ids: Vec<u32> },
     /// Its image holds no fork brick, or has not announced itself yet.
     CannotFork { id: u32 },
+    /// Its family has no object of that name.
+    NoSuchObject { target: String, name: String },
     /// It did not reach a safe point in time.
     NoSafePoint { id: u32 },
     /// The guest, or the daemon on its behalf, could not: an error number of Linux.
@@ -194,6 +200,19 @@ pub struct PoolInfo {
     pub memory_kib: u64,
     /// Entries of its page tables that name frames of others.
     pub linked_pages: u64,
+}
+
+/// Memory that a family shares by a name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObjectInfo {
+    /// The name; octets that are no UTF-8 are replaced.
+    pub name: String,
+    /// Its size.
+    pub pages: u64,
+    /// The root of the family, which may have ended.
+    pub family: u32,
+    /// The domain that has the memory.
+    pub holder: u16,
 }
 
 /// Counters and times since the daemon started.
@@ -345,6 +364,7 @@ impl fmt::Display for Error {
             Self::NoSuchPvm { target } => write!(out, "there is no pVM {target}"),
             Self::Ambiguous { target, ids } => write!(out, "several pVMs are named {target}: {ids:?}"),
             Self::CannotFork { id } => write!(out, "pVM {id} cannot fork: its image does not hold the fork brick"),
+            Self::NoSuchObject { target, name } => write!(out, "the family of pVM {target} has no object {name:?}"),
             Self::NoSafePoint { id } => write!(out, "pVM {id} did not reach a safe point in time"),
             Self::Errno { errno, what } => write!(out, "{what} ({})", xen_abi::Errno(*errno)),
             Self::HasEnded { id } => write!(out, "pVM {id} has ended"),

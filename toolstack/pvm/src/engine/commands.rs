@@ -68,13 +68,15 @@ impl<H: Hypervisor> Engine<H> {
             }
             Command::Stats { reply } => answer(&reply, Ok(self.stats())),
             Command::Pool { reply } => answer(&reply, Ok(self.pool())),
+            Command::Objects { target, reply } => answer(&reply, self.list_objects(target.as_ref())),
+            Command::RemoveObject { target, name, reply } => answer(&reply, self.remove_object(&target, &name)),
             Command::Subscribe { events } => self.subscribers.push(events),
             Command::Quit { reply } => self.quitting = Some(reply),
         }
     }
 
     /// The living pVM that a user means.
-    fn resolve(&self, target: &Target) -> Result<DomId, Error> {
+    pub(super) fn resolve(&self, target: &Target) -> Result<DomId, Error> {
         let mut found: Vec<&Pvm<H::Memory>> = match target {
             Target::Id(number) => {
                 let id = PvmId::from_raw(*number).and_then(|id| self.ids.get(&id));

@@ -12,6 +12,7 @@ use zooid_fork_plan::link::Backend;
 use zooid_fork_plan::wire::{MAX_NAME, daemon, guest, object_flags, operation};
 use zooid_memory::PageClass;
 
+use super::api::{Error, ObjectInfo, Target};
 use super::core::Engine;
 use super::executor::Operation;
 use super::failure::Failure;
@@ -274,6 +275,36 @@ impl<H: Hypervisor> Engine<H> {
             log::debug!("{failure}");
         }
         Ok(())
+    }
+
+    /// The named objects of a pVM's family, or of all.
+    pub(super) fn list_objects(&self, target: Option<&Target>) -> Result<Vec<ObjectInfo>, Error> {
+        let family = target.map(|target| self.resolve(target)).transpose()?.map(|domain| self.domains[&domain].root);
+        let mut list = Vec::new();
+        for (root, holder) in self.holders.iter().filter(|(root, _)| family.is_none_or(|family| family == **root)) {
+            for object in holder.objects.values() {
+                let Some(name) = &object.name else { continue };
+                list.push(ObjectInfo {
+                    name: String::from_utf8_lossy(name).into_owned(),
+                    pages: object.frames.len() as u64,
+                    family: root.raw(),
+                    holder: holder.domain.0,
+                });
+            }
+        }
+        list.sort_by(|one, other| (one.family, &one.name).cmp(&(other.family, &other.name)));
+        Ok(list)
+    }
+
+    /// Removes a name of a pVM's family, as [`list_objects`](Self::list_objects) has it.
+    pub(super) fn remove_object(&mut self, target: &Target, name: &str) -> Result<(), Error> {
+        let root = self.domains[&self.resolve(target)?].root;
+        let is_it =
+            |object: &Object| object.name.as_deref().is_some_and(|other| String::from_utf8_lossy(other) == name);
+        let objects = self.holders.get(&root).into_iter().flat_map(|holder| &holder.objects);
+        let found = objects.into_iter().find(|(_, object)| is_it(object)).map(|(number, _)| *number);
+        let number = found.ok_or_else(|| Error::NoSuchObject { target: target.to_string(), name: name.to_owned() })?;
+        self.remove_name(root, number, None).map_err(|failure| Error::Refused { what: failure.to_string() })
     }
 
     fn relay(&mut self, domain: DomId) -> Result<(), Failure> {

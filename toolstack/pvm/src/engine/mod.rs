@@ -32,8 +32,8 @@ mod vif;
 mod watch;
 
 pub use api::{
-    Backend, Command, EndStatus, Ended, Error, Event, EventKind, Kind, PoolInfo, PvmInfo, Reply, State, Stats,
-    StepTime, Target,
+    Backend, Command, EndStatus, Ended, Error, Event, EventKind, Kind, ObjectInfo, PoolInfo, PvmInfo, Reply, State,
+    Stats, StepTime, Target,
 };
 pub use config::{BackendChoice, ChildVif, Config, DieAt, Overcommit, Quota};
 pub use handle::{Closed, Handle, Inbox, pair};

@@ -93,9 +93,9 @@ impl<H: Hypervisor> Engine<H> {
         let all = self.xen.domains()?;
         let used = |root: Option<PvmId>| -> u64 {
             let members = self.domains.values().filter(|pvm| root.is_none_or(|root| pvm.root == root));
-            // What relatives share is the holder's.
             let domains = members
                 .flat_map(|pvm| std::iter::once(pvm.domain).chain(pvm.prepared.iter().map(|prepared| prepared.domain)));
+            // What relatives share is the holder's.
             let holders = self.holders.iter().filter(|(family, _)| root.is_none_or(|root| **family == root));
             domains
                 .chain(holders.map(|(_, holder)| holder.domain))

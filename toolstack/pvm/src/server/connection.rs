@@ -96,6 +96,8 @@ impl Connection {
             Request::Adopt { domain } => self.ask(|reply| Command::Adopt { domain, reply }),
             Request::Stats => self.ask(|reply| Command::Stats { reply }),
             Request::Pool => self.ask(|reply| Command::Pool { reply }),
+            Request::Objects { family } => self.ask(|reply| Command::Objects { target: family, reply }),
+            Request::RemoveObject { pvm, name } => self.ask(|reply| Command::RemoveObject { target: pvm, name, reply }),
             Request::Events { follow: false } => self.write_events(self.history.past()),
             Request::Events { follow: true } => {
                 let (past, future) = self.history.follow();

@@ -10,7 +10,7 @@ use super::super::config::Config;
 use super::world::{Control, HEAP_PAGES, Root, World, heap};
 
 /// Requests that may be refused for one that succeeds.
-const TRIES: usize = 8;
+pub const TRIES: usize = 8;
 
 fn world() -> (World, Root) {
     let mut world = World::new(Config::default());
@@ -21,7 +21,7 @@ fn world() -> (World, Root) {
 }
 
 /// Forks as a guest does that is refused and tries again; the child has the parent's memory.
-fn fork_somehow(world: &mut World, root: &Root) -> bool {
+pub fn fork_somehow(world: &mut World, root: &Root) -> bool {
     for _ in 0..TRIES {
         let (errno, _) = world.request(root.id(), operation::PREPARE, 1);
         if errno != 0 {
@@ -62,28 +62,29 @@ fn life(operation: usize, fault: Fault) -> bool {
     hit
 }
 
-fn everywhere(fault: Fault) {
+/// A life with a fault at each of its operations, of which there are at least `least`.
+pub fn everywhere(fault: Fault, least: usize, life: impl Fn(usize, Fault) -> bool) {
     let mut operation = 1;
     while life(operation, fault) {
         operation += 1;
     }
-    assert!(operation > 100, "only {operation} operations");
+    assert!(operation > least, "only {operation} operations");
     println!("{fault:?}: {operation} points");
 }
 
 #[test]
 fn a_kill_before_any_operation_leaves_nothing() {
-    everywhere(Fault::KillBefore);
+    everywhere(Fault::KillBefore, 100, life);
 }
 
 #[test]
 fn a_kill_after_any_operation_leaves_nothing() {
-    everywhere(Fault::KillAfter);
+    everywhere(Fault::KillAfter, 100, life);
 }
 
 #[test]
 fn any_operation_may_find_no_memory() {
-    everywhere(Fault::Fail(Errno::ENOMEM));
+    everywhere(Fault::Fail(Errno::ENOMEM), 100, life);
 }
 
 #[test]
@@ -95,7 +96,7 @@ fn garbage_in_the_control_page_harms_nobody_else() {
     let vandal = world.boot("vandal");
     let control = vandal.control();
     let mut random = 0x2545_f491_4f6c_dd1d_u64;
-    for round in 0..60 {
+    for round in 0..120 {
         world.settle();
         for _ in 0..40 {
             random ^= random << 13;
@@ -108,7 +109,8 @@ fn garbage_in_the_control_page_harms_nobody_else() {
             }
         }
         control.put(zooid_fork_plan::wire::guest::STATE, state::RUNNING);
-        world.ask(vandal.id(), 1 + round % 2, 1 + round % 3);
+        // Each operation, with large and with small numbers.
+        world.ask(vandal.id(), 1 + round / 2 % 7, 1 + round % 3);
     }
     world.settle();
     let child = world.fork(honest.id());

@@ -134,26 +134,10 @@ fn a_page_that_becomes_hot_is_the_childs_own() {
 
 /// Sets an entry of a root's own tables, and counts the change.
 fn set(world: &World, root: &Root, address: usize, entry: Pte) {
-    let table = table(world, root, address, 1);
+    let table = world.table(root.id(), address, 1);
     let update = MmuUpdate::pte(table.addr() + index(address, 1) as u64 * 8, entry);
     root.guest.mmu_update(&[update]).1.unwrap();
-    count(root, guest::changes(address));
-}
-
-/// Increments one of the counters of a root's control page.
-fn count(root: &Root, counter: usize) {
-    root.control().put(counter, root.control().get(counter) + 1);
-}
-
-/// The table of a level that covers an address.
-fn table(_: &World, root: &Root, address: usize, level: u32) -> xen_abi::Mfn {
-    let mut table = root.guest.root_table().unwrap();
-    for above in (level + 1..=4).rev() {
-        let mut entry = [0; 8];
-        root.guest.read(table, index(address, above) * 8, &mut entry);
-        table = Pte(u64::from_le_bytes(entry)).mfn();
-    }
-    table
+    root.control().count(guest::changes(address));
 }
 
 #[test]
@@ -164,10 +148,10 @@ fn tables_that_came_are_followed() {
     let address = heap(0) + L1_SPAN;
     let read_only = Pte::new(frames[0], PageClass::PageTable.pte_flags());
     set(&world, &root, window(Pfn(0)) + 511 * 4096, read_only);
-    let above = table(&world, &root, address, 2);
+    let above = world.table(root.id(), address, 2);
     let enter = MmuUpdate::pte(above.addr() + index(address, 2) as u64 * 8, Pte::new(frames[0], TABLE_FLAGS));
     root.guest.mmu_update(&[enter]).1.unwrap();
-    count(&root, guest::TABLES);
+    root.control().count(guest::TABLES);
     set(&world, &root, address, Pte::new(frames[1], PageClass::Heap.pte_flags()));
     root.guest.write(frames[1], 0, &5_u64.to_le_bytes());
     assert_eq!(world.request(root.id(), operation::COMMIT, 1).0, ESTALE);
@@ -184,12 +168,7 @@ fn a_child_forks_and_its_child_reads_frames_of_both() {
     // The child writes a page: it has a copy of its own.
     let copy = guest.populate_physmap(&[Pfn(900)]).unwrap()[0];
     guest.write(copy, 0, &9_u64.to_le_bytes());
-    let mut table = guest.root_table().unwrap();
-    for level in (2..=4).rev() {
-        let mut entry = [0; 8];
-        guest.read(table, index(heap(1), level) * 8, &mut entry);
-        table = Pte(u64::from_le_bytes(entry)).mfn();
-    }
+    let table = world.table(child, heap(1), 1);
     let entry = Pte::new(copy, PageClass::Heap.pte_flags());
     guest.mmu_update(&[MmuUpdate::pte(table.addr() + index(heap(1), 1) as u64 * 8, entry)]).1.unwrap();
 

@@ -2,4 +2,5 @@
 
 mod faults;
 mod forks;
+mod ipc;
 mod world;

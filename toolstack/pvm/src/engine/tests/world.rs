@@ -9,13 +9,13 @@ use xen_abi::pte::{PTES_PER_TABLE, Pte};
 use xen_abi::sched::ShutdownReason;
 use xen_abi::xen::{MmuextCmd, MmuextOp};
 use xen_abi::{DomId, GrantRef, Mfn, PAGE_SIZE, Pfn, Port};
-use xenctl::fake::{Census, FakeXen, FakeXenstored, Guest};
+use xenctl::fake::{Census, FakeXen, FakeXenstored, Fault, Guest};
 use xenctl::xenstore::Store;
 use xenctl::{CreateDomain, Hypervisor, Memory, Protection, VcpuGuestContext};
 use zooid_fork_plan::id::{Handle, Kind};
 use zooid_fork_plan::layout::Layout;
 use zooid_fork_plan::link::Backend;
-use zooid_fork_plan::plan::{ParentTable, Plan, Special};
+use zooid_fork_plan::plan::{ParentTable, Plan, Special, index};
 use zooid_fork_plan::status::Status;
 use zooid_fork_plan::wire::{
     ANNOUNCEMENT, CONTROL_GREF, ENDED_SLOTS, MAGIC, VERSION, daemon, device, device_page, guest, operation, state,
@@ -274,6 +274,29 @@ impl World {
         DomId((children[0] & 0x7fff) as u16)
     }
 
+    /// Ends the daemon at once; another one takes over.
+    pub fn kill(&mut self) {
+        self.fake.inject(1, Fault::KillBefore);
+        self.settle();
+    }
+
+    /// The table of a level that covers an address of a domain.
+    pub fn table(&self, domain: DomId, address: usize, level: u32) -> Mfn {
+        let guest = self.fake.guest(domain);
+        let mut table = guest.root_table().unwrap();
+        for above in (level + 1..=4).rev() {
+            let mut entry = [0; 8];
+            guest.read(table, index(address, above) * 8, &mut entry);
+            table = Pte(u64::from_le_bytes(entry)).mfn();
+        }
+        table
+    }
+
+    /// The control page of a domain.
+    pub fn control(&self, domain: DomId) -> Control {
+        Control::of(&self.fake.guest(domain)).expect("a guest with a control page")
+    }
+
     /// The entry that a domain has at an address.
     pub fn entry(&self, domain: DomId, address: usize) -> Option<Pte> {
         let guest = self.fake.guest(domain);
@@ -310,8 +333,17 @@ impl Control {
         self.guest.write(self.page, field, &value.to_le_bytes());
     }
 
-    fn put_u64(&self, field: usize, value: u64) {
-        self.guest.write(self.page, field, &value.to_le_bytes());
+    pub fn put_u64(&self, field: usize, value: u64) {
+        self.put_octets(field, &value.to_le_bytes());
+    }
+
+    pub fn put_octets(&self, field: usize, octets: &[u8]) {
+        self.guest.write(self.page, field, octets);
+    }
+
+    /// Increments a counter.
+    pub fn count(&self, field: usize) {
+        self.put(field, self.get(field).wrapping_add(1));
     }
 
     /// Sends an event to the daemon. A root keeps the number of its port in the field that is for the guest alone.
