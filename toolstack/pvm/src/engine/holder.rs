@@ -1,6 +1,6 @@
 //! What the engine knows of a family's holder: who is a member, and which objects there are (docs/protocols/ipc.md).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use xen_abi::{DomId, Mfn};
 use xenctl::Memory;
@@ -70,7 +70,12 @@ pub struct Members<M> {
     /// What stands there, by number.
     ids: Vec<Option<PvmId>>,
     changes: u32,
+    /// Numbers that became free last: objects may name those who had them, until all relatives have heard of the end.
+    left: VecDeque<usize>,
 }
+
+/// How many of these wait.
+const LEFT: usize = 32;
 
 impl<M: Memory> Members<M> {
     /// Reads the table, which nobody but the daemon can write.
@@ -78,7 +83,7 @@ impl<M: Memory> Members<M> {
         let id = |number| PvmId::from_raw(page.read_u32(place(number)));
         let ids = (0..members::MAX).map(id).collect();
         let changes = page.read_u32(members::CHANGES);
-        Self { page, ids, changes }
+        Self { page, ids, changes, left: VecDeque::new() }
     }
 
     /// The number of a member.
@@ -101,9 +106,11 @@ impl<M: Memory> Members<M> {
         self.ids.iter().all(Option::is_some)
     }
 
-    /// Makes a pVM a member and gives it the lowest number that is free; nothing when all are in use.
+    /// Makes a pVM a member and gives it the lowest number that is free, and has been so for a while if that can be; nothing when all
+    /// are in use.
     pub fn add(&mut self, id: PvmId) -> Option<usize> {
-        let number = self.ids.iter().position(Option::is_none)?;
+        let free = || self.ids.iter().enumerate().filter(|(_, id)| id.is_none()).map(|(number, _)| number);
+        let number = free().find(|number| !self.left.contains(number)).or_else(|| free().next())?;
         self.set(number, Some(id));
         Some(number)
     }
@@ -112,6 +119,10 @@ impl<M: Memory> Members<M> {
     pub fn remove(&mut self, id: PvmId) {
         if let Some(number) = self.number(id) {
             self.set(number, None);
+            self.left.push_back(number);
+            if self.left.len() > LEFT {
+                self.left.pop_front();
+            }
         }
     }
 
