@@ -1,6 +1,6 @@
 #!/bin/sh
 # `make run` in dom0: starts the web server as a guest with plain xl, fetches pages from it, has it fork two workers that answer on addresses
-# of their own, kills one, and shuts it down.
+# of their own, kills one, and shuts it down; then has a parent and two workers share a queue and a counter.
 address=http://10.0.0.2
 console=/var/log/xen/console/guest-httpd.log
 
@@ -100,6 +100,12 @@ end_family() {
     xl list | sed 's/^/  /'
 }
 
+share() {
+    pvm run -a workers >/root/out/workers.txt || return
+    sed 's/^/  | /' /root/out/workers.txt
+    grep -q 'the sum is 500500,' /root/out/workers.txt
+}
+
 shut_down() {
     xl shutdown -w httpd 2>&1 | grep 'reason code 0' || return
     # xl's monitor removes the domain a moment after it has ended.
@@ -120,3 +126,4 @@ stage "httpd forks two workers" fork_workers
 stage "all three answer" ask_all
 stage "kill a worker; the others answer on" kill_worker
 stage "end the family" end_family
+stage "a parent and two workers share a queue and a counter" share

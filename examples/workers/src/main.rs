@@ -10,8 +10,8 @@
 use core::sync::atomic::Ordering;
 
 use zooid::ipc::{self, Attributes, MessageQueue, SharedMemory};
-use zooid::process::{self, Forked};
 use zooid::println;
+use zooid::process::{self, Forked};
 
 zooid::main!(main);
 

@@ -37,7 +37,7 @@ struct Offer {
 impl Offer {
     fn to_word(self) -> u64 {
         // So that 0 is none.
-        u64::from(self.from) + 1 | u64::from(self.to) << 16 | u64::from(self.port.0) << 32
+        (u64::from(self.from) + 1) | u64::from(self.to) << 16 | u64::from(self.port.0) << 32
     }
 
     fn from_word(word: u64) -> Option<Self> {
@@ -63,7 +63,7 @@ fn make_offer(object: &Object, offer: Offer) {
         slot.compare_exchange(0, word, Ordering::SeqCst, Ordering::SeqCst).is_ok()
     };
     let is_there = |slot: &core::sync::atomic::AtomicU64| slot.load(Ordering::SeqCst) == word;
-    if !slots().any(|slot| is_there(slot)) && !slots().any(|slot| put(&slot)) {
+    if !slots().any(is_there) && !slots().any(|slot| put(&slot)) {
         // Who misses an offer asks pvmd.
         let number = usize::from(offer.from).wrapping_add(usize::from(offer.to)) % layout::OFFERS;
         object.pages().atomic_u64(layout::OFFER + 8 * number).store(word, Ordering::SeqCst);

@@ -55,10 +55,7 @@ pub fn forget_ended(object: &Object) {
         let word = object.pages().atomic_u32(*at);
         let owner = word.load(Ordering::SeqCst);
         let ended = |owner: u32| objects::member_id((owner - 1).min(u16::MAX.into()) as u16).is_none();
-        if owner != 0
-            && ended(owner)
-            && word.compare_exchange(owner, 0, Ordering::SeqCst, Ordering::SeqCst).is_ok()
-        {
+        if owner != 0 && ended(owner) && word.compare_exchange(owner, 0, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
             wait::wake(object, point(number));
         }
     }

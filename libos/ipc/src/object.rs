@@ -32,13 +32,7 @@ pub struct Object {
 static OPEN: Masked<Vec<Arc<Object>>> = Masked::new(Vec::new());
 
 /// Makes an object, or opens the one of this name. `details` are written into a new one's header, and `pages` includes it.
-pub fn open(
-    kind: Kind,
-    name: Option<&str>,
-    pages: usize,
-    how: How,
-    details: [u32; 2],
-) -> Result<Arc<Object>, Error> {
+pub fn open(kind: Kind, name: Option<&str>, pages: usize, how: How, details: [u32; 2]) -> Result<Arc<Object>, Error> {
     static READY: Once<()> = Once::new();
     if !READY.is_completed() {
         objects::take_part(Hooks { news, children, begin_life, ending })?;

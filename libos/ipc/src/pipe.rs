@@ -120,7 +120,8 @@ impl Writer {
                     return Ok(count);
                 }
             }
-            let over = || room().is_ok_and(|room| room >= least) || object.check().is_err() || !object.has(Role::Reader);
+            let over =
+                || room().is_ok_and(|room| room >= least) || object.check().is_err() || !object.has(Role::Reader);
             if !wait::wait(object, WRITERS, patience, over) {
                 return Err(Error::WouldBlock);
             }

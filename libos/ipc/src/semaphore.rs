@@ -73,7 +73,10 @@ impl Semaphore {
             let left = limit.wrapping_sub(taken);
             left != 0
                 && left <= MAX_VALUE
-                && self.taken().compare_exchange(taken, taken.wrapping_add(1), Ordering::SeqCst, Ordering::SeqCst).is_ok()
+                && self
+                    .taken()
+                    .compare_exchange(taken, taken.wrapping_add(1), Ordering::SeqCst, Ordering::SeqCst)
+                    .is_ok()
         };
         if wait::wait(object, WAITERS, patience, take) { Ok(()) } else { Err(Error::WouldBlock) }
     }

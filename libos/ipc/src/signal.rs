@@ -211,4 +211,3 @@ pub fn kill(target: PvmId, signal: u8) -> Result<(), Error> {
     }
     Ok(objects::kill(target, signal)?)
 }
-

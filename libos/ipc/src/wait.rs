@@ -67,7 +67,8 @@ pub fn wait_any(points: &[(&Arc<Object>, usize)], patience: Patience, mut ready:
             return true;
         }
         let thread = thread::current();
-        let waiter = |(object, point): &(&Arc<Object>, usize)| Waiter { thread, object: (*object).clone(), point: *point };
+        let waiter =
+            |(object, point): &(&Arc<Object>, usize)| Waiter { thread, object: (*object).clone(), point: *point };
         WAITERS.lock().extend(points.iter().map(waiter));
         let woken = thread::block(deadline);
         // The callers have the objects, so that none is dropped here.

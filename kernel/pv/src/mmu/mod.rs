@@ -277,7 +277,10 @@ pub unsafe fn adopt_joint(start: usize, count: usize) -> SharedPages {
     mapped(start, Mapped::Pages);
     // A run may lie in several tables.
     let next = |page: &usize| tables::index(*page, 1) == 0;
-    (start + PAGE_SIZE..start + count * PAGE_SIZE).step_by(PAGE_SIZE).filter(next).for_each(|page| mapped(page, Mapped::Pages));
+    (start + PAGE_SIZE..start + count * PAGE_SIZE)
+        .step_by(PAGE_SIZE)
+        .filter(next)
+        .for_each(|page| mapped(page, Mapped::Pages));
     // SAFETY: the caller's promise; they stay until `free_joint`, and no references point there.
     unsafe { SharedPages::new(start as *mut u8, count) }
 }

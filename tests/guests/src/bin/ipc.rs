@@ -11,7 +11,9 @@ use core::sync::atomic::{AtomicU32, Ordering};
 use core::time::Duration;
 
 use test_guests::{argument, check, check_eq, error, expect, failure, success};
-use zooid::ipc::{self, Attributes, Error, How, MessageQueue, PIPE_BUF, PIPE_CAPACITY, PipeReader, Semaphore, SharedMemory};
+use zooid::ipc::{
+    self, Attributes, Error, How, MessageQueue, PIPE_BUF, PIPE_CAPACITY, PipeReader, Semaphore, SharedMemory,
+};
 use zooid::process::{self, Forked, PvmId, Status};
 use zooid::signal::{self, Action, SIGCHLD, SIGKILL};
 use zooid::thread;
@@ -39,6 +41,11 @@ fn main() {
         "siblings" => siblings(),
         "signals" => signals(),
         "signals_end" => signals_end(),
+        "named_idle" => {
+            let _left = expect!(Semaphore::open("left-behind", EXCLUSIVE, 1));
+            zooid::println!("idle");
+            thread::sleep(3600 * SECOND);
+        }
         other => error!("unknown test {other:?}"),
     }
     success();
@@ -304,7 +311,10 @@ fn memory() {
         private.fill(9);
         // A grandchild has it, too.
         reap(child!({
-            check_eq!(shared.atomic_u32(4096).load(Ordering::SeqCst), u32::from_le_bytes([seen[4096], seen[4097], seen[4098], seen[4099]]));
+            check_eq!(
+                shared.atomic_u32(4096).load(Ordering::SeqCst),
+                u32::from_le_bytes([seen[4096], seen[4097], seen[4098], seen[4099]])
+            );
             shared.atomic_u64(8).store(77, Ordering::SeqCst);
         }));
     });
@@ -314,7 +324,13 @@ fn memory() {
     let mut seen = vec![0; SIZE];
     shared.read(0, &mut seen);
     check_eq!(shared.atomic_u64(8).load(Ordering::SeqCst), 77);
-    check!(seen.iter().rev().zip(&bytes).enumerate().all(|(at, (seen, byte))| (8..16).contains(&(SIZE - 1 - at)) || seen == byte));
+    check!(
+        seen.iter()
+            .rev()
+            .zip(&bytes)
+            .enumerate()
+            .all(|(at, (seen, byte))| (8..16).contains(&(SIZE - 1 - at)) || seen == byte)
+    );
     check!(private.iter().all(|byte| *byte == 0));
 }
 
@@ -339,7 +355,11 @@ fn queue() {
         let (length, found) = expect!(queue.receive(&mut buffer));
         check_eq!((&buffer[..length], found), (text.as_bytes(), priority));
     }
-    for wrong in [Attributes { messages: 0, size: 1 }, Attributes { messages: 1, size: 0 }, Attributes { messages: 1 << 30, size: 1 }] {
+    for wrong in [
+        Attributes { messages: 0, size: 1 },
+        Attributes { messages: 1, size: 0 },
+        Attributes { messages: 1 << 30, size: 1 },
+    ] {
         check_eq!(MessageQueue::new(wrong).err(), Some(Error::Invalid));
     }
 }

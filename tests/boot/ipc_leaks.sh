@@ -1,0 +1,44 @@
+#!/bin/sh
+# What relatives have shared leaves nothing behind, however they end: free pages, domains (zombies and holders included), dom0's event
+# channels, grants and xenstore nodes are as before.
+. /run/zooid/lib.sh
+
+# round TEST: one life of the guest.
+round() {
+    : >"$(console)"
+    xl create -q "$CFG" "extra=\"-- $1\"" || fail "xl create"
+    wait_until 60 grep -q 'Test result' "$(console)"
+    grep -q 'Test result: SUCCESS' "$(console)" || fail "$1: $(cat "$(console)")"
+    wait_until 30 gone
+}
+
+all() {
+    for test in channels pipe_atomic pipe_ends generations memory names queue_many siblings signals_end; do
+        round "$test"
+    done
+}
+
+# Xen keeps what dom0 needed at most for ports and grants: so what needs most comes first.
+round generations
+all
+before=$(settled)
+all
+after=$(settled)
+echo "before $before"
+echo "after  $after"
+[ "$before" = "$after" ] || fail "not everything was given back"
+
+# A name that was not removed goes with its family; until then it is in the list, and can be removed.
+: >"$(console)"
+xl create -q "$CFG" 'extra="-- named_idle"' || fail "xl create"
+wait_console idle
+pvm ipc list | grep left-behind || fail "no name in the list"
+pvm ipc list --json | python3 -S -c 'import json, sys; sys.exit(not any(o["name"] == "left-behind" for o in json.load(sys.stdin)))' ||
+    fail "no name in the JSON list"
+pvm ipc rm "$NAME" no-such-name && fail "a name that there is not was removed"
+pvm ipc rm "$NAME" left-behind || fail "pvm ipc rm"
+pvm ipc list | grep left-behind && fail "the name is still there"
+pvm kill --family "$NAME"
+wait_until 30 gone
+after=$(settled)
+[ "$before" = "$after" ] || fail "not everything was given back after kill --family: $after"
