@@ -30,6 +30,8 @@ use super::stats::Counters;
 use super::watch::{Note, Notes};
 use super::{StartError, choose_backend};
 
+/// How many times in a row a job is put off: guests that ask without end must not keep others from getting what they wait for.
+const PUT_OFF: u32 = 8;
 /// Ends that are remembered.
 const REMEMBERED: usize = 256;
 
@@ -61,6 +63,8 @@ pub struct Engine<H: Hypervisor> {
     /// Domains whose kernel is another system's.
     pub(super) strangers: BTreeSet<DomId>,
     pub(super) jobs: VecDeque<Job<H::Memory>>,
+    /// How many times in a row there was something more urgent than they.
+    put_off: u32,
     /// Before this, jobs wait: parent and children of a fork run first.
     pub(super) rest: Option<Instant>,
     /// The last fork, as long as it has not been taken into the books.
@@ -115,6 +119,8 @@ pub(super) enum Timer {
     Resumed(DomId),
     /// The domains that are prepared for this one may not be up to date; so long after the last time it was looked.
     Refresh(DomId, Duration),
+    /// A refused request is to be answered: whose, its number, and the error.
+    Refused(DomId, u32, u32),
     /// A fork from outside should be done.
     Outside,
 }
@@ -190,6 +196,7 @@ impl<H: Hypervisor> Engine<H> {
             watched: BTreeMap::new(),
             strangers: BTreeSet::new(),
             jobs: VecDeque::new(),
+            put_off: 0,
             rest: None,
             unbooked: None,
             timers: Vec::new(),
@@ -230,7 +237,9 @@ impl<H: Hypervisor> Engine<H> {
         if !self.rests() {
             self.book();
             self.tell_subscribers();
-            if !event && !woken {
+            self.put_off += 1;
+            if !event && !woken || self.put_off > PUT_OFF {
+                self.put_off = 0;
                 self.work();
             }
         }
@@ -277,6 +286,7 @@ impl<H: Hypervisor> Engine<H> {
                 Timer::Console(parent, domain, tries) => self.look_for_console(parent, domain, tries),
                 Timer::Resumed(domain) => self.check_resumed(domain),
                 Timer::Refresh(domain, pause) => self.refresh_later(domain, pause),
+                Timer::Refused(domain, request, errno) => self.answer_refused(domain, request, errno),
                 Timer::Outside => self.check_outside(now),
             }
         }

@@ -77,6 +77,8 @@ pub struct Pvm<M> {
     pub resuming: Vec<DomId>,
     /// Living pVMs that descend from it, adopted ones not counted, and their own: who may read its frames.
     pub heirs: u32,
+    /// How often in a row it was refused a domain.
+    pub refusals: u32,
     /// Ends of children for which its ring had no room.
     pub ends: VecDeque<(PvmId, Status)>,
     /// It has resumed from its fork; true for a root.
@@ -114,6 +116,8 @@ pub enum Pending {
     Prepare(u32),
     /// Until the children of the COMMIT before have resumed.
     Commit,
+    /// Until it is time to refuse it.
+    Refused,
 }
 
 /// A domain that is prepared for a parent.

@@ -34,6 +34,10 @@ const TABLES_AT_ONCE: usize = 8;
 const CONSOLE_TRIES: u32 = 500;
 const CONSOLE_PAUSE: Duration = Duration::from_millis(4);
 
+/// How much later a refusal is answered than the one before, and after how many of them no more.
+const REFUSAL: Duration = Duration::from_millis(10);
+const LAST_REFUSAL: u32 = 20;
+
 /// How long pvmd stands back after a fork: on a host with one processor, parent and children could not run while it does what can wait.
 const REST: Duration = Duration::from_millis(5);
 
@@ -131,12 +135,39 @@ impl<H: Hypervisor> Engine<H> {
             Ok(false) => {}
             Ok(true) => self.reply(domain, 0, &[]),
             Err(Failure::Stale) => self.reply(domain, wire::ESTALE, &[]),
-            Err(failure) => self.refuse(domain, &failure),
+            Err(failure) => self.refuse_in_time(domain, &failure),
+        }
+    }
+
+    /// Answers a PREPARE with an error; the more often in a row, the later, so that a pVM that asks without end does not keep dom0 busy.
+    fn refuse_in_time(&mut self, domain: DomId, failure: &Failure) {
+        let Some(pvm) = self.domains.get_mut(&domain) else { return };
+        let delay = REFUSAL * pvm.refusals.min(LAST_REFUSAL);
+        pvm.refusals += 1;
+        if delay.is_zero() {
+            return self.refuse(domain, failure);
+        }
+        pvm.pending = Some(Pending::Refused);
+        let request = pvm.request;
+        self.tell_refusal(domain, failure);
+        self.after(delay, Timer::Refused(domain, request, failure.errno()));
+    }
+
+    /// A pVM that was refused something is told so.
+    pub(super) fn answer_refused(&mut self, domain: DomId, request: u32, errno: u32) {
+        let waits = |pvm: &Pvm<H::Memory>| pvm.request == request && pvm.pending == Some(Pending::Refused);
+        if self.domains.get(&domain).is_some_and(waits) {
+            self.reply(domain, errno, &[]);
         }
     }
 
     /// Answers the request of a pVM with an error.
     pub(super) fn refuse(&mut self, domain: DomId, failure: &Failure) {
+        self.tell_refusal(domain, failure);
+        self.reply(domain, failure.errno(), &[]);
+    }
+
+    fn tell_refusal(&mut self, domain: DomId, failure: &Failure) {
         let errno = failure.errno();
         if let Some(pvm) = self.domains.get(&domain) {
             let (id, name) = (pvm.id, pvm.name.clone());
@@ -144,7 +175,6 @@ impl<H: Hypervisor> Engine<H> {
             log::info!(id = id.raw(), name = name.as_str(), errno; "a fork was refused: {failure}");
             self.tell(id, &name, EventKind::Refused { errno, reason: failure.to_string() });
         }
-        self.reply(domain, errno, &[]);
     }
 
     /// Answers the request of a pVM.
@@ -296,6 +326,9 @@ impl<H: Hypervisor> Engine<H> {
         let owners = parent.owners.clone();
         let ids = children.iter().map(|child| child.id.raw()).collect();
         self.counters.forks += children.len() as u64;
+        if let Some(parent) = self.domains.get_mut(&domain) {
+            parent.refusals = 0;
+        }
         for owner in &owners {
             if let Some(owner) = self.domains.get_mut(owner) {
                 owner.heirs += children.len() as u32;

@@ -393,6 +393,7 @@ pub(super) fn new_pvm<M>(
         last_commit: 0,
         last_children: Vec::new(),
         resuming: Vec::new(),
+        refusals: 0,
         heirs: 0,
         ends: Default::default(),
         resumed: true,
