@@ -19,8 +19,8 @@ ANCHOR = "/root/fork"
 TICKS = 1000
 # Behind the name of a row that is measured with copies through grants.
 GRANT = "_grant"
-# pVMs alive at once in `fork_1000`, as many as memory allows, and how many forks make up a sample of it.
-ALIVE = {"": 1000, GRANT: 200}
+# pVMs alive at once in `fork_1000`, as many as a few minutes make, and how many forks make up a sample of it.
+ALIVE = {"": 400, GRANT: 200}
 AT_ONCE = 20
 # Children that make up a sample of `clone_mem`: Xen says how much is free in whole MiB.
 CLONES = 40

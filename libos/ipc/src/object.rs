@@ -28,7 +28,7 @@ pub struct Object {
     broken: AtomicBool,
 }
 
-/// The objects of this pVM that are not dropped yet. Those who drop one take it out first.
+/// The objects in which this pVM has a part.
 static OPEN: Masked<Vec<Arc<Object>>> = Masked::new(Vec::new());
 
 /// Makes an object, or opens the one of this name. `details` are written into a new one's header, and `pages` includes it.
@@ -49,9 +49,10 @@ pub fn open(kind: Kind, name: Option<&str>, pages: usize, how: How, details: [u3
         broken: AtomicBool::new(false),
     };
     object.prepare(kind, created, details)?;
-    let object = Arc::new(object);
-    OPEN.lock().push(object.clone());
-    Ok(object)
+    // A name that is open here already is the same object: what this pVM has of it is counted in one place.
+    let frame = objects::first_frame(&object.pages);
+    let known = OPEN.lock().iter().find(|known| objects::first_frame(&known.pages) == frame).cloned();
+    Ok(known.unwrap_or_else(|| Arc::new(object)))
 }
 
 /// How a name is opened.
@@ -158,11 +159,16 @@ impl Object {
     }
 
     /// Calls `each` with the members that take part.
-    pub fn for_each_member(&self, mut each: impl FnMut(u16)) {
+    pub fn for_each_member(&self, each: impl FnMut(u16)) {
+        self.for_each(Role::Reader as u32 | Role::Writer as u32, each);
+    }
+
+    /// Calls `each` with the members that have one of these bits in their octets.
+    fn for_each(&self, bits: u32, mut each: impl FnMut(u16)) {
         for word in self.words() {
             let octets = self.word(word).load(Ordering::SeqCst);
             for place in 0..4 {
-                if octets >> (8 * place) & (Role::Reader as u32 | Role::Writer as u32) != 0 {
+                if octets >> (8 * place) & bits != 0 {
                     each((word * 4 + place) as u16);
                 }
             }
@@ -171,7 +177,7 @@ impl Object {
 
     /// Takes those out who have ended.
     fn forget_ended(&self) {
-        self.for_each_member(|member| {
+        self.for_each(0xff, |member| {
             if objects::member_id(member).is_none() {
                 self.update(member, |_| 0);
                 if self.pages.read_u32(layout::KIND) == Kind::Signals as u32 {
@@ -198,6 +204,9 @@ pub struct Part {
 impl Part {
     /// Takes part.
     pub fn new(object: &Arc<Object>, role: Role) -> Self {
+        if object.roles() == 0 {
+            OPEN.lock().push(object.clone());
+        }
         if object.parts(role).fetch_add(1, Ordering::Relaxed) == 0
             && let Some(me) = objects::member()
         {

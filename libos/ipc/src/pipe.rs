@@ -1,7 +1,5 @@
 //! Pipes: streams of bytes (POSIX `pipe`, `read`, `write`).
 
-use alloc::sync::Arc;
-
 use xen_abi::PAGE_SIZE;
 use zooid_core::ring::ByteRing;
 use zooid_kernel::shared::ByteLane;
@@ -127,9 +125,4 @@ impl Writer {
             }
         }
     }
-}
-
-/// Whether both ends are of one pipe.
-pub fn is_same(reader: &Reader, writer: &Writer) -> bool {
-    Arc::ptr_eq(reader.0.object(), writer.0.object())
 }

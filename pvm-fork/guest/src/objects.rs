@@ -5,7 +5,7 @@ use core::sync::atomic::{AtomicU32, Ordering};
 
 use spin::Once;
 use xen_abi::pte::PTES_PER_TABLE;
-use xen_abi::{Errno, PAGE_SIZE};
+use xen_abi::{Errno, Mfn, PAGE_SIZE};
 use zooid_fork_plan::id::PvmId;
 use zooid_fork_plan::wire::{self, MAX_NAME, daemon, device, guest, members, object_flags, operation};
 use zooid_kernel::mmu;
@@ -109,6 +109,11 @@ pub fn map(object: Created) -> Result<SharedPages, Errno> {
     }
     // SAFETY: all of its pages were mapped above.
     Ok(unsafe { mmu::adopt_joint(start, object.pages) })
+}
+
+/// The machine frame of an object's first page, which no other object has.
+pub fn first_frame(pages: &SharedPages) -> Option<Mfn> {
+    mmu::mfn_of(pages.address())
 }
 
 /// Gives up what [`map`] has mapped.

@@ -17,7 +17,7 @@ use spin::Once;
 use xen_abi::pte::{PTES_PER_TABLE, Pte};
 use xen_abi::xen::{MmuextOp, StartInfo};
 use xen_abi::{DomId, Errno, Mfn, PAGE_SIZE};
-use zooid_memory::{AddressSpace, ForkRule, PageClass, Zone, device};
+use zooid_memory::{AddressSpace, ForkRule, PageClass, device};
 
 use crate::entry::image;
 use crate::events::Masked;
@@ -27,6 +27,7 @@ use tables::{OutOfFrames, Tables};
 
 pub use boot::{Layout, boot_address_of};
 pub use stack::{Stack, StackError};
+pub use zooid_memory::Zone;
 
 struct Memory {
     frames: Frames,

@@ -429,6 +429,10 @@ fn names() {
     check_eq!(letters.attributes(), Attributes { messages: 3, size: 10 });
     let mut buffer = [0; 10];
     check_eq!(letters.try_receive(&mut buffer), Ok((5, 2)));
+    // Twice open in one pVM, it is still one.
+    drop(expect!(Semaphore::open("places", OPEN, 0)));
+    reap(child!({ expect!(found.wait()) }));
+    expect!(found.post());
     // Without its name it goes on, and another can have the name.
     expect!(ipc::unlink("places"));
     check_eq!(Semaphore::open("places", OPEN, 1).err(), Some(Error::NotFound));
