@@ -4,8 +4,9 @@
 use alloc::vec::Vec;
 use core::ffi::c_void;
 
+use spin::Once;
+
 use crate::events::Masked;
-use crate::{evtchn, thread, time};
 
 pub use crate::entry::{resume_at, returns_twice};
 
@@ -14,14 +15,14 @@ pub fn init_traps() {
     crate::trap::init();
 }
 
-/// How long a child runs before its services do, in nanoseconds.
-const SETTLE: u64 = 2_000_000;
+/// What [`settle`] does; set by the fork brick.
+pub static SETTLE: Once<fn()> = Once::new();
 
 /// What a service calls first that has others to talk to before anybody needs it: in a child it waits a little, because the parent
 /// may wait for the processor, and because many a child has ended by then.
 pub fn settle() {
-    if evtchn::lives() > 0 {
-        thread::sleep_until(time::now() + SETTLE);
+    if let Some(settle) = SETTLE.get() {
+        settle();
     }
 }
 

@@ -44,8 +44,8 @@ const VECTOR_PAGE_FAULT: u64 = 14;
 const VECTOR_EVENT: u64 = 256;
 const VECTOR_FAILSAFE: u64 = 257;
 
-/// Names of the vectors (Intel SDM volume 3, table 6-1).
-const NAMES: [&str; 32] = [
+/// Names of the vectors (Intel SDM volume 3, table 6-1). Those that follow belong to other ways of virtualisation.
+const NAMES: [&str; 22] = [
     "#DE divide error",
     "#DB debug",
     "NMI",
@@ -68,16 +68,6 @@ const NAMES: [&str; 32] = [
     "#XM SIMD error",
     "#VE virtualization",
     "#CP control protection",
-    "vector 22",
-    "vector 23",
-    "vector 24",
-    "vector 25",
-    "vector 26",
-    "vector 27",
-    "#HV hypervisor injection",
-    "#VC VMM communication",
-    "#SX security",
-    "vector 31",
 ];
 
 /// Gives Xen the trap table and the callbacks. From here on an exception is reported.

@@ -14,7 +14,7 @@ use zooid_kernel::evtchn::{self, BoundPort, Event};
 use zooid_kernel::mmu::{self, Mapped, cow};
 use zooid_kernel::shared::{SharedPages, barrier};
 use zooid_kernel::sync::Mutex;
-use zooid_kernel::{console, gnttab, power, random, thread, time, xenstore};
+use zooid_kernel::{console, gnttab, life, power, random, thread, time, xenstore};
 
 use crate::{family, grants, hot, objects, shell, snapshot};
 
@@ -68,6 +68,7 @@ fn announce() -> Result<(), Errno> {
     cow::enable();
     cow::WRITE_FAULT.call_once(|| write_fault);
     power::ENDING.call_once(|| family::end);
+    life::SETTLE.call_once(|| family::settle);
     control.page.write_u32(guest::STATE, state::RUNNING);
     thread::spawn_service("family", 16 << 10, family::serve).map_err(|_| Errno::ENOMEM)?;
     xenstore::write(wire::ANNOUNCEMENT, &announcement).map_err(|error| {

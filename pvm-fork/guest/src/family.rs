@@ -10,7 +10,7 @@ use zooid_fork_plan::status::Status;
 use zooid_fork_plan::wire::{ENDED_SLOTS, daemon, guest, state};
 use zooid_kernel::events::Masked;
 use zooid_kernel::shared::barrier;
-use zooid_kernel::{console, evtchn, life, power, time, xenstore};
+use zooid_kernel::{console, evtchn, power, thread, time, xenstore};
 
 use crate::control::{Control, control};
 use crate::forking::{ForkError, Forked, fork_many};
@@ -198,10 +198,20 @@ pub fn end_out_of_memory() -> ! {
     power::crash()
 }
 
+/// How long a child runs before its services do, in nanoseconds.
+const SETTLE: u64 = 2_000_000;
+
+/// In a child, waits so long.
+pub fn settle() {
+    if evtchn::lives() > 0 {
+        thread::sleep_until(time::now() + SETTLE);
+    }
+}
+
 /// The service that obeys wishes from outside, `pvm fork` and `pvm kill`, and learns from children.
 pub fn serve() {
     let Some(control) = control() else { return };
-    life::settle();
+    settle();
     if evtchn::lives() > 0 {
         control.notify();
         // Services have begun anew, that of the toolstack's wishes among them.
