@@ -41,6 +41,8 @@ for backend in foreign grant; do
     operation=0
     while [ "$operation" -lt "$count" ]; do
         for point in "$operation" "$operation:after"; do
+            # Between two operations nothing changes outside of the daemon: by the second backend one of the two will do.
+            [ "$backend $point" = "grant $operation" ] && continue
             life --die-at "$point"
             killed=$((killed + 1))
             [ "$(settled)" = "$before" ] || fail "$backend: killed at $point: before $before, after $(settled)"
