@@ -31,7 +31,7 @@ fn every_test_that_is_named_exists() {
     let specification = fs::read_to_string(top().join("docs/specification.md")).unwrap();
     let register = fs::read_to_string(top().join("tests/boot/cases.toml")).unwrap();
     let mut code = String::new();
-    for folder in ["xen", "kernel", "libos", "tests", "toolstack"] {
+    for folder in ["xen", "kernel", "libos", "pvm-fork", "tests", "toolstack"] {
         sources(&top().join(folder), &mut code);
     }
     let tests = named_tests(&specification);
