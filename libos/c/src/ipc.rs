@@ -340,10 +340,7 @@ unsafe extern "C" fn pvm_signal(signal: c_int, handler: *const c_void) -> c_int 
 
 #[unsafe(no_mangle)]
 extern "C" fn pvm_sigmask(block: c_ulonglong, unblock: c_ulonglong) -> c_int {
-    answer(|| {
-        signal::block(block).map_err(errno)?;
-        signal::unblock(unblock).map(|_| 0).map_err(errno)
-    }) as c_int
+    answer(|| raw::sigmask(block, unblock).map(|_| 0).map_err(errno)) as c_int
 }
 
 #[unsafe(no_mangle)]

@@ -9,6 +9,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use spin::Once;
 use zooid_fork::PvmId;
+pub use zooid_fork::SIGCHLD;
 use zooid_fork::objects;
 use zooid_kernel::events::Masked;
 use zooid_kernel::thread;
@@ -22,7 +23,6 @@ use crate::wait::{self, Patience};
 pub const LAST: u8 = 63;
 pub const SIGKILL: u8 = 9;
 pub const SIGPIPE: u8 = 13;
-pub const SIGCHLD: u8 = 17;
 pub const SIGCONT: u8 = 18;
 pub const SIGSTOP: u8 = 19;
 pub const SIGURG: u8 = 23;

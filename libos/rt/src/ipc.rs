@@ -33,7 +33,7 @@ pub mod raw {
     pub use zooid_ipc::pipe::{Reader, Writer, pipe};
     pub use zooid_ipc::queue::{Attributes, MessageQueue};
     pub use zooid_ipc::semaphore::Semaphore;
-    pub use zooid_ipc::signal::wait_for as sigwait;
+    pub use zooid_ipc::signal::{set_mask as sigmask, wait_for as sigwait};
     pub use zooid_ipc::{Error, How, Patience};
 }
 

@@ -259,7 +259,7 @@ pub fn end_by(signal: u8) -> ! {
 }
 
 /// `SIGCHLD` by its number in Linux.
-const SIGCHLD: u8 = 17;
+pub const SIGCHLD: u8 = 17;
 
 /// Ends of children that were told of by a signal.
 static ENDS_TOLD: AtomicU32 = AtomicU32::new(0);

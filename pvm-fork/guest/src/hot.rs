@@ -84,8 +84,6 @@ pub fn count() -> usize {
 /// Calls `each` with each hot page: those that were unmapped since are not any more.
 pub fn for_each(mut each: impl FnMut(Range<usize>)) {
     let hot = HOT.lock();
-    let mut addresses = [0; EARLY_PAGES];
-    let pages = hot.pages.pages();
-    addresses.iter_mut().zip(pages).for_each(|(to, page)| *to = address(*page));
-    mmu::with_rule(ForkRule::Private, &addresses[..pages.len()], |page| each(page..page + PAGE_SIZE));
+    let pages = hot.pages.pages().iter().map(|page| address(*page));
+    mmu::with_rule(ForkRule::Private, pages, |page| each(page..page + PAGE_SIZE));
 }

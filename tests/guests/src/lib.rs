@@ -99,6 +99,16 @@ impl Random {
         value ^ (value >> 31)
     }
 
+    /// A value as garbage has it: often one that may mean something.
+    pub fn garbage(&mut self) -> u32 {
+        match self.below(4) {
+            0 => 0,
+            1 => self.below(16) as u32,
+            2 => u32::MAX,
+            _ => self.next_u64() as u32,
+        }
+    }
+
     /// The next number, from 0 to `bound - 1`.
     pub fn below(&mut self, bound: u64) -> u64 {
         self.next_u64() % bound

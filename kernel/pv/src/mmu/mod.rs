@@ -250,16 +250,20 @@ pub fn free_shared_pages(pages: SharedPages) {
 /// another domain's, and dom0 maps them.
 pub fn allocate_joint(count: usize) -> Option<usize> {
     let start = allocate(Zone::Device, count, PageClass::Joint)?;
-    let spans = (start..start + count * PAGE_SIZE).step_by(PAGE_SIZE);
     let made = with_memory(|Memory { frames, tables }| {
-        let first = |page: &usize| *page == start || tables::index(*page, 1) == 0;
-        spans.filter(first).all(|page| tables.ensure_table(frames, page).is_ok())
+        first_in_tables(start, count).all(|page| tables.ensure_table(frames, page).is_ok())
     });
     if !made {
         release(start);
         return None;
     }
     Some(start)
+}
+
+/// Of `count` pages from `start` on, the first one in each table of level 1.
+fn first_in_tables(start: usize, count: usize) -> impl Iterator<Item = usize> {
+    let pages = (start..start + count * PAGE_SIZE).step_by(PAGE_SIZE);
+    pages.filter(move |page| *page == start || tables::index(*page, 1) == 0)
 }
 
 /// The frame of the table of level 1 that covers an address, and the place of its entry there.
@@ -275,13 +279,7 @@ pub fn place_of(address: usize) -> Option<(Mfn, usize)> {
 /// # Safety
 /// All `count` of them are mapped.
 pub unsafe fn adopt_joint(start: usize, count: usize) -> SharedPages {
-    mapped(start, Mapped::Pages);
-    // A run may lie in several tables.
-    let next = |page: &usize| tables::index(*page, 1) == 0;
-    (start + PAGE_SIZE..start + count * PAGE_SIZE)
-        .step_by(PAGE_SIZE)
-        .filter(next)
-        .for_each(|page| mapped(page, Mapped::Pages));
+    first_in_tables(start, count).for_each(|page| mapped(page, Mapped::Pages));
     // SAFETY: the caller's promise; they stay until `free_joint`, and no references point there.
     unsafe { SharedPages::new(start as *mut u8, count) }
 }
@@ -321,18 +319,18 @@ pub fn for_each_page(zone: Zone, mut each: impl FnMut(usize, Pte)) {
 }
 
 /// Calls `each` with those of the pages that are mapped and that a fork treats by `rule`. It must not map or unmap anything.
-pub fn with_rule(rule: ForkRule, pages: &[usize], mut each: impl FnMut(usize)) {
+pub fn with_rule(rule: ForkRule, pages: impl Iterator<Item = usize>, mut each: impl FnMut(usize)) {
     let mut last = (usize::MAX, None);
     for page in pages {
         let span = page / (PTES_PER_TABLE * PAGE_SIZE);
         let entry = with_memory(|Memory { frames, tables }| {
             if last.0 != span {
-                last = (span, tables.table(frames, *page, 1));
+                last = (span, tables.table(frames, page, 1));
             }
-            last.1.map_or(Pte::ABSENT, |table| tables::read(table, tables::index(*page, 1)))
+            last.1.map_or(Pte::ABSENT, |table| tables::read(table, tables::index(page, 1)))
         });
         if entry.is_present() && ForkRule::of(entry.flags()) == rule {
-            each(*page);
+            each(page);
         }
     }
 }

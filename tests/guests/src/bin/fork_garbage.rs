@@ -47,13 +47,7 @@ fn scribble(page: &SharedPages, seed: u64) {
     loop {
         for _ in 0..8 {
             let at = random.below(1024) as usize * 4;
-            let value = match random.below(4) {
-                0 => 0,
-                1 => random.below(16) as u32,
-                2 => u32::MAX,
-                _ => random.next_u64() as u32,
-            };
-            page.write_u32(at, value);
+            page.write_u32(at, random.garbage());
         }
         thread::sleep(Duration::from_micros(random.below(2000)));
     }

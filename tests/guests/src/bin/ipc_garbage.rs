@@ -104,13 +104,7 @@ fn scribble(seed: u64) -> ! {
         let page = unsafe { SharedPages::new(page as *mut u8, 1) };
         for _ in 0..64 {
             let at = random.below(PAGE_SIZE as u64 / 4) as usize * 4;
-            let value = match random.below(4) {
-                0 => 0,
-                1 => random.below(16) as u32,
-                2 => u32::MAX,
-                _ => random.next_u64() as u32,
-            };
-            page.write_u32(at, value);
+            page.write_u32(at, random.garbage());
         }
         if random.below(16) == 0 {
             thread::sleep(Duration::from_micros(random.below(500)));

@@ -18,7 +18,7 @@ use super::core::Engine;
 use super::executor::{BUILD, Operation};
 use super::failure::Failure;
 use super::home::Home;
-use super::mend::{Source, Target, is_race, look_again};
+use super::mend::{Target, is_race, look_again};
 use super::pvm::{Channel, Prepared};
 
 /// Frames that a prepared domain has free.
@@ -375,10 +375,8 @@ impl<H: Hypervisor> Engine<H> {
         let parent = self.domains.get(&building.parent).ok_or(Failure::Gone)?;
         let forking = parent.forking.as_ref().ok_or(Failure::Gone)?;
         let (tables, sources) = (&forking.tables, forking.sources.as_ref());
-        let control = parent.channel.as_ref().map(|channel| &channel.page);
         let holder = self.holders.get(&parent.root).map(|holder| holder.domain);
-        let source =
-            Source { control, tables, owners: &parent.owners, holder, linkage: parent.linkage.as_ref(), sources };
+        let source = parent.source(holder).ok_or(Failure::Gone)?;
         let domain = building.made.as_ref().expect("made before").domain;
         let linkage = building.linkage.as_mut().expect("made when its tables were pinned");
         let mut target = Target { domain, linkage, bitmaps: building.bitmaps.as_ref() };
@@ -422,18 +420,11 @@ impl<H: Hypervisor> Engine<H> {
     fn enlist(&mut self, building: &mut Building<H::Memory>) -> Result<(), Failure> {
         let made = building.made().clone();
         let parent = self.domains.get_mut(&building.parent).ok_or(Failure::Gone)?;
-        let forking = parent.forking.as_ref().ok_or(Failure::Gone)?;
         let missing = "made by the operations before";
         // The parent may have got more of them since its last one was linked.
         let linkage = building.linkage.as_mut().expect(missing);
-        let source = Source {
-            control: parent.channel.as_ref().map(|channel| &channel.page),
-            tables: &forking.tables,
-            owners: &parent.owners,
-            holder: self.holders.get(&parent.root).map(|holder| holder.domain),
-            linkage: parent.linkage.as_ref(),
-            sources: forking.sources.as_ref(),
-        };
+        let holder = self.holders.get(&parent.root).map(|holder| holder.domain);
+        let source = parent.source(holder).ok_or(Failure::Gone)?;
         Target { domain: made.domain, linkage, bitmaps: building.bitmaps.as_ref() }.add_tables(&*self.xen, &source)?;
         let port = building.ports.local.take().expect(missing);
         parent.prepared.push(Prepared {

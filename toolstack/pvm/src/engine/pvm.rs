@@ -11,6 +11,7 @@ use zooid_fork_plan::status::Status;
 use zooid_fork_plan::wire::{ENDED_SLOTS, daemon, guest};
 
 use super::copies::{Copies, Sources};
+use super::mend::Source;
 use super::tables::Tables;
 
 /// The way to a guest: its control page and the port to it. Offsets are those of `wire::guest` and `wire::daemon`.
@@ -109,6 +110,24 @@ pub struct Profile {
     pub sched: Option<SchedParams>,
 }
 
+fn source<'a, M>(
+    forking: &'a Option<Forking<M>>,
+    channel: &'a Option<Channel<M>>,
+    owners: &'a [DomId],
+    linkage: &'a Option<Linkage>,
+    holder: Option<DomId>,
+) -> Option<Source<'a, M>> {
+    let forking = forking.as_ref()?;
+    Some(Source {
+        control: channel.as_ref().map(|channel| &channel.page),
+        tables: &forking.tables,
+        owners,
+        holder,
+        linkage: linkage.as_ref(),
+        sources: forking.sources.as_ref(),
+    })
+}
+
 /// A request that is not answered yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pending {
@@ -151,6 +170,17 @@ impl<M: Memory> Pvm<M> {
     /// Prepared domains that can become children.
     pub fn ready(&self) -> u32 {
         self.prepared.iter().filter(|prepared| prepared.is_ready()).count() as u32
+    }
+
+    /// What domains are linked to that are prepared for it; nothing while it cannot fork. `holder` is its family's, if it has one.
+    pub fn source(&self, holder: Option<DomId>) -> Option<Source<'_, M>> {
+        source(&self.forking, &self.channel, &self.owners, &self.linkage, holder)
+    }
+
+    /// As [`source`](Self::source), and these domains.
+    pub fn linking(&mut self, holder: Option<DomId>) -> Option<(Source<'_, M>, &mut [Prepared<M>])> {
+        let source = source(&self.forking, &self.channel, &self.owners, &self.linkage, holder)?;
+        Some((source, &mut self.prepared))
     }
 
     /// Tells it how many of them there are.

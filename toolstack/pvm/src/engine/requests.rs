@@ -15,7 +15,7 @@ use super::core::{Engine, Job, Timer};
 use super::executor::Operation;
 use super::failure::Failure;
 use super::members::member_field;
-use super::mend::{Source, Target, is_race};
+use super::mend::{Target, is_race};
 use super::pvm::{Pending, Prepared, Pvm};
 use super::stats::Step;
 use super::tables::Change;
@@ -233,19 +233,13 @@ impl<H: Hypervisor> Engine<H> {
         let snapshot = channel.snapshot();
         counters.step(Step::Plan, began);
 
-        let source = Source {
-            control: pvm.channel.as_ref().map(|channel| &channel.page),
-            tables: &forking.tables,
-            owners: &pvm.owners,
-            holder: holders.get(&pvm.root).map(|holder| holder.domain),
-            linkage: pvm.linkage.as_ref(),
-            sources: forking.sources.as_ref(),
-        };
+        let holder = holders.get(&pvm.root).map(|holder| holder.domain);
+        let (source, prepared) = pvm.linking(holder).ok_or(Failure::Stale)?;
         executor.before(Operation::Mend);
         let mut mended = 0;
         let mut result = Ok(());
         'all: for place in &chosen {
-            let prepared = &mut pvm.prepared[*place];
+            let prepared = &mut prepared[*place];
             let mut target =
                 Target { domain: prepared.domain, linkage: &mut prepared.linkage, bitmaps: Some(&prepared.bitmaps) };
             for table in 0..source.tables.count() {
@@ -533,17 +527,10 @@ impl<H: Hypervisor> Engine<H> {
     fn refresh_table(&mut self, domain: DomId, place: usize) -> usize {
         let Self { domains, holders, xen, scratch, .. } = self;
         let Some(pvm) = domains.get_mut(&domain) else { return 0 };
-        let Some(forking) = &pvm.forking else { return 0 };
-        let source = Source {
-            control: pvm.channel.as_ref().map(|channel| &channel.page),
-            tables: &forking.tables,
-            owners: &pvm.owners,
-            holder: holders.get(&pvm.root).map(|holder| holder.domain),
-            linkage: pvm.linkage.as_ref(),
-            sources: forking.sources.as_ref(),
-        };
+        let holder = holders.get(&pvm.root).map(|holder| holder.domain);
+        let Some((source, all)) = pvm.linking(holder) else { return 0 };
         let mut changed = 0;
-        for prepared in &mut pvm.prepared {
+        for prepared in all {
             let mut target =
                 Target { domain: prepared.domain, linkage: &mut prepared.linkage, bitmaps: Some(&prepared.bitmaps) };
             for _ in 0..TRIES {
@@ -620,15 +607,9 @@ impl<H: Hypervisor> Engine<H> {
             pvm.prepared.iter_mut().for_each(|prepared| prepared.broken = true);
             return self.read_tables(domain);
         }
-        let source = Source {
-            control: pvm.channel.as_ref().map(|channel| &channel.page),
-            tables: &forking.tables,
-            owners: &pvm.owners,
-            holder: holders.get(&pvm.root).map(|holder| holder.domain),
-            linkage: pvm.linkage.as_ref(),
-            sources: forking.sources.as_ref(),
-        };
-        for prepared in &mut pvm.prepared {
+        let holder = holders.get(&pvm.root).map(|holder| holder.domain);
+        let (source, all) = pvm.linking(holder).ok_or(Failure::Gone)?;
+        for prepared in all {
             let mut target =
                 Target { domain: prepared.domain, linkage: &mut prepared.linkage, bitmaps: Some(&prepared.bitmaps) };
             prepared.broken |= target.add_tables(&**xen, &source).is_err();
