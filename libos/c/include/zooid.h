@@ -104,6 +104,51 @@ int pvm_shm_open(const char *name, int flags, size_t size);
 /* Where it is, and how large; valid until the descriptor is closed. NULL: no such descriptor. */
 void *pvm_shm_map(int descriptor, size_t *size);
 
+/*
+ * Mutexes, condition variables and semaphores that lie in shared memory, at multiples of their size. Zeroed memory is a mutex that nobody has, a condition
+ * that nobody waits for, and a semaphore of value 0. -EINVAL (22): it does not lie in shared memory that is open.
+ */
+typedef struct {
+    unsigned long long word;
+} pvm_shared_mutex_t;
+typedef struct {
+    unsigned word;
+} pvm_shared_cond_t;
+typedef struct {
+    unsigned word;
+} pvm_shared_sem_t;
+
+/* Returns 0; or -EOWNERDEAD (130): the caller has the mutex now, and the pVM that had it has ended without giving it back. */
+int pvm_shared_mutex_lock(pvm_shared_mutex_t *mutex, long long timeout);
+/* -EPERM (1): this pVM does not have it. */
+int pvm_shared_mutex_unlock(pvm_shared_mutex_t *mutex);
+/* Gives the mutex back, waits, and takes the mutex again, also when the time is over; may return without a signal. Returns as the lock does. */
+int pvm_shared_cond_wait(pvm_shared_cond_t *condition, pvm_shared_mutex_t *mutex, long long timeout);
+int pvm_shared_cond_signal(pvm_shared_cond_t *condition);
+int pvm_shared_cond_broadcast(pvm_shared_cond_t *condition);
+int pvm_shared_sem_init(pvm_shared_sem_t *semaphore, unsigned value);
+int pvm_shared_sem_wait(pvm_shared_sem_t *semaphore, long long timeout);
+int pvm_shared_sem_post(pvm_shared_sem_t *semaphore);
+
+/* What a descriptor is ready for, as in poll(2), with the same values. HUP: the pipe's other end is closed. NVAL: no such descriptor. */
+#define PVM_POLLIN 0x01
+#define PVM_POLLOUT 0x04
+#define PVM_POLLERR 0x08
+#define PVM_POLLHUP 0x10
+#define PVM_POLLNVAL 0x20
+
+struct pvm_pollfd {
+    int descriptor; /* One below 0 is passed over. */
+    short events;   /* What is waited for: IN, OUT. */
+    short revents;  /* What it is ready for. */
+};
+
+/*
+ * Waits until a descriptor is ready for what is asked of it: pipes, semaphores (IN: it is above 0), queues. Returns how many have something in
+ * `revents`; 0 when the time is over.
+ */
+int pvm_poll(struct pvm_pollfd *descriptors, unsigned count, long long timeout);
+
 /* Removes a name. Who has the object open goes on. */
 int pvm_unlink(const char *name);
 
