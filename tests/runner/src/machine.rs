@@ -56,7 +56,9 @@ impl Model {
         };
         let memory = self.memory.mib().to_string();
         let dom0 = self.memory.dom0_mib();
-        let xen = format!("console=com1 com1=115200,8n1 dom0_mem={dom0}M,max:{dom0}M loglvl=all guest_loglvl=all");
+        // A snapshot that is taken while Xen scrubs its free memory may crash Xen when it is restored.
+        let options = "bootscrub=off loglvl=all guest_loglvl=all";
+        let xen = format!("console=com1 com1=115200,8n1 dom0_mem={dom0}M,max:{dom0}M {options}");
         let chosen = ["-m", &memory, "-append", &xen];
         clock.iter().chain(&chosen).chain(&FIXED_ARGUMENTS).map(|&word| word.into()).collect()
     }

@@ -19,7 +19,11 @@ use crate::{image, layout};
 pub fn ready_machine(model: Model, files: &RunFiles) -> Result<Machine> {
     image::update()?;
     let snapshot = take(model, files)?;
-    Machine::restore(model, files, &snapshot)
+    Machine::restore(model, files, &snapshot).or_else(|error| {
+        eprintln!("dom0: the snapshot is no good ({error:#}): taking another ...");
+        let _ = std::fs::remove_file(&snapshot);
+        Machine::restore(model, files, &take(model, files)?)
+    })
 }
 
 /// Makes the snapshot of `model` unless it is there.
