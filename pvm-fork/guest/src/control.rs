@@ -224,7 +224,7 @@ impl Control {
     }
 
     /// Whether a pvmd has bound the channel.
-    fn daemon_is_there(&self) -> bool {
+    pub fn daemon_is_there(&self) -> bool {
         let port = self.port();
         xen_sys::event_channel_op_status(DomId::SELF, port).is_ok_and(|status| status.status == EvtchnStat::INTERDOMAIN)
     }

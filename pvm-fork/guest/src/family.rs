@@ -8,7 +8,7 @@ use xen_abi::Errno;
 use zooid_fork_plan::id::PvmId;
 use zooid_fork_plan::status::Status;
 use zooid_fork_plan::wire::{ENDED_SLOTS, daemon, guest, state};
-use zooid_kernel::events::Masked;
+use zooid_kernel::events::{self, Masked};
 use zooid_kernel::shared::barrier;
 use zooid_kernel::{console, evtchn, power, thread, time, xenstore};
 
@@ -175,6 +175,25 @@ fn collect(control: &Control) {
 pub fn end(code: i32) {
     objects::end();
     say_status(Status::Exited(code as u8));
+    await_destruction();
+}
+
+/// How long a child that has said how it ends leaves it to pvmd to destroy it, in nanoseconds.
+const DESTRUCTION: u64 = 1_000_000_000;
+
+/// Waits to be destroyed. A shutdown would have every daemon of dom0 look at this domain, before the parent learns of its end on a host with
+/// one processor. Returns if pvmd does not come.
+fn await_destruction() {
+    let Some(control) = control() else { return };
+    // A root is the toolstack's, which waits for its shutdown.
+    if control.page.read_u32(daemon::PARENT) == 0 || !control.daemon_is_there() {
+        return;
+    }
+    let _mask = events::mask();
+    let give_up = time::now() + DESTRUCTION;
+    while time::now() < give_up {
+        let _ = xen_sys::sched_op_poll(&[], give_up);
+    }
 }
 
 fn say_status(status: Status) {
@@ -255,6 +274,7 @@ pub fn end_by(signal: u8) -> ! {
     console::drain();
     objects::end();
     say_status(Status::Killed(signal));
+    await_destruction();
     power::poweroff()
 }
 

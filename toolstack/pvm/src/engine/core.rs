@@ -12,6 +12,7 @@ use xenctl::xenstore::{Store, Watch};
 use xenctl::{Events, Hypervisor};
 use zooid_fork_plan::id::PvmId;
 use zooid_fork_plan::link::Backend;
+use zooid_fork_plan::status::Status;
 
 use super::api::{Event, EventKind, PvmInfo, Reply};
 use super::build::Building;
@@ -32,6 +33,9 @@ use super::{StartError, choose_backend};
 
 /// How many times in a row a job is put off: guests that ask without end must not keep others from getting what they wait for.
 const PUT_OFF: u32 = 8;
+/// How long pvmd stands back after a fork, or after the end of a child: on a host with one processor, parent and children could not
+/// run while it does what can wait.
+pub(super) const REST: Duration = Duration::from_millis(5);
 /// Ends that are remembered.
 const REMEMBERED: usize = 256;
 
@@ -65,10 +69,12 @@ pub struct Engine<H: Hypervisor> {
     pub(super) jobs: VecDeque<Job<H::Memory>>,
     /// How many times in a row there was something more urgent than they.
     put_off: u32,
-    /// Before this, jobs wait: parent and children of a fork run first.
+    /// Before this, jobs wait.
     pub(super) rest: Option<Instant>,
     /// The last fork, as long as it has not been taken into the books.
     pub(super) unbooked: Option<Forked<H::Memory>>,
+    /// Who has ended and is in the books still, and how.
+    pub(super) unburied: Vec<(DomId, Status)>,
     pub(super) timers: Vec<(Instant, Timer)>,
     pub(super) executor: Executor,
     pub(super) scratch: Scratch,
@@ -134,7 +140,7 @@ where
         self.recover();
         while !self.turn() {}
         let reply = self.quitting.take();
-        self.book();
+        self.catch_up();
         self.discard_all();
         self.tell_subscribers();
         if let Some(reply) = reply {
@@ -150,7 +156,8 @@ where
 
     /// Waits for events of guests, and for commands and notes. Does not wait while there is work.
     fn wait(&self) -> (bool, bool) {
-        let rest = self.rest.filter(|_| self.unbooked.is_some() || !self.jobs.is_empty() || !self.untold.is_empty());
+        let later = self.unbooked.is_some() || !self.unburied.is_empty();
+        let rest = self.rest.filter(|_| later || !self.jobs.is_empty() || !self.untold.is_empty());
         let timeout = match self.timers.iter().map(|(when, _)| *when).chain(rest).min() {
             _ if !self.jobs.is_empty() && rest.is_none() => Some(Duration::ZERO),
             Some(when) => Some(when.saturating_duration_since(Instant::now())),
@@ -199,6 +206,7 @@ impl<H: Hypervisor> Engine<H> {
             put_off: 0,
             rest: None,
             unbooked: None,
+            unburied: Vec::new(),
             timers: Vec::new(),
             scratch: Scratch::default(),
             counters: Counters::default(),
@@ -222,7 +230,7 @@ impl<H: Hypervisor> Engine<H> {
             self.take_events();
         }
         if woken {
-            self.book();
+            self.catch_up();
             // Who asks for something knows at least what it has led to.
             self.tell_subscribers();
             self.inbox.clear();
@@ -235,7 +243,7 @@ impl<H: Hypervisor> Engine<H> {
         }
         self.take_timers();
         if !self.rests() {
-            self.book();
+            self.catch_up();
             self.tell_subscribers();
             self.put_off += 1;
             if !event && !woken || self.put_off > PUT_OFF {
@@ -244,6 +252,12 @@ impl<H: Hypervisor> Engine<H> {
             }
         }
         self.quitting.is_some() && !self.jobs.iter().any(|job| matches!(job, Job::Bury(_)))
+    }
+
+    /// Takes into the books what was put off.
+    fn catch_up(&mut self) {
+        self.book();
+        self.bury_told();
     }
 
     /// Whether jobs have to wait still.
@@ -280,7 +294,7 @@ impl<H: Hypervisor> Engine<H> {
         let now = Instant::now();
         while let Some(place) = self.timers.iter().position(|(when, _)| *when <= now) {
             let timer = self.timers.swap_remove(place).1;
-            self.book();
+            self.catch_up();
             match timer {
                 Timer::Waiting(parent, domain) => self.check_waiting(parent, domain),
                 Timer::Console(parent, domain, tries) => self.look_for_console(parent, domain, tries),

@@ -3,6 +3,8 @@
 //! The order is that of docs/protocols/fork.md: the parent is told, the domain is destroyed, its home is removed. What takes time is
 //! done in steps.
 
+use std::time::Instant;
+
 use xen_abi::sched::ShutdownReason;
 use xen_abi::{DomId, Errno};
 use xenctl::Hypervisor;
@@ -11,7 +13,7 @@ use zooid_fork_plan::status::Status;
 use zooid_fork_plan::wire::{daemon, guest, state};
 
 use super::api::{self, Ended, EventKind};
-use super::core::{Engine, Job, Timer, now_us};
+use super::core::{Engine, Job, REST, Timer, now_us};
 use super::executor::Operation;
 use super::failure::Failure;
 use super::pvm::{Prepared, Pvm};
@@ -41,17 +43,49 @@ enum Stage {
 }
 
 impl<H: Hypervisor> Engine<H> {
-    /// A pVM says that it has ended.
+    /// A pVM says that it has ended. Its parent hears of it and runs first; what is left to do waits.
     pub(super) fn has_ended(&mut self, domain: DomId) {
         let Some(pvm) = self.domains.get(&domain) else { return };
         let Some(channel) = &pvm.channel else { return };
         let status = pvm.killed.unwrap_or(Status::from_raw(channel.get(guest::STATUS)));
-        if !pvm.resumed {
-            let (id, name, parent) = (pvm.id, pvm.name.clone(), pvm.parent);
-            self.tell(id, &name, EventKind::Started { kind: api::Kind::Child, parent: parent.map(PvmId::raw) });
-            self.pass_early(domain);
+        if self.unburied.iter().any(|(unburied, _)| *unburied == domain) {
+            return;
         }
-        self.bury(domain, status);
+        let is_child = pvm.is_child();
+        self.unburied.push((domain, status));
+        if is_child {
+            self.tell_parent(domain, status);
+            self.rest = Some(Instant::now() + REST);
+        } else {
+            self.bury_told();
+        }
+    }
+
+    /// Buries those of whom only their parents know that they have ended.
+    pub(super) fn bury_told(&mut self) {
+        for (domain, status) in std::mem::take(&mut self.unburied) {
+            let Some(pvm) = self.domains.get(&domain) else { continue };
+            if !pvm.resumed {
+                let (id, name, parent) = (pvm.id, pvm.name.clone(), pvm.parent);
+                self.tell(id, &name, EventKind::Started { kind: api::Kind::Child, parent: parent.map(PvmId::raw) });
+                self.pass_early(domain);
+            }
+            self.remove_ended(domain, status);
+        }
+    }
+
+    /// Tells a pVM of its child's end.
+    fn tell_parent(&mut self, domain: DomId, status: Status) {
+        let Some(pvm) = self.domains.get(&domain) else { return };
+        let (id, parent) = (pvm.id, pvm.parent);
+        self.executor.before(Operation::TellEnd);
+        if let Some(parent) = parent.and_then(|parent| self.by_id(parent)) {
+            parent.ends.push_back((id, status));
+            parent.show_ends();
+            let parent = parent.domain;
+            self.notify(parent);
+        }
+        self.executor.after(Operation::TellEnd);
     }
 
     /// Looks which of the known domains have ended without saying so. `alive` has those that Xen has.
@@ -109,28 +143,24 @@ impl<H: Hypervisor> Engine<H> {
         self.bury(domain, status);
     }
 
-    /// Lets go of a pVM that has ended.
+    /// Tells its parent of the end of a pVM, and lets go of it.
     pub(super) fn bury(&mut self, domain: DomId, status: Status) {
+        if self.domains.get(&domain).is_some_and(Pvm::is_child) {
+            self.tell_parent(domain, status);
+        }
+        self.remove_ended(domain, status);
+    }
+
+    /// Lets go of a pVM that has ended.
+    fn remove_ended(&mut self, domain: DomId, status: Status) {
         let Some(info) = self.info(domain) else { return };
         let Some(mut pvm) = self.domains.remove(&domain) else { return };
         self.ids.remove(&pvm.id);
         self.watched.remove(&domain);
-        let is_child = pvm.linkage.is_some() || pvm.owners.len() > 1;
+        let is_child = pvm.is_child();
         let end = Ended { id: pvm.id.raw(), status: status.into(), exit_code: status.exit_code(), at_us: now_us() };
         if is_child {
-            self.executor.before(Operation::TellEnd);
-            if let Some(parent) = pvm.parent
-                && let Some(parent) = self.by_id(parent)
-            {
-                parent.ends.push_back((pvm.id, status));
-                parent.show_ends();
-                let parent = parent.domain;
-                self.disown(&pvm);
-                self.notify(parent);
-            } else {
-                self.disown(&pvm);
-            }
-            self.executor.after(Operation::TellEnd);
+            self.disown(&pvm);
         }
         self.timers.retain(|(_, timer)| *timer != Timer::Resumed(domain));
         self.no_longer_resuming(domain);

@@ -166,6 +166,13 @@ impl<M> Prepared<M> {
     }
 }
 
+impl<M> Pvm<M> {
+    /// Whether pvmd has made it, and not the toolstack.
+    pub fn is_child(&self) -> bool {
+        self.linkage.is_some() || self.owners.len() > 1
+    }
+}
+
 impl<M: Memory> Pvm<M> {
     /// Prepared domains that can become children.
     pub fn ready(&self) -> u32 {

@@ -11,7 +11,7 @@ use zooid_fork_plan::wire::{self, EARLY_PAGES, MAX_CHILDREN, daemon, guest, oper
 
 use super::api::{self, EventKind};
 use super::build::Building;
-use super::core::{Engine, Job, Timer};
+use super::core::{Engine, Job, REST, Timer};
 use super::executor::Operation;
 use super::failure::Failure;
 use super::members::member_field;
@@ -37,9 +37,6 @@ const CONSOLE_PAUSE: Duration = Duration::from_millis(4);
 /// How much later a refusal is answered than the one before, and after how many of them no more.
 const REFUSAL: Duration = Duration::from_millis(10);
 const LAST_REFUSAL: u32 = 20;
-
-/// How long pvmd stands back after a fork: on a host with one processor, parent and children could not run while it does what can wait.
-const REST: Duration = Duration::from_millis(5);
 
 /// A fork that is done.
 pub(super) struct Forked<M> {
@@ -74,6 +71,9 @@ impl<H: Hypervisor> Engine<H> {
 
     fn serve(&mut self, domain: DomId, operation: u32, count: u32, began: Instant) {
         let valid = (1..=MAX_CHILDREN).contains(&count);
+        if operation != operation::COMMIT {
+            self.bury_told();
+        }
         match operation {
             operation::PREPARE if valid => {
                 if let Some(pvm) = self.domains.get_mut(&domain) {
