@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 use core::ffi::{CStr, c_char, c_int, c_long, c_longlong, c_uint, c_ulonglong, c_void};
 use core::slice;
 
-use zooid::ipc::raw::{self, Error, How, Patience};
+use zooid::ipc::{self, Attributes, Error, How, MessageQueue, Patience, PipeReader, PipeWriter, Semaphore, SharedMemory};
 use zooid::process::{self, PvmId};
 use zooid::signal::{self, Action};
 use zooid_kernel::events::Masked;
@@ -14,22 +14,22 @@ const EXCL: c_int = 2;
 
 /// What a descriptor stands for.
 #[derive(Clone)]
-enum Handle {
-    Reader(raw::Reader),
-    Writer(raw::Writer),
-    Semaphore(raw::Semaphore),
-    Queue(raw::MessageQueue),
-    Memory(raw::SharedMemory),
+pub enum Handle {
+    Reader(PipeReader),
+    Writer(PipeWriter),
+    Semaphore(Semaphore),
+    Queue(MessageQueue),
+    Memory(SharedMemory),
 }
 
 static DESCRIPTORS: Masked<Vec<Option<Handle>>> = Masked::new(Vec::new());
 
-type Result<T> = core::result::Result<T, c_int>;
+pub type Result<T> = core::result::Result<T, c_int>;
 
 const ESRCH: c_int = 3;
 const EBADF: c_int = 9;
 
-fn errno(error: Error) -> c_int {
+pub fn errno(error: Error) -> c_int {
     match error {
         Error::WouldBlock => 11,
         Error::BrokenPipe => 32,
@@ -37,6 +37,7 @@ fn errno(error: Error) -> c_int {
         Error::Exists => 17,
         Error::NotFound => 2,
         Error::Invalid => 22,
+        Error::NotOwner => 1,
         Error::Overflow => 75,
         Error::OutOfMemory => 28,
         Error::NoDaemon => 107,
@@ -56,7 +57,7 @@ fn new_descriptor(handle: Handle) -> c_int {
 }
 
 /// A handle of the same object: another thread may close the descriptor meanwhile.
-fn handle(descriptor: c_int) -> Result<Handle> {
+pub fn handle(descriptor: c_int) -> Result<Handle> {
     let descriptors = DESCRIPTORS.lock();
     let place = usize::try_from(descriptor).map_err(|_| EBADF)?;
     descriptors.get(place).cloned().flatten().ok_or(EBADF)
@@ -72,14 +73,14 @@ macro_rules! get {
 }
 
 /// Calls `body`; its number, or minus its error's.
-fn answer<T: Into<c_long>>(body: impl FnOnce() -> Result<T>) -> c_long {
+pub fn answer<T: Into<c_long>>(body: impl FnOnce() -> Result<T>) -> c_long {
     match body() {
         Ok(value) => value.into(),
         Err(errno) => -c_long::from(errno),
     }
 }
 
-fn patience(timeout: c_longlong) -> Patience {
+pub fn patience(timeout: c_longlong) -> Patience {
     match u64::try_from(timeout) {
         Err(_) => Patience::Forever,
         Ok(0) => Patience::None,
@@ -111,7 +112,7 @@ unsafe fn name_and_flags<'a>(name: *const c_char, flags: c_int) -> Result<(Optio
 #[unsafe(no_mangle)]
 unsafe extern "C" fn pvm_pipe(ends: *mut c_int) -> c_int {
     answer(|| {
-        let (reader, writer) = raw::pipe().map_err(errno)?;
+        let (reader, writer) = ipc::pipe().map_err(errno)?;
         // SAFETY: the caller's promise.
         unsafe {
             ends.write(new_descriptor(Handle::Reader(reader)));
@@ -129,7 +130,7 @@ unsafe extern "C" fn pvm_read(descriptor: c_int, buffer: *mut c_void, size: usiz
         let reader = get!(Reader, descriptor);
         // SAFETY: the caller's promise.
         let buffer = unsafe { octets_mut(buffer, size) };
-        Ok(reader.read(buffer, patience(timeout)).map_err(errno)? as c_long)
+        Ok(reader.read_within(buffer, patience(timeout)).map_err(errno)? as c_long)
     })
 }
 
@@ -141,7 +142,7 @@ unsafe extern "C" fn pvm_write(descriptor: c_int, buffer: *const c_void, size: u
         let writer = get!(Writer, descriptor);
         // SAFETY: the caller's promise.
         let bytes = unsafe { octets(buffer, size) };
-        Ok(writer.write(bytes, patience(timeout)).map_err(errno)? as c_long)
+        Ok(writer.write_within(bytes, patience(timeout)).map_err(errno)? as c_long)
     })
 }
 
@@ -157,7 +158,7 @@ unsafe fn octets<'a>(start: *const c_void, size: usize) -> &'a [u8] {
 
 /// # Safety
 /// As for [`octets`], and they can be written.
-unsafe fn octets_mut<'a>(start: *mut c_void, size: usize) -> &'a mut [u8] {
+pub unsafe fn octets_mut<'a>(start: *mut c_void, size: usize) -> &'a mut [u8] {
     if size == 0 {
         return &mut [];
     }
@@ -185,14 +186,14 @@ unsafe extern "C" fn pvm_sem_open(name: *const c_char, flags: c_int, value: c_ui
     answer(|| {
         // SAFETY: passed on.
         let (name, how) = unsafe { name_and_flags(name, flags) }?;
-        let semaphore = raw::Semaphore::make(name, how, value).map_err(errno)?;
+        let semaphore = Semaphore::make(name, how, value).map_err(errno)?;
         Ok(new_descriptor(Handle::Semaphore(semaphore)))
     }) as c_int
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn pvm_sem_wait(descriptor: c_int, timeout: c_longlong) -> c_int {
-    answer(|| get!(Semaphore, descriptor).wait(patience(timeout)).map(|()| 0).map_err(errno)) as c_int
+    answer(|| get!(Semaphore, descriptor).wait_within(patience(timeout)).map(|()| 0).map_err(errno)) as c_int
 }
 
 #[unsafe(no_mangle)]
@@ -212,7 +213,7 @@ unsafe extern "C" fn pvm_mq_open(name: *const c_char, flags: c_int, messages: us
     answer(|| {
         // SAFETY: passed on.
         let (name, how) = unsafe { name_and_flags(name, flags) }?;
-        let queue = raw::MessageQueue::make(name, how, raw::Attributes { messages, size }).map_err(errno)?;
+        let queue = MessageQueue::make(name, how, Attributes { messages, size }).map_err(errno)?;
         Ok(new_descriptor(Handle::Queue(queue)))
     }) as c_int
 }
@@ -231,7 +232,7 @@ unsafe extern "C" fn pvm_mq_send(
         let queue = get!(Queue, descriptor);
         // SAFETY: the caller's promise.
         let message = unsafe { octets(message, size) };
-        queue.send(message, priority, patience(timeout)).map(|()| 0).map_err(errno)
+        queue.send_within(message, priority, patience(timeout)).map(|()| 0).map_err(errno)
     }) as c_int
 }
 
@@ -249,7 +250,7 @@ unsafe extern "C" fn pvm_mq_receive(
         let queue = get!(Queue, descriptor);
         // SAFETY: the caller's promise.
         let buffer = unsafe { octets_mut(buffer, size) };
-        let (length, found) = queue.receive(buffer, patience(timeout)).map_err(errno)?;
+        let (length, found) = queue.receive_within(buffer, patience(timeout)).map_err(errno)?;
         if !priority.is_null() {
             // SAFETY: the caller's promise.
             unsafe { priority.write(found) };
@@ -265,7 +266,7 @@ unsafe extern "C" fn pvm_shm_open(name: *const c_char, flags: c_int, size: usize
     answer(|| {
         // SAFETY: passed on.
         let (name, how) = unsafe { name_and_flags(name, flags) }?;
-        let memory = raw::SharedMemory::make(name, how, size).map_err(errno)?;
+        let memory = SharedMemory::make(name, how, size).map_err(errno)?;
         Ok(new_descriptor(Handle::Memory(memory)))
     }) as c_int
 }
@@ -289,7 +290,7 @@ unsafe extern "C" fn pvm_unlink(name: *const c_char) -> c_int {
     answer(|| {
         // SAFETY: passed on.
         let name = unsafe { text(name) }?.ok_or(errno(Error::Invalid))?;
-        zooid::ipc::unlink(name).map(|()| 0).map_err(errno)
+        ipc::unlink(name).map(|()| 0).map_err(errno)
     }) as c_int
 }
 
@@ -340,10 +341,10 @@ unsafe extern "C" fn pvm_signal(signal: c_int, handler: *const c_void) -> c_int 
 
 #[unsafe(no_mangle)]
 extern "C" fn pvm_sigmask(block: c_ulonglong, unblock: c_ulonglong) -> c_int {
-    answer(|| raw::sigmask(block, unblock).map(|_| 0).map_err(errno)) as c_int
+    answer(|| signal::set_mask(block, unblock).map(|_| 0).map_err(errno)) as c_int
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn pvm_sigwait(set: c_ulonglong, timeout: c_longlong) -> c_int {
-    answer(|| raw::sigwait(set, patience(timeout)).map(c_int::from).map_err(errno)) as c_int
+    answer(|| signal::wait_within(set, patience(timeout)).map(c_int::from).map_err(errno)) as c_int
 }

@@ -8,6 +8,8 @@
 extern crate alloc;
 
 mod ipc;
+mod poll;
+mod shared;
 
 use alloc::vec::Vec;
 use core::ffi::{c_int, c_uint};

@@ -19,6 +19,8 @@ pub enum Error {
     NotFound,
     /// An argument or a name makes no sense (`EINVAL`).
     Invalid,
+    /// This pVM does not have the mutex (`EPERM`).
+    NotOwner,
     /// A count would become too large (`EOVERFLOW`).
     Overflow,
     /// The family's quota, or memory, is used up (`ENOSPC`, `ENOMEM`, `EMFILE`).
@@ -53,6 +55,7 @@ impl fmt::Display for Error {
             Self::Exists => "there is something of this name already",
             Self::NotFound => "there is nothing of this name",
             Self::Invalid => "an argument makes no sense",
+            Self::NotOwner => "this pVM does not have the mutex",
             Self::Overflow => "a count would become too large",
             Self::OutOfMemory => "no more memory for objects: see the family's quota (pvmd --family-memory)",
             Self::NoDaemon => "pvmd does not answer: is it running in dom0?",

@@ -16,8 +16,8 @@ pub const OFFER: usize = 64;
 pub const OFFERS: usize = 16;
 /// Wait points: u32 that is not 0 if there is a bit, and at 8 a bitmap of members.
 pub const POINTS: [usize; 4] = [192, 384, 576, 768];
-/// Locks: u32, of which points 2 and 3 are for those who wait.
-pub const LOCKS: [usize; 2] = [960, 964];
+/// [Locks](crate::lock), for which those wait at points 2 and 3.
+pub const LOCKS: [usize; 2] = [960, 968];
 /// What the kind has besides.
 pub const FIELDS: [usize; 3] = [1024, 1088, 1152];
 /// An octet for each member: a bit for each [`Role`] that it takes part in, and [`BORN`].

@@ -4,7 +4,7 @@
 //! - [`object`]: an object that this pVM has: its pages, who takes part, and what a fork does to that.
 //! - [`wait`]: waiting for members and waking them; [`link`]: the ports that this goes through.
 //! - [`lock`]: mutual exclusion between threads of all members.
-//! - [`pipe`], [`semaphore`], [`queue`], [`memory`], [`signal`]: what applications use.
+//! - [`pipe`], [`semaphore`], [`queue`], [`memory`], [`signal`], [`shared`], [`poll`]: what applications use.
 //!
 //! Everything in an object can be written by every relative that has it: a value is read once and checked, and what cannot be is
 //! [`Broken`](Error::Broken), for this object alone.
@@ -21,8 +21,10 @@ mod lock;
 pub mod memory;
 mod object;
 pub mod pipe;
+pub mod poll;
 pub mod queue;
 pub mod semaphore;
+pub mod shared;
 pub mod signal;
 mod wait;
 

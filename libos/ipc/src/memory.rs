@@ -1,12 +1,13 @@
 //! Shared memory (POSIX `shm_open` and `mmap`).
 
+use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU32, AtomicU64};
 
 use xen_abi::PAGE_SIZE;
 
 use crate::error::Error;
 use crate::layout::{BODY, Kind, Role};
-use crate::object::{How, Part, open};
+use crate::object::{How, Object, Part, at_address, open};
 
 /// A region that relatives read and write. Clones are the same one; its memory is zeroed when it is made.
 #[derive(Clone)]
@@ -42,12 +43,33 @@ impl SharedMemory {
             return Err(Error::Invalid);
         }
         let pages = 1 + size.div_ceil(PAGE_SIZE).max(1);
-        let object = open(Kind::Memory, name, pages, how, [octets, 0])?;
+        Self::from_object(&open(Kind::Memory, name, pages, how, [octets, 0])?)
+    }
+
+    fn from_object(object: &Arc<Object>) -> Result<Self, Error> {
         let size = object.detail(0) as usize;
         if size > object.pages().len() - BODY {
             return Err(object.broken());
         }
-        Ok(Self { part: Part::new(&object, Role::Reader), size })
+        Ok(Self { part: Part::new(object, Role::Reader), size })
+    }
+
+    /// The open region that has this address, and the address's offset there.
+    pub fn at_address(address: *const u8) -> Option<(Self, usize)> {
+        let (object, offset) = at_address(address as usize, Kind::Memory)?;
+        let memory = Self::from_object(&object).ok()?;
+        let offset = offset.checked_sub(BODY).filter(|offset| *offset < memory.size)?;
+        Some((memory, offset))
+    }
+
+    pub(crate) fn object(&self) -> &Arc<Object> {
+        self.part.object()
+    }
+
+    /// Where in the object the `size` bytes at `offset` are, which have to be aligned.
+    pub(crate) fn place(&self, offset: usize, size: usize) -> Result<usize, Error> {
+        let fits = offset.is_multiple_of(size) && offset.checked_add(size).is_some_and(|end| end <= self.size);
+        if fits { Ok(BODY + offset) } else { Err(Error::Invalid) }
     }
 
     /// Bytes.

@@ -14,7 +14,7 @@ use zooid_kernel::{thread, time};
 
 use crate::error::Error;
 use crate::layout::{self, BORN, Kind, MAX_MEMBERS, Role};
-use crate::{link, lock, signal, wait};
+use crate::{link, signal, wait};
 
 /// How long an object that has just been made by another may take until it can be used, in nanoseconds.
 const PATIENCE: u64 = 1_000_000_000;
@@ -30,6 +30,15 @@ pub struct Object {
 
 /// The objects in which this pVM has a part.
 static OPEN: Masked<Vec<Arc<Object>>> = Masked::new(Vec::new());
+
+/// The object of this kind that has the memory at this address, and the offset there.
+pub fn at_address(address: usize, kind: Kind) -> Option<(Arc<Object>, usize)> {
+    let open = OPEN.lock();
+    let has = |object: &&Arc<Object>| (address.wrapping_sub(object.pages.address())) < object.pages.len();
+    let object = open.iter().find(has)?;
+    let is_it = object.pages.read_u32(layout::KIND) == kind as u32;
+    is_it.then(|| (object.clone(), address - object.pages.address()))
+}
 
 /// Makes an object, or opens the one of this name. `details` are written into a new one's header, and `pages` includes it.
 pub fn open(kind: Kind, name: Option<&str>, pages: usize, how: How, details: [u32; 2]) -> Result<Arc<Object>, Error> {
@@ -185,7 +194,6 @@ impl Object {
                 }
             }
         });
-        lock::forget_ended(self);
     }
 }
 

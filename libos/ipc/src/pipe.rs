@@ -1,13 +1,18 @@
 //! Pipes: streams of bytes (POSIX `pipe`, `read`, `write`).
 
+use alloc::sync::Arc;
+use core::time::Duration;
+
 use xen_abi::PAGE_SIZE;
 use zooid_core::ring::ByteRing;
+use zooid_kernel::evtchn::Event;
 use zooid_kernel::shared::ByteLane;
 
 use crate::error::Error;
 use crate::layout::{BODY, FIELDS, Kind, Role};
 use crate::lock::lock;
 use crate::object::{How, Object, Part, open};
+use crate::poll::{Events, Pollable};
 use crate::signal;
 use crate::wait::{self, Patience};
 
@@ -25,19 +30,19 @@ const WRITERS: usize = 1;
 
 /// The end that is read from. Clones are the same end; it is closed with the last one of this pVM.
 #[derive(Clone)]
-pub struct Reader(Part);
+pub struct PipeReader(Part);
 
-/// The end that is written to.
+/// The end that is written to. Clones are the same end; it is closed with the last one of this pVM.
 #[derive(Clone)]
-pub struct Writer(Part);
+pub struct PipeWriter(Part);
 
-/// Makes a pipe.
+/// Makes a pipe: the end to read from, and the one to write to.
 ///
 /// # Errors
 /// See [`Error`].
-pub fn pipe() -> Result<(Reader, Writer), Error> {
+pub fn pipe() -> Result<(PipeReader, PipeWriter), Error> {
     let object = open(Kind::Pipe, None, (BODY + CAPACITY) / PAGE_SIZE, How::ANONYMOUS, [0; 2])?;
-    Ok((Reader(Part::new(&object, Role::Reader)), Writer(Part::new(&object, Role::Writer))))
+    Ok((PipeReader(Part::new(&object, Role::Reader)), PipeWriter(Part::new(&object, Role::Writer))))
 }
 
 /// Octets that wait to be read.
@@ -49,12 +54,36 @@ fn filled(object: &Object) -> Result<usize, Error> {
     }
 }
 
-impl Reader {
-    /// Reads what there is, at least one byte if the buffer is not empty; 0 at the end, when nobody can write any more.
+impl PipeReader {
+    /// Reads what there is, waiting until there is something; 0 when nobody can write any more, or the buffer is empty.
     ///
     /// # Errors
-    /// `WouldBlock` when the patience is over.
-    pub fn read(&self, buffer: &mut [u8], patience: Patience) -> Result<usize, Error> {
+    /// See [`Error`].
+    pub fn read(&self, buffer: &mut [u8]) -> Result<usize, Error> {
+        self.read_within(buffer, Patience::Forever)
+    }
+
+    /// Reads what there is without waiting.
+    ///
+    /// # Errors
+    /// [`WouldBlock`](Error::WouldBlock) when there is nothing.
+    pub fn try_read(&self, buffer: &mut [u8]) -> Result<usize, Error> {
+        self.read_within(buffer, Patience::None)
+    }
+
+    /// Reads what there is, waiting `limit` at most.
+    ///
+    /// # Errors
+    /// [`WouldBlock`](Error::WouldBlock) when there was nothing.
+    pub fn read_timeout(&self, buffer: &mut [u8], limit: Duration) -> Result<usize, Error> {
+        self.read_within(buffer, Patience::within(limit))
+    }
+
+    /// As [`read`](Self::read), waiting so long.
+    ///
+    /// # Errors
+    /// [`WouldBlock`](Error::WouldBlock) when the patience is over.
+    pub fn read_within(&self, buffer: &mut [u8], patience: Patience) -> Result<usize, Error> {
         let object = self.0.object();
         object.check()?;
         if buffer.is_empty() {
@@ -81,13 +110,36 @@ impl Reader {
     }
 }
 
-impl Writer {
-    /// Writes all of `bytes`, or, when the patience is over before, as many as there was room for. Up to [`ATOMIC`] bytes
-    /// are written in one piece or not at all.
+impl PipeWriter {
+    /// Writes all of `bytes`. Up to [`ATOMIC`] bytes are written in one piece, whoever else writes.
     ///
     /// # Errors
-    /// `WouldBlock` when nothing was written, `BrokenPipe` when nobody can read.
-    pub fn write(&self, bytes: &[u8], patience: Patience) -> Result<usize, Error> {
+    /// [`BrokenPipe`](Error::BrokenPipe) when nobody can read any more.
+    pub fn write_all(&self, bytes: &[u8]) -> Result<(), Error> {
+        self.write_within(bytes, Patience::Forever).map(|_| ())
+    }
+
+    /// Writes what there is room for, and returns how many bytes that was; up to [`ATOMIC`] bytes are written whole or not at all.
+    ///
+    /// # Errors
+    /// [`WouldBlock`](Error::WouldBlock) when there was no room, [`BrokenPipe`](Error::BrokenPipe).
+    pub fn try_write(&self, bytes: &[u8]) -> Result<usize, Error> {
+        self.write_within(bytes, Patience::None)
+    }
+
+    /// As [`try_write`](Self::try_write), but waits `limit` at most until all is written.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn write_timeout(&self, bytes: &[u8], limit: Duration) -> Result<usize, Error> {
+        self.write_within(bytes, Patience::within(limit))
+    }
+
+    /// Writes all of `bytes`, or, when the patience is over before, as many as there was room for.
+    ///
+    /// # Errors
+    /// As for [`try_write`](Self::try_write).
+    pub fn write_within(&self, bytes: &[u8], patience: Patience) -> Result<usize, Error> {
         let object = self.0.object();
         object.check()?;
         let mut written = 0;
@@ -124,5 +176,46 @@ impl Writer {
                 return Err(Error::WouldBlock);
             }
         }
+    }
+}
+
+impl Pollable for PipeReader {
+    fn ready(&self, wanted: Events) -> Events {
+        let object = self.0.object();
+        match filled(object) {
+            Err(_) => Events::ERROR,
+            // What was written before the last writer went is read first.
+            Ok(0) if object.has(Role::Writer) => Events::empty(),
+            Ok(0) => Events::HANGUP,
+            Ok(_) => Events::READABLE & wanted,
+        }
+    }
+
+    fn watch(&self, _: Events, event: &Arc<Event>) {
+        wait::watch(self.0.object(), READERS, event);
+    }
+
+    fn unwatch(&self, event: &Arc<Event>) {
+        wait::unwatch(event);
+    }
+}
+
+impl Pollable for PipeWriter {
+    fn ready(&self, wanted: Events) -> Events {
+        let object = self.0.object();
+        match filled(object) {
+            Ok(_) if !object.has(Role::Reader) => Events::ERROR,
+            Ok(filled) if CAPACITY - filled >= ATOMIC => Events::WRITABLE & wanted,
+            Ok(_) => Events::empty(),
+            Err(_) => Events::ERROR,
+        }
+    }
+
+    fn watch(&self, _: Events, event: &Arc<Event>) {
+        wait::watch(self.0.object(), WRITERS, event);
+    }
+
+    fn unwatch(&self, event: &Arc<Event>) {
+        wait::unwatch(event);
     }
 }

@@ -1,13 +1,16 @@
 //! Message queues (POSIX `mq_open`, `mq_send`, `mq_receive`).
 
 use alloc::sync::Arc;
+use core::time::Duration;
 
 use xen_abi::PAGE_SIZE;
+use zooid_kernel::evtchn::Event;
 
 use crate::error::Error;
 use crate::layout::{BODY, FIELDS, Kind, Role};
 use crate::lock::lock;
 use crate::object::{How, Object, Part, open};
+use crate::poll::{Events, Pollable};
 use crate::wait::{self, Patience};
 
 /// Most messages of a queue.
@@ -126,11 +129,35 @@ impl MessageQueue {
         self.part.object()
     }
 
-    /// Sends a message, once there is room.
+    /// Sends a message, waiting until there is room.
     ///
     /// # Errors
-    /// `TooLong`, `Invalid` (the priority), `WouldBlock` when the patience is over.
-    pub fn send(&self, message: &[u8], priority: u32, patience: Patience) -> Result<(), Error> {
+    /// [`TooLong`](Error::TooLong), [`Invalid`](Error::Invalid) (the priority is not below [`PRIORITIES`]).
+    pub fn send(&self, message: &[u8], priority: u32) -> Result<(), Error> {
+        self.send_within(message, priority, Patience::Forever)
+    }
+
+    /// Sends a message if there is room.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send), and [`WouldBlock`](Error::WouldBlock).
+    pub fn try_send(&self, message: &[u8], priority: u32) -> Result<(), Error> {
+        self.send_within(message, priority, Patience::None)
+    }
+
+    /// Sends a message, waiting `limit` at most.
+    ///
+    /// # Errors
+    /// As [`try_send`](Self::try_send).
+    pub fn send_timeout(&self, message: &[u8], priority: u32, limit: Duration) -> Result<(), Error> {
+        self.send_within(message, priority, Patience::within(limit))
+    }
+
+    /// Sends a message, waiting so long.
+    ///
+    /// # Errors
+    /// As [`try_send`](Self::try_send).
+    pub fn send_within(&self, message: &[u8], priority: u32, patience: Patience) -> Result<(), Error> {
         if message.len() > self.attributes.size {
             return Err(Error::TooLong);
         }
@@ -162,11 +189,35 @@ impl MessageQueue {
         }
     }
 
-    /// Receives a message into `buffer`, which is long enough for any, once there is one: its length and its priority.
+    /// Receives a message, waiting until there is one: its length and its priority. The buffer has room for any message.
     ///
     /// # Errors
-    /// `TooLong` when the buffer is shorter than a message may be, `WouldBlock` when the patience is over.
-    pub fn receive(&self, buffer: &mut [u8], patience: Patience) -> Result<(usize, u32), Error> {
+    /// [`TooLong`](Error::TooLong) when it has not.
+    pub fn receive(&self, buffer: &mut [u8]) -> Result<(usize, u32), Error> {
+        self.receive_within(buffer, Patience::Forever)
+    }
+
+    /// Receives a message if there is one.
+    ///
+    /// # Errors
+    /// As [`receive`](Self::receive), and [`WouldBlock`](Error::WouldBlock).
+    pub fn try_receive(&self, buffer: &mut [u8]) -> Result<(usize, u32), Error> {
+        self.receive_within(buffer, Patience::None)
+    }
+
+    /// Receives a message, waiting `limit` at most.
+    ///
+    /// # Errors
+    /// As [`try_receive`](Self::try_receive).
+    pub fn receive_timeout(&self, buffer: &mut [u8], limit: Duration) -> Result<(usize, u32), Error> {
+        self.receive_within(buffer, Patience::within(limit))
+    }
+
+    /// Receives a message, waiting so long.
+    ///
+    /// # Errors
+    /// As [`try_receive`](Self::try_receive).
+    pub fn receive_within(&self, buffer: &mut [u8], patience: Patience) -> Result<(usize, u32), Error> {
         if buffer.len() < self.attributes.size {
             return Err(Error::TooLong);
         }
@@ -228,5 +279,27 @@ impl MessageQueue {
             }
         }
         best.map(|(_, slot)| slot)
+    }
+}
+
+impl Pollable for MessageQueue {
+    fn ready(&self, wanted: Events) -> Events {
+        let (object, length) = (self.object(), self.len());
+        let mut ready = Events::empty();
+        ready.set(Events::READABLE, length > 0);
+        ready.set(Events::WRITABLE, length < self.attributes.messages);
+        if object.check().is_err() { Events::ERROR } else { ready & wanted }
+    }
+
+    fn watch(&self, wanted: Events, event: &Arc<Event>) {
+        for (for_this, point) in [(Events::READABLE, READERS), (Events::WRITABLE, WRITERS)] {
+            if wanted.contains(for_this) {
+                wait::watch(self.object(), point, event);
+            }
+        }
+    }
+
+    fn unwatch(&self, event: &Arc<Event>) {
+        wait::unwatch(event);
     }
 }

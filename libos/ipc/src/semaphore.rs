@@ -1,10 +1,15 @@
 //! Semaphores (POSIX `sem_open`, `sem_wait`, `sem_post`).
 
+use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU32, Ordering};
+use core::time::Duration;
+
+use zooid_kernel::evtchn::Event;
 
 use crate::error::Error;
 use crate::layout::{FIELDS, Kind, Role};
 use crate::object::{How, Part, open};
+use crate::poll::{Events, Pollable};
 use crate::wait::{self, Patience};
 
 /// The largest value (`SEM_VALUE_MAX`).
@@ -61,11 +66,35 @@ impl Semaphore {
         start.wrapping_add(self.posted().load(Ordering::SeqCst)).wrapping_sub(taken)
     }
 
-    /// Takes one, once there is one.
+    /// Takes one, waiting until there is one.
     ///
     /// # Errors
-    /// `WouldBlock` when the patience is over.
-    pub fn wait(&self, patience: Patience) -> Result<(), Error> {
+    /// See [`Error`].
+    pub fn wait(&self) -> Result<(), Error> {
+        self.wait_within(Patience::Forever)
+    }
+
+    /// Takes one if there is one.
+    ///
+    /// # Errors
+    /// [`WouldBlock`](Error::WouldBlock).
+    pub fn try_wait(&self) -> Result<(), Error> {
+        self.wait_within(Patience::None)
+    }
+
+    /// Takes one, waiting `limit` at most.
+    ///
+    /// # Errors
+    /// [`WouldBlock`](Error::WouldBlock).
+    pub fn wait_timeout(&self, limit: Duration) -> Result<(), Error> {
+        self.wait_within(Patience::within(limit))
+    }
+
+    /// Takes one, waiting so long.
+    ///
+    /// # Errors
+    /// [`WouldBlock`](Error::WouldBlock) when the patience is over.
+    pub fn wait_within(&self, patience: Patience) -> Result<(), Error> {
         let object = self.0.object();
         let take = || {
             let taken = self.taken().load(Ordering::SeqCst);
@@ -92,5 +121,19 @@ impl Semaphore {
         self.posted().fetch_add(1, Ordering::SeqCst);
         wait::wake(self.0.object(), WAITERS);
         Ok(())
+    }
+}
+
+impl Pollable for Semaphore {
+    fn ready(&self, wanted: Events) -> Events {
+        if self.value() > 0 { Events::READABLE & wanted } else { Events::empty() }
+    }
+
+    fn watch(&self, _: Events, event: &Arc<Event>) {
+        wait::watch(self.0.object(), WAITERS, event);
+    }
+
+    fn unwatch(&self, event: &Arc<Event>) {
+        wait::unwatch(event);
     }
 }

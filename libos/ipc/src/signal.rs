@@ -6,17 +6,20 @@
 
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::time::Duration;
 
 use spin::Once;
 use zooid_fork::PvmId;
 pub use zooid_fork::SIGCHLD;
 use zooid_fork::objects;
 use zooid_kernel::events::Masked;
+use zooid_kernel::evtchn::Event;
 use zooid_kernel::thread;
 
 use crate::error::Error;
 use crate::layout::{BODY, Kind, Role};
 use crate::object::{How, Object, Part, open};
+use crate::poll::{Events, Pollable};
 use crate::wait::{self, Patience};
 
 /// Signals have numbers from 1 to this.
@@ -151,11 +154,74 @@ pub fn pending() -> u64 {
     }
 }
 
+/// Sets of signals are bits: bit 1 is signal 1.
+pub const fn set(signals: &[u8]) -> u64 {
+    let mut bits = 0;
+    let mut at = 0;
+    while at < signals.len() {
+        bits |= bit(signals[at]);
+        at += 1;
+    }
+    bits
+}
+
+/// Blocks these signals: they wait until they are unblocked. Returns those that were blocked before.
+///
+/// # Errors
+/// See [`Error`].
+pub fn block(signals: u64) -> Result<u64, Error> {
+    set_mask(signals, 0)
+}
+
+/// Unblocks these signals. Returns those that were blocked before.
+///
+/// # Errors
+/// See [`Error`].
+pub fn unblock(signals: u64) -> Result<u64, Error> {
+    set_mask(0, signals)
+}
+
+/// Takes one of these signals, which are blocked, once it comes.
+///
+/// # Errors
+/// See [`Error`].
+pub fn wait(signals: u64) -> Result<u8, Error> {
+    wait_within(signals, Patience::Forever)
+}
+
+/// As [`wait()`], `limit` at most.
+///
+/// # Errors
+/// [`Error::WouldBlock`].
+pub fn wait_timeout(signals: u64, limit: Duration) -> Result<u8, Error> {
+    wait_within(signals, Patience::within(limit))
+}
+
+/// Signals, which are blocked, as something that can be polled: readable while one of them waits.
+#[derive(Clone, Copy, Debug)]
+pub struct Blocked(pub u64);
+
+impl Pollable for Blocked {
+    fn ready(&self, wanted: Events) -> Events {
+        if pending() & self.0 != 0 { Events::READABLE & wanted } else { Events::empty() }
+    }
+
+    fn watch(&self, _: Events, event: &Arc<Event>) {
+        if let (Ok(()), Some(object)) = (start(), object()) {
+            wait::watch(object, POINT, event);
+        }
+    }
+
+    fn unwatch(&self, event: &Arc<Event>) {
+        wait::unwatch(event);
+    }
+}
+
 /// Takes one of these signals, which are blocked, once it comes.
 ///
 /// # Errors
 /// `WouldBlock` when the patience is over.
-pub fn wait_for(set: u64, patience: Patience) -> Result<u8, Error> {
+pub fn wait_within(set: u64, patience: Patience) -> Result<u8, Error> {
     start()?;
     let (Some(object), Some(me)) = (object(), objects::member()) else { return Err(Error::NoDaemon) };
     let mut taken = 0;

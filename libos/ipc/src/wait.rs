@@ -3,10 +3,13 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{Ordering, fence};
+use core::time::Duration;
 
 use zooid_fork::objects;
 use zooid_kernel::events::{self, Masked};
+use zooid_kernel::evtchn::Event;
 use zooid_kernel::thread::{self, ThreadId};
+use zooid_kernel::time;
 
 use crate::layout::{BITMAP_WORDS, POINTS};
 use crate::link;
@@ -23,11 +26,37 @@ pub enum Patience {
     Forever,
 }
 
-/// A thread of this pVM that waits at a point of an object: nobody has woken it while this pVM's bit is set there.
+impl Patience {
+    /// So long from now on.
+    pub fn within(limit: Duration) -> Self {
+        Self::Until(time::after(limit))
+    }
+}
+
+/// Who in this pVM waits at a point of an object: nobody has woken it while this pVM's bit is set there.
 struct Waiter {
-    thread: ThreadId,
+    who: Who,
     object: Arc<Object>,
     point: usize,
+}
+
+enum Who {
+    Thread(ThreadId),
+    /// A thread that waits for other things, too, see [`watch`].
+    Watcher(Arc<Event>),
+}
+
+impl Who {
+    /// Whether there is still somebody.
+    fn wake(&self) -> bool {
+        match self {
+            Self::Thread(thread) => thread::wake(*thread),
+            Self::Watcher(event) => {
+                event.signal();
+                true
+            }
+        }
+    }
 }
 
 static WAITERS: Masked<Vec<Waiter>> = Masked::new(Vec::new());
@@ -37,14 +66,17 @@ fn bit(point: usize, member: u16) -> (usize, u64) {
     (POINTS[point] + 8 + 8 * (usize::from(member) / 64), 1 << (member % 64))
 }
 
-/// Blocks the calling thread until `ready` returns true, which is asked whenever somebody wakes the point, and also with events masked;
-/// `false` when the patience was over first.
-pub fn wait(object: &Arc<Object>, point: usize, patience: Patience, ready: impl FnMut() -> bool) -> bool {
-    wait_any(&[(object, point)], patience, ready)
+/// Says that somebody here waits at a point. The caller has masked events until there is a [`Waiter`], and looks once more whether it has to
+/// wait: what happened before woke nobody.
+fn set_bit(object: &Object, point: usize, me: u16) {
+    let (word, bit) = bit(point, me);
+    object.pages().atomic_u64(word).fetch_or(bit, Ordering::SeqCst);
+    object.pages().atomic_u32(POINTS[point]).store(1, Ordering::SeqCst);
 }
 
-/// As [`wait`], at several points at once.
-pub fn wait_any(points: &[(&Arc<Object>, usize)], patience: Patience, mut ready: impl FnMut() -> bool) -> bool {
+/// Blocks the calling thread until `ready` returns true, which is asked whenever somebody wakes the point, and also with events masked;
+/// `false` when the patience was over first.
+pub fn wait(object: &Arc<Object>, point: usize, patience: Patience, mut ready: impl FnMut() -> bool) -> bool {
     let deadline = match patience {
         Patience::None => return ready(),
         Patience::Until(deadline) => Some(deadline),
@@ -55,29 +87,37 @@ pub fn wait_any(points: &[(&Arc<Object>, usize)], patience: Patience, mut ready:
         if ready() {
             return true;
         }
-        points.iter().for_each(|(object, _)| link::offer(object, me));
+        link::offer(object, me);
         let mask = events::mask();
-        for (object, point) in points {
-            let (word, bit) = bit(*point, me);
-            object.pages().atomic_u64(word).fetch_or(bit, Ordering::SeqCst);
-            object.pages().atomic_u32(POINTS[*point]).store(1, Ordering::SeqCst);
-        }
-        // What happened before the bits were there woke nobody.
+        set_bit(object, point, me);
         if ready() {
             return true;
         }
         let thread = thread::current();
-        let waiter =
-            |(object, point): &(&Arc<Object>, usize)| Waiter { thread, object: (*object).clone(), point: *point };
-        WAITERS.lock().extend(points.iter().map(waiter));
+        WAITERS.lock().push(Waiter { who: Who::Thread(thread), object: object.clone(), point });
         let woken = thread::block(deadline);
         // The callers have the objects, so that none is dropped here.
-        WAITERS.lock().retain(|waiter| waiter.thread != thread);
+        WAITERS.lock().retain(|waiter| !matches!(waiter.who, Who::Thread(other) if other == thread));
         drop(mask);
         if !woken {
             return ready();
         }
     }
+}
+
+/// Has `event` signalled when somebody wakes a point next, or has done so since the caller looked last whether it has to wait: it looks again
+/// after this. Until [`unwatch`]; the caller has the object for so long.
+pub fn watch(object: &Arc<Object>, point: usize, event: &Arc<Event>) {
+    let Some(me) = objects::member() else { return };
+    link::offer(object, me);
+    let _mask = events::mask();
+    set_bit(object, point, me);
+    WAITERS.lock().push(Waiter { who: Who::Watcher(event.clone()), object: object.clone(), point });
+}
+
+/// Ends what [`watch`] has begun, for all points.
+pub fn unwatch(event: &Arc<Event>) {
+    WAITERS.lock().retain(|waiter| !matches!(&waiter.who, Who::Watcher(other) if Arc::ptr_eq(other, event)));
 }
 
 /// Wakes those that wait at a point. What they wait for was done before.
@@ -130,7 +170,7 @@ pub fn doorbell() {
     for waiter in &*WAITERS.lock() {
         let (word, bit) = bit(waiter.point, me);
         if waiter.object.pages().atomic_u64(word).load(Ordering::SeqCst) & bit == 0 {
-            thread::wake(waiter.thread);
+            waiter.who.wake();
         }
     }
 }
@@ -138,11 +178,11 @@ pub fn doorbell() {
 /// Wakes all threads of this pVM that wait, so that they look again.
 pub fn wake_all_here() {
     for waiter in &*WAITERS.lock() {
-        thread::wake(waiter.thread);
+        waiter.who.wake();
     }
 }
 
 /// In a child: those threads wait that live on.
 pub fn begin_life() {
-    WAITERS.lock().retain(|waiter| thread::wake(waiter.thread));
+    WAITERS.lock().retain(|waiter| matches!(waiter.who, Who::Thread(_)) && waiter.who.wake());
 }

@@ -25,6 +25,7 @@ pub mod io;
 pub mod ipc;
 pub mod memory;
 pub mod net;
+pub mod poll;
 pub mod process;
 pub mod random;
 pub mod signal;

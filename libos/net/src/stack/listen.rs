@@ -89,6 +89,14 @@ impl<P: Platform + Xenstore> Stack<P> {
         Ok((TcpSocket(handle), peer))
     }
 
+    /// Whether there is a connection to accept.
+    ///
+    /// # Errors
+    /// As [`Stack::tcp_accept`].
+    pub fn tcp_can_accept(&mut self, listener: Listener) -> Result<(), Error> {
+        if self.listener(listener)?.established.is_empty() { Err(Error::WouldBlock) } else { Ok(()) }
+    }
+
     /// Wakes `waker` when there is a connection to accept.
     ///
     /// # Errors

@@ -164,6 +164,20 @@ impl<P: Platform + Xenstore> Stack<P> {
         }
     }
 
+    /// Whether there is room for [`Stack::tcp_send`].
+    ///
+    /// # Errors
+    /// As [`Stack::tcp_send`].
+    pub fn tcp_can_send(&mut self, socket: TcpSocket) -> Result<(), Error> {
+        let (tcp, socket) = self.tcp(socket)?;
+        match socket.state() {
+            _ if socket.can_send() => Ok(()),
+            State::SynSent | State::SynReceived => Err(Error::WouldBlock),
+            _ if socket.may_send() => Err(Error::WouldBlock),
+            _ => Err(tcp.error.unwrap_or(Error::BrokenPipe)),
+        }
+    }
+
     /// Wakes `waker` when a receive call may do better than before.
     ///
     /// # Errors

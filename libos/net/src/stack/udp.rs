@@ -132,6 +132,14 @@ impl<P: Platform + Xenstore> Stack<P> {
         Ok((length, sender_of(*from)?))
     }
 
+    /// Whether there is room for a datagram, a small one at least.
+    ///
+    /// # Errors
+    /// `WouldBlock`: no room now. `NotConnected`: no such socket.
+    pub fn udp_can_send(&mut self, socket: UdpSocket) -> Result<(), Error> {
+        if self.udp_sender(socket)?.can_send() { Ok(()) } else { Err(Error::WouldBlock) }
+    }
+
     /// Wakes `waker` when a datagram arrives.
     ///
     /// # Errors

@@ -20,6 +20,7 @@ use core::task::Waker;
 pub use core::net::{Ipv4Addr, SocketAddrV4};
 use spin::Once;
 use zooid_kernel::boot::{command_line, refuse};
+use zooid_kernel::events::Masked;
 use zooid_kernel::evtchn::{self, Event};
 use zooid_kernel::sync::{Mutex, MutexGuard};
 use zooid_kernel::{heap, life, mmu, random, thread, time};
@@ -28,6 +29,7 @@ use zooid_net::netfront::{FrontendError, Obstacle};
 pub use zooid_net::stack::{NotReady, Status};
 use zooid_net::{Instant, NetConfig, Settings};
 
+use crate::poll::Events;
 use crate::time::Duration;
 use platform::Kernel;
 pub use tcp::{Incoming, Shutdown, TcpListener, TcpStream};
@@ -106,7 +108,7 @@ pub fn lookup_host(name: &str) -> Result<Vec<Ipv4Addr>, Error> {
     let network = network()?;
     let waiter = Waiter::new();
     let mut query = Some(network.with(|stack| stack.resolve(name))?);
-    network.wait(&waiter, None, |stack, waker| {
+    network.wait(&waiter, Limit::None, |stack, waker| {
         let current = query.take().ok_or(SocketError::NameNotFound)?;
         stack.resolved(current).map_err(|(error, still)| {
             if let Some(still) = still {
@@ -298,18 +300,18 @@ impl Network {
     }
 
     /// Repeats `attempt` until it answers something else than `WouldBlock`; when it does answer that, it has registered
-    /// the waker. `TimedOut` when `timeout` passes.
+    /// the waker. `TimedOut` when the limit passes; `WouldBlock` where it must not wait.
     fn wait<T>(
         &self,
         waiter: &Waiter,
-        timeout: Option<Duration>,
+        limit: Limit,
         mut attempt: impl FnMut(&mut Stack, &Waker) -> Result<T, SocketError>,
     ) -> Result<T, Error> {
         let mut deadline = None;
         loop {
             let mut stack = self.lock();
             match attempt(&mut stack, &waiter.waker) {
-                Err(SocketError::WouldBlock) => {}
+                Err(SocketError::WouldBlock) if limit != Limit::Now => {}
                 result => {
                     self.transmit(&mut stack);
                     return result.map_err(Error::Socket);
@@ -317,13 +319,30 @@ impl Network {
             }
             drop(stack);
             // The clock is read only by a call that has to wait.
-            if deadline.is_none() {
-                deadline = timeout.map(|timeout| (crate::time::Instant::now() + timeout).system_time());
+            if let (None, Limit::Within(timeout)) = (deadline, limit) {
+                deadline = Some(time::after(timeout));
             }
-            if !waiter.event.0.wait(deadline) {
+            if !waiter.event.event.wait(deadline) {
                 return Err(Error::Socket(SocketError::TimedOut));
             }
         }
+    }
+}
+
+/// How long a call waits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Limit {
+    /// As long as it takes.
+    #[default]
+    None,
+    Within(Duration),
+    /// Not at all.
+    Now,
+}
+
+impl Limit {
+    fn of(timeout: Option<Duration>) -> Self {
+        timeout.map_or(Self::None, Self::Within)
     }
 }
 
@@ -333,22 +352,44 @@ struct Waiter {
     waker: Waker,
 }
 
-struct WakeEvent(Event);
+struct WakeEvent {
+    event: Event,
+    /// Signalled as well: of threads that wait for other things, too.
+    watchers: Masked<Vec<Arc<Event>>>,
+}
 
 impl Wake for WakeEvent {
     fn wake(self: Arc<Self>) {
-        self.0.signal();
+        self.wake_by_ref();
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        self.0.signal();
+        self.event.signal();
+        self.watchers.lock().iter().for_each(|watcher| watcher.signal());
     }
 }
 
 impl Waiter {
     fn new() -> Self {
-        let event = Arc::new(WakeEvent(Event::new()));
+        let event = Arc::new(WakeEvent { event: Event::new(), watchers: Masked::new(Vec::new()) });
         Self { waker: Waker::from(event.clone()), event }
+    }
+
+    fn watch(&self, watcher: &Arc<Event>) {
+        self.event.watchers.lock().push(watcher.clone());
+    }
+
+    fn unwatch(&self, watcher: &Arc<Event>) {
+        self.event.watchers.lock().retain(|other| !Arc::ptr_eq(other, watcher));
+    }
+}
+
+/// What the answer to a call that would take nothing says of a socket: `ready`, or nothing yet.
+fn readiness(answer: Result<(), SocketError>, ready: Events) -> Events {
+    match answer {
+        Ok(()) => ready,
+        Err(SocketError::WouldBlock) => Events::empty(),
+        Err(_) => ready | Events::ERROR,
     }
 }
 

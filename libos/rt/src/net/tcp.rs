@@ -1,12 +1,16 @@
 //! TCP: listening and connected sockets.
 
+use alloc::sync::Arc;
+use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
 
 use zooid_kernel::events::Masked;
+use zooid_kernel::evtchn::Event;
 use zooid_net::stack::{Listener, TcpSocket};
 
-use super::{Error, Network, SocketAddrV4, Waiter, network};
+use super::{Error, Limit, Network, SocketAddrV4, Waiter, network, readiness};
 use crate::io;
+use crate::poll::{Events, Pollable};
 
 /// Connections that may be half open or wait to be accepted.
 const BACKLOG: usize = 128;
@@ -16,6 +20,7 @@ pub struct TcpListener {
     network: &'static Network,
     listener: Listener,
     waiter: Waiter,
+    nonblocking: AtomicBool,
 }
 
 impl TcpListener {
@@ -23,17 +28,23 @@ impl TcpListener {
     pub fn bind(port: u16) -> Result<Self, Error> {
         let network = network()?;
         let listener = network.with(|stack| stack.tcp_listen(port, BACKLOG))?;
-        Ok(Self { network, listener, waiter: Waiter::new() })
+        Ok(Self { network, listener, waiter: Waiter::new(), nonblocking: AtomicBool::new(false) })
     }
 
     /// Waits for a connection and takes it.
     pub fn accept(&self) -> Result<(TcpStream, SocketAddrV4), Error> {
-        let (socket, peer) = self.network.wait(&self.waiter, None, |stack, waker| {
+        let limit = if self.nonblocking.load(Ordering::Relaxed) { Limit::Now } else { Limit::None };
+        let (socket, peer) = self.network.wait(&self.waiter, limit, |stack, waker| {
             stack.tcp_accept(self.listener).inspect_err(|_| {
                 let _ = stack.tcp_wake_on_accept(self.listener, waker);
             })
         })?;
         Ok((TcpStream::new(self.network, socket), peer))
+    }
+
+    /// Whether [`accept`](Self::accept) fails with `WouldBlock` rather than wait.
+    pub fn set_nonblocking(&self, nonblocking: bool) {
+        self.nonblocking.store(nonblocking, Ordering::Relaxed);
     }
 
     /// The connections that arrive, for ever.
@@ -50,6 +61,23 @@ impl TcpListener {
 impl Drop for TcpListener {
     fn drop(&mut self) {
         self.network.with(|stack| stack.tcp_unlisten(self.listener));
+    }
+}
+
+impl Pollable for TcpListener {
+    fn ready(&self, wanted: Events) -> Events {
+        let mut stack = self.network.lock();
+        let answer = stack.tcp_can_accept(self.listener);
+        let _ = stack.tcp_wake_on_accept(self.listener, &self.waiter.waker);
+        readiness(answer, Events::READABLE & wanted)
+    }
+
+    fn watch(&self, _: Events, event: &Arc<Event>) {
+        self.waiter.watch(event);
+    }
+
+    fn unwatch(&self, event: &Arc<Event>) {
+        self.waiter.unwatch(event);
     }
 }
 
@@ -88,8 +116,9 @@ pub struct TcpStream {
 
 #[derive(Clone, Copy, Default)]
 struct Timeouts {
-    read: Option<Duration>,
-    write: Option<Duration>,
+    read: Limit,
+    write: Limit,
+    nonblocking: bool,
 }
 
 impl TcpStream {
@@ -100,18 +129,18 @@ impl TcpStream {
 
     /// Connects to `peer`; gives up when the network does.
     pub fn connect(peer: SocketAddrV4) -> Result<Self, Error> {
-        Self::connect_within(peer, None)
+        Self::connect_within(peer, Limit::None)
     }
 
     /// Connects to `peer`, or fails with `TimedOut` after `timeout`.
     pub fn connect_timeout(peer: SocketAddrV4, timeout: Duration) -> Result<Self, Error> {
-        Self::connect_within(peer, Some(timeout))
+        Self::connect_within(peer, Limit::Within(timeout))
     }
 
-    fn connect_within(peer: SocketAddrV4, timeout: Option<Duration>) -> Result<Self, Error> {
+    fn connect_within(peer: SocketAddrV4, limit: Limit) -> Result<Self, Error> {
         let network = network()?;
         let stream = Self::new(network, network.with(|stack| stack.tcp_connect(peer))?);
-        network.wait(&stream.writer, timeout, |stack, waker| {
+        network.wait(&stream.writer, limit, |stack, waker| {
             stack.tcp_connected(stream.socket).inspect_err(|_| {
                 let _ = stack.tcp_wake_on_send(stream.socket, waker);
             })
@@ -121,8 +150,7 @@ impl TcpStream {
 
     /// Reads what there is, at least one byte; 0 when the peer has closed its direction.
     pub fn read(&self, buffer: &mut [u8]) -> Result<usize, Error> {
-        let timeout = self.timeouts.lock().read;
-        self.network.wait(&self.reader, timeout, |stack, waker| {
+        self.network.wait(&self.reader, self.read_limit(), |stack, waker| {
             stack.tcp_receive(self.socket, buffer).inspect_err(|_| {
                 let _ = stack.tcp_wake_on_receive(self.socket, waker);
             })
@@ -131,8 +159,7 @@ impl TcpStream {
 
     /// As [`TcpStream::read`], but leaves the bytes to be read again.
     pub fn peek(&self, buffer: &mut [u8]) -> Result<usize, Error> {
-        let timeout = self.timeouts.lock().read;
-        self.network.wait(&self.reader, timeout, |stack, waker| {
+        self.network.wait(&self.reader, self.read_limit(), |stack, waker| {
             stack.tcp_peek(self.socket, buffer).inspect_err(|_| {
                 let _ = stack.tcp_wake_on_receive(self.socket, waker);
             })
@@ -141,8 +168,7 @@ impl TcpStream {
 
     /// Writes as much as there is room for, at least one byte, and returns how many.
     pub fn write(&self, bytes: &[u8]) -> Result<usize, Error> {
-        let timeout = self.timeouts.lock().write;
-        self.network.wait(&self.writer, timeout, |stack, waker| {
+        self.network.wait(&self.writer, self.write_limit(), |stack, waker| {
             stack.tcp_send(self.socket, bytes).inspect_err(|_| {
                 let _ = stack.tcp_wake_on_send(self.socket, waker);
             })
@@ -173,12 +199,27 @@ impl TcpStream {
 
     /// How long a read may wait; `None` for ever. After it the read fails with `TimedOut`.
     pub fn set_read_timeout(&self, timeout: Option<Duration>) {
-        self.timeouts.lock().read = timeout;
+        self.timeouts.lock().read = Limit::of(timeout);
     }
 
     /// How long a write may wait; `None` for ever. After it the write fails with `TimedOut`.
     pub fn set_write_timeout(&self, timeout: Option<Duration>) {
-        self.timeouts.lock().write = timeout;
+        self.timeouts.lock().write = Limit::of(timeout);
+    }
+
+    /// Whether reads and writes fail with `WouldBlock` rather than wait.
+    pub fn set_nonblocking(&self, nonblocking: bool) {
+        self.timeouts.lock().nonblocking = nonblocking;
+    }
+
+    fn read_limit(&self) -> Limit {
+        let timeouts = *self.timeouts.lock();
+        if timeouts.nonblocking { Limit::Now } else { timeouts.read }
+    }
+
+    fn write_limit(&self) -> Limit {
+        let timeouts = *self.timeouts.lock();
+        if timeouts.nonblocking { Limit::Now } else { timeouts.write }
     }
 
     /// Sends small pieces at once, instead of gathering them while others are under way.
@@ -194,6 +235,34 @@ impl TcpStream {
     /// Address and port of this side.
     pub fn local_addr(&self) -> Result<SocketAddrV4, Error> {
         Ok(self.network.lock().tcp_local(self.socket)?)
+    }
+}
+
+impl Pollable for TcpStream {
+    fn ready(&self, wanted: Events) -> Events {
+        let mut stack = self.network.lock();
+        let mut ready = Events::empty();
+        if wanted.contains(Events::READABLE) {
+            let answer = stack.tcp_peek(self.socket, &mut [0]).map(|_| ());
+            let _ = stack.tcp_wake_on_receive(self.socket, &self.reader.waker);
+            ready |= readiness(answer, Events::READABLE);
+        }
+        if wanted.contains(Events::WRITABLE) {
+            let answer = stack.tcp_can_send(self.socket);
+            let _ = stack.tcp_wake_on_send(self.socket, &self.writer.waker);
+            ready |= readiness(answer, Events::WRITABLE);
+        }
+        ready
+    }
+
+    fn watch(&self, _: Events, event: &Arc<Event>) {
+        self.reader.watch(event);
+        self.writer.watch(event);
+    }
+
+    fn unwatch(&self, event: &Arc<Event>) {
+        self.reader.unwatch(event);
+        self.writer.unwatch(event);
     }
 }
 

@@ -1,10 +1,14 @@
 //! UDP sockets.
 
+use alloc::sync::Arc;
+use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
 
 use zooid_kernel::events::Masked;
+use zooid_kernel::evtchn::Event;
 
-use super::{Error, Network, SocketAddrV4, Waiter, network};
+use super::{Error, Limit, Network, SocketAddrV4, Waiter, network, readiness};
+use crate::poll::{Events, Pollable};
 
 /// A UDP socket.
 pub struct UdpSocket {
@@ -12,7 +16,8 @@ pub struct UdpSocket {
     socket: zooid_net::stack::UdpSocket,
     reader: Waiter,
     writer: Waiter,
-    read_timeout: Masked<Option<Duration>>,
+    read_timeout: Masked<Limit>,
+    nonblocking: AtomicBool,
 }
 
 impl UdpSocket {
@@ -21,14 +26,15 @@ impl UdpSocket {
         let network = network()?;
         let socket = network.with(|stack| stack.udp_bind(port))?;
         let (reader, writer) = (Waiter::new(), Waiter::new());
-        Ok(Self { network, socket, reader, writer, read_timeout: Masked::new(None) })
+        let read_timeout = Masked::new(Limit::None);
+        Ok(Self { network, socket, reader, writer, read_timeout, nonblocking: AtomicBool::new(false) })
     }
 
     /// Sends one datagram to `peer`; waits for room in the queue.
     pub fn send_to(&self, datagram: &[u8], peer: SocketAddrV4) -> Result<(), Error> {
         // In a child it may not be, though there are sockets.
         self.network.wait_until_up()?;
-        self.network.wait(&self.writer, None, |stack, waker| {
+        self.network.wait(&self.writer, self.limit(Limit::None), |stack, waker| {
             stack.udp_send(self.socket, datagram, peer).inspect_err(|_| {
                 let _ = stack.udp_wake_on_send(self.socket, waker);
             })
@@ -37,8 +43,8 @@ impl UdpSocket {
 
     /// Waits for a datagram and takes what fits in `buffer`. Returns its length there, and who sent it.
     pub fn recv_from(&self, buffer: &mut [u8]) -> Result<(usize, SocketAddrV4), Error> {
-        let timeout = *self.read_timeout.lock();
-        self.network.wait(&self.reader, timeout, |stack, waker| {
+        let limit = self.limit(*self.read_timeout.lock());
+        self.network.wait(&self.reader, limit, |stack, waker| {
             stack.udp_receive(self.socket, buffer).inspect_err(|_| {
                 let _ = stack.udp_wake_on_receive(self.socket, waker);
             })
@@ -47,12 +53,49 @@ impl UdpSocket {
 
     /// How long [`UdpSocket::recv_from`] may wait; `None` for ever. After it that fails with `TimedOut`.
     pub fn set_read_timeout(&self, timeout: Option<Duration>) {
-        *self.read_timeout.lock() = timeout;
+        *self.read_timeout.lock() = Limit::of(timeout);
+    }
+
+    /// Whether calls fail with `WouldBlock` rather than wait.
+    pub fn set_nonblocking(&self, nonblocking: bool) {
+        self.nonblocking.store(nonblocking, Ordering::Relaxed);
+    }
+
+    fn limit(&self, otherwise: Limit) -> Limit {
+        if self.nonblocking.load(Ordering::Relaxed) { Limit::Now } else { otherwise }
     }
 
     /// Port of this socket.
     pub fn local_port(&self) -> Result<u16, Error> {
         Ok(self.network.lock().udp_port(self.socket)?)
+    }
+}
+
+impl Pollable for UdpSocket {
+    fn ready(&self, wanted: Events) -> Events {
+        let mut stack = self.network.lock();
+        let mut ready = Events::empty();
+        if wanted.contains(Events::READABLE) {
+            let answer = stack.udp_peek(self.socket, &mut []).map(|_| ());
+            let _ = stack.udp_wake_on_receive(self.socket, &self.reader.waker);
+            ready |= readiness(answer, Events::READABLE);
+        }
+        if wanted.contains(Events::WRITABLE) {
+            let answer = stack.udp_can_send(self.socket);
+            let _ = stack.udp_wake_on_send(self.socket, &self.writer.waker);
+            ready |= readiness(answer, Events::WRITABLE);
+        }
+        ready
+    }
+
+    fn watch(&self, _: Events, event: &Arc<Event>) {
+        self.reader.watch(event);
+        self.writer.watch(event);
+    }
+
+    fn unwatch(&self, event: &Arc<Event>) {
+        self.reader.unwatch(event);
+        self.writer.unwatch(event);
     }
 }
 

@@ -1,0 +1,96 @@
+//! Waiting for several things at once (POSIX `poll`).
+
+use alloc::sync::Arc;
+use core::time::Duration;
+
+use bitflags::bitflags;
+use zooid_kernel::evtchn::Event;
+
+use crate::wait::Patience;
+
+bitflags! {
+    /// What something is ready for; the values are those of Linux's `poll`.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct Events: u16 {
+        /// A read, receive, accept or wait gets something at once.
+        const READABLE = 0x01;
+        /// A write or send has room.
+        const WRITABLE = 0x04;
+        /// It fails: nobody reads from the pipe that is written to, or something is broken. Needs not be asked for.
+        const ERROR = 0x08;
+        /// Nobody writes any more, and all was read: a read returns 0. Needs not be asked for.
+        const HANGUP = 0x10;
+    }
+}
+
+/// Something that can be waited for together with others.
+pub trait Pollable {
+    /// What it is ready for, of what is wanted, and of what needs not be asked for.
+    fn ready(&self, wanted: Events) -> Events;
+
+    /// Has `event` signalled when it may have become ready for what is wanted; the caller asks once more after this.
+    fn watch(&self, wanted: Events, event: &Arc<Event>);
+
+    /// Ends what `watch` has begun.
+    fn unwatch(&self, event: &Arc<Event>);
+}
+
+/// One of the things that [`poll`] waits for.
+pub struct PollEntry<'a> {
+    /// Nothing is passed over.
+    source: Option<&'a dyn Pollable>,
+    wanted: Events,
+    /// What it was ready for when [`poll`] returned.
+    pub ready: Events,
+}
+
+impl<'a> PollEntry<'a> {
+    /// `source`, until it is ready for something of `wanted`.
+    pub fn new(source: &'a dyn Pollable, wanted: Events) -> Self {
+        Self { source: Some(source), wanted, ready: Events::empty() }
+    }
+
+    /// A place that is passed over, and may already say something.
+    pub fn none(ready: Events) -> Self {
+        Self { source: None, wanted: Events::empty(), ready }
+    }
+}
+
+/// Waits until one of the entries is ready, `limit` at most, and for ever without one; how many are.
+pub fn poll(entries: &mut [PollEntry<'_>], limit: Option<Duration>) -> usize {
+    poll_within(entries, limit.map_or(Patience::Forever, Patience::within))
+}
+
+/// As [`poll`], waiting so long.
+pub fn poll_within(entries: &mut [PollEntry<'_>], patience: Patience) -> usize {
+    let deadline = match patience {
+        Patience::None => return look(entries),
+        Patience::Until(deadline) => Some(deadline),
+        Patience::Forever => None,
+    };
+    let event = Arc::new(Event::new());
+    loop {
+        let count = look(entries);
+        if count > 0 {
+            return count;
+        }
+        let sources = || entries.iter().filter_map(|entry| entry.source.map(|source| (source, entry.wanted)));
+        sources().for_each(|(source, wanted)| source.watch(wanted, &event));
+        // What happened before they were watched woke nobody.
+        let is_ready = sources().any(|(source, wanted)| !source.ready(wanted).is_empty());
+        let woken = is_ready || event.wait(deadline);
+        sources().for_each(|(source, _)| source.unwatch(&event));
+        if !woken {
+            return look(entries);
+        }
+    }
+}
+
+fn look(entries: &mut [PollEntry<'_>]) -> usize {
+    for entry in &mut *entries {
+        if let Some(source) = entry.source {
+            entry.ready = source.ready(entry.wanted);
+        }
+    }
+    entries.iter().filter(|entry| !entry.ready.is_empty()).count()
+}

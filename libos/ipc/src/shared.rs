@@ -1,0 +1,267 @@
+//! Mutexes, condition variables and semaphores that lie in shared memory (POSIX `PTHREAD_PROCESS_SHARED`, `sem_init`), for threads of all
+//! relatives that have it.
+//!
+//! Zeroed memory is a mutex that nobody has, a condition variable that nobody waits for, and a semaphore of value 0: nobody has to be first. What each of them
+//! is stands in the memory alone; the values here only say where.
+
+use core::mem;
+use core::sync::atomic::{AtomicU32, Ordering};
+use core::time::Duration;
+
+use crate::error::Error;
+use crate::layout::POINTS;
+use crate::lock;
+use crate::memory::SharedMemory;
+use crate::semaphore::MAX_VALUE;
+use crate::wait::{self, Patience};
+
+/// A place in shared memory. What lies there may share its wait point with others: whoever is woken looks.
+#[derive(Clone)]
+struct Place {
+    memory: SharedMemory,
+    /// Offset in the object.
+    at: usize,
+}
+
+impl Place {
+    fn new(memory: &SharedMemory, offset: usize, size: usize) -> Result<Self, Error> {
+        Ok(Self { memory: memory.clone(), at: memory.place(offset, size)? })
+    }
+
+    fn point(&self) -> usize {
+        self.at / 8 % POINTS.len()
+    }
+
+    fn word(&self) -> &AtomicU32 {
+        self.memory.object().pages().atomic_u32(self.at)
+    }
+
+    fn wait(&self, patience: Patience, ready: impl FnMut() -> bool) -> Result<(), Error> {
+        let object = self.memory.object();
+        if wait::wait(object, self.point(), patience, ready) { Ok(()) } else { Err(Error::WouldBlock) }
+    }
+
+    fn wake(&self) {
+        wait::wake(self.memory.object(), self.point());
+    }
+}
+
+/// Mutual exclusion. A thread must not lock it twice. If a pVM ends that has it, the next one gets it, and is told so.
+#[derive(Clone)]
+pub struct Mutex(Place);
+
+/// The mutex is locked while this lives.
+#[must_use]
+pub struct MutexGuard<'a> {
+    mutex: &'a Mutex,
+    owner_died: bool,
+}
+
+impl Mutex {
+    /// The one at `offset`, 8 bytes.
+    ///
+    /// # Errors
+    /// [`Invalid`](Error::Invalid) outside the memory, or if `offset` is no multiple of 8.
+    pub fn at(memory: &SharedMemory, offset: usize) -> Result<Self, Error> {
+        Place::new(memory, offset, 8).map(Self)
+    }
+
+    /// Waits until nobody has it, and takes it.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn lock(&self) -> Result<MutexGuard<'_>, Error> {
+        self.lock_within(Patience::Forever)
+    }
+
+    /// Takes it if nobody has it.
+    ///
+    /// # Errors
+    /// [`WouldBlock`](Error::WouldBlock).
+    pub fn try_lock(&self) -> Result<MutexGuard<'_>, Error> {
+        self.lock_within(Patience::None)
+    }
+
+    /// Takes it, waiting `limit` at most.
+    ///
+    /// # Errors
+    /// [`WouldBlock`](Error::WouldBlock).
+    pub fn lock_timeout(&self, limit: Duration) -> Result<MutexGuard<'_>, Error> {
+        self.lock_within(Patience::within(limit))
+    }
+
+    /// Takes it, waiting so long.
+    ///
+    /// # Errors
+    /// [`WouldBlock`](Error::WouldBlock) when the patience is over.
+    pub fn lock_within(&self, patience: Patience) -> Result<MutexGuard<'_>, Error> {
+        let Place { memory, at } = &self.0;
+        let owner_died = lock::take(memory.object(), *at, self.0.point(), patience)?;
+        Ok(MutexGuard { mutex: self, owner_died })
+    }
+
+    /// The guard of a thread that has forgotten it.
+    ///
+    /// # Errors
+    /// [`NotOwner`](Error::NotOwner) when no thread of this pVM has the mutex.
+    pub fn adopt(&self) -> Result<MutexGuard<'_>, Error> {
+        let word = self.0.memory.object().pages().atomic_u64(self.0.at);
+        if word.load(Ordering::SeqCst) != lock::mine()? {
+            return Err(Error::NotOwner);
+        }
+        Ok(MutexGuard { mutex: self, owner_died: false })
+    }
+}
+
+impl MutexGuard<'_> {
+    /// Whether the pVM that had the mutex before has ended with it: what it protects may be half changed (`EOWNERDEAD`).
+    pub fn owner_died(&self) -> bool {
+        self.owner_died
+    }
+
+    /// Leaves the mutex locked: who unlocks it [adopts](Mutex::adopt) it.
+    pub fn forget(self) {
+        mem::forget(self);
+    }
+}
+
+impl Drop for MutexGuard<'_> {
+    fn drop(&mut self) {
+        let Place { memory, at } = &self.mutex.0;
+        lock::release(memory.object(), *at, self.mutex.0.point());
+    }
+}
+
+/// A condition variable. A wait may end without a notification, as with POSIX: whoever waits looks whether it has to go on.
+#[derive(Clone)]
+pub struct Condvar(Place);
+
+impl Condvar {
+    /// The one at `offset`, 4 bytes: how many notifications there were.
+    ///
+    /// # Errors
+    /// [`Invalid`](Error::Invalid) outside the memory, or if `offset` is no multiple of 4.
+    pub fn at(memory: &SharedMemory, offset: usize) -> Result<Self, Error> {
+        Place::new(memory, offset, 4).map(Self)
+    }
+
+    /// Gives the mutex back, waits for a notification, and takes the mutex again.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn wait<'a>(&self, guard: MutexGuard<'a>) -> Result<MutexGuard<'a>, Error> {
+        self.wait_within(guard, Patience::Forever).map(|(guard, _)| guard)
+    }
+
+    /// As [`wait`](Self::wait), `limit` at most; true as well if it was notified in time.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn wait_timeout<'a>(&self, guard: MutexGuard<'a>, limit: Duration) -> Result<(MutexGuard<'a>, bool), Error> {
+        self.wait_within(guard, Patience::within(limit))
+    }
+
+    /// As [`wait_timeout`](Self::wait_timeout), waiting so long.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn wait_within<'a>(
+        &self,
+        guard: MutexGuard<'a>,
+        patience: Patience,
+    ) -> Result<(MutexGuard<'a>, bool), Error> {
+        let mutex = guard.mutex;
+        let before = self.0.word().load(Ordering::SeqCst);
+        drop(guard);
+        let notified = self.0.wait(patience, || self.0.word().load(Ordering::SeqCst) != before).is_ok();
+        Ok((mutex.lock()?, notified))
+    }
+
+    /// Wakes at least one of those that wait.
+    pub fn notify_one(&self) {
+        self.notify_all();
+    }
+
+    /// Wakes all that wait.
+    pub fn notify_all(&self) {
+        self.0.word().fetch_add(1, Ordering::SeqCst);
+        self.0.wake();
+    }
+}
+
+/// A semaphore.
+#[derive(Clone)]
+pub struct Semaphore(Place);
+
+impl Semaphore {
+    /// The one at `offset`, 4 bytes: its value.
+    ///
+    /// # Errors
+    /// [`Invalid`](Error::Invalid) outside the memory, or if `offset` is no multiple of 4.
+    pub fn at(memory: &SharedMemory, offset: usize) -> Result<Self, Error> {
+        Place::new(memory, offset, 4).map(Self)
+    }
+
+    /// Gives it a value, before anybody uses it.
+    ///
+    /// # Errors
+    /// [`Invalid`](Error::Invalid) above [`MAX_VALUE`].
+    pub fn set(&self, value: u32) -> Result<(), Error> {
+        if value > MAX_VALUE {
+            return Err(Error::Invalid);
+        }
+        self.0.word().store(value, Ordering::SeqCst);
+        Ok(())
+    }
+
+    /// Its value, a moment ago.
+    pub fn value(&self) -> u32 {
+        self.0.word().load(Ordering::SeqCst)
+    }
+
+    /// Takes one, waiting until there is one.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn wait(&self) -> Result<(), Error> {
+        self.wait_within(Patience::Forever)
+    }
+
+    /// Takes one if there is one.
+    ///
+    /// # Errors
+    /// [`WouldBlock`](Error::WouldBlock).
+    pub fn try_wait(&self) -> Result<(), Error> {
+        self.wait_within(Patience::None)
+    }
+
+    /// Takes one, waiting `limit` at most.
+    ///
+    /// # Errors
+    /// [`WouldBlock`](Error::WouldBlock).
+    pub fn wait_timeout(&self, limit: Duration) -> Result<(), Error> {
+        self.wait_within(Patience::within(limit))
+    }
+
+    /// Takes one, waiting so long.
+    ///
+    /// # Errors
+    /// [`WouldBlock`](Error::WouldBlock) when the patience is over.
+    pub fn wait_within(&self, patience: Patience) -> Result<(), Error> {
+        let less = |value: u32| value.checked_sub(1).filter(|less| *less < MAX_VALUE);
+        let take = || self.0.word().fetch_update(Ordering::SeqCst, Ordering::SeqCst, less).is_ok();
+        if take() { Ok(()) } else { self.0.wait(patience, take) }
+    }
+
+    /// Gives one.
+    ///
+    /// # Errors
+    /// [`Overflow`](Error::Overflow) above [`MAX_VALUE`].
+    pub fn post(&self) -> Result<(), Error> {
+        let more = |value: u32| value.checked_add(1).filter(|more| *more <= MAX_VALUE);
+        let posted = self.0.word().fetch_update(Ordering::SeqCst, Ordering::SeqCst, more);
+        posted.map_err(|_| Error::Overflow)?;
+        self.0.wake();
+        Ok(())
+    }
+}
