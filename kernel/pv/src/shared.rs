@@ -23,12 +23,14 @@ unsafe impl Sync for SharedPages {}
 macro_rules! accessors {
     ($($read:ident $write:ident $type:ty;)*) => {$(
         /// Reads one integer at byte `offset`, once.
+        #[inline]
         pub fn $read(&self, offset: usize) -> $type {
             // SAFETY: the address is inside the mapped range and aligned, as `at` checked.
             unsafe { self.at(offset, size_of::<$type>(), align_of::<$type>()).cast::<$type>().read_volatile() }
         }
 
         /// Writes one integer at byte `offset`.
+        #[inline]
         pub fn $write(&self, offset: usize, value: $type) {
             // SAFETY: the address is inside the mapped range and aligned, as `at` checked.
             unsafe { self.at(offset, size_of::<$type>(), align_of::<$type>()).cast::<$type>().write_volatile(value) }
@@ -60,6 +62,8 @@ impl SharedPages {
         self.base as usize
     }
 
+    /// Most callers know the three numbers: what is left of the checks is one comparison.
+    #[inline]
     fn at(&self, offset: usize, size: usize, align: usize) -> *mut u8 {
         let end = offset.checked_add(size).expect("offset overflows");
         assert!(end <= self.len && offset.is_multiple_of(align), "access outside a shared page");
@@ -87,12 +91,14 @@ impl SharedPages {
     }
 
     /// A 32-bit value at byte `offset`, for atomic operations, which the other side uses, too.
+    #[inline]
     pub fn atomic_u32(&self, offset: usize) -> &AtomicU32 {
         // SAFETY: the address is inside the mapped range and aligned, as `at` checked. What others do to it is what atomics are for.
         unsafe { AtomicU32::from_ptr(self.at(offset, 4, 4).cast()) }
     }
 
     /// As [`atomic_u32`](Self::atomic_u32), for 64 bits.
+    #[inline]
     pub fn atomic_u64(&self, offset: usize) -> &AtomicU64 {
         // SAFETY: as there.
         unsafe { AtomicU64::from_ptr(self.at(offset, 8, 8).cast()) }

@@ -14,7 +14,7 @@ pub const MEMBERS: usize = 16;
 pub const OFFER: usize = 64;
 /// How many there are.
 pub const OFFERS: usize = 16;
-/// Wait points: u32 that is not 0 if there is a bit, and at 8 a bitmap of members.
+/// Wait points: u32 that says which words of the bitmap of members at 8 are not 0.
 pub const POINTS: [usize; 4] = [192, 384, 576, 768];
 /// [Locks](crate::lock), for which those wait at points 2 and 3.
 pub const LOCKS: [usize; 2] = [960, 968];

@@ -71,7 +71,7 @@ fn bit(point: usize, member: u16) -> (usize, u64) {
 fn set_bit(object: &Object, point: usize, me: u16) {
     let (word, bit) = bit(point, me);
     object.pages().atomic_u64(word).fetch_or(bit, Ordering::SeqCst);
-    object.pages().atomic_u32(POINTS[point]).store(1, Ordering::SeqCst);
+    object.pages().atomic_u32(POINTS[point]).fetch_or(1 << (me / 64), Ordering::SeqCst);
 }
 
 /// Blocks the calling thread until `ready` returns true, which is asked whenever somebody wakes the point, and also with events masked;
@@ -123,20 +123,19 @@ pub fn unwatch(event: &Arc<Event>) {
 /// Wakes those that wait at a point. What they wait for was done before.
 pub fn wake(object: &Object, point: usize) {
     fence(Ordering::SeqCst);
-    let any = object.pages().atomic_u32(POINTS[point]);
-    if any.load(Ordering::SeqCst) == 0 || any.swap(0, Ordering::SeqCst) == 0 {
+    let words = object.pages().atomic_u32(POINTS[point]);
+    if words.load(Ordering::SeqCst) == 0 {
         return;
     }
+    let mut words = words.swap(0, Ordering::SeqCst) & ((1 << BITMAP_WORDS) - 1);
     let Some(me) = objects::member() else { return };
     let mut here = false;
-    for word in 0..BITMAP_WORDS {
-        let bits = object.pages().atomic_u64(POINTS[point] + 8 + 8 * word);
-        if bits.load(Ordering::SeqCst) == 0 {
-            continue;
-        }
-        let mut bits = bits.swap(0, Ordering::SeqCst);
+    while words != 0 {
+        let word = words.trailing_zeros() as u16;
+        words &= words - 1;
+        let mut bits = object.pages().atomic_u64(POINTS[point] + 8 + 8 * usize::from(word)).swap(0, Ordering::SeqCst);
         while bits != 0 {
-            let member = (word * 64) as u16 + bits.trailing_zeros() as u16;
+            let member = word * 64 + bits.trailing_zeros() as u16;
             bits &= bits - 1;
             if member == me {
                 here = true;
