@@ -11,12 +11,15 @@ use core::sync::atomic::{AtomicU32, Ordering};
 use core::time::Duration;
 
 use test_guests::{argument, check, check_eq, error, expect, failure, success};
+use zooid::ipc::shared::{self, Condvar, Mutex};
 use zooid::ipc::{
     self, Attributes, Error, How, MessageQueue, PIPE_BUF, PIPE_CAPACITY, PipeReader, Semaphore, SharedMemory,
 };
 use zooid::process::{self, Forked, PvmId, Status};
-use zooid::signal::{self, Action, SIGCHLD, SIGKILL};
+use zooid::poll::{Events, PollEntry, poll};
+use zooid::signal::{self, Action, Blocked, SIGCHLD, SIGKILL};
 use zooid::thread;
+use zooid::time::Instant;
 
 zooid::main!(main);
 
@@ -38,6 +41,8 @@ fn main() {
         "queue" => queue(),
         "queue_many" => queue_many(),
         "names" => names(),
+        "shared" => shared(),
+        "poll" => poll_objects(),
         "siblings" => siblings(),
         "signals" => signals(),
         "signals_end" => signals_end(),
@@ -366,9 +371,9 @@ fn queue() {
 
 /// Several send, several receive: each message arrives once, and those of one sender to one receiver in order.
 fn queue_many() {
-    const SENDERS: u32 = 3;
-    const MESSAGES: u32 = 2000;
-    let queue = expect!(MessageQueue::new(Attributes { messages: 16, size: 64 }));
+    const SENDERS: u32 = 4;
+    const MESSAGES: u32 = 250_000;
+    let queue = expect!(MessageQueue::new(Attributes { messages: 64, size: 64 }));
     let counts = expect!(SharedMemory::new((SENDERS * MESSAGES) as usize * 4));
     match expect!(process::fork_many(SENDERS + 2)) {
         Forked::Child(number) if number < SENDERS => {
@@ -408,6 +413,193 @@ fn queue_many() {
         }
     }
     process::exit(0)
+}
+
+/// A mutex, a condition variable and a semaphore in shared memory, used by four pVMs; the mutex of one that is killed.
+fn shared() {
+    const WORKERS: u32 = 4;
+    const TURNS: u32 = 500;
+    const MUTEX: usize = 0;
+    const CONDITION: usize = 8;
+    const SEMAPHORE: usize = 12;
+    const COUNT: usize = 16;
+    const STAGE: usize = 20;
+    let memory = expect!(SharedMemory::new(64));
+    check_eq!(Mutex::at(&memory, 4).err(), Some(Error::Invalid));
+    check_eq!(Mutex::at(&memory, 64).err(), Some(Error::Invalid));
+    check_eq!(Condvar::at(&memory, usize::MAX - 3).err(), Some(Error::Invalid));
+    let mutex = expect!(Mutex::at(&memory, MUTEX));
+    let condition = expect!(Condvar::at(&memory, CONDITION));
+    let semaphore = expect!(shared::Semaphore::at(&memory, SEMAPHORE));
+    let read = |at| memory.atomic_u32(at).load(Ordering::Relaxed);
+    let write = |at, value| memory.atomic_u32(at).store(value, Ordering::Relaxed);
+
+    // Without the mutex a count would be lost: it is read, others run, and it is written.
+    match expect!(process::fork_many(WORKERS)) {
+        Forked::Child(_) => {
+            expect!(semaphore.wait());
+            for turn in 0..TURNS {
+                let _guard = expect!(mutex.lock());
+                let count = read(COUNT);
+                if turn % 16 == 0 {
+                    thread::sleep(Duration::from_micros(50));
+                }
+                write(COUNT, count + 1);
+            }
+            let guard = expect!(mutex.lock());
+            write(STAGE, read(STAGE) + 1);
+            condition.notify_all();
+            drop(guard);
+            process::exit(0)
+        }
+        Forked::Parent(children) => {
+            check_eq!(semaphore.try_wait(), Err(Error::WouldBlock));
+            (0..WORKERS).for_each(|_| expect!(semaphore.post()));
+            let mut guard = expect!(mutex.lock());
+            while read(STAGE) < WORKERS {
+                guard = expect!(condition.wait(guard));
+            }
+            drop(guard);
+            children.into_iter().for_each(reap);
+            check_eq!(read(COUNT), WORKERS * TURNS);
+        }
+    }
+
+    // The time of a wait is limited, and the mutex is the caller's again afterwards.
+    let (guard, notified) = expect!(condition.wait_timeout(expect!(mutex.lock()), Duration::from_millis(20)));
+    check!(!notified && !guard.owner_died());
+    let holder = child!({
+        check_eq!(mutex.try_lock().err(), Some(Error::WouldBlock));
+        check_eq!(mutex.lock_timeout(Duration::from_millis(20)).err(), Some(Error::WouldBlock));
+        check_eq!(mutex.adopt().err(), Some(Error::NotOwner));
+    });
+    reap(holder);
+    drop(guard);
+
+    // Who has the mutex is killed, while another waits for it, and while nobody does.
+    for waits in [true, false] {
+        write(STAGE, 0);
+        let victim = child!({
+            let _guard = expect!(mutex.lock());
+            write(STAGE, 1);
+            thread::sleep(3600 * SECOND);
+        });
+        while read(STAGE) == 0 {
+            thread::sleep(Duration::from_millis(1));
+        }
+        let killer = waits.then(|| {
+            child!({
+                thread::sleep(Duration::from_millis(50));
+                expect!(process::kill(victim, SIGKILL));
+            })
+        });
+        if !waits {
+            expect!(process::kill(victim, SIGKILL));
+            expect!(process::waitpid(Some(victim), false));
+        }
+        check!(expect!(mutex.lock()).owner_died());
+        if let Some(killer) = killer {
+            reap(killer);
+            expect!(process::waitpid(Some(victim), false));
+        }
+        check!(!expect!(mutex.lock()).owner_died());
+    }
+
+    check_eq!(semaphore.set(u32::MAX), Err(Error::Invalid));
+    expect!(semaphore.set(ipc::semaphore::MAX_VALUE));
+    check_eq!(semaphore.post(), Err(Error::Overflow));
+}
+
+/// Several objects at once: what is ready is said, and nothing else; who waits is woken by each of them.
+fn poll_objects() {
+    let (reader, writer) = expect!(ipc::pipe());
+    let queue = expect!(MessageQueue::new(Attributes { messages: 2, size: 8 }));
+    let semaphore = expect!(Semaphore::new(0));
+    let step = expect!(Semaphore::new(0));
+    let signals = signal::set(&[10]);
+    expect!(signal::block(signals));
+    let blocked = Blocked(signals);
+    let me = expect!(process::id().ok_or("no id"));
+    let look = |limit| {
+        let mut entries = [
+            PollEntry::new(&reader, Events::READABLE),
+            PollEntry::new(&queue, Events::READABLE),
+            PollEntry::new(&semaphore, Events::READABLE),
+            PollEntry::new(&blocked, Events::READABLE),
+        ];
+        let count = poll(&mut entries, limit);
+        let ready = entries.map(|entry| entry.ready);
+        check_eq!(count, ready.iter().filter(|ready| !ready.is_empty()).count());
+        ready
+    };
+    const NONE: Events = Events::empty();
+    const READ: Events = Events::READABLE;
+    check_eq!(look(Some(Duration::ZERO)), [NONE; 4]);
+    let began = Instant::now();
+    check_eq!(look(Some(Duration::from_millis(30))), [NONE; 4]);
+    check!(began.elapsed() >= Duration::from_millis(30));
+
+    // What is written to is ready until it is full, or nobody reads.
+    let writable = |queue: &MessageQueue| {
+        let mut entries =
+            [PollEntry::new(&writer, Events::WRITABLE), PollEntry::new(queue, Events::READABLE | Events::WRITABLE)];
+        poll(&mut entries, Some(Duration::ZERO));
+        entries.map(|entry| entry.ready)
+    };
+    check_eq!(writable(&queue), [Events::WRITABLE, Events::WRITABLE]);
+    expect!(queue.send(b"1", 0));
+    check_eq!(writable(&queue), [Events::WRITABLE, READ | Events::WRITABLE]);
+    expect!(queue.send(b"2", 0));
+    expect!(writer.write_all(&vec![1; PIPE_CAPACITY - PIPE_BUF + 1]));
+    check_eq!(writable(&queue), [NONE, READ]);
+    let mut all = vec![0; PIPE_CAPACITY];
+    expect!(reader.read(&mut all));
+    (0..2).for_each(|_| check_eq!(expect!(queue.receive(&mut all[..8])), (1, 0)));
+
+    let driver = {
+        let (queue, semaphore, step) = (queue.clone(), semaphore.clone(), step.clone());
+        let end = writer.clone();
+        child!({
+            drop(end);
+            drop(reader);
+            // Each time the parent waits in its poll, or soon will.
+            for place in 0..4 {
+                expect!(step.wait());
+                thread::sleep(Duration::from_millis(20));
+                match place {
+                    0 => expect!(writer.write_all(b"x")),
+                    1 => expect!(queue.send(b"x", 0)),
+                    2 => expect!(semaphore.post()),
+                    _ => expect!(process::kill(me, 10)),
+                }
+            }
+            expect!(step.wait());
+            thread::sleep(Duration::from_millis(20));
+            // The last writer goes by its end.
+        })
+    };
+    drop(writer);
+    let mut buffer = [0; 8];
+    for place in 0..4 {
+        expect!(step.post());
+        let mut wanted = [NONE; 4];
+        wanted[place] = READ;
+        check_eq!(look(Some(10 * SECOND)), wanted);
+        match place {
+            0 => check_eq!(expect!(reader.read(&mut buffer)), 1),
+            1 => check_eq!(expect!(queue.receive(&mut buffer)), (1, 0)),
+            2 => expect!(semaphore.try_wait()),
+            _ => check_eq!(expect!(signal::wait(signals)), 10),
+        }
+        check_eq!(look(Some(Duration::ZERO)), [NONE; 4]);
+    }
+    expect!(step.post());
+    check_eq!(look(None), [Events::HANGUP, NONE, NONE, NONE]);
+    reap(driver);
+    let (reader, writer) = expect!(ipc::pipe());
+    drop(reader);
+    let mut entries = [PollEntry::new(&writer, Events::WRITABLE), PollEntry::none(NONE)];
+    check_eq!((poll(&mut entries, None), entries[0].ready), (1, Events::ERROR));
 }
 
 /// Names: made, found, refused, removed; what has a name survives those who made it.
