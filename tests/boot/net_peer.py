@@ -4,7 +4,7 @@ import asyncio
 import socket
 import struct
 
-ECHO, SILENT, NAMES = 7001, 7002, 53
+ECHO, SILENT, CALLER, NAMES = 7001, 7002, 7003, 53
 HOSTS = {b"one.test": ["10.0.0.1"], b"three.test": ["192.0.2.1", "192.0.2.2", "192.0.2.3"]}
 NO_SUCH_NAME = 3
 
@@ -30,12 +30,18 @@ class Datagrams(asyncio.DatagramProtocol):
         self.transport = transport
 
     def datagram_received(self, octets, peer):
-        octets = self.answer(octets)
+        octets = self.answer(octets, peer)
         if octets is not None:
             self.transport.sendto(octets, peer)
 
 
-def resolve(query):
+def call(octets, peer):
+    """Connects to the port that is named."""
+    port = int(octets.removeprefix(b"connect "))
+    asyncio.get_running_loop().create_task(asyncio.open_connection(peer[0], port))
+
+
+def resolve(query, _peer):
     """Answers a question for an address (RFC 1035, section 4)."""
     labels, at = [], 12
     while query[at]:
@@ -60,7 +66,8 @@ async def main():
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.bind(("10.0.0.1", SILENT))
     await asyncio.start_server(silent, sock=listener, limit=4096)
-    await loop.create_datagram_endpoint(lambda: Datagrams(bytes), ("10.0.0.1", ECHO))
+    await loop.create_datagram_endpoint(lambda: Datagrams(lambda octets, _peer: octets), ("10.0.0.1", ECHO))
+    await loop.create_datagram_endpoint(lambda: Datagrams(call), ("10.0.0.1", CALLER))
     await loop.create_datagram_endpoint(lambda: Datagrams(resolve), ("10.0.0.1", NAMES))
     print("ready", flush=True)
     await asyncio.sleep(3600)

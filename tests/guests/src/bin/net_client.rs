@@ -5,13 +5,17 @@
 
 extern crate alloc;
 
+use alloc::format;
 use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::net::{Ipv4Addr, SocketAddrV4};
 
 use test_guests::{Random, argument, check, check_eq, error, expect, success};
+use zooid::ipc;
 use zooid::net::{self, Error, Shutdown, SocketError, TcpListener, TcpStream, UdpSocket};
+use zooid::poll::{Events, PollEntry, poll};
+use zooid::process::{self, Status};
 use zooid::thread;
 use zooid::time::{Duration, Instant};
 
@@ -24,6 +28,7 @@ const NOBODY: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 77);
 /// Ports of `net_peer.py`.
 const ECHO: u16 = 7001;
 const SILENT: u16 = 7002;
+const CALLER: u16 = 7003;
 const CLOSED: u16 = 7999;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -36,6 +41,7 @@ fn main() {
         "ports" => ports(),
         "udp" => udp(),
         "names" => names(),
+        "poll" => poll_sockets(),
         "no_name_server" => no_name_server(),
         other => error!("no such part: {other}"),
     }
@@ -175,6 +181,87 @@ fn udp() {
     thread::sleep(4 * SECOND);
     expect!(socket.send_to(b"here", dom0(ECHO)));
     check_eq!(expect!(socket.recv_from(&mut buffer)), (4, dom0(ECHO)));
+}
+
+/// Sockets and a pipe from a child are polled together: what is ready is said, and nothing else.
+fn poll_sockets() {
+    const NONE: Events = Events::empty();
+    const READ: Events = Events::READABLE;
+    let (reader, writer) = expect!(ipc::pipe());
+    let (start, step) = expect!(ipc::pipe());
+    let child = match expect!(process::fork()) {
+        None => {
+            expect!(start.read(&mut [0]));
+            thread::sleep(SECOND / 20);
+            expect!(writer.write_all(b"x"));
+            process::exit(0)
+        }
+        Some(child) => child,
+    };
+    drop(writer);
+    let stream = expect!(TcpStream::connect(dom0(ECHO)));
+    let datagrams = expect!(UdpSocket::bind(0));
+    let listener = expect!(TcpListener::bind(0));
+    let look = |limit| {
+        let mut entries = [
+            PollEntry::new(&stream, READ),
+            PollEntry::new(&datagrams, READ),
+            PollEntry::new(&listener, READ),
+            PollEntry::new(&reader, READ),
+        ];
+        poll(&mut entries, limit);
+        entries.map(|entry| entry.ready)
+    };
+    let mut buffer = [0; 16];
+    stream.set_nonblocking(true);
+    datagrams.set_nonblocking(true);
+    listener.set_nonblocking(true);
+    let nothing_there = || {
+        check_eq!(look(Some(SECOND / 20)), [NONE; 4]);
+        check_eq!(failed(stream.read(&mut [0])), SocketError::WouldBlock);
+        check_eq!(failed(datagrams.recv_from(&mut [0])), SocketError::WouldBlock);
+        check_eq!(failed(listener.accept().map(|_| ())), SocketError::WouldBlock);
+    };
+
+    nothing_there();
+    expect!(stream.write_all(b"echo"));
+    check_eq!(look(Some(5 * SECOND)), [READ, NONE, NONE, NONE]);
+    check_eq!(expect!(stream.read(&mut buffer)), 4);
+    nothing_there();
+    expect!(datagrams.send_to(b"echo", dom0(ECHO)));
+    check_eq!(look(Some(5 * SECOND)), [NONE, READ, NONE, NONE]);
+    check_eq!(expect!(datagrams.recv_from(&mut buffer)), (4, dom0(ECHO)));
+    nothing_there();
+    // dom0 connects to the port that it is told.
+    expect!(datagrams.send_to(format!("connect {}", listener.local_port()).as_bytes(), dom0(CALLER)));
+    check_eq!(look(Some(5 * SECOND)), [NONE, NONE, READ, NONE]);
+    drop(expect!(listener.accept()));
+    nothing_there();
+    expect!(step.write_all(b"x"));
+    check_eq!(look(Some(5 * SECOND)), [NONE, NONE, NONE, READ]);
+    check_eq!(expect!(reader.read(&mut buffer)), 1);
+    check_eq!(look(Some(5 * SECOND)), [NONE, NONE, NONE, Events::HANGUP]);
+    let ended = expect!(process::waitpid(Some(child), false));
+    check_eq!(ended.map(|ended| ended.status), Some(Status::Exited(0)));
+
+    // The end of a stream is something to read.
+    let mut both = [PollEntry::new(&stream, READ | Events::WRITABLE)];
+    check_eq!((poll(&mut both, None), both[0].ready), (1, Events::WRITABLE));
+    expect!(stream.shutdown(Shutdown::Write));
+    let mut end = [PollEntry::new(&stream, READ)];
+    check_eq!((poll(&mut end, Some(5 * SECOND)), end[0].ready), (1, READ));
+    check_eq!(expect!(stream.read(&mut buffer)), 0);
+
+    // Nobody reads: writes soon have no room.
+    let silent = expect!(TcpStream::connect(dom0(SILENT)));
+    silent.set_nonblocking(true);
+    let chunk = vec![0; 16 << 10];
+    let mut entry = [PollEntry::new(&silent, Events::WRITABLE)];
+    while poll(&mut entry, Some(SECOND / 2)) == 1 {
+        check_eq!(entry[0].ready, Events::WRITABLE);
+        while silent.write(&chunk).is_ok() {}
+    }
+    check_eq!(failed(silent.write(&chunk)), SocketError::WouldBlock);
 }
 
 /// Names are looked up at the server that `net=` gives.
