@@ -635,10 +635,10 @@ fn names() {
     expect!(ipc::unlink("letters"));
 }
 
-/// Two children that have nothing in common but their parent meet by name.
+/// Two children that have nothing in common but their parent meet by name, and then a child of each; cousins signal each other, too.
 fn siblings() {
-    let meet = |first: bool| {
-        let (mine, theirs) = if first { ("first", "second") } else { ("second", "first") };
+    let meet = |names: [&str; 2], first: bool| {
+        let (mine, theirs) = if first { (names[0], names[1]) } else { (names[1], names[0]) };
         let wakes = expect!(Semaphore::open(mine, CREATE, 0));
         let waits = expect!(Semaphore::open(theirs, CREATE, 0));
         for _ in 0..100 {
@@ -646,15 +646,28 @@ fn siblings() {
             expect!(waits.wait_timeout(10 * SECOND));
         }
     };
+    let cousin = |first: bool| {
+        let set = signal::set(&[SIGUSR1]);
+        expect!(signal::block(set));
+        let ids = expect!(SharedMemory::open("ids", CREATE, 8));
+        let id = |mine: bool| ids.atomic_u32(if mine == first { 0 } else { 4 });
+        id(true).store(expect!(process::id().ok_or("no id")).raw(), Ordering::SeqCst);
+        meet(["third", "fourth"], first);
+        let other = expect!(PvmId::from_raw(id(false).load(Ordering::SeqCst)).ok_or("no cousin's id"));
+        expect!(process::kill(other, SIGUSR1));
+        check_eq!(signal::wait_timeout(set, 10 * SECOND), Ok(SIGUSR1));
+    };
     match expect!(process::fork_many(2)) {
         Forked::Child(number) => {
-            meet(number == 0);
+            meet(["first", "second"], number == 0);
+            reap(child!({ cousin(number == 0) }));
             process::exit(0)
         }
         Forked::Parent(children) => children.into_iter().for_each(reap),
     }
-    let left = ["first", "second"].map(|name| expect!(Semaphore::open(name, OPEN, 0)).value());
-    check_eq!(left, [0, 0]);
+    for name in ["first", "second", "third", "fourth"] {
+        check_eq!(expect!(Semaphore::open(name, OPEN, 0)).value(), 0);
+    }
 }
 
 const SIGUSR1: u8 = 10;
