@@ -4,7 +4,9 @@ use alloc::vec::Vec;
 use core::ffi::{CStr, c_char, c_int, c_long, c_longlong, c_uint, c_ulonglong, c_void};
 use core::slice;
 
-use zooid::ipc::{self, Attributes, Error, How, MessageQueue, Patience, PipeReader, PipeWriter, Semaphore, SharedMemory};
+use zooid::ipc::{
+    self, Attributes, Error, How, MessageQueue, Patience, PipeReader, PipeWriter, Semaphore, SharedMemory,
+};
 use zooid::process::{self, PvmId};
 use zooid::signal::{self, Action};
 use zooid_kernel::events::Masked;

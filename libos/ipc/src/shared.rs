@@ -165,11 +165,7 @@ impl Condvar {
     ///
     /// # Errors
     /// See [`Error`].
-    pub fn wait_within<'a>(
-        &self,
-        guard: MutexGuard<'a>,
-        patience: Patience,
-    ) -> Result<(MutexGuard<'a>, bool), Error> {
+    pub fn wait_within<'a>(&self, guard: MutexGuard<'a>, patience: Patience) -> Result<(MutexGuard<'a>, bool), Error> {
         let mutex = guard.mutex;
         let before = self.0.word().load(Ordering::SeqCst);
         drop(guard);

@@ -10,8 +10,10 @@ pub enum PageClass {
     Text,
     /// Constants of the image or of a library.
     RoData,
-    /// Variables of the image or of a library.
+    /// Variables of the image.
     Data,
+    /// Variables of a library.
+    LibraryData,
     /// Memory that the heap hands out.
     Heap,
     /// A thread's stack.
@@ -59,10 +61,11 @@ pub enum ForkRule {
 
 impl PageClass {
     /// Every class.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Text,
         Self::RoData,
         Self::Data,
+        Self::LibraryData,
         Self::Heap,
         Self::Stack,
         Self::PageTable,
@@ -77,9 +80,8 @@ impl PageClass {
         match self {
             Self::Text => Protection::ReadExecute,
             Self::RoData | Self::PageTable => Protection::ReadOnly,
-            Self::Data | Self::Heap | Self::Stack | Self::Device | Self::Joint | Self::Snapshot | Self::Special => {
-                Protection::ReadWrite
-            }
+            Self::Data | Self::LibraryData | Self::Heap | Self::Stack => Protection::ReadWrite,
+            Self::Device | Self::Joint | Self::Snapshot | Self::Special => Protection::ReadWrite,
         }
     }
 
@@ -87,7 +89,7 @@ impl PageClass {
     pub const fn fork_rule(self) -> ForkRule {
         match self {
             Self::Text | Self::RoData | Self::Snapshot => ForkRule::Shared,
-            Self::Heap => ForkRule::CopyOnWrite,
+            Self::Heap | Self::LibraryData => ForkRule::CopyOnWrite,
             // The kernel's own variables are among the data, and it must not fault while it resolves a fault.
             Self::Data | Self::Stack => ForkRule::Private,
             Self::Joint => ForkRule::Joint,
@@ -151,6 +153,7 @@ impl fmt::Display for PageClass {
             Self::Text => "text",
             Self::RoData => "constants",
             Self::Data => "data",
+            Self::LibraryData => "a library's data",
             Self::Heap => "heap",
             Self::Stack => "stack",
             Self::PageTable => "page table",

@@ -83,7 +83,7 @@ impl Zone {
             Self::Device => matches!(class, PageClass::Device | PageClass::Joint | PageClass::Snapshot),
             Self::Tables => matches!(class, PageClass::PageTable),
             Self::Libraries => {
-                matches!(class, PageClass::Text | PageClass::RoData | PageClass::Data)
+                matches!(class, PageClass::Text | PageClass::RoData | PageClass::LibraryData)
             }
             Self::Image => matches!(
                 class,

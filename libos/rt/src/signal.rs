@@ -5,6 +5,6 @@
 
 pub use zooid_ipc::Error;
 pub use zooid_ipc::signal::{
-    Action, Blocked, LAST, SIGCHLD, SIGCONT, SIGKILL, SIGPIPE, SIGSTOP, block, pending, set, set_action, set_mask, unblock, wait,
-    wait_timeout, wait_within,
+    Action, Blocked, LAST, SIGCHLD, SIGCONT, SIGKILL, SIGPIPE, SIGSTOP, block, pending, set, set_action, set_mask,
+    unblock, wait, wait_timeout, wait_within,
 };

@@ -184,7 +184,7 @@ impl Control {
     }
 
     /// Has pvmd make `count` prepared domains children of this pVM as it is now. Events are masked, and nothing may write to
-    /// the heap from [`cow::protect_heap`] on until this returns: pvmd would take the copy for what is to be shared.
+    /// the heap from [`cow::protect`] on until this returns: pvmd would take the copy for what is to be shared.
     pub fn commit(&self, count: u32, buffer: u32, port: Port) -> Result<(), Errno> {
         self.page.write_u32(guest::BUFFER, buffer);
         let number = self.post(operation::COMMIT, count);

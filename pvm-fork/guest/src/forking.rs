@@ -227,7 +227,7 @@ extern "C" fn commit(rsp: u64, attempt: *mut c_void) -> u64 {
     let attempt = unsafe { &*attempt.cast::<Attempt>() };
     let buffer = snapshot::take(rsp, attempt.all_threads);
     if !attempt.control.copies() {
-        cow::protect_heap();
+        cow::protect();
     }
     match attempt.control.commit(attempt.count, buffer, attempt.port) {
         Ok(()) => IN_PARENT,

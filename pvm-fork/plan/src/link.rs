@@ -274,7 +274,8 @@ mod tests {
             let linked = matches!(Page::of(entry(class, 7), Backend::Foreign), Page::Linked(_));
             assert_eq!(linked, Copied::of(entry(class, 7)) != Copied::Never, "{class}");
             if let Page::Private(flags) = Page::of(entry(class, 7), Backend::Grant) {
-                let writable = matches!(class, PageClass::Data | PageClass::Heap | PageClass::Stack);
+                let writable =
+                    matches!(class, PageClass::Data | PageClass::LibraryData | PageClass::Heap | PageClass::Stack);
                 assert_eq!(flags.contains(PteFlags::WRITABLE), writable, "{class}");
             }
         }

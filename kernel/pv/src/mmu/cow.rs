@@ -1,4 +1,4 @@
-//! Copy-on-write: what a fork does to the heap, and what a write to a shared page does then.
+//! Copy-on-write: what a fork does to the heap and to variables of libraries, and what a write to a shared page does then.
 //!
 //! A fork takes the right to write in the entries of level 2, a few for megabytes of heap. The first write below such an entry
 //! takes it from the pages instead and gives it back above; then, and at each further page, the writer gets a copy. All of
@@ -14,7 +14,7 @@ use zooid_memory::{ForkRule, PageClass, Zone};
 
 use super::frames::Frames;
 use super::tables::{BATCH, OutOfFrames, index, read, submit, update};
-use super::{HEAP_END, Mapped, Memory, flush_tlb, mapped, with_memory};
+use super::{HEAP_END, LIBRARIES_END, Mapped, Memory, flush_tlb, mapped, with_memory};
 use crate::events::Masked;
 
 /// Address range that a table of level 1 covers, in bytes.
@@ -34,12 +34,14 @@ pub fn enable() {
     with_memory(|memory| memory.frames.set_populate(populate));
 }
 
-/// Takes the right to write from the whole heap.
-pub fn protect_heap() {
+/// Takes the right to write from all that is copied on write.
+pub fn protect() {
+    let heap = Zone::Heap.base()..HEAP_END.load(Ordering::Relaxed);
+    let libraries = Zone::Libraries.base()..LIBRARIES_END.load(Ordering::Relaxed);
     with_memory(|Memory { frames, tables }| {
         let mut batch = [MmuUpdate::default(); BATCH];
         let mut count = 0;
-        for address in (Zone::Heap.base()..HEAP_END.load(Ordering::Relaxed)).step_by(L1_SPAN) {
+        for address in heap.step_by(L1_SPAN).chain(libraries.step_by(L1_SPAN)) {
             let Some(table) = tables.table(frames, address, 2) else { continue };
             let entry = read(table, index(address, 2));
             if entry.flags().contains(PteFlags::PRESENT | PteFlags::WRITABLE) {
@@ -64,7 +66,7 @@ fn without_write(entry: Pte) -> Pte {
 /// they may read frames of this domain. `false` when the page is none that a fork has protected.
 pub fn resolve_write(address: usize, shared: bool) -> Result<bool, OutOfFrames> {
     let page = address & !(PAGE_SIZE - 1);
-    if !Zone::Heap.range().contains(&page) {
+    if !Zone::Heap.range().contains(&page) && !Zone::Libraries.range().contains(&page) {
         return Ok(false);
     }
     with_memory(|Memory { frames, tables }| {
@@ -139,7 +141,7 @@ fn protect_table(frames: &Frames, table: Pfn) {
 
 fn remap(page: usize, frame: Mfn, rule: ForkRule) {
     let entry = Pte::new(frame, PageClass::Heap.protection().pte_flags() | rule.pte_flags());
-    // SAFETY: a page of the heap that is mapped already; the frame holds what the page held, or gets it before anything else runs.
+    // SAFETY: a page that is copied on write and mapped already; the frame holds what the page held, or gets it before anything else runs.
     unsafe { xen_sys::update_va_mapping(page as u64, entry, UvmFlags::INVLPG) }
         .expect("Xen refuses a page-table entry");
 }

@@ -111,6 +111,11 @@ impl Frames {
         self.lent += 1;
     }
 
+    /// Gives a frame back that nothing here maps any more, and that relatives may read if this image can have some.
+    pub fn retire(&mut self, frame: Pfn) {
+        if self.populate.is_some() { self.lend(frame) } else { self.free(frame) }
+    }
+
     /// Frees all lent frames: no relative reads them any more.
     pub fn reclaim(&mut self) {
         if self.lent > 0 {

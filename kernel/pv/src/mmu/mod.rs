@@ -6,6 +6,7 @@
 mod boot;
 pub mod cow;
 mod frames;
+pub mod libraries;
 mod stack;
 mod tables;
 
@@ -16,7 +17,7 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 use spin::Once;
 use xen_abi::pte::{PTES_PER_TABLE, Pte};
 use xen_abi::xen::{MmuextOp, StartInfo};
-use xen_abi::{DomId, Errno, Mfn, PAGE_SIZE};
+use xen_abi::{DomId, Errno, Mfn, PAGE_SIZE, Pfn};
 use zooid_memory::{AddressSpace, ForkRule, PageClass, device};
 
 use crate::entry::image;
@@ -38,6 +39,8 @@ static FRAMES: Masked<Option<Memory>> = Masked::new(None);
 static SPACE: Once<Masked<AddressSpace>> = Once::new();
 /// End of what the heap has so far.
 static HEAP_END: AtomicUsize = AtomicUsize::new(0);
+/// No library has ever been mapped behind this.
+static LIBRARIES_END: AtomicUsize = AtomicUsize::new(0);
 
 /// What has changed in the page tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -175,6 +178,11 @@ fn map_new(start: usize, count: usize, class: PageClass) -> Result<(), OutOfFram
 
 /// Unmaps `count` pages from `start` on and frees their frames.
 fn unmap_and_free(start: usize, count: usize) {
+    unmap(start, count, Frames::free);
+}
+
+/// Unmaps `count` pages from `start` on and calls `give` with those of their frames that are this domain's.
+fn unmap(start: usize, count: usize, give: fn(&mut Frames, Pfn)) {
     with_memory(|Memory { frames, tables }| {
         let mut page = start;
         let end = start + count * PAGE_SIZE;
@@ -182,7 +190,7 @@ fn unmap_and_free(start: usize, count: usize) {
         let next = |frames: &mut Frames| {
             (page < end).then(|| {
                 if let Some(frame) = tables::frame_of(tables.entry(frames, page)).and_then(|frame| frames.pfn(frame)) {
-                    frames.free(frame);
+                    give(frames, frame);
                 }
                 page += PAGE_SIZE;
                 Pte::ABSENT

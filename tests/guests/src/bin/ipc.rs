@@ -15,8 +15,8 @@ use zooid::ipc::shared::{self, Condvar, Mutex};
 use zooid::ipc::{
     self, Attributes, Error, How, MessageQueue, PIPE_BUF, PIPE_CAPACITY, PipeReader, Semaphore, SharedMemory,
 };
-use zooid::process::{self, Forked, PvmId, Status};
 use zooid::poll::{Events, PollEntry, poll};
+use zooid::process::{self, Forked, PvmId, Status};
 use zooid::signal::{self, Action, Blocked, SIGCHLD, SIGKILL};
 use zooid::thread;
 use zooid::time::Instant;
