@@ -37,6 +37,24 @@ pub fn command_line() -> &'static CommandLine {
     COMMAND_LINE.get().expect("the command line is used after boot")
 }
 
+/// The file that `ramdisk=` of the guest's configuration names; empty without one. To be called first at boot: the child of a fork has a start info page
+/// of its own, which says nothing of it.
+pub fn ramdisk() -> &'static [u8] {
+    static RAMDISK: Once<&'static [u8]> = Once::new();
+    RAMDISK.call_once(|| {
+        let (_, _, start_info) = mmu::records();
+        // SAFETY: the start info page, which stays.
+        let info = unsafe { &*(start_info as *const StartInfo) };
+        let (start, length) = (info.mod_start as usize, info.mod_len as usize);
+        let extras = image::data_end()..info.mfn_list as usize;
+        if !extras.contains(&start) || length > extras.end - start {
+            return &[];
+        }
+        // SAFETY: behind the image, where all is mapped read-only for ever.
+        unsafe { core::slice::from_raw_parts(start as *const u8, length) }
+    })
+}
+
 /// The domain builder's start: called by `_start` on the boot stack, with events masked.
 #[unsafe(no_mangle)]
 extern "C" fn zooid_boot(info_address: usize, builder_stack_top: usize) -> ! {
