@@ -1,0 +1,298 @@
+//! The objects that are loaded, and who needs whom.
+
+use alloc::collections::BTreeMap;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use crate::exports::Exports;
+use crate::object::{Object, text};
+use crate::order;
+use crate::refusal::Refusal;
+use crate::scope::{Found, Holder, Member, Scope};
+use crate::symbol::{Key, Wanted};
+
+/// Names an object from [`Namespace::add`] to [`Namespace::remove`]; never used again after that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Id(u64);
+
+/// Where an object's thread-local variables are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TlsPlace {
+    /// The number by which `__tls_get_addr` knows the object.
+    pub module: u64,
+    /// How far below the thread pointer the block begins, in every thread; `None` if threads get it on demand.
+    /// [`TlsSegment::below`](crate::TlsSegment::below) finds a distance.
+    pub below: Option<u64>,
+}
+
+/// The objects of one image. It holds no memory of theirs and knows nothing of how often one was opened.
+///
+/// To load an object: [`add`](Self::add) it; `add` what is [`missing`](Self::missing) until nothing is;
+/// [`link`](Self::link); [`plan`](Self::plan) what `link` returned, and write; protect GNU_RELRO; call the initialisers in
+/// the order that `link` returned. Whatever fails on the way, [`remove`](Self::remove) takes back what was added.
+#[derive(Debug)]
+pub struct Namespace<B, E> {
+    objects: BTreeMap<Id, Loaded<B>>,
+    next: u64,
+    /// Those whose symbols are for everyone, in this order.
+    global: Vec<Id>,
+    exports: E,
+}
+
+#[derive(Debug)]
+pub(crate) struct Loaded<B> {
+    name: String,
+    pub object: Object<B>,
+    base: u64,
+    tls: Option<TlsPlace>,
+    /// Direct dependencies that are objects; complete when linked.
+    needed: Vec<Id>,
+    linked: bool,
+    /// The objects through which it came to be loaded: their trees are where its symbols are looked for.
+    roots: Vec<Id>,
+    /// Those, not among its dependencies perhaps, that its references are bound to.
+    pub bound_to: Vec<Id>,
+}
+
+impl<B: AsRef<[u8]>, E: Exports> Namespace<B, E> {
+    pub fn new(exports: E) -> Self {
+        Self { objects: BTreeMap::new(), next: 0, global: Vec::new(), exports }
+    }
+
+    /// Takes an object in: at `base`, which is added to all of its addresses, and with its place for thread-local
+    /// variables, if it has any ([`Object::tls`]). Nobody finds its symbols before it is linked.
+    pub fn add(&mut self, name: &str, object: Object<B>, base: u64, tls: Option<TlsPlace>) -> Result<Id, Refusal> {
+        let named = || name.to_string();
+        let span = object.span();
+        let (Some(start), Some(end)) = (base.checked_add(span.start), base.checked_add(span.end)) else {
+            return Err(Refusal::Base { object: named(), base });
+        };
+        if !base.is_multiple_of(object.align()) {
+            return Err(Refusal::Base { object: named(), base });
+        }
+        if object.tls().is_some() && tls.is_none() {
+            return Err(Refusal::NoModule { object: named() });
+        }
+        for other in self.objects.values() {
+            let span = other.object.span();
+            if start < other.base + span.end && other.base + span.start < end {
+                return Err(Refusal::Occupied { object: named(), base, other: other.name.clone() });
+            }
+        }
+        let id = Id(self.next);
+        self.next += 1;
+        let (needed, roots, bound_to) = (Vec::new(), Vec::new(), Vec::new());
+        let loaded = Loaded { name: named(), object, base, tls, needed, linked: false, roots, bound_to };
+        self.objects.insert(id, loaded);
+        Ok(id)
+    }
+
+    /// The object that goes by this name: the one it was added under, or its own.
+    pub fn find(&self, name: &str) -> Option<Id> {
+        let mut objects = self.objects.iter();
+        objects.find(|(_, loaded)| loaded.name == name || loaded.object.soname() == Some(name)).map(|(id, _)| *id)
+    }
+
+    pub fn object(&self, id: Id) -> Option<&Object<B>> {
+        self.objects.get(&id).map(|loaded| &loaded.object)
+    }
+
+    pub fn base(&self, id: Id) -> Option<u64> {
+        self.objects.get(&id).map(|loaded| loaded.base)
+    }
+
+    pub fn name(&self, id: Id) -> Option<&str> {
+        self.objects.get(&id).map(|loaded| loaded.name.as_str())
+    }
+
+    /// All objects, in the order in which they were added.
+    pub fn objects(&self) -> impl Iterator<Item = Id> {
+        self.objects.keys().copied()
+    }
+
+    /// The libraries that are needed, directly or not, and are not there: neither added nor among the exports.
+    pub fn missing(&self, root: Id) -> Vec<&str> {
+        let mut missing = Vec::new();
+        for id in self.tree_by(root, |id| self.present(id)) {
+            for name in self.objects[&id].object.needed() {
+                if self.find(name).is_none() && !self.exports.provides(name) && !missing.contains(&name) {
+                    missing.push(name);
+                }
+            }
+        }
+        missing
+    }
+
+    /// Connects an object with those that it needs, all of which are there, and opens their symbols to each other; to
+    /// everyone, if `global`. Returns the objects that are new, in the order in which they are to be relocated and
+    /// initialised: dependencies first.
+    pub fn link(&mut self, root: Id, global: bool) -> Result<Vec<Id>, Refusal> {
+        if !self.objects.contains_key(&root) {
+            return Err(Refusal::Stale);
+        }
+        let tree = self.tree_by(root, |id| self.present(id));
+        let new: Vec<Id> = tree.iter().copied().filter(|id| !self.objects[id].linked).collect();
+        for id in &new {
+            self.check_needs(*id)?;
+        }
+        for id in &new {
+            let needed = self.present(*id);
+            self.objects.entry(*id).and_modify(|loaded| (loaded.needed, loaded.linked) = (needed, true));
+        }
+        let global = global || self.objects[&root].object.flags().global;
+        for id in &tree {
+            let Some(loaded) = self.objects.get_mut(id) else { continue };
+            if !loaded.roots.contains(&root) {
+                loaded.roots.push(root);
+            }
+            if global && !self.global.contains(id) {
+                self.global.push(*id);
+            }
+        }
+        let mut order = order::initialisation(&tree, |id| self.objects[&id].needed.clone());
+        order.retain(|id| new.contains(id));
+        Ok(order)
+    }
+
+    /// An object and all that it needs, breadth first: where `dlsym` looks for a symbol of it.
+    pub fn tree(&self, root: Id) -> Vec<Id> {
+        self.tree_by(root, |id| self.objects.get(&id).map_or(Vec::new(), |loaded| loaded.needed.clone()))
+    }
+
+    /// The definition of a name as `dlsym` (with a version, `dlvsym`) finds it: for an object in its tree, else in the
+    /// global scope.
+    pub fn symbol(&self, handle: Option<Id>, name: &str, version: Option<&str>) -> Option<Found> {
+        let wanted = version.map_or(Wanted::Newest, |version| Wanted::version(version.as_bytes()));
+        let scope = match handle {
+            Some(root) => {
+                let members: Vec<_> = self.tree(root).into_iter().filter_map(|id| self.member(id)).collect();
+                Scope { exports: (&self.exports, members.len()), members }
+            }
+            None => {
+                Scope { exports: (&self.exports, 0), members: self.global.iter().filter_map(|id| self.member(*id)).collect() }
+            }
+        };
+        scope.find(&Key::new(name.as_bytes()), wanted)?.found()
+    }
+
+    /// The object, and the symbol if there is one, that an address belongs to.
+    pub fn address(&self, address: u64) -> Option<Holder<'_>> {
+        let (id, loaded) = self.objects.iter().find(|(_, loaded)| {
+            address.checked_sub(loaded.base).is_some_and(|address| loaded.object.span().contains(&address))
+        })?;
+        let view = loaded.object.view();
+        let symbol = view.covering(address - loaded.base).map(|(_, symbol)| {
+            (text(view.name(&symbol)), loaded.base.wrapping_add(symbol.st_value))
+        });
+        Some(Holder { object: *id, base: loaded.base, symbol })
+    }
+
+    /// Given the objects that someone has open: the linked ones that nobody needs, is bound to, or wants to stay, in the
+    /// order in which they are to be finalised: the reverse of the order of their initialisation.
+    pub fn unused(&self, open: &[Id]) -> Vec<Id> {
+        let mut used: Vec<Id> = open.to_vec();
+        used.extend(self.objects.iter().filter(|(_, loaded)| loaded.object.flags().no_delete).map(|(id, _)| *id));
+        let mut next = 0;
+        while let Some(id) = used.get(next) {
+            if let Some(loaded) = self.objects.get(id) {
+                let more: Vec<Id> = loaded.needed.iter().chain(&loaded.bound_to).copied().collect();
+                used.extend(more.into_iter().filter(|id| !used.contains(id)).collect::<Vec<_>>());
+            }
+            next += 1;
+        }
+        let unused: Vec<Id> =
+            self.objects.iter().filter(|(id, loaded)| loaded.linked && !used.contains(id)).map(|(id, _)| *id).collect();
+        // Each that nobody unused needs was the root of what is left, or could have been.
+        let mut order = Vec::new();
+        for root in unused.iter().rev() {
+            let tree = self.tree(*root);
+            let part = order::initialisation(&tree, |id| self.objects[&id].needed.clone());
+            order.extend(part.into_iter().filter(|id| unused.contains(id) && !order.contains(id)).collect::<Vec<_>>());
+        }
+        order.reverse();
+        order
+    }
+
+    /// Forgets an object; the others are left as if it had never been there, but for what is bound to it.
+    pub fn remove(&mut self, id: Id) -> Option<Object<B>> {
+        let removed = self.objects.remove(&id)?;
+        self.global.retain(|other| *other != id);
+        for loaded in self.objects.values_mut() {
+            for list in [&mut loaded.needed, &mut loaded.roots, &mut loaded.bound_to] {
+                list.retain(|other| *other != id);
+            }
+        }
+        Some(removed.object)
+    }
+
+    pub(crate) fn loaded(&mut self, id: Id) -> Option<&mut Loaded<B>> {
+        self.objects.get_mut(&id)
+    }
+
+    pub(crate) fn member(&self, id: Id) -> Option<Member<'_>> {
+        let loaded = self.objects.get(&id)?;
+        let (base, tls, view) = (loaded.base, loaded.tls, loaded.object.view());
+        Some(Member { id, name: &loaded.name, base, tls, view })
+    }
+
+    /// Where the references of an object are looked for: in itself, if it says so; among the exports; in the global
+    /// scope; in the trees through which it was loaded.
+    pub(crate) fn scope(&self, id: Id) -> Option<Scope<'_, E>> {
+        let loaded = self.objects.get(&id)?;
+        let symbolic = loaded.object.flags().symbolic;
+        let mut order: Vec<Id> = symbolic.then_some(id).into_iter().collect();
+        let trees = loaded.roots.iter().flat_map(|root| self.tree(*root));
+        for next in self.global.iter().copied().chain(trees) {
+            if !order.contains(&next) {
+                order.push(next);
+            }
+        }
+        let members = order.into_iter().filter_map(|id| self.member(id)).collect();
+        Some(Scope { exports: (&self.exports, usize::from(symbolic)), members })
+    }
+
+    /// The direct dependencies that were added, linked or not.
+    fn present(&self, id: Id) -> Vec<Id> {
+        let needed = self.objects.get(&id).into_iter().flat_map(|loaded| loaded.object.needed());
+        needed.filter_map(|name| self.find(name)).collect()
+    }
+
+    fn tree_by(&self, root: Id, needed: impl Fn(Id) -> Vec<Id>) -> Vec<Id> {
+        let mut tree: Vec<Id> = self.objects.contains_key(&root).then_some(root).into_iter().collect();
+        let mut next = 0;
+        while let Some(id) = tree.get(next) {
+            for id in needed(*id) {
+                if !tree.contains(&id) {
+                    tree.push(id);
+                }
+            }
+            next += 1;
+        }
+        tree
+    }
+
+    /// That every library is there, with the versions that are needed of it.
+    fn check_needs(&self, id: Id) -> Result<(), Refusal> {
+        let loaded = &self.objects[&id];
+        let missing = |name: &&str| self.find(name).is_none() && !self.exports.provides(name);
+        if let Some(needed) = loaded.object.needed().find(missing) {
+            return Err(Refusal::MissingObject { object: loaded.name.clone(), needed: needed.to_string() });
+        }
+        let view = loaded.object.view();
+        for (file, version) in view.info.versions.needed() {
+            let provider = text(view.string_at(file));
+            let name = view.string_at(version.name);
+            let Some(provided) = self.find(provider).and_then(|id| self.object(id)) else { continue };
+            // A library without versions serves every reference.
+            let unversioned = provided.view().info.versions.defined().next().is_none();
+            if !unversioned && !version.weak && !provided.view().defines_version(version.hash, name) {
+                return Err(Refusal::MissingVersion {
+                    object: loaded.name.clone(),
+                    version: text(name).to_string(),
+                    provider: provider.to_string(),
+                });
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,346 @@
+//! A shared object, as its file describes it.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::ops::Range;
+
+use goblin::elf64::dynamic::SIZEOF_DYN;
+use goblin::elf64::header::*;
+use goblin::elf64::program_header::*;
+
+use crate::bytes;
+use crate::dynamic::{Dynamic, Tags};
+use crate::hash::{GnuHash, SysvHash};
+use crate::refusal::{Refusal, SegmentFault};
+use crate::relocation::{Relocation, Relocations};
+use crate::segment::{Rights, Segment, TlsSegment, page_down};
+use crate::symbol::{Key, Symbol, SymbolKind, Wanted};
+use crate::version::Versions;
+
+const NT_GNU_BUILD_ID: u32 = 3;
+const GNU: &[u8] = b"GNU\0";
+
+/// How large an object may be.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// From its lowest to its highest address, in octets.
+    pub span: u64,
+    pub segments: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { span: 1 << 30, segments: 64 }
+    }
+}
+
+/// What the object asks of its loader.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flags {
+    /// Every symbol is to be bound before the object runs.
+    pub bind_now: bool,
+    /// Its own definitions come first.
+    pub symbolic: bool,
+    /// It reaches its thread-local variables at fixed distances from the thread pointer.
+    pub static_tls: bool,
+    /// Once loaded, it stays.
+    pub no_delete: bool,
+    /// Its symbols are for everyone, however it is opened.
+    pub global: bool,
+}
+
+/// A shared object whose file has been judged: that a value exists means that no table of it lies outside of the file
+/// and no segment where it may not. `B` is what holds the file's octets; they must not change while it lives.
+#[derive(Debug)]
+pub struct Object<B> {
+    bytes: B,
+    info: Info,
+}
+
+#[derive(Debug)]
+pub(crate) struct Info {
+    pub segments: Vec<Segment>,
+    relro: Option<Range<u64>>,
+    tls: Option<TlsSegment>,
+    build_id: Option<Range<usize>>,
+    pub dynamic: Dynamic,
+    pub versions: Versions,
+    pub gnu_hash: Option<GnuHash>,
+    pub hash: Option<SysvHash>,
+}
+
+/// An object's octets and what is known of them, whoever holds them.
+#[derive(Clone, Copy)]
+pub(crate) struct View<'a> {
+    pub bytes: &'a [u8],
+    pub info: &'a Info,
+}
+
+impl<B: AsRef<[u8]>> Object<B> {
+    /// Judges a file, with the default [`Limits`].
+    pub fn parse(bytes: B) -> Result<Self, Refusal> {
+        Self::parse_within(bytes, &Limits::default())
+    }
+
+    pub fn parse_within(bytes: B, limits: &Limits) -> Result<Self, Refusal> {
+        let info = Info::parse(bytes.as_ref(), limits)?;
+        Ok(Self { bytes, info })
+    }
+
+    /// What DT_SONAME says.
+    pub fn soname(&self) -> Option<&str> {
+        self.info.dynamic.soname.map(|name| text(self.view().string_at(name)))
+    }
+
+    /// The libraries that it needs, in its order.
+    pub fn needed(&self) -> impl Iterator<Item = &str> {
+        self.info.dynamic.needed.iter().map(|name| text(self.view().string_at(*name)))
+    }
+
+    /// The octets of the linker's build id.
+    pub fn build_id(&self) -> Option<&[u8]> {
+        self.bytes.as_ref().get(self.info.build_id.clone()?)
+    }
+
+    /// What is mapped, by rising address; no two share a page.
+    pub fn segments(&self) -> &[Segment] {
+        &self.info.segments
+    }
+
+    /// All pages from the first segment to the last, relative to the base.
+    pub fn span(&self) -> Range<u64> {
+        self.info.span()
+    }
+
+    /// What the base must be a multiple of.
+    pub fn align(&self) -> u64 {
+        self.info.segments.iter().map(|segment| segment.align).max().unwrap_or(1)
+    }
+
+    /// The pages (GNU_RELRO) that are read-only as soon as the object has been relocated.
+    pub fn relro(&self) -> Option<Range<u64>> {
+        self.info.relro.clone()
+    }
+
+    pub fn tls(&self) -> Option<&TlsSegment> {
+        self.info.tls.as_ref()
+    }
+
+    pub fn flags(&self) -> Flags {
+        self.info.dynamic.flags
+    }
+
+    /// Where the PLT's table begins (DT_PLTGOT), whose second and third word are the loader's if it binds lazily.
+    pub fn plt_got(&self) -> Option<u64> {
+        self.info.dynamic.plt_got
+    }
+
+    /// The function to call first (DT_INIT), and where the pointers to those that follow are, in order.
+    pub fn init(&self) -> (Option<u64>, Range<u64>) {
+        (self.info.dynamic.init, self.info.dynamic.init_array.clone())
+    }
+
+    /// Where the pointers to the functions to call at the end are, the last one first, and the one after them (DT_FINI).
+    pub fn fini(&self) -> (Range<u64>, Option<u64>) {
+        (self.info.dynamic.fini_array.clone(), self.info.dynamic.fini)
+    }
+
+    /// All dynamic symbols but the first, which is nobody's.
+    pub fn symbols(&self) -> impl Iterator<Item = Symbol<'_>> {
+        let view = self.view();
+        (1..view.info.dynamic.symbols.count as u32).filter_map(move |index| view.public_symbol(index))
+    }
+
+    /// The definition of `name` that a reference would get: with the version, or the newest.
+    pub fn symbol(&self, name: &str, version: Option<&str>) -> Option<Symbol<'_>> {
+        let wanted = version.map_or(Wanted::Newest, |version| Wanted::version(version.as_bytes()));
+        let (index, _) = self.view().find(&Key::new(name.as_bytes()), wanted)?;
+        self.view().public_symbol(index)
+    }
+
+    /// The versions that it defines.
+    pub fn versions(&self) -> impl Iterator<Item = &str> {
+        let view = self.view();
+        view.info.versions.defined().map(move |version| text(view.string_at(version.name)))
+    }
+
+    /// The versions that it needs, each with the library that should have it.
+    pub fn needed_versions(&self) -> impl Iterator<Item = (&str, &str)> {
+        let view = self.view();
+        view.info.versions.needed().map(move |(file, version)| (text(view.string_at(file)), text(view.string_at(version.name))))
+    }
+
+    /// All relocations, in the order in which they are applied.
+    pub fn relocations(&self) -> impl Iterator<Item = Relocation> {
+        Relocations::new(self.view())
+    }
+
+    /// Whether each relocation is of a known type, of a symbol that exists, in a writable segment: what a plan checks
+    /// too, but of the object alone. `name` is what it is called in a refusal.
+    pub fn verify(&self, name: &str) -> Result<(), Refusal> {
+        self.relocations().try_for_each(|relocation| relocation.check(self.view()).map_err(|fault| fault.at(name)))
+    }
+
+    pub(crate) fn view(&self) -> View<'_> {
+        View { bytes: self.bytes.as_ref(), info: &self.info }
+    }
+}
+
+impl Info {
+    fn parse(file: &[u8], limits: &Limits) -> Result<Self, Refusal> {
+        let header = header(file)?;
+        let (mut segments, mut rest) = (Vec::new(), Vec::new());
+        for number in 0..usize::from(header.e_phnum) {
+            let offset = header.e_phoff.saturating_add((number * SIZEOF_PHDR) as u64);
+            let header: ProgramHeader = bytes::record(file, usize::try_from(offset).unwrap_or(usize::MAX))
+                .ok_or(Refusal::Truncated { what: "program headers", offset })?;
+            match header.p_type {
+                PT_LOAD if header.p_memsz == 0 => {}
+                PT_LOAD if segments.len() >= limits.segments => {
+                    return Err(Refusal::Header { field: "the number of program headers", value: number as u64 });
+                }
+                PT_LOAD => segments.push(Segment::parse(number, &header, file.len(), segments.last(), limits)?),
+                PT_GNU_STACK if header.p_flags & PF_X != 0 => return Err(Refusal::ExecutableStack),
+                PT_DYNAMIC | PT_TLS | PT_GNU_RELRO | PT_NOTE => rest.push((number, header)),
+                _ => {}
+            }
+        }
+        if segments.is_empty() {
+            return Err(Refusal::Without("segment to load"));
+        }
+
+        let (mut tags, mut relro, mut tls, mut build_id) = (None, None, None, None);
+        for (number, header) in &rest {
+            let refuse = |fault| Refusal::Segment { number: *number, address: header.p_vaddr, fault };
+            let content = segments.iter().find_map(|segment| segment.file_range(header.p_vaddr, header.p_filesz));
+            match header.p_type {
+                PT_DYNAMIC => {
+                    let section = content.ok_or(refuse(SegmentFault::NotLoaded))?;
+                    if section.len() < SIZEOF_DYN {
+                        return Err(Refusal::Truncated { what: "dynamic section", offset: section.end as u64 });
+                    }
+                    tags = Some(Tags::read(file, section)?);
+                }
+                PT_TLS if header.p_memsz > 0 => tls = Some(TlsSegment::parse(*number, header, &segments, limits)?),
+                PT_GNU_RELRO if header.p_memsz > 0 => {
+                    relro = Some(self::relro(header, &segments).ok_or(refuse(SegmentFault::NotLoaded))?);
+                }
+                // A note that is not there, or not well formed, is no reason to refuse: nothing depends on it.
+                PT_NOTE if build_id.is_none() => build_id = content.and_then(|notes| self::build_id(file, notes)),
+                _ => {}
+            }
+        }
+        let dynamic = Dynamic::parse(&tags.ok_or(Refusal::Without("dynamic section"))?, file, &segments)?;
+        Ok(Self {
+            versions: Versions::parse(file, &dynamic)?,
+            gnu_hash: dynamic.gnu_hash.clone().map(|table| GnuHash::parse(file, table)).transpose()?,
+            hash: dynamic.hash.clone().map(|table| SysvHash::parse(file, table)).transpose()?,
+            segments,
+            relro: relro.filter(|pages| !pages.is_empty()),
+            tls,
+            build_id,
+            dynamic,
+        })
+    }
+
+    pub fn span(&self) -> Range<u64> {
+        let end = self.segments.last().map_or(0, |segment| segment.pages().end);
+        self.segments.first().map_or(0, |segment| segment.pages().start)..end
+    }
+
+    /// Whether `length` octets at `address` may be written while the object is relocated.
+    pub fn writable(&self, address: u64, length: u64) -> bool {
+        // Data comes last in most objects.
+        self.segments
+            .iter()
+            .rev()
+            .any(|segment| segment.rights == Rights::ReadWrite && segment.holds(address, length))
+    }
+}
+
+impl<'a> View<'a> {
+    /// The string that begins at `offset` of the file, which is one in the string table: that ends with a zero.
+    pub fn string_at(self, offset: usize) -> &'a [u8] {
+        let rest = self.bytes.get(offset..self.info.dynamic.strings.end).unwrap_or_default();
+        &rest[..rest.iter().position(|octet| *octet == 0).unwrap_or(rest.len())]
+    }
+
+    /// The word that the file has for `address`; what the file does not have is zero.
+    pub fn word(self, address: u64) -> u64 {
+        let place = self.info.segments.iter().find_map(|segment| segment.file_range(address, 8));
+        place.and_then(|place| bytes::u64_at(self.bytes, place.start)).unwrap_or(0)
+    }
+
+    fn public_symbol(self, index: u32) -> Option<Symbol<'a>> {
+        let symbol = self.symbol(index)?;
+        let version = self.version_of(index);
+        Some(Symbol {
+            name: text(self.name(&symbol)),
+            version: version.map(|version| text(self.string_at(version.name))),
+            default: !self.hidden_version(index),
+            address: symbol.st_value,
+            size: symbol.st_size,
+            kind: SymbolKind::of(&symbol),
+            defined: symbol.st_shndx != 0,
+            weak: symbol.st_info >> 4 == goblin::elf::sym::STB_WEAK,
+        })
+    }
+}
+
+fn header(file: &[u8]) -> Result<Header, Refusal> {
+    let header: Header = bytes::record(file, 0).ok_or(Refusal::Truncated { what: "ELF header", offset: 0 })?;
+    let magic = u32::from_be_bytes([header.e_ident[0], header.e_ident[1], header.e_ident[2], header.e_ident[3]]);
+    for (field, value, good) in [
+        ("the magic number", u64::from(magic), magic.to_be_bytes() == *ELFMAG),
+        ("the class", u64::from(header.e_ident[EI_CLASS]), header.e_ident[EI_CLASS] == ELFCLASS64),
+        ("the order of octets", u64::from(header.e_ident[EI_DATA]), header.e_ident[EI_DATA] == ELFDATA2LSB),
+        ("the version", u64::from(header.e_version), header.e_version == u32::from(EV_CURRENT)),
+        (
+            "the ABI",
+            u64::from(header.e_ident[EI_OSABI]),
+            matches!(header.e_ident[EI_OSABI], ELFOSABI_NONE | ELFOSABI_GNU),
+        ),
+        ("the type", u64::from(header.e_type), header.e_type == ET_DYN),
+        ("the machine", u64::from(header.e_machine), header.e_machine == EM_X86_64),
+        ("the size of a program header", u64::from(header.e_phentsize), usize::from(header.e_phentsize) == SIZEOF_PHDR),
+        // PN_XNUM says that the number is elsewhere.
+        ("the number of program headers", u64::from(header.e_phnum), !matches!(header.e_phnum, 0 | 0xffff)),
+    ] {
+        if !good {
+            return Err(Refusal::Header { field, value });
+        }
+    }
+    Ok(header)
+}
+
+/// The whole pages in it, if all of it is in one writable segment: its linker may have rounded up its end.
+fn relro(header: &ProgramHeader, segments: &[Segment]) -> Option<Range<u64>> {
+    let end = header.p_vaddr.checked_add(header.p_memsz)?;
+    let inside = |segment: &&Segment| segment.pages().start <= header.p_vaddr && end <= segment.pages().end;
+    segments.iter().find(|segment| segment.rights == Rights::ReadWrite && inside(segment))?;
+    Some(page_down(header.p_vaddr)..page_down(end))
+}
+
+fn build_id(file: &[u8], notes: Range<usize>) -> Option<Range<usize>> {
+    let (mut offset, notes) = (notes.start, file.get(..notes.end)?);
+    loop {
+        let name = offset.checked_add(12)?;
+        let name_size = bytes::u32_at(notes, offset)? as usize;
+        let size = bytes::u32_at(notes, offset + 4)? as usize;
+        let content = name.checked_add(name_size.checked_next_multiple_of(4)?)?;
+        let end = content.checked_add(size)?;
+        if bytes::u32_at(notes, offset + 8)? == NT_GNU_BUILD_ID && notes.get(name..name + name_size) == Some(GNU) {
+            return notes.get(content..end).map(|_| content..end);
+        }
+        offset = end.checked_next_multiple_of(4)?;
+    }
+}
+
+/// Names are ASCII in practice; one that is not even UTF-8 is found by no one, and only to be shown.
+pub(crate) fn text(name: &[u8]) -> &str {
+    core::str::from_utf8(name).unwrap_or("(not text)")
+}
+
+pub(crate) fn owned(name: &[u8]) -> String {
+    String::from_utf8_lossy(name).into_owned()
+}

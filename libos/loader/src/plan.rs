@@ -1,0 +1,235 @@
+//! The words to be written to relocate objects at the addresses that were chosen for them.
+
+use alloc::string::ToString;
+use alloc::vec::Vec;
+
+use goblin::elf::reloc::*;
+use goblin::elf64::sym::Sym;
+
+use crate::exports::Exports;
+use crate::namespace::{Id, Namespace};
+use crate::object::{owned, text};
+use crate::refusal::Refusal;
+use crate::relocation::{Relocation, Relocations, Table};
+use crate::scope::{Bound, Member, Scope};
+use crate::symbol::SymbolKind;
+
+/// When the functions that an object calls through its PLT are looked up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Binding {
+    Now,
+    /// At the first call, unless the object wants it otherwise.
+    Lazy,
+}
+
+/// One thing to be written, into a writable segment of the object that it is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Write {
+    pub object: Id,
+    pub address: u64,
+    pub value: Value,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Value {
+    Word(u64),
+    /// Four octets.
+    Half(u32),
+    /// A word: what the function at `resolver` returns, plus `addend`. Called when all else has been written.
+    Call { resolver: u64, addend: i64 },
+    /// A word: the address of the object's own code that has the loader look the function up at the first call.
+    Lazy { stub: u64 },
+    /// Two words, a function of the loader and what it needs, to be chosen by where the variable is: `offset` octets into
+    /// the block of `module`, which is `below` octets below the thread pointer if it has a fixed place.
+    Descriptor { module: u64, below: Option<u64>, offset: u64 },
+    /// Two words for a weak variable that nobody defines: its address is to come out as `address`.
+    NoDescriptor { address: u64 },
+}
+
+impl<B: AsRef<[u8]>, E: Exports> Namespace<B, E> {
+    /// Calls `write` for all that is to be written to relocate these objects, in this order: those that
+    /// [`link`](Self::link) returned. What has been planned when a refusal comes has changed no object but these.
+    pub fn plan(&mut self, objects: &[Id], binding: Binding, mut write: impl FnMut(Write)) -> Result<(), Refusal> {
+        let mut calls = Vec::new();
+        for id in objects {
+            let scope = self.scope(*id).ok_or(Refusal::Stale)?;
+            let own = self.member(*id).ok_or(Refusal::Stale)?;
+            let mut planner = Planner { lazy: binding == Binding::Lazy, ..Planner::new(own, &scope) };
+            for relocation in Relocations::new(own.view) {
+                match planner.plan(&relocation)? {
+                    // A resolver may call functions and read variables: of its own object, or of any other.
+                    Some(call @ Write { value: Value::Call { .. }, .. }) => calls.push(call),
+                    Some(other) => write(other),
+                    None => {}
+                }
+            }
+            let bound_to = planner.bound_to;
+            self.note(*id, &bound_to);
+        }
+        calls.into_iter().for_each(write);
+        Ok(())
+    }
+
+    /// What the entry with this number in the object's PLT is bound to: for the first call through it.
+    pub fn bind(&mut self, object: Id, number: usize) -> Result<Write, Refusal> {
+        let scope = self.scope(object).ok_or(Refusal::Stale)?;
+        let own = self.member(object).ok_or(Refusal::Stale)?;
+        let relocation = Relocations::of_plt(own.view, number).ok_or(Refusal::Stale)?;
+        let mut planner = Planner::new(own, &scope);
+        let write = planner.plan(&relocation)?.ok_or(Refusal::Stale)?;
+        let bound_to = planner.bound_to;
+        self.note(object, &bound_to);
+        Ok(write)
+    }
+
+    fn note(&mut self, object: Id, bound_to: &[Id]) {
+        if let Some(loaded) = self.loaded(object) {
+            let new: Vec<Id> = bound_to.iter().copied().filter(|id| !loaded.bound_to.contains(id)).collect();
+            loaded.bound_to.extend(new);
+        }
+    }
+}
+
+struct Planner<'a, E> {
+    own: Member<'a>,
+    scope: &'a Scope<'a, E>,
+    lazy: bool,
+    /// The last symbol that was looked up: the next relocation is often about the same.
+    last: Option<(u32, Sym, Bound<'a>)>,
+    bound_to: Vec<Id>,
+}
+
+impl<'a, E: Exports> Planner<'a, E> {
+    fn new(own: Member<'a>, scope: &'a Scope<'a, E>) -> Self {
+        Self { own, scope, lazy: false, last: None, bound_to: Vec::new() }
+    }
+
+    /// psABI x86-64, table 4.9, in its words: S is the symbol's value, A the addend, B the base, P the place.
+    fn plan(&mut self, relocation: &Relocation) -> Result<Option<Write>, Refusal> {
+        let own = self.own;
+        relocation.check(own.view).map_err(|fault| fault.at(own.name))?;
+        let address = own.base.wrapping_add(relocation.target);
+        let write = |value| Ok(Some(Write { object: own.id, address, value }));
+        let add = |value: u64| value.wrapping_add_signed(relocation.addend);
+        match relocation.kind {
+            R_X86_64_NONE => return Ok(None),
+            R_X86_64_RELATIVE => return write(Value::Word(add(own.base))),
+            R_X86_64_IRELATIVE => return write(Value::Call { resolver: add(own.base), addend: 0 }),
+            R_X86_64_JUMP_SLOT if self.lazy && !own.view.info.dynamic.flags.bind_now && relocation.table == Table::JmpRel => {
+                return write(Value::Lazy { stub: own.base.wrapping_add(own.view.word(relocation.target)) });
+            }
+            _ => {}
+        }
+        let (symbol, bound) = self.bound(relocation)?;
+        if is_thread_local(relocation.kind) {
+            return Ok(self.thread_local(relocation, bound)?.map(|value| Write { object: own.id, address, value }));
+        }
+        if let R_X86_64_SIZE64 | R_X86_64_SIZE32 = relocation.kind {
+            // Of an export nobody knows the size but the one who refers to it.
+            let size = match bound {
+                Bound::Symbol(_, symbol) => symbol.st_size,
+                Bound::Export(_) | Bound::Nothing => symbol.st_size,
+            };
+            return match relocation.kind {
+                R_X86_64_SIZE64 => write(Value::Word(add(size))),
+                _ => write(Value::Half(u32::try_from(add(size)).map_err(|_| self.out_of_range(relocation))?)),
+            };
+        }
+        let value = match bound {
+            Bound::Export(address) => address,
+            Bound::Nothing => 0,
+            Bound::Symbol(member, symbol) => match SymbolKind::of(&symbol) {
+                SymbolKind::ThreadLocal => return Err(self.wrong_kind(relocation)),
+                SymbolKind::Resolver => {
+                    let addend = match relocation.kind {
+                        R_X86_64_64 => relocation.addend,
+                        R_X86_64_GLOB_DAT | R_X86_64_JUMP_SLOT => 0,
+                        // No compiler asks for the distance to a function that is chosen later.
+                        kind => return Err(Refusal::UnknownRelocation { place: relocation.place(own.name), kind }),
+                    };
+                    return write(Value::Call { resolver: member.address(&symbol), addend });
+                }
+                _ => member.address(&symbol),
+            },
+        };
+        let distance = add(value).wrapping_sub(address);
+        match relocation.kind {
+            R_X86_64_GLOB_DAT | R_X86_64_JUMP_SLOT => write(Value::Word(value)),
+            R_X86_64_PC64 => write(Value::Word(distance)),
+            R_X86_64_PC32 | R_X86_64_PLT32 => match i32::try_from(distance as i64) {
+                Ok(distance) => write(Value::Half(distance as u32)),
+                Err(_) => Err(self.out_of_range(relocation)),
+            },
+            _ => write(Value::Word(add(value))),
+        }
+    }
+
+    /// `None`: nothing to write, for a weak variable that nobody defines.
+    fn thread_local(&self, relocation: &Relocation, bound: Bound) -> Result<Option<Value>, Refusal> {
+        let (member, offset) = match bound {
+            Bound::Symbol(member, symbol) => match SymbolKind::of(&symbol) {
+                // No symbol: the object's own block.
+                _ if relocation.symbol == 0 => (member, 0),
+                SymbolKind::ThreadLocal => (member, symbol.st_value),
+                _ => return Err(self.wrong_kind(relocation)),
+            },
+            Bound::Export(_) => return Err(self.wrong_kind(relocation)),
+            Bound::Nothing => {
+                let address = relocation.addend as u64;
+                return Ok((relocation.kind == R_X86_64_TLSDESC).then_some(Value::NoDescriptor { address }));
+            }
+        };
+        let no_module = || Refusal::NoModule { object: member.name.to_string() };
+        let tls = member.tls.ok_or_else(no_module)?;
+        let offset = offset.wrapping_add_signed(relocation.addend);
+        Ok(Some(match relocation.kind {
+            R_X86_64_DTPMOD64 => Value::Word(tls.module),
+            R_X86_64_DTPOFF64 => Value::Word(offset),
+            R_X86_64_TLSDESC => Value::Descriptor { module: tls.module, below: tls.below, offset },
+            _ => match tls.below {
+                Some(below) => Value::Word(offset.wrapping_sub(below)),
+                None => {
+                    let (place, provider) = (relocation.place(self.own.name), member.name.to_string());
+                    return Err(Refusal::StaticTls { place, provider });
+                }
+            },
+        }))
+    }
+
+    fn bound(&mut self, relocation: &Relocation) -> Result<(Sym, Bound<'a>), Refusal> {
+        let index = relocation.symbol;
+        if let Some((last, symbol, bound)) = self.last
+            && last == index
+        {
+            return Ok((symbol, bound));
+        }
+        let view = self.own.view;
+        let symbol = view.symbol(index).unwrap_or_default();
+        let bound = self.scope.bind(self.own, index, &symbol).ok_or_else(|| Refusal::MissingSymbol {
+            object: self.own.name.to_string(),
+            symbol: owned(view.name(&symbol)),
+            version: view.version_of(index).map(|version| text(view.string_at(version.name)).to_string()),
+        })?;
+        if let Bound::Symbol(member, _) = bound
+            && member.id != self.own.id
+            && !self.bound_to.contains(&member.id)
+        {
+            self.bound_to.push(member.id);
+        }
+        self.last = Some((index, symbol, bound));
+        Ok((symbol, bound))
+    }
+
+    fn out_of_range(&self, relocation: &Relocation) -> Refusal {
+        Refusal::OutOfRange { place: relocation.place(self.own.name), kind: relocation.kind }
+    }
+
+    fn wrong_kind(&self, relocation: &Relocation) -> Refusal {
+        let own = self.own.view.symbol(relocation.symbol).map(|symbol| owned(self.own.view.name(&symbol)));
+        Refusal::WrongKind { place: relocation.place(self.own.name), symbol: own.unwrap_or_default() }
+    }
+}
+
+fn is_thread_local(kind: u32) -> bool {
+    matches!(kind, R_X86_64_DTPMOD64 | R_X86_64_DTPOFF64 | R_X86_64_TPOFF64 | R_X86_64_TLSDESC)
+}

@@ -1,0 +1,164 @@
+//! Why an object is not loaded.
+
+use alloc::string::String;
+use core::fmt;
+
+use crate::relocation::Table;
+
+/// Why an object is refused; `Display` is one line with the reason and the place. Unless a variant says otherwise, the
+/// file is to blame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// The file ends too early.
+    Truncated { what: &'static str, offset: u64 },
+    /// A field of the ELF header has a value that no x86-64 shared object of ours has.
+    Header { field: &'static str, value: u64 },
+    /// The segment of this program header cannot be mapped as it asks.
+    Segment { number: usize, address: u64, fault: SegmentFault },
+    /// The stack would have to be executable.
+    ExecutableStack,
+    /// Every shared object has it, this one does not.
+    Without(&'static str),
+    /// What a dynamic tag points to, or says, cannot be.
+    Dynamic { tag: &'static str, value: u64, why: &'static str },
+    /// DT_TEXTREL: relocations of pages that are not writable.
+    TextRelocations,
+    /// R_X86_64_COPY, which only an executable may hold.
+    CopyRelocation { place: Place, symbol: String },
+    /// A type of relocation that no shared object holds, or that is not supported.
+    UnknownRelocation { place: Place, kind: u32 },
+    /// The word to be relocated is not in a writable segment of the object.
+    NotWritable { place: Place },
+    /// The value does not fit into 32 bits at this base address.
+    OutOfRange { place: Place, kind: u32 },
+    /// The relocation names a symbol that the table does not have.
+    NoSuchIndex { place: Place, symbol: u32 },
+    /// A thread-local relocation of a symbol that is not thread-local, or the other way round.
+    WrongKind { place: Place, symbol: String },
+    /// The object needs its variable at a fixed distance from the thread pointer; the loader had no room for that.
+    StaticTls { place: Place, provider: String },
+    /// A symbol that nobody defines.
+    MissingSymbol { object: String, symbol: String, version: Option<String> },
+    /// The library that is there does not define this version.
+    MissingVersion { object: String, version: String, provider: String },
+    /// A library that was not added. The loader's mistake, or it is nowhere.
+    MissingObject { object: String, needed: String },
+    /// The base address is not a multiple of the object's alignment, or not in the address space. The loader's mistake.
+    Base { object: String, base: u64 },
+    /// The object would lie where another one is. The loader's mistake.
+    Occupied { object: String, base: u64, other: String },
+    /// The object has thread-local variables, and no module number came with it. The loader's mistake.
+    NoModule { object: String },
+    /// There is no such object, or no longer. The caller's mistake.
+    Stale,
+}
+
+/// What is wrong with a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SegmentFault {
+    /// Its content is not all in the file.
+    OutOfFile,
+    /// More content than memory.
+    LargerInFile,
+    /// Begins below the end of the one before.
+    Unordered,
+    /// Shares a page with the one before.
+    Overlapping,
+    /// Address and file offset differ within a page, or the alignment is no power of two.
+    Misaligned,
+    /// Ends beyond the address space, or is larger than the loader's limit.
+    TooLarge,
+    /// Writable and executable.
+    WritableAndExecutable,
+    /// Neither readable nor anything else.
+    NoRights,
+    /// Lies outside the segments that are loaded (GNU_RELRO: outside a writable one).
+    NotLoaded,
+}
+
+/// Where a relocation stands and what it is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    pub object: String,
+    pub table: Table,
+    /// Its number in the table, from 0; for DT_RELR the number of the word that encodes it.
+    pub number: usize,
+    /// The address that it relocates, relative to the base.
+    pub target: u64,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {} relocation {} at {:#x}", self.object, self.table, self.number, self.target)
+    }
+}
+
+impl fmt::Display for SegmentFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::OutOfFile => "its content is not all in the file",
+            Self::LargerInFile => "it has more content than memory",
+            Self::Unordered => "it begins below the end of the one before",
+            Self::Overlapping => "it shares a page with the one before",
+            Self::Misaligned => "its alignment cannot be had",
+            Self::TooLarge => "it is too large",
+            Self::WritableAndExecutable => "it is writable and executable",
+            Self::NoRights => "it has no rights at all",
+            Self::NotLoaded => "it lies outside of what is loaded",
+        })
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Truncated { what, offset } => write!(f, "the file ends within the {what} at offset {offset:#x}"),
+            Self::Header { field, value } => {
+                write!(f, "ELF header: {field} is {value:#x}: this is no shared object for x86-64")
+            }
+            Self::Segment { number, address, fault } => {
+                write!(f, "program header {number}, address {address:#x}: {fault}")
+            }
+            Self::ExecutableStack => f.write_str("GNU_STACK: it asks for an executable stack"),
+            Self::Without(what) => write!(f, "there is no {what}"),
+            Self::Dynamic { tag, value, why } => write!(f, "{tag} is {value:#x}: {why}"),
+            Self::TextRelocations => f.write_str("DT_TEXTREL: it relocates text; build it with -fPIC"),
+            Self::CopyRelocation { place, symbol } => write!(f, "{place}: R_X86_64_COPY of `{}`", clean(symbol)),
+            Self::UnknownRelocation { place, kind } => write!(f, "{place}: type {kind} is not supported"),
+            Self::NotWritable { place } => write!(f, "{place}: not in a writable segment"),
+            Self::OutOfRange { place, kind } => write!(f, "{place}: the value of type {kind} does not fit"),
+            Self::NoSuchIndex { place, symbol } => write!(f, "{place}: there is no symbol {symbol}"),
+            Self::WrongKind { place, symbol } => {
+                write!(f, "{place}: `{}` is thread-local, or the relocation is, but not both", clean(symbol))
+            }
+            Self::StaticTls { place, provider } => {
+                write!(f, "{place}: the thread-local variables of {provider} have no fixed place")
+            }
+            Self::MissingSymbol { object, symbol, version } => {
+                write!(f, "{object}: needs the symbol `{}", clean(symbol))?;
+                if let Some(version) = version {
+                    write!(f, "@{}", clean(version))?;
+                }
+                f.write_str("`, which nobody defines")
+            }
+            Self::MissingVersion { object, version, provider } => {
+                write!(f, "{object}: needs the version `{}` of {}", clean(version), clean(provider))
+            }
+            Self::MissingObject { object, needed } => {
+                write!(f, "{object}: needs `{}`, which is not there", clean(needed))
+            }
+            Self::Base { object, base } => write!(f, "{object}: cannot lie at {base:#x}"),
+            Self::Occupied { object, base, other } => write!(f, "{object}: at {base:#x} lies {other}"),
+            Self::NoModule { object } => write!(f, "{object}: has thread-local variables and got no module number"),
+            Self::Stale => f.write_str("there is no such object"),
+        }
+    }
+}
+
+impl core::error::Error for Refusal {}
+
+/// A name out of a file may hold anything; a line stays a line.
+fn clean(name: &str) -> core::str::EscapeDebug<'_> {
+    name.escape_debug()
+}

@@ -1,0 +1,117 @@
+//! Where a symbol is looked for, and what is found.
+
+use alloc::vec::Vec;
+
+use goblin::elf::sym::STB_WEAK;
+use goblin::elf64::sym::Sym;
+
+use crate::exports::Exports;
+use crate::namespace::{Id, TlsPlace};
+use crate::object::View;
+use crate::symbol::{ABSOLUTE, Key, SymbolKind, Wanted, binds_locally};
+
+/// What a name stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Definition {
+    Address(u64),
+    /// A function to be called, which returns the address.
+    Resolver(u64),
+    /// A variable in each thread's block of this module.
+    ThreadLocal { module: u64, offset: u64 },
+}
+
+/// A symbol that was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// `None`: one of the image's exports.
+    pub object: Option<Id>,
+    pub definition: Definition,
+}
+
+/// Which object an address belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Holder<'a> {
+    pub object: Id,
+    pub base: u64,
+    /// The symbol that covers the address, and where it begins.
+    pub symbol: Option<(&'a str, u64)>,
+}
+
+/// A loaded object, as a search sees it.
+#[derive(Clone, Copy)]
+pub struct Member<'a> {
+    pub id: Id,
+    pub name: &'a str,
+    pub base: u64,
+    pub tls: Option<TlsPlace>,
+    pub view: View<'a>,
+}
+
+impl Member<'_> {
+    pub fn address(&self, symbol: &Sym) -> u64 {
+        match symbol.st_shndx {
+            ABSOLUTE => symbol.st_value,
+            _ => self.base.wrapping_add(symbol.st_value),
+        }
+    }
+}
+
+/// What a reference is bound to.
+#[derive(Clone, Copy)]
+pub enum Bound<'a> {
+    Export(u64),
+    Symbol(Member<'a>, Sym),
+    /// A weak reference to what nobody defines.
+    Nothing,
+}
+
+/// The objects in which a reference is looked for, in order.
+pub struct Scope<'a, E> {
+    /// The image's symbols, and the number of members that come before them.
+    pub exports: (&'a E, usize),
+    pub members: Vec<Member<'a>>,
+}
+
+impl<'a, E: Exports> Scope<'a, E> {
+    pub fn find(&self, key: &Key, wanted: Wanted) -> Option<Bound<'a>> {
+        let (exports, before) = self.exports;
+        let search = |members: &[Member<'a>]| {
+            members.iter().find_map(|member| {
+                let (_, symbol) = member.view.find(key, wanted)?;
+                Some(Bound::Symbol(*member, symbol))
+            })
+        };
+        let (first, rest) = self.members.split_at(before);
+        search(first).or_else(|| exports.address(key.name, key.gnu).map(Bound::Export)).or_else(|| search(rest))
+    }
+
+    /// What the symbol with this number in the object's own table is bound to. `None`: nobody defines it.
+    pub fn bind(&self, own: Member<'a>, index: u32, symbol: &Sym) -> Option<Bound<'a>> {
+        if binds_locally(symbol) {
+            return Some(Bound::Symbol(own, *symbol));
+        }
+        let key = Key::new(own.view.name(symbol));
+        let weak = symbol.st_info >> 4 == STB_WEAK;
+        self.find(&key, own.view.wanted(index)).or(weak.then_some(Bound::Nothing))
+    }
+}
+
+impl Bound<'_> {
+    /// `None` for a thread-local variable of an object without a block.
+    pub fn found(&self) -> Option<Found> {
+        match self {
+            Self::Export(address) => Some(Found { object: None, definition: Definition::Address(*address) }),
+            Self::Symbol(member, symbol) => {
+                let definition = match SymbolKind::of(symbol) {
+                    SymbolKind::Resolver => Definition::Resolver(member.address(symbol)),
+                    SymbolKind::ThreadLocal => {
+                        Definition::ThreadLocal { module: member.tls?.module, offset: symbol.st_value }
+                    }
+                    _ => Definition::Address(member.address(symbol)),
+                };
+                Some(Found { object: Some(member.id), definition })
+            }
+            Self::Nothing => None,
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! Dynamic symbols, and how one is found in an object.
+
+use goblin::elf::sym::*;
+use goblin::elf64::sym::Sym;
+
+use crate::bytes;
+use crate::hash;
+use crate::object::View;
+
+/// What a symbol stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SymbolKind {
+    Object,
+    Function,
+    /// A function that gives the address of the function (STT_GNU_IFUNC).
+    Resolver,
+    /// A thread-local variable: its address is a distance from the begin of its object's block.
+    ThreadLocal,
+    /// Nothing that can be referred to by name, or not said.
+    Other(u8),
+}
+
+impl SymbolKind {
+    pub(crate) fn of(symbol: &Sym) -> Self {
+        match symbol.st_info & 0xf {
+            STT_OBJECT | STT_COMMON => Self::Object,
+            STT_FUNC => Self::Function,
+            STT_GNU_IFUNC => Self::Resolver,
+            STT_TLS => Self::ThreadLocal,
+            other => Self::Other(other),
+        }
+    }
+}
+
+/// A symbol of an object's dynamic symbol table, to be looked at.
+#[derive(Clone, Copy, Debug)]
+pub struct Symbol<'a> {
+    pub name: &'a str,
+    pub version: Option<&'a str>,
+    /// Whether a reference without a version may get it.
+    pub default: bool,
+    /// Relative to the base, but for an absolute symbol and a thread-local one.
+    pub address: u64,
+    pub size: u64,
+    pub kind: SymbolKind,
+    pub defined: bool,
+    pub weak: bool,
+}
+
+/// A name to be found, with its hash.
+pub struct Key<'a> {
+    pub name: &'a [u8],
+    pub gnu: u32,
+}
+
+impl<'a> Key<'a> {
+    pub fn new(name: &'a [u8]) -> Self {
+        Self { name, gnu: hash::gnu(name) }
+    }
+}
+
+/// Which of several versions is wanted.
+#[derive(Clone, Copy)]
+pub enum Wanted<'a> {
+    /// A reference that was linked before its library had versions: gets the oldest.
+    Unversioned,
+    /// One that asks now, as `dlsym` does: gets the default.
+    Newest,
+    Version {
+        hash: u32,
+        name: &'a [u8],
+        /// Nothing but this version will do.
+        strict: bool,
+    },
+}
+
+impl<'a> Wanted<'a> {
+    pub fn version(name: &'a [u8]) -> Self {
+        Self::Version { hash: hash::sysv(name), name, strict: true }
+    }
+}
+
+/// Whether a symbol of the right name is the one.
+enum Match {
+    Yes,
+    /// If there is only one such.
+    Perhaps,
+    No,
+}
+
+impl<'a> View<'a> {
+    pub fn symbol(self, index: u32) -> Option<Sym> {
+        let table = &self.info.dynamic.symbols;
+        if index as usize >= table.count {
+            return None;
+        }
+        bytes::record(self.bytes, table.offset + index as usize * SIZEOF_SYM)
+    }
+
+    pub fn name(self, symbol: &Sym) -> &'a [u8] {
+        let strings = &self.info.dynamic.strings;
+        self.string_at(strings.start.saturating_add(symbol.st_name as usize))
+    }
+
+    fn has_name(self, symbol: &Sym, name: &[u8]) -> bool {
+        let strings = &self.info.dynamic.strings;
+        let rest = self.bytes.get(strings.start.saturating_add(symbol.st_name as usize)..strings.end);
+        rest.and_then(|rest| rest.strip_prefix(name)).is_some_and(|rest| rest.first() == Some(&0))
+    }
+
+    /// The definition of a name that others may use.
+    pub fn find(self, key: &Key, wanted: Wanted) -> Option<(u32, Sym)> {
+        let mut perhaps = None;
+        let mut several = false;
+        let mut judge = |index: u32| {
+            let symbol = self.symbol(index).filter(|symbol| is_definition(symbol) && self.has_name(symbol, key.name))?;
+            match self.fits(index, wanted) {
+                Match::Yes => return Some((index, symbol)),
+                Match::Perhaps if perhaps.is_none() => perhaps = Some((index, symbol)),
+                Match::Perhaps => several = true,
+                Match::No => {}
+            }
+            None
+        };
+        let found = match (&self.info.gnu_hash, &self.info.hash) {
+            (Some(table), _) => table.candidates(self.bytes, key.gnu).find_map(&mut judge),
+            (None, Some(table)) => table.candidates(self.bytes, hash::sysv(key.name)).find_map(&mut judge),
+            (None, None) => (1..self.info.dynamic.symbols.count as u32).find_map(&mut judge),
+        };
+        found.or(perhaps.filter(|_| !several))
+    }
+
+    /// glibc's rules (`check_match`): they also serve objects that were linked before, or without, versions.
+    fn fits(self, index: u32, wanted: Wanted) -> Match {
+        let Some(entry) = self.versym(index) else { return Match::Yes };
+        let (number, hidden) = (entry & 0x7fff, entry & 0x8000 != 0);
+        let defined = self.info.versions.get(number).filter(|version| !version.base);
+        match wanted {
+            Wanted::Version { hash, name, strict } => match defined {
+                Some(version) if version.hash == hash && self.string_at(version.name) == name => Match::Yes,
+                None if !strict && !hidden => Match::Yes,
+                _ => Match::No,
+            },
+            // 0 is local, 1 global without a version, 2 the first version of the library.
+            Wanted::Unversioned if number < 3 => Match::Yes,
+            Wanted::Newest if number < 2 => Match::Yes,
+            _ if hidden => Match::No,
+            _ => Match::Perhaps,
+        }
+    }
+
+    /// The symbol that covers an address relative to the base: of several the one that begins last.
+    pub fn covering(self, address: u64) -> Option<(u32, Sym)> {
+        let mut best: Option<(u32, Sym)> = None;
+        for index in 1..self.info.dynamic.symbols.count as u32 {
+            let Some(symbol) = self.symbol(index) else { break };
+            let covers = symbol.st_value == address
+                || symbol.st_value < address && address - symbol.st_value < symbol.st_size;
+            let visible = is_definition(&symbol) && symbol.st_shndx != ABSOLUTE && symbol.st_info & 0xf != STT_TLS;
+            if covers && visible && best.is_none_or(|(_, best)| best.st_value < symbol.st_value) {
+                best = Some((index, symbol));
+            }
+        }
+        best
+    }
+
+    /// What a reference with this index asks for.
+    pub fn wanted(self, index: u32) -> Wanted<'a> {
+        let version = self.versym(index).and_then(|entry| self.info.versions.get(entry & 0x7fff));
+        match version.filter(|version| !version.base) {
+            Some(version) => {
+                Wanted::Version { hash: version.hash, name: self.string_at(version.name), strict: version.hidden }
+            }
+            None => Wanted::Unversioned,
+        }
+    }
+
+    pub fn hidden_version(self, index: u32) -> bool {
+        self.versym(index).is_some_and(|entry| entry & 0x8000 != 0)
+    }
+
+    pub fn versym(self, index: u32) -> Option<u16> {
+        bytes::u16_at(self.bytes, self.info.dynamic.versym? + 2 * index as usize)
+    }
+}
+
+/// SHN_ABS: the value is an address by itself.
+pub const ABSOLUTE: u16 = 0xfff1;
+
+/// Whether others may be bound to it.
+pub fn is_definition(symbol: &Sym) -> bool {
+    let thread_local = symbol.st_info & 0xf == STT_TLS;
+    symbol.st_shndx != 0
+        && (symbol.st_value != 0 || symbol.st_shndx == ABSOLUTE || thread_local)
+        && matches!(symbol.st_info & 0xf, STT_NOTYPE | STT_OBJECT | STT_FUNC | STT_COMMON | STT_TLS | STT_GNU_IFUNC)
+        && matches!(symbol.st_info >> 4, STB_GLOBAL | STB_WEAK | STB_GNU_UNIQUE)
+        && matches!(symbol.st_other & 3, STV_DEFAULT | STV_PROTECTED)
+}
+
+/// Whether a reference to it is bound within its own object: a local symbol, or one that none can replace.
+pub fn binds_locally(symbol: &Sym) -> bool {
+    let defined = symbol.st_shndx != 0;
+    symbol.st_info >> 4 == STB_LOCAL
+        || matches!(symbol.st_other & 3, STV_HIDDEN | STV_INTERNAL)
+        || defined && symbol.st_other & 3 == STV_PROTECTED
+}
+
+pub const SIZEOF_SYM: usize = goblin::elf64::sym::SIZEOF_SYM;
