@@ -10,7 +10,7 @@ use core::time::Duration;
 
 use spin::Once;
 use zooid_fork::PvmId;
-pub use zooid_fork::SIGCHLD;
+pub use zooid_fork::{SIGCHLD, SIGCONT, SIGPIPE, SIGURG, SIGWINCH};
 use zooid_fork::objects;
 use zooid_kernel::events::Masked;
 use zooid_kernel::evtchn::Event;
@@ -25,11 +25,7 @@ use crate::wait::{self, Patience};
 /// Signals have numbers from 1 to this.
 pub const LAST: u8 = 63;
 pub const SIGKILL: u8 = 9;
-pub const SIGPIPE: u8 = 13;
-pub const SIGCONT: u8 = 18;
 pub const SIGSTOP: u8 = 19;
-pub const SIGURG: u8 = 23;
-pub const SIGWINCH: u8 = 28;
 
 /// The object's name begins with this, and none that an application gives.
 pub const RESERVED: char = '\u{1}';
@@ -110,10 +106,7 @@ fn deliver(signal: u8) {
     match action {
         Action::Call(handler) => handler(signal),
         Action::Ignore => {}
-        Action::Default => match signal {
-            SIGCHLD | SIGCONT | SIGURG | SIGWINCH | SIGPIPE => {}
-            _ => zooid_fork::end_by(signal),
-        },
+        Action::Default => zooid_fork::take_default_action(signal),
     }
 }
 

@@ -253,7 +253,7 @@ pub fn serve() {
     }
 }
 
-/// Signals that pvmd passes on. Without a handler, the default action of each is to end the pVM.
+/// Signals that pvmd passes on.
 fn obey_signals(control: &Control) {
     let signals = control.page.read_u64(daemon::SIGNALS);
     let mut new = signals ^ control.page.read_u64(guest::SIGNALS_TAKEN);
@@ -263,13 +263,23 @@ fn obey_signals(control: &Control) {
         new &= new - 1;
         match objects::signal_handler() {
             Some(handler) => handler(signal),
-            None => end_by(signal),
+            None => take_default_action(signal),
         }
     }
 }
 
-/// Ends this pVM as a signal does.
-pub fn end_by(signal: u8) -> ! {
+/// Signals by their numbers in Linux: those that do nothing by default.
+pub const SIGPIPE: u8 = 13;
+pub const SIGCHLD: u8 = 17;
+pub const SIGCONT: u8 = 18;
+pub const SIGURG: u8 = 23;
+pub const SIGWINCH: u8 = 28;
+
+/// What is done about a signal that nobody handles: most end this pVM.
+pub fn take_default_action(signal: u8) {
+    if matches!(signal, SIGPIPE | SIGCHLD | SIGCONT | SIGURG | SIGWINCH) {
+        return;
+    }
     log::info!("signal {signal} ends this pVM");
     console::drain();
     objects::end();
@@ -277,9 +287,6 @@ pub fn end_by(signal: u8) -> ! {
     await_destruction();
     power::poweroff()
 }
-
-/// `SIGCHLD` by its number in Linux.
-pub const SIGCHLD: u8 = 17;
 
 /// Ends of children that were told of by a signal.
 static ENDS_TOLD: AtomicU32 = AtomicU32::new(0);
