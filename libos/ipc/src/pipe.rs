@@ -102,8 +102,8 @@ impl PipeReader {
             if !wait::wait(object, READERS, patience, over) {
                 return Err(Error::WouldBlock);
             }
-            // What was written before the last writer went is read first.
-            if filled(object)? == 0 && !object.has(Role::Writer) {
+            // Asked in this order: what the last writer wrote before it went is read first.
+            if !object.has(Role::Writer) && filled(object)? == 0 {
                 return Ok(0);
             }
         }
@@ -182,12 +182,11 @@ impl PipeWriter {
 impl Pollable for PipeReader {
     fn ready(&self, wanted: Events) -> Events {
         let object = self.0.object();
+        let end = if object.has(Role::Writer) { Events::empty() } else { Events::HANGUP };
         match filled(object) {
             Err(_) => Events::ERROR,
-            // What was written before the last writer went is read first.
-            Ok(0) if object.has(Role::Writer) => Events::empty(),
-            Ok(0) => Events::HANGUP,
-            Ok(_) => Events::READABLE & wanted,
+            Ok(0) => end,
+            Ok(_) => Events::READABLE & wanted | end,
         }
     }
 

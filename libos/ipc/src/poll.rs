@@ -18,7 +18,7 @@ bitflags! {
         const WRITABLE = 0x04;
         /// It fails: nobody reads from the pipe that is written to, or something is broken. Needs not be asked for.
         const ERROR = 0x08;
-        /// Nobody writes any more, and all was read: a read returns 0. Needs not be asked for.
+        /// Nobody writes any more: a read returns 0 as soon as all was read. Needs not be asked for.
         const HANGUP = 0x10;
     }
 }
