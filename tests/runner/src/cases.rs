@@ -111,9 +111,10 @@ fn mentions(case: &Case, guest: &str) -> bool {
     case.script && std::fs::read_to_string(script_file(case)).is_ok_and(|text| text.contains(&*image))
 }
 
-/// The dom0-side script of a case that has one.
+/// The dom0-side script of a case that has one: its own, or its guest's.
 pub fn script_file(case: &Case) -> std::path::PathBuf {
-    layout::boot_tests().join(format!("{}.sh", case.name))
+    let own = layout::boot_tests().join(format!("{}.sh", case.name));
+    if own.exists() { own } else { layout::boot_tests().join(format!("{}.sh", case.guest())) }
 }
 
 fn parse(text: &str) -> Result<Vec<Case>> {

@@ -16,6 +16,9 @@ use crate::options::BadArgument;
 /// Programs of this project that run in dom0.
 const TOOLS: [&str; 1] = ["census"];
 
+/// What `build.rs` has made of `tests/posix`.
+const POSIX: &str = concat!(env!("OUT_DIR"), "/posix");
+
 /// A payload being written to the disk that dom0 reads.
 pub struct Payload {
     builder: Builder<File>,
@@ -59,7 +62,7 @@ impl Payload {
         for tool in TOOLS {
             self.add_file(&format!("usr/bin/{tool}"), &layout::top().join("target/dom0").join(tool))?;
         }
-        Ok(())
+        self.add_file("run/zooid/posix", Path::new(POSIX))
     }
 
     fn add_guest(&mut self, guest: &Guest) -> Result<()> {
