@@ -86,6 +86,21 @@ static void signal_interrupts_a_call(void)
     CHECK_ERRNO(read(ends[0], &octet, 1), EINTR);
     ends_well(child);
 }
+
+/* "Existing process": its lifetime ends when it has been waited for. */
+static void kill_finds_who_has_ended_and_was_not_waited_for(void)
+{
+    int taken;
+    sigset_t set = set_of(SIGCHLD);
+    block(SIGCHLD);
+    pid_t child = start();
+    if (child == 0)
+        _exit(0);
+    CHECK(sigwait(&set, &taken) == 0);
+    CHECK(kill(child, 0) == 0);
+    ends_well(child);
+    CHECK_ERRNO(kill(child, 0), ESRCH);
+}
 #endif
 
 /* "SIG_IGN: delivery of the signal shall have no effect on the process." */
@@ -481,6 +496,7 @@ const struct test signals[] = {
     CASE(sigwait_waits_for_a_signal),
     CASE(sigtimedwait_without_a_signal_is_EAGAIN),
     CASE(kill_with_0_tells_who_lives),
+    LINUX_ONLY(kill_finds_who_has_ended_and_was_not_waited_for, "a pVM that has ended is gone"),
     CASE(kill_with_no_signal_is_EINVAL),
     CASE(signal_SIGKILL_cannot_be_caught_or_blocked),
     CASE(signal_SIGKILL_to_oneself_ends),
