@@ -186,7 +186,7 @@ impl Pollable for PipeReader {
         match filled(object) {
             Err(_) => Events::ERROR,
             Ok(0) => end,
-            Ok(_) => Events::READABLE & wanted | end,
+            Ok(_) => (Events::READABLE & wanted) | end,
         }
     }
 

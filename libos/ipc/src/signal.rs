@@ -10,8 +10,8 @@ use core::time::Duration;
 
 use spin::Once;
 use zooid_fork::PvmId;
-pub use zooid_fork::{SIGCHLD, SIGCONT, SIGPIPE, SIGURG, SIGWINCH};
 use zooid_fork::objects;
+pub use zooid_fork::{SIGCHLD, SIGCONT, SIGPIPE, SIGURG, SIGWINCH};
 use zooid_kernel::events::Masked;
 use zooid_kernel::evtchn::Event;
 use zooid_kernel::thread;
