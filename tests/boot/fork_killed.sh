@@ -13,16 +13,16 @@ supervise() {
     done
 }
 
-# life [OPTION...]: one guest's life beside a daemon that begins with the options.
-life() {
-    echo "pvmd $*" >>pvmd.log
-    rm -f stop
+# begin EXTRA: starts the guest.
+begin() {
     : >"$(console)"
-    supervise "$@" &
-    wait_until 15 pvm stats
-    xl create -q "$CFG" || fail "xl create"
+    xl create -q "$CFG" "extra=\"-- $1\"" || fail "xl create"
+}
+
+# finish WHAT: the guest has to succeed, and to be gone.
+finish() {
     wait_until 60 grep -q 'Test result' "$(console)"
-    grep -q 'Test result: SUCCESS' "$(console)" || fail "$*: $(cat "$(console)")"
+    grep -q 'Test result: SUCCESS' "$(console)" || fail "$1: $(cat "$(console)")"
     wait_until 30 gone
     # A daemon that is about to die may be asked; the next one answers.
     wait_until 15 sh -c 'pvm stats --json >stats'
@@ -31,25 +31,52 @@ life() {
     wait
 }
 
+# life [OPTION...]: one guest's life beside a daemon that begins with the options.
+life() {
+    rm -f stop
+    supervise "$@" &
+    wait_until 15 pvm stats
+    begin once
+    finish "$*"
+}
+
+# die POINT: a daemon that does not end by itself before it comes to the point.
+die() {
+    timeout -s KILL 60 pvmd --backend "$backend" --die-at "$1" >>pvmd.log 2>&1
+    killed=$((killed + 1))
+    [ "$(grep -c 'dying here' pvmd.log)" = "$killed" ] || fail "$backend: no daemon came to $1: $(cat "$(console)")"
+}
+
 no_pvmd
 for backend in foreign grant; do
+    : >pvmd.log
+    killed=0
     life
     life
     before=$(settled)
     count=$(python3 -S -c 'import json; print(json.load(open("stats"))["operations"])')
-    killed=0
+    # A family that lives on beside daemons that die one behind the other; each has to remove first what the one before it had prepared,
+    # with two operations.
+    begin without_end
     operation=0
-    while [ "$operation" -lt "$count" ]; do
-        for point in "$operation" "$operation:after"; do
-            # Between two operations nothing changes outside of the daemon: by the second backend one of the two will do.
-            [ "$backend $point" = "grant $operation" ] && continue
-            life --die-at "$point"
-            killed=$((killed + 1))
-            [ "$(settled)" = "$before" ] || fail "$backend: killed at $point: before $before, after $(settled)"
-        done
+    while [ "$operation" -lt $((count + 2)) ]; do
+        # Between two operations nothing changes outside of the daemon: by the second backend one of the two will do.
+        [ "$backend" = grant ] || die "$operation"
+        die "$operation:after"
         operation=$((operation + 1))
     done
-    echo "$backend: killed at $killed points"
+    rm -f stop
+    supervise &
+    xenstore-write "/local/domain/$(xl domid "$NAME")/data/stop" 1
+    finish "$killed times killed"
+    [ "$(settled)" = "$before" ] || fail "$backend: before $before, after $(settled)"
+    # Families that begin, and end, beside a daemon that dies and one that comes after it.
+    operation=0
+    while [ "$operation" -lt "$count" ]; do
+        life --die-at "$operation:after"
+        operation=$((operation + 7))
+    done
+    [ "$(settled)" = "$before" ] || fail "$backend: short lives: before $before, after $(settled)"
     grep -c 'dying here' pvmd.log
 done
 rm stop

@@ -1,4 +1,5 @@
-//! Forks while pvmd may be killed at any moment: a fork makes a child or is an error, and nothing else; the memory stays as it was.
+//! Forks while pvmd may be killed at any moment: a fork makes a child or is an error, and nothing else; the memory stays as it was. Once, or
+//! (`without_end`) until there is `data/stop`.
 
 #![no_std]
 #![no_main]
@@ -8,19 +9,18 @@ extern crate alloc;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use test_guests::{check, check_eq, error, failure, success};
+use test_guests::{argument, check, check_eq, error, failure, success};
 use zooid::process::{self, Status};
-use zooid::{println, thread};
+use zooid::{println, thread, xenstore};
 
 zooid::main!(main);
 
-/// Forks that have to succeed.
-const FORKS: u32 = 1;
 /// Forks that may be refused for one that succeeds.
 const REFUSALS: u32 = 20;
 
 fn main() {
-    for round in 0..FORKS {
+    let without_end = argument() == "without_end";
+    for round in 0.. {
         let mut memory: Vec<u32> = (0..20_000).map(|word| word + round).collect();
         let is_right = |memory: &[u32]| (round..).zip(memory).all(|(number, word)| number == *word);
         let mut refusals = 0;
@@ -45,6 +45,10 @@ fn main() {
             other => failure!("wait: {other:?}"),
         }
         check_eq!(process::waitpid(None, true), Err(process::WaitError));
+        if !without_end || xenstore::read("data/stop").is_ok() {
+            println!("{} forks", round + 1);
+            break;
+        }
     }
     success();
 }

@@ -27,13 +27,22 @@ pub struct Config {
     pub die_at: Option<DieAt>,
 }
 
-/// Where [`Config::die_at`] ends the daemon: text such as `17` or `17:after`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Where [`Config::die_at`] ends the daemon: text such as `17`, `17:after`, `Record` or `Record.2:after`.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DieAt {
-    /// Number of the operation, from 0, counted since the start.
-    pub operation: u64,
+    /// Which operation.
+    pub point: Point,
     /// After it, and not before.
     pub after: bool,
+}
+
+/// An operation, counted since the start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Point {
+    /// The one of this number, from 0.
+    Number(u64),
+    /// Of those of this name, the one of this number, from 1.
+    Named(String, u64),
 }
 
 /// Which way children get their parents' memory.
@@ -101,10 +110,37 @@ impl std::str::FromStr for DieAt {
     type Err = std::num::ParseIntError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let (number, after) = match text.split_once(':') {
-            Some((number, when)) => (number, when == "after"),
+        let (point, after) = match text.split_once(':') {
+            Some((point, when)) => (point, when == "after"),
             None => (text, false),
         };
-        Ok(Self { operation: number.parse()?, after })
+        let is_name = point.starts_with(|first: char| first.is_ascii_uppercase());
+        let point = match point.split_once('.') {
+            Some((name, number)) if is_name => Point::Named(name.to_owned(), number.parse()?),
+            None if is_name => Point::Named(point.to_owned(), 1),
+            _ => Point::Number(point.parse()?),
+        };
+        Ok(Self { point, after })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_point_to_die_at_is_a_number_or_a_name() {
+        let named = |name: &str, number| Point::Named(name.to_owned(), number);
+        for (text, point, after) in [
+            ("17", Point::Number(17), false),
+            ("17:after", Point::Number(17), true),
+            ("Record", named("Record", 1), false),
+            ("Record.2:after", named("Record", 2), true),
+        ] {
+            assert_eq!(text.parse(), Ok(DieAt { point, after }), "{text}");
+        }
+        for text in ["", "x", "1.2", "Record.", "Record.x", ":after"] {
+            assert!(text.parse::<DieAt>().is_err(), "{text}");
+        }
     }
 }

@@ -190,7 +190,7 @@ impl<H: Hypervisor> Engine<H> {
             backend: choose_backend(&*xen, config.backend),
             xen,
             store,
-            executor: Executor::new(config.die_at),
+            executor: Executor::new(config.die_at.clone()),
             config,
             inbox,
             notes,

@@ -9,7 +9,7 @@ use std::time::Instant;
 use rustix::process::{Signal, getpid, kill_process};
 
 use super::api::StepTime;
-use super::config::DieAt;
+use super::config::{DieAt, Point};
 use super::stats::Time;
 
 /// One operation. Its name in a log is that of its variant.
@@ -151,7 +151,16 @@ impl Executor {
     }
 
     fn hook(&self, operation: Operation, after: bool) {
-        if self.die_at == Some(DieAt { operation: self.count, after }) {
+        let Some(die_at) = self.die_at.as_ref().filter(|die_at| die_at.after == after) else { return };
+        let is_it = match &die_at.point {
+            Point::Number(number) => *number == self.count,
+            Point::Named(name, number) => {
+                let done = self.times.iter().find(|(other, _)| *other == operation).map_or(0, |(_, time)| time.count());
+                // After it, it has been counted.
+                *name == operation.to_string() && done + u64::from(!after) == *number
+            }
+        };
+        if is_it {
             log::warn!(operation:?, after; "dying here, as configured");
             let _ = kill_process(getpid(), Signal::KILL);
         }

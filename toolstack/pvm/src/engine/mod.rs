@@ -35,7 +35,7 @@ pub use api::{
     Backend, Command, EndStatus, Ended, Error, Event, EventKind, Kind, ObjectInfo, PoolInfo, PvmInfo, Reply, State,
     Stats, StepTime, Target,
 };
-pub use config::{BackendChoice, ChildVif, Config, DieAt, Overcommit, Quota};
+pub use config::{BackendChoice, ChildVif, Config, DieAt, Overcommit, Point, Quota};
 pub use handle::{Closed, Handle, Inbox, pair};
 
 use std::os::fd::AsFd;

@@ -45,6 +45,11 @@ impl Time {
         self.max = self.max.max(ns);
     }
 
+    /// How often it was done.
+    pub fn count(&self) -> u64 {
+        self.count
+    }
+
     /// For a user, with a name.
     pub fn named(&self, step: impl Into<String>) -> StepTime {
         StepTime {

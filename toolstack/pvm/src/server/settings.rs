@@ -211,7 +211,7 @@ impl Settings {
             }),
             outside_timeout: self.outside_timeout.map_or(default.outside_timeout, |time| time.0),
             start_timeout: self.start_timeout.map_or(default.start_timeout, |time| time.0),
-            die_at: self.die_at,
+            die_at: self.die_at.clone(),
         };
         match self.fault(&config) {
             None => Ok(config),
