@@ -1,0 +1,76 @@
+#!/bin/sh
+# The daemon is killed (SIGKILL) inside the requests by which a family shares memory, and at the ends of its members, and started again: each
+# request is answered once, names are neither lost nor made twice, and in the end no domain, page, port, grant or node in xenstore is left.
+. /run/zooid/lib.sh
+
+# supervise [OPTION...]: keeps a daemon running until there is a file `stop`; the first one has the options.
+supervise() {
+    pvmd "$@" >>pvmd.log 2>&1
+    while [ ! -e stop ]; do
+        pvmd >>pvmd.log 2>&1
+        usleep 20000
+    done
+}
+
+# begin EXTRA: starts the guest.
+begin() {
+    : >"$(console)"
+    xl create -q "$CFG" "extra=\"-- $1\"" || fail "xl create"
+}
+
+# finish WHAT: the guest has to succeed, and to be gone with its holder.
+finish() {
+    wait_until 60 grep -q 'Test result' "$(console)"
+    grep -q 'Test result: SUCCESS' "$(console)" || fail "$1: $(cat "$(console)")"
+    wait_until 30 gone
+    wait_until 15 pvm stats
+    touch stop
+    no_pvmd
+    wait
+}
+
+# life [POINT]: a family's life beside a daemon that dies there.
+life() {
+    rm -f stop
+    supervise ${1:+--die-at "$1"} &
+    wait_until 15 pvm stats
+    begin once
+    finish "$*"
+    died "$@"
+}
+
+# died [POINT]: it must have.
+died() {
+    [ $# = 0 ] || killed=$((killed + 1))
+    [ "$(grep -c 'dying here' pvmd.log)" = "$killed" ] || fail "no daemon came to $1: $(cat "$(console)")"
+}
+
+no_pvmd
+: >pvmd.log
+killed=0
+life
+life
+before=$(settled)
+
+# The first request of a family: it gets its holder.
+for point in MakeHolder MakeHolder:after Hold:after MapMembers MapMembers:after Enrol:after Reply:after; do
+    life "$point"
+done
+[ "$(settled)" = "$before" ] || fail "before $before, after $(settled)"
+
+# A family that lives on beside daemons that die one behind the other. Three records are written for an object: that it is there, that its
+# name has gone, and nothing any more. It is mapped by two requests.
+begin without_end
+for point in Hold Hold:after Clear:after Record Record:after Record.2 Record.2:after Record.3 Record.3:after MapObject MapObject:after \
+    MapObject.2 MapObject.2:after GiveBack GiveBack:after GiveBack.2:after Enrol Enrol:after Strike Strike:after TellMembers \
+    TellMembers:after TellMembers.2 Reply Reply:after Reply.3:after Reply.4:after; do
+    timeout -s KILL 60 pvmd --die-at "$point" >>pvmd.log 2>&1
+    died "$point"
+done
+rm -f stop
+supervise &
+xenstore-write "/local/domain/$(xl domid "$NAME")/data/stop" 1
+finish "$killed times killed"
+[ "$(settled)" = "$before" ] || fail "a long life: before $before, after $(settled)"
+rm stop
+start-pvmd || fail "pvmd"

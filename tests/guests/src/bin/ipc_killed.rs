@@ -1,0 +1,95 @@
+//! A family that makes, maps, opens and removes what it shares, forks and ends, while pvmd may be killed at any moment: each request is answered once,
+//! what has a name is neither lost nor made twice, and what is shared stays whole. Once, or (`without_end`) until there is `data/stop`.
+
+#![no_std]
+#![no_main]
+
+use core::fmt::Debug;
+use core::time::Duration;
+
+use test_guests::{argument, check_eq, error, expect, failure, success};
+use zooid::ipc::{self, Error, How, PipeReader, PipeWriter, SharedMemory};
+use zooid::process::{self, PvmId, Status};
+use zooid::{println, thread, xenstore};
+use zooid_fork::objects;
+
+zooid::main!(main);
+
+const EXCLUSIVE: How = How { create: true, exclusive: true };
+const OPEN: How = How { create: false, exclusive: false };
+/// More than a page table has entries for: it is mapped by more than one request.
+const SIZE: usize = 520 * 4096;
+/// Requests that may fail for one that succeeds.
+const FAILURES: u32 = 20;
+
+fn main() {
+    let without_end = argument() == "without_end";
+    for round in 1_u32.. {
+        share(round);
+        if !without_end || xenstore::read("data/stop").is_ok() {
+            println!("{round} rounds");
+            break;
+        }
+    }
+    success();
+}
+
+fn share(round: u32) {
+    // A daemon that comes back knows what it has made under a name: none of these fails.
+    let memory = expect!(SharedMemory::open("killed", EXCLUSIVE, SIZE));
+    check_eq!(SharedMemory::open("killed", EXCLUSIVE, SIZE).err(), Some(Error::Exists));
+    memory.write(SIZE - 4, &round.to_le_bytes());
+    // What has none is forgotten when it was not wholly mapped.
+    let (answer, reply): (PipeReader, PipeWriter) = somehow(ipc::pipe);
+    let child = somehow(process::fork);
+    let Some(child) = child else { open_and_answer(&reply) };
+    drop(reply);
+    let Some(own) = objects::member() else { failure!("no member") };
+    expect!(objects::relay(own));
+    let mut octets = [0; 4];
+    check_eq!(expect!(answer.read(&mut octets)), 4);
+    check_eq!(u32::from_le_bytes(octets), round + 1);
+    reap(child);
+    // The one that had the other end has gone, and this one was told.
+    check_eq!(expect!(answer.read(&mut octets)), 0);
+    memory.read(SIZE - 4, &mut octets);
+    check_eq!(u32::from_le_bytes(octets), !round);
+    expect!(ipc::unlink("killed"));
+    check_eq!(ipc::unlink("killed"), Err(Error::NotFound));
+    check_eq!(SharedMemory::open("killed", OPEN, 0).err(), Some(Error::NotFound));
+}
+
+/// What the child does.
+fn open_and_answer(reply: &PipeWriter) -> ! {
+    let memory = expect!(SharedMemory::open("killed", OPEN, 0));
+    check_eq!(memory.len(), SIZE);
+    let mut octets = [0; 4];
+    memory.read(SIZE - 4, &mut octets);
+    let round = u32::from_le_bytes(octets);
+    memory.write(SIZE - 4, &(!round).to_le_bytes());
+    expect!(reply.write_all(&(round + 1).to_le_bytes()));
+    process::exit(7)
+}
+
+fn reap(child: PvmId) {
+    match process::waitpid(Some(child), false) {
+        Ok(Some(ended)) => check_eq!(ended.status, Status::Exited(7)),
+        other => failure!("wait: {other:?}"),
+    }
+}
+
+/// Tries until it succeeds.
+fn somehow<T, E: Debug>(mut what: impl FnMut() -> Result<T, E>) -> T {
+    let mut failures = 0;
+    loop {
+        match what() {
+            Ok(value) => return value,
+            Err(reason) => println!("refused: {reason:?}"),
+        }
+        failures += 1;
+        if failures == FAILURES {
+            error!("nothing succeeds");
+        }
+        thread::sleep(Duration::from_millis(100));
+    }
+}
