@@ -28,6 +28,7 @@ use super::pvm::Pvm;
 use super::quota::Rate;
 use super::requests::Forked;
 use super::stats::Counters;
+use super::turns::Turns;
 use super::watch::{Note, Notes};
 use super::{StartError, choose_backend};
 
@@ -80,6 +81,8 @@ pub struct Engine<H: Hypervisor> {
     pub(super) scratch: Scratch,
     pub(super) counters: Counters,
     pub(super) rates: BTreeMap<Option<PvmId>, Rate>,
+    /// Of families that share memory, by their roots' ids.
+    pub(super) turns: BTreeMap<PvmId, Turns>,
     pub(super) waiters: Vec<Waiter>,
     pub(super) outside: Vec<OutsideFork>,
     pub(super) subscribers: Vec<SyncSender<Event>>,
@@ -110,6 +113,8 @@ pub(super) enum Job<M> {
     Refresh(DomId, usize),
     /// Removes what a pVM has left.
     Bury(Burial<M>),
+    /// Serves a request of this family, or makes a part of what one of them asks for.
+    Turn(PvmId),
     /// Frees what is not needed any more, which takes time.
     Drop(Box<dyn Send>),
 }
@@ -211,6 +216,7 @@ impl<H: Hypervisor> Engine<H> {
             scratch: Scratch::default(),
             counters: Counters::default(),
             rates: BTreeMap::new(),
+            turns: BTreeMap::new(),
             waiters: Vec::new(),
             outside: Vec::new(),
             subscribers: Vec::new(),
@@ -317,6 +323,7 @@ impl<H: Hypervisor> Engine<H> {
             },
             Some(Job::Refresh(domain, place)) => self.refresh_step(domain, place),
             Some(Job::Bury(burial)) => self.bury_step(burial),
+            Some(Job::Turn(root)) => self.turn_step(root),
             Some(Job::Drop(rest)) => drop(rest),
         }
     }

@@ -311,6 +311,7 @@ impl<H: Hypervisor> Engine<H> {
 
     /// At the end: removes all prepared domains, and what is being built.
     pub(super) fn discard_all(&mut self) {
+        self.abandon_turns();
         let parents: Vec<DomId> = self.domains.keys().copied().collect();
         for parent in parents {
             let Some(pvm) = self.domains.get_mut(&parent) else { continue };
@@ -321,7 +322,7 @@ impl<H: Hypervisor> Engine<H> {
             match job {
                 Job::Build(building) => self.abandon_building(*building),
                 Job::Bury(burial) => self.bury_step(burial),
-                Job::Refresh(..) | Job::Drop(_) => {}
+                Job::Refresh(..) | Job::Turn(_) | Job::Drop(_) => {}
             }
         }
     }

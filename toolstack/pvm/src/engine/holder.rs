@@ -15,7 +15,10 @@ pub struct Holder<M> {
     /// The frame of its table of members.
     pub table: Mfn,
     pub members: Members<M>,
+    /// Those with a name.
     pub objects: BTreeMap<u32, Object>,
+    /// Those without, until they are wholly mapped.
+    pub nameless: BTreeMap<u32, Nameless>,
     /// The last number that was given to an object.
     pub last_number: u32,
     /// Frames that are nobody's any more and could not be given back yet.
@@ -35,20 +38,28 @@ pub struct Asker {
     pub request: u32,
 }
 
-/// Memory that relatives share.
+/// Memory that relatives share under a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Object {
-    /// Nothing: only who has made it knows it, and it is forgotten once that has mapped it.
-    pub name: Option<Vec<u8>>,
+    pub name: Vec<u8>,
     /// Who has made it.
     pub maker: Asker,
     pub frames: Vec<Mfn>,
 }
 
+/// Memory that only its maker knows, which gets its frames as it is mapped: so there are none that a daemon could lose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Nameless {
+    pub maker: PvmId,
+    pub pages: usize,
+    /// How many of them are mapped.
+    pub mapped: usize,
+}
+
 impl<M> Holder<M> {
     /// The object of this name, and its number.
     pub fn find(&self, name: &[u8]) -> Option<(u32, &Object)> {
-        let has_name = |(_, object): &(&u32, &Object)| object.name.as_deref() == Some(name);
+        let has_name = |(_, object): &(&u32, &Object)| object.name == name;
         self.objects.iter().find(has_name).map(|(number, object)| (*number, object))
     }
 
@@ -56,8 +67,10 @@ impl<M> Holder<M> {
     pub fn new_number(&mut self) -> u32 {
         loop {
             self.last_number = self.last_number.wrapping_add(1);
-            if !self.objects.contains_key(&self.last_number) && !self.stale.contains(&self.last_number) {
-                return self.last_number;
+            let number = self.last_number;
+            let is_known = self.objects.contains_key(&number) || self.nameless.contains_key(&number);
+            if !is_known && !self.stale.contains(&number) {
+                return number;
             }
         }
     }

@@ -16,13 +16,15 @@ use super::api::{Error, ObjectInfo, Target};
 use super::core::Engine;
 use super::executor::Operation;
 use super::failure::Failure;
-use super::holder::{Asker, Holder, Object};
-use super::pvm::Channel;
+use super::holder::{Asker, Holder, Nameless, Object};
+use super::members::AT_ONCE;
+use super::pvm::{Channel, Pending, Pvm};
 use super::records;
+use super::turns::Making;
 
 /// Most objects that a family has, those left out that are without a name and wholly mapped.
 const MAX_OBJECTS: usize = 1024;
-/// Most pages of an object: 256 MiB. Others wait while they are cleared.
+/// Most pages of an object: 256 MiB.
 const MAX_PAGES: u32 = 65_536;
 /// No frame's number is this or higher (`MADDR_BITS` of x86 are 52).
 const FRAMES: u64 = 1 << 40;
@@ -112,12 +114,21 @@ impl<H: Hypervisor> Engine<H> {
             operation::UNLINK => self.unlink_object(domain),
             _ => self.relay(domain),
         };
+        self.answer_ipc(domain, operation, result);
+    }
+
+    /// Answers a request of a member, unless what it asks for is being made still.
+    fn answer_ipc(&mut self, domain: DomId, operation: u32, result: Result<(), Failure>) {
+        let is_being_made = |pvm: &Pvm<H::Memory>| pvm.pending == Some(Pending::Create);
+        if result.is_ok() && self.domains.get(&domain).is_some_and(is_being_made) {
+            return;
+        }
         let errno = match &result {
             Ok(()) => 0,
             Err(Failure::Quota(_)) => Errno::ENOSPC.0,
             Err(failure) => failure.errno(),
         };
-        if let Err(failure) = result {
+        if let Err(failure) = &result {
             log::debug!("request {operation} of domain {domain}: {failure}");
         }
         self.executor.before(Operation::Reply);
@@ -165,8 +176,17 @@ impl<H: Hypervisor> Engine<H> {
         self.ensure_holder(domain)?;
         self.enrol(domain)?;
         let pages = asked.pages as usize;
-        let number = self.make_object(root, asker, asked.name, pages)?;
-        self.answer_create(domain, number, pages, true)
+        let holder = self.holders.get_mut(&root).ok_or(Failure::Gone)?;
+        if holder.objects.len() + holder.nameless.len() >= MAX_OBJECTS {
+            return denied(Errno::EMFILE);
+        }
+        let number = holder.new_number();
+        let Some(name) = asked.name else {
+            holder.nameless.insert(number, Nameless { maker: asker.member, pages, mapped: 0 });
+            return self.answer_create(domain, number, pages, true);
+        };
+        let making = Making { domain, maker: asker, name, pages, number, frames: Vec::new(), parts: 0 };
+        self.make_part(root, making)
     }
 
     fn answer_create(&mut self, domain: DomId, number: u32, pages: usize, is_new: bool) -> Result<(), Failure> {
@@ -177,57 +197,129 @@ impl<H: Hypervisor> Engine<H> {
         Ok(())
     }
 
-    /// Makes an object; its number.
-    fn make_object(&mut self, root: PvmId, maker: Asker, name: Option<Vec<u8>>, pages: usize) -> Result<u32, Failure> {
-        let holder = self.holder(root)?;
-        let owner = holder.domain;
-        if holder.objects.len() >= MAX_OBJECTS {
-            return denied(Errno::EMFILE);
-        }
-        self.remove_stale_records(root)?;
-        self.give_back(root, Vec::new());
-        let mut frames = Vec::with_capacity(pages);
-        if let Err(failure) = self.hold(owner, pages, &mut frames) {
-            self.give_back(root, frames);
+    /// Makes a part of an object. At the end the reply has its number.
+    fn make_part(&mut self, root: PvmId, mut making: Making) -> Result<(), Failure> {
+        if let Err(failure) = self.grow(root, &mut making) {
+            self.abandon_making(root, making);
             return Err(failure);
         }
-        let holder = self.holders.get_mut(&root).ok_or(Failure::Gone)?;
-        let number = holder.new_number();
-        let object = Object { name, maker, frames };
-        if object.name.is_some() {
-            let result =
-                self.operate(Operation::Record, |engine| records::write(&engine.store, owner, number, &object));
-            if let Err(error) = result {
-                // It may be there all the same.
-                if let Some(holder) = self.holders.get_mut(&root) {
-                    holder.stale.push(number);
-                }
-                self.give_back(root, object.frames);
-                return Err(error.into());
-            }
+        let Making { domain, maker, name, pages, number, frames, .. } = making;
+        if frames.len() < pages {
+            let making = Making { domain, maker, name, pages, number, frames, parts: making.parts };
+            self.make_later(root, making);
+            return Ok(());
         }
-        self.holders.get_mut(&root).ok_or(Failure::Gone)?.objects.insert(number, object);
-        Ok(number)
+        let holder = self.holders.get_mut(&root).ok_or(Failure::Gone)?;
+        holder.objects.insert(number, Object { name, maker, frames });
+        self.answer_create(domain, number, pages, true)
+    }
+
+    /// Gets frames for an object and records them, and the object when these were the last.
+    fn grow(&mut self, root: PvmId, making: &mut Making) -> Result<(), Failure> {
+        let owner = self.holder(root)?.domain;
+        self.remove_stale_records(root)?;
+        self.give_back(root, Vec::new());
+        let count = AT_ONCE.min(making.pages - making.frames.len());
+        let mut frames = Vec::with_capacity(count);
+        let result = self.hold(owner, count, &mut frames);
+        making.frames.extend(&frames);
+        result?;
+        self.operate(Operation::Record, |engine| {
+            // What was written is there all the same after an error.
+            let parts = std::mem::replace(&mut making.parts, usize::MAX);
+            making.parts = records::add(&engine.store, owner, making.number, parts, &frames)?;
+            if making.frames.len() == making.pages {
+                let Making { name, maker, frames, number, .. } = making;
+                let object = Object { name: name.clone(), maker: *maker, frames: frames.clone() };
+                records::write(&engine.store, owner, *number, &object)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// An object is not made: its frames are given back, and what stands of it is removed.
+    pub(super) fn abandon_making(&mut self, root: PvmId, making: Making) {
+        if making.parts > 0 {
+            self.forget(root, making.number, making.frames);
+        } else {
+            self.give_back(root, making.frames);
+        }
+    }
+
+    /// Gives an object's frames back and removes its record.
+    fn forget(&mut self, root: PvmId, number: u32, frames: Vec<Mfn>) {
+        if let Some(holder) = self.holders.get_mut(&root) {
+            holder.stale.push(number);
+        }
+        self.give_back(root, frames);
+        if let Err(failure) = self.remove_stale_records(root) {
+            // It is tried again before there are new frames.
+            log::debug!("{failure}");
+        }
+    }
+
+    /// Makes a part of an object that somebody waits for.
+    pub(super) fn make_step(&mut self, root: PvmId, making: Making) {
+        let (domain, maker) = (making.domain, making.maker);
+        let waits = |pvm: &Pvm<H::Memory>| {
+            Asker { member: pvm.id, request: pvm.request } == maker && pvm.pending == Some(Pending::Create)
+        };
+        if !self.domains.get(&domain).is_some_and(waits) {
+            return self.abandon_making(root, making);
+        }
+        if let Some(pvm) = self.domains.get_mut(&domain) {
+            pvm.pending = None;
+        }
+        let result = self.make_part(root, making);
+        self.answer_ipc(domain, operation::CREATE, result);
     }
 
     fn map_object(&mut self, domain: DomId, count: u32) -> Result<(), Failure> {
         let (root, asker, channel) = self.asker(domain)?;
         let asked = Map::read(channel, count)?;
         let holder = self.holder(root)?;
-        let owner = holder.domain;
-        // One without a name is its maker's alone.
-        let may = |object: &&Object| object.name.is_some() || object.maker.member == asker.member;
-        let object = holder.objects.get(&asked.object).filter(may).ok_or(Failure::Denied(Errno::ENOENT))?;
         let pages = asked.offset..asked.offset.saturating_add(asked.entries.len());
-        let Some(frames) = object.frames.get(pages).filter(|_| !(asked.last && object.name.is_some())) else {
+        if let Some(object) = holder.objects.get(&asked.object) {
+            let Some(frames) = object.frames.get(pages).filter(|_| !asked.last) else {
+                return denied(Errno::EINVAL);
+            };
+            let updates = asked.updates(|place| Pte::new(frames[place], PageClass::Joint.pte_flags()));
+            self.enrol(domain)?;
+            return self.write_entries(domain, root, &asked, &updates);
+        }
+        // One without a name is its maker's alone, and its pages come in their order.
+        let object = holder.nameless.get(&asked.object).filter(|object| object.maker == asker.member);
+        let object = object.copied().ok_or(Failure::Denied(Errno::ENOENT))?;
+        if pages.start != object.mapped || pages.end > object.pages {
             return denied(Errno::EINVAL);
-        };
-        let updates = asked.updates(|place| Pte::new(frames[place], PageClass::Joint.pte_flags()));
-        self.enrol(domain)?;
+        }
+        self.check_memory(domain, pages.len() as u64)?;
+        self.remove_stale_records(root)?;
+        let owner = self.holder(root)?.domain;
+        self.give_back(root, Vec::new());
+        let mut frames = Vec::with_capacity(pages.len());
+        let result = self.hold(owner, pages.len(), &mut frames).and_then(|()| {
+            let updates = asked.updates(|place| Pte::new(frames[place], PageClass::Joint.pte_flags()));
+            self.write_entries(domain, root, &asked, &updates)
+        });
+        // From here on they live as long as somebody has them mapped.
+        self.give_back(root, frames);
+        result?;
+        let nameless = &mut self.holders.get_mut(&root).ok_or(Failure::Gone)?.nameless;
+        if asked.last {
+            nameless.remove(&asked.object);
+        } else if let Some(object) = nameless.get_mut(&asked.object) {
+            object.mapped = pages.end;
+        }
+        Ok(())
+    }
+
+    /// Maps pages of a holder at a member, all or nothing.
+    fn write_entries(&mut self, domain: DomId, root: PvmId, asked: &Map, updates: &[MmuUpdate]) -> Result<(), Failure> {
+        let owner = self.holder(root)?.domain;
         self.operate(Operation::MapObject, |engine| {
-            let (done, result) = engine.xen.mmu_update(domain, owner, &updates);
+            let (done, result) = engine.xen.mmu_update(domain, owner, updates);
             let Err(error) = result else { return Ok(()) };
-            // All or nothing.
             let absent = asked.updates(|_| Pte::ABSENT);
             if let (1.., Err(error)) = (done, engine.xen.mmu_update(domain, domain, &absent[..done]).1) {
                 log::debug!("{error}");
@@ -238,13 +330,7 @@ impl<H: Hypervisor> Engine<H> {
                 Some(_) => denied(Errno::EINVAL),
                 None => Err(error.into()),
             }
-        })?;
-        if asked.last
-            && let Some(object) = self.holders.get_mut(&root).and_then(|holder| holder.objects.remove(&asked.object))
-        {
-            self.give_back(root, object.frames);
-        }
-        Ok(())
+        })
     }
 
     fn unlink_object(&mut self, domain: DomId) -> Result<(), Failure> {
@@ -267,13 +353,8 @@ impl<H: Hypervisor> Engine<H> {
         self.operate(Operation::Record, |engine| records::strike(&engine.store, owner, number, by))?;
         let Some(holder) = self.holders.get_mut(&root) else { return Ok(()) };
         let frames = holder.objects.remove(&number).map(|object| object.frames).unwrap_or_default();
-        holder.stale.push(number);
         holder.last_unlink = by.or(holder.last_unlink);
-        self.give_back(root, frames);
-        if let Err(failure) = self.remove_stale_records(root) {
-            // It is tried again before there are new frames.
-            log::debug!("{failure}");
-        }
+        self.forget(root, number, frames);
         Ok(())
     }
 
@@ -283,9 +364,8 @@ impl<H: Hypervisor> Engine<H> {
         let mut list = Vec::new();
         for (root, holder) in self.holders.iter().filter(|(root, _)| family.is_none_or(|family| family == **root)) {
             for object in holder.objects.values() {
-                let Some(name) = &object.name else { continue };
                 list.push(ObjectInfo {
-                    name: String::from_utf8_lossy(name).into_owned(),
+                    name: String::from_utf8_lossy(&object.name).into_owned(),
                     pages: object.frames.len() as u64,
                     family: root.raw(),
                     holder: holder.domain.0,
@@ -299,8 +379,7 @@ impl<H: Hypervisor> Engine<H> {
     /// Removes a name of a pVM's family, as [`list_objects`](Self::list_objects) has it.
     pub(super) fn remove_object(&mut self, target: &Target, name: &str) -> Result<(), Error> {
         let root = self.domains[&self.resolve(target)?].root;
-        let is_it =
-            |object: &Object| object.name.as_deref().is_some_and(|other| String::from_utf8_lossy(other) == name);
+        let is_it = |object: &Object| String::from_utf8_lossy(&object.name) == name;
         let objects = self.holders.get(&root).into_iter().flat_map(|holder| &holder.objects);
         let found = objects.into_iter().find(|(_, object)| is_it(object)).map(|(number, _)| *number);
         let number = found.ok_or_else(|| Error::NoSuchObject { target: target.to_string(), name: name.to_owned() })?;

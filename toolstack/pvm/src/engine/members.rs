@@ -18,8 +18,8 @@ use super::holder::{Holder, Members};
 use super::records::Record;
 use super::{home, mend, records, tables};
 
-/// Frames that one hypercall clears or gives back.
-const AT_ONCE: usize = 512;
+/// Frames that one hypercall clears or gives back, and that an object gets at once.
+pub(super) const AT_ONCE: usize = 512;
 
 impl<H: Hypervisor> Engine<H> {
     /// Does an operation, whose result does not matter to the executor.
@@ -177,27 +177,16 @@ impl<H: Hypervisor> Engine<H> {
         self.executor.after(Operation::Enrol);
     }
 
-    /// A pVM has ended, and is in no list any more: those of its family that want to know are told, and what only it knew is given back.
+    /// A pVM has ended, and is in no list any more: those of its family that want to know are told, and what only it knew is forgotten.
     /// The holder ends with the last of the family.
     pub(super) fn leave_family(&mut self, id: PvmId, root: PvmId) {
-        if !self.holders.contains_key(&root) {
-            return;
-        }
         if !self.has_family(root) {
+            self.turns.remove(&root);
             return self.end_holder(root);
         }
         let Some(holder) = self.holders.get_mut(&root) else { return };
-        let mut frames = Vec::new();
-        holder.objects.retain(|_, object| {
-            let unknown = object.name.is_none() && object.maker.member == id;
-            if unknown {
-                frames.append(&mut object.frames);
-            }
-            !unknown
-        });
-        let was_member = holder.members.number(id).is_some();
-        self.give_back(root, frames);
-        if was_member {
+        holder.nameless.retain(|_, object| object.maker != id);
+        if holder.members.number(id).is_some() {
             self.strike(root, &[id]);
         }
     }
@@ -327,6 +316,7 @@ fn new_holder<M>(domain: DomId, id: PvmId, table: Mfn, members: Members<M>) -> H
         table,
         members,
         objects: BTreeMap::new(),
+        nameless: BTreeMap::new(),
         // So that a number that a guest has from a daemon before this one is not that of another object.
         last_number: (now_us() >> 10) as u32,
         garbage: Vec::new(),

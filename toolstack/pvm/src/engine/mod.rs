@@ -28,6 +28,7 @@ mod stats;
 mod tables;
 #[cfg(test)]
 mod tests;
+mod turns;
 mod vif;
 mod watch;
 

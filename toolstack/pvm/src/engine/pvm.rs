@@ -137,6 +137,10 @@ pub enum Pending {
     Commit,
     /// Until it is time to refuse it.
     Refused,
+    /// Until it is the family's turn; operation and count of the request.
+    Turn(u32, u32),
+    /// Until the object is made.
+    Create,
 }
 
 /// A domain that is prepared for a parent.

@@ -19,7 +19,7 @@ const GONE: &str = "gone";
 pub enum Record {
     /// It is there.
     Object(Object),
-    /// Its name was removed, and these frames may not have been given back.
+    /// It was not made yet, or its name was removed, and these frames may not have been given back.
     Gone(Vec<Mfn>),
     /// It makes no sense: somebody else has written there.
     Nonsense,
@@ -33,16 +33,18 @@ fn unlinked(holder: DomId) -> String {
     format!("{}/unlinked", home::path(holder))
 }
 
-/// Records an object, all or nothing. It has a name.
+/// Records frames of an object that is being made, behind `parts` nodes with others; how many nodes there are then.
+pub fn add(store: &Store, holder: DomId, number: u32, parts: usize, new: &[Mfn]) -> Result<usize, Error> {
+    let node = format!("{}/{number}/frames", objects(holder));
+    let texts = frames(new);
+    texts.iter().enumerate().try_for_each(|(part, text)| store.write(&format!("{node}/{}", parts + part), text))?;
+    Ok(parts + texts.len())
+}
+
+/// Records an object whose frames are recorded: from here on it is there.
 pub fn write(store: &Store, holder: DomId, number: u32, object: &Object) -> Result<(), Error> {
-    let node = format!("{}/{number}", objects(holder));
-    let name = escape(object.name.as_deref().unwrap_or_default());
-    let what = format!("{} {} {name}", object.frames.len(), asker(object.maker));
-    let frames = frames(&object.frames);
-    store.transact(|store| {
-        store.write(&node, &what)?;
-        frames.iter().enumerate().try_for_each(|(part, text)| store.write(&format!("{node}/frames/{part}"), text))
-    })
+    let what = format!("{} {} {}", object.frames.len(), asker(object.maker), escape(&object.name));
+    store.write(&format!("{}/{number}", objects(holder)), &what)
 }
 
 /// Records that an object's name has gone, and which request of a member it was that removed it.
@@ -101,7 +103,8 @@ fn parse_asker(member: &str, request: &str) -> Option<Asker> {
 
 fn parse(what: &str, parts: &[String]) -> Record {
     let Some(frames) = parse_frames(parts) else { return Record::Nonsense };
-    if what == GONE {
+    // As xenstored makes a node for what is below it.
+    if what == GONE || what.is_empty() {
         return Record::Gone(frames);
     }
     let object = || {
@@ -112,7 +115,7 @@ fn parse(what: &str, parts: &[String]) -> Record {
         (pages == frames.len() && !name.is_empty()).then_some((name, maker))
     };
     match object() {
-        Some((name, maker)) => Record::Object(Object { name: Some(name), maker, frames }),
+        Some((name, maker)) => Record::Object(Object { name, maker, frames }),
         None => Record::Nonsense,
     }
 }
@@ -205,9 +208,11 @@ mod tests {
     fn a_record_that_makes_no_sense_is_none() {
         let frames = ["7+2".to_owned()];
         let Record::Object(object) = parse("2 5 9 a%20b", &frames) else { panic!() };
-        assert_eq!((object.name.as_deref(), object.maker.request), (Some(&b"a b"[..]), 9));
-        assert_eq!(parse("gone", &frames), Record::Gone(vec![Mfn(7), Mfn(8)]));
-        for what in ["", "3 5 9 a", "2 0 9 a", "2 5 9", "2 5 9 ", "x 5 9 a"] {
+        assert_eq!((&object.name[..], object.maker.request), (&b"a b"[..], 9));
+        for what in ["gone", ""] {
+            assert_eq!(parse(what, &frames), Record::Gone(vec![Mfn(7), Mfn(8)]));
+        }
+        for what in ["3 5 9 a", "2 0 9 a", "2 5 9", "2 5 9 ", "x 5 9 a"] {
             assert_eq!(parse(what, &frames), Record::Nonsense, "{what}");
         }
         for frames in ["7", "7+x", "", "1099511627776+1"] {

@@ -95,7 +95,7 @@ impl<H: Hypervisor> Engine<H> {
             }
             operation::PREPARE | operation::COMMIT => self.reply(domain, Errno::EINVAL.0, &[]),
             operation::CREATE | operation::MAP | operation::UNLINK | operation::RELAY => {
-                self.serve_ipc(domain, operation, count);
+                self.take_turn(domain, operation, count);
             }
             operation::KILL => {
                 let errno = self.kill_relative(domain, count).err().map_or(0, |errno| errno.0);

@@ -181,7 +181,7 @@ fn relatives_write_to_one_frame() {
     assert_eq!(world.word(grandchild, device_page(PLACE)), Some(8));
     end(&mut world, grandchild);
     end(&mut world, child);
-    assert_eq!(world.census().0.free_pages, before.0.free_pages + 3);
+    assert_eq!(world.census().0.free_pages, before.0.free_pages);
     assert_eq!(map(&mut world, root.id(), object, 0, PLACE, 1, 0), Errno::ENOENT.0, "it is forgotten");
 }
 
@@ -478,9 +478,153 @@ fn a_family_has_so_many_objects_and_no_more() {
     let holder = world.engine().holders.get_mut(&root_id).unwrap();
     let object = holder.objects.values().next().unwrap().clone();
     for number in 0..1023 {
-        holder.objects.insert(number, super::super::holder::Object { name: Some(vec![b'x']), ..object.clone() });
+        holder.objects.insert(number, super::super::holder::Object { name: vec![b'x'], ..object.clone() });
     }
     assert_eq!(create(&mut world, root.id(), b"more", 1, NEW), Err(Errno::EMFILE.0));
+}
+
+/// Pages that the only holder has.
+fn held(world: &World) -> u64 {
+    let holder = world.family(Kind::Holder)[0].0;
+    world.fake.guests().into_iter().find(|info| info.id == holder).unwrap().pages
+}
+
+/// CREATE, which may be answered later.
+fn ask_to_create(world: &World, domain: DomId, name: &[u8], pages: u32) -> u32 {
+    let control = world.control(domain);
+    control.put(guest::OBJECT_PAGES, pages);
+    control.put(guest::OBJECT_FLAGS, object_flags::CREATE);
+    put_name(world, domain, name);
+    world.ask(domain, operation::CREATE, 0)
+}
+
+fn is_answered(world: &World, domain: DomId, number: u32) -> bool {
+    world.control(domain).get(daemon::REPLY) == number
+}
+
+#[test]
+fn a_large_object_is_made_in_steps_and_others_are_served_meanwhile() {
+    let (mut world, root) = world();
+    let child = world.fork(root.id());
+    let other = boot(&mut world, "other");
+    let large = ask_to_create(&world, root.id(), b"large", 2000);
+    world.engine().act(true, false);
+    assert!(!is_answered(&world, root.id(), large));
+    assert_eq!(held(&world), 1 + 512);
+    let small = ask_to_create(&world, other.id(), b"small", 1);
+    let same = ask_to_create(&world, child, b"large", 2000);
+    world.engine().act(true, false);
+    assert!(is_answered(&world, other.id(), small), "another family does not wait");
+    assert!(!is_answered(&world, root.id(), large) && !is_answered(&world, child, same));
+    world.settle();
+    let answers = [root.id(), child].map(|domain| {
+        let control = world.control(domain);
+        assert_eq!(control.get(daemon::ERRNO), 0);
+        [daemon::OBJECT, daemon::OBJECT_PAGES, daemon::OBJECT_IS_NEW].map(|field| control.get(field))
+    });
+    assert_eq!((answers[0][1], answers[0][2]), (2000, 1));
+    assert_eq!(answers[1], [answers[0][0], 2000, 0], "it is made once");
+    for domain in [root.id(), child] {
+        assert_eq!(map(&mut world, domain, answers[0][0], 1999, PLACE, 1, 0), 0);
+    }
+    write(&world, root.id(), PLACE, 3);
+    assert_eq!(world.word(child, device_page(PLACE)), Some(3));
+}
+
+#[test]
+fn a_daemon_that_starts_anew_makes_a_large_object_from_the_start() {
+    let (mut world, root) = world();
+    assert!(create(&mut world, root.id(), b"other", 1, NEW).is_ok());
+    let before = (held(&world), world.xenstored.nodes().len());
+    let large = ask_to_create(&world, root.id(), b"large", 2000);
+    world.engine().act(true, false);
+    assert_eq!(held(&world), before.0 + 512);
+    world.kill();
+    assert!(is_answered(&world, root.id(), large));
+    assert_eq!(held(&world), before.0 + 2000);
+    assert_eq!(unlink(&mut world, root.id(), b"large"), 0);
+    assert_eq!((held(&world), world.xenstored.nodes().len() - 1), before, "one node says which UNLINK was the last");
+}
+
+#[test]
+fn who_does_not_wait_for_a_large_object_does_not_get_it() {
+    let (mut world, root) = world();
+    let child = world.fork(root.id());
+    assert!(create(&mut world, root.id(), b"other", 1, NEW).is_ok());
+    let before = (held(&world), world.xenstored.nodes().len());
+    for ends in [false, true] {
+        ask_to_create(&world, child, b"large", 2000);
+        world.engine().act(true, false);
+        assert_eq!(held(&world), before.0 + 512);
+        if ends {
+            end(&mut world, child);
+        } else {
+            assert_eq!(world.request(child, operation::RELAY, 0).0, 0);
+            assert_eq!((held(&world), world.xenstored.nodes().len()), before);
+        }
+    }
+    assert_eq!(held(&world), before.0);
+    // The family ends, and with it what is being made.
+    ask_to_create(&world, root.id(), b"large", 2000);
+    world.engine().act(true, false);
+    end(&mut world, root.id());
+    assert_eq!(world.family(Kind::Holder), []);
+}
+
+#[test]
+fn an_object_without_a_name_has_no_frames_but_those_that_are_mapped() {
+    let (mut world, root) = world();
+    let (object, ..) = create(&mut world, root.id(), b"", 4, 0).unwrap();
+    assert_eq!(held(&world), 1);
+    assert_eq!(map(&mut world, root.id(), object, 0, PLACE, 2, 0), 0);
+    for (offset, count) in [(0, 1), (1, 1), (3, 1), (2, 3)] {
+        assert_eq!(map(&mut world, root.id(), object, offset, PLACE + 2, count, 0), Errno::EINVAL.0);
+    }
+    assert_eq!(held(&world), 3);
+    // Nobody can go on with it.
+    world.kill();
+    assert_eq!(map(&mut world, root.id(), object, 2, PLACE + 2, 2, object_flags::LAST), Errno::ENOENT.0);
+    unmap(&mut world, root.id(), PLACE, 2);
+    refresh(&mut world, root.id());
+    assert_eq!(held(&world), 1, "the table of members");
+}
+
+#[test]
+fn who_asks_without_end_waits_for_others() {
+    let (mut world, root) = world();
+    let child = world.fork(root.id());
+    let other = boot(&mut world, "other");
+    for domain in [root.id(), child, other.id()] {
+        assert!(create(&mut world, domain, b"queue", 1, object_flags::CREATE).is_ok());
+    }
+    // More than its share for an hour.
+    let family = world.engine().domains[&root.id()].root;
+    world.engine().turns.get_mut(&family).unwrap().left = -900.0;
+    let storm = [root.id(), child].map(|domain| {
+        world.control(domain).put(guest::OBJECT, 0);
+        (domain, world.ask(domain, operation::RELAY, 0))
+    });
+    world.control(other.id()).put(guest::OBJECT, 0);
+    let honest = world.ask(other.id(), operation::RELAY, 0);
+    world.engine().act(true, false);
+    assert!(is_answered(&world, other.id(), honest));
+    let answered = |world: &World| storm.iter().filter(|(domain, number)| is_answered(world, *domain, *number)).count();
+    assert_eq!(answered(&world), 0);
+    // One by one, when there is nothing else; each is answered, though it has had its share.
+    world.engine().rest = None;
+    while answered(&world) == 0 {
+        world.engine().act(false, false);
+    }
+    assert_eq!(answered(&world), 1);
+    world.settle();
+    assert_eq!(answered(&world), 2);
+    // A guest that does not wait for its answers is in the list once.
+    for _ in 0..3 {
+        world.ask(root.id(), operation::RELAY, 0);
+        world.engine().look_at(root.id());
+    }
+    assert_eq!(world.engine().turns[&family].waiting.len(), 1);
+    world.settle();
 }
 
 /// Asks until it is not refused for want of something.
