@@ -42,7 +42,7 @@ impl Drop for Guard<'_> {
 pub fn mine() -> Result<u64, Error> {
     let number = objects::member().ok_or(Error::NoDaemon)?;
     let id = objects::member_id(number).ok_or(Error::NoDaemon)?;
-    Ok(u64::from(number) + 1 | u64::from(id.raw()) << 32)
+    Ok((u64::from(number) + 1) | (u64::from(id.raw()) << 32))
 }
 
 /// Whether who has a lock has ended. Nonsense counts as that.

@@ -132,6 +132,8 @@ pub(super) enum Timer {
     Refresh(DomId, Duration),
     /// A refused request is to be answered: whose, its number, and the error.
     Refused(DomId, u32, u32),
+    /// A family that has had more than its share may ask again.
+    Turn(PvmId),
     /// A fork from outside should be done.
     Outside,
 }
@@ -307,6 +309,7 @@ impl<H: Hypervisor> Engine<H> {
                 Timer::Resumed(domain) => self.check_resumed(domain),
                 Timer::Refresh(domain, pause) => self.refresh_later(domain, pause),
                 Timer::Refused(domain, request, errno) => self.answer_refused(domain, request, errno),
+                Timer::Turn(root) => self.turn_comes(root),
                 Timer::Outside => self.check_outside(now),
             }
         }

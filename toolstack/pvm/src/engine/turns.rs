@@ -1,8 +1,8 @@
 //! Whose turn it is: a family that asks for shared memory without end must not keep the daemon from others.
 //!
-//! What a family asks for is served at once as long as that takes no more than its share of the daemon's time. Beyond that its requests wait for
-//! what else there is to do, and are then served one after the other, as jobs: so nobody waits while there is nothing to wait for.
-//! A large object is made in such steps from the start.
+//! What a family asks for is served at once as long as that takes no more than its share of the time. Beyond that its requests wait, where there are
+//! other families, until it has not had more than its share: xenstored and others of dom0 work for each request, too, and the guests need the
+//! processor. A large object is made in such steps from the start.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -12,13 +12,13 @@ use xenctl::Hypervisor;
 use zooid_fork_plan::id::PvmId;
 use zooid_fork_plan::wire::operation;
 
-use super::core::{Engine, Job};
+use super::core::{Engine, Job, Timer};
 use super::holder::Asker;
 use super::pvm::Pending;
 
-/// Of which part of the time a family is served at once, and how long at most in a row.
+/// For which part of the time a family is served where there are others, and how long at most in a row.
 const SHARE: f64 = 0.25;
-const BURST: Duration = Duration::from_millis(50);
+const BURST: Duration = Duration::from_millis(100);
 
 /// What a family waits for.
 #[derive(Debug)]
@@ -55,10 +55,15 @@ impl Turns {
         Self { left, at: Instant::now(), waiting: VecDeque::new(), making: None, queued: false }
     }
 
-    /// Whether a request is to be served now.
-    fn is_now(&mut self, operation: u32, now: Instant) -> bool {
+    /// Counts the time that has gone by.
+    fn refill(&mut self, now: Instant) {
         let gained = now.saturating_duration_since(self.at).as_secs_f64() * SHARE;
         (self.left, self.at) = ((self.left + gained).min(BURST.as_secs_f64()), now);
+    }
+
+    /// Whether a request is to be served now.
+    fn is_now(&mut self, operation: u32, now: Instant) -> bool {
+        self.refill(now);
         // Two that make something could make the same.
         let makes = operation == operation::CREATE && self.making.is_some();
         self.left > 0.0 && self.waiting.is_empty() && !makes
@@ -88,6 +93,7 @@ impl<H: Hypervisor> Engine<H> {
         let began = Instant::now();
         let Some(turns) = self.turns.get_mut(&root) else { return };
         turns.queued = false;
+        turns.refill(began);
         if let Some(making) = turns.making.take() {
             self.make_step(root, making);
         } else if let Some(domain) = turns.waiting.pop_front()
@@ -115,13 +121,23 @@ impl<H: Hypervisor> Engine<H> {
     }
 
     fn queue_turn(&mut self, root: PvmId) {
-        if let Some(turns) = self.turns.get_mut(&root)
-            && !turns.queued
-            && (turns.making.is_some() || !turns.waiting.is_empty())
-        {
-            turns.queued = true;
+        let has_others = self.domains.values().any(|pvm| pvm.root != root);
+        let Some(turns) = self.turns.get_mut(&root) else { return };
+        if turns.queued || turns.making.is_none() && turns.waiting.is_empty() {
+            return;
+        }
+        turns.queued = true;
+        if has_others && turns.left < 0.0 {
+            let wait = Duration::from_secs_f64(-turns.left / SHARE);
+            self.after(wait, Timer::Turn(root));
+        } else {
             self.jobs.push_back(Job::Turn(root));
         }
+    }
+
+    /// A family has waited for its turn.
+    pub(super) fn turn_comes(&mut self, root: PvmId) {
+        self.jobs.push_back(Job::Turn(root));
     }
 
     /// At the end: gives back what would have become objects. The next daemon makes them.
