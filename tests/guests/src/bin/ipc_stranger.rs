@@ -3,6 +3,7 @@
 //!
 //! - `victim`: the family that is attacked. It says what a stranger would have to guess, and works until `data/stop` is there.
 //! - `stranger WORD=NUMBER...`: attacks what it is told of (`domain`, `frame`, `table`, `object`, `member`).
+//! - `storm`: asks for objects, their removal and wake-ups without end.
 
 #![no_std]
 #![no_main]
@@ -23,12 +24,14 @@ use xen_abi::xen::{Hypercall, MmuUpdate, MmuextCmd, MmuextOp, UvmFlags};
 use xen_abi::{DomId, Errno, GrantRef, Mfn, PAGE_SIZE, Pfn, Port};
 use zooid::ipc::{self, Attributes, How, MessageQueue, SharedMemory};
 use zooid::{env, println, process, thread, xenstore};
+use zooid_fork::objects;
 use zooid_fork_plan::wire::{ANNOUNCEMENT, daemon, device, device_page, guest, members, object_flags, operation};
 use zooid_kernel::mmu;
 use zooid_kernel::shared::{SharedPages, barrier};
 
 zooid::main!(main);
 
+const CREATE: How = How { create: true, exclusive: false };
 const EXCLUSIVE: How = How { create: true, exclusive: true };
 /// Octets of memory that the victim's family shares.
 const SIZE: usize = 5 * PAGE_SIZE;
@@ -40,6 +43,7 @@ fn main() {
     match argument() {
         "victim" => victim(),
         "stranger" => Stranger::new().attack(),
+        "storm" => storm(),
         other => error!("unknown part {other:?}"),
     }
     success();
@@ -515,4 +519,25 @@ unsafe fn enter(hypercall: Hypercall, first: u64, second: u64) -> Result<u64, Er
     let entry: Entry = unsafe { core::mem::transmute(entry) };
     // SAFETY: the caller's promise.
     Errno::check(unsafe { entry(first, second) })
+}
+
+/// Asks without end, from a parent and its children.
+fn storm() {
+    // A member: else there is no holder and nothing to do.
+    let _memory = expect!(SharedMemory::open("storm", CREATE, 1));
+    let mut name = *b"storm 0";
+    for number in b'1'..=b'3' {
+        if expect!(process::fork()).is_none() {
+            name[6] = number;
+            break;
+        }
+    }
+    println!("storm begins");
+    let name = expect!(core::str::from_utf8(&name));
+    loop {
+        // It waits for each answer as anybody does: what it takes from others is the daemon's time.
+        let _ = objects::create(Some(name), 16, true, false);
+        let _ = objects::relay(0);
+        let _ = objects::unlink(name);
+    }
 }
