@@ -178,7 +178,7 @@ impl<B: AsRef<[u8]>, E: Exports> Namespace<B, E> {
     /// The object, and the symbol if there is one, that an address belongs to.
     pub fn address(&self, address: u64) -> Option<Holder<'_>> {
         let (id, loaded) = self.objects.iter().find(|(_, loaded)| {
-            address.checked_sub(loaded.base).is_some_and(|address| loaded.object.span().contains(&address))
+            address.checked_sub(loaded.base).is_some_and(|address| loaded.object.holds(address))
         })?;
         let view = loaded.object.view();
         let symbol = view.covering(address - loaded.base).map(|(_, symbol)| {

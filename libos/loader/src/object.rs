@@ -181,6 +181,13 @@ impl<B: AsRef<[u8]>> Object<B> {
         self.relocations().try_for_each(|relocation| relocation.check(self.view()).map_err(|fault| fault.at(name)))
     }
 
+    /// Whether an address, relative to the base, is in a segment or in the rest of its pages, but not behind the last.
+    pub(crate) fn holds(&self, address: u64) -> bool {
+        let segments = &self.info.segments;
+        let end = segments.last().map_or(0, |segment| segment.memory.end);
+        address < end && segments.iter().any(|segment| segment.pages().contains(&address))
+    }
+
     pub(crate) fn view(&self) -> View<'_> {
         View { bytes: self.bytes.as_ref(), info: &self.info }
     }
