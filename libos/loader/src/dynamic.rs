@@ -145,10 +145,8 @@ impl Dynamic {
             plt_got: reader.address("DT_PLTGOT", DT_PLTGOT, |segment| segment.rights == Rights::ReadWrite)?,
             init: reader.address("DT_INIT", DT_INIT, |segment| segment.rights == Rights::ReadExecute)?,
             fini: reader.address("DT_FINI", DT_FINI, |segment| segment.rights == Rights::ReadExecute)?,
-            init_array: reader
-                .pointers(("DT_INIT_ARRAY", DT_INIT_ARRAY), ("DT_INIT_ARRAYSZ", DT_INIT_ARRAYSZ))?,
-            fini_array: reader
-                .pointers(("DT_FINI_ARRAY", DT_FINI_ARRAY), ("DT_FINI_ARRAYSZ", DT_FINI_ARRAYSZ))?,
+            init_array: reader.pointers(("DT_INIT_ARRAY", DT_INIT_ARRAY), ("DT_INIT_ARRAYSZ", DT_INIT_ARRAYSZ))?,
+            fini_array: reader.pointers(("DT_FINI_ARRAY", DT_FINI_ARRAY), ("DT_FINI_ARRAYSZ", DT_FINI_ARRAYSZ))?,
         })
     }
 }
@@ -246,12 +244,7 @@ impl Reader<'_> {
         Ok(Entries { offset: rest.start, count: room / SIZEOF_SYM })
     }
 
-    fn address(
-        &self,
-        name: &'static str,
-        tag: u64,
-        fits: impl Fn(&Segment) -> bool,
-    ) -> Result<Option<u64>, Refusal> {
+    fn address(&self, name: &'static str, tag: u64, fits: impl Fn(&Segment) -> bool) -> Result<Option<u64>, Refusal> {
         // glibc and linkers take 0 for "none".
         let Some(address) = self.tags.get(tag).filter(|address| *address != 0) else { return Ok(None) };
         match self.segments.iter().any(|segment| segment.holds(address, 1) && fits(segment)) {

@@ -167,7 +167,10 @@ impl<B: AsRef<[u8]>> Object<B> {
     /// The versions that it needs, each with the library that should have it.
     pub fn needed_versions(&self) -> impl Iterator<Item = (&str, &str)> {
         let view = self.view();
-        view.info.versions.needed().map(move |(file, version)| (text(view.string_at(file)), text(view.string_at(version.name))))
+        view.info
+            .versions
+            .needed()
+            .map(move |(file, version)| (text(view.string_at(file)), text(view.string_at(version.name))))
     }
 
     /// All relocations, in the order in which they are applied.
@@ -258,10 +261,7 @@ impl Info {
     /// Whether `length` octets at `address` may be written while the object is relocated.
     pub fn writable(&self, address: u64, length: u64) -> bool {
         // Data comes last in most objects.
-        self.segments
-            .iter()
-            .rev()
-            .any(|segment| segment.rights == Rights::ReadWrite && segment.holds(address, length))
+        self.segments.iter().rev().any(|segment| segment.rights == Rights::ReadWrite && segment.holds(address, length))
     }
 }
 

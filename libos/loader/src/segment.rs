@@ -36,8 +36,7 @@ impl Segment {
     pub(crate) fn file_range(&self, address: u64, length: u64) -> Option<Range<usize>> {
         let skip = address.checked_sub(self.memory.start)?;
         let end = skip.checked_add(length)?;
-        (end <= self.file.len() as u64)
-            .then(|| self.file.start + skip as usize..self.file.start + end as usize)
+        (end <= self.file.len() as u64).then(|| self.file.start + skip as usize..self.file.start + end as usize)
     }
 
     pub(crate) fn holds(&self, address: u64, length: u64) -> bool {

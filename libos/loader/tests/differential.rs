@@ -7,7 +7,7 @@ use std::ffi::{CStr, CString, c_int, c_void};
 use std::path::Path;
 use std::sync::Mutex;
 
-use common::{Bytes, Object, directory, gcc, parse, run, source};
+use common::{Bytes, Object, directory, gcc, parse, provider, run, source};
 use zooid_loader::{Binding, Definition, ExportTable, Id, Namespace, SymbolKind, TlsPlace, Value};
 
 /// One process has one set of loaded objects.
@@ -84,8 +84,7 @@ struct Linux {
 impl Linux {
     /// With what the program itself was linked to, which is the global scope.
     fn new() -> Self {
-        let mut linux =
-            Self { world: Namespace::new(ExportTable::new([], &[])), opened: Vec::new() };
+        let mut linux = Self { world: Namespace::new(ExportTable::new([], &[])), opened: Vec::new() };
         let program = Opened(unsafe { libc::dlopen(std::ptr::null(), libc::RTLD_NOW) });
         let mut map = program.link_map();
         // SAFETY: the list of what is never closed.
@@ -94,7 +93,10 @@ impl Linux {
             // SAFETY: a name ends with a zero.
             let path = unsafe { CStr::from_ptr(map.name) }.to_str().expect("a path");
             // Not there yet when this process began: another test's.
-            if Path::new(path).exists() && !path.contains("/target/") && ["libc.so", "libgcc_s", "ld-linux"].iter().any(|name| path.contains(name)) {
+            if Path::new(path).exists()
+                && !path.contains("/target/")
+                && ["libc.so", "libgcc_s", "ld-linux"].iter().any(|name| path.contains(name))
+            {
                 linux.take(path, Opened::open(path, libc::RTLD_NOW));
             }
         }
@@ -287,7 +289,6 @@ const EVERY_KIND: [u32; 10] = [1, 6, 7, 8, 16, 17, 18, 33, 36, 37];
 fn plans_are_what_linux_does_with_every_feature() {
     let _alone = alone();
     let directory = directory("features");
-    let script = format!("-Wl,--version-script={}", source("provider.map").display());
     let builds: &[(&str, &[&str], bool)] = &[
         ("plain", &[], false),
         ("now", &["-Wl,-z,now"], false),
@@ -305,9 +306,8 @@ fn plans_are_what_linux_does_with_every_feature() {
     ];
     let mut kinds = Vec::new();
     for (name, arguments, global) in builds {
-        let provider = format!("{name}provider");
         let linker = if name.starts_with("lld") { "-fuse-ld=lld" } else { "-Wl,-z,relro" };
-        let provider = gcc(&directory, &provider, "provider.c", &[&script, linker]);
+        let provider = provider(&directory, &format!("{name}provider"), &[linker]);
         let provider = provider.to_str().expect("a path of ours");
         let rpath = format!("-Wl,-rpath,{}", directory.display());
         let mut all = vec![provider, &rpath];

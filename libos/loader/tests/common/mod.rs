@@ -36,6 +36,12 @@ pub fn gcc(directory: &Path, name: &str, from: &str, arguments: &[&str]) -> Path
     directory.join(library)
 }
 
+/// Builds `provider.c` with its versions.
+pub fn provider(directory: &Path, name: &str, arguments: &[&str]) -> PathBuf {
+    let script = format!("-Wl,--version-script={}", source("provider.map").display());
+    gcc(directory, name, "provider.c", &[arguments, &[&script]].concat())
+}
+
 pub fn read(path: &Path) -> Bytes {
     std::fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
