@@ -8,7 +8,7 @@ use goblin::elf64::reloc::SIZEOF_RELA;
 use goblin::elf64::sym::SIZEOF_SYM;
 
 use crate::bytes;
-use crate::object::Flags;
+use crate::object::{Flags, Limits};
 use crate::refusal::Refusal;
 use crate::segment::{Rights, Segment};
 
@@ -29,7 +29,7 @@ pub struct Tags {
 }
 
 impl Tags {
-    pub fn read(file: &[u8], section: Range<usize>) -> Result<Self, Refusal> {
+    pub fn read(file: &[u8], section: Range<usize>, limits: &Limits) -> Result<Self, Refusal> {
         let mut tags = Self::default();
         for offset in section.clone().step_by(SIZEOF_DYN) {
             let entry: Dyn = bytes::record(file, offset)
@@ -37,6 +37,9 @@ impl Tags {
                 .ok_or(Refusal::Truncated { what: "dynamic section", offset: offset as u64 })?;
             match entry.d_tag {
                 DT_NULL => return Ok(tags),
+                DT_NEEDED if tags.needed.len() >= limits.needed => {
+                    return Err(refuse("DT_NEEDED", entry.d_val, "more libraries than the loader's limit"));
+                }
                 DT_NEEDED => tags.needed.push(entry.d_val),
                 _ => tags.found.push((entry.d_tag, entry.d_val)),
             }

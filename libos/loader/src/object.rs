@@ -26,11 +26,13 @@ pub struct Limits {
     /// From its lowest to its highest address, in octets.
     pub span: u64,
     pub segments: usize,
+    /// How many others it may need.
+    pub needed: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { span: 1 << 30, segments: 64 }
+        Self { span: 1 << 30, segments: 64, needed: 256 }
     }
 }
 
@@ -229,7 +231,7 @@ impl Info {
                     if section.len() < SIZEOF_DYN {
                         return Err(Refusal::Truncated { what: "dynamic section", offset: section.end as u64 });
                     }
-                    tags = Some(Tags::read(file, section)?);
+                    tags = Some(Tags::read(file, section, limits)?);
                 }
                 PT_TLS if header.p_memsz > 0 => tls = Some(TlsSegment::parse(*number, header, &segments, limits)?),
                 PT_GNU_RELRO if header.p_memsz > 0 => {

@@ -179,7 +179,7 @@ fn segments_that_cannot_be_mapped_are_refused() {
         (file.with_u64(last + 48, 1 << 63), SegmentFault::Misaligned),
         (file.with_u64(second + 16, 0), SegmentFault::Unordered),
         (
-            file.with_u64(first + 40, 0x1400).with_u64(second + 8, 0x1800).with_u64(second + 16, 0x1800),
+            file.with_u64(first + 40, 0x2400).with_u64(second + 8, 0x2800).with_u64(second + 16, 0x2800),
             SegmentFault::Overlapping,
         ),
         (file.with_u64(file.headers(DYNAMIC)[0] + 16, 0x100_0000), SegmentFault::NotLoaded),
@@ -197,6 +197,8 @@ fn segments_that_cannot_be_mapped_are_refused() {
     assert_eq!(file.with(stack + 4, &[7]).refusal(), "GNU_STACK: it asks for an executable stack");
     let limits = Limits { span: 0x2000, ..Limits::default() };
     assert!(matches!(Object::parse_within(file.0.clone(), &limits), Err(Refusal::Segment { .. })));
+    let limits = Limits { needed: 1, ..Limits::default() };
+    assert!(matches!(Object::parse_within(file.0.clone(), &limits), Err(Refusal::Dynamic { tag: "DT_NEEDED", .. })));
     let limits = Limits { segments: 3, ..Limits::default() };
     assert!(matches!(Object::parse_within(file.0, &limits), Err(Refusal::Header { .. })));
 }
