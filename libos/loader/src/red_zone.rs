@@ -52,9 +52,9 @@ pub fn find<B: AsRef<[u8]>>(object: &Object<B>) -> Option<Place> {
 /// All places.
 pub fn places<B: AsRef<[u8]>>(object: &Object<B>) -> impl Iterator<Item = Place> {
     let view = object.view();
-    let found = code(view).into_iter().flat_map(move |(address, file)| {
-        Reader::new(view.bytes.get(file).unwrap_or_default(), address)
-    });
+    let found = code(view)
+        .into_iter()
+        .flat_map(move |(address, file)| Reader::new(view.bytes.get(file).unwrap_or_default(), address));
     found.map(move |(address, below)| {
         let function = view.covering(address).map(|(_, symbol)| owned(view.name(&symbol)).to_string());
         Place { address, below, function }

@@ -6,7 +6,7 @@ mod common;
 use std::ffi::{CString, c_int, c_void};
 use std::path::Path;
 
-use common::{Bytes, directory, gcc, parse, read};
+use common::{Bytes, Object, directory, gcc, parse, provider, read, run};
 use zooid_loader::{Binding, Definition, ExportTable, Id, Namespace, Refusal, Value, Write};
 
 type World = Namespace<Bytes, ExportTable<'static>>;
@@ -158,16 +158,13 @@ fn symbols_are_found_in_the_order_of_the_scopes() {
     let directory = directory("scopes");
     let one = gcc(&directory, "one", "trace.c", &[]);
     let two = gcc(&directory, "two", "trace.c", &[]);
-    let symbolic = gcc(&directory, "symbolic", "trace.c", &["-Wl,-Bsymbolic"]);
     let mut built = Built::new();
     let (one, two) = (built.add(&one), built.add(&two));
-    let address = |built: &Built, handle, name: &str| match built.world.symbol(handle, name, None) {
-        Some(found) => found.object.map(|object| {
-            assert!(matches!(found.definition, Definition::Address(address)
-                if built.world.address(address).is_some_and(|holder| holder.object == object)));
-            object
-        }),
-        None => None,
+    let address = |built: &Built, handle, name: &str| {
+        let found = built.world.symbol(handle, name, None)?;
+        let Definition::Address(address) = found.definition else { panic!("{name} is a function") };
+        assert_eq!(built.world.address(address).map(|holder| holder.object), found.object);
+        found.object
     };
     built.world.link(one, false).expect("nothing is needed");
     assert_eq!(address(&built, None, "trace"), None, "local");
@@ -179,8 +176,54 @@ fn symbols_are_found_in_the_order_of_the_scopes() {
     assert_eq!(address(&built, None, "trace"), Some(two));
     let found = built.world.symbol(None, "puts", None).expect("an export");
     assert_eq!((found.object, found.definition), (None, Definition::Address(NO_ADDRESS)));
+}
 
-    assert!(parse(&symbolic).flags().symbolic);
+#[test]
+fn an_object_that_is_symbolic_finds_its_own_first() {
+    let directory = directory("symbolic");
+    std::fs::write(directory.join("own.c"), "void trace(int n) {} void (*pointer)(int) = trace;").expect("writable");
+    run("gcc", &directory, &["-shared", "-fPIC", "-Wl,-z,now", "-o", "libown.so", "own.c"]);
+    let file = read(&directory.join("libown.so"));
+    // Set by ld, the flag would leave nothing to be bound: it is put beside DF_BIND_NOW.
+    let flags: Vec<u8> = [30_u64, 8].into_iter().flat_map(u64::to_le_bytes).collect();
+    let place = file.windows(16).position(|entry| entry == flags).expect("DT_FLAGS");
+    let mut symbolic = file.clone();
+    symbolic[place + 8] |= 2;
+
+    let mut built = Built::new();
+    let first = built.add(&gcc(&directory, "first", "trace.c", &[]));
+    built.world.link(first, true).expect("nothing is needed");
+    for (base, file, of_its_own) in [(0x8000_0000, file, false), (0x9000_0000, symbolic, true)] {
+        let object = Object::parse(file).expect("as ld made it");
+        assert_eq!(object.flags().symbolic, of_its_own);
+        let pointer = base + object.symbol("pointer", None).expect("defined").address;
+        let own = base + object.symbol("trace", None).expect("defined").address;
+        let id = built.world.add("own", object, base, None).expect("there is room");
+        let new = built.world.link(id, false).expect("nothing is needed");
+        let writes = built.writes(&new, Binding::Now).expect("nothing is missing");
+        let write = writes.iter().find(|write| write.address == pointer).expect("it is relocated");
+        assert_eq!(write.value == Value::Word(own), of_its_own);
+        assert_eq!(built.world.unused(&[id]).contains(&first), of_its_own);
+    }
+}
+
+#[test]
+fn symbols_are_found_without_a_hash_table() {
+    let directory = directory("no-hash");
+    let path = provider(&directory, "hashed", &["-Wl,--hash-style=gnu"]);
+    let (hashed, mut file) = (parse(&path), read(&path));
+    let tag = file.windows(8).position(|tag| tag == 0x6fff_fef5_u64.to_le_bytes()).expect("DT_GNU_HASH");
+    // DT_DEBUG, which means nothing in a library.
+    file[tag..tag + 8].copy_from_slice(&21_u64.to_le_bytes());
+    let plain = Object::parse(file).unwrap_or_else(|refusal| panic!("{refusal}"));
+    assert!(hashed.symbols().count() > 8);
+    for symbol in hashed.symbols() {
+        for version in [None, symbol.version, Some("VERS_1"), Some("VERS_9")] {
+            let (here, there) = (plain.symbol(symbol.name, version), hashed.symbol(symbol.name, version));
+            assert_eq!(here.map(|symbol| symbol.address), there.map(|symbol| symbol.address), "{}", symbol.name);
+        }
+    }
+    assert!(plain.symbol("twice", Some("VERS_1")).is_some_and(|symbol| !symbol.default));
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::cell::Cell;
 use std::path::Path;
 
 use common::{Bytes, Object, directory, gcc, provider, read};
-use zooid_loader::{Binding, ExportTable, Limits, Namespace, Refusal, SegmentFault, TlsPlace};
+use zooid_loader::{Binding, ExportTable, Limits, Namespace, Refusal, SegmentFault, TlsPlace, Value};
 
 /// Remembers how much memory this thread had at most.
 struct Counting;
@@ -278,6 +278,39 @@ fn what_no_library_may_ask_for_is_refused_by_name() {
     // PC32 to an export that is farther than 2 GiB.
     let refusal = file.with(file.relocation(6) + 8, &[2]).late_refusal();
     assert!(refusal.ends_with("the value of type 2 does not fit"), "{refusal}");
+}
+
+#[test]
+fn distances_are_from_the_place_that_is_relocated() {
+    // No linker leaves these to the loader without a complaint: they stand where a GLOB_DAT was.
+    let file = plain(&directory("distances"), "distances", &[]);
+    let place = file.relocation(6);
+    for (kind, addend, value) in [
+        (2, 0, Value::Half(0x5000)),
+        (4, -4, Value::Half(0x4ffc)),
+        (24, -0x6000, Value::Word(0xffff_ffff_ffff_f000)),
+        (33, 5, Value::Word(5)),
+        (32, 5, Value::Half(5)),
+    ] {
+        let changed = file.with(place + 8, &[kind]).with_u64(place + 16, addend as u64);
+        let object = Object::parse(changed.0).unwrap_or_else(|refusal| panic!("{refusal}"));
+        let target = file.u64(place);
+        let base = 0x20_0000_0000 - (target & !0xfff);
+        // The first GLOB_DAT is of one of these.
+        let names = ["_ITM_registerTMCloneTable", "_ITM_deregisterTMCloneTable", "__gmon_start__", "__cxa_finalize"];
+        let symbols = names.map(|name| (name, base + target + 0x5000));
+        let mut world = Namespace::new(ExportTable::new(symbols, &["libc.so.6"]));
+        let id = world.add("it", object, base, Some(TlsPlace { module: 1, below: None })).expect("there is room");
+        let new = world.link(id, false).expect("nothing is needed");
+        let mut found = None;
+        let planned = world.plan(&new, Binding::Now, |write| {
+            if write.address == base + target {
+                found = Some(write.value);
+            }
+        });
+        planned.unwrap_or_else(|refusal| panic!("{refusal}"));
+        assert_eq!(found, Some(value), "type {kind}");
+    }
 }
 
 #[test]

@@ -5,6 +5,7 @@ extern __thread int provided_tls;
 extern int twice(int), chosen(void), overridden(void), guarded(void), calls_hidden(void);
 extern int nowhere(void) __attribute__((weak));
 extern int nowhere_data __attribute__((weak));
+extern __thread int nowhere_tls __attribute__((weak));
 
 // GLOB_DAT, 64 with an addend, RELATIVE; many of these, so that RELR has use for bitmaps.
 int *far_data = &provided_data[3];
@@ -48,5 +49,5 @@ int work(int x) {
     local_zero[x & 15] = 1;
     return twice(x) + chosen() + overridden() + guarded() + calls_hidden() + chosen_here() + visible_chosen()
         + provided_tls + visible_tls + local_tls[x & 1] + local_zero[x & 7] + fixed_tls + *far_data
-        + (nowhere ? nowhere() : 0) + (&nowhere_data ? nowhere_data : 0) + (int)(long)constant[x & 1];
+        + (&nowhere_tls ? nowhere_tls : 0) + (nowhere ? nowhere() : 0) + (&nowhere_data ? nowhere_data : 0) + (int)(long)constant[x & 1];
 }
