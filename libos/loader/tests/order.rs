@@ -179,7 +179,7 @@ fn symbols_are_found_in_the_order_of_the_scopes() {
 }
 
 #[test]
-fn an_object_that_is_symbolic_finds_its_own_first() {
+fn symbolic_objects_and_protected_symbols_are_bound_to_their_own() {
     let directory = directory("symbolic");
     std::fs::write(directory.join("own.c"), "void trace(int n) {} void (*pointer)(int) = trace;").expect("writable");
     run("gcc", &directory, &["-shared", "-fPIC", "-Wl,-z,now", "-o", "libown.so", "own.c"]);
@@ -190,12 +190,21 @@ fn an_object_that_is_symbolic_finds_its_own_first() {
     let mut symbolic = file.clone();
     symbolic[place + 8] |= 2;
 
+    // Nor would a protected symbol. Its value and size are found in the table, before them what is to be changed.
+    let object = Object::parse(file.clone()).expect("as ld made it");
+    let trace = object.symbol("trace", None).expect("defined");
+    let numbers: Vec<u8> = [trace.address, trace.size].into_iter().flat_map(u64::to_le_bytes).collect();
+    let place = file.windows(16).position(|entry| entry == numbers).expect("in the symbol table");
+    let mut protected = file.clone();
+    protected[place - 3] = 3;
+
     let mut built = Built::new();
     let first = built.add(&gcc(&directory, "first", "trace.c", &[]));
     built.world.link(first, true).expect("nothing is needed");
-    for (base, file, of_its_own) in [(0x8000_0000, file, false), (0x9000_0000, symbolic, true)] {
+    let cases = [(0x8000_0000, file, false), (0x9000_0000, symbolic, true), (0xa000_0000, protected, true)];
+    for (base, file, of_its_own) in cases {
         let object = Object::parse(file).expect("as ld made it");
-        assert_eq!(object.flags().symbolic, of_its_own);
+        assert_eq!(object.flags().symbolic, base == 0x9000_0000);
         let pointer = base + object.symbol("pointer", None).expect("defined").address;
         let own = base + object.symbol("trace", None).expect("defined").address;
         let id = built.world.add("own", object, base, None).expect("there is room");

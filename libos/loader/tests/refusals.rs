@@ -194,6 +194,11 @@ fn segments_that_cannot_be_mapped_are_refused() {
             other => panic!("case {number}: {other:?}"),
         }
     }
+    // A page that GNU_RELRO ends within stays writable.
+    let (relro, object) = (file.headers(RELRO)[0], |file: &File| Object::parse(file.0.clone()).expect("well formed"));
+    let whole = object(&file).relro().expect("ld makes one");
+    let shorter = object(&file.with_u64(relro + 40, file.u64(relro + 40) - 8)).relro();
+    assert_eq!(shorter.map_or(whole.start, |pages| pages.end) + 0x1000, whole.end);
     assert_eq!(file.with(stack + 4, &[7]).refusal(), "GNU_STACK: it asks for an executable stack");
     let limits = Limits { span: 0x2000, ..Limits::default() };
     assert!(matches!(Object::parse_within(file.0.clone(), &limits), Err(Refusal::Segment { .. })));
@@ -440,6 +445,31 @@ fn no_end_of_the_file_is_too_early() {
         assert!(!exercise(&file.0[..length]), "{length} of {content} octets");
     }
     assert!(exercise(&file.0[..content as usize]), "sections are not needed");
+}
+
+#[test]
+fn chains_that_meet_do_not_multiply() {
+    const NEEDS: u32 = 300;
+    let directory = directory("chains");
+    // Records of DT_VERNEED, all of which lead to one chain of as many versions.
+    let needs = (0..NEEDS).map(|number| format!("{:#x},1,{},16,", 1 | NEEDS << 16, 16 * (NEEDS - number)));
+    let versions = (0..NEEDS).map(|_| "0,0x20000,1,16,".to_string());
+    let source: String = needs.chain(versions).collect();
+    let source = format!("const unsigned table[] = {{{}}};", source.replace(",16,0x", ",16,\n0x"));
+    std::fs::write(directory.join("chains.c"), source).expect("writable");
+    let mut arguments = vec!["-shared", "-fPIC", "-nostdlib", "-o", "libchains.so", "chains.c"];
+    arguments.push("-Wl,--hash-style=both");
+    common::run("gcc", &directory, &arguments);
+    let file = File(read(&directory.join("libchains.so")));
+    let object = Object::parse(file.0.clone()).expect("well formed");
+    let table = object.symbol("table", None).expect("defined").address;
+    // In place of two tags that are not needed.
+    let (first, second) = (file.tag(4), file.tag(11));
+    let file = file.with_u64(first, 0x6fff_fffe).with_u64(first + 8, table);
+    let file = file.with_u64(second, 0x6fff_ffff).with_u64(second + 8, u64::from(NEEDS));
+    assert!(!exercise(&file.0));
+    let refusal = file.refusal();
+    assert!(refusal.ends_with("more records than there is room for"), "{refusal}");
 }
 
 #[test]
