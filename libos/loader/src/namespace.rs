@@ -234,7 +234,8 @@ impl<B: AsRef<[u8]>, E: Exports> Namespace<B, E> {
         let loaded = self.objects.get(&id)?;
         let symbolic = loaded.object.flags().symbolic;
         let mut order: Vec<Id> = symbolic.then_some(id).into_iter().collect();
-        let trees = loaded.roots.iter().flat_map(|root| self.tree(*root));
+        // Its own comes last, for when all through which it was loaded have gone and something else keeps it.
+        let trees = loaded.roots.iter().chain([&id]).flat_map(|root| self.tree(*root));
         for next in self.global.iter().copied().chain(trees) {
             if !order.contains(&next) {
                 order.push(next);

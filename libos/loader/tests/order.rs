@@ -217,6 +217,25 @@ fn symbolic_objects_and_protected_symbols_are_bound_to_their_own() {
 }
 
 #[test]
+fn an_object_outlives_the_one_it_was_loaded_for() {
+    let directory = directory("outlives");
+    std::fs::write(directory.join("own.c"), "void trace(int n) {} void call(void) { trace(1); }").expect("writable");
+    let soname = "-Wl,-soname,libown.so";
+    run("gcc", &directory, &["-shared", "-fPIC", "-O2", "-Wl,-z,lazy", soname, "-o", "libown.so", "own.c"]);
+    gcc(&directory, "first", "traced.c", &["-DNUMBER=1", "-L.", "-lown"]);
+    let mut built = Built::new();
+    let (first, new) = built.open(&directory, "libfirst.so");
+    built.writes(&new, Binding::Lazy).expect("nothing is missing");
+    let own = built.world.find("libown.so").expect("it was needed");
+    assert_eq!(new, [own, first]);
+    built.world.remove(first);
+    let found = built.world.symbol(Some(own), "trace", None).expect("defined");
+    let Definition::Address(address) = found.definition else { panic!("a function") };
+    let slots = (0..).map_while(|number| built.world.bind(own, number).ok()).map(|write| write.value);
+    assert!(slots.collect::<Vec<_>>().contains(&Value::Word(address)));
+}
+
+#[test]
 fn symbols_are_found_without_a_hash_table() {
     let directory = directory("no-hash");
     let path = provider(&directory, "hashed", &["-Wl,--hash-style=gnu"]);
