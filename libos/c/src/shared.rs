@@ -43,7 +43,7 @@ extern "C" fn pvm_shared_mutex_lock(mutex: *const c_void, timeout: c_longlong) -
 
 #[unsafe(no_mangle)]
 extern "C" fn pvm_shared_mutex_unlock(mutex: *const c_void) -> c_int {
-    answer(|| mutex_at(mutex)?.adopt().map(|guard| drop(guard)).map(|()| 0).map_err(errno)) as c_int
+    answer(|| mutex_at(mutex)?.adopt().map(drop).map(|()| 0).map_err(errno)) as c_int
 }
 
 #[unsafe(no_mangle)]

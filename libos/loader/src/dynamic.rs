@@ -8,7 +8,7 @@ use goblin::elf64::reloc::SIZEOF_RELA;
 use goblin::elf64::sym::SIZEOF_SYM;
 
 use crate::bytes;
-use crate::object::Flags;
+use crate::object::{Flags, Limits};
 use crate::refusal::Refusal;
 use crate::segment::{Rights, Segment};
 
@@ -29,7 +29,7 @@ pub struct Tags {
 }
 
 impl Tags {
-    pub fn read(file: &[u8], section: Range<usize>) -> Result<Self, Refusal> {
+    pub fn read(file: &[u8], section: Range<usize>, limits: &Limits) -> Result<Self, Refusal> {
         let mut tags = Self::default();
         for offset in section.clone().step_by(SIZEOF_DYN) {
             let entry: Dyn = bytes::record(file, offset)
@@ -37,6 +37,9 @@ impl Tags {
                 .ok_or(Refusal::Truncated { what: "dynamic section", offset: offset as u64 })?;
             match entry.d_tag {
                 DT_NULL => return Ok(tags),
+                DT_NEEDED if tags.needed.len() >= limits.needed => {
+                    return Err(refuse("DT_NEEDED", entry.d_val, "more libraries than the loader's limit"));
+                }
                 DT_NEEDED => tags.needed.push(entry.d_val),
                 _ => tags.found.push((entry.d_tag, entry.d_val)),
             }
@@ -145,10 +148,8 @@ impl Dynamic {
             plt_got: reader.address("DT_PLTGOT", DT_PLTGOT, |segment| segment.rights == Rights::ReadWrite)?,
             init: reader.address("DT_INIT", DT_INIT, |segment| segment.rights == Rights::ReadExecute)?,
             fini: reader.address("DT_FINI", DT_FINI, |segment| segment.rights == Rights::ReadExecute)?,
-            init_array: reader
-                .pointers(("DT_INIT_ARRAY", DT_INIT_ARRAY), ("DT_INIT_ARRAYSZ", DT_INIT_ARRAYSZ))?,
-            fini_array: reader
-                .pointers(("DT_FINI_ARRAY", DT_FINI_ARRAY), ("DT_FINI_ARRAYSZ", DT_FINI_ARRAYSZ))?,
+            init_array: reader.pointers(("DT_INIT_ARRAY", DT_INIT_ARRAY), ("DT_INIT_ARRAYSZ", DT_INIT_ARRAYSZ))?,
+            fini_array: reader.pointers(("DT_FINI_ARRAY", DT_FINI_ARRAY), ("DT_FINI_ARRAYSZ", DT_FINI_ARRAYSZ))?,
         })
     }
 }
@@ -246,12 +247,7 @@ impl Reader<'_> {
         Ok(Entries { offset: rest.start, count: room / SIZEOF_SYM })
     }
 
-    fn address(
-        &self,
-        name: &'static str,
-        tag: u64,
-        fits: impl Fn(&Segment) -> bool,
-    ) -> Result<Option<u64>, Refusal> {
+    fn address(&self, name: &'static str, tag: u64, fits: impl Fn(&Segment) -> bool) -> Result<Option<u64>, Refusal> {
         // glibc and linkers take 0 for "none".
         let Some(address) = self.tags.get(tag).filter(|address| *address != 0) else { return Ok(None) };
         match self.segments.iter().any(|segment| segment.holds(address, 1) && fits(segment)) {

@@ -35,8 +35,7 @@ pub struct GnuHash {
 
 impl GnuHash {
     pub fn parse(file: &[u8], table: Range<usize>) -> Result<Self, Refusal> {
-        let refuse =
-            |value, why| Refusal::Dynamic { tag: "DT_GNU_HASH", value: u64::from(value), why };
+        let refuse = |value, why| Refusal::Dynamic { tag: "DT_GNU_HASH", value: u64::from(value), why };
         let field = |number: usize| {
             u32_at(&file[..table.end], table.start + 4 * number).ok_or(refuse(0, "its header is not all in the file"))
         };

@@ -168,49 +168,42 @@ impl<B: AsRef<[u8]>, E: Exports> Namespace<B, E> {
                 let members: Vec<_> = self.tree(root).into_iter().filter_map(|id| self.member(id)).collect();
                 Scope { exports: (&self.exports, members.len()), members }
             }
-            None => {
-                Scope { exports: (&self.exports, 0), members: self.global.iter().filter_map(|id| self.member(*id)).collect() }
-            }
+            None => Scope {
+                exports: (&self.exports, 0),
+                members: self.global.iter().filter_map(|id| self.member(*id)).collect(),
+            },
         };
         scope.find(&Key::new(name.as_bytes()), wanted)?.found()
     }
 
     /// The object, and the symbol if there is one, that an address belongs to.
     pub fn address(&self, address: u64) -> Option<Holder<'_>> {
-        let (id, loaded) = self.objects.iter().find(|(_, loaded)| {
-            address.checked_sub(loaded.base).is_some_and(|address| loaded.object.span().contains(&address))
-        })?;
+        let (id, loaded) = self
+            .objects
+            .iter()
+            .find(|(_, loaded)| address.checked_sub(loaded.base).is_some_and(|address| loaded.object.holds(address)))?;
         let view = loaded.object.view();
-        let symbol = view.covering(address - loaded.base).map(|(_, symbol)| {
-            (text(view.name(&symbol)), loaded.base.wrapping_add(symbol.st_value))
-        });
+        let symbol = view
+            .covering(address - loaded.base)
+            .map(|(_, symbol)| (text(view.name(&symbol)), loaded.base.wrapping_add(symbol.st_value)));
         Some(Holder { object: *id, base: loaded.base, symbol })
     }
 
     /// Given the objects that someone has open: the linked ones that nobody needs, is bound to, or wants to stay, in the
-    /// order in which they are to be finalised: the reverse of the order of their initialisation.
+    /// order in which they are to be finalised: dependencies last.
     pub fn unused(&self, open: &[Id]) -> Vec<Id> {
         let mut used: Vec<Id> = open.to_vec();
         used.extend(self.objects.iter().filter(|(_, loaded)| loaded.object.flags().no_delete).map(|(id, _)| *id));
         let mut next = 0;
         while let Some(id) = used.get(next) {
-            if let Some(loaded) = self.objects.get(id) {
-                let more: Vec<Id> = loaded.needed.iter().chain(&loaded.bound_to).copied().collect();
-                used.extend(more.into_iter().filter(|id| !used.contains(id)).collect::<Vec<_>>());
-            }
+            let mut more = self.dependencies(*id);
+            more.retain(|id| !used.contains(id));
+            used.extend(more);
             next += 1;
         }
         let unused: Vec<Id> =
             self.objects.iter().filter(|(id, loaded)| loaded.linked && !used.contains(id)).map(|(id, _)| *id).collect();
-        // Each that nobody unused needs was the root of what is left, or could have been.
-        let mut order = Vec::new();
-        for root in unused.iter().rev() {
-            let tree = self.tree(*root);
-            let part = order::initialisation(&tree, |id| self.objects[&id].needed.clone());
-            order.extend(part.into_iter().filter(|id| unused.contains(id) && !order.contains(id)).collect::<Vec<_>>());
-        }
-        order.reverse();
-        order
+        order::finalisation(&unused, |id| self.dependencies(id))
     }
 
     /// Forgets an object; the others are left as if it had never been there, but for what is bound to it.
@@ -241,7 +234,8 @@ impl<B: AsRef<[u8]>, E: Exports> Namespace<B, E> {
         let loaded = self.objects.get(&id)?;
         let symbolic = loaded.object.flags().symbolic;
         let mut order: Vec<Id> = symbolic.then_some(id).into_iter().collect();
-        let trees = loaded.roots.iter().flat_map(|root| self.tree(*root));
+        // Its own comes last, for when all through which it was loaded have gone and something else keeps it.
+        let trees = loaded.roots.iter().chain([&id]).flat_map(|root| self.tree(*root));
         for next in self.global.iter().copied().chain(trees) {
             if !order.contains(&next) {
                 order.push(next);
@@ -255,6 +249,12 @@ impl<B: AsRef<[u8]>, E: Exports> Namespace<B, E> {
     fn present(&self, id: Id) -> Vec<Id> {
         let needed = self.objects.get(&id).into_iter().flat_map(|loaded| loaded.object.needed());
         needed.filter_map(|name| self.find(name)).collect()
+    }
+
+    /// Those that an object cannot be without.
+    fn dependencies(&self, id: Id) -> Vec<Id> {
+        let loaded = self.objects.get(&id).into_iter();
+        loaded.flat_map(|loaded| loaded.needed.iter().chain(&loaded.bound_to)).copied().collect()
     }
 
     fn tree_by(&self, root: Id, needed: impl Fn(Id) -> Vec<Id>) -> Vec<Id> {

@@ -26,11 +26,13 @@ pub struct Limits {
     /// From its lowest to its highest address, in octets.
     pub span: u64,
     pub segments: usize,
+    /// How many others it may need.
+    pub needed: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { span: 1 << 30, segments: 64 }
+        Self { span: 1 << 30, segments: 64, needed: 256 }
     }
 }
 
@@ -167,7 +169,10 @@ impl<B: AsRef<[u8]>> Object<B> {
     /// The versions that it needs, each with the library that should have it.
     pub fn needed_versions(&self) -> impl Iterator<Item = (&str, &str)> {
         let view = self.view();
-        view.info.versions.needed().map(move |(file, version)| (text(view.string_at(file)), text(view.string_at(version.name))))
+        view.info
+            .versions
+            .needed()
+            .map(move |(file, version)| (text(view.string_at(file)), text(view.string_at(version.name))))
     }
 
     /// All relocations, in the order in which they are applied.
@@ -179,6 +184,13 @@ impl<B: AsRef<[u8]>> Object<B> {
     /// too, but of the object alone. `name` is what it is called in a refusal.
     pub fn verify(&self, name: &str) -> Result<(), Refusal> {
         self.relocations().try_for_each(|relocation| relocation.check(self.view()).map_err(|fault| fault.at(name)))
+    }
+
+    /// Whether an address, relative to the base, is in a segment or in the rest of its pages, but not behind the last.
+    pub(crate) fn holds(&self, address: u64) -> bool {
+        let segments = &self.info.segments;
+        let end = segments.last().map_or(0, |segment| segment.memory.end);
+        address < end && segments.iter().any(|segment| segment.pages().contains(&address))
     }
 
     pub(crate) fn view(&self) -> View<'_> {
@@ -219,7 +231,7 @@ impl Info {
                     if section.len() < SIZEOF_DYN {
                         return Err(Refusal::Truncated { what: "dynamic section", offset: section.end as u64 });
                     }
-                    tags = Some(Tags::read(file, section)?);
+                    tags = Some(Tags::read(file, section, limits)?);
                 }
                 PT_TLS if header.p_memsz > 0 => tls = Some(TlsSegment::parse(*number, header, &segments, limits)?),
                 PT_GNU_RELRO if header.p_memsz > 0 => {
@@ -251,10 +263,7 @@ impl Info {
     /// Whether `length` octets at `address` may be written while the object is relocated.
     pub fn writable(&self, address: u64, length: u64) -> bool {
         // Data comes last in most objects.
-        self.segments
-            .iter()
-            .rev()
-            .any(|segment| segment.rights == Rights::ReadWrite && segment.holds(address, length))
+        self.segments.iter().rev().any(|segment| segment.rights == Rights::ReadWrite && segment.holds(address, length))
     }
 }
 

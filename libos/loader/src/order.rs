@@ -1,4 +1,4 @@
-//! In which order objects are initialised.
+//! In which order objects are initialised and finalised.
 
 use alloc::vec::Vec;
 
@@ -8,11 +8,24 @@ use crate::namespace::Id;
 /// dependencies. As with glibc (`_dl_sort_maps`), the search begins at the end of the tree, and a cycle is cut where the
 /// search comes back to an object that it is still busy with; the root is the last in any case.
 pub fn initialisation(tree: &[Id], needed: impl Fn(Id) -> Vec<Id>) -> Vec<Id> {
-    let (mut order, mut seen) = (Vec::new(), Vec::new());
-    let Some((root, others)) = tree.split_first() else { return order };
-    seen.push(*root);
-    // Not recursive: how deep a tree is, its files say.
-    for id in others.iter().rev() {
+    let Some((root, others)) = tree.split_first() else { return Vec::new() };
+    let mut order = search(others, Vec::from([*root]), needed);
+    order.push(*root);
+    order
+}
+
+/// Those who need others before these. `objects` are in the order in which they were loaded, and are all that matter.
+pub fn finalisation(objects: &[Id], needed: impl Fn(Id) -> Vec<Id>) -> Vec<Id> {
+    let mut order = search(objects, Vec::new(), needed);
+    order.retain(|id| objects.contains(id));
+    order.reverse();
+    order
+}
+
+/// Depth first, each object behind its dependencies. Not recursive: how deep a tree is, its files say.
+fn search(objects: &[Id], mut seen: Vec<Id>, needed: impl Fn(Id) -> Vec<Id>) -> Vec<Id> {
+    let mut order = Vec::new();
+    for id in objects.iter().rev() {
         if seen.contains(id) {
             continue;
         }
@@ -31,6 +44,5 @@ pub fn initialisation(tree: &[Id], needed: impl Fn(Id) -> Vec<Id>) -> Vec<Id> {
             }
         }
     }
-    order.push(*root);
     order
 }

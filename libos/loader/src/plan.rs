@@ -36,14 +36,25 @@ pub enum Value {
     /// Four octets.
     Half(u32),
     /// A word: what the function at `resolver` returns, plus `addend`. Called when all else has been written.
-    Call { resolver: u64, addend: i64 },
+    Call {
+        resolver: u64,
+        addend: i64,
+    },
     /// A word: the address of the object's own code that has the loader look the function up at the first call.
-    Lazy { stub: u64 },
+    Lazy {
+        stub: u64,
+    },
     /// Two words, a function of the loader and what it needs, to be chosen by where the variable is: `offset` octets into
     /// the block of `module`, which is `below` octets below the thread pointer if it has a fixed place.
-    Descriptor { module: u64, below: Option<u64>, offset: u64 },
+    Descriptor {
+        module: u64,
+        below: Option<u64>,
+        offset: u64,
+    },
     /// Two words for a weak variable that nobody defines: its address is to come out as `address`.
-    NoDescriptor { address: u64 },
+    NoDescriptor {
+        address: u64,
+    },
 }
 
 impl<B: AsRef<[u8]>, E: Exports> Namespace<B, E> {
@@ -115,7 +126,9 @@ impl<'a, E: Exports> Planner<'a, E> {
             R_X86_64_NONE => return Ok(None),
             R_X86_64_RELATIVE => return write(Value::Word(add(own.base))),
             R_X86_64_IRELATIVE => return write(Value::Call { resolver: add(own.base), addend: 0 }),
-            R_X86_64_JUMP_SLOT if self.lazy && !own.view.info.dynamic.flags.bind_now && relocation.table == Table::JmpRel => {
+            R_X86_64_JUMP_SLOT
+                if self.lazy && !own.view.info.dynamic.flags.bind_now && relocation.table == Table::JmpRel =>
+            {
                 return write(Value::Lazy { stub: own.base.wrapping_add(own.view.word(relocation.target)) });
             }
             _ => {}

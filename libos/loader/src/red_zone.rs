@@ -1,0 +1,170 @@
+//! Functions that keep data below the stack pointer, in the "red zone" of the psABI (x86-64, 3.2.2).
+//!
+//! Xen writes the frame of an event or exception there when it interrupts code in guest kernel mode, so that such an
+//! object must not run in that mode. What is looked for is an instruction that addresses memory below `rsp`: directly,
+//! or through `rbp` where that still equals `rsp`, or by `lea`. All code is read in order, not followed: what is data in the
+//! middle of code may be taken for an access, never the other way round by that.
+
+use alloc::collections::BTreeMap;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::fmt;
+use core::ops::Range;
+
+use goblin::elf::section_header::SHF_EXECINSTR;
+use goblin::elf64::header::Header;
+use goblin::elf64::section_header::{SIZEOF_SHDR, SectionHeader};
+use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, OpKind, Register};
+
+use crate::bytes;
+use crate::object::{Object, View, owned};
+use crate::segment::Rights;
+
+/// The red zone's size. What is addressed farther below is a probe of the stack, which keeps nothing there.
+const SIZE: i64 = 128;
+
+/// An instruction that uses the red zone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Relative to the base.
+    pub address: u64,
+    /// How far below the stack pointer.
+    pub below: u64,
+    /// The exported function that it is in, if one is.
+    pub function: Option<String>,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the code at {:#x}", self.address)?;
+        if let Some(function) = &self.function {
+            write!(f, ", in `{}`,", function.escape_debug())?;
+        }
+        write!(f, " uses the red zone {} octets below the stack pointer; build it with -mno-red-zone", self.below)
+    }
+}
+
+/// The first place, by address, if there is one.
+pub fn find<B: AsRef<[u8]>>(object: &Object<B>) -> Option<Place> {
+    places(object).next()
+}
+
+/// All places.
+pub fn places<B: AsRef<[u8]>>(object: &Object<B>) -> impl Iterator<Item = Place> {
+    let view = object.view();
+    let found = code(view)
+        .into_iter()
+        .flat_map(move |(address, file)| Reader::new(view.bytes.get(file).unwrap_or_default(), address));
+    found.map(move |(address, below)| {
+        let function = view.covering(address).map(|(_, symbol)| owned(view.name(&symbol)).to_string());
+        Place { address, below, function }
+    })
+}
+
+/// Where code is: in the sections that say so; without sections, anywhere in an executable segment.
+fn code(view: View) -> Vec<(u64, Range<usize>)> {
+    let executable = || view.info.segments.iter().filter(|segment| segment.rights == Rights::ReadExecute);
+    let header: Header = bytes::record(view.bytes, 0).unwrap_or_default();
+    let sections = (0..usize::from(header.e_shnum)).map_while(|number| {
+        let at = usize::try_from(header.e_shoff).ok()?.checked_add(number * SIZEOF_SHDR)?;
+        bytes::record::<SectionHeader>(view.bytes, at)
+    });
+    let mut code: Vec<(u64, Range<usize>)> = sections
+        .filter(|section| section.sh_flags & u64::from(SHF_EXECINSTR) != 0)
+        .filter_map(|section| {
+            let file = executable().find_map(|segment| segment.file_range(section.sh_addr, section.sh_size))?;
+            Some((section.sh_addr, file))
+        })
+        .collect();
+    code.sort_unstable_by_key(|(address, _)| *address);
+    if code.is_empty() {
+        code.extend(executable().map(|segment| (segment.memory.start, segment.file.clone())));
+    }
+    code
+}
+
+/// Reads code and gives the accesses: where, and how far below `rsp`.
+struct Reader<'a> {
+    decoder: Decoder<'a>,
+    /// How far `rsp` is below `rbp`, where that is known.
+    frame: Option<i64>,
+    /// The same, for where a jump leads to.
+    later: BTreeMap<u64, i64>,
+}
+
+impl<'a> Reader<'a> {
+    fn new(code: &'a [u8], address: u64) -> Self {
+        let decoder = Decoder::with_ip(64, code, address, DecoderOptions::NONE);
+        Self { decoder, frame: None, later: BTreeMap::new() }
+    }
+
+    /// How far below `rsp` the instruction addresses memory, if it does.
+    fn access(&self, instruction: &Instruction) -> Option<i64> {
+        let memory = (0..instruction.op_count()).any(|number| instruction.op_kind(number) == OpKind::Memory);
+        // To say the address is enough, but for setting the stack pointer and for a `nop`.
+        let names = instruction.mnemonic() != Mnemonic::Nop && instruction.op0_register() != Register::RSP;
+        if !memory || !names {
+            return None;
+        }
+        let displacement = instruction.memory_displacement64() as i64;
+        let below = match instruction.memory_base() {
+            Register::RSP => -displacement,
+            // `lea` gives an address that may be anything: `rbp` is a general register in code without frames.
+            Register::RBP if instruction.mnemonic() != Mnemonic::Lea => -displacement - self.frame?,
+            _ => return None,
+        };
+        (1..=SIZE).contains(&below).then_some(below)
+    }
+
+    fn follow(&mut self, instruction: &Instruction) {
+        let (op0, op1) = (instruction.op0_register(), instruction.op1_register());
+        let constant = || matches!(instruction.op1_kind(), OpKind::Immediate8to64 | OpKind::Immediate32to64);
+        let amount = || instruction.immediate(1) as i64;
+        let frame = match instruction.mnemonic() {
+            Mnemonic::Mov if op0 == Register::RBP && op1 == Register::RSP => Some(0),
+            Mnemonic::Pop if op0 == Register::RBP => None,
+            Mnemonic::Push => self.frame.map(|frame| frame + 8),
+            Mnemonic::Pop => self.frame.map(|frame| frame - 8),
+            Mnemonic::Sub if op0 == Register::RSP && constant() => self.frame.map(|frame| frame + amount()),
+            Mnemonic::Add if op0 == Register::RSP && constant() => self.frame.map(|frame| frame - amount()),
+            // Moves it down, if at all.
+            Mnemonic::And if op0 == Register::RSP => self.frame,
+            Mnemonic::Cmp | Mnemonic::Test => self.frame,
+            Mnemonic::Leave => None,
+            _ if matches!(op0, Register::RSP | Register::RBP | Register::EBP) => None,
+            _ => self.frame,
+        };
+        let known = |target: u64| frame.map(|frame| (target, frame));
+        self.frame = match instruction.flow_control() {
+            FlowControl::ConditionalBranch => {
+                self.later.extend(known(instruction.near_branch_target()));
+                frame
+            }
+            FlowControl::UnconditionalBranch => {
+                self.later.extend(known(instruction.near_branch_target()));
+                None
+            }
+            FlowControl::Return | FlowControl::IndirectBranch | FlowControl::Exception => None,
+            _ => frame,
+        };
+    }
+}
+
+impl Iterator for Reader<'_> {
+    type Item = (u64, u64);
+
+    fn next(&mut self) -> Option<(u64, u64)> {
+        while self.decoder.can_decode() {
+            let instruction = self.decoder.decode();
+            if let Some(frame) = self.later.remove(&instruction.ip()) {
+                self.frame.get_or_insert(frame);
+            }
+            let access = self.access(&instruction);
+            self.follow(&instruction);
+            if let Some(below) = access {
+                return Some((instruction.ip(), below as u64));
+            }
+        }
+        None
+    }
+}

@@ -17,7 +17,10 @@ pub enum Definition {
     /// A function to be called, which returns the address.
     Resolver(u64),
     /// A variable in each thread's block of this module.
-    ThreadLocal { module: u64, offset: u64 },
+    ThreadLocal {
+        module: u64,
+        offset: u64,
+    },
 }
 
 /// A symbol that was found.

@@ -36,8 +36,7 @@ impl Segment {
     pub(crate) fn file_range(&self, address: u64, length: u64) -> Option<Range<usize>> {
         let skip = address.checked_sub(self.memory.start)?;
         let end = skip.checked_add(length)?;
-        (end <= self.file.len() as u64)
-            .then(|| self.file.start + skip as usize..self.file.start + end as usize)
+        (end <= self.file.len() as u64).then(|| self.file.start + skip as usize..self.file.start + end as usize)
     }
 
     pub(crate) fn holds(&self, address: u64, length: u64) -> bool {
@@ -137,4 +136,25 @@ pub(crate) fn page_down(address: u64) -> u64 {
 
 pub(crate) fn page_up(address: u64) -> u64 {
     page_down(address.saturating_add(PAGE_SIZE - 1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_block_below_the_thread_pointer_is_aligned_and_overlaps_nothing() {
+        for (address, size, align) in
+            [(0x1000, 8, 8), (0x3de0, 0x74, 0x10), (0x1008, 5, 64), (0x1234, 1, 4), (7, 100, 1)]
+        {
+            let tls = TlsSegment { file: 0..0, address, size, align };
+            for used in [0_u64, 1, 8, 17, 100, 4096] {
+                let below = tls.below(used).expect("small");
+                assert!(below >= used + size, "{below:#x}: behind what is used");
+                assert_eq!(below.wrapping_neg() % align, address % align);
+                assert!(below < used + size + 2 * align, "no more than alignment needs");
+            }
+        }
+        assert_eq!(TlsSegment { file: 0..0, address: 0, size: u64::MAX, align: 1 }.below(1), None);
+    }
 }

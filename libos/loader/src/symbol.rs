@@ -113,7 +113,8 @@ impl<'a> View<'a> {
         let mut perhaps = None;
         let mut several = false;
         let mut judge = |index: u32| {
-            let symbol = self.symbol(index).filter(|symbol| is_definition(symbol) && self.has_name(symbol, key.name))?;
+            let symbol =
+                self.symbol(index).filter(|symbol| is_definition(symbol) && self.has_name(symbol, key.name))?;
             match self.fits(index, wanted) {
                 Match::Yes => return Some((index, symbol)),
                 Match::Perhaps if perhaps.is_none() => perhaps = Some((index, symbol)),
@@ -154,8 +155,8 @@ impl<'a> View<'a> {
         let mut best: Option<(u32, Sym)> = None;
         for index in 1..self.info.dynamic.symbols.count as u32 {
             let Some(symbol) = self.symbol(index) else { break };
-            let covers = symbol.st_value == address
-                || symbol.st_value < address && address - symbol.st_value < symbol.st_size;
+            let covers =
+                symbol.st_value == address || symbol.st_value < address && address - symbol.st_value < symbol.st_size;
             let visible = is_definition(&symbol) && symbol.st_shndx != ABSOLUTE && symbol.st_info & 0xf != STT_TLS;
             if covers && visible && best.is_none_or(|(_, best)| best.st_value < symbol.st_value) {
                 best = Some((index, symbol));

@@ -17,6 +17,8 @@ const WEAK: u16 = 2;
 const SIZEOF_VERDEF: usize = 20;
 const SIZEOF_VERNEED: usize = 16;
 const SIZEOF_VERNAUX: usize = 16;
+/// DT_VERSYM has 15 bits for a version's number.
+const MOST: usize = 0x7fff;
 
 #[derive(Clone, Copy, Debug)]
 pub struct Version {
@@ -144,7 +146,7 @@ impl Reader<'_> {
         if at + size > self.table.end {
             return Err(self.refuse(at, "a record ends outside of its segment's content"));
         }
-        if versions.len() > self.file.len() / SIZEOF_VERNAUX {
+        if versions.len() > MOST.min(self.file.len() / SIZEOF_VERNAUX) {
             return Err(self.refuse(at, "more records than there is room for"));
         }
         Ok(())
