@@ -43,6 +43,8 @@ pub mod image {
         static __data_start: u8;
         static __data_end: u8;
         static __init_start: u8;
+        static __exports_start: u8;
+        static __exports_end: u8;
         static __init_end: u8;
         static __boot_stack_guard: u8;
         static __boot_stack_end: u8;
@@ -72,6 +74,8 @@ pub mod image {
         data_end = __data_end;
         /// First of the functions that boot calls for the bricks of the image.
         init_start = __init_start;
+        exports_start = __exports_start;
+        exports_end = __exports_end;
         /// End of these functions.
         init_end = __init_end;
         /// The page below the boot stack, which is left unmapped.

@@ -245,6 +245,11 @@ pub fn thread_block() -> u64 {
     running.expect("a thread is running").thread_block
 }
 
+/// Calls `each` with the base of `%fs` of every thread. Events are masked meanwhile.
+pub fn for_each_block(mut each: impl FnMut(u64)) {
+    THREADS.lock().records.iter().flatten().for_each(|thread| each(thread.thread_block));
+}
+
 /// Calls `each` with the pages of every stack that are in use: from the stack pointer up, which is `rsp` for the calling
 /// thread. Those of services are left out unless `all` is set, because a child begins them anew.
 pub fn for_each_stack(rsp: u64, all: bool, mut each: impl FnMut(Range<usize>)) {

@@ -1,13 +1,28 @@
 //! The thread block at `%fs`, as the x86-64 psABI lays it out (variant II of "ELF Handling For Thread-Local Storage"): the
 //! thread-local variables below the thread pointer, the block itself above it.
 
+use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering};
+
+use spin::Once;
 
 use crate::entry::image;
 use crate::mmu::Stack;
 
 /// Largest alignment that a thread-local variable may have; `linker.ld` starts the template at a multiple of it.
 const ALIGN: usize = 64;
+
+/// Room below the variables of the image for those of shared objects, in every thread, in bytes.
+const RESERVE: usize = 1024;
+
+/// What the kernel calls with the thread pointer of each new thread; set by who places variables in the reserve.
+pub static NEW_THREAD: Once<fn(u64)> = Once::new();
+
+/// The part of a thread's block, as distances below its thread pointer, that is nobody's and zero in every thread.
+pub fn reserve() -> Range<usize> {
+    let used = image::tls_memory_size().next_multiple_of(ALIGN);
+    used..used + RESERVE
+}
 
 /// What compiled code expects at the thread pointer.
 #[repr(C, align(64))]
@@ -30,15 +45,19 @@ pub fn set_canary(random: u64) {
 
 /// Puts a new thread's block at the top of its stack and returns the thread pointer.
 pub fn place(stack: &mut Stack) -> u64 {
-    let size = image::tls_memory_size().next_multiple_of(ALIGN);
+    let size = reserve().end;
     let top = stack.reserve(size + size_of::<ThreadBlock>(), ALIGN);
     let block = (top + size) as *mut ThreadBlock;
+    let variables = top + RESERVE;
     let template = image::tls_template() as *const u8;
     // The variables end at the thread pointer, at the distance that the linker counted: the template's size rounded up.
     // SAFETY: the reserved range is private, mapped, zeroed and large enough; the template is constant.
-    unsafe { core::ptr::copy_nonoverlapping(template, top as *mut u8, image::tls_file_size()) };
+    unsafe { core::ptr::copy_nonoverlapping(template, variables as *mut u8, image::tls_file_size()) };
     let canary = CANARY.load(Ordering::Relaxed);
     // SAFETY: as above; `reserve` aligned it.
     unsafe { block.write(ThreadBlock { this: block as u64, dynamic: 0, reserved: [0; 3], canary }) };
+    if let Some(tell) = NEW_THREAD.get() {
+        tell(block as u64);
+    }
     block as u64
 }

@@ -1,0 +1,40 @@
+//! What can go wrong.
+
+use alloc::string::String;
+use core::fmt;
+
+use zooid_loader::Refusal;
+
+/// Why a library was not opened, or something of it not found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Error {
+    /// There is no file of this name.
+    NotFound(String),
+    /// The file, or what it needs, cannot be loaded.
+    Refused {
+        /// Its name.
+        object: String,
+        /// Why.
+        refusal: Refusal,
+    },
+    /// No frames, or no addresses, are left.
+    OutOfMemory,
+    /// There is no such symbol.
+    NoSymbol(String),
+    /// No library is open by this number.
+    NotOpen,
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotFound(name) => write!(out, "{name}: there is no such library: is it in the archive that ramdisk= names?"),
+            Self::Refused { object, refusal } => write!(out, "{object}: {refusal}"),
+            Self::OutOfMemory => out.write_str("not enough memory for a library"),
+            Self::NoSymbol(name) => write!(out, "undefined symbol: {name}"),
+            Self::NotOpen => out.write_str("no such library is open"),
+        }
+    }
+}
+
+impl core::error::Error for Error {}

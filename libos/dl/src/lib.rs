@@ -1,0 +1,123 @@
+//! Loads shared objects into this pVM. What is decided is decided by `zooid-loader`; here pages are mapped, words are written, and functions of
+//! objects are called.
+//!
+//! - [`open`], [`Library`], [`address`], [`iterate`]: what applications use, by way of `zooid::dl` and `dlopen`.
+//! - `load`: the objects that are loaded, and the steps from a file to a library in use.
+//! - `source`: where files come from.
+//! - `tls`: thread-local variables of objects.
+//! - `lazy`: functions that are looked up at their first call.
+
+#![no_std]
+#![deny(clippy::undocumented_unsafe_blocks)]
+
+extern crate alloc;
+
+mod error;
+mod lazy;
+mod load;
+mod source;
+mod tls;
+
+use alloc::string::{String, ToString};
+use core::ops::Range;
+
+pub use error::Error;
+pub use zooid_loader::Refusal;
+
+/// How an object is opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flags {
+    /// Functions are looked up at their first call (`RTLD_LAZY`), unless the object wants it otherwise.
+    pub lazy: bool,
+    /// Its symbols, and those of what it needs, are for all objects that are opened later (`RTLD_GLOBAL`).
+    pub global: bool,
+}
+
+/// An open library. Dropping it closes it: it is unmapped when nobody has it open, and nothing that is loaded needs it.
+#[derive(Debug)]
+pub struct Library(load::Key);
+
+/// Opens a library, and all that it needs, and calls their initialisers. One that is open already is the same.
+///
+/// # Errors
+/// See [`Error`]; nothing stays loaded that was not before.
+pub fn open(name: &str, flags: Flags) -> Result<Library, Error> {
+    load::open(name, flags).map(Library)
+}
+
+impl Library {
+    /// Where a function or a variable of it is, or of what it needs; a thread-local variable's is the calling thread's.
+    ///
+    /// # Errors
+    /// [`NoSymbol`](Error::NoSymbol).
+    pub fn symbol(&self, name: &str) -> Result<*const (), Error> {
+        load::symbol(Some(self.0), name)
+    }
+
+    /// As a number that [`from_raw`](Self::from_raw) takes back.
+    pub fn into_raw(self) -> usize {
+        let Self(load::Key(key)) = self;
+        core::mem::forget(self);
+        key as usize
+    }
+
+    /// # Errors
+    /// [`NotOpen`](Error::NotOpen) if no library is open by this number.
+    pub fn from_raw(number: usize) -> Result<Self, Error> {
+        let key = load::Key(number as u64);
+        if load::is_open(key) { Ok(Self(key)) } else { Err(Error::NotOpen) }
+    }
+}
+
+impl Drop for Library {
+    fn drop(&mut self) {
+        load::close(self.0);
+    }
+}
+
+/// Where a symbol is that any object would find that is opened now: of the image, or of a library that is open with `global`.
+///
+/// # Errors
+/// [`NoSymbol`](Error::NoSymbol).
+pub fn symbol(name: &str) -> Result<*const (), Error> {
+    load::symbol(None, name)
+}
+
+/// What an address belongs to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Address {
+    /// The object's name.
+    pub object: String,
+    /// What is added to the addresses in its file.
+    pub base: usize,
+    /// The symbol that covers the address, and where it begins.
+    pub symbol: Option<(String, usize)>,
+}
+
+/// The object that has an address, if it is one that was loaded.
+pub fn address(address: *const ()) -> Option<Address> {
+    load::with(|loader| {
+        let holder = loader.namespace.address(address as u64)?;
+        Some(Address {
+            object: loader.namespace.name(holder.object).unwrap_or_default().to_string(),
+            base: holder.base as usize,
+            symbol: holder.symbol.map(|(name, start)| (name.to_string(), start as usize)),
+        })
+    })
+}
+
+/// An object that is loaded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Object {
+    /// Its name.
+    pub name: String,
+    /// What is added to the addresses in its file.
+    pub base: usize,
+    /// Its addresses.
+    pub range: Range<usize>,
+}
+
+/// Calls `each` with all objects that are loaded, in the order in which they were loaded.
+pub fn iterate(each: impl FnMut(Object)) {
+    load::objects().into_iter().for_each(each);
+}

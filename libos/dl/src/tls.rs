@@ -1,0 +1,173 @@
+//! Thread-local variables of objects (psABI x86-64; "ELF Handling For Thread-Local Storage", variant II).
+//!
+//! An object's variables lie in the reserve that every thread has below its thread pointer, if there is room. Where there is none,
+//! each thread gets a block when it first asks for a variable; an object that needs fixed places is refused then.
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+use core::arch::{asm, naked_asm};
+use core::ptr;
+
+use spin::Once;
+use zooid_kernel::events::Masked;
+use zooid_kernel::{thread, tls};
+use zooid_loader::{TlsPlace, TlsSegment};
+
+use crate::lazy::{restore, save};
+
+/// The variables of one object.
+struct Module {
+    number: u64,
+    /// What a block begins with.
+    content: (usize, usize),
+    size: usize,
+    align: usize,
+    /// How far below the thread pointer they are, if they have a fixed place.
+    below: Option<u64>,
+}
+
+struct Modules {
+    modules: Vec<Module>,
+    next: u64,
+    /// Blocks of those without a fixed place, by thread pointer and module.
+    blocks: BTreeMap<(u64, u64), Vec<u128>>,
+}
+
+static MODULES: Masked<Modules> = Masked::new(Modules { modules: Vec::new(), next: 1, blocks: BTreeMap::new() });
+
+/// What compiled code passes to [`get_address`].
+#[repr(C)]
+pub struct Index {
+    module: u64,
+    offset: u64,
+}
+
+/// A place for an object's variables. `base` is added to the addresses of the object, whose pages are mapped, and are so until [`remove`].
+pub fn add(segment: &TlsSegment, base: u64) -> TlsPlace {
+    static HOOK: Once<()> = Once::new();
+    HOOK.call_once(|| {
+        tls::NEW_THREAD.call_once(|| begin_thread);
+    });
+    let mut modules = MODULES.lock();
+    let reserve = tls::reserve();
+    let used = modules.modules.iter().filter_map(|module| module.below).max().unwrap_or(reserve.start as u64);
+    let below = segment.below(used).filter(|below| *below <= reserve.end as u64);
+    let number = modules.next;
+    modules.next += 1;
+    modules.modules.push(Module {
+        number,
+        content: (base.wrapping_add(segment.address) as usize, segment.file.len()),
+        size: segment.size as usize,
+        align: segment.align as usize,
+        below,
+    });
+    TlsPlace { module: number, below }
+}
+
+/// Gives all threads an object's variables as they begin: it has been relocated.
+pub fn begin(number: u64) {
+    let modules = MODULES.lock();
+    if let Some(module) = modules.modules.iter().find(|module| module.number == number) {
+        thread::for_each_block(|pointer| fill(module, pointer));
+    }
+}
+
+/// Forgets an object's variables.
+pub fn remove(number: u64) {
+    let mut modules = MODULES.lock();
+    modules.modules.retain(|module| module.number != number);
+    modules.blocks.retain(|(_, module), _| *module != number);
+}
+
+/// A new thread gets the variables of all objects. What the thread before it at this address had is no more.
+fn begin_thread(pointer: u64) {
+    let mut modules = MODULES.lock();
+    modules.modules.iter().for_each(|module| fill(module, pointer));
+    modules.blocks.retain(|(thread, _), _| *thread != pointer);
+}
+
+fn fill(module: &Module, pointer: u64) {
+    let Some(below) = module.below else { return };
+    let start = (pointer - below) as *mut u8;
+    let (content, length) = module.content;
+    // SAFETY: `add` chose a place inside the reserve, which is mapped in every thread and this module's alone; the content is in pages of the object.
+    unsafe {
+        ptr::copy_nonoverlapping(content as *const u8, start, length);
+        start.add(length).write_bytes(0, module.size - length);
+    }
+}
+
+fn thread_pointer() -> u64 {
+    let pointer;
+    // SAFETY: the psABI's thread block begins with its own address.
+    unsafe { asm!("mov {}, fs:0", out(reg) pointer, options(nostack, preserves_flags, readonly)) };
+    pointer
+}
+
+/// Where a variable of the calling thread is: `offset` bytes into the block of `module`.
+pub fn address(number: u64, offset: u64) -> u64 {
+    let pointer = thread_pointer();
+    let mut modules = MODULES.lock();
+    let Modules { modules, blocks, .. } = &mut *modules;
+    let module = modules.iter().find(|module| module.number == number).expect("a variable of a loaded object");
+    let start = match module.below {
+        Some(below) => pointer - below,
+        None => {
+            let block = blocks.entry((pointer, number)).or_insert_with(|| new_block(module));
+            (block.as_ptr() as u64).next_multiple_of(module.align as u64)
+        }
+    };
+    start.wrapping_add(offset)
+}
+
+fn new_block(module: &Module) -> Vec<u128> {
+    let mut block = alloc::vec![0_u128; (module.size + module.align).div_ceil(size_of::<u128>())];
+    let start = (block.as_mut_ptr() as usize).next_multiple_of(module.align) as *mut u8;
+    let (content, length) = module.content;
+    // SAFETY: the block has room for size and alignment; the content is in pages of the object.
+    unsafe { ptr::copy_nonoverlapping(content as *const u8, start, length) };
+    block
+}
+
+/// `__tls_get_addr`.
+///
+/// # Safety
+/// `index` was written by the loader.
+pub unsafe extern "C" fn get_address(index: *const Index) -> u64 {
+    // SAFETY: the caller's promise.
+    let Index { module, offset } = unsafe { index.read() };
+    address(module, offset)
+}
+
+/// A descriptor's function for a variable at a fixed place (psABI x86-64, TLS descriptors): the descriptor is at `%rax`, and the answer, too, is a distance from
+/// the thread pointer. No other register changes.
+#[unsafe(naked)]
+pub unsafe extern "C" fn fixed() {
+    naked_asm!("mov rax, [rax + 8]", "ret");
+}
+
+/// One for a weak variable that nobody defines: its second word is the address that is to come out.
+#[unsafe(naked)]
+pub unsafe extern "C" fn undefined() {
+    naked_asm!("mov rax, [rax + 8]", "sub rax, fs:0", "ret");
+}
+
+/// One for a variable without a fixed place: its second word leads to an [`Index`].
+#[unsafe(naked)]
+pub unsafe extern "C" fn on_demand() {
+    naked_asm!(
+        save!(),
+        "mov rdi, [rax + 8]",
+        "call {get}",
+        "sub rax, fs:0",
+        "mov [rbp - 8], rax",
+        restore!(),
+        "ret",
+        get = sym get_address,
+    );
+}
+
+/// What [`on_demand`] is given; it stays.
+pub fn new_index(module: u64, offset: u64) -> u64 {
+    alloc::boxed::Box::into_raw(alloc::boxed::Box::new(Index { module, offset })) as u64
+}
