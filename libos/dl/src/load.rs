@@ -97,9 +97,10 @@ fn stand_still(fork: &mut dyn FnMut()) {
     fork();
 }
 
-/// Opens an object: loads it and what it needs, if they are not there.
-pub fn open(name: &str, flags: Flags) -> Result<Key, Error> {
+/// Opens an object: loads it and what it needs, if they are not there. Of a path, the last part counts.
+pub fn open(path: &str, flags: Flags) -> Result<Key, Error> {
     let _turn = Turn::take();
+    let name = path.rsplit('/').next().unwrap_or_default();
     let mut load = Load { name, new: Vec::new() };
     let binding = if flags.lazy { Binding::Lazy } else { Binding::Now };
     let result = with(|loader| load.link(loader, binding, flags.global));

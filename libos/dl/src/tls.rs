@@ -171,3 +171,5 @@ pub unsafe extern "C" fn on_demand() {
 pub fn new_index(module: u64, offset: u64) -> u64 {
     alloc::boxed::Box::into_raw(alloc::boxed::Box::new(Index { module, offset })) as u64
 }
+
+zooid_kernel::export! { "__tls_get_addr" => get_address }

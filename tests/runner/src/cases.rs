@@ -30,6 +30,8 @@ pub struct Case {
     #[serde(default)]
     pub vif: bool,
     #[serde(default)]
+    pub libraries: bool,
+    #[serde(default)]
     pub ends: Ending,
     #[serde(default)]
     pub console: Vec<String>,
@@ -83,6 +85,9 @@ impl Case {
         }
         if self.vif {
             config += "vif = ['bridge=xenbr0']\n";
+        }
+        if self.libraries {
+            config += "ramdisk = '/run/zooid/libraries.tar'\n";
         }
         config
     }

@@ -18,6 +18,8 @@ const TOOLS: [&str; 1] = ["census"];
 
 /// What `build.rs` has made of `tests/posix`.
 const POSIX: &str = concat!(env!("OUT_DIR"), "/posix");
+/// And of `tests/libraries`.
+const LIBRARIES: &str = concat!(env!("OUT_DIR"), "/libraries.tar");
 
 /// A payload being written to the disk that dom0 reads.
 pub struct Payload {
@@ -62,6 +64,7 @@ impl Payload {
         for tool in TOOLS {
             self.add_file(&format!("usr/bin/{tool}"), &layout::top().join("target/dom0").join(tool))?;
         }
+        self.add_file("run/zooid/libraries.tar", Path::new(LIBRARIES))?;
         self.add_file("run/zooid/posix", Path::new(POSIX))
     }
 

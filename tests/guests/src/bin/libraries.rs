@@ -1,0 +1,243 @@
+//! Loads the objects of tests/libraries, which come as the ramdisk.
+
+#![no_std]
+#![no_main]
+
+extern crate alloc;
+
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::ffi::{c_double, c_int};
+use core::mem::transmute_copy;
+
+use test_guests::{argument, check, check_eq, error, expect, failure, success};
+use zooid::dl::{self, Error, Flags, Library, Refusal};
+use zooid::process::{self, Status};
+use zooid::{memory, thread};
+use zooid_kernel::events::Masked;
+
+zooid::main!(main);
+
+/// What constructors and destructors of the objects have said.
+static NOTES: Masked<Vec<u8>> = Masked::new(Vec::new());
+
+extern "C" fn note(octet: c_int) {
+    NOTES.lock().push(octet as u8);
+}
+
+zooid_kernel::export! { "test_note" => note }
+
+const NOW: Flags = Flags { lazy: false, global: false };
+const LAZY: Flags = Flags { lazy: true, global: false };
+
+fn main() {
+    match argument() {
+        "open" => open(),
+        "lazy" => lazy(),
+        "refused" => refused(),
+        "tls" => tls(),
+        "fork" => fork(),
+        "close" => close(),
+        "write_text" => write_text(),
+        "run_data" => run_data(),
+        other => error!("unknown test {other:?}"),
+    }
+    success();
+}
+
+fn notes() -> String {
+    let notes = core::mem::take(&mut *NOTES.lock());
+    String::from_utf8_lossy(&notes).into_owned()
+}
+
+/// A function of a library.
+fn function<F>(library: &Library, name: &str) -> F {
+    const { assert!(size_of::<F>() == size_of::<usize>()) };
+    let address = expect!(library.symbol(name));
+    // SAFETY: tests/libraries says that the function is of this type.
+    unsafe { transmute_copy(&address) }
+}
+
+type Check = extern "C" fn() -> c_int;
+
+/// All kinds of references lead where they have to; constructors and destructors run in the order of the dependencies, once.
+fn open() {
+    let middle = expect!(dl::open("libmiddle.so", NOW));
+    check_eq!(notes(), "bmn");
+    check_eq!(function::<Check>(&middle, "middle_check")(), 0);
+    // What it needs is found by way of it, and is the same object.
+    let base = expect!(dl::open("some/path/libbase.so", NOW));
+    check_eq!(notes(), "");
+    check_eq!(base.symbol("base_add"), middle.symbol("base_add"));
+    check_eq!(base.symbol("middle_check"), Err(Error::NoSymbol("middle_check".to_string())));
+
+    let mut objects = Vec::new();
+    dl::iterate(|object| objects.push(object));
+    let names: Vec<&str> = objects.iter().map(|object| object.name.as_str()).collect();
+    check_eq!(names, ["libmiddle.so", "libbase.so"]);
+    let add = expect!(base.symbol("base_add"));
+    let found = expect!(dl::address(add.wrapping_byte_add(1)).ok_or("no such address"));
+    check_eq!((found.object.as_str(), found.base), ("libbase.so", objects[1].base));
+    check_eq!(found.symbol, Some(("base_add".to_string(), add as usize)));
+    check!(objects[1].range.contains(&(add as usize)));
+    check_eq!(dl::address(main as *const ()), None);
+
+    // Nobody finds what was opened for its opener alone.
+    check_eq!(dl::symbol("base_add"), Err(Error::NoSymbol("base_add".to_string())));
+    let global = expect!(dl::open("libbase.so", Flags { global: true, ..NOW }));
+    check_eq!(dl::symbol("base_add"), Ok(add));
+    check!(dl::symbol("test_note").is_ok());
+    drop(global);
+
+    drop(middle);
+    check_eq!(notes(), "M");
+    drop(base);
+    check_eq!(notes(), "B");
+    check_eq!(dl::address(add), None);
+
+    // Relocations in the new compact form, and a table of names in the old one.
+    let packed = expect!(dl::open("libpacked.so", NOW));
+    check_eq!(notes(), "b");
+    let number = expect!(packed.symbol("base_pointer")).cast::<*const c_int>();
+    // SAFETY: a pointer to an int in the library's data.
+    check_eq!(unsafe { **number }, 2);
+}
+
+/// Functions that are looked up at their first call get their arguments, and are found at once from then on.
+fn lazy() {
+    let middle = expect!(dl::open("libmiddle.so", LAZY));
+    type Eight = extern "C" fn(f64, f64, f64, f64, f64, f64, f64, f64) -> c_double;
+    let scale: Eight = function(&middle, "middle_scale");
+    for _ in 0..2 {
+        check_eq!(scale(1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0), 87_654_323.0);
+    }
+    check_eq!(function::<Check>(&middle, "middle_check")(), 0);
+    // The first call of what is missing would end the pVM; until then nobody asks for it.
+    let missing = expect!(dl::open("libmissing.so", LAZY));
+    check!(missing.symbol("missing_call").is_ok());
+}
+
+/// What cannot be loaded is refused with the reason, and leaves nothing behind.
+fn refused() {
+    let refusal = |name: &str| match dl::open(name, NOW) {
+        Err(Error::Refused { object, refusal }) => {
+            check_eq!(object, name);
+            refusal
+        }
+        other => failure!("{name}: {other:?}"),
+    };
+    // The first time it makes room that it keeps.
+    refusal("libmissing.so");
+    notes();
+    let before = memory::statistics().free;
+    match refusal("libmissing.so") {
+        Refusal::MissingSymbol { symbol, .. } => check_eq!(symbol, "nobody_has_this"),
+        other => failure!("{other}"),
+    }
+    check_eq!(refusal("libtext.so"), Refusal::TextRelocations);
+    check_eq!(refusal("libstack.so"), Refusal::ExecutableStack);
+    check_eq!(dl::open("libnone.so", NOW).err(), Some(Error::NotFound("libnone.so".to_string())));
+    check_eq!(notes(), "");
+    dl::iterate(|object| failure!("{} is there", object.name));
+    check_eq!(memory::statistics().free, before);
+}
+
+/// Every thread has its own variables, those before and those after the library came; they begin as the library says.
+fn tls() {
+    for (name, next, first) in [("libbase.so", "base_count", 40), ("libfixed.so", "fixed_next", 11), ("liblarge.so", "large_next", 5)] {
+        let waits = thread::spawn(move || {
+            thread::sleep(core::time::Duration::from_millis(50));
+            let library = expect!(dl::open(name, NOW));
+            let count: Check = function(&library, next);
+            (count(), count())
+        });
+        let library = expect!(dl::open(name, NOW));
+        let count: Check = function(&library, next);
+        check_eq!((count(), count(), count()), (first + 1, first + 2, first + 3));
+        check_eq!(waits.join(), (first + 1, first + 2));
+        for _ in 0..3 {
+            let other = thread::spawn(move || (count(), count()));
+            check_eq!(other.join(), (first + 1, first + 2));
+        }
+        check_eq!(count(), first + 4);
+    }
+    // A variable of another object, and by its name.
+    let middle = expect!(dl::open("libmiddle.so", NOW));
+    let (count, counter): (Check, Check) = (function(&middle, "base_count"), function(&middle, "middle_counter"));
+    let before = counter();
+    count();
+    check_eq!(counter(), before + 1);
+    let variable = expect!(middle.symbol("base_counter")).cast::<c_int>();
+    // SAFETY: this thread's int.
+    check_eq!(unsafe { *variable }, before + 1);
+}
+
+/// A child has its parent's libraries, and what one of them writes there the other does not see; both can open and close more.
+fn fork() {
+    let middle = expect!(dl::open("libmiddle.so", LAZY));
+    let check: Check = function(&middle, "middle_check");
+    let numbers = expect!(middle.symbol("base_numbers")).cast::<c_int>().cast_mut();
+    // SAFETY: the library's array of four.
+    let read = || unsafe { numbers.add(2).read_volatile() };
+    // SAFETY: as above.
+    let write = |value| unsafe { numbers.add(2).write_volatile(value) };
+    write(100);
+    notes();
+    for round in 0..5 {
+        match expect!(process::fork()) {
+            None => {
+                check_eq!(read(), 100 + round);
+                write(7);
+                check_eq!((read(), check()), (7, 0));
+                let fixed = expect!(dl::open("libfixed.so", NOW));
+                check_eq!(function::<Check>(&fixed, "fixed_next")(), 12);
+                drop(fixed);
+                drop(middle);
+                check_eq!(notes(), "MB");
+                process::exit(0)
+            }
+            Some(child) => {
+                write(101 + round);
+                let large = expect!(dl::open("liblarge.so", NOW));
+                check_eq!(function::<Check>(&large, "large_next")(), 6);
+                let ended = expect!(process::waitpid(Some(child), false));
+                check_eq!(ended.map(|ended| ended.status), Some(Status::Exited(0)));
+                check_eq!((read(), check()), (101 + round, 0));
+            }
+        }
+    }
+}
+
+/// Opening and closing again and again costs nothing in the end.
+fn close() {
+    let round = || {
+        let middle = expect!(dl::open("libmiddle.so", LAZY));
+        let large = expect!(dl::open("liblarge.so", NOW));
+        check_eq!(function::<Check>(&middle, "middle_check")(), 0);
+        check_eq!(function::<Check>(&large, "large_next")(), 6);
+        drop(middle);
+        drop(large);
+        check_eq!(notes(), "bmnMB");
+    };
+    (0..10).for_each(|_| round());
+    let before = memory::statistics();
+    (0..200).for_each(|_| round());
+    let after = memory::statistics();
+    check_eq!((before.total, before.free), (after.total, after.free));
+}
+
+#[inline(never)]
+fn write_text() {
+    let base = expect!(dl::open("libbase.so", NOW));
+    let text = expect!(base.symbol("base_add")).cast::<u8>().cast_mut();
+    // SAFETY: it must not come to that.
+    unsafe { text.write_volatile(0xc3) };
+    core::hint::black_box(&base);
+}
+
+#[inline(never)]
+fn run_data() {
+    let base = expect!(dl::open("libbase.so", NOW));
+    let data: Check = function(&base, "base_numbers");
+    core::hint::black_box(data());
+}
