@@ -1,0 +1,1 @@
+//! Against the C library of the build machine.
