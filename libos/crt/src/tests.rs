@@ -1,1 +1,0 @@
-//! Against the C library of the build machine.
