@@ -93,7 +93,7 @@ macro_rules! functions {
 
 functions! {
     1:
-        acos acosh asin asinh atan atanh cbrt ceil cos cosh erf erfc exp exp2 exp10 expm1 fabs floor j0 j1 lgamma log
+        acos asin asinh atan atanh cbrt ceil cos cosh erf erfc exp exp2 exp10 expm1 fabs floor j0 j1 lgamma log
         log10 log1p log2 rint round roundeven sin sinh sqrt tan tanh tgamma trunc y0 y1;
     2:
         atan2 copysign fdim fmax fmin fmod hypot nextafter pow remainder;
@@ -102,12 +102,21 @@ functions! {
 
 functions! {
     1:
-        acosf acoshf asinf asinhf atanf atanhf cbrtf ceilf cosf coshf erff erfcf expf exp2f exp10f expm1f fabsf
+        acosf asinf asinhf atanf atanhf cbrtf ceilf cosf coshf erff erfcf expf exp2f exp10f expm1f fabsf
         floorf j0f j1f lgammaf logf log10f log1pf log2f rintf roundf roundevenf sinf sinhf sqrtf tanf tanhf tgammaf
         truncf y0f y1f;
     2:
         atan2f copysignf fdimf fmaxf fminf fmodf hypotf nextafterf powf remainderf;
     f32
+}
+
+// `libm` 0.2.16 takes the logarithm of large negative numbers here.
+pub(crate) unsafe extern "C" fn acosh(value: f64) -> f64 {
+    if value < 1.0 { f64::NAN } else { libm::acosh(value) }
+}
+
+pub(crate) unsafe extern "C" fn acoshf(value: f32) -> f32 {
+    if value < 1.0 { f32::NAN } else { libm::acoshf(value) }
 }
 
 /// The rest, once for each type: the name, that of `libm`'s function where there is one.

@@ -162,7 +162,7 @@ real!(f64, libm::scalbn);
 pub(crate) fn real<T: Real>(reader: &Reader) -> (T, bool, usize) {
     let (start, negative) = sign(reader);
     let (magnitude, in_range, end) = unsigned::<T>(reader, start);
-    (if negative { -magnitude } else { magnitude }, in_range, end)
+    (if negative && end > 0 { -magnitude } else { magnitude }, in_range, end)
 }
 
 /// Whether a word stands here, in capitals or not.

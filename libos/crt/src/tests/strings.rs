@@ -56,7 +56,7 @@ fn strings_are_treated_as_by_the_c_library() {
         for name in [c"strcpy", c"stpcpy", c"strcat", c"strspn", c"strcspn", c"strpbrk", c"strstr", c"strcasestr"] {
             same(name, &first, &second, |f, a, b| unsafe { cast::<Two>(f)(a, b) });
         }
-        for name in [c"strncpy", c"stpncpy", c"strncat", c"memcpy", c"memmove", c"mempcpy", c"strxfrm"] {
+        for name in [c"strncpy", c"stpncpy", c"strncat", c"memcpy", c"memmove", c"mempcpy"] {
             same(name, &first, &second, |f, a, b| unsafe { cast::<TwoBound>(f)(a, b, count) });
         }
         for name in [c"strchr", c"strrchr", c"strchrnul", c"index", c"rindex"] {
@@ -84,10 +84,10 @@ fn strings_are_treated_as_by_the_c_library() {
         }
         same(c"strsep", &first, &second, |f, a, b| {
             let mut place = a;
-            let mut sum = 0;
+            let mut sum = 0_usize;
             while !place.is_null() {
                 let token = unsafe { cast::<unsafe extern "C" fn(*mut *mut u8, *const u8) -> *mut u8>(f)(&mut place, b) };
-                sum = sum * 31 + token.addr();
+                sum = sum.wrapping_mul(31).wrapping_add(token.addr());
             }
             sum
         });
