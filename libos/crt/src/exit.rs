@@ -11,17 +11,8 @@ use crate::raw;
 use crate::stdio;
 use crate::system::system;
 
-pub(crate) const EXIT: &[Export] = exports![
-    exit,
-    _Exit = _exit,
-    _exit,
-    quick_exit = _exit,
-    abort,
-    atexit,
-    on_exit,
-    __cxa_atexit,
-    __cxa_finalize
-];
+pub(crate) const EXIT: &[Export] =
+    exports![exit, _Exit = _exit, _exit, quick_exit = _exit, abort, atexit, on_exit, __cxa_atexit, __cxa_finalize];
 
 pub(crate) const ASSERT: &[Export] = exports![
     __assert_fail,

@@ -98,7 +98,8 @@ pub(crate) fn general(value: f64, precision: usize, all: bool) -> Parts {
     let made = precision.min(MOST);
     let (digits, power) = digits(value, made);
     let digits = digits.octets();
-    let kept = if all { digits.len() } else { digits.iter().rposition(|digit| *digit != b'0').map_or(1, |last| last + 1) };
+    let kept =
+        if all { digits.len() } else { digits.iter().rposition(|digit| *digit != b'0').map_or(1, |last| last + 1) };
     let mut text = Buffer::new();
     let mut end = Buffer::new();
     if power < -4 || usize::try_from(power).is_ok_and(|power| power >= precision) {

@@ -215,7 +215,8 @@ fn decimal<T: Real>(reader: &Reader, start: usize) -> (T, bool, usize) {
         return (T::exact(0, 0), true, 0);
     }
     let end = exponent(reader, index, b'e').map_or(index, |(_, end)| end);
-    let value = core::str::from_utf8(reader.range(start, end)).ok().and_then(|text| text.parse().ok()).unwrap_or(T::NAN);
+    let value =
+        core::str::from_utf8(reader.range(start, end)).ok().and_then(|text| text.parse().ok()).unwrap_or(T::NAN);
     (value, !(value.is_infinite() || nonzero && value.is_tiny()), end)
 }
 

@@ -83,7 +83,9 @@ unsafe fn merge_sort(start: *mut u8, spare: *mut u8, count: usize, size: usize, 
                 let (one, other) = (from.wrapping_add(left * size), from.wrapping_add(right * size));
                 let take_left = left < middle && (right == end || order(one, other) <= 0);
                 // SAFETY: both indices are below the count.
-                unsafe { ptr::copy_nonoverlapping(if take_left { one } else { other }, to.wrapping_add(place * size), size) };
+                unsafe {
+                    ptr::copy_nonoverlapping(if take_left { one } else { other }, to.wrapping_add(place * size), size)
+                };
                 left += usize::from(take_left);
                 right += usize::from(!take_left);
             }

@@ -232,7 +232,8 @@ impl Drop for Writer {
         match self.file.mode.load(Ordering::Relaxed) {
             FULL => {}
             LINE => {
-                let Some(last) = self.buffer.octets[..self.buffer.used].iter().rposition(|octet| *octet == b'\n') else {
+                let Some(last) = self.buffer.octets[..self.buffer.used].iter().rposition(|octet| *octet == b'\n')
+                else {
                     return;
                 };
                 (system().write)(self.file.number, &self.buffer.octets[..=last]);
@@ -308,12 +309,7 @@ pub(crate) unsafe extern "C" fn vdprintf(number: c_int, text: *const u8, argumen
     unsafe { format(&mut Descriptor { number }, text, &mut *arguments) }
 }
 
-pub(crate) unsafe extern "C" fn vsnprintf(
-    to: *mut u8,
-    size: usize,
-    text: *const u8,
-    arguments: *mut VaList,
-) -> c_int {
+pub(crate) unsafe extern "C" fn vsnprintf(to: *mut u8, size: usize, text: *const u8, arguments: *mut VaList) -> c_int {
     if size == 0 {
         // SAFETY: as C demands.
         return unsafe { format(&mut Nowhere, text, &mut *arguments) };

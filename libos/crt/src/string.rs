@@ -220,7 +220,9 @@ pub(crate) unsafe extern "C" fn strcat(to: *mut u8, from: *const u8) -> *mut u8 
 
 pub(crate) unsafe extern "C" fn strncat(to: *mut u8, from: *const u8, count: usize) -> *mut u8 {
     // SAFETY: as C demands.
-    unsafe { raw::put_text(to.wrapping_add(raw::length(to)), octets(from).take(count).take_while(|octet| *octet != 0)) };
+    unsafe {
+        raw::put_text(to.wrapping_add(raw::length(to)), octets(from).take(count).take_while(|octet| *octet != 0))
+    };
     to
 }
 
@@ -445,4 +447,3 @@ checked! {
     __strcat_chk => strcat(to: *mut u8, from: *const u8) -> *mut u8, unsafe { raw::length(to) + raw::length(from) } + 1;
     __strncat_chk => strncat(to: *mut u8, from: *const u8, count: usize) -> *mut u8, unsafe { raw::length(to) + strnlen(from, count) } + 1;
 }
-

@@ -363,7 +363,8 @@ pub fn thread_ended() {
     for _ in 0..4 {
         let mut keys = KEYS.lock();
         let mine: Vec<_> = keys.values.extract_if(.., |(_, thread), _| *thread == me).collect();
-        let due: Vec<_> = mine.iter().map(|((key, _), value)| (keys.destructors.get(key).copied().flatten(), *value)).collect();
+        let due: Vec<_> =
+            mine.iter().map(|((key, _), value)| (keys.destructors.get(key).copied().flatten(), *value)).collect();
         drop(keys);
         if due.is_empty() {
             return;

@@ -17,8 +17,20 @@ use crate::{EXPORTS, find};
 
 /// Exports that are no functions: an object has their first two words.
 const VARIABLES: [&CStr; 14] = [
-    c"stdin", c"stdout", c"stderr", c"environ", c"__environ", c"timezone", c"__timezone", c"daylight", c"__daylight", c"tzname", c"__tzname",
-    c"_IO_2_1_stdin_", c"_IO_2_1_stdout_", c"_IO_2_1_stderr_",
+    c"stdin",
+    c"stdout",
+    c"stderr",
+    c"environ",
+    c"__environ",
+    c"timezone",
+    c"__timezone",
+    c"daylight",
+    c"__daylight",
+    c"tzname",
+    c"__tzname",
+    c"_IO_2_1_stdin_",
+    c"_IO_2_1_stdout_",
+    c"_IO_2_1_stderr_",
 ];
 
 /// What the loader exports by itself.
@@ -32,13 +44,20 @@ fn jumps() -> String {
     let functions = EXPORTS.iter().map(|export| export.name).filter(|name| !VARIABLES.contains(name)).chain(LOADER);
     for (index, name) in functions.enumerate() {
         let name = name.to_str().unwrap();
-        write!(text, ".globl {name}\n.hidden {name}\n.type {name}, @function\n{name}: jmp *places+8*{index}(%rip)\n").unwrap();
+        write!(text, ".globl {name}\n.hidden {name}\n.type {name}, @function\n{name}: jmp *places+8*{index}(%rip)\n")
+            .unwrap();
     }
     text += ".data\n.balign 16\n";
     for name in VARIABLES.map(|name| name.to_str().unwrap()) {
-        write!(text, ".globl {name}\n.protected {name}\n.type {name}, @object\n.size {name}, 16\n{name}: .quad 0, 0\n").unwrap();
+        write!(text, ".globl {name}\n.protected {name}\n.type {name}, @object\n.size {name}, 16\n{name}: .quad 0, 0\n")
+            .unwrap();
     }
-    write!(text, ".globl places\n.protected places\nplaces: .skip 8*{}\n.section .note.GNU-stack\n", EXPORTS.len() + LOADER.len()).unwrap();
+    write!(
+        text,
+        ".globl places\n.protected places\nplaces: .skip 8*{}\n.section .note.GNU-stack\n",
+        EXPORTS.len() + LOADER.len()
+    )
+    .unwrap();
     text
 }
 
@@ -74,7 +93,18 @@ fn run(folder: &Folder, source: &str, options: &[&str], libraries: &[&str]) -> (
     fs::write(&assembly, jumps()).unwrap();
     let arguments = [
         options,
-        &["-O2", "-fPIC", "-mno-red-zone", "-shared", "-nostdlib", "-Wl,-Bsymbolic,-z,defs", "-o", &object, source, &assembly],
+        &[
+            "-O2",
+            "-fPIC",
+            "-mno-red-zone",
+            "-shared",
+            "-nostdlib",
+            "-Wl,-Bsymbolic,-z,defs",
+            "-o",
+            &object,
+            source,
+            &assembly,
+        ],
         libraries,
         &["-lgcc"],
     ];
@@ -127,7 +157,19 @@ fn a_program_prints_what_it_prints_with_the_c_library() {
 #[test]
 #[ignore = "needs development packages"]
 fn real_libraries_work_as_with_the_c_library() {
-    compare("libraries", &[], &["-l:libsqlite3.a", "-l:libexpat.a", "-l:libpng.a", "-l:libz.a", "-l:libbrotlienc.a", "-l:libbrotlidec.a", "-l:libbrotlicommon.a"]);
+    compare(
+        "libraries",
+        &[],
+        &[
+            "-l:libsqlite3.a",
+            "-l:libexpat.a",
+            "-l:libpng.a",
+            "-l:libz.a",
+            "-l:libbrotlienc.a",
+            "-l:libbrotlidec.a",
+            "-l:libbrotlicommon.a",
+        ],
+    );
 }
 
 #[test]
@@ -142,10 +184,20 @@ fn fortified_functions_end_the_program() {
         unsafe {
             match mistake.as_str() {
                 "memcpy" => super::ours::<Checked>(c"__memcpy_chk")(room.as_mut_ptr(), c"12345".as_ptr(), 5, 4),
-                "strcpy" => super::ours::<unsafe extern "C" fn(*mut u8, *const c_char, usize)>(c"__strcpy_chk")(room.as_mut_ptr(), c"12345".as_ptr(), 5),
-                "sprintf" => super::ours::<Print>(c"__sprintf_chk")(room.as_mut_ptr(), 1, 5, c"%s".as_ptr(), c"12345".as_ptr()),
-                "free" => super::ours::<unsafe extern "C" fn(*mut u8)>(c"free")(room.as_mut_ptr().map_addr(|address| address.next_multiple_of(16) + 16)),
-                _ => super::ours::<Assert>(c"__assert_fail")(c"1 == 2".as_ptr(), c"file.c".as_ptr(), 1234, c"f".as_ptr()),
+                "strcpy" => super::ours::<unsafe extern "C" fn(*mut u8, *const c_char, usize)>(c"__strcpy_chk")(
+                    room.as_mut_ptr(),
+                    c"12345".as_ptr(),
+                    5,
+                ),
+                "sprintf" => {
+                    super::ours::<Print>(c"__sprintf_chk")(room.as_mut_ptr(), 1, 5, c"%s".as_ptr(), c"12345".as_ptr())
+                }
+                "free" => super::ours::<unsafe extern "C" fn(*mut u8)>(c"free")(
+                    room.as_mut_ptr().map_addr(|address| address.next_multiple_of(16) + 16),
+                ),
+                _ => {
+                    super::ours::<Assert>(c"__assert_fail")(c"1 == 2".as_ptr(), c"file.c".as_ptr(), 1234, c"f".as_ptr())
+                }
             }
         }
         return;

@@ -35,7 +35,8 @@ fn shown(text: &[u8]) -> String {
 fn specifications() -> Vec<String> {
     let mut all = Vec::new();
     for flags in 0..32 {
-        let set: String = "-+ #0".chars().enumerate().filter(|(bit, _)| flags >> bit & 1 == 1).map(|(_, flag)| flag).collect();
+        let set: String =
+            "-+ #0".chars().enumerate().filter(|(bit, _)| flags >> bit & 1 == 1).map(|(_, flag)| flag).collect();
         for width in ["", "1", "7", "25"] {
             for precision in ["", ".", ".0", ".1", ".3", ".10", ".17", ".30"] {
                 all.push(format!("%{set}{width}{precision}"));
@@ -47,7 +48,8 @@ fn specifications() -> Vec<String> {
 
 #[test]
 fn integers_are_printed_as_by_the_c_library() {
-    let mut values: Vec<u64> = std::vec![0, 1, 7, 8, 9, 10, 127, 128, 255, 256, 32767, 32768, 65535, 65536, u64::MAX, 1 << 31, (1 << 31) - 1];
+    let mut values: Vec<u64> =
+        std::vec![0, 1, 7, 8, 9, 10, 127, 128, 255, 256, 32767, 32768, 65535, 65536, u64::MAX, 1 << 31, (1 << 31) - 1];
     values.extend([i64::MAX as u64, i64::MIN as u64, 0xffff_ffff, 0x1_0000_0000]);
     for specification in specifications() {
         for letter in ["d", "i", "u", "x", "X", "o", "c"] {
@@ -74,9 +76,45 @@ fn precision_of(specification: &str) -> usize {
 
 fn reals() -> Vec<f64> {
     let mut values = std::vec![
-        0.0, 0.5, 1.0, 1.5, 2.5, 0.25, 0.125, 0.375, 9.5, 9.995, 99.5, 0.1, 1.0 / 3.0, 123456.0, 1234567.0, 999999.5, 9999995.0, 1e-4, 1e-5, 0.00009999995,
-        1e15, 1e16, 1e17, 1e22, 1e23, 1e100, 1e300, f64::MAX, f64::MIN_POSITIVE, 5e-324, 2.2250738585072011e-308, f64::EPSILON, 4503599627370496.5,
-        9007199254740993.0, f64::INFINITY, f64::NAN, 1.0625, 8.5, 0.03125,
+        0.0,
+        0.5,
+        1.0,
+        1.5,
+        2.5,
+        0.25,
+        0.125,
+        0.375,
+        9.5,
+        9.995,
+        99.5,
+        0.1,
+        1.0 / 3.0,
+        123456.0,
+        1234567.0,
+        999999.5,
+        9999995.0,
+        1e-4,
+        1e-5,
+        0.00009999995,
+        1e15,
+        1e16,
+        1e17,
+        1e22,
+        1e23,
+        1e100,
+        1e300,
+        f64::MAX,
+        f64::MIN_POSITIVE,
+        5e-324,
+        2.2250738585072011e-308,
+        f64::EPSILON,
+        4503599627370496.5,
+        9007199254740993.0,
+        f64::INFINITY,
+        f64::NAN,
+        1.0625,
+        8.5,
+        0.03125,
     ];
     let mut random = Random(11);
     values.extend((0..40).map(|_| f64::from_bits(random.next())));
@@ -98,7 +136,8 @@ fn fractions_are_printed_as_by_the_c_library() {
                 if letter == "g" || letter == "G" {
                     let count = precision_of(&specification).max(1) - 1;
                     let power = |text: String| text.rsplit('e').next().map(String::from);
-                    if specification.contains('#') && power(format!("{value:e}")) != power(format!("{value:.count$e}")) {
+                    if specification.contains('#') && power(format!("{value:e}")) != power(format!("{value:.count$e}"))
+                    {
                         continue;
                     }
                 }
@@ -126,8 +165,20 @@ fn very_long_fractions_are_exact() {
 fn text_is_cut_padded_and_counted() {
     for size in [0, 1, 2, 5, 6, 7, 20, 200] {
         same!(size, c"hello %s!", c"world".as_ptr());
-        same!(size, c"%10s|%-10s|%.2s|%.0s|%*s|%-*s|%.*s", c"ab".as_ptr(), c"cd".as_ptr(), c"efg".as_ptr(), c"h".as_ptr(), 4, c"i".as_ptr(), -5,
-            c"j".as_ptr(), -1, c"klm".as_ptr());
+        same!(
+            size,
+            c"%10s|%-10s|%.2s|%.0s|%*s|%-*s|%.*s",
+            c"ab".as_ptr(),
+            c"cd".as_ptr(),
+            c"efg".as_ptr(),
+            c"h".as_ptr(),
+            4,
+            c"i".as_ptr(),
+            -5,
+            c"j".as_ptr(),
+            -1,
+            c"klm".as_ptr()
+        );
         same!(size, c"%s %.3s %.6s %10s", 0_usize, 0_usize, 0_usize, 0_usize);
         same!(size, c"%c%c%%%5c%-5c|", 65, 0, 66, 67);
         same!(size, c"%5%|%y|%d", 1);
@@ -140,7 +191,29 @@ fn text_is_cut_padded_and_counted() {
 
 #[test]
 fn many_arguments_come_from_registers_and_from_the_stack() {
-    same!(1000, c"%d %f %d %f %d %f %d %f %d %f %d %f %d %f %d %f %d %f %d %f", 1, 1.5, 2, 2.5, 3, 3.5, 4, 4.5, 5, 5.5, 6, 6.5, 7, 7.5, 8, 8.5, 9, 9.5,
-        10, 10.5);
+    same!(
+        1000,
+        c"%d %f %d %f %d %f %d %f %d %f %d %f %d %f %d %f %d %f %d %f",
+        1,
+        1.5,
+        2,
+        2.5,
+        3,
+        3.5,
+        4,
+        4.5,
+        5,
+        5.5,
+        6,
+        6.5,
+        7,
+        7.5,
+        8,
+        8.5,
+        9,
+        9.5,
+        10,
+        10.5
+    );
     same!(1000, c"%s %d %s %d %s %d %.1f", c"a".as_ptr(), 1, c"b".as_ptr(), 2, c"c".as_ptr(), 3, 0.5);
 }

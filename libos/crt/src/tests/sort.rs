@@ -35,7 +35,9 @@ fn patterns() -> Vec<Vec<[u32; 3]>> {
         all.push((0..count).map(|index| if index % 2 == 0 { index } else { count - index }).collect());
         all.push((0..count).map(|_| random.next() as u32).collect());
     }
-    all.into_iter().map(|keys| keys.into_iter().enumerate().map(|(index, key)| [key, index as u32, !key]).collect()).collect()
+    all.into_iter()
+        .map(|keys| keys.into_iter().enumerate().map(|(index, key)| [key, index as u32, !key]).collect())
+        .collect()
 }
 
 #[test]
@@ -47,12 +49,16 @@ fn sorting_keeps_the_order_of_equals() {
         unsafe { ours::<Sort>(c"qsort")(sorted.as_mut_ptr().cast(), sorted.len(), 12, by_key) };
         assert_eq!(sorted, expected);
         for row in sorted.iter().step_by(7) {
-            let found = unsafe { ours::<Search>(c"bsearch")((&raw const *row).cast(), sorted.as_ptr().cast(), sorted.len(), 12, by_key) };
+            let found = unsafe {
+                ours::<Search>(c"bsearch")((&raw const *row).cast(), sorted.as_ptr().cast(), sorted.len(), 12, by_key)
+            };
             assert_eq!(unsafe { *found.cast::<u32>() }, row[0]);
         }
         let absent = [0x8000_1234_u32; 3];
         if !sorted.iter().any(|row| row[0] == absent[0]) {
-            let found = unsafe { ours::<Search>(c"bsearch")((&raw const absent).cast(), sorted.as_ptr().cast(), sorted.len(), 12, by_key) };
+            let found = unsafe {
+                ours::<Search>(c"bsearch")((&raw const absent).cast(), sorted.as_ptr().cast(), sorted.len(), 12, by_key)
+            };
             assert!(found.is_null());
         }
     }
@@ -62,7 +68,9 @@ fn sorting_keeps_the_order_of_equals() {
 fn sorting_without_memory_sorts_too() {
     for rows in patterns() {
         let mut sorted = rows.clone();
-        unsafe { heap_sort(sorted.as_mut_ptr().cast(), sorted.len(), 12, &|one, other| by_key(one.cast(), other.cast())) };
+        unsafe {
+            heap_sort(sorted.as_mut_ptr().cast(), sorted.len(), 12, &|one, other| by_key(one.cast(), other.cast()))
+        };
         assert!(sorted.is_sorted_by_key(|row| row[0]));
         same_rows(sorted, rows);
     }
@@ -76,7 +84,9 @@ fn a_comparison_that_lies_costs_no_element() {
             unsafe { ours::<Sort>(c"qsort")(sorted.as_mut_ptr().cast(), sorted.len(), 12, compare) };
             same_rows(sorted, rows.clone());
             let mut sorted = rows.clone();
-            unsafe { heap_sort(sorted.as_mut_ptr().cast(), sorted.len(), 12, &|one, other| compare(one.cast(), other.cast())) };
+            unsafe {
+                heap_sort(sorted.as_mut_ptr().cast(), sorted.len(), 12, &|one, other| compare(one.cast(), other.cast()))
+            };
             same_rows(sorted, rows.clone());
         }
     }

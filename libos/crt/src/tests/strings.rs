@@ -78,15 +78,18 @@ fn strings_are_treated_as_by_the_c_library() {
             cast::<unsafe extern "C" fn(*const u8, usize) -> usize>(f)(a, count)
         });
         for name in [c"strtok_r", c"__strtok_r"] {
-            same(name, &first, &second, |f, a, b| tokens(a, |start, rest| unsafe {
-                cast::<unsafe extern "C" fn(*mut u8, *const u8, *mut *mut u8) -> *mut u8>(f)(start, b, rest)
-            }));
+            same(name, &first, &second, |f, a, b| {
+                tokens(a, |start, rest| unsafe {
+                    cast::<unsafe extern "C" fn(*mut u8, *const u8, *mut *mut u8) -> *mut u8>(f)(start, b, rest)
+                })
+            });
         }
         same(c"strsep", &first, &second, |f, a, b| {
             let mut place = a;
             let mut sum = 0_usize;
             while !place.is_null() {
-                let token = unsafe { cast::<unsafe extern "C" fn(*mut *mut u8, *const u8) -> *mut u8>(f)(&mut place, b) };
+                let token =
+                    unsafe { cast::<unsafe extern "C" fn(*mut *mut u8, *const u8) -> *mut u8>(f)(&mut place, b) };
                 sum = sum.wrapping_mul(31).wrapping_add(token.addr());
             }
             sum
@@ -133,7 +136,11 @@ fn strings_are_copied_only_as_far_as_there_is_room() {
     ] {
         let mut buffer = *b"ab\0-----------";
         // SAFETY: the strings end, and there is room.
-        assert_eq!(unsafe { ours::<Copy>(name)(buffer.as_mut_ptr(), c"hello".as_ptr().cast(), size) }, expected, "{name:?} {size}");
+        assert_eq!(
+            unsafe { ours::<Copy>(name)(buffer.as_mut_ptr(), c"hello".as_ptr().cast(), size) },
+            expected,
+            "{name:?} {size}"
+        );
         let end = CStr::from_bytes_until_nul(&buffer).unwrap();
         assert_eq!(end.to_str().unwrap(), text, "{name:?} {size}");
     }
@@ -160,7 +167,18 @@ fn characters_have_the_classes_of_the_c_library() {
     type Class = unsafe extern "C" fn(c_int) -> c_int;
     for character in -1..256 {
         for name in [
-            c"isalnum", c"isalpha", c"isblank", c"iscntrl", c"isdigit", c"isgraph", c"islower", c"isprint", c"ispunct", c"isspace", c"isupper", c"isxdigit",
+            c"isalnum",
+            c"isalpha",
+            c"isblank",
+            c"iscntrl",
+            c"isdigit",
+            c"isgraph",
+            c"islower",
+            c"isprint",
+            c"ispunct",
+            c"isspace",
+            c"isupper",
+            c"isxdigit",
         ] {
             // SAFETY: EOF and octets are allowed.
             let (mine, other) = unsafe { (ours::<Class>(name)(character), theirs::<Class>(name)(character)) };
@@ -179,7 +197,10 @@ fn errors_have_the_texts_of_the_c_library() {
     type Message = unsafe extern "C" fn(c_int) -> *const c_char;
     for number in (0..134).filter(|number| ![41, 58].contains(number)) {
         // SAFETY: both return strings.
-        let [mine, other] = unsafe { [ours::<Message>(c"strerror")(number), theirs::<Message>(c"strerror")(number)].map(|text| CStr::from_ptr(text)) };
+        let [mine, other] = unsafe {
+            [ours::<Message>(c"strerror")(number), theirs::<Message>(c"strerror")(number)]
+                .map(|text| CStr::from_ptr(text))
+        };
         assert_eq!(mine, other);
     }
 }

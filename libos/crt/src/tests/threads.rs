@@ -127,7 +127,8 @@ fn once_is_once() {
         for _ in 0..4 {
             scope.spawn(|| {
                 let once = &once;
-                let function = ours::<unsafe extern "C" fn(*mut [c_int; 14], unsafe extern "C" fn()) -> c_int>(c"pthread_once");
+                let function =
+                    ours::<unsafe extern "C" fn(*mut [c_int; 14], unsafe extern "C" fn()) -> c_int>(c"pthread_once");
                 assert_eq!(unsafe { function(once.0.get(), run) }, 0);
                 assert_eq!(RUNS.load(Ordering::Relaxed), 1);
             });
@@ -143,7 +144,9 @@ fn keys_hold_a_value_for_each_thread_and_end_it() {
     }
     let mut key: c_uint = 0;
     unsafe {
-        let create = ours::<unsafe extern "C" fn(&mut c_uint, unsafe extern "C" fn(*mut c_void)) -> c_int>(c"pthread_key_create");
+        let create = ours::<unsafe extern "C" fn(&mut c_uint, unsafe extern "C" fn(*mut c_void)) -> c_int>(
+            c"pthread_key_create",
+        );
         assert_eq!(create(&mut key, ended), 0);
         let set = ours::<unsafe extern "C" fn(c_uint, usize) -> c_int>(c"pthread_setspecific");
         let get = ours::<unsafe extern "C" fn(c_uint) -> usize>(c"pthread_getspecific");

@@ -24,7 +24,17 @@ impl Broken {
 
 fn times() -> Vec<c_long> {
     let mut random = Random(31);
-    let mut times = std::vec![0, -1, 951_782_399, 951_782_400, 951_868_800, 4_107_542_399, 4_107_542_400, -62_135_596_801, 253_402_300_800];
+    let mut times = std::vec![
+        0,
+        -1,
+        951_782_399,
+        951_782_400,
+        951_868_800,
+        4_107_542_399,
+        4_107_542_400,
+        -62_135_596_801,
+        253_402_300_800
+    ];
     times.extend((0..20_000).map(|_| random.next() as i64 >> (24 + random.below(20))));
     times
 }
@@ -78,6 +88,9 @@ fn times_are_written_as_by_the_c_library() {
     unsafe { theirs::<Break>(c"gmtime_r")(&0, &mut broken) };
     for (room, length) in [(10, 0), (11, 10)] {
         let mut text = [0_u8; 11];
-        assert_eq!(unsafe { ours::<Write>(c"strftime")(text.as_mut_ptr().cast(), room, c"%F".as_ptr(), &broken) }, length);
+        assert_eq!(
+            unsafe { ours::<Write>(c"strftime")(text.as_mut_ptr().cast(), room, c"%F".as_ptr(), &broken) },
+            length
+        );
     }
 }
