@@ -345,7 +345,7 @@ others! {
 
 /// What does not fit is the smallest, as the processor's conversion gives it.
 fn long(value: f64) -> c_long {
-    if value >= -9_223_372_036_854_775_808.0 && value < 9_223_372_036_854_775_808.0 {
+    if (-9_223_372_036_854_775_808.0..9_223_372_036_854_775_808.0).contains(&value) {
         value as c_long
     } else {
         c_long::MIN

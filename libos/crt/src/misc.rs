@@ -133,7 +133,7 @@ impl Random {
                 word += i32::MAX;
             }
         }
-        let mut random = Self { words, next: 0 };
+        let mut random = Self { words, next: 3 };
         for _ in 0..310 {
             random.next();
         }

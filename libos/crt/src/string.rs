@@ -439,11 +439,18 @@ checked! {
     __mempcpy_chk => mempcpy(to: *mut u8, from: *const u8, count: usize) -> *mut u8, count;
     __memset_chk => memset(to: *mut u8, octet: c_int, count: usize) -> *mut u8, count;
     __explicit_bzero_chk => explicit_bzero(to: *mut u8, count: usize) -> (), count;
-    // SAFETY: of the lengths here and below: as C demands of the function itself.
-    __strcpy_chk => strcpy(to: *mut u8, from: *const u8) -> *mut u8, unsafe { raw::length(from) } + 1;
-    __stpcpy_chk => stpcpy(to: *mut u8, from: *const u8) -> *mut u8, unsafe { raw::length(from) } + 1;
+    __strcpy_chk => strcpy(to: *mut u8, from: *const u8) -> *mut u8,
+        // SAFETY: as C demands of the function itself.
+        unsafe { raw::length(from) } + 1;
+    __stpcpy_chk => stpcpy(to: *mut u8, from: *const u8) -> *mut u8,
+        // SAFETY: as C demands of the function itself.
+        unsafe { raw::length(from) } + 1;
     __strncpy_chk => strncpy(to: *mut u8, from: *const u8, count: usize) -> *mut u8, count;
     __stpncpy_chk => stpncpy(to: *mut u8, from: *const u8, count: usize) -> *mut u8, count;
-    __strcat_chk => strcat(to: *mut u8, from: *const u8) -> *mut u8, unsafe { raw::length(to) + raw::length(from) } + 1;
-    __strncat_chk => strncat(to: *mut u8, from: *const u8, count: usize) -> *mut u8, unsafe { raw::length(to) + strnlen(from, count) } + 1;
+    __strcat_chk => strcat(to: *mut u8, from: *const u8) -> *mut u8,
+        // SAFETY: as C demands of the function itself.
+        unsafe { raw::length(to) + raw::length(from) } + 1;
+    __strncat_chk => strncat(to: *mut u8, from: *const u8, count: usize) -> *mut u8,
+        // SAFETY: as C demands of the function itself.
+        unsafe { raw::length(to) + strnlen(from, count) } + 1;
 }

@@ -18,6 +18,7 @@ use core::ffi::{CStr, c_int};
 use core::mem::transmute_copy;
 use core::sync::atomic::{AtomicU32, Ordering};
 use core::time::Duration;
+use std::io::Write;
 use std::sync::Once;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use std::vec::Vec;
@@ -34,7 +35,10 @@ std::thread_local! {
 static NEXT: AtomicU32 = AtomicU32::new(1);
 
 static HOST: System = System {
-    write: |_, octets| WRITTEN.with_borrow_mut(|written| written.extend_from_slice(octets)),
+    write: |number, octets| match number {
+        1 => WRITTEN.with_borrow_mut(|written| written.extend_from_slice(octets)),
+        _ => std::io::stderr().write_all(octets).unwrap(),
+    },
     now: || SystemTime::now().duration_since(UNIX_EPOCH).unwrap(),
     monotonic: || {
         static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
@@ -42,11 +46,7 @@ static HOST: System = System {
     },
     sleep: thread::sleep,
     exit: |status| process::exit(status),
-    abort: || {
-        // The runner of the tests shows nothing of what a test wrote if that aborts.
-        WRITTEN.with_borrow(|written| std::eprintln!("{}", std::string::String::from_utf8_lossy(written)));
-        process::abort()
-    },
+    abort: || process::abort(),
     environment: |name| (name == "ZOOID_TEST").then_some("a value"),
     random: |octets| octets.fill(4),
     error_number: || NUMBER.with(Cell::as_ptr),
@@ -62,7 +62,7 @@ pub(crate) fn set_up() {
     ONCE.call_once(|| set_system(&HOST));
 }
 
-/// What this thread wrote to the standard streams since the last call.
+/// What this thread wrote to standard output since the last call.
 fn written() -> Vec<u8> {
     WRITTEN.take()
 }

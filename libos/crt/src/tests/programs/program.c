@@ -139,7 +139,8 @@ static void memory(void) {
     for (int i = 0; i < 1000; i++)
         sum += zeros[i];
     void *aligned;
-    printf("%s %d %d %d\n", block, sum, posix_memalign(&aligned, 4096, 10), (int)((uintptr_t)aligned % 4096));
+    int result = posix_memalign(&aligned, 4096, 10);
+    printf("%s %d %d %d\n", block, sum, result, (int)((uintptr_t)aligned % 4096));
     free(block);
     free(zeros);
     free(aligned);
