@@ -3,6 +3,7 @@
 //! - [`EXPORTS`], [`find`]: names and addresses, for the loader.
 //! - [`System`]: what the runtime asks of the image; [`set_system`] comes before the first call of anything here.
 //! - [`finalize`]: runs what an object registered with `__cxa_atexit`, before its text goes.
+//! - [`flush_all`], [`thread_ended`]: for the image, when it or a thread ends without C's `exit`.
 //!
 //! No function has its C name as a symbol: the image has its own `memcpy`, and on the build machine tests call these functions beside those of
 //! the host. Memory comes from Rust's global allocator. There are no files.
@@ -46,5 +47,6 @@ mod time;
 
 pub use exit::finalize;
 pub use export::{EXPORTS, Export, HEADERS, find};
+pub use stdio::flush_all;
 pub use system::{System, set_system};
 pub use thread::thread_ended;

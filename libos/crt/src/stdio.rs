@@ -246,7 +246,8 @@ impl Drop for Writer {
     }
 }
 
-pub(crate) fn flush_all() {
+/// Writes what the streams still hold.
+pub fn flush_all() {
     for file in [&OUTPUT, &ERRORS] {
         Writer { file, buffer: file.buffer.lock() }.flush();
     }
