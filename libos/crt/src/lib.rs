@@ -1,0 +1,52 @@
+//! The C runtime that shared objects import from the image: what gcc's output asks of glibc, with glibc's layouts (docs/runtime.md).
+//!
+//! - [`EXPORTS`], [`find`]: names and addresses, for the loader.
+//! - [`System`]: what the runtime asks of the image; [`set_system`] comes before the first call of anything here.
+//! - [`finalize`]: runs what an object registered with `__cxa_atexit`, before its text goes.
+//! - [`flush_all`], [`thread_ended`]: for the image, when it or a thread ends without C's `exit`.
+//!
+//! No function has its C name as a symbol: the image has its own `memcpy`, and on the build machine tests call these functions beside those of
+//! the host. Memory comes from Rust's global allocator. There are no files.
+//!
+//! Every exported function has the duties that C gives to its caller (ISO C11 7, POSIX): pointers that are valid for what the function's
+//! description reads or writes, strings that end. A `SAFETY` comment "as C demands" means these.
+
+#![no_std]
+#![deny(clippy::undocumented_unsafe_blocks)]
+
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+#[macro_use]
+mod export;
+#[macro_use]
+mod variadic;
+mod character;
+mod error;
+mod exit;
+mod file;
+mod float;
+mod format;
+mod jump;
+mod lock;
+mod math;
+mod memory;
+mod misc;
+mod number;
+mod raw;
+mod scan;
+mod sort;
+mod stdio;
+mod string;
+mod system;
+#[cfg(test)]
+mod tests;
+mod thread;
+mod time;
+
+pub use exit::finalize;
+pub use export::{EXPORTS, Export, HEADERS, find};
+pub use stdio::flush_all;
+pub use system::{System, set_system};
+pub use thread::thread_ended;

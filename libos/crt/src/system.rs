@@ -1,0 +1,46 @@
+//! What the runtime asks of the image.
+
+use core::ffi::c_int;
+use core::ptr;
+use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+use core::time::Duration;
+
+/// The image's side. Everything may be called by any thread at any time after [`set_system`].
+pub struct System {
+    /// Text for a standard stream: 1 or 2.
+    pub write: fn(c_int, &[u8]),
+    /// Since 1970.
+    pub now: fn() -> Duration,
+    /// Since a fixed point; never goes back.
+    pub monotonic: fn() -> Duration,
+    pub sleep: fn(Duration),
+    /// Handlers have run and streams are flushed when this is called.
+    pub exit: fn(c_int) -> !,
+    pub abort: fn() -> !,
+    pub environment: fn(&str) -> Option<&'static str>,
+    pub random: fn(&mut [u8]),
+    /// The calling thread's `errno`.
+    pub error_number: fn() -> *mut c_int,
+    /// The number of this pVM.
+    pub process: fn() -> c_int,
+    /// The calling thread's number: not 0, and no other living thread's.
+    pub thread: fn() -> u32,
+    pub yield_now: fn(),
+    /// Waits while the word holds this value, at most so long, until [`wake`](Self::wake). May return early for no reason.
+    pub wait: fn(&AtomicU32, u32, Option<Duration>),
+    /// Wakes as many threads as this that wait for the word.
+    pub wake: fn(&AtomicU32, usize),
+}
+
+static SYSTEM: AtomicPtr<System> = AtomicPtr::new(ptr::null_mut());
+
+/// Says who answers for the image: once, before any exported function is called.
+pub fn set_system(system: &'static System) {
+    SYSTEM.store(ptr::from_ref(system).cast_mut(), Ordering::Release);
+}
+
+pub(crate) fn system() -> &'static System {
+    let system = SYSTEM.load(Ordering::Acquire);
+    // SAFETY: only `set_system` stores here, a reference that lasts for ever and is never written through.
+    unsafe { system.as_ref() }.expect("the image calls `set_system` before it loads an object")
+}
