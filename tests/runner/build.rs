@@ -9,13 +9,14 @@ const POSIX: [&str; 10] =
     ["harness", "linux", "pipes", "signals", "queues", "semaphores", "memory", "objects", "polls", "deaths"];
 
 /// Sources in `tests/libraries`, and what their linking needs besides. `lib` and `.so` are added to the names.
-const LIBRARIES: [(&str, &[&str]); 8] = [
+const LIBRARIES: [(&str, &[&str]); 9] = [
     ("base.c", &[]),
     ("middle.c", &["-lbase", "-Wl,-z,lazy"]),
     ("missing.c", &["-lbase"]),
     ("fixed.c", &[]),
     ("large.c", &["-mtls-dialect=gnu2"]),
     ("text.S", &["-Wl,-z,notext"]),
+    ("runtime.c", &["-lc", "-lm", "-Wl,-z,lazy"]),
     // The same again, as it must not be.
     ("base.c", &["-Wl,-z,execstack", "-o", "libstack.so"]),
     ("base.c", &["-Wl,--hash-style=sysv", "-Wl,-z,pack-relative-relocs", "-o", "libpacked.so"]),
@@ -35,10 +36,11 @@ fn main() {
     std::fs::create_dir_all(&libraries).expect("OUT_DIR can be written to");
     let folder = std::fs::canonicalize("../libraries").expect("tests/libraries is there");
     for (source, more) in LIBRARIES {
-        let name = more.iter().skip_while(|word| **word != "-o").nth(1).map_or_else(
-            || format!("lib{}.so", source.split('.').next().expect("a name")),
-            |name| (*name).to_owned(),
-        );
+        let name = more
+            .iter()
+            .skip_while(|word| **word != "-o")
+            .nth(1)
+            .map_or_else(|| format!("lib{}.so", source.split('.').next().expect("a name")), |name| (*name).to_owned());
         let soname = format!("-Wl,-soname,{name}");
         gcc(&libraries, |gcc| {
             gcc.args(["-shared", "-fPIC", "-O2", "-Wall", "-Wextra", "-Werror", "-mno-red-zone", "-nostdlib", "-L."])

@@ -1,5 +1,7 @@
 //! The ways in which a domain ends, and the toolstack's wishes about it (`control/shutdown`).
 
+use core::fmt;
+
 use spin::Once;
 use xen_abi::sched::ShutdownReason;
 
@@ -34,6 +36,7 @@ pub fn reboot() -> ! {
     shutdown(ShutdownReason::REBOOT)
 }
 
+#[inline(never)]
 fn shutdown(reason: ShutdownReason) -> ! {
     loop {
         let _ = xen_sys::sched_op_shutdown(reason);
@@ -46,15 +49,19 @@ pub const CONTROL_PATH: &str = "control/shutdown";
 /// Starts the thread that obeys `control/shutdown` (docs/misc/xenstore-paths.pandoc, "~/control/shutdown").
 pub fn obey_toolstack() {
     if let Err(error) = thread::spawn_service("shutdown", 16 << 10, watch_control) {
-        log::warn!("xl shutdown will have no effect: {error}");
+        will_not_obey(&error);
     }
+}
+
+fn will_not_obey(error: &dyn fmt::Display) {
+    log::warn!("xl shutdown will have no effect: {error}");
 }
 
 fn watch_control() {
     life::settle();
     let mut watch = match xenstore::watch(CONTROL_PATH) {
         Ok(watch) => watch,
-        Err(error) => return log::warn!("xl shutdown will have no effect: cannot watch {CONTROL_PATH}: {error}"),
+        Err(error) => return will_not_obey(&error),
     };
     while watch.wait(None).is_some() {
         let Ok(request) = xenstore::read(CONTROL_PATH) else { continue };
@@ -63,19 +70,20 @@ fn watch_control() {
         }
         // Writing the empty string tells the toolstack that the request was seen.
         let _ = xenstore::write(CONTROL_PATH, "");
-        match request.as_str() {
-            "poweroff" | "halt" => {
-                log::info!("the toolstack asks for {request}");
-                poweroff()
-            }
-            "reboot" => {
-                log::info!("the toolstack asks for a reboot");
-                reboot()
-            }
+        log::info!("the toolstack asks for {request}");
+        let reason = match request.as_str() {
+            "poweroff" | "halt" => ShutdownReason::POWEROFF,
+            "reboot" => ShutdownReason::REBOOT,
             "suspend" => {
-                console::print(format_args!("zooid: suspend is not supported: save and migration are refused\n"))
+                console::print(format_args!("zooid: suspend is not supported: save and migration are refused\n"));
+                continue;
             }
-            other => log::warn!("unknown request in {CONTROL_PATH}: {other:?}"),
-        }
+            _ => {
+                log::warn!("unknown request in control/shutdown");
+                continue;
+            }
+        };
+        console::drain();
+        shutdown(reason);
     }
 }

@@ -23,14 +23,12 @@ unsafe impl Sync for SharedPages {}
 macro_rules! accessors {
     ($($read:ident $write:ident $type:ty;)*) => {$(
         /// Reads one integer at byte `offset`, once.
-        #[inline]
         pub fn $read(&self, offset: usize) -> $type {
             // SAFETY: the address is inside the mapped range and aligned, as `at` checked.
             unsafe { self.at(offset, size_of::<$type>(), align_of::<$type>()).cast::<$type>().read_volatile() }
         }
 
         /// Writes one integer at byte `offset`.
-        #[inline]
         pub fn $write(&self, offset: usize, value: $type) {
             // SAFETY: the address is inside the mapped range and aligned, as `at` checked.
             unsafe { self.at(offset, size_of::<$type>(), align_of::<$type>()).cast::<$type>().write_volatile(value) }
@@ -63,10 +61,10 @@ impl SharedPages {
     }
 
     /// Most callers know the three numbers: what is left of the checks is one comparison.
-    #[inline]
     fn at(&self, offset: usize, size: usize, align: usize) -> *mut u8 {
-        let end = offset.checked_add(size).expect("offset overflows");
-        assert!(end <= self.len && offset.is_multiple_of(align), "access outside a shared page");
+        if offset > self.len || size > self.len - offset || !offset.is_multiple_of(align) {
+            outside();
+        }
         self.base.wrapping_add(offset)
     }
 
@@ -126,6 +124,12 @@ impl SharedPages {
         // SAFETY: as in `copy_out`.
         unsafe { core::ptr::copy_nonoverlapping(from.as_ptr(), target, from.len()) }
     }
+}
+
+#[cold]
+#[inline(never)]
+fn outside() -> ! {
+    panic!("access outside a shared page")
 }
 
 /// Orders all earlier accesses before all later ones, for both sides of a ring: the `xen_mb()` of public/io/ring.h.

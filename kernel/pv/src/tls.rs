@@ -1,6 +1,7 @@
 //! The thread block at `%fs`, as the x86-64 psABI lays it out (variant II of "ELF Handling For Thread-Local Storage"): the
 //! thread-local variables below the thread pointer, the block itself above it.
 
+use core::arch::asm;
 use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -24,6 +25,21 @@ pub fn reserve() -> Range<usize> {
     used..used + RESERVE
 }
 
+/// The base of `%fs` of the calling thread.
+pub fn thread_pointer() -> u64 {
+    let pointer;
+    // SAFETY: the thread block begins with its own address.
+    unsafe { asm!("mov {}, fs:0", out(reg) pointer, options(nostack, preserves_flags, readonly)) };
+    pointer
+}
+
+/// Where the calling thread's `errno` is.
+pub fn error_number() -> *mut i32 {
+    let block = thread_pointer() as *mut ThreadBlock;
+    // SAFETY: address arithmetic inside the thread block.
+    unsafe { &raw mut (*block).error_number }
+}
+
 /// What compiled code expects at the thread pointer.
 #[repr(C, align(64))]
 struct ThreadBlock {
@@ -31,7 +47,9 @@ struct ThreadBlock {
     this: u64,
     /// The dynamic thread vector, for libraries with TLS of their own.
     dynamic: u64,
-    reserved: [u64; 3],
+    reserved: [u64; 2],
+    /// C's `errno`.
+    error_number: i32,
     /// What `-fstack-protector` compares, at `%fs:0x28`.
     canary: u64,
 }
@@ -55,7 +73,7 @@ pub fn place(stack: &mut Stack) -> u64 {
     unsafe { core::ptr::copy_nonoverlapping(template, variables as *mut u8, image::tls_file_size()) };
     let canary = CANARY.load(Ordering::Relaxed);
     // SAFETY: as above; `reserve` aligned it.
-    unsafe { block.write(ThreadBlock { this: block as u64, dynamic: 0, reserved: [0; 3], canary }) };
+    unsafe { block.write(ThreadBlock { this: block as u64, dynamic: 0, reserved: [0; 2], error_number: 0, canary }) };
     if let Some(tell) = NEW_THREAD.get() {
         tell(block as u64);
     }

@@ -28,7 +28,9 @@ pub enum Error {
 impl fmt::Display for Error {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NotFound(name) => write!(out, "{name}: there is no such library: is it in the archive that ramdisk= names?"),
+            Self::NotFound(name) => {
+                write!(out, "{name}: there is no such library: is it in the archive that ramdisk= names?")
+            }
             Self::Refused { object, refusal } => write!(out, "{object}: {refusal}"),
             Self::OutOfMemory => out.write_str("not enough memory for a library"),
             Self::NoSymbol(name) => write!(out, "undefined symbol: {name}"),

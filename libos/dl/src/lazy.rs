@@ -95,5 +95,6 @@ pub unsafe extern "C" fn resolve() {
 }
 
 extern "C" fn bind(object: u64, number: u64) -> u64 {
-    load::bind(Key(object), number as usize).unwrap_or_else(|error| panic!("a function cannot be found at its first call: {error}"))
+    load::bind(Key(object), number as usize)
+        .unwrap_or_else(|error| panic!("a function cannot be found at its first call: {error}"))
 }

@@ -3,6 +3,7 @@
 //!
 //! - [`open`], [`Library`], [`address`], [`iterate`]: what applications use, by way of `zooid::dl` and `dlopen`.
 //! - `load`: the objects that are loaded, and the steps from a file to a library in use.
+//! - `runtime`: what objects import.
 //! - `source`: where files come from.
 //! - `tls`: thread-local variables of objects.
 //! - `lazy`: functions that are looked up at their first call.
@@ -15,6 +16,7 @@ extern crate alloc;
 mod error;
 mod lazy;
 mod load;
+mod runtime;
 mod source;
 mod tls;
 

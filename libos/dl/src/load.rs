@@ -10,11 +10,11 @@ use xen_abi::PAGE_SIZE;
 use zooid_kernel::events::Masked;
 use zooid_kernel::mmu::libraries::{Library, OutOfMemory};
 use zooid_kernel::sync::{Mutex, MutexGuard};
-use zooid_kernel::{export, life, thread};
+use zooid_kernel::{life, thread};
 use zooid_loader::{Binding, Definition, ExportTable, Id, Namespace, Object, Refusal, Rights, Segment, Value, Write};
 use zooid_memory::PageClass;
 
-use crate::{Error, Flags, lazy, source, tls};
+use crate::{Error, Flags, lazy, runtime, source, tls};
 
 type File = &'static [u8];
 
@@ -39,9 +39,6 @@ pub struct Loader {
 
 static LOADER: Mutex<Option<Loader>> = Mutex::new(None);
 
-/// Libraries whose symbols the image has, if it has them.
-const PROVIDED: &[&str] = &["libc.so.6", "libm.so.6", "libpthread.so.0", "libdl.so.2", "ld-linux-x86-64.so.2"];
-
 /// Boot calls this function in an image that loads objects.
 // SAFETY: the section is an array of `fn()`, as `zooid_kernel::boot` expects.
 #[unsafe(link_section = ".zooid.init")]
@@ -58,10 +55,8 @@ fn lock() -> MutexGuard<'static, Option<Loader>> {
 
 /// Calls `act` with what is loaded.
 pub fn with<R>(act: impl FnOnce(&mut Loader) -> R) -> R {
-    act(lock().get_or_insert_with(|| {
-        let exports = export::exports().iter().map(|export| (export.name, export.address as u64));
-        Loader { namespace: Namespace::new(ExportTable::new(exports, PROVIDED)), loaded: BTreeMap::new() }
-    }))
+    let new = || Loader { namespace: Namespace::new(runtime::exports()), loaded: BTreeMap::new() };
+    act(lock().get_or_insert_with(new))
 }
 
 /// Held while objects come and go: initialisers are called with it, and may open objects themselves.
@@ -127,7 +122,9 @@ pub fn open(path: &str, flags: Flags) -> Result<Key, Error> {
 /// Calls a function of an object that takes no arguments, or those of a program.
 fn call(function: u64) {
     // SAFETY: an initialiser or finaliser that the object names, which is relocated and mapped.
-    let function = unsafe { core::mem::transmute::<usize, extern "C" fn(i32, *const *const u8, *const *const u8)>(function as usize) };
+    let function = unsafe {
+        core::mem::transmute::<usize, extern "C" fn(i32, *const *const u8, *const *const u8)>(function as usize)
+    };
     let nothing = [core::ptr::null()];
     function(0, nothing.as_ptr(), nothing.as_ptr());
 }
@@ -178,7 +175,8 @@ impl Load<'_> {
             }
             loaded.module.into_iter().for_each(tls::begin);
         }
-        let key = *loader.loaded.iter().find(|(_, loaded)| loaded.id == root).map(|(key, _)| key).ok_or(Error::NotOpen)?;
+        let key =
+            *loader.loaded.iter().find(|(_, loaded)| loaded.id == root).map(|(key, _)| key).ok_or(Error::NotOpen)?;
         loader.loaded.entry(key).and_modify(|loaded| loaded.open += 1);
         Ok((key, calls))
     }
@@ -191,7 +189,8 @@ impl Load<'_> {
         let span = object.span();
         let spare = object.align() as usize - PAGE_SIZE;
         let out_of_memory = |OutOfMemory| Error::OutOfMemory;
-        let mut pages_of = Library::new(((span.end - span.start) as usize + spare) / PAGE_SIZE).map_err(out_of_memory)?;
+        let mut pages_of =
+            Library::new(((span.end - span.start) as usize + spare) / PAGE_SIZE).map_err(out_of_memory)?;
         let base = (pages_of.start() as u64).wrapping_sub(span.start).next_multiple_of(object.align());
         for segment in object.segments() {
             pages_of.map(pages(&pages_of, Key(base), segment.pages())).map_err(out_of_memory)?;

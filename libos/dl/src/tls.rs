@@ -5,7 +5,7 @@
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
-use core::arch::{asm, naked_asm};
+use core::arch::naked_asm;
 use core::ptr;
 
 use spin::Once;
@@ -97,16 +97,9 @@ fn fill(module: &Module, pointer: u64) {
     }
 }
 
-fn thread_pointer() -> u64 {
-    let pointer;
-    // SAFETY: the psABI's thread block begins with its own address.
-    unsafe { asm!("mov {}, fs:0", out(reg) pointer, options(nostack, preserves_flags, readonly)) };
-    pointer
-}
-
 /// Where a variable of the calling thread is: `offset` bytes into the block of `module`.
 pub fn address(number: u64, offset: u64) -> u64 {
-    let pointer = thread_pointer();
+    let pointer = tls::thread_pointer();
     let mut modules = MODULES.lock();
     let Modules { modules, blocks, .. } = &mut *modules;
     let module = modules.iter().find(|module| module.number == number).expect("a variable of a loaded object");
@@ -171,5 +164,3 @@ pub unsafe extern "C" fn on_demand() {
 pub fn new_index(module: u64, offset: u64) -> u64 {
     alloc::boxed::Box::into_raw(alloc::boxed::Box::new(Index { module, offset })) as u64
 }
-
-zooid_kernel::export! { "__tls_get_addr" => get_address }

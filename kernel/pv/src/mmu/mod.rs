@@ -182,7 +182,7 @@ fn unmap_and_free(start: usize, count: usize) {
 }
 
 /// Unmaps `count` pages from `start` on and calls `give` with those of their frames that are this domain's.
-fn unmap(start: usize, count: usize, give: fn(&mut Frames, Pfn)) {
+fn unmap(start: usize, count: usize, give: impl Fn(&mut Frames, Pfn)) {
     with_memory(|Memory { frames, tables }| {
         let mut page = start;
         let end = start + count * PAGE_SIZE;

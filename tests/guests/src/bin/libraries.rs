@@ -38,6 +38,7 @@ fn main() {
         "tls" => tls(),
         "fork" => fork(),
         "close" => close(),
+        "runtime" => runtime(),
         "write_text" => write_text(),
         "run_data" => run_data(),
         other => error!("unknown test {other:?}"),
@@ -144,7 +145,9 @@ fn refused() {
 
 /// Every thread has its own variables, those before and those after the library came; they begin as the library says.
 fn tls() {
-    for (name, next, first) in [("libbase.so", "base_count", 40), ("libfixed.so", "fixed_next", 11), ("liblarge.so", "large_next", 5)] {
+    for (name, next, first) in
+        [("libbase.so", "base_count", 40), ("libfixed.so", "fixed_next", 11), ("liblarge.so", "large_next", 5)]
+    {
         let waits = thread::spawn(move || {
             thread::sleep(core::time::Duration::from_millis(50));
             let library = expect!(dl::open(name, NOW));
@@ -224,6 +227,14 @@ fn close() {
     (0..200).for_each(|_| round());
     let after = memory::statistics();
     check_eq!((before.total, before.free), (after.total, after.free));
+}
+
+/// An object gets the C runtime from the image; a thread has an `errno` of its own.
+fn runtime() {
+    let runtime = expect!(dl::open("libruntime.so", LAZY));
+    check_eq!(function::<Check>(&runtime, "runtime_check")(), 0);
+    let check: Check = function(&runtime, "runtime_check");
+    check_eq!(thread::spawn(move || check()).join(), 0);
 }
 
 #[inline(never)]

@@ -1,0 +1,141 @@
+//! What objects import: the C runtime (`zooid-crt`), whose wishes the kernel serves, the functions of this crate that C knows as `dlopen` and so on, and
+//! what the crates of the image [export](zooid_kernel::export!).
+
+use alloc::ffi::CString;
+use alloc::string::ToString;
+use core::ffi::{CStr, c_char, c_int, c_void};
+use core::ptr;
+use core::sync::atomic::Ordering;
+use core::time::Duration;
+
+use zooid_crt::System;
+use zooid_kernel::events::Masked;
+use zooid_kernel::sync::WaitQueue;
+use zooid_kernel::{boot, console, export, power, random, thread, time, tls, xenstore};
+use zooid_loader::ExportTable;
+
+use crate::tls::get_address;
+use crate::{Error, Flags, Library};
+
+/// Libraries whose symbols the image has, if it has them.
+const PROVIDED: &[&str] = &["libc.so.6", "libm.so.6", "libpthread.so.0", "libdl.so.2", "ld-linux-x86-64.so.2"];
+
+static SYSTEM: System = System {
+    write: |_, bytes| console::write(bytes),
+    now: || Duration::from_nanos(time::wall_clock(time::now())),
+    monotonic: || Duration::from_nanos(time::now()),
+    sleep: |limit| thread::sleep_until(time::after(limit)),
+    exit: |code| power::exit(code),
+    abort: || {
+        console::drain();
+        power::crash()
+    },
+    environment: |name| boot::command_line().variable(name),
+    random: |bytes| {
+        bytes.chunks_mut(8).for_each(|chunk| chunk.copy_from_slice(&random::u64().to_le_bytes()[..chunk.len()]))
+    },
+    error_number: tls::error_number,
+    // Relatives have different domains.
+    process: || xenstore::read("domid").ok().and_then(|number| number.parse().ok()).unwrap_or(1),
+    thread: || (tls::thread_pointer() >> 4) as u32,
+    yield_now: thread::yield_now,
+    wait: |word, value, limit| {
+        WAITERS.wait_until(limit.map(time::after), || word.load(Ordering::SeqCst) != value);
+    },
+    wake: |_, _| WAITERS.wake_all(),
+};
+
+/// All threads that wait for a word: whoever is woken looks.
+static WAITERS: WaitQueue = WaitQueue::new();
+
+/// Makes the runtime ready, and lists what objects may import.
+pub fn exports() -> ExportTable<'static> {
+    zooid_crt::set_system(&SYSTEM);
+    // Not by `export!`, which would have every image hold the loader.
+    let loader = [
+        ("dlopen", dlopen as *const ()),
+        ("dlsym", dlsym as *const ()),
+        ("dlclose", dlclose as *const ()),
+        ("dlerror", dlerror as *const ()),
+        ("__tls_get_addr", get_address as *const ()),
+    ];
+    let loader = loader.into_iter().map(|(name, address)| (name, address as u64));
+    let own = export::exports().iter().map(|export| (export.name, export.address as u64)).chain(loader);
+    let runtime =
+        zooid_crt::EXPORTS.iter().filter_map(|export| Some((export.name.to_str().ok()?, export.address as u64)));
+    ExportTable::new(own.chain(runtime), PROVIDED)
+}
+
+const RTLD_LAZY: c_int = 1;
+const RTLD_GLOBAL: c_int = 0x100;
+
+/// What `dlerror` says next.
+static LAST_ERROR: Masked<Option<CString>> = Masked::new(None);
+
+fn note(error: &Error) {
+    *LAST_ERROR.lock() = CString::new(error.to_string()).ok();
+}
+
+/// # Safety
+/// `name` is null or ends with a zero.
+unsafe extern "C" fn dlopen(name: *const c_char, flags: c_int) -> *mut c_void {
+    let opened = if name.is_null() {
+        Err(Error::NotFound("the image itself".to_string()))
+    } else {
+        // SAFETY: the caller's promise.
+        let name = unsafe { CStr::from_ptr(name) }.to_string_lossy();
+        crate::open(&name, Flags { lazy: flags & RTLD_LAZY != 0, global: flags & RTLD_GLOBAL != 0 })
+    };
+    match opened {
+        Ok(library) => ptr::without_provenance_mut(library.into_raw()),
+        Err(error) => {
+            note(&error);
+            ptr::null_mut()
+        }
+    }
+}
+
+/// # Safety
+/// `name` ends with a zero.
+unsafe extern "C" fn dlsym(handle: *mut c_void, name: *const c_char) -> *mut c_void {
+    // SAFETY: the caller's promise.
+    let name = unsafe { CStr::from_ptr(name) }.to_string_lossy();
+    // 0 is RTLD_DEFAULT.
+    let found = match handle.addr() {
+        0 => crate::symbol(&name),
+        number => Library::from_raw(number).and_then(|library| {
+            let found = library.symbol(&name);
+            library.into_raw();
+            found
+        }),
+    };
+    found.map_or_else(
+        |error| {
+            note(&error);
+            ptr::null_mut()
+        },
+        |address| address.cast_mut().cast(),
+    )
+}
+
+extern "C" fn dlclose(handle: *mut c_void) -> c_int {
+    match Library::from_raw(handle.addr()) {
+        Ok(library) => {
+            drop(library);
+            0
+        }
+        Err(error) => {
+            note(&error);
+            -1
+        }
+    }
+}
+
+extern "C" fn dlerror() -> *const c_char {
+    /// What was returned last: it stays until the next call.
+    static SAID: Masked<Option<CString>> = Masked::new(None);
+    let error = LAST_ERROR.lock().take();
+    let mut said = SAID.lock();
+    *said = error;
+    said.as_ref().map_or(ptr::null(), |text| text.as_ptr())
+}
