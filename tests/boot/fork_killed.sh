@@ -4,26 +4,9 @@
 # domain, page, port, grant or node in xenstore is left. By both backends.
 . /run/zooid/lib.sh
 
-# supervise [OPTION...]: keeps a daemon running until there is a file `stop`; the first one has the options.
-supervise() {
-    pvmd --backend "$backend" "$@" >>pvmd.log 2>&1
-    while [ ! -e stop ]; do
-        pvmd --backend "$backend" >>pvmd.log 2>&1
-        usleep 20000
-    done
-}
-
-# begin EXTRA: starts the guest.
-begin() {
-    : >"$(console)"
-    xl create -q "$CFG" "extra=\"-- $1\"" || fail "xl create"
-}
-
 # finish WHAT: the guest has to succeed, and to be gone.
 finish() {
-    wait_until 60 grep -q 'Test result' "$(console)"
-    grep -q 'Test result: SUCCESS' "$(console)" || fail "$1: $(cat "$(console)")"
-    wait_until 30 gone
+    succeeds "$1"
     # A daemon that is about to die may be asked; the next one answers.
     wait_until 15 sh -c 'pvm stats --json >stats'
     touch stop

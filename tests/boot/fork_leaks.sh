@@ -5,11 +5,8 @@
 
 # round ARGUMENTS...: starts the guest with them; it must succeed within 600 s.
 round() {
-    : >"$(console)"
-    xl create -q "$CFG" "extra=\"-- $*\"" || fail "xl create"
-    wait_until 600 grep -q 'Test result' "$(console)"
-    grep -q 'Test result: SUCCESS' "$(console)" || fail "$*: $(cat "$(console)")"
-    wait_until 30 gone
+    begin "$*"
+    succeeds "$*" 600
 }
 
 # Xen keeps what dom0 needed at most for ports and grants: so the most comes first, and a little more than is needed later.

@@ -3,26 +3,9 @@
 # request is answered once, names are neither lost nor made twice, and in the end no domain, page, port, grant or node in xenstore is left.
 . /run/zooid/lib.sh
 
-# supervise [OPTION...]: keeps a daemon running until there is a file `stop`; the first one has the options.
-supervise() {
-    pvmd "$@" >>pvmd.log 2>&1
-    while [ ! -e stop ]; do
-        pvmd >>pvmd.log 2>&1
-        usleep 20000
-    done
-}
-
-# begin EXTRA: starts the guest.
-begin() {
-    : >"$(console)"
-    xl create -q "$CFG" "extra=\"-- $1\"" || fail "xl create"
-}
-
 # finish WHAT: the guest has to succeed, and to be gone with its holder.
 finish() {
-    wait_until 60 grep -q 'Test result' "$(console)"
-    grep -q 'Test result: SUCCESS' "$(console)" || fail "$1: $(cat "$(console)")"
-    wait_until 30 gone
+    succeeds "$1"
     wait_until 15 pvm stats
     touch stop
     no_pvmd

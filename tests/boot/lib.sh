@@ -60,6 +60,40 @@ settled() {
     echo "$counts"
 }
 
+# leaves_nothing COMMAND...: runs it twice; the second time must leave nothing that was not there before. The first one does not count: Xen keeps what
+# dom0 needed at most for ports and grants.
+leaves_nothing() {
+    "$@"
+    before=$(settled)
+    "$@"
+    after=$(settled)
+    echo "before $before"
+    echo "after  $after"
+    [ "$before" = "$after" ] || fail "not everything was given back"
+}
+
+# supervise [OPTION...]: keeps a daemon running, by the backend $backend if that is set, until there is a file `stop`; the first one has the options.
+supervise() {
+    pvmd ${backend:+--backend "$backend"} "$@" >>pvmd.log 2>&1
+    while [ ! -e stop ]; do
+        pvmd ${backend:+--backend "$backend"} >>pvmd.log 2>&1
+        usleep 20000
+    done
+}
+
+# begin EXTRA: starts the guest with these arguments.
+begin() {
+    : >"$(console)"
+    xl create -q "$CFG" "extra=\"-- $1\"" || fail "xl create"
+}
+
+# succeeds WHAT [SECONDS]: the guest has to, within 60 s or so many, and to be gone with its family.
+succeeds() {
+    wait_until "${2:-60}" grep -q 'Test result' "$(console)"
+    grep -q 'Test result: SUCCESS' "$(console)" || fail "$1: $(cat "$(console)")"
+    wait_until 30 gone
+}
+
 # gone: whether dom0 is the only domain.
 gone() {
     [ "$(xl list | wc -l)" = 2 ]

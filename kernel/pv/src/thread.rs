@@ -85,10 +85,10 @@ fn start_on(
     body: Box<dyn FnOnce() + Send>,
     service: Option<fn()>,
 ) -> Result<ThreadId, SpawnError> {
-    let thread_block = tls::place(&mut stack);
     let body = Box::new(body);
-
+    // One who goes through all threads finds this one, or is found by it.
     let mut threads = THREADS.lock();
+    let thread_block = tls::place(&mut stack);
     let id = threads.scheduler.spawn().map_err(|_| SpawnError::OutOfMemory)?;
     let rsp = first_frame(&mut stack, Box::into_raw(body));
     let record = Thread { name, rsp, thread_block, stack, service };

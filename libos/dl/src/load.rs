@@ -1,5 +1,6 @@
 //! The objects that are loaded, and the steps from a file to a library in use.
 
+use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -28,6 +29,8 @@ struct Loaded {
     pages: Library,
     /// Its thread-local variables.
     module: Option<u64>,
+    /// What descriptors of it lead to.
+    indices: Vec<Box<tls::Index>>,
     /// How often it is open.
     open: usize,
 }
@@ -150,16 +153,21 @@ impl Load<'_> {
         }
         let refused = |refusal| Error::Refused { object: self.name.to_string(), refusal };
         let order = loader.namespace.link(root, global).map_err(refused)?;
-        let mut calls = Vec::new();
-        loader.namespace.plan(&order, binding, |write| apply(write, &mut calls)).map_err(refused)?;
+        let (mut calls, mut indices) = (Vec::new(), Vec::new());
+        loader.namespace.plan(&order, binding, |write| apply(write, &mut calls, &mut indices)).map_err(refused)?;
+        for (id, index) in indices {
+            let loaded = loader.loaded.values_mut().find(|loaded| loaded.id == id);
+            loaded.into_iter().for_each(|loaded| loaded.indices.push(index));
+        }
         let place = |(id, _): &(Id, Key)| order.iter().position(|other| other == id);
         self.new.sort_by_key(place);
         for (id, key) in &self.new {
             let Some(object) = loader.namespace.object(*id) else { continue };
             let Some(loaded) = loader.loaded.get_mut(key) else { continue };
-            if let Some(got) = object.plt_got().filter(|_| binding == Binding::Lazy && !object.flags().bind_now) {
+            let is_lazy = binding == Binding::Lazy && !object.flags().bind_now;
+            if let Some(got) = object.plt_got().filter(|got| is_lazy && has_words(object, *got, 3)) {
                 let got = (key.0.wrapping_add(got)) as *mut u64;
-                // SAFETY: the planner has judged that the table lies in a writable segment; its second and third word are the loader's.
+                // SAFETY: words of a writable segment; the second and third word of this table are the loader's.
                 unsafe {
                     got.add(1).write(key.0);
                     got.add(2).write(lazy::resolve as *const () as u64);
@@ -200,7 +208,8 @@ impl Load<'_> {
         let module = place.map(|place| place.module);
         match loader.namespace.add(name, object, base, place) {
             Ok(id) => {
-                loader.loaded.insert(Key(base), Loaded { id, pages: pages_of, module, open: 0 });
+                let loaded = Loaded { id, pages: pages_of, module, indices: Vec::new(), open: 0 };
+                loader.loaded.insert(Key(base), loaded);
                 self.new.push((id, Key(base)));
                 Ok(id)
             }
@@ -240,6 +249,13 @@ fn pages(all: &Library, key: Key, addresses: Range<u64>) -> Range<usize> {
     page(addresses.start)..page(addresses.end)
 }
 
+/// Whether so many words from an address on lie in a writable segment of an object.
+fn has_words(object: &Object<File>, address: u64, count: u64) -> bool {
+    let end = address.saturating_add(count * size_of::<u64>() as u64);
+    let holds = |segment: &Segment| segment.memory.start <= address && end <= segment.memory.end;
+    object.segments().iter().any(|segment| segment.rights == Rights::ReadWrite && holds(segment))
+}
+
 fn copy(segment: &Segment, file: File, base: u64) {
     let content = &file[segment.file.clone()];
     let target = base.wrapping_add(segment.memory.start) as *mut u8;
@@ -256,8 +272,8 @@ fn functions(key: Key, array: Range<u64>) -> impl DoubleEndedIterator<Item = u64
     pointers.filter(|pointer| *pointer != 0 && *pointer != u64::MAX)
 }
 
-/// Writes what a relocation asks for; what is to be called is left to be called.
-fn apply(write: Write, calls: &mut Vec<Call>) {
+/// Writes what a relocation asks for; what is to be called is left to be called, and what is to be kept for the object is left to be kept.
+fn apply(write: Write, calls: &mut Vec<Call>, indices: &mut Vec<(Id, Box<tls::Index>)>) {
     let at = write.address as *mut u64;
     let words: [Option<u64>; 2] = match write.value {
         Value::Word(value) => [Some(value), None],
@@ -271,7 +287,10 @@ fn apply(write: Write, calls: &mut Vec<Call>) {
             [Some(tls::fixed as *const () as u64), Some(offset.wrapping_sub(below))]
         }
         Value::Descriptor { module, below: None, offset } => {
-            [Some(tls::on_demand as *const () as u64), Some(tls::new_index(module, offset))]
+            let index = Box::new(tls::Index { module, offset });
+            let address = &raw const *index as u64;
+            indices.push((write.object, index));
+            [Some(tls::on_demand as *const () as u64), Some(address)]
         }
         Value::NoDescriptor { address } => [Some(tls::undefined as *const () as u64), Some(address)],
     };
@@ -298,7 +317,7 @@ impl Loader {
 pub fn close(key: Key) {
     let _turn = Turn::take();
     let unused: Vec<(Id, Key, Vec<u64>)> = with(|loader| {
-        loader.loaded.entry(key).and_modify(|loaded| loaded.open -= 1);
+        loader.loaded.entry(key).and_modify(|loaded| loaded.open = loaded.open.saturating_sub(1));
         let open: Vec<Id> = loader.loaded.values().filter(|loaded| loaded.open > 0).map(|loaded| loaded.id).collect();
         let unused = loader.namespace.unused(&open);
         let finalisers = |id: Id| {

@@ -38,8 +38,8 @@ static MODULES: Masked<Modules> = Masked::new(Modules { modules: Vec::new(), nex
 /// What compiled code passes to [`get_address`].
 #[repr(C)]
 pub struct Index {
-    module: u64,
-    offset: u64,
+    pub module: u64,
+    pub offset: u64,
 }
 
 /// A place for an object's variables. `base` is added to the addresses of the object, whose pages are mapped, and are so until [`remove`].
@@ -158,9 +158,4 @@ pub unsafe extern "C" fn on_demand() {
         "ret",
         get = sym get_address,
     );
-}
-
-/// What [`on_demand`] is given; it stays.
-pub fn new_index(module: u64, offset: u64) -> u64 {
-    alloc::boxed::Box::into_raw(alloc::boxed::Box::new(Index { module, offset })) as u64
 }

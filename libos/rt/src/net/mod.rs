@@ -384,13 +384,17 @@ impl Waiter {
     }
 }
 
-/// What the answer to a call that would take nothing says of a socket: `ready`, or nothing yet.
-fn readiness(answer: Result<(), SocketError>, ready: Events) -> Events {
-    match answer {
-        Ok(()) => ready,
-        Err(SocketError::WouldBlock) => Events::empty(),
-        Err(_) => ready | Events::ERROR,
+/// What a socket is ready for, of what is wanted: `ask` says it for reading and for writing, as a call would that takes and sends nothing.
+fn readiness(wanted: Events, mut ask: impl FnMut(Events) -> Result<(), SocketError>) -> Events {
+    let mut ready = Events::empty();
+    for direction in [Events::READABLE, Events::WRITABLE].into_iter().filter(|direction| wanted.contains(*direction)) {
+        ready |= match ask(direction) {
+            Ok(()) => direction,
+            Err(SocketError::WouldBlock) => Events::empty(),
+            Err(_) => direction | Events::ERROR,
+        };
     }
+    ready
 }
 
 /// The stack's clock: system time in microseconds.

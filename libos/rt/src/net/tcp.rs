@@ -67,9 +67,10 @@ impl Drop for TcpListener {
 impl Pollable for TcpListener {
     fn ready(&self, wanted: Events) -> Events {
         let mut stack = self.network.lock();
-        let answer = stack.tcp_can_accept(self.listener);
-        let _ = stack.tcp_wake_on_accept(self.listener, &self.waiter.waker);
-        readiness(answer, Events::READABLE & wanted)
+        readiness(wanted & Events::READABLE, |_| {
+            stack.tcp_wake_on_accept(self.listener, &self.waiter.waker)?;
+            stack.tcp_can_accept(self.listener)
+        })
     }
 
     fn watch(&self, _: Events, event: &Arc<Event>) {
@@ -241,18 +242,14 @@ impl TcpStream {
 impl Pollable for TcpStream {
     fn ready(&self, wanted: Events) -> Events {
         let mut stack = self.network.lock();
-        let mut ready = Events::empty();
-        if wanted.contains(Events::READABLE) {
-            let answer = stack.tcp_peek(self.socket, &mut [0]).map(|_| ());
-            let _ = stack.tcp_wake_on_receive(self.socket, &self.reader.waker);
-            ready |= readiness(answer, Events::READABLE);
-        }
-        if wanted.contains(Events::WRITABLE) {
-            let answer = stack.tcp_can_send(self.socket);
-            let _ = stack.tcp_wake_on_send(self.socket, &self.writer.waker);
-            ready |= readiness(answer, Events::WRITABLE);
-        }
-        ready
+        readiness(wanted, |direction| {
+            if direction == Events::READABLE {
+                stack.tcp_wake_on_receive(self.socket, &self.reader.waker)?;
+                return stack.tcp_peek(self.socket, &mut [0]).map(|_| ());
+            }
+            stack.tcp_wake_on_send(self.socket, &self.writer.waker)?;
+            stack.tcp_can_send(self.socket)
+        })
     }
 
     fn watch(&self, _: Events, event: &Arc<Event>) {

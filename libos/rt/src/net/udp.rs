@@ -74,18 +74,14 @@ impl UdpSocket {
 impl Pollable for UdpSocket {
     fn ready(&self, wanted: Events) -> Events {
         let mut stack = self.network.lock();
-        let mut ready = Events::empty();
-        if wanted.contains(Events::READABLE) {
-            let answer = stack.udp_peek(self.socket, &mut []).map(|_| ());
-            let _ = stack.udp_wake_on_receive(self.socket, &self.reader.waker);
-            ready |= readiness(answer, Events::READABLE);
-        }
-        if wanted.contains(Events::WRITABLE) {
-            let answer = stack.udp_can_send(self.socket);
-            let _ = stack.udp_wake_on_send(self.socket, &self.writer.waker);
-            ready |= readiness(answer, Events::WRITABLE);
-        }
-        ready
+        readiness(wanted, |direction| {
+            if direction == Events::READABLE {
+                stack.udp_wake_on_receive(self.socket, &self.reader.waker)?;
+                return stack.udp_peek(self.socket, &mut []).map(|_| ());
+            }
+            stack.udp_wake_on_send(self.socket, &self.writer.waker)?;
+            stack.udp_can_send(self.socket)
+        })
     }
 
     fn watch(&self, _: Events, event: &Arc<Event>) {

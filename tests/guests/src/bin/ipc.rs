@@ -39,7 +39,8 @@ fn main() {
         "semaphore" => semaphore(),
         "memory" => memory(),
         "queue" => queue(),
-        "queue_many" => queue_many(),
+        "queue_many" => queue_many(2_000),
+        "queue_million" => queue_many(250_000),
         "names" => names(),
         "shared" => shared(),
         "poll" => poll_objects(),
@@ -370,14 +371,13 @@ fn queue() {
 }
 
 /// Several send, several receive: each message arrives once, and those of one sender to one receiver in order.
-fn queue_many() {
+fn queue_many(messages: u32) {
     const SENDERS: u32 = 4;
-    const MESSAGES: u32 = 250_000;
     let queue = expect!(MessageQueue::new(Attributes { messages: 64, size: 64 }));
-    let counts = expect!(SharedMemory::new((SENDERS * MESSAGES) as usize * 4));
+    let counts = expect!(SharedMemory::new((SENDERS * messages) as usize * 4));
     match expect!(process::fork_many(SENDERS + 2)) {
         Forked::Child(number) if number < SENDERS => {
-            for message in 0..MESSAGES {
+            for message in 0..messages {
                 let mut bytes = [number as u8; 64];
                 bytes[..4].copy_from_slice(&message.to_le_bytes());
                 let length = 5 + message as usize % 60;
@@ -397,7 +397,7 @@ fn queue_many() {
                 check_eq!((length, priority), (5 + message as usize % 60, 0));
                 check!(buffer[4..length].iter().all(|byte| u32::from(*byte) == sender));
                 check!(last[sender as usize].replace(message).is_none_or(|last| last < message));
-                counts.atomic_u32((sender * MESSAGES + message) as usize * 4).fetch_add(1, Ordering::SeqCst);
+                counts.atomic_u32((sender * messages + message) as usize * 4).fetch_add(1, Ordering::SeqCst);
             }
         }
         Forked::Parent(children) => {
@@ -407,7 +407,7 @@ fn queue_many() {
                 expect!(queue.send(b"", 0));
             }
             receivers.iter().copied().for_each(reap);
-            check!((0..(SENDERS * MESSAGES) as usize).all(|at| counts.atomic_u32(4 * at).load(Ordering::SeqCst) == 1));
+            check!((0..(SENDERS * messages) as usize).all(|at| counts.atomic_u32(4 * at).load(Ordering::SeqCst) == 1));
             check!(queue.is_empty());
             return;
         }
