@@ -31,4 +31,5 @@ pvm ipc list | grep left-behind && fail "the name is still there"
 pvm kill --family "$NAME"
 wait_until 30 gone
 after=$(settled)
+# shellcheck disable=SC2154 # leaves_nothing has set it.
 [ "$before" = "$after" ] || fail "not everything was given back after kill --family: $after"
