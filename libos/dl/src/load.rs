@@ -156,8 +156,9 @@ impl Load<'_> {
         let (mut calls, mut indices) = (Vec::new(), Vec::new());
         loader.namespace.plan(&order, binding, |write| apply(write, &mut calls, &mut indices)).map_err(refused)?;
         for (id, index) in indices {
-            let loaded = loader.loaded.values_mut().find(|loaded| loaded.id == id);
-            loaded.into_iter().for_each(|loaded| loaded.indices.push(index));
+            if let Some(loaded) = loader.loaded.values_mut().find(|loaded| loaded.id == id) {
+                loaded.indices.push(index);
+            }
         }
         let place = |(id, _): &(Id, Key)| order.iter().position(|other| other == id);
         self.new.sort_by_key(place);
