@@ -1,6 +1,7 @@
-//! `make boot-test`: many guests in one restored dom0, one verdict each.
+//! `make boot-test`: many guests in a restored dom0, one verdict each; where there are processors for it, in two of them side by side.
 
 use std::collections::VecDeque;
+use std::fmt::Write;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
@@ -11,17 +12,55 @@ use crate::options::BadArgument;
 use crate::payload::Payload;
 use crate::report::{Parser, Report};
 use crate::tally::Tally;
-use crate::{guests, layout, snapshot, verdict};
+use crate::{guests, image, layout, snapshot, verdict};
 
 /// How long dom0 may take for a case beyond the case's own limit before it counts as hung.
 const GRACE: Duration = Duration::from_secs(60);
 /// How much of a failed case's console is shown.
 const TAIL_LINES: usize = 40;
 
+/// Most machines at a time: each has one processor, and 2 GiB of memory unless told otherwise.
+const MACHINES: usize = 2;
+/// A machine for so few cases would take longer to start than they take.
+const WORTH_IT: usize = 8;
+
 /// Runs the registered cases whose name contains `only`.
 pub fn run(model: Model, only: &str) -> Result<Tally> {
-    let mut waiting: VecDeque<Case> = cases::registered()?.into();
+    let mut waiting = cases::registered()?;
     waiting.retain(|case| case.name.contains(only));
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let machines = MACHINES.min(processors).min(waiting.len() / WORTH_IT).max(1);
+    image::update()?;
+    let parts = split(waiting, machines);
+    std::thread::scope(|scope| {
+        let runs: Vec<_> = parts.into_iter().map(|part| scope.spawn(move || run_part(model, part))).collect();
+        let mut all = Tally::default();
+        for run in runs {
+            all += run.join().unwrap_or_else(|_| bail!("the runner has failed"))?;
+        }
+        Ok(all)
+    })
+}
+
+/// Shares the cases out so that their limits, which are near to how long they take, come to about the same; each part in their old order.
+fn split(cases: Vec<Case>, machines: usize) -> Vec<VecDeque<Case>> {
+    let mut longest_first: Vec<usize> = (0..cases.len()).collect();
+    longest_first.sort_by_key(|place| std::cmp::Reverse(cases[*place].seconds));
+    let mut sums = vec![0; machines];
+    let mut machine_of = vec![0; cases.len()];
+    for place in longest_first {
+        let least = (0..machines).min_by_key(|machine| sums[*machine]).unwrap_or(0);
+        sums[least] += cases[place].seconds;
+        machine_of[place] = least;
+    }
+    let mut parts = vec![VecDeque::new(); machines];
+    for (case, machine) in cases.into_iter().zip(machine_of) {
+        parts[machine].push_back(case);
+    }
+    parts
+}
+
+fn run_part(model: Model, mut waiting: VecDeque<Case>) -> Result<Tally> {
     let mut tally = Tally::registered(waiting.len());
     // One machine does for all unless dom0 hangs; then the rest gets a new one.
     while !waiting.is_empty() {
@@ -46,17 +85,17 @@ fn run_in_one_machine(model: Model, waiting: &mut VecDeque<Case>, tally: &mut Ta
     machine.start(length)?;
     let mut stream = Stream { machine, parser: Parser::default(), complete: VecDeque::new() };
     while let Some(case) = waiting.pop_front() {
-        Tally::begin(&case.name);
         let began = Instant::now();
         let limit = Duration::from_secs(case.seconds.into()) + GRACE;
         let report = stream.next_report(began + limit);
         let hung = report.is_none();
         let report = report.unwrap_or_else(|| std::mem::take(&mut stream.parser).unfinished());
         let faults = verdict::faults(&case, &report);
-        tally.finish(began.elapsed(), &faults);
+        let mut said = tally.finish(&case.name, began.elapsed(), &faults);
         if !faults.is_empty() {
-            show(&report);
+            said += &left_behind(&report);
         }
+        print!("{said}");
         if hung {
             eprintln!("dom0 no longer answers: the rest of the tests gets a new machine");
             break;
@@ -111,11 +150,35 @@ fn write_payload<'a>(files: &RunFiles, cases: impl Iterator<Item = &'a Case>) ->
 }
 
 /// What a failed case left behind.
-fn show(report: &Report) {
+fn left_behind(report: &Report) -> String {
+    let mut all = String::new();
     for (title, text) in [("in dom0", &report.output), ("guest's console", &report.console), ("Xen", &report.dmesg)] {
         let lines: Vec<&str> = text.lines().collect();
         for line in &lines[lines.len().saturating_sub(TAIL_LINES)..] {
-            println!("    {title}: {line}");
+            let _ = writeln!(all, "    {title}: {line}");
         }
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_case_is_in_one_part_and_long_ones_are_shared_out() {
+        let case = |number: u32, seconds| Case { name: number.to_string(), seconds, ..Case::default() };
+        let cases =
+            || [60, 20, 20, 600, 20, 60, 300, 240].into_iter().zip(0..).map(|(seconds, number)| case(number, seconds));
+        let parts = split(cases().collect(), 2);
+        let sums: Vec<u32> = parts.iter().map(|part| part.iter().map(|case| case.seconds).sum()).collect();
+        assert_eq!(sums, [660, 660]);
+        for part in &parts {
+            assert!(part.iter().map(|case| &case.name).is_sorted());
+        }
+        let mut names: Vec<_> = parts.into_iter().flatten().map(|case| case.name).collect();
+        names.sort();
+        assert_eq!(names, cases().map(|case| case.name).collect::<Vec<_>>());
+        assert_eq!(split(cases().collect(), 1)[0].len(), 8);
     }
 }

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -76,11 +77,15 @@ impl RunFiles {
         let parent = layout::top().join("target/dom0/runs");
         std::fs::create_dir_all(&parent).with_context(|| format!("cannot make {}", parent.display()))?;
         for entry in std::fs::read_dir(&parent)?.flatten() {
-            if !Path::new("/proc").join(entry.file_name()).exists() {
+            let name = entry.file_name();
+            let process = name.to_string_lossy().split('-').next().unwrap_or_default().to_owned();
+            if !Path::new("/proc").join(process).exists() {
                 let _ = std::fs::remove_dir_all(entry.path());
             }
         }
-        let dir = parent.join(std::process::id().to_string());
+        static MADE: AtomicU32 = AtomicU32::new(0);
+        let number = MADE.fetch_add(1, Ordering::Relaxed);
+        let dir = parent.join(format!("{}-{number}", std::process::id()));
         std::fs::create_dir_all(&dir)?;
         let files = RunFiles { dir };
         for disk in [files.payload(), files.results()] {

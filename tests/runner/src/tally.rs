@@ -1,7 +1,6 @@
 //! The count of tests.
 
 use std::fmt;
-use std::io::Write;
 use std::ops::AddAssign;
 use std::time::Duration;
 
@@ -19,26 +18,17 @@ impl Tally {
         Tally { registered, ..Tally::default() }
     }
 
-    /// Says which test runs now; [`Tally::finish`] ends the line.
-    pub fn begin(name: &str) {
-        print!("test {name} ... ");
-        // Standard output being gone shows at the next `println`.
-        let _ = std::io::stdout().flush();
-    }
-
-    /// Counts the test that runs; it has passed when there is no fault.
-    pub fn finish(&mut self, took: Duration, faults: &[String]) {
+    /// Counts a test, which has passed when there is no fault; what is to be said of it.
+    pub fn finish(&mut self, name: &str, took: Duration, faults: &[String]) -> String {
         let seconds = took.as_secs_f64();
         if faults.is_empty() {
             self.passed += 1;
-            println!("ok ({seconds:.1} s)");
-        } else {
-            self.failed += 1;
-            println!("FAILED ({seconds:.1} s)");
-            for fault in faults {
-                println!("    {fault}");
-            }
+            return format!("test {name} ... ok ({seconds:.1} s)\n");
         }
+        self.failed += 1;
+        let mut said = format!("test {name} ... FAILED ({seconds:.1} s)\n");
+        faults.iter().for_each(|fault| said += &format!("    {fault}\n"));
+        said
     }
 
     /// Every registered test has run and passed.
