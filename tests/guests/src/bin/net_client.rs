@@ -191,9 +191,12 @@ fn poll_sockets() {
     let (start, step) = expect!(ipc::pipe());
     let child = match expect!(process::fork()) {
         None => {
+            drop(step);
             expect!(start.read(&mut [0]));
             thread::sleep(SECOND / 20);
             expect!(writer.write_all(b"x"));
+            // Until the parent has seen that.
+            check_eq!(expect!(start.read(&mut [0])), 0);
             process::exit(0)
         }
         Some(child) => child,
@@ -240,6 +243,7 @@ fn poll_sockets() {
     expect!(step.write_all(b"x"));
     check_eq!(look(Some(5 * SECOND)), [NONE, NONE, NONE, READ]);
     check_eq!(expect!(reader.read(&mut buffer)), 1);
+    drop(step);
     check_eq!(look(Some(5 * SECOND)), [NONE, NONE, NONE, Events::HANGUP]);
     let ended = expect!(process::waitpid(Some(child), false));
     check_eq!(ended.map(|ended| ended.status), Some(Status::Exited(0)));
