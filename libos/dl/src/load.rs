@@ -30,6 +30,7 @@ struct Loaded {
     /// Its thread-local variables.
     module: Option<u64>,
     /// What descriptors of it lead to.
+    #[expect(clippy::vec_box, reason = "descriptors hold their addresses")]
     indices: Vec<Box<tls::Index>>,
     /// How often it is open.
     open: usize,
