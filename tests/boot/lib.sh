@@ -2,9 +2,10 @@
 # For the boot tests' scripts (sourced as /run/zooid/lib.sh): they run in dom0 with $NAME, the name of the case, and $CFG,
 # a configuration for `xl create`. What they print is shown when they fail.
 
-# fail WHY...: ends the test.
+# fail WHY...: ends the test, and says what domains there are.
 fail() {
     echo "FAILED: $*"
+    xl list
     exit 1
 }
 

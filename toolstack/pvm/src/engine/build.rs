@@ -17,7 +17,7 @@ use super::copies::Copies;
 use super::core::Engine;
 use super::executor::{BUILD, Operation};
 use super::failure::Failure;
-use super::home::Home;
+use super::home::{self, Home};
 use super::mend::{Target, is_race, look_again};
 use super::pvm::{Channel, Prepared};
 
@@ -194,7 +194,6 @@ impl<H: Hypervisor> Engine<H> {
                 let home = Home {
                     domain: made.domain,
                     name: &made.name,
-                    console: (building.special(Special::Console), building.ports.console),
                     store: (building.special(Special::Xenstore), building.ports.store),
                     root: parent.root,
                     owners: &owners,
@@ -203,6 +202,10 @@ impl<H: Hypervisor> Engine<H> {
             }
             Operation::Introduce => {
                 self.store.introduce(building.domain(), building.special(Special::Xenstore), building.ports.store)?;
+            }
+            Operation::ShowConsole => {
+                let (ring, port) = (building.special(Special::Console), building.ports.console);
+                home::show_console(&self.store, building.domain(), ring, port)?;
             }
             Operation::Start => {
                 self.enlist(building)?;

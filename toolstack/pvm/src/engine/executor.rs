@@ -45,6 +45,8 @@ pub enum Operation {
     Home,
     /// Tells xenstored of it.
     Introduce,
+    /// Tells xenconsoled of its console.
+    ShowConsole,
     /// Lets it run to its waiting point.
     Start,
     /// Raises what the parent may have.
@@ -88,7 +90,7 @@ pub enum Operation {
 }
 
 /// The list of building a prepared domain.
-pub const BUILD: [Operation; 16] = [
+pub const BUILD: [Operation; 17] = [
     Operation::Plan,
     Operation::Create,
     Operation::Sign,
@@ -104,6 +106,7 @@ pub const BUILD: [Operation; 16] = [
     Operation::Load,
     Operation::Home,
     Operation::Introduce,
+    Operation::ShowConsole,
     Operation::Start,
 ];
 

@@ -12,7 +12,6 @@ const CONSOLE_LIMIT: &str = "1048576";
 pub struct Home<'a> {
     pub domain: DomId,
     pub name: &'a str,
-    pub console: (Mfn, Port),
     pub store: (Mfn, Port),
     pub root: PvmId,
     /// The domain's ancestors, the root first, and itself.
@@ -30,7 +29,7 @@ fn libxl_path(domain: DomId) -> String {
 }
 
 impl Home<'_> {
-    /// Writes it, for a domain that xenstored does not know yet.
+    /// Writes it all but for the console, for a domain that xenstored does not know yet.
     pub fn create(&self, store: &Store) -> Result<(), Error> {
         let home = path(self.domain);
         let owner = |domain, access| Permission { domain, access };
@@ -43,8 +42,6 @@ impl Home<'_> {
         for (key, value) in [
             ("name", self.name),
             ("domid", &self.domain.to_string()),
-            ("console/ring-ref", &self.console.0.0.to_string()),
-            ("console/port", &self.console.1.0.to_string()),
             ("console/limit", CONSOLE_LIMIT),
             ("console/type", "xenconsoled"),
             ("store/ring-ref", &self.store.0.0.to_string()),
@@ -61,6 +58,14 @@ impl Home<'_> {
         }
         store.write(&format!("{}/type", libxl_path(self.domain)), "pv")
     }
+}
+
+/// Tells where the console of a domain is that xenstored knows. xenconsoled looks at all domains when one comes or goes, and maps every console
+/// that it finds; of the end of a domain that was never introduced nobody would tell it.
+pub fn show_console(store: &Store, domain: DomId, ring: Mfn, port: Port) -> Result<(), Error> {
+    let console = format!("{}/console", path(domain));
+    store.write(&format!("{console}/ring-ref"), &ring.0.to_string())?;
+    store.write(&format!("{console}/port"), &port.0.to_string())
 }
 
 /// Writes the home of a family's holder, which has nobody who reads it but the daemon: its name for `xl list`, and where its table of

@@ -33,6 +33,8 @@ struct State {
     transactions: BTreeMap<u32, (u64, Nodes, Vec<String>)>,
     watches: Vec<(Arc<Connection>, String, String)>,
     introduced: BTreeSet<DomId>,
+    /// See [`FakeXenstored::lost_consoles`].
+    lost_consoles: BTreeSet<DomId>,
 }
 
 type Nodes = BTreeMap<String, Node>;
@@ -82,6 +84,12 @@ impl FakeXenstored {
     /// Domains that it serves.
     pub fn introduced(&self) -> Vec<DomId> {
         self.lock().introduced.iter().copied().collect()
+    }
+
+    /// Domains whose consoles were in the store, and which were never introduced. xenconsoled looks at all domains whenever one comes or goes, so it
+    /// may have mapped theirs; nobody tells it when they are destroyed, and it keeps what it has mapped.
+    pub fn lost_consoles(&self) -> usize {
+        self.lock().lost_consoles.len()
     }
 
     /// Looks for domains that have ended, as xenstored does when Xen tells it that there may be some: forgets those that are dying,
@@ -221,6 +229,7 @@ fn act(
             let domain = DomId(number(0)? as u16);
             machine.domain(domain)?;
             state.introduced.insert(domain);
+            state.lost_consoles.remove(&domain);
             fire(machine, state, "@introduceDomain");
             done
         }
@@ -253,6 +262,13 @@ fn change(
             change(&mut state.nodes)?;
             state.generation += 1;
             fire(machine, state, path);
+            if let Some(domain) =
+                path.strip_prefix("/local/domain/").and_then(|path| path.strip_suffix("/console/port"))
+                && let Ok(domain) = domain.parse().map(DomId)
+                && !state.introduced.contains(&domain)
+            {
+                state.lost_consoles.insert(domain);
+            }
         }
         id => {
             let (_, nodes, changed) = state.transactions.get_mut(&id).ok_or(Errno::ENOENT)?;

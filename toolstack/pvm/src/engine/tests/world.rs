@@ -125,9 +125,9 @@ impl World {
     }
 
     /// The count of what is in use, when nothing happens.
-    pub fn census(&mut self) -> (Census, usize) {
+    pub fn census(&mut self) -> (Census, usize, usize) {
         self.settle();
-        (self.fake.census(), self.xenstored.nodes().len())
+        (self.fake.census(), self.xenstored.nodes().len(), self.xenstored.lost_consoles())
     }
 
     /// Starts a root pVM, as a toolstack does.
