@@ -33,4 +33,5 @@ pub mod thread;
 pub mod time;
 pub mod tls;
 mod trap;
+pub mod user;
 pub mod xenstore;

@@ -15,6 +15,9 @@ pub fn init_traps() {
     crate::trap::init();
 }
 
+/// What the child of a fork does first, once its variables are there; set by the image's mode.
+pub static NEW_LIFE: Once<fn()> = Once::new();
+
 /// What [`settle`] does; set by the fork brick.
 pub static SETTLE: Once<fn()> = Once::new();
 

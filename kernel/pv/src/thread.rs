@@ -5,7 +5,9 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 use core::ops::Range;
+use core::sync::atomic::{AtomicPtr, Ordering};
 
+use spin::Once;
 use xen_abi::PAGE_SIZE;
 use xen_abi::arch_x86::SegmentBase;
 use zooid_core::sched::{Scheduler, WakeReason};
@@ -71,6 +73,38 @@ impl From<StackError> for SpawnError {
 /// `stack_size` is in bytes and rounded up to whole pages; the page below the stack is unmapped.
 pub fn spawn(name: &str, stack_size: usize, body: impl FnOnce() + Send + 'static) -> Result<ThreadId, SpawnError> {
     start_on(Stack::new(stack_size)?, name.into(), Box::new(body), None)
+}
+
+/// How the application's threads run, if they do not run as the kernel's own.
+pub struct Mode {
+    /// Runs its argument.
+    pub run: fn(&mut dyn FnMut()),
+    /// Bytes of stack that this needs.
+    pub room: usize,
+}
+
+/// Set by the image's mode.
+pub static MODE: Once<Mode> = Once::new();
+
+/// Runs a part of the application, in the image's mode.
+pub fn run_application(body: &mut dyn FnMut()) {
+    match MODE.get() {
+        Some(mode) => (mode.run)(body),
+        None => body(),
+    }
+}
+
+/// As [`spawn`], for a thread of the application.
+pub fn spawn_application(
+    name: &str,
+    stack_size: usize,
+    body: impl FnOnce() + Send + 'static,
+) -> Result<ThreadId, SpawnError> {
+    let room = MODE.get().map_or(0, |mode| mode.room);
+    let mut body = Some(body);
+    spawn(name, stack_size.saturating_add(room), move || {
+        run_application(&mut || body.take().expect("it is called once")());
+    })
 }
 
 /// As [`spawn`], for a thread of the kernel or the libOS that a child of a fork has, too: there it runs `body` from its
@@ -257,11 +291,20 @@ pub fn for_each_stack(rsp: u64, all: bool, mut each: impl FnMut(Range<usize>)) {
     let running = threads.scheduler.running().map(ThreadId::slot);
     for (slot, thread) in threads.records.iter().enumerate() {
         let Some(thread) = thread else { continue };
-        let from = if Some(slot) == running { rsp } else { thread.rsp };
+        let from = if Some(slot) == running { rsp } else { used_from(thread) };
         if all || thread.service.is_none() || Some(slot) == running {
             each(from as usize & !(PAGE_SIZE - 1)..thread.stack.end());
         }
     }
+}
+
+/// The lowest address of its stack that a thread uses that does not run.
+fn used_from(thread: &Thread) -> u64 {
+    let Some(kernel_stack) = tls::kernel_stack(thread.thread_block) else { return thread.rsp };
+    // It has left off in the kernel's part; the frame at its top says where it was in its own.
+    // SAFETY: the stack of a thread that came from user mode: Xen has pushed ss and rsp there.
+    let rsp = unsafe { ((kernel_stack - 16) as *const u64).read_volatile() };
+    rsp.min(thread.rsp)
 }
 
 /// Ends all other threads, in the child of a fork; services begin anew. What lies on the stacks of the others stays
@@ -333,12 +376,32 @@ fn run_next(me: Option<ThreadId>) {
         let thread = threads.records[next.slot()].as_ref().expect("a picked thread has a record");
         (save, thread.rsp, thread.thread_block)
     };
+    // SAFETY: it is one of these functions.
+    let switch: Switch = unsafe { core::mem::transmute(SWITCH.load(Ordering::Relaxed)) };
+    // Events are masked, so the record that `save` points into does not move; `rsp` was saved by an earlier switch or made by
+    // `first_frame`.
+    switch(save, rsp, thread_block);
+    finish_switch();
+}
+
+/// Keeps the registers on this stack, stores `rsp` at the first argument, and goes on at the second one with `%fs` at the third.
+type Switch = extern "C" fn(*mut u64, u64, u64);
+
+static SWITCH: AtomicPtr<()> = AtomicPtr::new(switch as *mut ());
+
+extern "C" fn switch(save: *mut u64, rsp: u64, thread_block: u64) {
     // SAFETY: the thread block is mapped for as long as its thread's stack is.
     let _ = unsafe { xen_sys::set_segment_base(SegmentBase::FS, thread_block) };
-    // SAFETY: events are masked, so the record that `save` points into does not move; `rsp` was saved by an earlier
-    // switch or made by `first_frame`.
+    // SAFETY: what `run_next` says.
     unsafe { entry::switch_stacks(save, rsp) };
-    finish_switch();
+}
+
+/// Has threads be switched by another function, from now on.
+///
+/// # Safety
+/// It does what [`Switch`] says.
+pub unsafe fn set_switch(switch: Switch) {
+    SWITCH.store(switch as *mut (), Ordering::Relaxed);
 }
 
 /// The first act on a new stack: gives back that of a thread that has exited. Events are masked.

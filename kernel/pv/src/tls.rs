@@ -40,6 +40,19 @@ pub fn error_number() -> *mut i32 {
     unsafe { &raw mut (*block).error_number }
 }
 
+/// Of the thread with this thread pointer: where frames go that come in user mode, if it is in it.
+pub fn kernel_stack(pointer: u64) -> Option<u64> {
+    // SAFETY: a word of a thread block, which lives as long as the thread; written by the thread itself.
+    let stack = unsafe { (&raw const (*(pointer as *const ThreadBlock)).kernel_stack).read_volatile() };
+    (stack != 0).then_some(stack)
+}
+
+/// Sets it for the calling thread.
+pub fn set_kernel_stack(stack: u64) {
+    // SAFETY: a word of the calling thread's block.
+    unsafe { (&raw mut (*(thread_pointer() as *mut ThreadBlock)).kernel_stack).write_volatile(stack) };
+}
+
 /// What compiled code expects at the thread pointer.
 #[repr(C, align(64))]
 struct ThreadBlock {
@@ -47,7 +60,9 @@ struct ThreadBlock {
     this: u64,
     /// The dynamic thread vector, for libraries with TLS of their own.
     dynamic: u64,
-    reserved: [u64; 2],
+    reserved: u64,
+    /// Where frames go that come while the thread is in user mode; 0 for one that is not in it.
+    kernel_stack: u64,
     /// C's `errno`.
     error_number: i32,
     /// What `-fstack-protector` compares, at `%fs:0x28`.
@@ -73,7 +88,16 @@ pub fn place(stack: &mut Stack) -> u64 {
     unsafe { core::ptr::copy_nonoverlapping(template, variables as *mut u8, image::tls_file_size()) };
     let canary = CANARY.load(Ordering::Relaxed);
     // SAFETY: as above; `reserve` aligned it.
-    unsafe { block.write(ThreadBlock { this: block as u64, dynamic: 0, reserved: [0; 2], error_number: 0, canary }) };
+    unsafe {
+        block.write(ThreadBlock {
+            this: block as u64,
+            dynamic: 0,
+            reserved: 0,
+            kernel_stack: 0,
+            error_number: 0,
+            canary,
+        })
+    };
     if let Some(tell) = NEW_THREAD.get() {
         tell(block as u64);
     }

@@ -98,6 +98,9 @@ pub fn init() {
 /// In saved flags: events were not masked (public/arch-x86/xen.h).
 const EVENTS_UNMASKED: u64 = 1 << 9;
 
+/// In a saved cs: the code ran in user mode, to which only Xen leads back.
+const USER: u64 = 3;
+
 /// Called by `trap_common` with events masked. Whether they are as they were, so that the processor can go back by itself, which is
 /// hundreds of instructions cheaper than by way of Xen.
 #[unsafe(no_mangle)]
@@ -117,7 +120,7 @@ extern "C" fn zooid_trap(frame: &TrapFrame) -> bool {
         if frame.rflags & EVENTS_UNMASKED != 0 {
             events::unmask();
         }
-        return true;
+        return frame.cs & USER == 0;
     }
     crash(frame);
 }

@@ -104,7 +104,7 @@ fn serve() {
 fn deliver(signal: u8) {
     let action = ACTIONS.lock()[usize::from(signal)];
     match action {
-        Action::Call(handler) => handler(signal),
+        Action::Call(handler) => thread::run_application(&mut || handler(signal)),
         Action::Ignore => {}
         Action::Default => zooid_fork::take_default_action(signal),
     }

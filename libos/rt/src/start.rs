@@ -4,8 +4,17 @@ pub use zooid_kernel::boot::Application;
 
 /// Settings of the command line that bricks read, whether or not this image has them: a configuration may be shared.
 const SETTINGS: &[&str] = &["net"];
+/// As [`SETTINGS`], for an image that can run in either mode.
+const SETTINGS_WITH_MODES: &[&str] = &["net", "mode"];
 
 /// The application whose first thread runs `main`.
 pub const fn application(main: fn()) -> Application {
     Application { main, settings: SETTINGS }
 }
+
+/// As [`application`], for one that calls [`in_mode`].
+pub const fn application_with_modes(main: fn()) -> Application {
+    Application { main, settings: SETTINGS_WITH_MODES }
+}
+
+pub use zooid_kernel::user::start as in_mode;

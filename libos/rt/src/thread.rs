@@ -73,7 +73,7 @@ impl Builder {
     ) -> Result<JoinHandle<T>, SpawnError> {
         let packet = Arc::new(Packet { result: Mutex::new(None), done: Condvar::new() });
         let handle = JoinHandle { packet: packet.clone() };
-        zooid_kernel::thread::spawn(&self.name, self.stack_size, move || {
+        zooid_kernel::thread::spawn_application(&self.name, self.stack_size, move || {
             let value = body();
             *packet.result.lock() = Some(value);
             packet.done.notify_all();

@@ -235,6 +235,9 @@ impl Control {
         let root = xen_abi::Pfn(u64::from(page.read_u32(daemon::ROOT_TABLE)));
         // SAFETY: the first act in the child; pvmd has filled p2m and bitmaps, and says which table is the root.
         unsafe { cow::adopt(root) };
+        if let Some(begin) = life::NEW_LIFE.get() {
+            begin();
+        }
         hot::begin_life();
         evtchn::begin_life();
         grants::begin_life();

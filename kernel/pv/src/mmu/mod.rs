@@ -298,6 +298,11 @@ pub fn free_joint(start: usize, count: usize) {
     release(start);
 }
 
+/// The level 4 table of the address space.
+pub fn root() -> Mfn {
+    with_memory(|memory| memory.frames.mfn(memory.tables.root()))
+}
+
 /// The machine frame behind a mapped address.
 pub fn mfn_of(address: usize) -> Option<Mfn> {
     with_memory(|memory| tables::frame_of(memory.tables.entry(&memory.frames, address)))

@@ -43,6 +43,11 @@ impl Tables {
         Self { root }
     }
 
+    /// The frame of the level 4 table.
+    pub fn root(&self) -> Pfn {
+        self.root
+    }
+
     /// Goes over to the hierarchy whose level 4 table is in frame `root`.
     pub fn set_root(&mut self, root: Pfn) {
         self.root = root;

@@ -12,7 +12,7 @@ use core::hint::black_box;
 use test_guests::{argument, error, failure};
 use zooid::thread;
 
-zooid::main!(main);
+zooid::main!(main, mode = kernel);
 
 /// `ret`, for data that is executed.
 const RET: u8 = 0xc3;

@@ -17,7 +17,7 @@ use zooid::process::{self, ForkError, Forked, PvmId, Status, WaitError};
 use zooid::sync::{Arc, Mutex};
 use zooid::{env, println, thread};
 
-zooid::main!(main);
+zooid::main!(main, mode = kernel);
 
 static VARIABLE: AtomicU32 = AtomicU32::new(1);
 

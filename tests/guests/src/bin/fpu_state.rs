@@ -13,7 +13,7 @@ use test_guests::{check, check_eq, failure, success};
 use zooid::thread;
 use zooid::time::{Duration, Instant};
 
-zooid::main!(main);
+zooid::main!(main, mode = kernel);
 
 const TIME: Duration = Duration::from_secs(1);
 /// All exceptions masked, rounding to nearest: the psABI's initial state.

@@ -11,7 +11,7 @@ use alloc::vec::Vec;
 use test_guests::{Random, check, failure, settle, success};
 use zooid::{memory, println, thread};
 
-zooid::main!(main);
+zooid::main!(main, mode = kernel);
 
 const THREADS: u64 = 4;
 const BLOCKS: usize = 100;

@@ -21,7 +21,7 @@ use zooid::signal::{self, Action, Blocked, SIGCHLD, SIGKILL};
 use zooid::thread;
 use zooid::time::Instant;
 
-zooid::main!(main);
+zooid::main!(main, mode = kernel);
 
 const CREATE: How = How { create: true, exclusive: false };
 const EXCLUSIVE: How = How { create: true, exclusive: true };

@@ -13,7 +13,7 @@ use zooid::sync::{Arc, Condvar, Mutex};
 use zooid::thread;
 use zooid::time::{Duration, Instant};
 
-zooid::main!(main);
+zooid::main!(main, mode = kernel);
 
 fn main() {
     exclusion();

@@ -19,7 +19,7 @@ use zooid::process::{self, Status};
 use zooid::thread;
 use zooid::time::{Duration, Instant};
 
-zooid::main!(main);
+zooid::main!(main, mode = kernel);
 
 const DOM0: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 /// An address that no host has.

@@ -13,7 +13,7 @@ use test_guests::{check, success};
 use zooid::time::{Duration, Instant};
 use zooid::{println, thread};
 
-zooid::main!(main);
+zooid::main!(main, mode = kernel);
 
 const TIME: Duration = Duration::from_secs(1);
 static COUNTS: [AtomicU64; 4] = [const { AtomicU64::new(0) }; 4];

@@ -13,7 +13,7 @@ use test_guests::{check, check_eq, expect, success};
 use zooid::sync::{Arc, Mutex};
 use zooid::thread;
 
-zooid::main!(main);
+zooid::main!(main, mode = kernel);
 
 fn main() {
     check_eq!(thread::spawn(|| 7).join(), 7);
