@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use zooid_loader::{Object, red_zone};
-use zooid_manifest::{Description, RedZone, SUFFIX, SecretKey, Version};
+use zooid_manifest::{Description, RedZone, SUFFIX, SecretKey, Version, is_name};
 
 const POSIX: [&str; 10] =
     ["harness", "linux", "pipes", "signals", "queues", "semaphores", "memory", "objects", "polls", "deaths"];
@@ -83,8 +83,8 @@ fn sign(library: &Path, key: &SecretKey, change: impl FnOnce(&mut Description)) 
     // Some are made so that no loader takes them.
     if let Ok(object) = Object::parse(&file) {
         description.build_id = object.build_id().map(<[u8]>::to_vec);
-        description.red_zone =
-            red_zone::find(&object).map(|place| RedZone { address: place.address, function: place.function });
+        description.red_zone = red_zone::find(&object)
+            .map(|place| RedZone { address: place.address, function: place.function.filter(|name| is_name(name)) });
     }
     change(&mut description);
     let manifest = description.sign(key).expect("plain names");
