@@ -1,15 +1,19 @@
 //! Compiles what runs neither in a guest image nor on the build machine: the rules of POSIX (`tests/posix`) for Linux, and the libraries (`tests/libraries`) that
-//! guests load.
+//! guests load, which are signed with a key that everybody knows.
 
 use std::env;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use zooid_loader::{Object, red_zone};
+use zooid_manifest::{Description, RedZone, SUFFIX, SecretKey, Version, is_name};
 
 const POSIX: [&str; 10] =
     ["harness", "linux", "pipes", "signals", "queues", "semaphores", "memory", "objects", "polls", "deaths"];
 
 /// Sources in `tests/libraries`, and what their linking needs besides. `lib` and `.so` are added to the names.
-const LIBRARIES: [(&str, &[&str]); 9] = [
+const LIBRARIES: [(&str, &[&str]); 11] = [
     ("base.c", &[]),
     ("middle.c", &["-lbase", "-Wl,-z,lazy"]),
     ("missing.c", &["-lbase"]),
@@ -17,6 +21,8 @@ const LIBRARIES: [(&str, &[&str]); 9] = [
     ("large.c", &["-mtls-dialect=gnu2"]),
     ("text.S", &["-Wl,-z,notext"]),
     ("runtime.c", &["-lc", "-lm", "-Wl,-z,lazy"]),
+    ("base.c", &["-o", "liballowed.so"]),
+    ("redzone.c", &["-mred-zone"]),
     // The same again, as it must not be.
     ("base.c", &["-Wl,-z,execstack", "-o", "libstack.so"]),
     ("base.c", &["-Wl,--hash-style=sysv", "-Wl,-z,pack-relative-relocs", "-o", "libpacked.so"]),
@@ -33,8 +39,10 @@ fn main() {
     });
 
     let libraries = out.join("libraries");
-    std::fs::create_dir_all(&libraries).expect("OUT_DIR can be written to");
-    let folder = std::fs::canonicalize("../libraries").expect("tests/libraries is there");
+    // What an earlier build has left there is not packed.
+    let _ = fs::remove_dir_all(&libraries);
+    fs::create_dir_all(&libraries).expect("OUT_DIR can be written to");
+    let folder = fs::canonicalize("../libraries").expect("tests/libraries is there");
     for (source, more) in LIBRARIES {
         let name = more
             .iter()
@@ -49,6 +57,12 @@ fn main() {
                 .args(more)
         });
     }
+    let key = fs::read(folder.join("test-only.key")).expect("the key is there");
+    let key = SecretKey::parse(&key).expect("a key");
+    for entry in fs::read_dir(&libraries).expect("the libraries are there") {
+        sign(&entry.expect("a library").path(), &key, |_| ());
+    }
+    sign_wrongly(&libraries, &key);
     let archive = out.join("libraries.tar");
     let status = Command::new("tar").arg("-cf").arg(&archive).arg("-C").arg(&libraries).arg(".").status();
     assert!(status.expect("tar runs").success(), "tar packs the libraries");
@@ -59,4 +73,68 @@ fn gcc(folder: &Path, arguments: impl FnOnce(&mut Command) -> &mut Command) {
     let command = arguments(command.current_dir(folder));
     let status = command.status().expect("gcc runs");
     assert!(status.success(), "gcc fails: {command:?}");
+}
+
+/// Puts a manifest beside a library: version 1.0.0 for everybody, unless `change` says otherwise.
+fn sign(library: &Path, key: &SecretKey, change: impl FnOnce(&mut Description)) {
+    let file = fs::read(library).expect("a library");
+    let name = library.file_name().and_then(|name| name.to_str()).expect("plain");
+    let mut description = Description::new(name, Version::new(1, 0, 0), &file);
+    // Some are made so that no loader takes them.
+    if let Ok(object) = Object::parse(&file) {
+        description.build_id = object.build_id().map(<[u8]>::to_vec);
+        description.red_zone = red_zone::find(&object)
+            .map(|place| RedZone { address: place.address, function: place.function.filter(|name| is_name(name)) });
+    }
+    change(&mut description);
+    let manifest = description.sign(key).expect("plain names");
+    fs::write(library.with_file_name(format!("{name}{SUFFIX}")), manifest.to_string())
+        .expect("OUT_DIR can be written to");
+}
+
+/// Copies of `libbase.so` and what is signed for them: each breaks one rule (tests/guests/src/bin/libraries.rs), but `liballowed.so`.
+fn sign_wrongly(folder: &Path, key: &SecretKey) {
+    let base = fs::read(folder.join("libbase.so")).expect("it is built");
+    let copy = |name: &str| {
+        let path = folder.join(name);
+        fs::write(&path, &base).expect("OUT_DIR can be written to");
+        path
+    };
+    let only = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+    sign(&folder.join("liballowed.so"), key, |it| {
+        it.images = only(&["httpd", "libraries"]);
+        it.families = only(&["library_signed"]);
+        it.version = Version::new(1, 2, 3);
+    });
+    copy("libunsigned.so");
+    sign(&copy("libstranger.so"), &SecretKey::from_seed([1; 32]), |_| ());
+    sign(&copy("libold.so"), key, |it| it.version = Version::new(0, 9, 9));
+    sign(&copy("libnew.so"), key, |it| it.version = Version::new(2, 0, 0));
+    sign(&copy("librevoked.so"), key, |it| it.revoked = true);
+    sign(&copy("libelsewhere.so"), key, |it| it.images = only(&["httpd"]));
+    sign(&copy("libforeign.so"), key, |it| it.families = only(&["httpd"]));
+    sign(&copy("librenamed.so"), key, |it| it.name = "libbase.so".to_owned());
+
+    let mutate = |path: PathBuf, change: &dyn Fn(&mut Vec<u8>)| {
+        let mut octets = fs::read(&path).expect("it is there");
+        change(&mut octets);
+        fs::write(path, octets).expect("OUT_DIR can be written to");
+    };
+    let manifest = |name: &str| folder.join(format!("{name}{SUFFIX}"));
+    for (name, change) in [
+        ("libmutated.so", (|file| file[0x1000] ^= 1) as fn(&mut Vec<u8>)),
+        ("libshort.so", |file| file.truncate(0x1000)),
+        ("liblong.so", |file| file.push(0)),
+    ] {
+        let path = copy(name);
+        sign(&path, key, |_| ());
+        mutate(path, &change);
+    }
+    let line = |text: &mut Vec<u8>, from: &str, to: &str| {
+        *text = String::from_utf8_lossy(text).replacen(from, to, 1).into_bytes();
+    };
+    sign(&copy("libforged.so"), key, |it| it.revoked = true);
+    mutate(manifest("libforged.so"), &|text| line(text, "revoked yes", "revoked no"));
+    sign(&copy("libmore.so"), key, |_| ());
+    mutate(manifest("libmore.so"), &|text| line(text, "signer", "colour red\nsigner"));
 }

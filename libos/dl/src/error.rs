@@ -4,6 +4,7 @@ use alloc::string::String;
 use core::fmt;
 
 use zooid_loader::Refusal;
+use zooid_manifest::Refusal as RuleRefusal;
 
 /// Why a library was not opened, or something of it not found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,6 +17,13 @@ pub enum Error {
         object: String,
         /// Why.
         refusal: Refusal,
+    },
+    /// A rule by which libraries may be mapped does not hold.
+    Forbidden {
+        /// Its name.
+        object: String,
+        /// Which rule, and why.
+        rule: RuleRefusal,
     },
     /// No frames, or no addresses, are left.
     OutOfMemory,
@@ -32,6 +40,7 @@ impl fmt::Display for Error {
                 write!(out, "{name}: there is no such library: is it in the archive that ramdisk= names?")
             }
             Self::Refused { object, refusal } => write!(out, "{object}: {refusal}"),
+            Self::Forbidden { object, rule } => write!(out, "{object}: {rule}"),
             Self::OutOfMemory => out.write_str("not enough memory for a library"),
             Self::NoSymbol(name) => write!(out, "undefined symbol: {name}"),
             Self::NotOpen => out.write_str("no such library is open"),

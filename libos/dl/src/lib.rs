@@ -4,6 +4,7 @@
 //! - [`open`], [`Library`], [`address`], [`iterate`]: what applications use, by way of `zooid::dl` and `dlopen`.
 //! - `load`: the objects that are loaded, and the steps from a file to a library in use.
 //! - `runtime`: what objects import.
+//! - `rules`: whose libraries the image maps, and which.
 //! - `source`: where files come from.
 //! - `tls`: thread-local variables of objects.
 //! - `lazy`: functions that are looked up at their first call.
@@ -16,6 +17,7 @@ extern crate alloc;
 mod error;
 mod lazy;
 mod load;
+mod rules;
 mod runtime;
 mod source;
 mod tls;
@@ -24,7 +26,9 @@ use alloc::string::{String, ToString};
 use core::ops::Range;
 
 pub use error::Error;
+pub use rules::Rule;
 pub use zooid_loader::Refusal;
+pub use zooid_manifest::Refusal as RuleRefusal;
 
 /// How an object is opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

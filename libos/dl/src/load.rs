@@ -15,7 +15,7 @@ use zooid_kernel::{life, thread};
 use zooid_loader::{Binding, Definition, ExportTable, Id, Namespace, Object, Refusal, Rights, Segment, Value, Write};
 use zooid_memory::PageClass;
 
-use crate::{Error, Flags, lazy, runtime, source, tls};
+use crate::{Error, Flags, lazy, rules, runtime, source, tls};
 
 type File = &'static [u8];
 
@@ -107,6 +107,9 @@ pub fn open(path: &str, flags: Flags) -> Result<Key, Error> {
         Ok(linked) => linked,
         Err(error) => {
             with(|loader| load.undo(loader));
+            if matches!(error, Error::Refused { .. } | Error::Forbidden { .. }) {
+                log::warn!("{error}");
+            }
             return Err(error);
         }
     };
@@ -195,6 +198,8 @@ impl Load<'_> {
     fn add(&mut self, loader: &mut Loader, name: &str) -> Result<Id, Error> {
         let refused = |refusal: Refusal| Error::Refused { object: name.to_string(), refusal };
         let file = source::find(name).ok_or_else(|| Error::NotFound(name.to_string()))?;
+        // The file is this pVM's own memory: what is judged is what is mapped.
+        rules::judge(name, file).map_err(|rule| Error::Forbidden { object: name.to_string(), rule })?;
         let object = Object::parse(file).map_err(refused)?;
         let span = object.span();
         let spare = object.align() as usize - PAGE_SIZE;

@@ -7,6 +7,8 @@ use spin::Once;
 use tar_no_std::TarArchiveRef;
 use zooid_kernel::boot;
 
+use crate::rules;
+
 /// The file of the library with this name.
 pub fn find(name: &str) -> Option<&'static [u8]> {
     static FILES: Once<BTreeMap<String, &'static [u8]>> = Once::new();
@@ -26,4 +28,5 @@ fn index() -> BTreeMap<String, &'static [u8]> {
 /// Runs at boot: a child finds the archive where its parent has found it.
 pub fn init() {
     boot::ramdisk();
+    rules::init();
 }

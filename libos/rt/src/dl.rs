@@ -1,11 +1,19 @@
 //! Shared objects: libraries that are loaded while the pVM runs, from the archive (tar) that `ramdisk=` of its configuration names.
 //!
 //! ```ignore
+//! dl::trust!(include_bytes!("shop.pub"));
+//! dl::require!("libz.so.1", "^1.2.11");
+//!
 //! let library = dl::open("libz.so.1", dl::Flags::default())?;
 //! let version = library.symbol("zlibVersion")?;
 //! ```
 //!
+//! Nothing is mapped but what a key vouches for that the image trusts, and only as the manifest beside it allows: see
+//! `docs/libraries.md`.
+//!
 //! An object finds the libOS under the names of `zooid.h`, and the C runtime under those of C. It is built for kernel mode: position independent, and with
 //! `-mno-red-zone`.
 
-pub use zooid_dl::{Address, Error, Flags, Library, Object, Refusal, address, iterate, open, symbol};
+pub use zooid_dl::{
+    Address, Error, Flags, Library, Object, Refusal, RuleRefusal, address, iterate, open, require, symbol, trust,
+};

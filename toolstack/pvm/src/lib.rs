@@ -3,6 +3,7 @@
 //! - [`cli`]: the command.
 //! - [`engine`]: one thread that knows every pVM of this host, keeps domains prepared for them, and makes those children.
 //! - [`image`]: which kernels are Zooid's.
+//! - [`library`]: the store of libraries, and keys.
 //! - [`protocol`]: what the two programs say to each other.
 //! - [`server`]: the daemon around the engine: options, log, socket.
 
@@ -11,6 +12,7 @@
 pub mod cli;
 pub mod engine;
 pub mod image;
+pub mod library;
 pub mod protocol;
 pub mod server;
 #[cfg(test)]

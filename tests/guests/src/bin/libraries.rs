@@ -25,6 +25,11 @@ extern "C" fn note(octet: c_int) {
     NOTES.lock().push(octet as u8);
 }
 
+dl::trust!(include_bytes!("../../../libraries/test-only.pub"));
+dl::require!("liballowed.so", ">=1.2");
+dl::require!("libold.so", "^1");
+dl::require!("libnew.so", "^1");
+
 zooid_kernel::export! { "test_note" => note }
 
 const NOW: Flags = Flags { lazy: false, global: false };
@@ -35,6 +40,7 @@ fn main() {
         "open" => open(),
         "lazy" => lazy(),
         "refused" => refused(),
+        "signed" => signed(),
         "tls" => tls(),
         "fork" => fork(),
         "close" => close(),
@@ -141,6 +147,65 @@ fn refused() {
     check_eq!(notes(), "");
     dl::iterate(|object| failure!("{} is there", object.name));
     check_eq!(memory::statistics().free, before);
+}
+
+/// A library whose rules hold is mapped; one that breaks a rule is refused by the rule's name, and leaves nothing behind.
+fn signed() {
+    let refused = |name: &str, expected: &str| match dl::open(name, NOW) {
+        Err(Error::Forbidden { object, rule }) => {
+            let said = rule.to_string();
+            if object != name || !said.starts_with(expected) {
+                failure!("{object}: {said}, and not {name}: {expected}");
+            }
+        }
+        other => failure!("{name}: {other:?}"),
+    };
+    let all = [
+        ("libunsigned.so", "signature rule: it has no manifest"),
+        (
+            "libstranger.so",
+            "signature rule: the key 8a88e3dd7409f195fd52db2d3cba5d72ca6709bf1d94121bf3748801b40f6f5c is not trusted",
+        ),
+        ("libmutated.so", "signature rule: the file is not the one that was signed"),
+        ("libshort.so", "signature rule: the file is not the one that was signed"),
+        ("liblong.so", "signature rule: the file is not the one that was signed"),
+        ("libforged.so", "signature rule: the manifest is not what its signer has signed"),
+        ("libmore.so", "signature rule: the manifest's line `signer` is not there, or not well formed"),
+        ("librenamed.so", "signature rule: the manifest is that of libbase.so"),
+        ("libbase.so.manifest", "signature rule: it has no manifest"),
+        ("libold.so", "version rule: it is 0.9.9, wanted is ^1"),
+        ("libnew.so", "version rule: it is 2.0.0, wanted is ^1"),
+        ("librevoked.so", "version rule: 1.0.0 is revoked"),
+        ("libelsewhere.so", "loader rule: the image libraries may not map it"),
+        ("libforeign.so", "loader rule: the family library_signed may not map it"),
+        ("libredzone.so", "loader rule: the code at 0x"),
+    ];
+    let round = || {
+        all.iter().for_each(|(name, expected)| refused(name, expected));
+        dl::iterate(|object| failure!("{} is there", object.name));
+        check_eq!(notes(), "");
+        drop(expect!(dl::open("liballowed.so", NOW)));
+        check_eq!(notes(), "bB");
+    };
+    // The first time it makes room that it keeps.
+    round();
+    let before = memory::statistics();
+    round();
+    let after = memory::statistics();
+    check_eq!((before.total, before.free), (after.total, after.free));
+
+    // A child is of the family of its parent.
+    match expect!(process::fork()) {
+        None => {
+            drop(expect!(dl::open("liballowed.so", NOW)));
+            refused("libforeign.so", "loader rule: the family library_signed may not map it");
+            process::exit(0)
+        }
+        Some(child) => {
+            let ended = expect!(process::waitpid(Some(child), false));
+            check_eq!(ended.map(|ended| ended.status), Some(Status::Exited(0)));
+        }
+    }
 }
 
 /// Every thread has its own variables, those before and those after the library came; they begin as the library says.

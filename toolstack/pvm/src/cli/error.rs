@@ -6,6 +6,7 @@ use std::{fmt, io};
 use serde_json::json;
 
 use crate::engine::{EndStatus, Target};
+use crate::library;
 use crate::protocol::{Fault, FaultKind};
 
 /// Why `pvm` did not do what was asked.
@@ -33,6 +34,8 @@ pub enum Error {
     Died(String, EndStatus),
     /// `xl` failed; what it said.
     Xl(&'static str, String),
+    /// Something about libraries or keys.
+    Library(library::Error),
     /// Linux refused what the words say.
     Io(String, io::Error),
     /// Standard output is closed.
@@ -50,6 +53,14 @@ impl Error {
                 FaultKind::NoSafePoint => 124,
             },
             Self::NoGuest(_) => 120,
+            Self::Library(error) => match error {
+                library::Error::NoLibrary(_) => 120,
+                library::Error::Exists(_)
+                | library::Error::Rule(..)
+                | library::Error::Object(..)
+                | library::Error::NotNewer { .. } => 123,
+                library::Error::Description(_) | library::Error::Bad(_) | library::Error::Io(..) => 1,
+            },
             Self::NotRunning(_) | Self::Silent(_) | Self::Lost | Self::NotUnderstood(_) => 121,
             Self::NoRight(_) => 122,
             Self::TimedOut(_) => 124,
@@ -76,9 +87,22 @@ impl Error {
             Self::BadGuest(_) => "bad-guest",
             Self::Died(..) => "died",
             Self::Xl(..) => "xl",
+            Self::Library(error) => match error {
+                library::Error::NoLibrary(_) => "no-such-library",
+                library::Error::Exists(_) => "exists",
+                library::Error::Rule(..) | library::Error::Object(..) | library::Error::NotNewer { .. } => "refused",
+                library::Error::Description(_) | library::Error::Bad(_) => "bad-library",
+                library::Error::Io(..) => "io",
+            },
             Self::Io(..) | Self::Output(_) => "io",
         };
         json!({ "error": { "kind": kind, "message": self.to_string() } })
+    }
+}
+
+impl From<library::Error> for Error {
+    fn from(error: library::Error) -> Self {
+        Self::Library(error)
     }
 }
 
@@ -135,6 +159,7 @@ impl fmt::Display for Error {
                 )
             }
             Self::Xl(what, said) => write!(out, "xl {what} failed: {said}"),
+            Self::Library(error) => error.fmt(out),
             Self::Io(what, error) => write!(out, "cannot {what}: {error}"),
             Self::Output(error) => write!(out, "cannot write to standard output: {error}"),
         }
@@ -177,6 +202,9 @@ mod tests {
             Error::BadGuest("x".into()),
             Error::Died("x".into(), EndStatus::Crash),
             Error::Xl("create", "x".into()),
+            Error::Library(library::Error::NoLibrary("x".into())),
+            Error::Library(library::Error::Rule("x".into(), zooid_manifest::Refusal::Unsigned)),
+            Error::Library(library::Error::Bad("x".into())),
             Error::Io("read x".into(), io()),
             Error::Output(io()),
         ]);

@@ -4,6 +4,7 @@ mod client;
 mod error;
 mod generate;
 mod guest;
+mod library;
 mod lines;
 mod logs;
 mod options;
@@ -149,6 +150,8 @@ fn execute(options: Options) -> Result<u8, Error> {
                 print_json(out, &value)?;
             }
         }
+        Command::Lib(options) => return library::lib(json, options, out),
+        Command::Key(options) => return library::key(json, options, out),
         Command::Generate { what: Generate::Man { directory } } => generate::man(&directory)?,
         Command::Generate { what: Generate::Completions { directory, shells } } => {
             generate::completions(&directory, &shells)?;

@@ -5,10 +5,16 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
+use zooid_manifest::Version;
 
 use super::signal::Signal;
 use crate::engine::Target;
 use crate::protocol::SOCKET;
+
+/// Where libraries are kept.
+const LIBRARIES: &str = "/var/lib/zooid/lib";
+/// Where the keys are that the store trusts.
+const KEYS: &str = "/etc/zooid/keys";
 
 /// The table of exit codes; `error::Error::exit_code` is where they come from.
 const EXIT_STATUS: &str = "\
@@ -16,10 +22,10 @@ Exit status:
   0    done
   1    something else failed: the line says what
   2    the command line cannot be understood
-  120  no pVM, or more than one, has that name; no such guest or object
+  120  no pVM, or more than one, has that name; no such guest, object or library
   121  pvmd is not running, or does not answer
   122  no right to talk to pvmd
-  123  refused: by a quota, for want of memory, by the pVM's state, or by Xen
+  123  refused: by a quota, for want of memory, by the pVM's state, by a library's rule, or by Xen
   124  out of time
 `pvm wait` and `pvm run --attach` end with the code of the pVM: that of its exit, 128 and the signal's number, 139 for a crash, 137 when
 it ran out of memory or was destroyed.";
@@ -189,6 +195,10 @@ Examples:
         #[command(subcommand)]
         command: Ipc,
     },
+    /// Keep signed libraries
+    Lib(LibOptions),
+    /// Make keys, and choose whose libraries the store takes
+    Key(KeyOptions),
     /// Write man pages or completions of pvm and pvmd to a directory
     #[command(hide = true)]
     Generate {
@@ -253,6 +263,127 @@ Examples:
     },
 }
 
+/// What `pvm lib` is told.
+#[derive(Args, Debug)]
+pub struct LibOptions {
+    /// Where the libraries are
+    #[arg(long, global = true, value_name = "DIRECTORY", default_value = LIBRARIES, hide = true)]
+    pub store: PathBuf,
+    /// Where the keys are
+    #[arg(long, global = true, value_name = "DIRECTORY", default_value = KEYS, hide = true)]
+    pub keys: PathBuf,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Lib,
+}
+
+/// What can be done with libraries.
+#[derive(Debug, Subcommand)]
+pub enum Lib {
+    /// Take a library into the store, signed now or by the manifest beside it
+    #[command(after_help = "\
+Examples:
+  pvm lib add ./libz.so.1                     with ./libz.so.1.manifest
+  pvm lib add --version 1.3.1 --sign-with shop.key ./libz.so.1
+  pvm lib add --version 1.3.1 --sign-with shop.key --image httpd --image shop ./libz.so.1")]
+    Add(NewLibrary),
+    /// Replace a library by a newer version
+    #[command(after_help = "Example:\n  pvm lib update --version 1.3.2 --sign-with shop.key ./libz.so.1")]
+    Update(NewLibrary),
+    /// List the libraries
+    #[command(
+        visible_alias = "ls",
+        after_help = "\
+Examples:
+  pvm lib list
+  pvm lib list --json | jq -r '.[].name'"
+    )]
+    List,
+    /// Show what is said of a library, and by whom
+    #[command(after_help = "Example:\n  pvm lib inspect libz.so.1")]
+    Inspect {
+        /// Which
+        name: String,
+    },
+    /// Take a library out of the store
+    #[command(visible_alias = "rm", after_help = "Example:\n  pvm lib remove libz.so.1")]
+    Remove {
+        /// Which
+        name: String,
+    },
+    /// Check signatures and files of libraries
+    #[command(after_help = "\
+Examples:
+  pvm lib verify
+  pvm lib verify libz.so.1 && echo good")]
+    Verify {
+        /// Which [default: all]
+        #[arg(value_name = "NAME")]
+        names: Vec<String>,
+    },
+}
+
+/// A library that is to come into the store.
+#[derive(Args, Debug)]
+pub struct NewLibrary {
+    /// What it is opened by [default: the file's name]
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Its version, such as 1.2.3
+    #[arg(id = "lib-version", long = "version", value_name = "VERSION", value_parser = parse_version, requires = "sign-with")]
+    pub lib_version: Option<Version>,
+    /// Secret key to sign it with
+    #[arg(id = "sign-with", long, value_name = "KEY", requires = "lib-version")]
+    pub sign_with: Option<PathBuf>,
+    /// Only this image may map it; may be given again [default: all]
+    #[arg(long = "image", value_name = "IMAGE", requires = "sign-with")]
+    pub images: Vec<String>,
+    /// Only the family of this root pVM may map it; may be given again [default: all]
+    #[arg(long = "family", value_name = "NAME", requires = "sign-with")]
+    pub families: Vec<String>,
+    /// The shared object
+    pub file: PathBuf,
+}
+
+fn parse_version(text: &str) -> Result<Version, String> {
+    Version::parse(text).map_err(|error| error.to_string())
+}
+
+/// What `pvm key` is told.
+#[derive(Args, Debug)]
+pub struct KeyOptions {
+    /// Where the keys are
+    #[arg(long, global = true, value_name = "DIRECTORY", default_value = KEYS, hide = true)]
+    pub keys: PathBuf,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Key,
+}
+
+/// What can be done with keys.
+#[derive(Debug, Subcommand)]
+pub enum Key {
+    /// Make a pair of keys: NAME.key, which signs and is to be kept secret, and NAME.pub
+    #[command(after_help = "\
+Example:
+  pvm key generate shop
+
+An image trusts it with `zooid::dl::trust!(include_bytes!(\"shop.pub\"))`, the store with `pvm key trust shop.pub`.")]
+    Generate {
+        /// Name of the files, without .key and .pub
+        name: PathBuf,
+    },
+    /// Have the store take what a key has signed
+    #[command(after_help = "Example:\n  pvm key trust shop.pub")]
+    Trust {
+        /// The public key, NAME.pub
+        file: PathBuf,
+    },
+    /// List the keys whose libraries the store takes
+    #[command(visible_alias = "ls", after_help = "Example:\n  pvm key list")]
+    List,
+}
+
 /// A name as `pvm ipc list` has it; the slash that the application says in front may be there.
 fn parse_object(text: &str) -> Result<String, String> {
     match text.strip_prefix('/').unwrap_or(text) {
@@ -314,6 +445,15 @@ mod tests {
         assert_eq!((pvm, &*name), (Target::Name("web".into()), "queue"));
         let Command::Ipc { command: Ipc::List { family } } = parse("pvm ipc ls --family 5").command else { panic!() };
         assert_eq!(family, Some(Target::Id(5)));
+        let Command::Lib(lib) = parse("pvm lib add --version 1.2.3 --sign-with k.key --image a --image b x.so").command
+        else {
+            panic!()
+        };
+        assert_eq!(lib.store, PathBuf::from("/var/lib/zooid/lib"));
+        let Lib::Add(new) = lib.command else { panic!() };
+        assert_eq!((new.lib_version.unwrap().to_string(), new.images), ("1.2.3".into(), vec!["a".into(), "b".into()]));
+        assert!(matches!(parse("pvm lib verify --store /x --json").command, Command::Lib(_)));
+        assert!(matches!(parse("pvm key ls").command, Command::Key(KeyOptions { command: Key::List, .. })));
         assert!(matches!(parse("pvm fork -n 3 5").command, Command::Fork { count: 3, pvm: Target::Id(5) }));
         let Command::Wait { timeout, .. } = parse("pvm wait --timeout 500ms 5").command else { panic!() };
         assert_eq!(timeout, Some(Duration::from_millis(500)));
@@ -328,6 +468,11 @@ mod tests {
             "pvm kill -s NOPE 5",
             "pvm kill -s 65 5",
             "pvm inspect",
+            "pvm lib add --version 1.2.3 x.so",
+            "pvm lib add --sign-with k.key x.so",
+            "pvm lib add --version 1.2 --sign-with k.key x.so",
+            "pvm lib add --image a x.so",
+            "pvm key generate",
             "pvm fork -n 0 5",
             "pvm fork -n 257 5",
             "pvm run",

@@ -7,6 +7,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use xen_abi::Errno;
 
 use crate::engine::{Event, EventKind, ObjectInfo, PoolInfo, PvmInfo, State, Stats};
+use crate::library::{Entry, TrustedKey};
 
 /// How long ago something was, and lines of trees, depend on the caller's surroundings.
 #[derive(Clone, Copy, Debug)]
@@ -167,6 +168,61 @@ pub fn event(event: &Event) -> String {
         EventKind::Trouble { message } => format!("trouble: {}", plain(message)),
     };
     format!("{} {} {} {what}", moment(event.at_us), event.id, plain(&event.name))
+}
+
+/// Libraries as a table.
+pub fn libraries(entries: &[Entry]) -> String {
+    let mut table = Table::new(&["NAME", "VERSION", "SIZE", "SIGNER", "IMAGES", "FAMILIES", "NOTES"]);
+    for entry in entries {
+        let mut notes = Vec::new();
+        notes.extend(entry.revoked.then_some("revoked"));
+        notes.extend(entry.trusted_as.is_none().then_some("not trusted"));
+        notes.extend(entry.red_zone.is_some().then_some("red zone"));
+        table.row([
+            entry.name.clone(),
+            entry.version.clone(),
+            memory(entry.size.div_ceil(1024)),
+            entry.trusted_as.clone().unwrap_or_else(|| entry.signer.chars().take(16).collect()),
+            all_or(&entry.images),
+            all_or(&entry.families),
+            notes.join(", "),
+        ]);
+    }
+    table.text()
+}
+
+/// All that is said of one.
+pub fn library(entry: &Entry) -> String {
+    let trusted = match &entry.trusted_as {
+        Some(name) => format!("trusted as {name}"),
+        None => "not trusted".to_owned(),
+    };
+    let rows = [
+        ("name", entry.name.clone()),
+        ("version", entry.version.clone()),
+        ("build id", entry.build_id.clone().unwrap_or_else(dash)),
+        ("size", format!("{} octets", entry.size)),
+        ("sha512", entry.sha512.clone()),
+        ("red zone", entry.red_zone.clone().unwrap_or_else(dash)),
+        ("images", all_or(&entry.images)),
+        ("families", all_or(&entry.families)),
+        ("revoked", if entry.revoked { "yes" } else { "no" }.to_owned()),
+        ("signer", format!("{}, {trusted}", entry.signer)),
+    ];
+    rows.iter().map(|(name, value)| format!("{name:12} {value}\n")).collect()
+}
+
+/// Keys as a table.
+pub fn keys(keys: &[TrustedKey]) -> String {
+    let mut table = Table::new(&["NAME", "KEY"]);
+    for key in keys {
+        table.row([key.name.clone(), key.key.clone()]);
+    }
+    table.text()
+}
+
+fn all_or(names: &[String]) -> String {
+    if names.is_empty() { "all".to_owned() } else { names.join(" ") }
 }
 
 /// What it does, or how it ended.

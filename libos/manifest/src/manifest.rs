@@ -1,0 +1,96 @@
+//! The signed text.
+
+use alloc::string::{String, ToString};
+use core::fmt;
+
+use crate::description::{Description, Digest};
+use crate::hex::{self, Hex};
+use crate::key::{PublicKey, SecretKey};
+use crate::refusal::{Malformed, Refusal};
+
+/// Longest manifest, in octets.
+pub const MAX_OCTETS: usize = 8192;
+/// What is added to a library's name for that of its manifest.
+pub const SUFFIX: &str = ".manifest";
+
+/// A description, and who vouches for it. That a value exists says only that it is well formed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Manifest {
+    /// What is said.
+    pub description: Description,
+    /// Whose signature it claims to have.
+    pub signer: PublicKey,
+    signature: [u8; 64],
+}
+
+impl Description {
+    /// A manifest that says this.
+    ///
+    /// # Errors
+    /// What is described cannot be written: a name with a blank, a list that is too long.
+    pub fn sign(&self, key: &SecretKey) -> Result<Manifest, Malformed> {
+        let signer = key.public();
+        let manifest =
+            Manifest { signature: key.sign(signed(self, &signer).as_bytes()), description: self.clone(), signer };
+        let read = Manifest::parse(manifest.to_string().as_bytes())?;
+        // A name with a line feed could read as other lines.
+        if read == manifest { Ok(read) } else { Err(Malformed("form")) }
+    }
+}
+
+impl Manifest {
+    /// Reads a text, which must be just as it would be written.
+    ///
+    /// # Errors
+    /// The line that is wrong.
+    pub fn parse(octets: &[u8]) -> Result<Self, Malformed> {
+        if octets.len() > MAX_OCTETS {
+            return Err(Malformed("length"));
+        }
+        let text = core::str::from_utf8(octets).map_err(|_| Malformed("text"))?;
+        let mut lines = text.split('\n');
+        let description = Description::parse(&mut lines)?;
+        let mut digits = |key: &'static str| {
+            let line = lines.next().unwrap_or_default();
+            line.strip_prefix(key).and_then(|rest| rest.strip_prefix(' ')).map(str::as_bytes).ok_or(Malformed(key))
+        };
+        let signer = hex::array::<32>(digits("signer")?).ok_or(Malformed("signer"))?;
+        let signer = PublicKey::from_octets(signer);
+        let signature = hex::array(digits("signature")?).ok_or(Malformed("signature"))?;
+        let manifest = Self { description, signer, signature };
+        // Other ways to write a number, more blanks, more lines.
+        if manifest.to_string() == text { Ok(manifest) } else { Err(Malformed("form")) }
+    }
+
+    /// Whether one of these keys vouches for this file under this name.
+    ///
+    /// # Errors
+    /// The part of the signature rule that does not hold.
+    pub fn vouches(&self, keys: &[PublicKey], name: &str, file: &[u8]) -> Result<(), Refusal> {
+        if !keys.contains(&self.signer) {
+            return Err(Refusal::UnknownSigner(self.signer));
+        }
+        if !self.signer.has_signed(signed(&self.description, &self.signer).as_bytes(), &self.signature) {
+            return Err(Refusal::NotSigned);
+        }
+        if self.description.name != name {
+            return Err(Refusal::OtherLibrary(self.description.name.clone()));
+        }
+        if self.description.size != file.len() as u64 || self.description.digest != Digest::of(file) {
+            return Err(Refusal::OtherFile);
+        }
+        Ok(())
+    }
+}
+
+/// The octets that are signed: all lines but the signature's.
+fn signed(description: &Description, signer: &PublicKey) -> String {
+    description.to_string() + "signer " + &signer.to_string() + "\n"
+}
+
+/// The file.
+impl fmt::Display for Manifest {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(out, "{}signer {}\nsignature {}", self.description, self.signer, Hex(&self.signature))
+    }
+}

@@ -1,0 +1,61 @@
+//! What is asked of a library before it is mapped.
+
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use semver::VersionReq;
+
+use crate::key::PublicKey;
+use crate::manifest::Manifest;
+use crate::refusal::Refusal;
+
+/// Who asks, and what for.
+#[derive(Clone, Debug, Default)]
+pub struct Rules<'a> {
+    /// Those who may vouch for a library.
+    pub keys: Vec<PublicKey>,
+    /// The image that is to map it.
+    pub image: &'a str,
+    /// The family of the pVM that is to map it: its root's name.
+    pub family: Option<&'a str>,
+    /// Libraries, and the ranges that their versions must be in; of several for one, all hold.
+    pub versions: Vec<(&'a str, &'a str)>,
+}
+
+impl Rules<'_> {
+    /// What the manifest says, if the file may be mapped under this name: the signature rule, the version rule, the loader rule.
+    ///
+    /// # Errors
+    /// The first rule that does not hold.
+    pub fn judge(&self, name: &str, file: &[u8], manifest: Option<&[u8]>) -> Result<Manifest, Refusal> {
+        if self.keys.is_empty() {
+            return Err(Refusal::NoKeys);
+        }
+        let manifest = Manifest::parse(manifest.ok_or(Refusal::Unsigned)?).map_err(Refusal::Malformed)?;
+        manifest.vouches(&self.keys, name, file)?;
+        let said = &manifest.description;
+        if said.revoked {
+            return Err(Refusal::Revoked(said.version.clone()));
+        }
+        for (_, wanted) in self.versions.iter().filter(|(library, _)| *library == name) {
+            let range = VersionReq::parse(wanted).map_err(|_| Refusal::NoRange(wanted.to_string()))?;
+            if !range.matches(&said.version) {
+                return Err(Refusal::Version { version: said.version.clone(), wanted: wanted.to_string() });
+            }
+        }
+        if !admits(&said.images, Some(self.image)) {
+            return Err(Refusal::Image(self.image.to_string()));
+        }
+        if !admits(&said.families, self.family) {
+            return Err(Refusal::Family(self.family.map(ToString::to_string)));
+        }
+        match &said.red_zone {
+            Some(place) => Err(Refusal::RedZone(place.clone())),
+            None => Ok(manifest),
+        }
+    }
+}
+
+fn admits(list: &[String], who: Option<&str>) -> bool {
+    list.is_empty() || who.is_some_and(|who| list.iter().any(|name| name == who))
+}

@@ -1,0 +1,68 @@
+#!/bin/sh
+# Keys are made and trusted; libraries come, are replaced and go; what breaks a rule is not taken, and damage is found.
+. /run/zooid/lib.sh
+set -eu
+
+mkdir libraries
+tar -xf /run/zooid/libraries.tar -C libraries
+
+# refuses CODE TEXT COMMAND...: it must end with this code and say this.
+refuses() {
+    code=$1 text=$2
+    shift 2
+    status=0
+    "$@" >out 2>&1 || status=$?
+    cat out
+    [ "$status" = "$code" ] || fail "$*: ended with $status, not $code"
+    grep -qF -- "$text" out || fail "$*: does not say $text"
+}
+
+pvm key generate shop
+[ "$(stat -c %a shop.key)" = 600 ] || fail "the secret is not secret"
+refuses 1 "is there already" pvm key generate shop
+[ -z "$(pvm lib list --json | tr -d '[]\n')" ] || fail "libraries before any was added"
+
+cp libraries/libbase.so libone.so
+refuses 123 "signature rule: it has no manifest: sign it with --sign-with" pvm lib add libone.so
+refuses 123 "is not trusted: \`pvm key trust\` lets" pvm lib add --version 1.0.0 --sign-with shop.key libone.so
+pvm key trust shop.pub
+pvm key list | grep "^shop  *$(cat shop.pub)$" || fail "pvm key list"
+pvm lib add --version 1.0.0 --sign-with shop.key --image libraries libone.so
+pvm lib list | grep "^libone.so  *1.0.0 .* shop  *libraries  *all$" || fail "pvm lib list"
+pvm lib inspect libone.so | grep "^images  *libraries$" || fail "pvm lib inspect"
+pvm lib verify
+
+refuses 123 "there is a library libone.so already: \`pvm lib update\`" pvm lib add --version 1.0.1 --sign-with shop.key libone.so
+refuses 123 "version rule: 1.0.0 is not newer than 1.0.0" pvm lib update --version 1.0.0 --sign-with shop.key libone.so
+refuses 120 "there is no library libtwo.so" pvm lib update --version 1.0.0 --sign-with shop.key --name libtwo.so libone.so
+pvm lib update --version 1.1.0 --sign-with shop.key libone.so
+[ "$(pvm lib list --json | tr , '\n' | grep '"version"')" = '"version":"1.1.0"' ] || fail "the version after an update"
+
+# What others have signed: nobody trusts that key here, then somebody does.
+refuses 123 "is not trusted" pvm lib add libraries/libmiddle.so
+sed -n 's/^signer //p' libraries/libmiddle.so.manifest >tests.pub
+pvm key trust tests.pub
+pvm lib add libraries/libmiddle.so
+refuses 123 "signature rule: the file is not the one that was signed" pvm lib add libraries/libmutated.so
+refuses 123 "signature rule: the manifest is not what its signer has signed" pvm lib add libraries/libforged.so
+refuses 123 "DT_TEXTREL" pvm lib add libraries/libtext.so
+pvm lib add libraries/libredzone.so 2>out
+grep -F "pVMs will refuse it: the code at 0x" out || fail "nobody warns of a red zone"
+pvm lib list | grep "^libredzone.so .* red zone$" || fail "the list does not tell of a red zone"
+
+# A disk that has lost something.
+pvm lib verify
+object=/var/lib/zooid/lib/objects/$(sha512sum libraries/libmiddle.so | cut -d ' ' -f 1)
+cp "$object" kept
+rm "$object"
+printf x >"$object"
+refuses 123 "libmiddle.so: signature rule: the file is not the one that was signed" pvm lib verify
+grep "^libone.so 1.1.0: good$" out || fail "verify ends at the first"
+rm "$object"
+cp kept "$object"
+
+pvm lib remove libone.so
+pvm lib remove libredzone.so
+refuses 120 "there is no library libone.so" pvm lib remove libone.so
+[ "$(ls -A /var/lib/zooid/lib)" = "$(printf 'libmiddle.so.manifest\nobjects')" ] || fail "something is left: $(ls -A /var/lib/zooid/lib)"
+[ "$(ls -A /var/lib/zooid/lib/objects | wc -l)" = 1 ] || fail "an object is left"

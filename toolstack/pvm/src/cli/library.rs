@@ -1,0 +1,134 @@
+//! `pvm lib` and `pvm key`.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+use zooid_manifest::{MAX_OCTETS, Manifest, Refusal, SUFFIX, is_name};
+
+use super::error::Error;
+use super::logs::put;
+use super::options::{Key, KeyOptions, Lib, LibOptions, NewLibrary};
+use super::{print_json, render, report};
+use crate::library::{self, Entry, Keys, Store, TrustedKey};
+
+/// What `pvm lib` does.
+pub fn lib(json: bool, options: LibOptions, out: &mut impl Write) -> Result<u8, Error> {
+    let (store, keys) = (Store::new(&options.store), Keys::new(&options.keys));
+    match options.command {
+        Lib::Add(new) => add(json, &store, &keys, new, false, out)?,
+        Lib::Update(new) => add(json, &store, &keys, new, true, out)?,
+        Lib::List => {
+            let entries: Vec<Entry> =
+                store.names()?.iter().map(|name| store.inspect(name, &keys)).collect::<Result<_, _>>()?;
+            if json { print_json(out, &entries)? } else { put(out, render::libraries(&entries).as_bytes())? }
+        }
+        Lib::Inspect { name } => {
+            let entry = store.inspect(&name, &keys)?;
+            if json { print_json(out, &entry)? } else { put(out, render::library(&entry).as_bytes())? }
+        }
+        Lib::Remove { name } => store.remove(&name)?,
+        Lib::Verify { names } => {
+            let names = if names.is_empty() { store.names()? } else { names };
+            let mut code = 0;
+            for name in names {
+                match store.verify(&name, &keys) {
+                    Ok(entry) if json => print_json(out, &entry)?,
+                    Ok(entry) => put(out, format!("{name} {}: good\n", entry.version).as_bytes())?,
+                    Err(error) => {
+                        let error = Error::from(error);
+                        report(json, &error);
+                        code = if code == 0 { error.exit_code() } else { code };
+                    }
+                }
+            }
+            return Ok(code);
+        }
+    }
+    Ok(0)
+}
+
+fn add(
+    json: bool,
+    store: &Store,
+    keys: &Keys,
+    new: NewLibrary,
+    replace: bool,
+    out: &mut impl Write,
+) -> Result<(), Error> {
+    let file = library::read_library(&new.file)?;
+    let name = match new.name {
+        Some(name) => name,
+        None => file_name(&new.file)?,
+    };
+    let manifest = match (&new.sign_with, new.lib_version) {
+        (Some(key), Some(version)) => {
+            let mut description = library::describe(&name, version, &file)?;
+            description.images = sorted(new.images);
+            description.families = sorted(new.families);
+            description.sign(&library::read_secret(key)?).map_err(library::Error::Description)?
+        }
+        _ => beside(&new.file, &name)?,
+    };
+    let entry = store.put(&manifest, &file, keys, replace)?;
+    if let Some(place) = &entry.red_zone {
+        eprintln!(
+            "pvm: {name}: pVMs will refuse it: the code at {place} uses the red zone; build it with -mno-red-zone"
+        );
+    }
+    if json { print_json(out, &entry) } else { put(out, format!("{name} {}\n", entry.version).as_bytes()) }
+}
+
+fn file_name(path: &Path) -> Result<String, Error> {
+    let name = path.file_name().and_then(|name| name.to_str()).filter(|name| is_name(name));
+    let bad =
+        || library::Error::Bad(format!("{}: no library can have this name: choose one with --name", path.display()));
+    Ok(name.ok_or_else(bad)?.to_owned())
+}
+
+/// The manifest that lies beside a file.
+fn beside(file: &Path, name: &str) -> Result<Manifest, library::Error> {
+    let mut path = file.as_os_str().to_owned();
+    path.push(SUFFIX);
+    let path = PathBuf::from(path);
+    let refused = |rule| library::Error::Rule(name.to_owned(), rule);
+    match library::read(&path, MAX_OCTETS as u64) {
+        Err(library::Error::Io(_, error)) if error.kind() == std::io::ErrorKind::NotFound => {
+            Err(refused(Refusal::Unsigned))
+        }
+        octets => Manifest::parse(&octets?).map_err(|malformed| refused(Refusal::Malformed(malformed))),
+    }
+}
+
+fn sorted(mut names: Vec<String>) -> Vec<String> {
+    names.sort();
+    names.dedup();
+    names
+}
+
+/// What `pvm key` does.
+pub fn key(json: bool, options: KeyOptions, out: &mut impl Write) -> Result<u8, Error> {
+    let keys = Keys::new(&options.keys);
+    match options.command {
+        Key::Generate { name } => {
+            let [secret, public] = library::generate(&name)?.map(|path| path.display().to_string());
+            if json {
+                print_json(out, &json!({ "secret": secret, "public": public }))?;
+            } else {
+                put(out, format!("{secret}\n{public}\n").as_bytes())?;
+            }
+        }
+        Key::Trust { file } => {
+            let trusted = keys.trust(&file)?;
+            if json {
+                print_json(out, &trusted)?;
+            }
+        }
+        Key::List => {
+            let trusted = keys.all()?.into_iter().map(|(name, key)| TrustedKey { name, key: key.to_string() });
+            let trusted: Vec<TrustedKey> = trusted.collect();
+            if json { print_json(out, &trusted)? } else { put(out, render::keys(&trusted).as_bytes())? }
+        }
+    }
+    Ok(0)
+}
