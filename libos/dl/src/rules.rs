@@ -3,7 +3,7 @@
 use alloc::string::String;
 
 use spin::Once;
-use zooid_kernel::xenstore;
+use zooid_kernel::{thread, xenstore};
 use zooid_manifest::{PublicKey, Refusal, Rules, SUFFIX};
 
 use crate::source;
@@ -79,7 +79,11 @@ pub fn init() {
 
 /// Whether the image may map this file under this name.
 pub fn judge(name: &str, file: &[u8]) -> Result<(), Refusal> {
-    let mut rules = Rules { family: FAMILY.get().and_then(Option::as_deref), ..Rules::default() };
+    let mut rules = Rules {
+        family: FAMILY.get().and_then(Option::as_deref),
+        user_mode: thread::MODE.get().is_some(),
+        ..Rules::default()
+    };
     for rule in all() {
         match *rule {
             Rule::Trust { key, image } => {

@@ -82,7 +82,7 @@ impl fmt::Display for Refusal {
                 if let Some(function) = function {
                     write!(out, ", in `{function}`,")?;
                 }
-                out.write_str(" uses the red zone; build it with -mno-red-zone")
+                out.write_str(" uses the red zone; build it with -mno-red-zone, or run the image in user mode")
             }
         }
     }

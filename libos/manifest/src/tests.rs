@@ -111,7 +111,7 @@ fn every_rule_is_named() {
         (with(&|rules| rules.family = None), "loader rule: a pVM of an unknown family may not map it".into()),
         (
             refused(&|it| it.red_zone = Some(RedZone { address: 0x1010, function: Some("leaf".into()) })),
-            "loader rule: the code at 0x1010, in `leaf`, uses the red zone; build it with -mno-red-zone".into(),
+            "loader rule: the code at 0x1010, in `leaf`, uses the red zone; build it with -mno-red-zone, or run the image in user mode".into(),
         ),
     ] {
         assert_eq!(said, expected);

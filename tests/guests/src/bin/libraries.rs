@@ -13,10 +13,11 @@ use core::mem::transmute_copy;
 use test_guests::{argument, check, check_eq, error, expect, failure, success};
 use zooid::dl::{self, Error, Flags, Library, Refusal};
 use zooid::process::{self, Status};
+use zooid::time::{Duration, Instant};
 use zooid::{memory, thread};
 use zooid_kernel::events::Masked;
 
-zooid::main!(main);
+zooid::main!(main, mode = kernel);
 
 /// What constructors and destructors of the objects have said.
 static NOTES: Masked<Vec<u8>> = Masked::new(Vec::new());
@@ -41,6 +42,7 @@ fn main() {
         "lazy" => lazy(),
         "refused" => refused(),
         "signed" => signed(),
+        "red_zone" => red_zone(),
         "tls" => tls(),
         "fork" => fork(),
         "close" => close(),
@@ -206,6 +208,23 @@ fn signed() {
             check_eq!(ended.map(|ended| ended.status), Some(Status::Exited(0)));
         }
     }
+}
+
+/// What a library keeps below its stack pointer is safe in user mode, from threads that disturb each other.
+fn red_zone() {
+    let library = expect!(dl::open("libredzone.so", NOW));
+    let twice: extern "C" fn(c_int) -> c_int = function(&library, "red_zone");
+    let end = Instant::now() + Duration::from_millis(300);
+    let calls = move || {
+        let mut calls = 0;
+        while Instant::now() < end {
+            check_eq!(twice(calls), 2 * calls);
+            calls += 1;
+        }
+        calls
+    };
+    let threads: Vec<_> = (0..3).map(|_| thread::spawn(calls)).collect();
+    check!(threads.into_iter().all(|thread| thread.join() > 1000));
 }
 
 /// Every thread has its own variables, those before and those after the library came; they begin as the library says.
