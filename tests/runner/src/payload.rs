@@ -65,6 +65,7 @@ impl Payload {
             self.add_file(&format!("usr/bin/{tool}"), &layout::top().join("target/dom0").join(tool))?;
         }
         self.add_file("run/zooid/libraries.tar", Path::new(LIBRARIES))?;
+        self.add_directory("run/zooid/real", &layout::top().join("build/libraries/payload"))?;
         self.add_file("run/zooid/posix", Path::new(POSIX))
     }
 
