@@ -6,8 +6,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use zooid_loader::{Object, red_zone};
-use zooid_manifest::{Description, RedZone, SUFFIX, SecretKey, Version, is_name};
+use zooid_manifest::{Description, SUFFIX, SecretKey, Version};
+
+#[path = "src/signing.rs"]
+mod signing;
 
 const POSIX: [&str; 10] =
     ["harness", "linux", "pipes", "signals", "queues", "semaphores", "memory", "objects", "polls", "deaths"];
@@ -57,8 +59,7 @@ fn main() {
                 .args(more)
         });
     }
-    let key = fs::read(folder.join("test-only.key")).expect("the key is there");
-    let key = SecretKey::parse(&key).expect("a key");
+    let key = signing::key();
     for entry in fs::read_dir(&libraries).expect("the libraries are there") {
         sign(&entry.expect("a library").path(), &key, |_| ());
     }
@@ -75,20 +76,11 @@ fn gcc(folder: &Path, arguments: impl FnOnce(&mut Command) -> &mut Command) {
     assert!(status.success(), "gcc fails: {command:?}");
 }
 
-/// Puts a manifest beside a library: version 1.0.0 for everybody, unless `change` says otherwise.
+/// Puts a manifest beside a library.
 fn sign(library: &Path, key: &SecretKey, change: impl FnOnce(&mut Description)) {
     let file = fs::read(library).expect("a library");
     let name = library.file_name().and_then(|name| name.to_str()).expect("plain");
-    let mut description = Description::new(name, Version::new(1, 0, 0), &file);
-    // Some are made so that no loader takes them.
-    if let Ok(object) = Object::parse(&file) {
-        description.build_id = object.build_id().map(<[u8]>::to_vec);
-        description.red_zone = red_zone::find(&object)
-            .map(|place| RedZone { address: place.address, function: place.function.filter(|name| is_name(name)) });
-    }
-    change(&mut description);
-    let manifest = description.sign(key).expect("plain names");
-    fs::write(library.with_file_name(format!("{name}{SUFFIX}")), manifest.to_string())
+    fs::write(library.with_file_name(format!("{name}{SUFFIX}")), signing::manifest(name, &file, key, change))
         .expect("OUT_DIR can be written to");
 }
 

@@ -14,6 +14,7 @@ mod payload;
 mod report;
 mod run;
 mod shell;
+mod signing;
 mod snapshot;
 mod tally;
 mod unit_tests;

@@ -7,11 +7,13 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 use tar::{Archive, Builder, EntryType, Header};
+use zooid_manifest::SUFFIX;
 
 use crate::guests::{self, Guest};
 use crate::layout;
 use crate::machine::DISK_BYTES;
 use crate::options::BadArgument;
+use crate::signing;
 
 /// Programs of this project that run in dom0.
 const TOOLS: [&str; 1] = ["census"];
@@ -65,7 +67,30 @@ impl Payload {
             self.add_file(&format!("usr/bin/{tool}"), &layout::top().join("target/dom0").join(tool))?;
         }
         self.add_file("run/zooid/libraries.tar", Path::new(LIBRARIES))?;
+        self.add_real_libraries(&layout::top().join("build/libraries"))?;
         self.add_file("run/zooid/posix", Path::new(POSIX))
+    }
+
+    /// Adds what tests/libraries/real/setup has built: programs for dom0, and an archive of signed libraries for the guest of each.
+    fn add_real_libraries(&mut self, built: &Path) -> Result<()> {
+        self.add_directory("run/zooid/real", &built.join("payload"))?;
+        let key = signing::key();
+        for folder in files(&built.join("guest"))? {
+            let mut archive = Builder::new(Vec::new());
+            for library in files(&folder)? {
+                let name = file_name(&library);
+                let file = std::fs::read(&library)?;
+                let manifest = signing::manifest(name, &file, &key, |_| ());
+                for (name, octets) in [(name.to_owned(), &*file), (format!("{name}{SUFFIX}"), manifest.as_bytes())] {
+                    let mut header = Header::new_gnu();
+                    header.set_size(octets.len() as u64);
+                    header.set_mode(0o644);
+                    archive.append_data(&mut header, name, octets)?;
+                }
+            }
+            self.add_text(&format!("run/zooid/real/{}.tar", file_name(&folder)), &archive.into_inner()?)?;
+        }
+        Ok(())
     }
 
     fn add_guest(&mut self, guest: &Guest) -> Result<()> {
@@ -132,6 +157,18 @@ impl Payload {
         }
         Ok(())
     }
+}
+
+/// What lies in a folder, in the order of the names.
+fn files(folder: &Path) -> Result<Vec<PathBuf>> {
+    let entries = std::fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
+    let mut paths = entries.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
+    paths.sort();
+    Ok(paths)
+}
+
+fn file_name(path: &Path) -> &str {
+    path.file_name().and_then(|name| name.to_str()).unwrap_or_default()
 }
 
 /// Directories that Debian packages still name at the top and that are links to below `usr` in dom0.

@@ -1,0 +1,26 @@
+#!/bin/sh
+# A library's own test says in a guest, word for word, what it says on Linux with the C library that Linux has.
+. /run/zooid/lib.sh
+
+library=${NAME#library_}
+
+# said FILE: what does not depend on how fast the machine is: no times, and of a line that is written over again its last state.
+said() {
+    awk '{ sub(/\r+$/, ""); sub(/.*\r/, ""); sub(/[.]* +[0-9]+[.][0-9][0-9][0-9]s$/, ""); print }' "$1"
+}
+
+# is_over: whether the guest has said its verdict, or is gone without one.
+is_over() {
+    grep -qE 'Test result|panicked|exception' "$(console)" || ! xl list "$NAME"
+}
+
+"/run/zooid/real/$library" >linux 2>&1 || fail "the Linux program ends with $?: $(tail -n 3 linux)"
+[ "$(wc -l <linux)" -gt 10 ] || fail "the Linux program says too little: $(cat linux)"
+said linux >linux.said
+
+xl create -q "$CFG" "ramdisk='/run/zooid/real/$library.tar'" || fail "xl create"
+wait_until 200 is_over
+grep -q 'Test result: SUCCESS' "$(console)" || fail "guest: $(tail -n 20 "$(console)")"
+awk '/^ends\r*$/ { exit } begun { print } /^begins\r*$/ { begun = 1 }' "$(console)" >guest
+said guest >guest.said
+cmp linux.said guest.said || fail "the guest says something else: $(diff linux.said guest.said | head -n 20)"

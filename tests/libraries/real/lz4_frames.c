@@ -1,0 +1,3 @@
+/* lz4's own tests of frames. */
+#define main frames_main
+#include "tests/frametest.c"
