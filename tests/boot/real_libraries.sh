@@ -2,7 +2,11 @@
 # A library's own test says in a guest, word for word, what it says on Linux with the C library that Linux has.
 . /run/zooid/lib.sh
 
-library=${NAME#library_}
+# Those for guest user mode are the distribution's own objects.
+case $NAME in
+    user_library_*) library=unmodified/${NAME#user_library_} ;;
+    *) library=${NAME#library_} ;;
+esac
 
 # said FILE: what does not depend on how fast the machine is: no times, and of a line that is written over again its last state.
 said() {
@@ -15,7 +19,7 @@ is_over() {
 }
 
 "/run/zooid/real/$library" >linux 2>&1 || fail "the Linux program ends with $?: $(tail -n 3 linux)"
-[ "$(wc -l <linux)" -gt 10 ] || fail "the Linux program says too little: $(cat linux)"
+[ "$(wc -l <linux)" -gt 5 ] || fail "the Linux program says too little: $(cat linux)"
 said linux >linux.said
 
 xl create -q "$CFG" "ramdisk='/run/zooid/real/$library.tar'" || fail "xl create"

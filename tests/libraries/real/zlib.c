@@ -5,7 +5,11 @@
 #include "test/example.c"
 #undef main
 
+#ifdef PUBLIC_ONLY
+#define infcover_main() 0
+#else
 int infcover_main(void);
+#endif
 
 int main(void)
 {

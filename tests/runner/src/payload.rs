@@ -74,8 +74,14 @@ impl Payload {
     /// Adds what tests/libraries/real/setup has built: programs for dom0, and an archive of signed libraries for the guest of each.
     fn add_real_libraries(&mut self, built: &Path) -> Result<()> {
         self.add_directory("run/zooid/real", &built.join("payload"))?;
+        self.add_archives("run/zooid/real", &built.join("guest"))?;
+        self.add_archives("run/zooid/real/unmodified", &built.join("unmodified"))
+    }
+
+    /// Adds an archive of each folder in `folders`, of libraries and their manifests.
+    fn add_archives(&mut self, path: &str, folders: &Path) -> Result<()> {
         let key = signing::key();
-        for folder in files(&built.join("guest"))? {
+        for folder in files(folders)? {
             let mut archive = Builder::new(Vec::new());
             for library in files(&folder)? {
                 let name = file_name(&library);
@@ -88,7 +94,7 @@ impl Payload {
                     archive.append_data(&mut header, name, octets)?;
                 }
             }
-            self.add_text(&format!("run/zooid/real/{}.tar", file_name(&folder)), &archive.into_inner()?)?;
+            self.add_text(&format!("{path}/{}.tar", file_name(&folder)), &archive.into_inner()?)?;
         }
         Ok(())
     }

@@ -13,7 +13,7 @@ use test_guests::{argument, check_eq, expect, success};
 use zooid::dl::{self, Flags};
 use zooid::{println, thread};
 
-zooid::main!(main);
+zooid::main!(main, mode = kernel);
 
 dl::trust!(include_bytes!("../../../libraries/test-only.pub"));
 
