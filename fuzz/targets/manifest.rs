@@ -12,7 +12,13 @@ fuzz_target!(|input: &[u8]| {
         assert_eq!(manifest.to_string().as_bytes(), input);
         let signed = manifest.description.sign(&key).expect("it was read");
         assert_eq!(signed.description, manifest.description);
-        let rules = Rules { keys: vec![key.public()], image: "a", family: Some("b"), versions: vec![("a", "^1")] };
+        let rules = Rules {
+            keys: vec![key.public()],
+            image: "a",
+            family: Some("b"),
+            versions: vec![("a", "^1")],
+            user_mode: false,
+        };
         let _ = rules.judge(&manifest.description.name, b"", Some(signed.to_string().as_bytes()));
     }
     let rules = Rules { keys: vec![key.public()], ..Rules::default() };

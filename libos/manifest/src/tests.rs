@@ -26,6 +26,7 @@ fn rules() -> Rules<'static> {
         image: "httpd",
         family: Some("web"),
         versions: vec![("libother.so", "=9.9.9"), (NAME, ">=1.2, <2"), (NAME, "^1")],
+        user_mode: false,
     }
 }
 
@@ -116,6 +117,10 @@ fn every_rule_is_named() {
     ] {
         assert_eq!(said, expected);
     }
+    let mut description = described();
+    description.red_zone = Some(RedZone { address: 0x1010, function: None });
+    let in_user_mode = Rules { user_mode: true, ..rules() };
+    assert!(judge(&in_user_mode, &text(&description)).is_ok());
 }
 
 #[test]
