@@ -87,7 +87,7 @@ impl Drop for Folder {
 }
 
 /// Runs the program on this runtime: its status, and what it wrote.
-fn run(folder: &Folder, source: &str, options: &[&str], libraries: &[&str]) -> (c_int, Vec<u8>) {
+fn run(folder: &Folder, source: &str, options: &[&str]) -> (c_int, Vec<u8>) {
     set_up();
     let (assembly, object) = (folder.file("jumps.s"), folder.file("object.so"));
     fs::write(&assembly, jumps()).unwrap();
@@ -105,7 +105,6 @@ fn run(folder: &Folder, source: &str, options: &[&str], libraries: &[&str]) -> (
             source,
             &assembly,
         ],
-        libraries,
         &["-lgcc"],
     ];
     gcc(&arguments.concat());
@@ -132,13 +131,13 @@ fn run(folder: &Folder, source: &str, options: &[&str], libraries: &[&str]) -> (
     }
 }
 
-fn compare(name: &str, options: &[&str], libraries: &[&str]) {
+fn compare(name: &str, options: &[&str]) {
     let folder = Folder::new(name);
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("src/tests/programs/{name}.c"));
     let (source, program) = (source.to_str().unwrap(), folder.file("program"));
-    gcc(&[options, &["-O2", "-o", &program, source], libraries, &["-lm"]].concat());
+    gcc(&[options, &["-O2", "-o", &program, source, "-lm"]].concat());
     let expected = Command::new(&program).env_clear().env("ZOOID_TEST", "a value").env("TZ", "UTC").output().unwrap();
-    let (status, text) = run(&folder, source, options, libraries);
+    let (status, text) = run(&folder, source, options);
     let (text, expected_text) = (String::from_utf8_lossy(&text), String::from_utf8_lossy(&expected.stdout));
     for (number, (line, wanted)) in text.lines().zip(expected_text.lines()).enumerate() {
         assert_eq!(line, wanted, "line {}", number + 1);
@@ -149,27 +148,8 @@ fn compare(name: &str, options: &[&str], libraries: &[&str]) {
 
 #[test]
 fn a_program_prints_what_it_prints_with_the_c_library() {
-    compare("program", &["-D_FORTIFY_SOURCE=2", "-fstack-protector-all"], &[]);
-    compare("program", &["-U_FORTIFY_SOURCE", "-fno-builtin"], &[]);
-}
-
-/// With Debian's static libraries of the packages `zlib1g-dev libsqlite3-dev libexpat1-dev libpng-dev libbrotli-dev`.
-#[test]
-#[ignore = "needs development packages"]
-fn real_libraries_work_as_with_the_c_library() {
-    compare(
-        "libraries",
-        &[],
-        &[
-            "-l:libsqlite3.a",
-            "-l:libexpat.a",
-            "-l:libpng.a",
-            "-l:libz.a",
-            "-l:libbrotlienc.a",
-            "-l:libbrotlidec.a",
-            "-l:libbrotlicommon.a",
-        ],
-    );
+    compare("program", &["-D_FORTIFY_SOURCE=2", "-fstack-protector-all"]);
+    compare("program", &["-U_FORTIFY_SOURCE", "-fno-builtin"]);
 }
 
 #[test]
