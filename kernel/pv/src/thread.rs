@@ -5,7 +5,6 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 use core::ops::Range;
-use core::sync::atomic::{AtomicPtr, Ordering};
 
 use spin::Once;
 use xen_abi::PAGE_SIZE;
@@ -81,6 +80,8 @@ pub struct Mode {
     pub run: fn(&mut dyn FnMut()),
     /// Bytes of stack that this needs.
     pub room: usize,
+    /// Leaves the running thread for another one.
+    pub switch: Switch,
 }
 
 /// Set by the image's mode.
@@ -376,32 +377,25 @@ fn run_next(me: Option<ThreadId>) {
         let thread = threads.records[next.slot()].as_ref().expect("a picked thread has a record");
         (save, thread.rsp, thread.thread_block)
     };
-    // SAFETY: it is one of these functions.
-    let switch: Switch = unsafe { core::mem::transmute(SWITCH.load(Ordering::Relaxed)) };
-    // Events are masked, so the record that `save` points into does not move; `rsp` was saved by an earlier switch or made by
-    // `first_frame`.
-    switch(save, rsp, thread_block);
+    let switch = MODE.get().map_or(switch as Switch, |mode| mode.switch);
+    // SAFETY: events are masked, so the record that `save` points into does not move; `rsp` was saved by an earlier switch or made by
+    // `first_frame`, and the thread block is of the same thread.
+    unsafe { switch(save, rsp, thread_block) };
     finish_switch();
 }
 
 /// Keeps the registers on this stack, stores `rsp` at the first argument, and goes on at the second one with `%fs` at the third.
-type Switch = extern "C" fn(*mut u64, u64, u64);
+pub type Switch = unsafe extern "C" fn(*mut u64, u64, u64);
 
-static SWITCH: AtomicPtr<()> = AtomicPtr::new(switch as *mut ());
-
-extern "C" fn switch(save: *mut u64, rsp: u64, thread_block: u64) {
-    // SAFETY: the thread block is mapped for as long as its thread's stack is.
-    let _ = unsafe { xen_sys::set_segment_base(SegmentBase::FS, thread_block) };
-    // SAFETY: what `run_next` says.
-    unsafe { entry::switch_stacks(save, rsp) };
-}
-
-/// Has threads be switched by another function, from now on.
+/// The [`Switch`] of threads in kernel mode.
 ///
 /// # Safety
-/// It does what [`Switch`] says.
-pub unsafe fn set_switch(switch: Switch) {
-    SWITCH.store(switch as *mut (), Ordering::Relaxed);
+/// Events are masked; the first argument can be written; the others are a thread's that does not run.
+pub unsafe extern "C" fn switch(save: *mut u64, rsp: u64, thread_block: u64) {
+    // SAFETY: the thread block is mapped for as long as its thread's stack is.
+    let _ = unsafe { xen_sys::set_segment_base(SegmentBase::FS, thread_block) };
+    // SAFETY: the caller's promise.
+    unsafe { entry::switch_stacks(save, rsp) };
 }
 
 /// The first act on a new stack: gives back that of a thread that has exited. Events are masked.

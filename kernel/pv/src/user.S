@@ -88,7 +88,7 @@ user_run:
     ret
     .size user_run, . - user_run
 
-/* user_return(): returns in user mode, with events masked or not as they are (rdi: rflags). */
+/* user_return(): returns in user mode, with events masked. */
     .globl user_return
     .type user_return, @function
 user_return:
@@ -96,7 +96,7 @@ user_return:
     mov     rcx, rsp
     push    0xe02b
     push    rcx
-    push    rdi
+    push    2                       /* events stay masked */
     push    0xe033
     push    rax
     push    0

@@ -11,12 +11,12 @@ use core::arch::{asm, global_asm};
 use core::ffi::c_void;
 
 use xen_abi::DomId;
-use xen_abi::arch_x86::{FLAT_KERNEL_SS, SegmentBase};
+use xen_abi::arch_x86::FLAT_KERNEL_SS;
 use xen_abi::callback::{CallbackFlags, CallbackRegister, CallbackType};
 use xen_abi::xen::{MmuextCmd, MmuextOp};
 
 use crate::thread::Mode;
-use crate::{boot, entry, events, life, mmu, thread, tls};
+use crate::{boot, events, life, mmu, thread, tls};
 
 global_asm!(include_str!("user.S"));
 
@@ -24,14 +24,11 @@ unsafe extern "C" {
     fn user_syscall_entry();
     fn user_call(function: *const c_void, a: u64, b: u64, c: u64) -> u64;
     fn user_run(body: extern "C" fn(*mut c_void), data: *mut c_void, room: usize, prepare: extern "C" fn(u64));
-    fn user_return(rflags: u64);
+    fn user_return();
 }
 
 /// Bytes of a thread's stack that are the kernel's while the thread is in user mode.
 pub const ROOM: usize = 16 << 10;
-
-/// Rflags of code that runs with events masked.
-const MASKED: u64 = 2;
 
 /// Runs `main` in the mode that `mode=` of the guest's configuration names: `kernel`, `user`, or `default` if it says nothing.
 pub fn start(default: &str, mut main: impl FnMut()) {
@@ -47,9 +44,7 @@ pub fn start(default: &str, mut main: impl FnMut()) {
 
 fn init() {
     enter_domain();
-    // SAFETY: it does what the one before does, for threads in either mode.
-    unsafe { thread::set_switch(switch) };
-    thread::MODE.call_once(|| Mode { run, room: ROOM });
+    thread::MODE.call_once(|| Mode { run, room: ROOM, switch });
     life::NEW_LIFE.call_once(|| begin_life);
 }
 
@@ -74,7 +69,7 @@ fn begin_life() {
         name_stack(stack);
         if in_user_mode() {
             // SAFETY: the rest of the thread is to run there.
-            unsafe { user_return(MASKED) };
+            unsafe { user_return() };
         }
     }
 }
@@ -116,23 +111,26 @@ fn name_stack(stack: u64) {
     let _ = unsafe { xen_sys::stack_switch(FLAT_KERNEL_SS, stack) };
 }
 
-/// See [`thread::set_switch`].
-extern "C" fn switch(save: *mut u64, rsp: u64, thread_block: u64) {
+/// The [`Switch`](thread::Switch) of threads in either mode.
+///
+/// # Safety
+/// As [`thread::switch`].
+unsafe extern "C" fn switch(save: *mut u64, rsp: u64, thread_block: u64) {
     if in_user_mode() {
         // SAFETY: calls the function with its arguments, in kernel mode, on the kernel's part of this thread's stack.
         unsafe { user_call(switch_in_kernel as *const c_void, save as u64, rsp, thread_block) };
     } else {
-        switch_in_kernel(save, rsp, thread_block);
+        // SAFETY: the caller's promise.
+        unsafe { switch_in_kernel(save, rsp, thread_block) };
     }
 }
 
-extern "C" fn switch_in_kernel(save: *mut u64, rsp: u64, thread_block: u64) {
+/// # Safety
+/// As [`thread::switch`].
+unsafe extern "C" fn switch_in_kernel(save: *mut u64, rsp: u64, thread_block: u64) {
     if let Some(stack) = tls::kernel_stack(thread_block) {
         name_stack(stack);
     }
-    // SAFETY: the caller's duty, see `thread::set_switch`.
-    unsafe {
-        let _ = xen_sys::set_segment_base(SegmentBase::FS, thread_block);
-        entry::switch_stacks(save, rsp);
-    }
+    // SAFETY: the caller's promise.
+    unsafe { thread::switch(save, rsp, thread_block) };
 }
