@@ -43,6 +43,14 @@ struct Threads {
     exited: Option<ThreadId>,
 }
 
+impl Threads {
+    /// The calling thread's record; none in boot and idle code.
+    #[inline(never)]
+    fn running(&self) -> Option<&Thread> {
+        self.records.get(self.scheduler.running()?.slot())?.as_ref()
+    }
+}
+
 static THREADS: Masked<Threads> =
     Masked::new(Threads { scheduler: Scheduler::new(SLICE), records: Vec::new(), exited: None });
 
@@ -188,12 +196,16 @@ pub struct Running;
 impl fmt::Display for Running {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Some(threads) = THREADS.try_lock() else { return out.write_str("the scheduler") };
-        let running = threads.scheduler.running().and_then(|id| threads.records.get(id.slot())?.as_ref());
-        match running {
+        match threads.running() {
             Some(thread) => write!(out, "thread {:?}", thread.name),
             None => out.write_str("boot or idle code"),
         }
     }
+}
+
+/// Whether the caller is a service, as far as can be told without waiting for a lock.
+pub fn is_service() -> bool {
+    THREADS.try_lock().is_some_and(|threads| threads.running().is_some_and(|thread| thread.service.is_some()))
 }
 
 /// Whether the caller may wait: threads run and events are not masked.
@@ -275,9 +287,7 @@ pub fn preempt() {
 
 /// Base of `%fs` of the calling thread.
 pub fn thread_block() -> u64 {
-    let threads = THREADS.lock();
-    let running = threads.scheduler.running().and_then(|id| threads.records.get(id.slot())?.as_ref());
-    running.expect("a thread is running").thread_block
+    THREADS.lock().running().expect("a thread is running").thread_block
 }
 
 /// Calls `each` with the base of `%fs` of every thread. Events are masked meanwhile.

@@ -23,6 +23,7 @@ use zooid_memory::{AddressSpace, ForkRule, PageClass, device};
 use crate::entry::image;
 use crate::events::Masked;
 use crate::shared::SharedPages;
+use crate::thread;
 use frames::Frames;
 use tables::{OutOfFrames, Tables};
 
@@ -156,13 +157,18 @@ pub fn extend_heap(length: usize) -> Option<(usize, usize)> {
     Some((start, length))
 }
 
+/// Frames that only a service may map: an application that takes all memory, and copes with it, does not end the kernel's own threads.
+const KEPT_FOR_SERVICES: u64 = 4;
+
 /// Maps `count` new frames from `start` on, where nothing is mapped; none when there are not enough.
 fn map_new(start: usize, count: usize, class: PageClass) -> Result<(), OutOfFrames> {
     with_memory(|Memory { frames, tables }| {
         // Page tables are paid from the same frames: at most so many of level 1 and 2, and for each of them, so that it can
         // be read, one more in the TABLES zone.
         let most_tables = count.div_ceil(PTES_PER_TABLE) + count.div_ceil(PTES_PER_TABLE * PTES_PER_TABLE) + 2;
-        if !frames.ensure((count + 2 * most_tables) as u64) {
+        let needed = (count + 2 * most_tables) as u64;
+        let kept = if thread::is_service() { 0 } else { KEPT_FOR_SERVICES };
+        if frames.obtainable() < needed + kept || !frames.ensure(needed) {
             return Err(OutOfFrames);
         }
         let mut left = count;
