@@ -5,8 +5,9 @@ use std::path::Path;
 use std::process::Command;
 
 /// By guest.
-const SOURCES: [(&str, &[&str]); 2] = [
+const SOURCES: [(&str, &[&str]); 3] = [
     ("fork_c", &["src/fork_c.c"]),
+    ("needed", &["src/needed.c"]),
     (
         "posix",
         &[
@@ -24,8 +25,11 @@ const SOURCES: [(&str, &[&str]); 2] = [
     ),
 ];
 
+/// Shared objects of tests/libraries, by guest that is linked with them; each may need those before it.
+const LIBRARIES: [(&str, &[&str]); 1] = [("needed", &["base", "middle"])];
+
 fn main() {
-    for folder in ["src", "../posix", "../../libos/c/include"] {
+    for folder in ["src", "../posix", "../libraries", "../../libos/c/include"] {
         println!("cargo:rerun-if-changed={folder}");
     }
     let out = env::var("OUT_DIR").expect("cargo sets it");
@@ -33,15 +37,32 @@ fn main() {
         for source in sources {
             let stem = Path::new(source).file_stem().expect("a file").to_str().expect("plain");
             let object = Path::new(&out).join(format!("{guest}-{stem}.o"));
-            let status = Command::new("gcc")
-                .args(["-c", "-O2", "-Wall", "-Wextra", "-Werror"])
-                .args(["-ffreestanding", "-fno-pic", "-mcmodel=kernel", "-mno-red-zone"])
-                .args(["-I../../libos/c/include", source, "-o"])
-                .arg(&object)
-                .status()
-                .expect("gcc runs");
-            assert!(status.success(), "gcc compiles {source}");
+            // What is in a shared object has no address yet that code could contain.
+            let model: &[&str] = match LIBRARIES.iter().any(|(other, _)| *other == guest) {
+                true => &["-fPIC"],
+                false => &["-fno-pic", "-mcmodel=kernel"],
+            };
+            gcc(&object, model, &["-c", "-ffreestanding", "-mno-red-zone", "-I../../libos/c/include", source]);
             println!("cargo:rustc-link-arg-bin={guest}={}", object.display());
         }
     }
+    for (guest, libraries) in LIBRARIES {
+        println!("cargo:rustc-link-arg-bin={guest}=-Bdynamic");
+        for library in libraries {
+            let name = format!("lib{library}.so");
+            let (soname, folder) = (format!("-Wl,-soname,{name}"), format!("-L{out}"));
+            let source = format!("../libraries/{library}.c");
+            let object = Path::new(&out).join(name);
+            let needed: &[&str] = if *library == "base" { &[] } else { &["-lbase"] };
+            gcc(&object, needed, &["-shared", "-fPIC", "-nostdlib", "-mno-red-zone", &folder, &soname, &source]);
+            println!("cargo:rustc-link-arg-bin={guest}={}", object.display());
+        }
+    }
+}
+
+fn gcc(output: &Path, last: &[&str], arguments: &[&str]) {
+    let mut command = Command::new("gcc");
+    command.args(["-O2", "-Wall", "-Wextra", "-Werror", "-o"]).arg(output).args(arguments).args(last);
+    let status = command.status().expect("gcc runs");
+    assert!(status.success(), "gcc fails: {command:?}");
 }

@@ -96,6 +96,9 @@ extern "C" fn zooid_boot(info_address: usize, builder_stack_top: usize) -> ! {
     thread::start()
 }
 
+/// What the image's first thread calls before `main`, in the image's mode; set by a brick.
+pub static BEFORE_MAIN: Once<fn()> = Once::new();
+
 fn first_thread() {
     mmu::free_boot_stack();
     let memory = mmu::statistics();

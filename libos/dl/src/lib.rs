@@ -4,6 +4,7 @@
 //! - [`open`], [`Library`], [`address`], [`iterate`]: what applications use, by way of `zooid::dl` and `dlopen`.
 //! - `load`: the objects that are loaded, and the steps from a file to a library in use.
 //! - `runtime`: what objects import.
+//! - `program`: what the image itself needs.
 //! - `rules`: whose libraries the image maps, and which.
 //! - `source`: where files come from.
 //! - `tls`: thread-local variables of objects.
@@ -17,6 +18,7 @@ extern crate alloc;
 mod error;
 mod lazy;
 mod load;
+mod program;
 mod rules;
 mod runtime;
 mod source;

@@ -39,6 +39,8 @@ struct Loaded {
 pub struct Loader {
     pub namespace: Namespace<File, ExportTable<'static>>,
     loaded: BTreeMap<Key, Loaded>,
+    /// The image itself, if it needs objects.
+    program: Option<Id>,
 }
 
 static LOADER: Mutex<Option<Loader>> = Mutex::new(None);
@@ -59,7 +61,7 @@ fn lock() -> MutexGuard<'static, Option<Loader>> {
 
 /// Calls `act` with what is loaded.
 pub fn with<R>(act: impl FnOnce(&mut Loader) -> R) -> R {
-    let new = || Loader { namespace: Namespace::new(runtime::exports()), loaded: BTreeMap::new() };
+    let new = || Loader { namespace: Namespace::new(runtime::exports()), loaded: BTreeMap::new(), program: None };
     act(lock().get_or_insert_with(new))
 }
 
@@ -102,28 +104,44 @@ pub fn open(path: &str, flags: Flags) -> Result<Key, Error> {
     let name = path.rsplit('/').next().unwrap_or_default();
     let mut load = Load { name, new: Vec::new() };
     let binding = if flags.lazy { Binding::Lazy } else { Binding::Now };
-    let result = with(|loader| load.link(loader, binding, flags.global));
-    let (key, calls) = match result {
-        Ok(linked) => linked,
+    let result = with(|loader| {
+        let root = match loader.namespace.find(name) {
+            Some(id) => id,
+            None => load.add(loader, name)?,
+        };
+        let calls = load.link(loader, root, binding, flags.global)?;
+        let key = loader.key(root).ok_or(Error::NotOpen)?;
+        loader.loaded.entry(key).and_modify(|loaded| loaded.open += 1);
+        Ok((key, calls))
+    });
+    match result {
+        Ok((key, calls)) => {
+            load.run(calls);
+            Ok(key)
+        }
         Err(error) => {
             with(|loader| load.undo(loader));
             if matches!(error, Error::Refused { .. } | Error::Forbidden { .. }) {
                 log::warn!("{error}");
             }
-            return Err(error);
+            Err(error)
         }
-    };
-    // Resolvers and initialisers may call what is looked up at the first call.
-    for (address, resolver, addend) in calls {
-        // SAFETY: the planner says that a resolver of this object, or of one that it is bound to, is there: it is text now.
-        let resolve = unsafe { core::mem::transmute::<usize, extern "C" fn() -> u64>(resolver as usize) };
-        let value = resolve().wrapping_add_signed(addend);
-        // SAFETY: the planner says that a word of this new object's is to be relocated there; it is writable still.
-        unsafe { (address as *mut u64).write_unaligned(value) };
     }
-    let initialisers = with(|loader| load.finish(loader));
-    initialisers.into_iter().for_each(call);
-    Ok(key)
+}
+
+/// Loads what the program itself needs, for everyone, and relocates it.
+pub fn open_needed(program: Object<File>) -> Result<(), Error> {
+    let _turn = Turn::take();
+    let name = rules::image();
+    let mut load = Load { name, new: Vec::new() };
+    let calls = with(|loader| {
+        let refused = |refusal| Error::Refused { object: name.to_string(), refusal };
+        let root = loader.namespace.add(name, program, 0, None).map_err(refused)?;
+        loader.program = Some(root);
+        load.link(loader, root, Binding::Now, true)
+    })?;
+    load.run(calls);
+    Ok(())
 }
 
 /// Calls a function of an object that takes no arguments, or those of a program.
@@ -147,11 +165,7 @@ type Call = (u64, u64, i64);
 
 impl Load<'_> {
     /// Everything up to the first instruction of a new object.
-    fn link(&mut self, loader: &mut Loader, binding: Binding, global: bool) -> Result<(Key, Vec<Call>), Error> {
-        let root = match loader.namespace.find(self.name) {
-            Some(id) => id,
-            None => self.add(loader, self.name)?,
-        };
+    fn link(&mut self, loader: &mut Loader, root: Id, binding: Binding, global: bool) -> Result<Vec<Call>, Error> {
         while let Some(needed) = loader.namespace.missing(root).first().map(ToString::to_string) {
             self.add(loader, &needed)?;
         }
@@ -188,10 +202,21 @@ impl Load<'_> {
             }
             loaded.module.into_iter().for_each(tls::begin);
         }
-        let key =
-            *loader.loaded.iter().find(|(_, loaded)| loaded.id == root).map(|(key, _)| key).ok_or(Error::NotOpen)?;
-        loader.loaded.entry(key).and_modify(|loaded| loaded.open += 1);
-        Ok((key, calls))
+        Ok(calls)
+    }
+
+    /// Calls resolvers and initialisers of the new objects.
+    fn run(&self, calls: Vec<Call>) {
+        // Resolvers and initialisers may call what is looked up at the first call.
+        for (address, resolver, addend) in calls {
+            // SAFETY: the planner says that a resolver of this object, or of one that it is bound to, is there: it is text now.
+            let resolve = unsafe { core::mem::transmute::<usize, extern "C" fn() -> u64>(resolver as usize) };
+            let value = resolve().wrapping_add_signed(addend);
+            // SAFETY: the planner says that a word of this new object's is to be relocated there; it is writable still.
+            unsafe { (address as *mut u64).write_unaligned(value) };
+        }
+        let initialisers = with(|loader| self.finish(loader));
+        initialisers.into_iter().for_each(call);
     }
 
     /// Maps the file of a library; its pages are writable still.
@@ -325,7 +350,8 @@ pub fn close(key: Key) {
     let _turn = Turn::take();
     let unused: Vec<(Id, Key, Vec<u64>)> = with(|loader| {
         loader.loaded.entry(key).and_modify(|loaded| loaded.open = loaded.open.saturating_sub(1));
-        let open: Vec<Id> = loader.loaded.values().filter(|loaded| loaded.open > 0).map(|loaded| loaded.id).collect();
+        let open = loader.loaded.values().filter(|loaded| loaded.open > 0).map(|loaded| loaded.id);
+        let open: Vec<Id> = open.chain(loader.program).collect();
         let unused = loader.namespace.unused(&open);
         let finalisers = |id: Id| {
             let key = loader.key(id)?;

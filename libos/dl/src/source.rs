@@ -7,7 +7,7 @@ use spin::Once;
 use tar_no_std::TarArchiveRef;
 use zooid_kernel::boot;
 
-use crate::rules;
+use crate::{program, rules};
 
 /// The file of the library with this name.
 pub fn find(name: &str) -> Option<&'static [u8]> {
@@ -29,4 +29,5 @@ fn index() -> BTreeMap<String, &'static [u8]> {
 pub fn init() {
     boot::ramdisk();
     rules::init();
+    boot::BEFORE_MAIN.call_once(|| program::start);
 }

@@ -8,6 +8,7 @@ use goblin::elf64::dynamic::SIZEOF_DYN;
 use goblin::elf64::header::*;
 use goblin::elf64::program_header::*;
 
+use crate::PAGE_SIZE;
 use crate::bytes;
 use crate::dynamic::{Dynamic, Tags};
 use crate::hash::{GnuHash, SysvHash};
@@ -86,6 +87,25 @@ impl<B: AsRef<[u8]>> Object<B> {
 
     pub fn parse_within(bytes: B, limits: &Limits) -> Result<Self, Refusal> {
         let info = Info::parse(bytes.as_ref(), limits)?;
+        Ok(Self { bytes, info })
+    }
+
+    /// The program itself, which is mapped where its linker has placed it (base 0): text and constants are `bytes`, from the address `start` on, its
+    /// variables follow up to `end`, and its dynamic section, among the constants, has the addresses `dynamic`.
+    pub fn program(bytes: B, start: u64, end: u64, dynamic: Range<u64>) -> Result<Self, Refusal> {
+        let file = bytes.as_ref();
+        let constants = start..start.saturating_add(file.len() as u64);
+        let align = PAGE_SIZE;
+        let variables = constants.end..end.max(constants.end);
+        let segments = alloc::vec![
+            Segment { rights: Rights::ReadExecute, memory: constants, file: 0..file.len(), align },
+            Segment { rights: Rights::ReadWrite, memory: variables, file: file.len()..file.len(), align },
+        ];
+        let section = segments[0].file_range(dynamic.start, dynamic.end.saturating_sub(dynamic.start));
+        let section = section.ok_or(Refusal::Without("dynamic section"))?;
+        let tags = Tags::read(file, section, &Limits::default())?;
+        let dynamic = Dynamic::parse(&tags, file, &segments)?;
+        let info = Info::of(file, segments, dynamic)?;
         Ok(Self { bytes, info })
     }
 
@@ -243,14 +263,20 @@ impl Info {
             }
         }
         let dynamic = Dynamic::parse(&tags.ok_or(Refusal::Without("dynamic section"))?, file, &segments)?;
+        let info = Self::of(file, segments, dynamic)?;
+        Ok(Self { relro: relro.filter(|pages| !pages.is_empty()), tls, build_id, ..info })
+    }
+
+    /// What follows from the dynamic section.
+    fn of(file: &[u8], segments: Vec<Segment>, dynamic: Dynamic) -> Result<Self, Refusal> {
         Ok(Self {
             versions: Versions::parse(file, &dynamic)?,
             gnu_hash: dynamic.gnu_hash.clone().map(|table| GnuHash::parse(file, table)).transpose()?,
             hash: dynamic.hash.clone().map(|table| SysvHash::parse(file, table)).transpose()?,
             segments,
-            relro: relro.filter(|pages| !pages.is_empty()),
-            tls,
-            build_id,
+            relro: None,
+            tls: None,
+            build_id: None,
             dynamic,
         })
     }

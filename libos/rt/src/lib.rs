@@ -47,13 +47,13 @@ macro_rules! main {
     ($main:path) => {
         #[unsafe(no_mangle)]
         static ZOOID_APPLICATION: $crate::start::Application =
-            $crate::start::application(|| $crate::process::exit($crate::process::Termination::report($main())));
+            $crate::start::application(|| $crate::start::run(|| $crate::process::Termination::report($main())));
     };
     ($main:path, mode = $mode:ident) => {
         #[unsafe(no_mangle)]
         static ZOOID_APPLICATION: $crate::start::Application = $crate::start::application_with_modes(|| {
             $crate::start::in_mode(stringify!($mode), || {
-                $crate::process::exit($crate::process::Termination::report($main()))
+                $crate::start::run(|| $crate::process::Termination::report($main()))
             });
         });
     };

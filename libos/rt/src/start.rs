@@ -1,5 +1,9 @@
 //! What `main!` expands to.
 
+use zooid_kernel::boot::BEFORE_MAIN;
+
+use crate::process;
+
 pub use zooid_kernel::boot::Application;
 
 /// Settings of the command line that bricks read, whether or not this image has them: a configuration may be shared.
@@ -15,6 +19,14 @@ pub const fn application(main: fn()) -> Application {
 /// As [`application`], for one that calls [`in_mode`].
 pub const fn application_with_modes(main: fn()) -> Application {
     Application { main, settings: SETTINGS_WITH_MODES }
+}
+
+/// Runs `main`, once the image has what it needs, in the image's mode, and ends with what it returns.
+pub fn run(main: fn() -> i32) {
+    if let Some(prepare) = BEFORE_MAIN.get() {
+        prepare();
+    }
+    process::exit(main())
 }
 
 pub use zooid_kernel::user::start as in_mode;
