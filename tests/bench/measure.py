@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 sys.path.append("/root")
+import dl
 import forks
 import ipc
 from common import CONSOLES, GUESTS, destroy, measure, output, watch_consoles, with_guest, write_config
@@ -34,6 +35,7 @@ def main():
         measure_network(network)
     forks.measure_rows(wanted)
     ipc.measure_rows(wanted)
+    dl.measure_rows(wanted)
 
 
 # Starting a guest

@@ -114,7 +114,7 @@ fn first_thread() {
     power::poweroff()
 }
 
-/// Calls what the bricks of the image have left in the section `.zooid.init`.
+/// Calls what the bricks of the image have left in the sections `.zooid.init.*`.
 fn start_bricks() {
     for entry in (image::init_start()..image::init_end()).step_by(size_of::<fn()>()) {
         // SAFETY: the section is an array of `fn()`: bricks put nothing else there (`Brick`).

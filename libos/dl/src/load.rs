@@ -47,7 +47,7 @@ static LOADER: Mutex<Option<Loader>> = Mutex::new(None);
 
 /// Boot calls this function in an image that loads objects.
 // SAFETY: the section is an array of `fn()`, as `zooid_kernel::boot` expects.
-#[unsafe(link_section = ".zooid.init")]
+#[unsafe(link_section = ".zooid.init.dl")]
 static BRICK: fn() = source::init;
 
 fn lock() -> MutexGuard<'static, Option<Loader>> {

@@ -33,7 +33,7 @@ pub use zooid_fork_plan::status::Status;
 /// Boot calls this function in an image that holds the brick: it stands in a section that the linker keeps only if something
 /// refers to it, which [`present`] does.
 // SAFETY: the section is an array of `fn()`, as `zooid_kernel::boot` expects.
-#[unsafe(link_section = ".zooid.init")]
+#[unsafe(link_section = ".zooid.init.fork")]
 static BRICK: fn() = control::start;
 
 /// Called by each entry of the brick, so that the image holds [`BRICK`].

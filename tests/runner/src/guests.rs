@@ -64,20 +64,27 @@ fn guest(name: String, config: &Path) -> Result<Option<Guest>> {
 mod tests {
     use super::*;
 
-    /// Whether the image `name` has a symbol that speaks of a crate of the network.
-    fn has_network(name: &str) -> bool {
+    /// Whether the image `name` has a symbol that speaks of one of these crates.
+    fn has(name: &str, crates: &[&str]) -> bool {
         let guests = built().unwrap();
         let guest = guests.iter().find(|guest| guest.name == name).expect("the images are built: run 'make build'");
         let output = std::process::Command::new("nm").arg("--demangle").arg(&guest.image).output().unwrap();
         let symbols = String::from_utf8(output.stdout).unwrap();
         assert!(output.status.success() && symbols.contains("zooid_boot"), "{name} has its symbols");
-        ["smoltcp::", "zooid_net::", "zooid::net::"].iter().any(|part| symbols.contains(part))
+        crates.iter().any(|part| symbols.contains(part))
     }
 
     #[test]
     fn an_image_carries_the_network_only_when_it_uses_it() {
         for (name, uses) in [("hello", false), ("echo", true), ("httpd", true)] {
-            assert_eq!(has_network(name), uses, "{name}");
+            assert_eq!(has(name, &["smoltcp::", "zooid_net::", "zooid::net::"]), uses, "{name}");
+        }
+    }
+
+    #[test]
+    fn an_image_carries_the_loader_only_when_it_uses_it() {
+        for (name, uses) in [("hello", false), ("httpd", false), ("libraries", true)] {
+            assert_eq!(has(name, &["zooid_dl::", "zooid_loader::", "zooid_manifest::"]), uses, "{name}");
         }
     }
 }

@@ -20,7 +20,7 @@ use figures::{Figure, Samples};
 use rows::{ROWS, Row, Source};
 
 /// What the script imports.
-const MODULES: [&str; 3] = ["common.py", "forks.py", "ipc.py"];
+const MODULES: [&str; 4] = ["common.py", "forks.py", "ipc.py", "dl.py"];
 /// Longest that dom0's part may take, on a busy build machine.
 const LIMIT: Duration = Duration::from_secs(3600);
 

@@ -70,6 +70,18 @@ const fn ipc(name: &'static str, goal: f64) -> Row {
     }
 }
 
+/// A row about opening a library, whose `name` `tests/bench/dl.py` knows.
+const fn dl(name: &'static str, goal: Option<f64>) -> Row {
+    Row {
+        name,
+        unit: "us",
+        goal,
+        better: Better::Less,
+        anchor: Anchor::Measured("dlopen of the same file in Linux"),
+        source: Source::Dom0(&["dl"]),
+    }
+}
+
 const FORK_CALL: &str = "fork() in Linux, 4 MiB";
 const FORK_CALL_256: &str = "fork() in Linux, 256 MiB";
 const FORK_DIRTY: &str = "fork() in Linux, 4 MiB written since the last";
@@ -80,7 +92,7 @@ const FIRST_100: &str = "its first 100";
 const BOOTED: &str = "a booted pVM";
 
 #[rustfmt::skip]
-pub const ROWS: [Row; 40] = [
+pub const ROWS: [Row; 43] = [
     Row { name: "image_hello", unit: "bytes", goal: Some(200e3), better: Better::Less, anchor: Anchor::None, source: Source::Image("hello") },
     Row { name: "image_httpd", unit: "bytes", goal: Some(700e3), better: Better::Less, anchor: Anchor::None, source: Source::Image("httpd") },
     Row { name: "min_memory", unit: "MiB", goal: Some(1.0), better: Better::Less, anchor: Anchor::Fixed(4.0, "floor of Xen 4.17's PV builder"), source: Source::Dom0(&[]) },
@@ -121,4 +133,7 @@ pub const ROWS: [Row; 40] = [
     ipc("sem", 0.8),
     ipc("exit_wait", 1.0),
     Row { anchor: Anchor::Measured("a later one"), ..ipc("ipc_first", 2.0) },
+    dl("dlopen", Some(1.0)),
+    dl("dlopen_first", None),
+    dl("dlopen_user", None),
 ];
