@@ -1,12 +1,13 @@
-"""The rows about opening libraries: in a pVM, and the same file in a Linux process in dom0.
+"""The rows about libraries and applications that are such: in a pVM, and the same file in a Linux process in dom0.
 
 The guest is tests/guests/src/bin/bench_dl.rs, the Linux program tests/bench/dl.c: both read the TSC.
 """
 
 import os
 import tarfile
+import time
 
-from common import GUESTS, SAMPLES, output, record, until_alone, wait_for, write_config
+from common import GUESTS, SAMPLES, measure, output, record, until_alone, wait_for, write_config
 
 ANCHOR = "/root/dl"
 # A tick of the TSC is an instruction, and a thousand are a microsecond.
@@ -33,6 +34,28 @@ def measure_rows(wanted):
             for side, run in [("ours", lambda: in_guest(row, archive, mode)), ("anchor", in_dom0)]:
                 values = [value for _ in runs for value in ticks(word, run())]
                 record(row, side, values[-SAMPLES:])
+
+
+    if "run_app" in wanted:
+        run_app()
+
+
+def run_app():
+    """An application in a child of an empty pVM that has booted, and one that is an image: until `pvm run` has heard of it."""
+    empty = write_config("run-app", kernel=GUESTS / "empty", memory=16, ramdisk="/run/zooid/libraries.tar")
+    measure("run_app", "ours", lambda: run("--app", "libapp.so", empty))
+    output("pvm", "kill", "run-app")
+    until_alone()
+    measure("run_app", "anchor", lambda: run("hello"))
+
+
+def run(*words):
+    begin = time.monotonic()
+    id = output("pvm", "run", *words).strip()
+    taken = time.monotonic() - begin
+    # That of the application says how many words it got.
+    output("sh", "-c", f"pvm wait {id} >/dev/null || [ $? = 1 ]")
+    return taken * 1000
 
 
 def in_guest(row, archive, mode):

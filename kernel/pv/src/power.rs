@@ -15,8 +15,11 @@ pub fn crash() -> ! {
 /// What is called with the exit code before a pVM ends by itself; set by the fork brick.
 pub static ENDING: Once<fn(i32)> = Once::new();
 
-/// Ends the pVM with an exit code, after the console's last bytes were taken.
+/// Ends the pVM with an exit code, after the console's last bytes were taken; says so if it is not 0.
 pub fn exit(code: i32) -> ! {
+    if code != 0 {
+        console::print(format_args!("zooid: exit code {code}\n"));
+    }
     console::drain();
     if let Some(ending) = ENDING.get() {
         ending(code);

@@ -92,7 +92,11 @@ pub(crate) unsafe extern "C" fn __cxa_finalize(object: *mut c_void) {
     unsafe { finalize(object, 0) };
 }
 
-pub(crate) unsafe extern "C" fn exit(status: c_int) -> ! {
+/// Ends the image as C's `exit` does: what was registered runs, streams are flushed.
+///
+/// # Safety
+/// The registered functions are still mapped.
+pub unsafe extern "C" fn exit(status: c_int) -> ! {
     // SAFETY: objects that went have no handlers left.
     unsafe { finalize(ptr::null_mut(), status) };
     stdio::flush_all();

@@ -45,7 +45,7 @@ mod tests;
 mod thread;
 mod time;
 
-pub use exit::finalize;
+pub use exit::{exit, finalize};
 pub use export::{EXPORTS, Export, HEADERS, find};
 pub use stdio::flush_all;
 pub use system::{System, set_system};

@@ -62,6 +62,14 @@ impl Library {
         load::symbol(Some(self.0), name)
     }
 
+    /// Calls its `main` with these words, the first of which is the name it goes by, and ends the pVM with what it returns. Returns only if there is no `main`.
+    pub fn run(&self, words: &[&str]) -> Error {
+        match self.symbol("main") {
+            Ok(main) => runtime::run(main, words),
+            Err(error) => error,
+        }
+    }
+
     /// As a number that [`from_raw`](Self::from_raw) takes back.
     pub fn into_raw(self) -> usize {
         let Self(load::Key(key)) = self;

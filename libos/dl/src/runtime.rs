@@ -3,6 +3,7 @@
 
 use alloc::ffi::CString;
 use alloc::string::ToString;
+use alloc::vec::Vec;
 use core::ffi::{CStr, c_char, c_int, c_void};
 use core::ptr;
 use core::sync::atomic::Ordering;
@@ -47,6 +48,23 @@ static SYSTEM: System = System {
 
 /// All threads that wait for a word: whoever is woken looks.
 static WAITERS: WaitQueue = WaitQueue::new();
+
+/// Calls a program's `main`, and then C's `exit`.
+pub fn run(main: *const (), words: &[&str]) -> ! {
+    let words: Vec<CString> = words.iter().filter_map(|word| CString::new(*word).ok()).collect();
+    let pointers: Vec<*const c_char> =
+        words.iter().map(|word| word.as_ptr()).chain([ptr::null(), ptr::null()]).collect();
+    // SAFETY: a function of this name takes these arguments (C11 5.1.2.2.1, and the environment, which is empty); they live as long as this pVM.
+    let status = unsafe {
+        let main = core::mem::transmute::<
+            *const (),
+            extern "C" fn(c_int, *const *const c_char, *const *const c_char) -> c_int,
+        >(main);
+        main(words.len() as c_int, pointers.as_ptr(), pointers.as_ptr().add(words.len()))
+    };
+    // SAFETY: nothing is unmapped any more.
+    unsafe { zooid_crt::exit(status) }
+}
 
 /// Makes the runtime ready, and lists what objects may import.
 pub fn exports() -> ExportTable<'static> {

@@ -1,5 +1,6 @@
 //! The pVM as a process: how it ends.
 
+use core::convert::Infallible;
 use core::fmt::Display;
 
 use zooid_kernel::{console, power};
@@ -11,9 +12,6 @@ pub const FAILURE: i32 = 1;
 
 /// Ends the pVM; its domain ends with the reason `poweroff`. A code that is not 0 is shown on the console.
 pub fn exit(code: i32) -> ! {
-    if code != SUCCESS {
-        console::print(format_args!("zooid: exit code {code}\n"));
-    }
     power::exit(code)
 }
 
@@ -27,6 +25,12 @@ pub fn abort() -> ! {
 pub trait Termination {
     /// The exit code.
     fn report(self) -> i32;
+}
+
+impl Termination for Infallible {
+    fn report(self) -> i32 {
+        match self {}
+    }
 }
 
 impl Termination for () {

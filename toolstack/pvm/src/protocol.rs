@@ -51,8 +51,13 @@ pub enum Request {
     Kill { pvm: Target, signal: u8, family: bool },
     /// Nothing; the pVM has been asked to end.
     Stop { pvm: Target },
-    /// The ids of the children.
-    Fork { pvm: Target, count: u32 },
+    /// The ids of the children, each of which runs the application, if there is one: the object's name and the arguments.
+    Fork {
+        pvm: Target,
+        count: u32,
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        application: Vec<String>,
+    },
     /// The [`PvmInfo`](crate::engine::PvmInfo) of a domain that counts as a pVM from now on.
     Adopt { domain: u16 },
     /// [`Stats`](crate::engine::Stats).
@@ -118,6 +123,8 @@ pub enum FaultKind {
     NoSuchObject,
     /// The pVM: its image has no fork brick, or has not announced itself yet.
     CannotFork,
+    /// The pVM: it is no empty one, or has not said so yet.
+    TakesNoApplication,
     /// The pVM: it did not reach a safe point in time.
     NoSafePoint,
     /// Nobody: the pVM ended before it could.
@@ -140,6 +147,7 @@ impl From<Error> for Fault {
             Error::Ambiguous { .. } => (FaultKind::Ambiguous, None),
             Error::NoSuchObject { .. } => (FaultKind::NoSuchObject, None),
             Error::CannotFork { .. } => (FaultKind::CannotFork, None),
+            Error::TakesNoApplication { .. } => (FaultKind::TakesNoApplication, None),
             Error::NoSafePoint { .. } => (FaultKind::NoSafePoint, None),
             Error::Errno { errno, .. } => (FaultKind::Refused, Some(*errno)),
             Error::HasEnded { .. } => (FaultKind::HasEnded, None),
@@ -233,6 +241,7 @@ mod tests {
             Ambiguous,
             NoSuchObject,
             CannotFork,
+            TakesNoApplication,
             NoSafePoint,
             HasEnded,
             Refused,

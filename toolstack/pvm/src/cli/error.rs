@@ -49,7 +49,11 @@ impl Error {
             Self::Fault(fault) => match fault.kind {
                 FaultKind::NoSuchPvm | FaultKind::Ambiguous | FaultKind::NoSuchObject => 120,
                 FaultKind::Busy | FaultKind::Stopping | FaultKind::Version | FaultKind::Malformed => 121,
-                FaultKind::CannotFork | FaultKind::HasEnded | FaultKind::Refused | FaultKind::Other => 123,
+                FaultKind::CannotFork
+                | FaultKind::TakesNoApplication
+                | FaultKind::HasEnded
+                | FaultKind::Refused
+                | FaultKind::Other => 123,
                 FaultKind::NoSafePoint => 124,
             },
             Self::NoGuest(_) => 120,
@@ -181,6 +185,7 @@ mod tests {
             NoSuchPvm,
             Ambiguous,
             CannotFork,
+            TakesNoApplication,
             NoSafePoint,
             HasEnded,
             Refused,

@@ -118,7 +118,7 @@ fn execute(options: Options) -> Result<u8, Error> {
         }
         Command::Fork { count, pvm } => {
             let _progress = Progress::new(format!("waiting for {pvm} to come to a safe point"));
-            let value = connect()?.ask_value(Request::Fork { pvm, count })?;
+            let value = connect()?.ask_value(Request::Fork { pvm, count, application: Vec::new() })?;
             show(out, json, value, |ids: Vec<u32>| ids.iter().map(|id| format!("{id}\n")).collect())?;
         }
         Command::Stats => {

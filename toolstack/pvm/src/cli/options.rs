@@ -63,7 +63,8 @@ Examples:
   pvm run -a hello                       stream its console, end with its exit code
   pvm run --name web --memory 128 httpd
   pvm run ./target/x86_64-xen-pv/release/hello -- --verbose 3
-  id=$(pvm run ./shop.cfg)")]
+  id=$(pvm run ./shop.cfg)
+  pvm run --app libshop.so -- --verbose 3")]
     Run(Run),
     /// List the pVMs
     #[command(
@@ -220,8 +221,16 @@ pub struct Run {
     /// Memory in MiB
     #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(4..))]
     pub memory: Option<u32>,
+    /// Run a shared object of this name, in a child of an empty pVM; the guest is that one, which is started if it does not run
+    #[arg(long, value_name = "LIBRARY", conflicts_with = "name")]
+    pub app: Option<String>,
     /// A guest below /opt/zooid/guests, an image, or a configuration of xl
-    #[arg(value_name = "NAME|IMAGE|CFG")]
+    #[arg(
+        value_name = "NAME|IMAGE|CFG",
+        default_value = "empty",
+        required_unless_present = "app",
+        hide_default_value = true
+    )]
     pub guest: String,
     /// Arguments for the application
     #[arg(last = true)]

@@ -4,7 +4,9 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
+
+use xen_abi::Errno;
 
 use super::client::{Answer, Client, understand};
 use super::error::Error;
@@ -13,8 +15,8 @@ use super::lines::Lines;
 use super::logs::{self, Console, Woken, put};
 use super::progress::Progress;
 use super::{options, print_json, xl};
-use crate::engine::{EndStatus, Ended, PvmInfo, State, Target};
-use crate::protocol::Request;
+use crate::engine::{EndStatus, Ended, Kind, PvmInfo, State, Target};
+use crate::protocol::{Fault, FaultKind, Request};
 
 /// How long a guest may be silent before it is taken to have started.
 const SILENCE: Duration = Duration::from_secs(10);
@@ -31,13 +33,14 @@ pub fn run(socket: &Path, json: bool, options: &options::Run, out: &mut impl Wri
     // Before anything is made: without a daemon it could not be named.
     let mut client = Client::connect(socket)?;
     let guest = Guest::find(&options.guest, Path::new(GUESTS))?;
-    let (name, console) = create(&mut client, &guest, options)?;
-    let started = start(&mut client, socket, &name);
-    if started.is_err() {
-        // Nobody would know of it.
-        let _ = xl::run("destroy", &[&name]);
-    }
-    let (info, mut end) = started?;
+    let (info, mut end, console) = match &options.app {
+        Some(app) => run_app(&mut client, socket, &guest, app, options)?,
+        None => {
+            let (name, console) = create(&mut client, &guest, options, &options.args)?;
+            let (info, end) = start_or_destroy(&mut client, socket, &name)?;
+            (info, end, console)
+        }
+    };
     if options.attach {
         return attach(end, &info, console, json, out);
     }
@@ -54,8 +57,62 @@ pub fn run(socket: &Path, json: bool, options: &options::Run, out: &mut impl Wri
     Ok(0)
 }
 
+/// Has an empty pVM, which is started if there is none, make a child for an application; what that is, who will tell of its end, and its console.
+fn run_app(
+    client: &mut Client,
+    socket: &Path,
+    guest: &Guest,
+    app: &str,
+    options: &options::Run,
+) -> Result<(PvmInfo, Client, Console), Error> {
+    let pvms: Vec<PvmInfo> = client.ask(Request::List { all: false })?;
+    let empty = match pvms.into_iter().find(|pvm| pvm.name == guest.name && pvm.kind == Kind::Root) {
+        Some(pvm) => pvm,
+        None => {
+            let (name, console) = create(client, guest, options, &[])?;
+            let (info, mut end) = start_or_destroy(client, socket, &name)?;
+            let _progress = Progress::new(format!("starting {}", info.name));
+            first_sign(client, &mut end, &info, console)?;
+            info
+        }
+    };
+    let application = [app].into_iter().map(str::to_owned).chain(options.args.iter().cloned()).collect();
+    let fork = Request::Fork { pvm: Target::Id(empty.id), count: 1, application };
+    let is_young = age(&empty) < SILENCE;
+    let deadline = Instant::now() + SILENCE;
+    let children: Vec<u32> = loop {
+        let waits = |fault: &Fault| match fault.kind {
+            // It boots.
+            FaultKind::CannotFork | FaultKind::TakesNoApplication => is_young,
+            // Somebody else runs an application.
+            FaultKind::Refused => fault.errno == Some(Errno::EBUSY.0),
+            _ => false,
+        };
+        match client.ask(fork.clone()) {
+            Err(Error::Fault(fault)) if waits(&fault) && Instant::now() < deadline => std::thread::sleep(LOOK),
+            other => break other?,
+        }
+    };
+    let id = children.first().ok_or_else(|| Error::NotUnderstood("a fork without a child".to_owned()))?;
+    let info = client.inspect(&Target::Id(*id))?;
+    let mut end = Client::connect(socket)?;
+    end.send(Request::Wait { pvm: Target::Id(info.id) })?;
+    let console = Console::open(logs::path(&info.name), 0)?;
+    Ok((info, end, console))
+}
+
+fn age(pvm: &PvmInfo) -> Duration {
+    let since = SystemTime::UNIX_EPOCH + Duration::from_micros(pvm.since_us);
+    SystemTime::now().duration_since(since).unwrap_or_default()
+}
+
 /// Makes the domain, paused; its name, and its console from here on.
-fn create(client: &mut Client, guest: &Guest, options: &options::Run) -> Result<(String, Console), Error> {
+fn create(
+    client: &mut Client,
+    guest: &Guest,
+    options: &options::Run,
+    args: &[String],
+) -> Result<(String, Console), Error> {
     let pvms: Vec<PvmInfo> = client.ask(Request::List { all: false })?;
     let mut taken: Vec<String> = pvms.into_iter().map(|pvm| pvm.name).collect();
     let _progress = Progress::new(format!("creating a domain for {}", guest.name));
@@ -64,7 +121,7 @@ fn create(client: &mut Client, guest: &Guest, options: &options::Run) -> Result<
             Some(name) => name.clone(),
             None => free_name(&guest.name, |name| taken.iter().any(|other| other == name)),
         };
-        let choice = Choice { name: &name, memory: options.memory, args: &options.args };
+        let choice = Choice { name: &name, memory: options.memory, args };
         let file = ConfigFile::write(&name, &guest.config(choice))?;
         let path = logs::path(&name);
         let length = fs::metadata(&path).map_or(0, |file| file.len());
@@ -83,6 +140,16 @@ fn create(client: &mut Client, guest: &Guest, options: &options::Run) -> Result<
         };
         return Ok((name, Console::open(path, length)?));
     }
+}
+
+/// As [`start`]; what does not start is destroyed.
+fn start_or_destroy(client: &mut Client, socket: &Path, name: &str) -> Result<(PvmInfo, Client), Error> {
+    let started = start(client, socket, name);
+    if started.is_err() {
+        // Nobody would know of it.
+        let _ = xl::run("destroy", &[name]);
+    }
+    started
 }
 
 /// Has a domain that was made run; what it is, and who will tell of its end.

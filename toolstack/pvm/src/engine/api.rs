@@ -26,7 +26,8 @@ pub enum Command {
     /// Asks a pVM to end in an orderly way (`control/shutdown` = `poweroff`). The reply does not wait for the end.
     Stop { target: Target, reply: Reply<()> },
     /// Has a pVM fork `count` children at its next safe point, and answers their ids.
-    Fork { target: Target, count: u32, reply: Reply<Vec<u32>> },
+    /// Each child runs the application that `application` names, with its arguments, if there are any.
+    Fork { target: Target, count: u32, application: Vec<String>, reply: Reply<Vec<u32>> },
     /// Answers when the pVM has ended; at once if it ended lately.
     Wait { target: Target, reply: Reply<Ended> },
     /// Says that this domain is a pVM, though it may not say so itself: its image has no fork brick, or has not come that far.
@@ -69,6 +70,8 @@ pub enum Error {
     Ambiguous { target: String, ids: Vec<u32> },
     /// Its image holds no fork brick, or has not announced itself yet.
     CannotFork { id: u32 },
+    /// It is no empty pVM, or has not said so yet.
+    TakesNoApplication { id: u32 },
     /// Its family has no object of that name.
     NoSuchObject { target: String, name: String },
     /// It did not reach a safe point in time.
@@ -364,6 +367,9 @@ impl fmt::Display for Error {
             Self::NoSuchPvm { target } => write!(out, "there is no pVM {target}"),
             Self::Ambiguous { target, ids } => write!(out, "several pVMs are named {target}: {ids:?}"),
             Self::CannotFork { id } => write!(out, "pVM {id} cannot fork: its image does not hold the fork brick"),
+            Self::TakesNoApplication { id } => {
+                write!(out, "pVM {id} takes no application: its image is not one whose main is zooid::app::host")
+            }
             Self::NoSuchObject { target, name } => write!(out, "the family of pVM {target} has no object {name:?}"),
             Self::NoSafePoint { id } => write!(out, "pVM {id} did not reach a safe point in time"),
             Self::Errno { errno, what } => write!(out, "{what} ({})", xen_abi::Errno(*errno)),

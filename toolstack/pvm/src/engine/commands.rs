@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Instant;
 
 use xen_abi::{DomId, Errno};
-use xenctl::{DomainInfo, Hypervisor, Memory};
+use xenctl::{DomainInfo, Hypervisor, Memory, xenstore};
 use zooid_fork_plan::id::PvmId;
 use zooid_fork_plan::status::Status;
 use zooid_fork_plan::wire::{MAX_CHILDREN, daemon, guest};
@@ -24,6 +24,8 @@ const SIGTERM: u8 = 15;
 const SIGNALS: u8 = 64;
 /// KiB of a page.
 const PAGE_KIB: u64 = 4;
+/// Octets of an application's name and arguments.
+const MAX_APPLICATION: usize = 2048;
 
 /// Somebody waits for the end of a pVM.
 #[derive(Debug)]
@@ -58,7 +60,9 @@ impl<H: Hypervisor> Engine<H> {
                 let result = self.resolve(&target).and_then(|domain| self.shut_down(domain));
                 answer(&reply, result);
             }
-            Command::Fork { target, count, reply } => self.fork_from_outside(&target, count, reply),
+            Command::Fork { target, count, application, reply } => {
+                self.fork_from_outside(&target, count, &application, reply);
+            }
             Command::Wait { target, reply } => self.wait_for(&target, reply),
             Command::Adopt { domain, reply } => {
                 let result =
@@ -361,7 +365,7 @@ impl<H: Hypervisor> Engine<H> {
         self.store.write(&path, "poweroff").map_err(|error| Error::Refused { what: format!("xenstore: {error}") })
     }
 
-    fn fork_from_outside(&mut self, target: &Target, count: u32, reply: Reply<Vec<u32>>) {
+    fn fork_from_outside(&mut self, target: &Target, count: u32, application: &[String], reply: Reply<Vec<u32>>) {
         let domain = match self.resolve(target) {
             Ok(domain) => domain,
             Err(error) => return answer(&reply, Err(error)),
@@ -372,13 +376,17 @@ impl<H: Hypervisor> Engine<H> {
         }
         let pvm = &self.domains[&domain];
         let id = pvm.id;
-        let Some(channel) = &pvm.channel else {
+        if pvm.channel.is_none() {
             return answer(&reply, Err(Error::CannotFork { id: id.raw() }));
-        };
+        }
         if self.outside.iter().any(|fork| fork.domain == domain) {
             let what = format!("pVM {id} is being forked from outside already");
-            return answer(&reply, Err(Error::Refused { what }));
+            return answer(&reply, Err(Error::Errno { errno: Errno::EBUSY.0, what }));
         }
+        if let Err(error) = self.hand_over(domain, id, application) {
+            return answer(&reply, Err(error));
+        }
+        let Some(channel) = self.domains.get(&domain).and_then(|pvm| pvm.channel.as_ref()) else { return };
         // Not 0, which is what is done in a new control page.
         let number = channel.get(daemon::OUTSIDE).wrapping_add(1).max(1);
         channel.put(daemon::OUTSIDE_COUNT, count);
@@ -387,6 +395,32 @@ impl<H: Hypervisor> Engine<H> {
         let until = Instant::now() + self.config.outside_timeout;
         self.timers.push((until, Timer::Outside));
         self.outside.push(OutsideFork { domain, id, number, until, reply });
+    }
+
+    /// Writes down what the children of the next fork from outside are to run, for the empty pVM to read.
+    fn hand_over(&self, domain: DomId, id: PvmId, application: &[String]) -> Result<(), Error> {
+        let refused = |error| Error::Refused { what: format!("xenstore: {error}") };
+        let home = home::path(domain);
+        let path = format!("{home}/application");
+        if application.is_empty() {
+            // One that a daemon before this one has left is not for this fork.
+            return match self.store.remove(&path) {
+                Ok(()) | Err(xenstore::Error::NotFound) => Ok(()),
+                Err(error) => Err(refused(error)),
+            };
+        }
+        let words: String = application.iter().flat_map(|word| [word, "\n"]).collect();
+        if words.len() > MAX_APPLICATION || application.iter().any(|word| word.contains(char::is_control)) {
+            let what = format!(
+                "an application has a name and arguments of {MAX_APPLICATION} octets in all, without control characters"
+            );
+            return Err(Error::Refused { what });
+        }
+        // Only whether it is there counts: a guest can write what it likes.
+        if self.store.read(&format!("{home}/data/application")).is_err() {
+            return Err(Error::TakesNoApplication { id: id.raw() });
+        }
+        self.store.write(&path, &words).map_err(refused)
     }
 
     /// Looks whether a fork from outside is done.

@@ -92,7 +92,9 @@ impl Connection {
                 self.ask(|reply| Command::Kill { target: pvm, signal, family, reply })
             }
             Request::Stop { pvm } => self.ask(|reply| Command::Stop { target: pvm, reply }),
-            Request::Fork { pvm, count } => self.ask(|reply| Command::Fork { target: pvm, count, reply }),
+            Request::Fork { pvm, count, application } => {
+                self.ask(|reply| Command::Fork { target: pvm, count, application, reply })
+            }
             Request::Adopt { domain } => self.ask(|reply| Command::Adopt { domain, reply }),
             Request::Stats => self.ask(|reply| Command::Stats { reply }),
             Request::Pool => self.ask(|reply| Command::Pool { reply }),

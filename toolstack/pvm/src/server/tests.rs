@@ -96,7 +96,7 @@ fn each_request_is_one_command() {
             assert_eq!(name, "web");
             reply.send(Ok(())).unwrap();
         }
-        Command::Fork { target: Target::Id(7), count: 2, reply } => {
+        Command::Fork { target: Target::Id(7), count: 2, application, reply } if application.is_empty() => {
             reply.send(Err(Error::Errno { errno: 11, what: "too many".into() })).unwrap();
         }
         Command::Wait { reply, .. } => {
