@@ -206,7 +206,7 @@ mod tests {
                 lines += 1;
             }
         }
-        assert_eq!((calls, lines), (14, 9));
+        assert_eq!((calls, lines), (15, 9));
     }
 
     #[test]
