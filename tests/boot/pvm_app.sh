@@ -24,10 +24,11 @@ for _ in 1 2 3; do
     app 0 libsearch.so
     said libsearch.so | grep -qE '^search: 0 of [0-9]{4,} KiB$' || fail "$(said libsearch.so)"
 done
-before=$(settled)
 
 app 3 libapp.so one 'two  words'
 [ "$(said libapp.so)" = "app: libapp.so app: one app: two  words app: 3 at the end zooid: exit code 3" ] || fail "$(said libapp.so)"
+app 0 librust_app.so 2.5 -1 pears 0.125
+[ "$(said librust_app.so)" = "rust: -1 rust: 0.125 rust: 2.5 rust: pears rust: 1.625 is the sum of 4" ] || fail "$(said librust_app.so)"
 app 1 libnothing.so
 grep -q 'libnothing.so: there is no such library' libnothing.so.out || fail "$(said libnothing.so)"
 app 1 libruntime.so
@@ -40,7 +41,6 @@ pvm list --json | json "[(pvm['name'], pvm['kind']) for pvm in it] == [('$NAME',
 id=$(pvm run --app libapp.so "$CFG") || fail "pvm run --app: status $?"
 [ "$(pvm wait "$id")" = "$id: exit 1" ] || fail "the end: $(pvm wait "$id")"
 pvm logs "$id" | grep -q 'app: 1 at the end' || fail "pvm logs: $(pvm logs "$id")"
-[ "$(settled)" = "$before" ] || fail "not everything was given back: before $before, after $(settled)"
 
 # Many at once.
 for number in 1 2 3 4 5 6; do
@@ -60,3 +60,16 @@ refuses 123 "takes no application" pvm run --app libapp.so ./other.cfg
 pvm kill --family "$NAME-other" || fail "pvm kill --family: status $?"
 pvm kill --family "$NAME" || fail "pvm kill --family: status $?"
 wait_until 30 gone
+
+# Nothing stays of an empty pVM and its applications.
+round() {
+    for number in 1 2 3 4; do
+        app 2 libapp.so "$number"
+    done
+    pvm kill --family "$NAME" || fail "pvm kill --family: status $?"
+    wait_until 30 gone
+}
+round
+before=$(settled)
+round
+[ "$(settled)" = "$before" ] || fail "not everything was given back: before $before, after $(settled)"

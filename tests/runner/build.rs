@@ -62,6 +62,12 @@ fn main() {
                 .args(more)
         });
     }
+    let library = libraries.join("librust_app.so");
+    run(Command::new("../../.cargo/rustc-xen")
+        .arg(env::var("RUSTC").expect("cargo sets it"))
+        .args(["--target", "x86_64-xen-pv-so", "--edition", "2024", "--crate-type", "cdylib", "-Copt-level=2", "-o"])
+        .arg(&library)
+        .arg("../libraries/rust_app.rs"));
     let key = signing::key();
     for entry in fs::read_dir(&libraries).expect("the libraries are there") {
         sign(&entry.expect("a library").path(), &key, |_| ());
@@ -74,10 +80,12 @@ fn main() {
 }
 
 fn gcc(folder: &Path, arguments: impl FnOnce(&mut Command) -> &mut Command) {
-    let mut command = Command::new("gcc");
-    let command = arguments(command.current_dir(folder));
-    let status = command.status().expect("gcc runs");
-    assert!(status.success(), "gcc fails: {command:?}");
+    run(arguments(Command::new("gcc").current_dir(folder)));
+}
+
+fn run(command: &mut Command) {
+    let status = command.status().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    assert!(status.success(), "it fails: {command:?}");
 }
 
 /// Puts a manifest beside a library.

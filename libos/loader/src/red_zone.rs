@@ -2,8 +2,11 @@
 //!
 //! Xen writes the frame of an event or exception there when it interrupts code in guest kernel mode, so that such an
 //! object must not run in that mode. What is looked for is an instruction that addresses memory below `rsp`: directly,
-//! or through `rbp` where that still equals `rsp`, or by `lea`. All code is read in order, not followed: what is data in the
+//! or through `rbp` where it is known how far `rsp` is below it, or by `lea`. All code is read in order, not followed: what is data in the
 //! middle of code may be taken for an access, never the other way round by that.
+//!
+//! With an index the place is not known: `array[i - 1]`, of an array at the bottom of the frame, looks like an access below it. It is taken for one only
+//! in a function that calls no other, as those with a red zone do.
 
 use alloc::collections::BTreeMap;
 use alloc::string::{String, ToString};
@@ -44,7 +47,7 @@ impl fmt::Display for Place {
     }
 }
 
-/// The first place, by address, if there is one.
+/// A place, if there is one.
 pub fn find<B: AsRef<[u8]>>(object: &Object<B>) -> Option<Place> {
     places(object).next()
 }
@@ -90,12 +93,21 @@ struct Reader<'a> {
     frame: Option<i64>,
     /// The same, for where a jump leads to.
     later: BTreeMap<u64, i64>,
+    /// The first access with an index in this function, as long as it calls nothing.
+    held: Option<(u64, u64)>,
+    calls: bool,
 }
 
 impl<'a> Reader<'a> {
+    /// What was held, if the function that ends here has called nothing.
+    fn end_function(&mut self) -> Option<(u64, u64)> {
+        let calls = core::mem::take(&mut self.calls);
+        self.held.take().filter(|_| !calls)
+    }
+
     fn new(code: &'a [u8], address: u64) -> Self {
         let decoder = Decoder::with_ip(64, code, address, DecoderOptions::NONE);
-        Self { decoder, frame: None, later: BTreeMap::new() }
+        Self { decoder, frame: None, later: BTreeMap::new(), held: None, calls: false }
     }
 
     /// How far below `rsp` the instruction addresses memory, if it does.
@@ -159,12 +171,25 @@ impl Iterator for Reader<'_> {
             if let Some(frame) = self.later.remove(&instruction.ip()) {
                 self.frame.get_or_insert(frame);
             }
+            let begins = instruction.mnemonic() == Mnemonic::Mov
+                && (instruction.op0_register(), instruction.op1_register()) == (Register::RBP, Register::RSP);
+            let of_last = if begins { self.end_function() } else { None };
             let access = self.access(&instruction);
             self.follow(&instruction);
-            if let Some(below) = access {
-                return Some((instruction.ip(), below as u64));
+            self.calls |= matches!(instruction.flow_control(), FlowControl::Call | FlowControl::IndirectCall);
+            if of_last.is_some() {
+                return of_last;
+            }
+            match access.map(|below| (instruction.ip(), below as u64)) {
+                Some(place)
+                    if instruction.memory_base() == Register::RBP && instruction.memory_index() != Register::None =>
+                {
+                    self.held.get_or_insert(place);
+                }
+                Some(place) => return Some(place),
+                None => {}
             }
         }
-        None
+        self.end_function()
     }
 }
