@@ -4,17 +4,17 @@ use alloc::string::String;
 
 use spin::Once;
 use zooid_kernel::{thread, xenstore};
-use zooid_manifest::{PublicKey, Refusal, Rules, SUFFIX};
+use zooid_manifest::{Description, PublicKey, Refusal, Rules};
 
-use crate::source;
-
-/// What [`trust!`](crate::trust) and [`require!`](crate::require) leave in the image.
+/// What [`trust!`](crate::trust), [`require!`](crate::require) and [`live!`](crate::live) leave in the image.
 #[derive(Debug)]
 pub enum Rule {
     /// Who may vouch for libraries, and what the image is called.
     Trust { key: PublicKey, image: &'static str },
     /// Which versions of a library are wanted.
     Require { library: &'static str, versions: &'static str },
+    /// Which library may be replaced while it is open.
+    Live { library: &'static str },
 }
 
 impl Rule {
@@ -42,6 +42,15 @@ macro_rules! trust {
 macro_rules! require {
     ($library:literal, $versions:literal) => {
         $crate::rule! { $crate::Rule::Require { library: $library, versions: $versions } }
+    };
+}
+
+/// Lets a library be replaced by another version while it is open ([`update`](crate::update)). References to its functions from outside, of a library that
+/// is named so, are calls by way of a word of memory.
+#[macro_export]
+macro_rules! live {
+    ($library:literal) => {
+        $crate::rule! { $crate::Rule::Live { library: $library } }
     };
 }
 
@@ -77,8 +86,13 @@ pub fn init() {
     FAMILY.call_once(|| xenstore::read("name").ok());
 }
 
-/// Whether the image may map this file under this name.
-pub fn judge(name: &str, file: &[u8]) -> Result<(), Refusal> {
+/// Whether a library may be replaced while it is open.
+pub fn is_live(name: &str) -> bool {
+    all().iter().any(|rule| matches!(rule, Rule::Live { library } if *library == name))
+}
+
+/// Whether the image may map this file, with this manifest, under this name; what is said of it.
+pub fn judge(name: &str, file: &[u8], manifest: Option<&[u8]>) -> Result<Description, Refusal> {
     let mut rules = Rules {
         family: FAMILY.get().and_then(Option::as_deref),
         user_mode: thread::MODE.get().is_some(),
@@ -91,8 +105,8 @@ pub fn judge(name: &str, file: &[u8]) -> Result<(), Refusal> {
                 rules.image = image;
             }
             Rule::Require { library, versions } => rules.versions.push((library, versions)),
+            Rule::Live { .. } => {}
         }
     }
-    let manifest = source::find(&(String::from(name) + SUFFIX));
-    rules.judge(name, file, manifest).map(drop)
+    rules.judge(name, file, manifest).map(|manifest| manifest.description)
 }

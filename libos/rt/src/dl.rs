@@ -15,5 +15,6 @@
 //! `-mno-red-zone`.
 
 pub use zooid_dl::{
-    Address, Error, Flags, Library, Object, Refusal, RuleRefusal, address, iterate, open, require, symbol, trust,
+    Address, Error, Flags, Library, Mismatch, Object, Refusal, RuleRefusal, Section, address, iterate, live, open,
+    require, symbol, trust, update,
 };
