@@ -13,12 +13,11 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::ffi::{c_int, c_ulong};
 use core::mem::transmute_copy;
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use test_guests::{error, expect, failure};
 use zooid::dl::{self, Flags, Library};
 use zooid::net::{TcpListener, TcpStream};
-use zooid::sync::Mutex;
 use zooid::time::Duration;
 use zooid::{memory, println, thread};
 
@@ -47,8 +46,8 @@ struct Pages {
 
 /// How often the library was replaced.
 static UPDATES: AtomicU32 = AtomicU32::new(0);
-/// Held by the one who replaces it.
-static UPDATER: Mutex<bool> = Mutex::new(false);
+/// Whether somebody is about to replace it.
+static BUSY: AtomicBool = AtomicBool::new(false);
 
 fn main() {
     let library = expect!(dl::open("libpage.so.1", Flags::default()));
@@ -97,12 +96,14 @@ fn serve(stream: &TcpStream, pages: &Pages) {
 fn answer(path: &str, pages: &Pages) -> Vec<u8> {
     if let Some(count) = path.strip_prefix("/update?") {
         let count = count.parse().unwrap_or_else(|_| error!("{path}: how often?"));
-        thread::spawn(move || update_often(count));
+        if !BUSY.swap(true, Ordering::Relaxed) {
+            thread::spawn(move || update_often(count));
+        }
         return b"as you wish\n".to_vec();
     }
     if path == "/state" {
         let memory = memory::statistics();
-        let busy = u8::from(*UPDATER.lock());
+        let busy = u8::from(BUSY.load(Ordering::Relaxed));
         return format!(
             "updates {} busy {busy} rendered {} free {} heap {}\n",
             UPDATES.load(Ordering::Relaxed),
@@ -132,7 +133,6 @@ fn render(number: c_ulong, pages: &Pages) -> Vec<u8> {
 
 /// Replaces the library `count` times.
 fn update_often(count: u32) {
-    *UPDATER.lock() = true;
     for _ in 0..count {
         let version = if UPDATES.load(Ordering::Relaxed).is_multiple_of(2) { "2.0.0" } else { "1.0.0" };
         if let Err(error) = dl::update("libpage.so.1", Some(version), PATIENCE) {
@@ -141,5 +141,5 @@ fn update_often(count: u32) {
         UPDATES.fetch_add(1, Ordering::Relaxed);
         thread::sleep(PAUSE);
     }
-    *UPDATER.lock() = false;
+    BUSY.store(false, Ordering::Relaxed);
 }
