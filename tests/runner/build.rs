@@ -15,7 +15,8 @@ const POSIX: [&str; 10] =
     ["harness", "linux", "pipes", "signals", "queues", "semaphores", "memory", "objects", "polls", "deaths"];
 
 /// Sources in `tests/libraries`, and what their linking needs besides. `lib` and `.so` are added to the names.
-const LIBRARIES: [(&str, &[&str]); 14] = [
+/// What follows `@` is the library's version, which is 1.0.0 otherwise.
+const LIBRARIES: [(&str, &[&str]); 25] = [
     ("base.c", &[]),
     ("middle.c", &["-lbase", "-Wl,-z,lazy"]),
     ("missing.c", &["-lbase"]),
@@ -31,6 +32,17 @@ const LIBRARIES: [(&str, &[&str]); 14] = [
     // The same again, as it must not be.
     ("base.c", &["-Wl,-z,execstack", "-o", "libstack.so"]),
     ("base.c", &["-Wl,--hash-style=sysv", "-Wl,-z,pack-relative-relocs", "-o", "libpacked.so"]),
+    ("live.c", &["-DMIGRATES"]),
+    ("live.c", &["-DVERSION=2", "-o", "liblive.so@2.0.0"]),
+    ("live.c", &["-DVERSION=3", "-DMISSING", "-o", "liblive.so@3.0.0"]),
+    ("live.c", &["-DVERSION=4", "-DSMALLER", "-o", "liblive.so@4.0.0"]),
+    ("live.c", &["-DVERSION=5", "-DREFUSES=7", "-o", "liblive.so@5.0.0"]),
+    ("live.c", &["-DVERSION=6", "-o", "liblive.so@6.0.0"]),
+    ("live.c", &["-DVERSION=7", "-o", "liblive.so@7.0.0"]),
+    ("live.c", &["-DVERSION=8", "-o", "liblive.so@8.0.0"]),
+    ("user.c", &["-llive"]),
+    ("page.c", &["-o", "libpage.so.1"]),
+    ("page.c", &["-DVERSION=2", "-o", "libpage.so.1@2.0.0"]),
 ];
 
 fn main() {
@@ -54,7 +66,7 @@ fn main() {
             .skip_while(|word| **word != "-o")
             .nth(1)
             .map_or_else(|| format!("lib{}.so", source.split('.').next().expect("a name")), |name| (*name).to_owned());
-        let soname = format!("-Wl,-soname,{name}");
+        let soname = format!("-Wl,-soname,{}", name.split('@').next().expect("a name"));
         gcc(&libraries, |gcc| {
             gcc.args(["-shared", "-fPIC", "-O2", "-Wall", "-Wextra", "-Werror", "-mno-red-zone", "-nostdlib", "-L."])
                 .args(["-o", &name, &soname])
@@ -92,8 +104,12 @@ fn run(command: &mut Command) {
 fn sign(library: &Path, key: &SecretKey, change: impl FnOnce(&mut Description)) {
     let file = fs::read(library).expect("a library");
     let name = library.file_name().and_then(|name| name.to_str()).expect("plain");
-    fs::write(library.with_file_name(format!("{name}{SUFFIX}")), signing::manifest(name, &file, key, change))
-        .expect("OUT_DIR can be written to");
+    let (library_name, version) = name.split_once('@').unwrap_or((name, "1.0.0"));
+    let manifest = signing::manifest(library_name, &file, key, |it| {
+        it.version = version.parse().expect("a version");
+        change(it);
+    });
+    fs::write(library.with_file_name(format!("{name}{SUFFIX}")), manifest).expect("OUT_DIR can be written to");
 }
 
 /// Copies of `libbase.so` and what is signed for them: each breaks one rule (tests/guests/src/bin/libraries.rs), but `liballowed.so`.
@@ -111,6 +127,8 @@ fn sign_wrongly(folder: &Path, key: &SecretKey) {
         it.version = Version::new(1, 2, 3);
     });
     copy("libunsigned.so");
+    fs::remove_file(folder.join(format!("liblive.so@6.0.0{SUFFIX}"))).expect("it was there");
+    sign(&folder.join("liblive.so@7.0.0"), &SecretKey::from_seed([1; 32]), |_| ());
     sign(&copy("libstranger.so"), &SecretKey::from_seed([1; 32]), |_| ());
     sign(&copy("libold.so"), key, |it| it.version = Version::new(0, 9, 9));
     sign(&copy("libnew.so"), key, |it| it.version = Version::new(2, 0, 0));

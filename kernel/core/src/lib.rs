@@ -6,6 +6,7 @@
 //!
 //! | module | decides |
 //! |---|---|
+//! | [`callers`] | which code a stack belongs to |
 //! | [`clock`] | what time it is, from Xen's time records |
 //! | [`cmdline`] | what the command line says |
 //! | [`evtchn`] | which pending event channel is served next |
@@ -22,6 +23,7 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod callers;
 pub mod clock;
 pub mod cmdline;
 pub mod evtchn;

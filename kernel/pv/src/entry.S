@@ -101,6 +101,8 @@ trap_common:
     push    qword ptr [rdi + 8 * 8]
     mov     rbp, rsp
     call    zooid_trap
+    .globl trap_return
+trap_return:
     add     rsp, 16
     fxrstor64 [rsp]
     mov     rsp, rbx

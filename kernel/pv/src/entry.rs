@@ -12,6 +12,8 @@ unsafe extern "C" {
     pub fn event_upcall_entry();
     /// Where Xen enters when it cannot load a segment on its way back to the guest.
     pub fn failsafe_entry();
+    /// Where the handler of exceptions and events returns to: above is what was interrupted.
+    pub fn trap_return();
     /// Where a new thread's first `ret` goes: calls `r13` with `r12` as its argument.
     pub fn thread_start();
     /// Keeps the callee-saved registers on this stack, stores `rsp` at `save`, and continues on the stack `next`.

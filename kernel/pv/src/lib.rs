@@ -4,7 +4,7 @@
 //! `zooid-core` and `zooid-memory`, which run on any desk. Applications do not use this crate but `zooid` (libos/rt).
 //!
 //! From the bottom up: [`events`] (masking, locks), [`shared`] (pages that others write), [`mmu`] (frames, page tables,
-//! stacks), [`heap`], [`console`] and [`logger`], [`trap`] and [`backtrace`], [`evtchn`], [`time`], [`thread`] and [`sync`],
+//! stacks), [`heap`], [`console`] and [`logger`], [`trap`] and [`backtrace`], [`evtchn`], [`time`], [`thread`] and [`sync`], [`stacks`],
 //! [`gnttab`], [`xenstore`], [`power`]. [`boot`] starts them in this order.
 
 #![no_std]
@@ -28,6 +28,7 @@ mod panic;
 pub mod power;
 pub mod random;
 pub mod shared;
+pub mod stacks;
 pub mod sync;
 pub mod thread;
 pub mod time;

@@ -9,7 +9,7 @@ use core::ops::Range;
 use spin::Once;
 use xen_abi::PAGE_SIZE;
 use xen_abi::arch_x86::SegmentBase;
-use zooid_core::sched::{Scheduler, WakeReason};
+use zooid_core::sched::{Scheduler, State, WakeReason};
 
 use crate::events::{self, Masked};
 use crate::mmu::{Stack, StackError};
@@ -290,6 +290,11 @@ pub fn thread_block() -> u64 {
     THREADS.lock().running().expect("a thread is running").thread_block
 }
 
+/// The first address behind the calling thread's stack.
+pub fn stack_end() -> usize {
+    THREADS.lock().running().expect("a thread is running").stack.end()
+}
+
 /// Calls `each` with the base of `%fs` of every thread. Events are masked meanwhile.
 pub fn for_each_block(mut each: impl FnMut(u64)) {
     THREADS.lock().records.iter().flatten().for_each(|thread| each(thread.thread_block));
@@ -307,6 +312,20 @@ pub fn for_each_stack(rsp: u64, all: bool, mut each: impl FnMut(Range<usize>)) {
             each(from as usize & !(PAGE_SIZE - 1)..thread.stack.end());
         }
     }
+}
+
+/// Calls `each` for every thread but the calling one, with where it left off: its stack pointer, its thread pointer, and the end of its stack. Events are
+/// masked meanwhile.
+pub fn for_each_other(mut each: impl FnMut(u64, u64, usize)) {
+    let threads = THREADS.lock();
+    let running = threads.scheduler.running().map(ThreadId::slot);
+    let others = threads.records.iter().enumerate().filter(|(slot, _)| Some(*slot) != running);
+    others.filter_map(|(_, record)| record.as_ref()).for_each(|it| each(it.rsp, it.thread_block, it.stack.end()));
+}
+
+/// Whether a thread has not ended.
+pub fn is_alive(id: ThreadId) -> bool {
+    THREADS.lock().scheduler.state(id).is_some_and(|state| state != State::Exited)
 }
 
 /// The lowest address of its stack that a thread uses that does not run.

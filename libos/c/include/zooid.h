@@ -59,6 +59,13 @@ int pvm_getpid(void);
 int pvm_getppid(void);
 
 /*
+ * For shared objects: between the two, the calling thread sees one version of a library that is replaced while it is in use (docs/libraries.md).
+ * `library` is a handle of `dlopen`. Calls nest.
+ */
+void zooid_library_enter(void *library);
+void zooid_library_leave(void *library);
+
+/*
  * IpC: what relatives share. An object is known by a descriptor, as a file is: a number from 0 on, the lowest that is free, which a child has, too.
  * An object without a name is this pVM's and its descendants'; one with a name can be opened by every member of the family.
  *

@@ -29,8 +29,28 @@ pub enum Error {
     OutOfMemory,
     /// There is no such symbol.
     NoSymbol(String),
-    /// No library is open by this number.
+    /// No library is open by this number, or this name.
     NotOpen,
+    /// The image does not say `live!` of the library.
+    NotLive(String),
+    /// There is no such version of it.
+    NoVersion {
+        /// The library's name.
+        object: String,
+        /// What was asked for, if it was not the newest.
+        version: Option<String>,
+    },
+    /// Other threads were in the middle of the old version, or of a section that uses it, until the time was over.
+    TimeLimit(String),
+    /// `migrate` of the new version returned this.
+    Migration {
+        /// The library's name.
+        object: String,
+        /// Not 0.
+        code: i32,
+    },
+    /// The calling thread is itself about to load or replace something.
+    Busy,
 }
 
 impl fmt::Display for Error {
@@ -44,6 +64,16 @@ impl fmt::Display for Error {
             Self::OutOfMemory => out.write_str("not enough memory for a library"),
             Self::NoSymbol(name) => write!(out, "undefined symbol: {name}"),
             Self::NotOpen => out.write_str("no such library is open"),
+            Self::NotLive(name) => {
+                write!(out, "{name}: the image does not let it be replaced: it needs live!({name:?})")
+            }
+            Self::NoVersion { object, version: Some(version) } => {
+                write!(out, "{object}: there is no version {version}")
+            }
+            Self::NoVersion { object, version: None } => write!(out, "{object}: there is no version"),
+            Self::TimeLimit(name) => write!(out, "{name}: time limit: threads did not leave the old version"),
+            Self::Migration { object, code } => write!(out, "{object}: migrate of the new version returned {code}"),
+            Self::Busy => out.write_str("not while a library is loaded or replaced by the same thread"),
         }
     }
 }

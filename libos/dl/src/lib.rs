@@ -8,6 +8,7 @@
 //! - `rules`: whose libraries the image maps, and which.
 //! - `source`: where files come from.
 //! - `tls`: thread-local variables of objects.
+//! - `live`: libraries that are replaced while they are in use.
 //! - `lazy`: functions that are looked up at their first call.
 
 #![no_std]
@@ -17,6 +18,7 @@ extern crate alloc;
 
 mod error;
 mod lazy;
+mod live;
 mod load;
 mod program;
 mod rules;
@@ -25,11 +27,13 @@ mod source;
 mod tls;
 
 use alloc::string::{String, ToString};
+use core::marker::PhantomData;
 use core::ops::Range;
+use core::time::Duration;
 
 pub use error::Error;
 pub use rules::Rule;
-pub use zooid_loader::Refusal;
+pub use zooid_loader::{Mismatch, Refusal};
 pub use zooid_manifest::Refusal as RuleRefusal;
 
 /// How an object is opened.
@@ -70,6 +74,13 @@ impl Library {
         }
     }
 
+    /// Begins a section in which the calling thread sees one version of the library only: an [`update`] waits until it is over. Sections nest. One that begins
+    /// while an update waits for others is delayed.
+    pub fn enter(&self) -> Section<'_> {
+        live::enter(self.0);
+        Section { library: self, _not_send: PhantomData }
+    }
+
     /// As a number that [`from_raw`](Self::from_raw) takes back.
     pub fn into_raw(self) -> usize {
         let Self(load::Key(key)) = self;
@@ -89,6 +100,34 @@ impl Drop for Library {
     fn drop(&mut self) {
         load::close(self.0);
     }
+}
+
+/// See [`Library::enter`]. Dropping it ends the section.
+#[derive(Debug)]
+#[must_use]
+pub struct Section<'a> {
+    library: &'a Library,
+    /// It is the thread's that began it.
+    _not_send: PhantomData<*const ()>,
+}
+
+impl Drop for Section<'_> {
+    fn drop(&mut self) {
+        live::leave(self.library.0);
+    }
+}
+
+/// Replaces an open library, which the image lets be replaced ([`live!`]), by another version of it, or by the newest one. Returns which
+/// version was there before, and which one is now.
+///
+/// The new version is loaded beside the old one; then calls from outside and new sections wait until no thread is in the old one, for `limit` at most. `migrate`, if
+/// the new version exports such a function, takes over what the old one knows. From then on all who have the library open have the new version, and the
+/// old one is unloaded.
+///
+/// # Errors
+/// See [`Error`]: the old version is in use as before, and the new one is not loaded. In any case one line on the console says what has become of it.
+pub fn update(name: &str, version: Option<&str>, limit: Duration) -> Result<(String, String), Error> {
+    live::update(name, version, limit).map(|(from, to)| (from.to_string(), to.to_string()))
 }
 
 /// Where a symbol is that any object would find that is opened now: of the image, or of a library that is open with `global`.

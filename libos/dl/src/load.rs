@@ -12,12 +12,16 @@ use zooid_kernel::events::Masked;
 use zooid_kernel::mmu::libraries::{Library, OutOfMemory};
 use zooid_kernel::sync::{Mutex, MutexGuard};
 use zooid_kernel::{life, thread};
-use zooid_loader::{Binding, Definition, ExportTable, Id, Namespace, Object, Refusal, Rights, Segment, Value, Write};
+use zooid_loader::{
+    Binding, Definition, ExportTable, Id, Namespace, Object, Refusal, Replacement, Rights, Segment, Value, Write,
+};
+use zooid_manifest::Version;
 use zooid_memory::PageClass;
 
+use crate::live::{self, Live};
 use crate::{Error, Flags, lazy, rules, runtime, source, tls};
 
-type File = &'static [u8];
+pub type File = &'static [u8];
 
 /// Names a loaded object for the rest of its life: its base address, at which nothing else is so long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -41,6 +45,8 @@ pub struct Loader {
     loaded: BTreeMap<Key, Loaded>,
     /// The image itself, if it needs objects.
     program: Option<Id>,
+    /// Those that may be replaced, each by the key that it has for its users whatever its version.
+    pub live: BTreeMap<Key, Live>,
 }
 
 static LOADER: Mutex<Option<Loader>> = Mutex::new(None);
@@ -61,18 +67,23 @@ fn lock() -> MutexGuard<'static, Option<Loader>> {
 
 /// Calls `act` with what is loaded.
 pub fn with<R>(act: impl FnOnce(&mut Loader) -> R) -> R {
-    let new = || Loader { namespace: Namespace::new(runtime::exports()), loaded: BTreeMap::new(), program: None };
+    let new = || Loader {
+        namespace: Namespace::new(runtime::exports()),
+        loaded: BTreeMap::new(),
+        program: None,
+        live: BTreeMap::new(),
+    };
     act(lock().get_or_insert_with(new))
 }
 
 /// Held while objects come and go: initialisers are called with it, and may open objects themselves.
-struct Turn(Option<MutexGuard<'static, ()>>);
+pub struct Turn(Option<MutexGuard<'static, ()>>);
 
 static TURN: Mutex<()> = Mutex::new(());
 static WHOSE: Masked<Option<thread::ThreadId>> = Masked::new(None);
 
 impl Turn {
-    fn take() -> Self {
+    pub fn take() -> Self {
         let me = thread::current();
         if *WHOSE.lock() == Some(me) {
             return Self(None);
@@ -80,6 +91,11 @@ impl Turn {
         let guard = TURN.lock();
         *WHOSE.lock() = Some(me);
         Self(Some(guard))
+    }
+
+    /// Whether the calling thread had a turn already.
+    pub fn is_inner(&self) -> bool {
+        self.0.is_none()
     }
 }
 
@@ -102,9 +118,8 @@ fn stand_still(fork: &mut dyn FnMut()) {
 pub fn open(path: &str, flags: Flags) -> Result<Key, Error> {
     let _turn = Turn::take();
     let name = path.rsplit('/').next().unwrap_or_default();
-    let mut load = Load { name, new: Vec::new() };
     let binding = if flags.lazy { Binding::Lazy } else { Binding::Now };
-    let result = with(|loader| {
+    let result = Load::new(name).run(|load, loader| {
         let root = match loader.namespace.find(name) {
             Some(id) => id,
             None => load.add(loader, name)?,
@@ -112,36 +127,24 @@ pub fn open(path: &str, flags: Flags) -> Result<Key, Error> {
         let calls = load.link(loader, root, binding, flags.global)?;
         let key = loader.key(root).ok_or(Error::NotOpen)?;
         loader.loaded.entry(key).and_modify(|loaded| loaded.open += 1);
-        Ok((key, calls))
+        Ok((loader.lasting_key(key), calls))
     });
-    match result {
-        Ok((key, calls)) => {
-            load.run(calls);
-            Ok(key)
-        }
-        Err(error) => {
-            with(|loader| load.undo(loader));
-            if matches!(error, Error::Refused { .. } | Error::Forbidden { .. }) {
-                log::warn!("{error}");
-            }
-            Err(error)
-        }
+    if let Err(error @ (Error::Refused { .. } | Error::Forbidden { .. })) = &result {
+        log::warn!("{error}");
     }
+    result
 }
 
 /// Loads what the program itself needs, for everyone, and relocates it.
 pub fn open_needed(program: Object<File>) -> Result<(), Error> {
     let _turn = Turn::take();
     let name = rules::image();
-    let mut load = Load { name, new: Vec::new() };
-    let calls = with(|loader| {
+    Load::new(name).run(|load, loader| {
         let refused = |refusal| Error::Refused { object: name.to_string(), refusal };
         let root = loader.namespace.add(name, program, 0, None).map_err(refused)?;
         loader.program = Some(root);
-        load.link(loader, root, Binding::Now, true)
-    })?;
-    load.run(calls);
-    Ok(())
+        Ok(((), load.link(loader, root, Binding::Now, true)?))
+    })
 }
 
 /// Calls a function of an object that takes no arguments, or those of a program.
@@ -154,8 +157,8 @@ fn call(function: u64) {
     function(0, nothing.as_ptr(), nothing.as_ptr());
 }
 
-/// One call of [`open`].
-struct Load<'a> {
+/// One call of [`open`], or one update.
+pub struct Load<'a> {
     name: &'a str,
     /// The objects that came with it, dependencies first when it is linked.
     new: Vec<(Id, Key)>,
@@ -163,7 +166,44 @@ struct Load<'a> {
 
 type Call = (u64, u64, i64);
 
-impl Load<'_> {
+impl<'a> Load<'a> {
+    pub fn new(name: &'a str) -> Self {
+        Self { name, new: Vec::new() }
+    }
+
+    /// Does what `link` does, which runs no instruction of a new object, and then calls what has to be called; all or nothing.
+    pub fn run<T>(
+        mut self,
+        link: impl FnOnce(&mut Self, &mut Loader) -> Result<(T, Vec<Call>), Error>,
+    ) -> Result<T, Error> {
+        let (result, calls) = with(|loader| link(&mut self, loader).inspect_err(|_| self.undo(loader)))?;
+        // Resolvers and initialisers may call what is looked up at the first call.
+        for (address, resolver, addend) in calls {
+            // SAFETY: the planner says that a resolver of this object, or of one that it is bound to, is there: it is text now.
+            let resolve = unsafe { core::mem::transmute::<usize, extern "C" fn() -> u64>(resolver as usize) };
+            let value = resolve().wrapping_add_signed(addend);
+            // SAFETY: the planner says that a word of this new object's is to be relocated there; it is writable still.
+            unsafe { (address as *mut u64).write_unaligned(value) };
+        }
+        let initialisers = with(|loader| self.finish(loader));
+        initialisers.into_iter().for_each(call);
+        Ok(result)
+    }
+
+    /// Everything up to the first instruction of another version of a library, which nobody finds for now: its own key, and the version.
+    pub fn link_beside(
+        &mut self,
+        loader: &mut Loader,
+        old: Id,
+        (file, manifest): (File, Option<File>),
+    ) -> Result<((Key, Version), Vec<Call>), Error> {
+        let (root, version) = self.add_file(loader, self.name, file, manifest, Some(old))?;
+        let calls = self.link(loader, root, Binding::Now, false)?;
+        let key = loader.key(root).ok_or(Error::NotOpen)?;
+        loader.loaded.entry(key).and_modify(|loaded| loaded.open += 1);
+        Ok(((key, version), calls))
+    }
+
     /// Everything up to the first instruction of a new object.
     fn link(&mut self, loader: &mut Loader, root: Id, binding: Binding, global: bool) -> Result<Vec<Call>, Error> {
         while let Some(needed) = loader.namespace.missing(root).first().map(ToString::to_string) {
@@ -173,6 +213,7 @@ impl Load<'_> {
         let order = loader.namespace.link(root, global).map_err(refused)?;
         let (mut calls, mut indices) = (Vec::new(), Vec::new());
         loader.namespace.plan(&order, binding, |write| apply(write, &mut calls, &mut indices)).map_err(refused)?;
+        live::fill(loader)?;
         for (id, index) in indices {
             if let Some(loaded) = loader.loaded.values_mut().find(|loaded| loaded.id == id) {
                 loaded.indices.push(index);
@@ -205,26 +246,29 @@ impl Load<'_> {
         Ok(calls)
     }
 
-    /// Calls resolvers and initialisers of the new objects.
-    fn run(&self, calls: Vec<Call>) {
-        // Resolvers and initialisers may call what is looked up at the first call.
-        for (address, resolver, addend) in calls {
-            // SAFETY: the planner says that a resolver of this object, or of one that it is bound to, is there: it is text now.
-            let resolve = unsafe { core::mem::transmute::<usize, extern "C" fn() -> u64>(resolver as usize) };
-            let value = resolve().wrapping_add_signed(addend);
-            // SAFETY: the planner says that a word of this new object's is to be relocated there; it is writable still.
-            unsafe { (address as *mut u64).write_unaligned(value) };
+    /// Maps a library; its pages are writable still.
+    fn add(&mut self, loader: &mut Loader, name: &str) -> Result<Id, Error> {
+        let file = source::find(name).ok_or_else(|| Error::NotFound(name.to_string()))?;
+        let (id, version) = self.add_file(loader, name, file, source::manifest(name), None)?;
+        if rules::is_live(name) {
+            live::begin(loader, id, name, version).map_err(|OutOfMemory| Error::OutOfMemory)?;
         }
-        let initialisers = with(|loader| self.finish(loader));
-        initialisers.into_iter().for_each(call);
+        Ok(id)
     }
 
-    /// Maps the file of a library; its pages are writable still.
-    fn add(&mut self, loader: &mut Loader, name: &str) -> Result<Id, Error> {
+    /// Maps a file, of a library that is not there or as another version `beside` one that is.
+    fn add_file(
+        &mut self,
+        loader: &mut Loader,
+        name: &str,
+        file: File,
+        manifest: Option<File>,
+        beside: Option<Id>,
+    ) -> Result<(Id, Version), Error> {
         let refused = |refusal: Refusal| Error::Refused { object: name.to_string(), refusal };
-        let file = source::find(name).ok_or_else(|| Error::NotFound(name.to_string()))?;
         // The file is this pVM's own memory: what is judged is what is mapped.
-        rules::judge(name, file).map_err(|rule| Error::Forbidden { object: name.to_string(), rule })?;
+        let version =
+            rules::judge(name, file, manifest).map_err(|rule| Error::Forbidden { object: name.to_string(), rule })?;
         let object = Object::parse(file).map_err(refused)?;
         let span = object.span();
         let spare = object.align() as usize - PAGE_SIZE;
@@ -238,12 +282,16 @@ impl Load<'_> {
         }
         let place = object.tls().map(|segment| tls::add(segment, base));
         let module = place.map(|place| place.module);
-        match loader.namespace.add(name, object, base, place) {
+        let added = match beside {
+            Some(old) => loader.namespace.add_beside(old, object, base, place),
+            None => loader.namespace.add(name, object, base, place),
+        };
+        match added {
             Ok(id) => {
                 let loaded = Loaded { id, pages: pages_of, module, indices: Vec::new(), open: 0 };
                 loader.loaded.insert(Key(base), loaded);
                 self.new.push((id, Key(base)));
-                Ok(id)
+                Ok((id, version))
             }
             Err(refusal) => {
                 module.into_iter().for_each(tls::remove);
@@ -271,6 +319,9 @@ impl Load<'_> {
     fn undo(&mut self, loader: &mut Loader) {
         for (id, key) in self.new.drain(..).rev() {
             loader.forget(id, key);
+        }
+        for live in loader.live.values() {
+            live.forget_new(&mut loader.namespace);
         }
     }
 }
@@ -305,7 +356,7 @@ fn functions(key: Key, array: Range<u64>) -> impl DoubleEndedIterator<Item = u64
 }
 
 /// Writes what a relocation asks for; what is to be called is left to be called, and what is to be kept for the object is left to be kept.
-fn apply(write: Write, calls: &mut Vec<Call>, indices: &mut Vec<(Id, Box<tls::Index>)>) {
+pub fn apply(write: Write, calls: &mut Vec<Call>, indices: &mut Vec<(Id, Box<tls::Index>)>) {
     let at = write.address as *mut u64;
     let words: [Option<u64>; 2] = match write.value {
         Value::Word(value) => [Some(value), None],
@@ -335,21 +386,107 @@ fn apply(write: Write, calls: &mut Vec<Call>, indices: &mut Vec<(Id, Box<tls::In
 impl Loader {
     fn forget(&mut self, id: Id, key: Key) {
         self.namespace.remove(id);
+        self.live.retain(|_, live| live.id != id);
         if let Some(loaded) = self.loaded.remove(&key) {
             loaded.module.into_iter().for_each(tls::remove);
         }
     }
 
-    fn key(&self, id: Id) -> Option<Key> {
+    pub fn key(&self, id: Id) -> Option<Key> {
         self.loaded.iter().find(|(_, loaded)| loaded.id == id).map(|(key, _)| *key)
+    }
+
+    /// What an object goes by for its users: it stays the same when the object is replaced.
+    fn lasting_key(&self, key: Key) -> Key {
+        let id = self.id(key);
+        self.live.iter().find(|(_, live)| Some(live.id) == id).map_or(key, |(lasting, _)| *lasting)
+    }
+
+    /// The object that goes by a key, lasting or not.
+    pub fn id(&self, key: Key) -> Option<Id> {
+        self.live.get(&key).map(|live| live.id).or_else(|| self.loaded.get(&key).map(|loaded| loaded.id))
+    }
+
+    fn loaded_mut(&mut self, id: Id) -> Option<&mut Loaded> {
+        self.loaded.values_mut().find(|loaded| loaded.id == id)
+    }
+
+    /// Says how often an object is open.
+    pub fn set_open(&mut self, key: Key, open: usize) {
+        self.loaded.entry(key).and_modify(|loaded| loaded.open = open);
+    }
+
+    /// What makes all who use `old` use `new`.
+    pub fn replacement(&self, old: Id, new: Id) -> Result<Replacement, Error> {
+        let name = || self.namespace.name(old).unwrap_or_default().to_string();
+        self.namespace.replacement(old, new).map_err(|refusal| Error::Refused { object: name(), refusal })
+    }
+
+    /// Of what is to be written, the pages that are constant once they are relocated: object and number of each, and those of an object together.
+    fn constant_pages(&self, writes: &[Write]) -> Vec<(Key, usize)> {
+        let page = |write: &Write| {
+            let key = self.key(write.object)?;
+            let relro = self.namespace.object(write.object)?.relro()?;
+            let address = write.address.wrapping_sub(key.0);
+            let loaded = self.loaded.get(&key)?;
+            relro.contains(&address).then(|| (key, pages(&loaded.pages, key, address..address).start))
+        };
+        let mut all: Vec<_> = writes.iter().filter_map(page).collect();
+        all.sort();
+        all.dedup();
+        all
+    }
+
+    /// Makes writable what is to be written; all or nothing.
+    pub fn unseal(&mut self, writes: &[Write]) -> Result<(), Error> {
+        for (key, page) in self.constant_pages(writes) {
+            let Some(loaded) = self.loaded.get_mut(&key) else { continue };
+            if loaded.pages.make_writable(page..page + 1).is_err() {
+                self.seal(writes);
+                return Err(Error::OutOfMemory);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the right to write from it again.
+    pub fn seal(&mut self, writes: &[Write]) {
+        for (key, page) in self.constant_pages(writes) {
+            if let Some(loaded) = self.loaded.get_mut(&key) {
+                loaded.pages.set_class(page..page + 1, PageClass::RoData);
+            }
+        }
+    }
+
+    /// Puts an object in the place of another, which is then not open any more.
+    pub fn exchange(&mut self, old: Id, new: Id) {
+        let open = self.loaded_mut(old).map_or(0, |loaded| core::mem::take(&mut loaded.open));
+        for loaded in self.loaded.values_mut() {
+            if loaded.id == old {
+                loaded.id = new;
+            } else if loaded.id == new {
+                (loaded.id, loaded.open) = (old, open);
+            }
+        }
+        self.namespace.exchange(old, new);
     }
 }
 
 /// Closes an object once; unloads what nobody uses any more, finalisers first.
 pub fn close(key: Key) {
     let _turn = Turn::take();
+    with(|loader| {
+        let id = loader.id(key);
+        if let Some(loaded) = id.and_then(|id| loader.loaded_mut(id)) {
+            loaded.open = loaded.open.saturating_sub(1);
+        }
+    });
+    unload_unused();
+}
+
+/// Unloads what nobody uses, finalisers first. The caller has the turn.
+pub fn unload_unused() {
     let unused: Vec<(Id, Key, Vec<u64>)> = with(|loader| {
-        loader.loaded.entry(key).and_modify(|loaded| loaded.open = loaded.open.saturating_sub(1));
         let open = loader.loaded.values().filter(|loaded| loaded.open > 0).map(|loaded| loaded.id);
         let open: Vec<Id> = open.chain(loader.program).collect();
         let unused = loader.namespace.unused(&open);
@@ -367,19 +504,25 @@ pub fn close(key: Key) {
 
 /// Whether an object is open.
 pub fn is_open(key: Key) -> bool {
-    with(|loader| loader.loaded.get(&key).is_some_and(|loaded| loaded.open > 0))
+    with(|loader| {
+        let id = loader.id(key);
+        id.and_then(|id| loader.loaded_mut(id)).is_some_and(|loaded| loaded.open > 0)
+    })
 }
 
 /// Where a symbol is: of an object and what it needs, or of all that is global.
 pub fn symbol(key: Option<Key>, name: &str) -> Result<*const (), Error> {
+    let none = || Error::NoSymbol(name.to_string());
     let found = with(|loader| {
-        let id = match key {
-            Some(key) => Some(loader.loaded.get(&key)?.id),
-            None => None,
-        };
-        loader.namespace.symbol(id, name, None)
-    });
-    let address = match found.ok_or_else(|| Error::NoSymbol(name.to_string()))?.definition {
+        let id = key.map(|key| loader.id(key).ok_or_else(none)).transpose()?;
+        // Who has an object by its own key, as `migrate` has both versions, wants its own functions.
+        let own = id.filter(|_| key.is_some_and(|key| loader.loaded.contains_key(&key)));
+        let refused = |refusal| Error::Refused { object: name.to_string(), refusal };
+        let found = loader.namespace.lasting_symbol(id, name, own).map_err(refused)?.ok_or_else(none)?;
+        live::fill(loader)?;
+        Ok(found)
+    })?;
+    let address = match found.definition {
         Definition::Address(address) => address,
         Definition::ThreadLocal { module, offset } => tls::address(module, offset),
         Definition::Resolver(resolver) => {
@@ -399,6 +542,7 @@ pub fn bind(key: Key, number: usize) -> Result<u64, Error> {
             object: loader.namespace.name(id).unwrap_or_default().to_string(),
             refusal,
         })?;
+        live::fill(loader)?;
         Ok((write.address, write.value))
     })?;
     let value = match value {

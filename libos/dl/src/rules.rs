@@ -2,21 +2,22 @@
 
 use alloc::collections::BTreeMap;
 use alloc::string::String;
+use alloc::vec::Vec;
 
 use spin::Once;
 use zooid_kernel::sync::Mutex;
 use zooid_kernel::{thread, xenstore};
-use zooid_manifest::{PublicKey, Refusal, Rules, SUFFIX};
+use zooid_manifest::{PublicKey, Refusal, Rules, Version};
 
-use crate::source;
-
-/// What [`trust!`](crate::trust) and [`require!`](crate::require) leave in the image.
+/// What [`trust!`](crate::trust), [`require!`](crate::require) and [`live!`](crate::live) leave in the image.
 #[derive(Debug)]
 pub enum Rule {
     /// Who may vouch for libraries, and what the image is called.
     Trust { key: PublicKey, image: &'static str },
     /// Which versions of a library are wanted.
     Require { library: &'static str, versions: &'static str },
+    /// Which library may be replaced while it is open.
+    Live { library: &'static str },
 }
 
 impl Rule {
@@ -44,6 +45,15 @@ macro_rules! trust {
 macro_rules! require {
     ($library:literal, $versions:literal) => {
         $crate::rule! { $crate::Rule::Require { library: $library, versions: $versions } }
+    };
+}
+
+/// Lets a library be replaced by another version while it is open ([`update`](crate::update)). References to its functions from outside, of a library that
+/// is named so, are calls by way of a word of memory.
+#[macro_export]
+macro_rules! live {
+    ($library:literal) => {
+        $crate::rule! { $crate::Rule::Live { library: $library } }
     };
 }
 
@@ -83,19 +93,33 @@ pub fn init() {
 pub fn image() -> &'static str {
     let image = |rule: &Rule| match *rule {
         Rule::Trust { image, .. } => Some(image),
-        Rule::Require { .. } => None,
+        Rule::Require { .. } | Rule::Live { .. } => None,
     };
     all().iter().find_map(image).unwrap_or_default()
 }
 
-/// Names and files for which all rules hold: neither changes while this pVM lives, and the next opening is spared the digest.
-static GOOD: Mutex<BTreeMap<String, &'static [u8]>> = Mutex::new(BTreeMap::new());
+/// Whether a library may be replaced while it is open.
+pub fn is_live(name: &str) -> bool {
+    all().iter().any(|rule| matches!(rule, Rule::Live { library } if *library == name))
+}
 
-/// Whether the image may map this file under this name.
-pub fn judge(name: &str, file: &'static [u8]) -> Result<(), Refusal> {
-    let is_good = |good: &&'static [u8]| core::ptr::eq(*good, file);
-    if GOOD.lock().get(name).is_some_and(is_good) {
-        return Ok(());
+/// A file and its manifest for which all rules hold, and its version. Neither changes while this pVM lives, and the next opening is spared the digest.
+struct Good {
+    file: &'static [u8],
+    manifest: &'static [u8],
+    version: Version,
+}
+
+/// By name.
+static GOOD: Mutex<BTreeMap<String, Vec<Good>>> = Mutex::new(BTreeMap::new());
+
+/// Whether the image may map this file, with this manifest, under this name; its version.
+pub fn judge(name: &str, file: &'static [u8], manifest: Option<&'static [u8]>) -> Result<Version, Refusal> {
+    let is_this = |good: &&Good| {
+        core::ptr::eq(good.file, file) && manifest.is_some_and(|manifest| core::ptr::eq(good.manifest, manifest))
+    };
+    if let Some(good) = GOOD.lock().get(name).and_then(|known| known.iter().find(is_this)) {
+        return Ok(good.version.clone());
     }
     let mut rules = Rules {
         family: FAMILY.get().and_then(Option::as_deref),
@@ -109,10 +133,13 @@ pub fn judge(name: &str, file: &'static [u8]) -> Result<(), Refusal> {
                 rules.image = image;
             }
             Rule::Require { library, versions } => rules.versions.push((library, versions)),
+            Rule::Live { .. } => {}
         }
     }
-    let manifest = source::find(&(String::from(name) + SUFFIX));
-    rules.judge(name, file, manifest)?;
-    GOOD.lock().insert(name.into(), file);
-    Ok(())
+    let version = rules.judge(name, file, manifest)?.description.version;
+    if let Some(manifest) = manifest {
+        let good = Good { file, manifest, version: version.clone() };
+        GOOD.lock().entry(name.into()).or_default().push(good);
+    }
+    Ok(version)
 }

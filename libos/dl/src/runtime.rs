@@ -15,8 +15,9 @@ use zooid_kernel::sync::WaitQueue;
 use zooid_kernel::{boot, console, export, power, random, thread, time, tls, xenstore};
 use zooid_loader::ExportTable;
 
+use crate::load::Key;
 use crate::tls::get_address;
-use crate::{Error, Flags, Library};
+use crate::{Error, Flags, Library, live};
 
 /// Libraries whose symbols the image has, if it has them.
 const PROVIDED: &[&str] = &["libc.so.6", "libm.so.6", "libpthread.so.0", "libdl.so.2", "ld-linux-x86-64.so.2"];
@@ -75,6 +76,8 @@ pub fn exports() -> ExportTable<'static> {
         ("dlsym", dlsym as *const ()),
         ("dlclose", dlclose as *const ()),
         ("dlerror", dlerror as *const ()),
+        ("zooid_library_enter", library_enter as *const ()),
+        ("zooid_library_leave", library_leave as *const ()),
         ("__tls_get_addr", get_address as *const ()),
     ];
     let loader = loader.into_iter().map(|(name, address)| (name, address as u64));
@@ -147,6 +150,14 @@ extern "C" fn dlclose(handle: *mut c_void) -> c_int {
             -1
         }
     }
+}
+
+extern "C" fn library_enter(handle: *mut c_void) {
+    live::enter(Key(handle.addr() as u64));
+}
+
+extern "C" fn library_leave(handle: *mut c_void) {
+    live::leave(Key(handle.addr() as u64));
 }
 
 extern "C" fn dlerror() -> *const c_char {

@@ -2,20 +2,50 @@
 
 use alloc::collections::BTreeMap;
 use alloc::string::{String, ToString};
+use alloc::vec::Vec;
 
 use spin::Once;
 use tar_no_std::TarArchiveRef;
 use zooid_kernel::boot;
+use zooid_manifest::{Manifest, SUFFIX, Version};
 
 use crate::{program, rules};
 
-/// The file of the library with this name.
-pub fn find(name: &str) -> Option<&'static [u8]> {
-    static FILES: Once<BTreeMap<String, &'static [u8]>> = Once::new();
-    FILES.call_once(index).get(name).copied()
+type Files = BTreeMap<String, &'static [u8]>;
+
+fn files() -> &'static Files {
+    static FILES: Once<Files> = Once::new();
+    FILES.call_once(index)
 }
 
-fn index() -> BTreeMap<String, &'static [u8]> {
+/// The file of the library with this name.
+pub fn find(name: &str) -> Option<&'static [u8]> {
+    files().get(name).copied()
+}
+
+/// The manifest of the file that is called so.
+pub fn manifest(file: &str) -> Option<&'static [u8]> {
+    find(&(file.to_string() + SUFFIX))
+}
+
+/// The file and the manifest of a version of a library, or of the newest one: the manifest's word counts, and is not judged here. What is not the
+/// first version in an archive is called `NAME@VERSION`.
+pub fn find_version(name: &str, version: Option<&Version>) -> Option<(&'static [u8], Option<&'static [u8]>)> {
+    let versions = files().keys().filter_map(|file| {
+        let (stem, at) = file.split_once('@').map_or((file.as_str(), None), |(stem, version)| (stem, Some(version)));
+        if stem != name || file.ends_with(SUFFIX) {
+            return None;
+        }
+        let said = manifest(file).and_then(|text| Manifest::parse(text).ok()).map(|it| it.description.version);
+        Some((said.or_else(|| Version::parse(at?).ok())?, file))
+    });
+    let mut wanted = versions.filter(|(said, _)| version.is_none_or(|version| version == said)).collect::<Vec<_>>();
+    wanted.sort();
+    let (_, file) = wanted.pop()?;
+    Some((find(file)?, manifest(file)))
+}
+
+fn index() -> Files {
     let Ok(archive) = TarArchiveRef::new(boot::ramdisk()) else { return BTreeMap::new() };
     let file = |entry: tar_no_std::ArchiveEntry<'static>| {
         let name = entry.filename();

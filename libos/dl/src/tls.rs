@@ -50,8 +50,7 @@ pub fn add(segment: &TlsSegment, base: u64) -> TlsPlace {
     });
     let mut modules = MODULES.lock();
     let reserve = tls::reserve();
-    let used = modules.modules.iter().filter_map(|module| module.below).max().unwrap_or(reserve.start as u64);
-    let below = segment.below(used).filter(|below| *below <= reserve.end as u64);
+    let below = place(&modules.modules, segment).filter(|below| *below <= reserve.end as u64);
     let number = modules.next;
     modules.next += 1;
     modules.modules.push(Module {
@@ -62,6 +61,17 @@ pub fn add(segment: &TlsSegment, base: u64) -> TlsPlace {
         below,
     });
     TlsPlace { module: number, below }
+}
+
+/// How far below the thread pointer there is room for a block: as near as possible, for what has gone has left gaps.
+fn place(modules: &[Module], segment: &TlsSegment) -> Option<u64> {
+    let taken = |below: u64| {
+        let overlaps =
+            |module: &Module, other: u64| below - segment.size < other && other - (module.size as u64) < below;
+        modules.iter().any(|module| module.below.is_some_and(|other| overlaps(module, other)))
+    };
+    let ends = modules.iter().filter_map(|module| module.below).chain([tls::reserve().start as u64]);
+    ends.filter_map(|end| segment.below(end)).filter(|below| !taken(*below)).min()
 }
 
 /// Gives all threads an object's variables as they begin: it has been relocated.

@@ -5,6 +5,7 @@
 //! * [`Namespace`]: the objects that are loaded, and how a symbol is found among them and the kernel's [`Exports`],
 //!   as the gABI (chapter "Dynamic Linking") has it, and glibc where the gABI leaves it open.
 //! * [`Namespace::plan`]: the [`Write`]s that relocate new objects; then the order of initialisation.
+//! * [`Namespace::replacement`]: what makes all who use a library use another version of it.
 //! * [`Refusal`]: why an object is not loaded, with the place, in one line.
 //!
 //! Whoever maps pages and writes words (a guest) or only wants to know (a tool in dom0) builds on this.
@@ -20,6 +21,7 @@ mod bytes;
 mod dynamic;
 mod exports;
 mod hash;
+mod live;
 mod namespace;
 mod object;
 mod order;
@@ -34,10 +36,11 @@ mod symbol;
 mod version;
 
 pub use exports::{ExportTable, Exports};
+pub use live::{ENTRIES_PER_PAGE, ENTRY_SIZE, Replacement, entry_address, entry_number};
 pub use namespace::{Id, Namespace, TlsPlace};
 pub use object::{Flags, Limits, Object};
 pub use plan::{Binding, Value, Write};
-pub use refusal::{Place, Refusal, SegmentFault};
+pub use refusal::{Mismatch, Place, Refusal, SegmentFault};
 pub use relocation::{Relocation, Table};
 pub use scope::{Definition, Found, Holder};
 pub use segment::{Rights, Segment, TlsSegment};

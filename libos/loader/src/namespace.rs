@@ -5,10 +5,11 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use crate::exports::Exports;
+use crate::live::Live;
 use crate::object::{Object, text};
 use crate::order;
 use crate::refusal::Refusal;
-use crate::scope::{Found, Holder, Member, Scope};
+use crate::scope::{Bound, Found, Holder, Member, Scope};
 use crate::symbol::{Key, Wanted};
 
 /// Names an object from [`Namespace::add`] to [`Namespace::remove`]; never used again after that.
@@ -32,11 +33,12 @@ pub struct TlsPlace {
 /// the order that `link` returned. Whatever fails on the way, [`remove`](Self::remove) takes back what was added.
 #[derive(Debug)]
 pub struct Namespace<B, E> {
-    objects: BTreeMap<Id, Loaded<B>>,
+    pub(crate) objects: BTreeMap<Id, Loaded<B>>,
     next: u64,
     /// Those whose symbols are for everyone, in this order.
     global: Vec<Id>,
     exports: E,
+    pub(crate) live: Live,
 }
 
 #[derive(Debug)]
@@ -45,18 +47,20 @@ pub(crate) struct Loaded<B> {
     pub object: Object<B>,
     base: u64,
     tls: Option<TlsPlace>,
+    /// The object that it is another version of, and whose place it is to take, or had.
+    pub beside: Option<Id>,
     /// Direct dependencies that are objects; complete when linked.
-    needed: Vec<Id>,
+    pub needed: Vec<Id>,
     linked: bool,
     /// The objects through which it came to be loaded: their trees are where its symbols are looked for.
-    roots: Vec<Id>,
+    pub roots: Vec<Id>,
     /// Those, not among its dependencies perhaps, that its references are bound to.
     pub bound_to: Vec<Id>,
 }
 
 impl<B: AsRef<[u8]>, E: Exports> Namespace<B, E> {
     pub fn new(exports: E) -> Self {
-        Self { objects: BTreeMap::new(), next: 0, global: Vec::new(), exports }
+        Self { objects: BTreeMap::new(), next: 0, global: Vec::new(), exports, live: Live::new() }
     }
 
     /// Takes an object in: at `base`, which is added to all of its addresses, and with its place for thread-local
@@ -82,14 +86,14 @@ impl<B: AsRef<[u8]>, E: Exports> Namespace<B, E> {
         let id = Id(self.next);
         self.next += 1;
         let (needed, roots, bound_to) = (Vec::new(), Vec::new(), Vec::new());
-        let loaded = Loaded { name: named(), object, base, tls, needed, linked: false, roots, bound_to };
+        let loaded = Loaded { name: named(), object, base, tls, beside: None, needed, linked: false, roots, bound_to };
         self.objects.insert(id, loaded);
         Ok(id)
     }
 
     /// The object that goes by this name: the one it was added under, or its own.
     pub fn find(&self, name: &str) -> Option<Id> {
-        let mut objects = self.objects.iter();
+        let mut objects = self.objects.iter().filter(|(_, loaded)| loaded.beside.is_none());
         objects.find(|(_, loaded)| loaded.name == name || loaded.object.soname() == Some(name)).map(|(id, _)| *id)
     }
 
@@ -139,7 +143,8 @@ impl<B: AsRef<[u8]>, E: Exports> Namespace<B, E> {
             let needed = self.present(*id);
             self.objects.entry(*id).and_modify(|loaded| (loaded.needed, loaded.linked) = (needed, true));
         }
-        let global = global || self.objects[&root].object.flags().global;
+        let root_loaded = &self.objects[&root];
+        let global = (global || root_loaded.object.flags().global) && root_loaded.beside.is_none();
         for id in &tree {
             let Some(loaded) = self.objects.get_mut(id) else { continue };
             if !loaded.roots.contains(&root) {
@@ -163,6 +168,10 @@ impl<B: AsRef<[u8]>, E: Exports> Namespace<B, E> {
     /// global scope.
     pub fn symbol(&self, handle: Option<Id>, name: &str, version: Option<&str>) -> Option<Found> {
         let wanted = version.map_or(Wanted::Newest, |version| Wanted::version(version.as_bytes()));
+        self.find_symbol(handle, name, wanted)?.found()
+    }
+
+    pub(crate) fn find_symbol(&self, handle: Option<Id>, name: &str, wanted: Wanted) -> Option<Bound<'_>> {
         let scope = match handle {
             Some(root) => {
                 let members: Vec<_> = self.tree(root).into_iter().filter_map(|id| self.member(id)).collect();
@@ -173,7 +182,7 @@ impl<B: AsRef<[u8]>, E: Exports> Namespace<B, E> {
                 members: self.global.iter().filter_map(|id| self.member(*id)).collect(),
             },
         };
-        scope.find(&Key::new(name.as_bytes()), wanted)?.found()
+        scope.find(&Key::new(name.as_bytes()), wanted)
     }
 
     /// The object, and the symbol if there is one, that an address belongs to.
@@ -210,6 +219,7 @@ impl<B: AsRef<[u8]>, E: Exports> Namespace<B, E> {
     pub fn remove(&mut self, id: Id) -> Option<Object<B>> {
         let removed = self.objects.remove(&id)?;
         self.global.retain(|other| *other != id);
+        self.live.remove(&id);
         for loaded in self.objects.values_mut() {
             for list in [&mut loaded.needed, &mut loaded.roots, &mut loaded.bound_to] {
                 list.retain(|other| *other != id);
@@ -225,7 +235,7 @@ impl<B: AsRef<[u8]>, E: Exports> Namespace<B, E> {
     pub(crate) fn member(&self, id: Id) -> Option<Member<'_>> {
         let loaded = self.objects.get(&id)?;
         let (base, tls, view) = (loaded.base, loaded.tls, loaded.object.view());
-        Some(Member { id, name: &loaded.name, base, tls, view })
+        Some(Member { id, name: &loaded.name, base, tls, beside: loaded.beside, view })
     }
 
     /// Where the references of an object are looked for: in itself, if it says so; among the exports; in the global
@@ -237,6 +247,8 @@ impl<B: AsRef<[u8]>, E: Exports> Namespace<B, E> {
         // Its own comes last, for when all through which it was loaded have gone and something else keeps it.
         let trees = loaded.roots.iter().chain([&id]).flat_map(|root| self.tree(*root));
         for next in self.global.iter().copied().chain(trees) {
+            // One that is to take another's place finds its own symbols there, and nobody else finds them.
+            let next = if Some(next) == loaded.beside { id } else { next };
             if !order.contains(&next) {
                 order.push(next);
             }

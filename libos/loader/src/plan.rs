@@ -7,6 +7,7 @@ use goblin::elf::reloc::*;
 use goblin::elf64::sym::Sym;
 
 use crate::exports::Exports;
+use crate::live::{Live, is_function};
 use crate::namespace::{Id, Namespace};
 use crate::object::{owned, text};
 use crate::refusal::Refusal;
@@ -62,10 +63,26 @@ impl<B: AsRef<[u8]>, E: Exports> Namespace<B, E> {
     /// [`link`](Self::link) returned. What has been planned when a refusal comes has changed no object but these.
     pub fn plan(&mut self, objects: &[Id], binding: Binding, mut write: impl FnMut(Write)) -> Result<(), Refusal> {
         let mut calls = Vec::new();
+        let mut live = core::mem::take(&mut self.live);
+        let result = self.plan_all(objects, binding, &mut live, &mut calls, &mut write);
+        self.live = live;
+        result?;
+        calls.into_iter().for_each(write);
+        Ok(())
+    }
+
+    fn plan_all(
+        &mut self,
+        objects: &[Id],
+        binding: Binding,
+        live: &mut Live,
+        calls: &mut Vec<Write>,
+        write: &mut impl FnMut(Write),
+    ) -> Result<(), Refusal> {
         for id in objects {
             let scope = self.scope(*id).ok_or(Refusal::Stale)?;
             let own = self.member(*id).ok_or(Refusal::Stale)?;
-            let mut planner = Planner { lazy: binding == Binding::Lazy, ..Planner::new(own, &scope) };
+            let mut planner = Planner { lazy: binding == Binding::Lazy, ..Planner::new(own, &scope, live) };
             for relocation in Relocations::new(own.view) {
                 match planner.plan(&relocation)? {
                     // A resolver may call functions and read variables: of its own object, or of any other.
@@ -77,16 +94,22 @@ impl<B: AsRef<[u8]>, E: Exports> Namespace<B, E> {
             let bound_to = planner.bound_to;
             self.note(*id, &bound_to);
         }
-        calls.into_iter().for_each(write);
         Ok(())
     }
 
     /// What the entry with this number in the object's PLT is bound to: for the first call through it.
     pub fn bind(&mut self, object: Id, number: usize) -> Result<Write, Refusal> {
+        let mut live = core::mem::take(&mut self.live);
+        let result = self.bind_with(object, number, &mut live);
+        self.live = live;
+        result
+    }
+
+    fn bind_with(&mut self, object: Id, number: usize, live: &mut Live) -> Result<Write, Refusal> {
         let scope = self.scope(object).ok_or(Refusal::Stale)?;
         let own = self.member(object).ok_or(Refusal::Stale)?;
         let relocation = Relocations::of_plt(own.view, number).ok_or(Refusal::Stale)?;
-        let mut planner = Planner::new(own, &scope);
+        let mut planner = Planner::new(own, &scope, live);
         let write = planner.plan(&relocation)?.ok_or(Refusal::Stale)?;
         let bound_to = planner.bound_to;
         self.note(object, &bound_to);
@@ -101,18 +124,19 @@ impl<B: AsRef<[u8]>, E: Exports> Namespace<B, E> {
     }
 }
 
-struct Planner<'a, E> {
+pub(crate) struct Planner<'a, E> {
     own: Member<'a>,
     scope: &'a Scope<'a, E>,
     lazy: bool,
     /// The last symbol that was looked up: the next relocation is often about the same.
     last: Option<(u32, Sym, Bound<'a>)>,
     bound_to: Vec<Id>,
+    live: &'a mut Live,
 }
 
 impl<'a, E: Exports> Planner<'a, E> {
-    fn new(own: Member<'a>, scope: &'a Scope<'a, E>) -> Self {
-        Self { own, scope, lazy: false, last: None, bound_to: Vec::new() }
+    pub fn new(own: Member<'a>, scope: &'a Scope<'a, E>, live: &'a mut Live) -> Self {
+        Self { own, scope, lazy: false, last: None, bound_to: Vec::new(), live }
     }
 
     /// psABI x86-64, table 4.9, in its words: S is the symbol's value, A the addend, B the base, P the place.
@@ -134,6 +158,15 @@ impl<'a, E: Exports> Planner<'a, E> {
             _ => {}
         }
         let (symbol, bound) = self.bound(relocation)?;
+        self.write(relocation, &symbol, bound)
+    }
+
+    /// What a relocation writes whose symbol, `symbol` in the object's own table, is bound to this.
+    pub fn write(&mut self, relocation: &Relocation, symbol: &Sym, bound: Bound) -> Result<Option<Write>, Refusal> {
+        let own = self.own;
+        let address = own.base.wrapping_add(relocation.target);
+        let write = |value| Ok(Some(Write { object: own.id, address, value }));
+        let add = |value: u64| value.wrapping_add_signed(relocation.addend);
         if is_thread_local(relocation.kind) {
             return Ok(self.thread_local(relocation, bound)?.map(|value| Write { object: own.id, address, value }));
         }
@@ -151,6 +184,14 @@ impl<'a, E: Exports> Planner<'a, E> {
         let value = match bound {
             Bound::Export(address) => address,
             Bound::Nothing => 0,
+            Bound::Symbol(member, found)
+                if member.id != own.id
+                    && is_function(&member, &found)
+                    && let Some(entry) =
+                        member.entry(self.live, own.view.name(symbol), own.view.wanted(relocation.symbol))? =>
+            {
+                entry
+            }
             Bound::Symbol(member, symbol) => match SymbolKind::of(&symbol) {
                 SymbolKind::ThreadLocal => return Err(self.wrong_kind(relocation)),
                 SymbolKind::Resolver => {

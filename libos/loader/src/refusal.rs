@@ -50,6 +50,10 @@ pub enum Refusal {
     Occupied { object: String, base: u64, other: String },
     /// The object has thread-local variables, and no module number came with it. The loader's mistake.
     NoModule { object: String },
+    /// The new version of a library is not one for those who use the old one.
+    Mismatch { symbol: String, mismatch: Mismatch },
+    /// More functions of a library are used than one that is to be replaced can have. The loader's limit.
+    Entries { object: String, room: usize },
     /// There is no such object, or no longer. The caller's mistake.
     Stale,
 }
@@ -75,6 +79,19 @@ pub enum SegmentFault {
     NoRights,
     /// Lies outside the segments that are loaded (GNU_RELRO: outside a writable one).
     NotLoaded,
+}
+
+/// What a new version of a library lacks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mismatch {
+    /// The symbol is not there.
+    Missing,
+    /// A function was a variable, or the other way round.
+    OtherKind,
+    /// A variable is smaller than it was.
+    Smaller,
+    /// Other objects use a thread-local variable, of which every thread has one already.
+    ThreadLocal,
 }
 
 /// Where a relocation stands and what it is about.
@@ -151,6 +168,16 @@ impl fmt::Display for Refusal {
             Self::Base { object, base } => write!(f, "{object}: cannot lie at {base:#x}"),
             Self::Occupied { object, base, other } => write!(f, "{object}: at {base:#x} lies {other}"),
             Self::NoModule { object } => write!(f, "{object}: has thread-local variables and got no module number"),
+            Self::Mismatch { symbol, mismatch } => {
+                let symbol = clean(symbol);
+                match mismatch {
+                    Mismatch::Missing => write!(f, "missing symbol `{symbol}`"),
+                    Mismatch::OtherKind => write!(f, "the symbol `{symbol}` is of another kind than it was"),
+                    Mismatch::Smaller => write!(f, "the variable `{symbol}` is smaller than it was"),
+                    Mismatch::ThreadLocal => write!(f, "others use the thread-local variable `{symbol}`"),
+                }
+            }
+            Self::Entries { object, room } => write!(f, "{object}: more than {room} of its functions are used"),
             Self::Stale => f.write_str("there is no such object"),
         }
     }

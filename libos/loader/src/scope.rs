@@ -47,6 +47,8 @@ pub struct Member<'a> {
     pub name: &'a str,
     pub base: u64,
     pub tls: Option<TlsPlace>,
+    /// The object whose place it is to take.
+    pub beside: Option<Id>,
     pub view: View<'a>,
 }
 

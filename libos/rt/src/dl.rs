@@ -8,6 +8,14 @@
 //! let version = library.symbol("zlibVersion")?;
 //! ```
 //!
+//! A library that the image names so is replaced while it is in use: see [`update`] and [`Library::enter`].
+//!
+//! ```ignore
+//! dl::live!("libpage.so.1");
+//!
+//! let (from, to) = dl::update("libpage.so.1", Some("2.0.0"), Duration::from_secs(5))?;
+//! ```
+//!
 //! Nothing is mapped but what a key vouches for that the image trusts, and only as the manifest beside it allows: see
 //! `docs/libraries.md`.
 //!
@@ -15,5 +23,6 @@
 //! `-mno-red-zone`.
 
 pub use zooid_dl::{
-    Address, Error, Flags, Library, Object, Refusal, RuleRefusal, address, iterate, open, require, symbol, trust,
+    Address, Error, Flags, Library, Mismatch, Object, Refusal, RuleRefusal, Section, address, iterate, live, open,
+    require, symbol, trust, update,
 };

@@ -10,6 +10,7 @@ use xen_abi::PAGE_SIZE;
 use xen_abi::pte::Pte;
 use zooid_memory::{PageClass, Zone};
 
+use super::cow::copy_page;
 use super::frames::Frames;
 use super::{LIBRARIES_END, allocate, flush_tlb, map_new, release, tables, unmap, with_memory};
 use crate::mmu::Memory;
@@ -55,6 +56,31 @@ impl Library {
         map_new(range.start, range.len() / PAGE_SIZE, PageClass::LibraryData).map_err(|_| OutOfMemory)?;
         // SAFETY: mapped just now, and nobody else's.
         unsafe { (range.start as *mut u8).write_bytes(0, range.len()) };
+        Ok(())
+    }
+
+    /// Makes constants writable, which is over with the next [`set_class`](Self::set_class): each page gets a frame of its own first, because relatives may read
+    /// the one that it has. If it fails, all pages hold what they held.
+    pub fn make_writable(&mut self, pages: Range<usize>) -> Result<(), OutOfMemory> {
+        let mut content = alloc::vec![0_u64; PAGE_SIZE / 8];
+        for page in self.addresses(pages).step_by(PAGE_SIZE) {
+            with_memory(|Memory { frames, tables }| {
+                let before = tables::frame_of(tables.entry(frames, page)).ok_or(OutOfMemory)?;
+                let frame = frames.alloc().ok_or(OutOfMemory)?;
+                // SAFETY: a mapped page, and a buffer that is as long.
+                unsafe { copy_page(page as *const u64, content.as_mut_ptr()) };
+                let mut entry = Some(Pte::new(frames.mfn(frame), PageClass::LibraryData.pte_flags()));
+                // SAFETY: a page of the object, which gets its content back below, before anything else runs.
+                unsafe { tables.set(frames, page, |_| entry.take()) }.expect("tables of mapped pages exist");
+                flush_tlb();
+                // SAFETY: as above; it can be written now.
+                unsafe { copy_page(content.as_ptr(), page as *mut u64) };
+                if let Some(own) = frames.pfn(before) {
+                    frames.retire(own);
+                }
+                Ok(())
+            })?;
+        }
         Ok(())
     }
 

@@ -1,0 +1,145 @@
+//! A web server whose pages a library renders, `page` of tests/libraries, which is replaced while the server serves.
+//!
+//! `GET /` followed by a number is a page; `GET /update?COUNT` has the library replaced so often, from one version to the other and back, and `GET /state` says
+//! how often it was, how many pages there were, and how much memory is in use.
+
+#![no_std]
+#![no_main]
+
+extern crate alloc;
+
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::ffi::{c_int, c_ulong};
+use core::mem::transmute_copy;
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+use test_guests::{error, expect, failure};
+use zooid::dl::{self, Flags, Library};
+use zooid::net::{TcpListener, TcpStream};
+use zooid::time::Duration;
+use zooid::{memory, println, thread};
+
+zooid::main!(main, mode = kernel);
+
+dl::trust!(include_bytes!("../../../libraries/test-only.pub"));
+dl::live!("libpage.so.1");
+
+/// A connection's thread needs little: its buffers lie in the heap.
+const STACK_SIZE: usize = 32 << 10;
+/// How long an update may wait for requests that are being answered.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Between two updates.
+const PAUSE: Duration = Duration::from_millis(20);
+/// No part of a page is longer.
+const MAX_PART: usize = 1 << 10;
+
+type Part = extern "C" fn(*mut u8, c_ulong, c_ulong) -> c_int;
+
+/// The library, and the functions that render the parts of a page. They are looked up once, whatever version there is.
+struct Pages {
+    library: Library,
+    parts: [Part; 3],
+    rendered: extern "C" fn() -> c_ulong,
+}
+
+/// How often the library was replaced.
+static UPDATES: AtomicU32 = AtomicU32::new(0);
+/// Whether somebody is about to replace it.
+static BUSY: AtomicBool = AtomicBool::new(false);
+
+fn main() {
+    let library = expect!(dl::open("libpage.so.1", Flags::default()));
+    let symbol = |name: &str| expect!(library.symbol(name));
+    let part = |name: &str| {
+        let address = symbol(name);
+        // SAFETY: tests/libraries says that the function is of this type.
+        unsafe { transmute_copy::<*const (), Part>(&address) }
+    };
+    let parts = ["page_header", "page_body", "page_footer"].map(part);
+    let address = symbol("page_rendered");
+    // SAFETY: as above.
+    let rendered = unsafe { transmute_copy::<*const (), extern "C" fn() -> c_ulong>(&address) };
+    // The server ends with its pVM.
+    let pages: &Pages = alloc::boxed::Box::leak(alloc::boxed::Box::new(Pages { library, parts, rendered }));
+    let listener = expect!(TcpListener::bind(80));
+    println!("pages on port 80");
+    for stream in listener.incoming() {
+        let stream = expect!(stream);
+        let server = thread::Builder::new().name("connection").stack_size(STACK_SIZE);
+        expect!(server.spawn(move || serve(&stream, pages)));
+    }
+}
+
+/// Answers requests until the client closes.
+fn serve(stream: &TcpStream, pages: &Pages) {
+    let mut input = Vec::new();
+    let mut buffer = [0; 1 << 10];
+    loop {
+        while let Some(end) = input.windows(4).position(|octets| octets == b"\r\n\r\n") {
+            let request = String::from_utf8_lossy(&input[..end]).into_owned();
+            input.drain(..end + 4);
+            let body = answer(request.split(' ').nth(1).unwrap_or_default(), pages);
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
+            if stream.write_all(&[head.as_bytes(), &body].concat()).is_err() {
+                return;
+            }
+        }
+        match stream.read(&mut buffer) {
+            Ok(count) if count > 0 => input.extend_from_slice(&buffer[..count]),
+            _ => return,
+        }
+    }
+}
+
+fn answer(path: &str, pages: &Pages) -> Vec<u8> {
+    if let Some(count) = path.strip_prefix("/update?") {
+        let count = count.parse().unwrap_or_else(|_| error!("{path}: how often?"));
+        if !BUSY.swap(true, Ordering::Relaxed) {
+            thread::spawn(move || update_often(count));
+        }
+        return b"as you wish\n".to_vec();
+    }
+    if path == "/state" {
+        let memory = memory::statistics();
+        let busy = u8::from(BUSY.load(Ordering::Relaxed));
+        return format!(
+            "updates {} busy {busy} rendered {} free {} heap {}\n",
+            UPDATES.load(Ordering::Relaxed),
+            (pages.rendered)(),
+            memory.free,
+            memory.heap_used
+        )
+        .into_bytes();
+    }
+    render(path.trim_start_matches('/').parse().unwrap_or(0), pages)
+}
+
+/// A page, all of one version. Other threads run between its parts.
+fn render(number: c_ulong, pages: &Pages) -> Vec<u8> {
+    let mut page = Vec::new();
+    let section = pages.library.enter();
+    for part in &pages.parts {
+        let start = page.len();
+        page.resize(start + MAX_PART, 0);
+        let length = part(page[start..].as_mut_ptr(), MAX_PART as c_ulong, number);
+        page.truncate(start + length as usize);
+        thread::yield_now();
+    }
+    drop(section);
+    page
+}
+
+/// Replaces the library `count` times.
+fn update_often(count: u32) {
+    for _ in 0..count {
+        let version = if UPDATES.load(Ordering::Relaxed).is_multiple_of(2) { "2.0.0" } else { "1.0.0" };
+        if let Err(error) = dl::update("libpage.so.1", Some(version), PATIENCE) {
+            failure!("{version}: {error}");
+        }
+        UPDATES.fetch_add(1, Ordering::Relaxed);
+        thread::sleep(PAUSE);
+    }
+    BUSY.store(false, Ordering::Relaxed);
+}
