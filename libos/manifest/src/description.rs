@@ -70,6 +70,12 @@ impl Digest {
 #[derive(Default)]
 pub struct Hasher(sha512::Hash);
 
+impl fmt::Debug for Hasher {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("Hasher")
+    }
+}
+
 impl Hasher {
     /// Takes the next part in.
     pub fn update(&mut self, octets: &[u8]) {

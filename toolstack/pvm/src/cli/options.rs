@@ -9,12 +9,8 @@ use zooid_manifest::Version;
 
 use super::signal::Signal;
 use crate::engine::Target;
+use crate::library::{KEYS, STORE};
 use crate::protocol::SOCKET;
-
-/// Where libraries are kept.
-const LIBRARIES: &str = "/var/lib/zooid/lib";
-/// Where the keys are that the store trusts.
-const KEYS: &str = "/etc/zooid/keys";
 
 /// The table of exit codes; `error::Error::exit_code` is where they come from.
 const EXIT_STATUS: &str = "\
@@ -267,7 +263,7 @@ Examples:
 #[derive(Args, Debug)]
 pub struct LibOptions {
     /// Where the libraries are
-    #[arg(long, global = true, value_name = "DIRECTORY", default_value = LIBRARIES, hide = true)]
+    #[arg(long, global = true, value_name = "DIRECTORY", default_value = STORE, hide = true)]
     pub store: PathBuf,
     /// Where the keys are
     #[arg(long, global = true, value_name = "DIRECTORY", default_value = KEYS, hide = true)]

@@ -20,6 +20,10 @@ use zooid_manifest::{Description, Malformed, RedZone, Refusal, Version, is_name}
 pub use keys::{Keys, TrustedKey, generate, read_secret};
 pub use store::{Entry, Store};
 
+/// Where the libraries of a host are, and the keys of those who may vouch for them.
+pub const STORE: &str = "/var/lib/zooid/lib";
+pub const KEYS: &str = "/etc/zooid/keys";
+
 /// Largest library, in octets.
 const MAX_SIZE: u64 = 1 << 30;
 
