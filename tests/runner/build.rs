@@ -15,7 +15,7 @@ const POSIX: [&str; 10] =
     ["harness", "linux", "pipes", "signals", "queues", "semaphores", "memory", "objects", "polls", "deaths"];
 
 /// Sources in `tests/libraries`, and what their linking needs besides. `lib` and `.so` are added to the names.
-const LIBRARIES: [(&str, &[&str]); 11] = [
+const LIBRARIES: [(&str, &[&str]); 13] = [
     ("base.c", &[]),
     ("middle.c", &["-lbase", "-Wl,-z,lazy"]),
     ("missing.c", &["-lbase"]),
@@ -25,6 +25,9 @@ const LIBRARIES: [(&str, &[&str]); 11] = [
     ("runtime.c", &["-lc", "-lm", "-Wl,-z,lazy"]),
     ("base.c", &["-o", "liballowed.so"]),
     ("redzone.c", &["-mred-zone"]),
+    ("bulk.c", &[]),
+    // Another version of it: in an archive, and for the store, the files are called so.
+    ("bulk.c", &["-DVERSION=2", "-Wl,-soname,libbulk.so", "-o", "libbulk.so@2.0.0"]),
     // The same again, as it must not be.
     ("base.c", &["-Wl,-z,execstack", "-o", "libstack.so"]),
     ("base.c", &["-Wl,--hash-style=sysv", "-Wl,-z,pack-relative-relocs", "-o", "libpacked.so"]),
@@ -61,8 +64,12 @@ fn main() {
     }
     let key = signing::key();
     for entry in fs::read_dir(&libraries).expect("the libraries are there") {
-        sign(&entry.expect("a library").path(), &key, |_| ());
+        let path = entry.expect("a library").path();
+        if !path.to_string_lossy().contains('@') {
+            sign(&path, &key, |_| ());
+        }
     }
+    sign_version(&libraries, "libbulk.so", Version::new(2, 0, 0), &key);
     sign_wrongly(&libraries, &key);
     let archive = out.join("libraries.tar");
     let status = Command::new("tar").arg("-cf").arg(&archive).arg("-C").arg(&libraries).arg(".").status();
@@ -82,6 +89,14 @@ fn sign(library: &Path, key: &SecretKey, change: impl FnOnce(&mut Description)) 
     let name = library.file_name().and_then(|name| name.to_str()).expect("plain");
     fs::write(library.with_file_name(format!("{name}{SUFFIX}")), signing::manifest(name, &file, key, change))
         .expect("OUT_DIR can be written to");
+}
+
+/// Puts a manifest beside `NAME@VERSION`.
+fn sign_version(folder: &Path, name: &str, version: Version, key: &SecretKey) {
+    let path = folder.join(format!("{name}@{version}"));
+    let file = fs::read(&path).expect("it is built");
+    let manifest = signing::manifest(name, &file, key, |it| it.version = version);
+    fs::write(format!("{}{SUFFIX}", path.display()), manifest).expect("OUT_DIR can be written to");
 }
 
 /// Copies of `libbase.so` and what is signed for them: each breaks one rule (tests/guests/src/bin/libraries.rs), but `liballowed.so`.

@@ -8,6 +8,7 @@ use core::ops::Range;
 
 use spin::Once;
 use xen_abi::PAGE_SIZE;
+use zooid_fork::libraries;
 use zooid_kernel::events::Masked;
 use zooid_kernel::mmu::libraries::{Library, OutOfMemory};
 use zooid_kernel::sync::{Mutex, MutexGuard};
@@ -15,9 +16,8 @@ use zooid_kernel::{life, thread};
 use zooid_loader::{Binding, Definition, ExportTable, Id, Namespace, Object, Refusal, Rights, Segment, Value, Write};
 use zooid_memory::PageClass;
 
-use crate::{Error, Flags, lazy, rules, runtime, source, tls};
-
-type File = &'static [u8];
+use crate::source::{self, File};
+use crate::{Error, Flags, lazy, rules, runtime, tls};
 
 /// Names a loaded object for the rest of its life: its base address, at which nothing else is so long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -109,6 +109,7 @@ pub fn open(path: &str, flags: Flags) -> Result<Key, Error> {
             with(|loader| load.undo(loader));
             if matches!(error, Error::Refused { .. } | Error::Forbidden { .. }) {
                 log::warn!("{error}");
+                libraries::refused(&error.to_string());
             }
             return Err(error);
         }
@@ -197,10 +198,10 @@ impl Load<'_> {
     /// Maps the file of a library; its pages are writable still.
     fn add(&mut self, loader: &mut Loader, name: &str) -> Result<Id, Error> {
         let refused = |refusal: Refusal| Error::Refused { object: name.to_string(), refusal };
-        let file = source::find(name).ok_or_else(|| Error::NotFound(name.to_string()))?;
-        // The file is this pVM's own memory: what is judged is what is mapped.
-        rules::judge(name, file).map_err(|rule| Error::Forbidden { object: name.to_string(), rule })?;
-        let object = Object::parse(file).map_err(refused)?;
+        let file = source::find(name)?;
+        // The file is this pVM's own memory, or the store's, which nobody writes: what is judged is what is mapped.
+        rules::judge(name, &file).map_err(|rule| Error::Forbidden { object: name.to_string(), rule })?;
+        let object = Object::parse(file.clone()).map_err(refused)?;
         let span = object.span();
         let spare = object.align() as usize - PAGE_SIZE;
         let out_of_memory = |OutOfMemory| Error::OutOfMemory;
@@ -208,8 +209,11 @@ impl Load<'_> {
             Library::new(((span.end - span.start) as usize + spare) / PAGE_SIZE).map_err(out_of_memory)?;
         let base = (pages_of.start() as u64).wrapping_sub(span.start).next_multiple_of(object.align());
         for segment in object.segments() {
-            pages_of.map(pages(&pages_of, Key(base), segment.pages())).map_err(out_of_memory)?;
-            copy(segment, file, base);
+            let its = pages(&pages_of, Key(base), segment.pages());
+            if !file.share(segment, &mut pages_of, its.clone()) {
+                pages_of.map(its).map_err(out_of_memory)?;
+                copy(segment, file.as_ref(), base);
+            }
         }
         let place = object.tls().map(|segment| tls::add(segment, base));
         let module = place.map(|place| place.module);
@@ -263,7 +267,7 @@ fn has_words(object: &Object<File>, address: u64, count: u64) -> bool {
     object.segments().iter().any(|segment| segment.rights == Rights::ReadWrite && holds(segment))
 }
 
-fn copy(segment: &Segment, file: File, base: u64) {
+fn copy(segment: &Segment, file: &[u8], base: u64) {
     let content = &file[segment.file.clone()];
     let target = base.wrapping_add(segment.memory.start) as *mut u8;
     // SAFETY: the segment's pages are mapped, writable and nobody else's, and its memory is at least as long as its content.

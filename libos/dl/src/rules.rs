@@ -1,12 +1,14 @@
 //! What the image asks of libraries. It is part of the image: who gives the libraries cannot give the rules.
 
+use alloc::format;
 use alloc::string::String;
 
 use spin::Once;
+use zooid_fork::libraries::MAX_TEXT;
 use zooid_kernel::{thread, xenstore};
-use zooid_manifest::{PublicKey, Refusal, Rules, SUFFIX};
+use zooid_manifest::{PublicKey, Refusal, Rules, Version};
 
-use crate::source;
+use crate::source::File;
 
 /// What [`trust!`](crate::trust) and [`require!`](crate::require) leave in the image.
 #[derive(Debug)]
@@ -77,13 +79,43 @@ pub fn init() {
     FAMILY.call_once(|| xenstore::read("name").ok());
 }
 
-/// Whether the image may map this file under this name.
-pub fn judge(name: &str, file: &[u8]) -> Result<(), Refusal> {
-    let mut rules = Rules {
-        family: FAMILY.get().and_then(Option::as_deref),
-        user_mode: thread::MODE.get().is_some(),
-        ..Rules::default()
+/// Whether objects run in guest user mode.
+pub fn is_user_mode() -> bool {
+    thread::MODE.get().is_some()
+}
+
+/// What the image is called, if it trusts somebody.
+fn image() -> &'static str {
+    let name = |rule: &Rule| match *rule {
+        Rule::Trust { image, .. } => Some(image),
+        Rule::Require { .. } => None,
     };
+    all().iter().find_map(name).unwrap_or_default()
+}
+
+/// What pvmd is asked for (docs/protocols/libraries.md): so that it gives a version that is wanted. What it gives is judged all the same, and so ranges for which
+/// there is no room may be left out.
+pub fn wanted(name: &str, version: Option<&Version>) -> String {
+    let mut text = String::from(name);
+    if let Some(version) = version {
+        text += &format!("@{version}");
+    }
+    text = text + "\n" + image();
+    for rule in all() {
+        if let Rule::Require { library, versions } = *rule
+            && library == name
+            && text.len() + 1 + versions.len() <= MAX_TEXT
+        {
+            text = text + "\n" + versions;
+        }
+    }
+    text
+}
+
+/// Whether the image may map this file under this name.
+pub fn judge(name: &str, file: &File) -> Result<(), Refusal> {
+    let mut rules =
+        Rules { family: FAMILY.get().and_then(Option::as_deref), user_mode: is_user_mode(), ..Rules::default() };
     for rule in all() {
         match *rule {
             Rule::Trust { key, image } => {
@@ -93,6 +125,5 @@ pub fn judge(name: &str, file: &[u8]) -> Result<(), Refusal> {
             Rule::Require { library, versions } => rules.versions.push((library, versions)),
         }
     }
-    let manifest = source::find(&(String::from(name) + SUFFIX));
-    rules.judge(name, file, manifest).map(drop)
+    rules.judge(name, file.as_ref(), file.manifest()).map(drop)
 }
