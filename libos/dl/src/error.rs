@@ -39,9 +39,14 @@ impl fmt::Display for Error {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotFound(name) => {
-                write!(out, "{name}: there is no such library: is it in the archive that ramdisk= names, or in the host's store (`pvm lib list`)?")
+                write!(
+                    out,
+                    "{name}: there is no such library: is it in the archive that ramdisk= names, or in the host's store (`pvm lib list`)?"
+                )
             }
-            Self::Withheld(name) => write!(out, "{name}: the host's rules do not allow it: `pvm events` in dom0 says which"),
+            Self::Withheld(name) => {
+                write!(out, "{name}: the host's rules do not allow it: `pvm events` in dom0 says which")
+            }
             Self::Refused { object, refusal } => write!(out, "{object}: {refusal}"),
             Self::Forbidden { object, rule } => write!(out, "{object}: {rule}"),
             Self::OutOfMemory => out.write_str("not enough memory for a library"),

@@ -135,9 +135,8 @@ impl File {
             return false;
         }
         let first = segment.file.start / PAGE_SIZE;
-        let shared = to.share(pages, |table, entries, page| {
-            libraries::map(stored.library, first + page, table, entries, execute)
-        });
+        let shared = to
+            .share(pages, |table, entries, page| libraries::map(stored.library, first + page, table, entries, execute));
         // It has left the store meanwhile, say: then there is the copy that was judged.
         shared.is_ok()
     }

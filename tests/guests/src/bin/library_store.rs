@@ -144,7 +144,7 @@ fn share() {
     library.works();
     drop(library);
     // Its frames are freed, once no relative reads them.
-    for _ in 0..50 {
+    for _ in 0..10 {
         drop(bulk());
     }
     println!("{} frames are free, {before} were", free());

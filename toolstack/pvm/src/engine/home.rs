@@ -70,24 +70,15 @@ pub fn show_console(store: &Store, domain: DomId, ring: Mfn, port: Port) -> Resu
 
 /// Writes the home of a holder, which has nobody who reads it but the daemon: its name for `xl list`, and where its table of members is,
 /// if it is that of a family.
-pub fn create_holder(
-    store: &Store,
-    domain: DomId,
-    name: &str,
-    root: PvmId,
-    table: Option<Mfn>,
-) -> Result<(), Error> {
+pub fn create_holder(store: &Store, domain: DomId, name: &str, root: PvmId, table: Option<Mfn>) -> Result<(), Error> {
     let home = path(domain);
     store.mkdir(&home)?;
     store.set_permissions(&home, &[Permission { domain: DomId::DOM0, access: Access::None }])?;
     let table = table.map(|table| ("members", table.0.to_string()));
-    for (key, value) in [
-        ("name", name.to_owned()),
-        ("domid", domain.to_string()),
-        ("zooid", format!("{root} {domain}")),
-    ]
-    .into_iter()
-    .chain(table)
+    for (key, value) in
+        [("name", name.to_owned()), ("domid", domain.to_string()), ("zooid", format!("{root} {domain}"))]
+            .into_iter()
+            .chain(table)
     {
         store.write(&format!("{home}/{key}"), &value)?;
     }

@@ -219,7 +219,8 @@ impl<H: Hypervisor> Engine<H> {
     }
 
     fn answer_library(&mut self, domain: DomId, number: u32) -> Result<(), Failure> {
-        let object = self.libraries.as_ref().and_then(|libraries| libraries.objects.get(&number)).ok_or(Failure::Gone)?;
+        let object =
+            self.libraries.as_ref().and_then(|libraries| libraries.objects.get(&number)).ok_or(Failure::Gone)?;
         let channel = self.domains.get(&domain).and_then(|pvm| pvm.channel.as_ref()).ok_or(Failure::Gone)?;
         channel.put(daemon::OBJECT, number);
         channel.put(daemon::OBJECT_PAGES, object.frames.len() as u32);
@@ -392,7 +393,9 @@ impl<H: Hypervisor> Engine<H> {
             engine.xen.max_vcpus(domain, 1)?;
             engine.xen.set_max_mem(domain, engine.config.library_memory_kib)
         })?;
-        self.operate(Operation::Home, |engine| home::create_holder(&engine.store, domain, "zooid-libraries", id, None))?;
+        self.operate(Operation::Home, |engine| {
+            home::create_holder(&engine.store, domain, "zooid-libraries", id, None)
+        })?;
         let handle = Handle { kind: Kind::Libraries, id, parent: id, commit: 0 };
         self.operate(Operation::Sign, |engine| engine.xen.set_handle(domain, &handle.to_octets()))?;
         Ok(())
