@@ -99,6 +99,7 @@ runs "version 1"
 # What is refused, by whom, and what dom0's users see of it.
 adds librevoked.so libforeign.so libelsewhere.so libold.so libredzone.so libmiddle.so 2>/dev/null
 runs "refused librevoked.so=- libforeign.so=- libelsewhere.so=- libold.so=- libredzone.so=- libnothing.so=none"
+grep -q 'WARN zooid_dl::load: librevoked.so: the host.s rules do not allow it' "$(console)" || fail "no line on the console"
 pvm events >events
 for line in "librevoked.so: version rule: 1.0.0 is revoked" "libforeign.so: loader rule: the family $NAME may not map it" \
     "libelsewhere.so: loader rule: the image library_store may not map it" "libold.so: version rule: it is 0.9.9, wanted is ^1" \

@@ -107,9 +107,14 @@ pub fn open(path: &str, flags: Flags) -> Result<Key, Error> {
         Ok(linked) => linked,
         Err(error) => {
             with(|loader| load.undo(loader));
-            if matches!(error, Error::Refused { .. } | Error::Forbidden { .. }) {
-                log::warn!("{error}");
-                libraries::refused(&error.to_string());
+            match error {
+                Error::Refused { .. } | Error::Forbidden { .. } => {
+                    log::warn!("{error}");
+                    libraries::refused(&error.to_string());
+                }
+                // That is known there.
+                Error::Withheld(_) => log::warn!("{error}"),
+                _ => {}
             }
             return Err(error);
         }

@@ -80,10 +80,11 @@ fn in_store(name: &str, version: Option<&Version>) -> Result<File, Error> {
     }
     let wanted = rules::wanted(name, version);
     for _ in 0..TRIES {
-        let mapped = libraries::open(&wanted, rules::is_user_mode()).and_then(Stored::map);
-        return match mapped {
+        let opened = libraries::open(&wanted, rules::is_user_mode());
+        let is_open = opened.is_ok();
+        return match opened.and_then(Stored::map) {
             Ok(stored) => Ok(File::Store(Arc::new(stored))),
-            Err(Errno::ENOENT) => continue,
+            Err(Errno::ENOENT) if is_open => continue,
             Err(Errno::EACCES) => Err(Error::Withheld(name.to_string())),
             Err(Errno::ENOMEM | Errno::ENOSPC) => Err(Error::OutOfMemory),
             Err(error) => {

@@ -74,8 +74,10 @@ impl Library {
                 tables.ensure_table(frames, page).map(|table| frames.mfn(table)).map_err(|_| Errno::ENOMEM)
             });
             let done = (page - range.start) / PAGE_SIZE;
+            let made = if table.is_ok() { done + count } else { done };
             if let Err(error) = table.and_then(|table| map(table, first..first + count, done)) {
-                unmap(range.start, done, Frames::retire);
+                // Also what may have been mapped before something went wrong.
+                unmap(range.start, made, Frames::retire);
                 return Err(error);
             }
             mapped(page, Mapped::Pages);
