@@ -1,5 +1,5 @@
 #!/bin/sh
-# Keys are made and trusted; libraries come, are replaced and go; what breaks a rule is not taken, and damage is found.
+# Keys are made and trusted; versions of libraries come and go; what breaks a rule is not taken, and damage is found.
 . /run/zooid/lib.sh
 set -eu
 
@@ -32,11 +32,22 @@ pvm lib list | grep "^libone.so  *1.0.0 .* shop  *libraries  *all$" || fail "pvm
 pvm lib inspect libone.so | grep "^images  *libraries$" || fail "pvm lib inspect"
 pvm lib verify
 
-refuses 123 "there is a library libone.so already: \`pvm lib update\`" pvm lib add --version 1.0.1 --sign-with shop.key libone.so
-refuses 123 "version rule: 1.0.0 is not newer than 1.0.0" pvm lib update --version 1.0.0 --sign-with shop.key libone.so
-refuses 120 "there is no library libtwo.so" pvm lib update --version 1.0.0 --sign-with shop.key --name libtwo.so libone.so
-pvm lib update --version 1.1.0 --sign-with shop.key libone.so
-[ "$(pvm lib list --json | tr , '\n' | grep '"version"')" = '"version":"1.1.0"' ] || fail "the version after an update"
+# Versions lie beside each other; one of them is one file.
+refuses 123 "there is another file that is libone.so 1.0.0" \
+    pvm lib add --version 1.0.0 --sign-with shop.key --name libone.so libraries/libfixed.so
+pvm lib add --version 1.0.0 --sign-with shop.key --image httpd libone.so
+pvm lib inspect libone.so | grep "^images  *httpd$" || fail "the same file with other rules"
+pvm lib add --version 1.10.0 --sign-with shop.key libone.so
+pvm lib add --version 1.9.0 --sign-with shop.key --name libone.so libraries/libfixed.so
+[ "$(pvm lib list --json | tr , '\n' | grep '"version"' | tr -d '\n')" = '"version":"1.10.0""version":"1.9.0""version":"1.0.0"' ] ||
+    fail "the versions: $(pvm lib list)"
+pvm lib inspect libone.so@1.9.0 --json | json 'it["version"] == "1.9.0"'
+pvm lib verify libone.so@1.9.0 | grep "^libone.so 1.9.0: good$" || fail "verify a version"
+refuses 120 "there is no library libone.so@2.0.0" pvm lib verify libone.so@2.0.0
+refuses 120 "there is no library libone.so@2.0.0" pvm lib inspect libone.so@2.0.0
+pvm lib remove libone.so@1.0.0
+refuses 120 "there is no library libone.so@1.0.0" pvm lib remove libone.so@1.0.0
+[ "$(pvm lib inspect libone.so --json | tr , '\n' | grep '"version"')" = '"version":"1.10.0"' ] || fail "the highest version"
 
 # What others have signed: nobody trusts that key here, then somebody does.
 refuses 123 "is not trusted" pvm lib add libraries/libmiddle.so
@@ -57,12 +68,12 @@ cp "$object" kept
 rm "$object"
 printf x >"$object"
 refuses 123 "libmiddle.so: signature rule: the file is not the one that was signed" pvm lib verify
-grep "^libone.so 1.1.0: good$" out || fail "verify ends at the first"
+grep "^libone.so 1.10.0: good$" out || fail "verify ends at the first"
 rm "$object"
 cp kept "$object"
 
 pvm lib remove libone.so
 pvm lib remove libredzone.so
 refuses 120 "there is no library libone.so" pvm lib remove libone.so
-[ "$(ls -A /var/lib/zooid/lib)" = "$(printf 'libmiddle.so.manifest\nobjects')" ] || fail "something is left: $(ls -A /var/lib/zooid/lib)"
+[ "$(ls -A /var/lib/zooid/lib)" = "$(printf 'libmiddle.so@1.0.0.manifest\nobjects')" ] || fail "something is left: $(ls -A /var/lib/zooid/lib)"
 [ "$(ls -A /var/lib/zooid/lib/objects | wc -l)" = 1 ] || fail "an object is left"

@@ -16,7 +16,7 @@ const POSIX: [&str; 10] =
 
 /// Sources in `tests/libraries`, and what their linking needs besides. `lib` and `.so` are added to the names.
 /// What follows `@` is the library's version, which is 1.0.0 otherwise.
-const LIBRARIES: [(&str, &[&str]); 25] = [
+const LIBRARIES: [(&str, &[&str]); 27] = [
     ("base.c", &[]),
     ("middle.c", &["-lbase", "-Wl,-z,lazy"]),
     ("missing.c", &["-lbase"]),
@@ -29,6 +29,8 @@ const LIBRARIES: [(&str, &[&str]); 25] = [
     ("secret.c", &["-lc"]),
     ("search.c", &["-lc", "-Wno-uninitialized", "-Wno-maybe-uninitialized"]),
     ("redzone.c", &["-mred-zone"]),
+    ("bulk.c", &[]),
+    ("bulk.c", &["-DVERSION=2", "-o", "libbulk.so@2.0.0"]),
     // The same again, as it must not be.
     ("base.c", &["-Wl,-z,execstack", "-o", "libstack.so"]),
     ("base.c", &["-Wl,--hash-style=sysv", "-Wl,-z,pack-relative-relocs", "-o", "libpacked.so"]),

@@ -25,6 +25,8 @@ pub enum Error {
         /// Which rule, and why.
         rule: RuleRefusal,
     },
+    /// The host has it, but gives this pVM none of its versions: which rule does not hold, `pvm events` says there.
+    Withheld(String),
     /// No frames, or no addresses, are left.
     OutOfMemory,
     /// There is no such symbol.
@@ -57,7 +59,13 @@ impl fmt::Display for Error {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotFound(name) => {
-                write!(out, "{name}: there is no such library: is it in the archive that ramdisk= names?")
+                write!(
+                    out,
+                    "{name}: there is no such library: is it in the archive that ramdisk= names, or in the host's store (`pvm lib list`)?"
+                )
+            }
+            Self::Withheld(name) => {
+                write!(out, "{name}: the host's rules do not allow it: `pvm events` in dom0 says which")
             }
             Self::Refused { object, refusal } => write!(out, "{object}: {refusal}"),
             Self::Forbidden { object, rule } => write!(out, "{object}: {rule}"),

@@ -23,9 +23,10 @@ use zooid_loader::{
 use zooid_manifest::Version;
 use zooid_memory::{PageClass, Zone};
 
+use crate::Error;
 use crate::lazy::{restore, save};
-use crate::load::{File, Key, Load, Loader, Turn, apply, unload_unused, with};
-use crate::{Error, source};
+use crate::load::{Key, Load, Loader, Turn, apply, unload_unused, with};
+use crate::source::{self, File};
 
 /// How many pages of entries a library can have; they are mapped as they are used.
 const PAGES: usize = 16;
@@ -309,7 +310,10 @@ fn replace(name: &str, version: Option<&str>, deadline: u64) -> Result<(Version,
             Ok((*key, live.id, live.version.clone()))
         }
     })?;
-    let found = source::find_version(name, wanted.as_ref()).ok_or_else(no_version)?;
+    let found = source::find_version(name, wanted.as_ref()).map_err(|error| match error {
+        Error::NotFound(_) => no_version(),
+        other => other,
+    })?;
     let (key, to) = Load::new(name).run(|load, loader| load.link_beside(loader, old, found))?;
     let result = exchange(library, old, key, name, &to, deadline);
     if result.is_err() {

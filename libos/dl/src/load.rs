@@ -8,6 +8,7 @@ use core::ops::Range;
 
 use spin::Once;
 use xen_abi::PAGE_SIZE;
+use zooid_fork::libraries;
 use zooid_kernel::events::Masked;
 use zooid_kernel::mmu::libraries::{Library, OutOfMemory};
 use zooid_kernel::sync::{Mutex, MutexGuard};
@@ -19,9 +20,8 @@ use zooid_manifest::Version;
 use zooid_memory::PageClass;
 
 use crate::live::{self, Live};
-use crate::{Error, Flags, lazy, rules, runtime, source, tls};
-
-pub type File = &'static [u8];
+use crate::source::{self, File};
+use crate::{Error, Flags, lazy, rules, runtime, tls};
 
 /// Names a loaded object for the rest of its life: its base address, at which nothing else is so long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -129,8 +129,14 @@ pub fn open(path: &str, flags: Flags) -> Result<Key, Error> {
         loader.loaded.entry(key).and_modify(|loaded| loaded.open += 1);
         Ok((loader.lasting_key(key), calls))
     });
-    if let Err(error @ (Error::Refused { .. } | Error::Forbidden { .. })) = &result {
-        log::warn!("{error}");
+    match &result {
+        Err(error @ (Error::Refused { .. } | Error::Forbidden { .. })) => {
+            log::warn!("{error}");
+            libraries::refused(&error.to_string());
+        }
+        // That is known there.
+        Err(error @ Error::Withheld(_)) => log::warn!("{error}"),
+        _ => {}
     }
     result
 }
@@ -195,9 +201,9 @@ impl<'a> Load<'a> {
         &mut self,
         loader: &mut Loader,
         old: Id,
-        (file, manifest): (File, Option<File>),
+        file: File,
     ) -> Result<((Key, Version), Vec<Call>), Error> {
-        let (root, version) = self.add_file(loader, self.name, file, manifest, Some(old))?;
+        let (root, version) = self.add_file(loader, self.name, file, Some(old))?;
         let calls = self.link(loader, root, Binding::Now, false)?;
         let key = loader.key(root).ok_or(Error::NotOpen)?;
         loader.loaded.entry(key).and_modify(|loaded| loaded.open += 1);
@@ -248,8 +254,7 @@ impl<'a> Load<'a> {
 
     /// Maps a library; its pages are writable still.
     fn add(&mut self, loader: &mut Loader, name: &str) -> Result<Id, Error> {
-        let file = source::find(name).ok_or_else(|| Error::NotFound(name.to_string()))?;
-        let (id, version) = self.add_file(loader, name, file, source::manifest(name), None)?;
+        let (id, version) = self.add_file(loader, name, source::find(name)?, None)?;
         if rules::is_live(name) {
             live::begin(loader, id, name, version).map_err(|OutOfMemory| Error::OutOfMemory)?;
         }
@@ -262,14 +267,12 @@ impl<'a> Load<'a> {
         loader: &mut Loader,
         name: &str,
         file: File,
-        manifest: Option<File>,
         beside: Option<Id>,
     ) -> Result<(Id, Version), Error> {
         let refused = |refusal: Refusal| Error::Refused { object: name.to_string(), refusal };
-        // The file is this pVM's own memory: what is judged is what is mapped.
-        let version =
-            rules::judge(name, file, manifest).map_err(|rule| Error::Forbidden { object: name.to_string(), rule })?;
-        let object = Object::parse(file).map_err(refused)?;
+        // The file is this pVM's own memory, or the store's, which nobody writes: what is judged is what is mapped.
+        let version = rules::judge(name, &file).map_err(|rule| Error::Forbidden { object: name.to_string(), rule })?;
+        let object = Object::parse(file.clone()).map_err(refused)?;
         let span = object.span();
         let spare = object.align() as usize - PAGE_SIZE;
         let out_of_memory = |OutOfMemory| Error::OutOfMemory;
@@ -277,8 +280,11 @@ impl<'a> Load<'a> {
             Library::new(((span.end - span.start) as usize + spare) / PAGE_SIZE).map_err(out_of_memory)?;
         let base = (pages_of.start() as u64).wrapping_sub(span.start).next_multiple_of(object.align());
         for segment in object.segments() {
-            pages_of.map(pages(&pages_of, Key(base), segment.pages())).map_err(out_of_memory)?;
-            copy(segment, file, base);
+            let its = pages(&pages_of, Key(base), segment.pages());
+            if !file.share(segment, &mut pages_of, its.clone()) {
+                pages_of.map(its).map_err(out_of_memory)?;
+                copy(segment, file.as_ref(), base);
+            }
         }
         let place = object.tls().map(|segment| tls::add(segment, base));
         let module = place.map(|place| place.module);
@@ -339,7 +345,7 @@ fn has_words(object: &Object<File>, address: u64, count: u64) -> bool {
     object.segments().iter().any(|segment| segment.rights == Rights::ReadWrite && holds(segment))
 }
 
-fn copy(segment: &Segment, file: File, base: u64) {
+fn copy(segment: &Segment, file: &[u8], base: u64) {
     let content = &file[segment.file.clone()];
     let target = base.wrapping_add(segment.memory.start) as *mut u8;
     // SAFETY: the segment's pages are mapped, writable and nobody else's, and its memory is at least as long as its content.

@@ -3,6 +3,7 @@
 use zooid_kernel::boot;
 use zooid_loader::Object;
 
+use crate::source::File;
 use crate::{Error, load, rules};
 
 // linker.ld
@@ -23,6 +24,7 @@ pub fn start() {
     let (start, end) = (&raw const __text_start, (&raw const __rodata_end).addr());
     // SAFETY: text and constants of the image, which are mapped without a gap and never change.
     let constants = unsafe { core::slice::from_raw_parts(start, end - start.addr()) };
+    let constants = File::Archive { octets: constants, manifest: None };
     let program = Object::program(constants, start.addr() as u64, (&raw const __data_end).addr() as u64, dynamic)
         .map_err(|refusal| Error::Refused { object: rules::image().into(), refusal });
     if let Err(error) = program.and_then(load::open_needed) {

@@ -1,13 +1,17 @@
 //! What the image asks of libraries. It is part of the image: who gives the libraries cannot give the rules.
 
 use alloc::collections::BTreeMap;
+use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
 use spin::Once;
+use zooid_fork::libraries::MAX_TEXT;
 use zooid_kernel::sync::Mutex;
 use zooid_kernel::{thread, xenstore};
 use zooid_manifest::{PublicKey, Refusal, Rules, Version};
+
+use crate::source::File;
 
 /// What [`trust!`](crate::trust), [`require!`](crate::require) and [`live!`](crate::live) leave in the image.
 #[derive(Debug)]
@@ -89,43 +93,54 @@ pub fn init() {
     FAMILY.call_once(|| xenstore::read("name").ok());
 }
 
-/// What the image is called, if it trusts anybody.
-pub fn image() -> &'static str {
-    let image = |rule: &Rule| match *rule {
-        Rule::Trust { image, .. } => Some(image),
-        Rule::Require { .. } | Rule::Live { .. } => None,
-    };
-    all().iter().find_map(image).unwrap_or_default()
-}
-
 /// Whether a library may be replaced while it is open.
 pub fn is_live(name: &str) -> bool {
     all().iter().any(|rule| matches!(rule, Rule::Live { library } if *library == name))
 }
 
-/// A file and its manifest for which all rules hold, and its version. Neither changes while this pVM lives, and the next opening is spared the digest.
-struct Good {
-    file: &'static [u8],
-    manifest: &'static [u8],
-    version: Version,
+/// Whether objects run in guest user mode.
+pub fn is_user_mode() -> bool {
+    thread::MODE.get().is_some()
 }
 
-/// By name.
-static GOOD: Mutex<BTreeMap<String, Vec<Good>>> = Mutex::new(BTreeMap::new());
+/// What the image is called, if it trusts somebody.
+pub fn image() -> &'static str {
+    let name = |rule: &Rule| match *rule {
+        Rule::Trust { image, .. } => Some(image),
+        Rule::Require { .. } | Rule::Live { .. } => None,
+    };
+    all().iter().find_map(name).unwrap_or_default()
+}
 
-/// Whether the image may map this file, with this manifest, under this name; its version.
-pub fn judge(name: &str, file: &'static [u8], manifest: Option<&'static [u8]>) -> Result<Version, Refusal> {
-    let is_this = |good: &&Good| {
-        core::ptr::eq(good.file, file) && manifest.is_some_and(|manifest| core::ptr::eq(good.manifest, manifest))
-    };
-    if let Some(good) = GOOD.lock().get(name).and_then(|known| known.iter().find(is_this)) {
-        return Ok(good.version.clone());
+/// What pvmd is asked for (docs/protocols/libraries.md): so that it gives a version that is wanted. What it gives is judged all the same, and so ranges for which
+/// there is no room may be left out.
+pub fn wanted(name: &str, version: Option<&Version>) -> String {
+    let mut text = String::from(name);
+    if let Some(version) = version {
+        text += &format!("@{version}");
     }
-    let mut rules = Rules {
-        family: FAMILY.get().and_then(Option::as_deref),
-        user_mode: thread::MODE.get().is_some(),
-        ..Rules::default()
-    };
+    text = text + "\n" + image();
+    for rule in all() {
+        if let Rule::Require { library, versions } = *rule
+            && library == name
+            && text.len() + 1 + versions.len() <= MAX_TEXT
+        {
+            text = text + "\n" + versions;
+        }
+    }
+    text
+}
+
+/// Files for which all rules hold under a name, and their versions. Nobody writes there while there is a value, and the next opening is spared the digest.
+static GOOD: Mutex<BTreeMap<String, Vec<(File, Version)>>> = Mutex::new(BTreeMap::new());
+
+/// Whether the image may map this file under this name; its version.
+pub fn judge(name: &str, file: &File) -> Result<Version, Refusal> {
+    if let Some((_, version)) = GOOD.lock().get(name).and_then(|known| known.iter().find(|(good, _)| good.is(file))) {
+        return Ok(version.clone());
+    }
+    let mut rules =
+        Rules { family: FAMILY.get().and_then(Option::as_deref), user_mode: is_user_mode(), ..Rules::default() };
     for rule in all() {
         match *rule {
             Rule::Trust { key, image } => {
@@ -136,10 +151,7 @@ pub fn judge(name: &str, file: &'static [u8], manifest: Option<&'static [u8]>) -
             Rule::Live { .. } => {}
         }
     }
-    let version = rules.judge(name, file, manifest)?.description.version;
-    if let Some(manifest) = manifest {
-        let good = Good { file, manifest, version: version.clone() };
-        GOOD.lock().entry(name.into()).or_default().push(good);
-    }
+    let version = rules.judge(name, file.as_ref(), file.manifest())?.description.version;
+    GOOD.lock().entry(name.into()).or_default().push((file.clone(), version.clone()));
     Ok(version)
 }

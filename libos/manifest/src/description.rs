@@ -66,6 +66,28 @@ impl Digest {
     }
 }
 
+/// The digest of octets that come in parts.
+#[derive(Default)]
+pub struct Hasher(sha512::Hash);
+
+impl fmt::Debug for Hasher {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("Hasher")
+    }
+}
+
+impl Hasher {
+    /// Takes the next part in.
+    pub fn update(&mut self, octets: &[u8]) {
+        self.0.update(octets);
+    }
+
+    /// The digest of all parts.
+    pub fn finish(self) -> Digest {
+        Digest(self.0.finalize())
+    }
+}
+
 impl Description {
     /// Of a file: nothing is known of it but its octets, and everybody may map it.
     pub fn new(name: &str, version: Version, file: &[u8]) -> Self {

@@ -24,7 +24,7 @@ mod rules;
 #[cfg(test)]
 mod tests;
 
-pub use description::{Description, Digest, RedZone, is_name};
+pub use description::{Description, Digest, Hasher, RedZone, is_name};
 pub use key::{PublicKey, SecretKey};
 pub use manifest::{MAX_OCTETS, Manifest, SUFFIX};
 pub use refusal::{Malformed, Refusal};

@@ -67,6 +67,18 @@ impl Manifest {
     /// # Errors
     /// The part of the signature rule that does not hold.
     pub fn vouches(&self, keys: &[PublicKey], name: &str, file: &[u8]) -> Result<(), Refusal> {
+        self.is_signed(keys, name)?;
+        if self.description.size != file.len() as u64 || self.description.digest != Digest::of(file) {
+            return Err(Refusal::OtherFile);
+        }
+        Ok(())
+    }
+
+    /// Whether one of these keys vouches for what is said here of a library of this name: the signature rule without the file.
+    ///
+    /// # Errors
+    /// The part of the signature rule that does not hold.
+    pub fn is_signed(&self, keys: &[PublicKey], name: &str) -> Result<(), Refusal> {
         if !keys.contains(&self.signer) {
             return Err(Refusal::UnknownSigner(self.signer));
         }
@@ -75,9 +87,6 @@ impl Manifest {
         }
         if self.description.name != name {
             return Err(Refusal::OtherLibrary(self.description.name.clone()));
-        }
-        if self.description.size != file.len() as u64 || self.description.digest != Digest::of(file) {
-            return Err(Refusal::OtherFile);
         }
         Ok(())
     }

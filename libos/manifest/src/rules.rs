@@ -35,6 +35,21 @@ impl Rules<'_> {
         }
         let manifest = Manifest::parse(manifest.ok_or(Refusal::Unsigned)?).map_err(Refusal::Malformed)?;
         manifest.vouches(&self.keys, name, file)?;
+        self.admits(name, &manifest)?;
+        Ok(manifest)
+    }
+
+    /// As [`judge`](Self::judge), for who has the manifest only: whether a file that is what it says may be mapped.
+    ///
+    /// # Errors
+    /// The first rule that does not hold.
+    pub fn judge_manifest(&self, name: &str, manifest: &Manifest) -> Result<(), Refusal> {
+        manifest.is_signed(&self.keys, name)?;
+        self.admits(name, manifest)
+    }
+
+    /// The version rule and the loader rule.
+    fn admits(&self, name: &str, manifest: &Manifest) -> Result<(), Refusal> {
         let said = &manifest.description;
         if said.revoked {
             return Err(Refusal::Revoked(said.version.clone()));
@@ -53,7 +68,7 @@ impl Rules<'_> {
         }
         match &said.red_zone {
             Some(place) if !self.user_mode => Err(Refusal::RedZone(place.clone())),
-            _ => Ok(manifest),
+            _ => Ok(()),
         }
     }
 }

@@ -54,6 +54,9 @@ pub enum ForkRule {
     Private,
     /// Parent and child go on using the same frame, and what one writes the other sees.
     Joint,
+    /// The frame is that of a library which many pVMs of the host have mapped, and which nobody can write: the child uses it too
+    /// (docs/protocols/libraries.md).
+    Library,
     /// The contents belong to one domain and mean nothing in another: the child makes its own at the
     /// same address.
     Special,
@@ -116,13 +119,14 @@ impl ForkRule {
             Self::CopyOnWrite => PteFlags::AVAILABLE_1,
             Self::Private => PteFlags::AVAILABLE_0.union(PteFlags::AVAILABLE_1),
             Self::Joint => PteFlags::AVAILABLE_2,
+            Self::Library => PteFlags::AVAILABLE_0.union(PteFlags::AVAILABLE_2),
         }
     }
 
     /// The rule of a page that is mapped with `flags`.
     pub const fn of(flags: PteFlags) -> Self {
         if flags.contains(PteFlags::AVAILABLE_2) {
-            return Self::Joint;
+            return if flags.contains(PteFlags::AVAILABLE_0) { Self::Library } else { Self::Joint };
         }
         match (flags.contains(PteFlags::AVAILABLE_1), flags.contains(PteFlags::AVAILABLE_0)) {
             (false, false) => Self::Special,
@@ -194,6 +198,7 @@ mod tests {
         for class in PageClass::ALL {
             assert_eq!(ForkRule::of(class.pte_flags()), class.fork_rule(), "{class}");
         }
+        assert_eq!(ForkRule::of(ForkRule::Library.pte_flags()), ForkRule::Library);
     }
 
     #[test]

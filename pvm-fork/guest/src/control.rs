@@ -2,7 +2,7 @@
 
 use alloc::format;
 use alloc::sync::Arc;
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use spin::Once;
 use xen_abi::event_channel::EvtchnStat;
@@ -36,6 +36,13 @@ pub struct Control {
 }
 
 static CONTROL: Once<Control> = Once::new();
+/// The image forks by itself.
+static FORKS: AtomicBool = AtomicBool::new(false);
+
+/// Runs at boot, before [`start`], in an image that forks by itself.
+pub fn expect_forks() {
+    FORKS.store(true, Ordering::Relaxed);
+}
 
 /// The channel, if boot could set it up.
 pub fn control() -> Option<&'static Control> {
@@ -107,6 +114,7 @@ impl Control {
         let (p2m, bitmaps, start_info) = mmu::records();
         self.page.write_u64(guest::MAGIC, wire::MAGIC);
         self.page.write_u32(guest::VERSION, wire::VERSION);
+        self.page.write_u32(guest::NO_CHILDREN, u32::from(!FORKS.load(Ordering::Relaxed)));
         self.page.write_u64(guest::ENTRY, shell::shell_entry as *const () as u64);
         self.page.write_u64(guest::P2M_ENTRIES, mmu::statistics().total);
         self.page.write_u64(guest::P2M, p2m as u64);
@@ -177,6 +185,8 @@ impl Control {
             if self.daemon_is_there() {
                 give_up = time::now() + PATIENCE;
             } else if time::now() >= give_up {
+                // A pvmd that comes back later finds another request.
+                self.post(operation::NONE, 0);
                 return Err(Errno::ENOTCONN);
             }
         }

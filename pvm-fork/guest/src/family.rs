@@ -13,7 +13,7 @@ use zooid_kernel::shared::barrier;
 use zooid_kernel::{console, evtchn, power, thread, time, xenstore};
 
 use crate::control::{Control, control};
-use crate::forking::{ForkError, Forked, fork_many};
+use crate::forking::{ForkError, Forked, fork_as_asked};
 use crate::{hot, objects};
 
 /// A child that has ended.
@@ -88,7 +88,7 @@ pub fn begin_life() {
 }
 
 /// How long a pVM that has just started waits for pvmd to give it an id, in nanoseconds.
-const FIRST_SIGHT: u64 = 2_000_000_000;
+pub(crate) const FIRST_SIGHT: u64 = 2_000_000_000;
 
 /// The id of this pVM, as its relatives and dom0 know it; `None` when there is no pvmd that gives it one.
 pub fn id() -> Option<PvmId> {
@@ -310,7 +310,7 @@ fn obey_fork(control: &Control) {
     if wish == control.page.read_u32(guest::OUTSIDE_DONE) {
         return;
     }
-    let errno = match fork_many(control.page.read_u32(daemon::OUTSIDE_COUNT), true) {
+    let errno = match fork_as_asked(control.page.read_u32(daemon::OUTSIDE_COUNT), true) {
         Ok(Forked::Parent(_)) => 0,
         Ok(Forked::Child(_)) => {
             control.notify();

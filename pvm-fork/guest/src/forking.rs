@@ -99,6 +99,7 @@ pub fn at_fork(handlers: AtFork) {
 
 /// Makes a child of this pVM, in which only the calling thread, and the libOS's own, live on. Its id in the parent, `None` in the child.
 pub fn fork() -> Result<Option<PvmId>, ForkError> {
+    crate::forks();
     match fork_sides(1, false)? {
         Side::Parent(_) => Ok(control().and_then(|control| children(control, 1).next())),
         Side::Child(_) => Ok(None),
@@ -107,6 +108,12 @@ pub fn fork() -> Result<Option<PvmId>, ForkError> {
 
 /// Makes `count` children of this pVM. Only the calling thread, and the libOS's own, live on in them; with `all_threads` all do.
 pub fn fork_many(count: u32, all_threads: bool) -> Result<Forked, ForkError> {
+    crate::forks();
+    fork_as_asked(count, all_threads)
+}
+
+/// As [`fork_many`], when dom0 wants it.
+pub(crate) fn fork_as_asked(count: u32, all_threads: bool) -> Result<Forked, ForkError> {
     let control = control().ok_or(ForkError::OutOfMemory)?;
     match fork_sides(count, all_threads)? {
         Side::Parent(made) => Ok(Forked::Parent(children(control, made).collect())),

@@ -6,6 +6,7 @@
 //! - [`hot`]: pages of the heap that children write at once, and that the snapshot holds, too.
 //! - [`control`]: the page that guest and pvmd share, and the requests.
 //! - [`objects`]: memory shared with relatives, for the IpC brick.
+//! - [`libraries`]: libraries of the host's store.
 //! - [`family`]: children, their ends, the pVM's own end, wishes from outside.
 //!
 //! An image carries all this if it calls something of it: then boot also runs [`BRICK`], which announces the pVM to pvmd.
@@ -20,6 +21,7 @@ mod family;
 mod forking;
 mod grants;
 mod hot;
+pub mod libraries;
 pub mod objects;
 mod shell;
 mod snapshot;
@@ -39,4 +41,14 @@ static BRICK: fn() = control::start;
 /// Called by each entry of the brick, so that the image holds [`BRICK`].
 fn present() {
     core::hint::black_box(&BRICK);
+}
+
+/// Called at boot, before [`BRICK`], in an image that forks by itself: only for such a one a domain is prepared unasked.
+// SAFETY: as above.
+#[unsafe(link_section = ".zooid.init.early")]
+static FORKS: fn() = control::expect_forks;
+
+/// Called by what an application calls to fork, so that the image holds [`FORKS`].
+fn forks() {
+    core::hint::black_box(&FORKS);
 }

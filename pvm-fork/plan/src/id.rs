@@ -62,6 +62,8 @@ pub enum Kind {
     Child,
     /// It holds the memory that a family's members share (docs/protocols/ipc.md).
     Holder,
+    /// It holds the libraries that pVMs of this host have mapped (docs/protocols/libraries.md).
+    Libraries,
 }
 
 /// What stands in the handle (`xen_domain_handle_t`) of a domain that pvmd has made.
@@ -71,7 +73,7 @@ pub struct Handle {
     pub kind: Kind,
     /// Its id.
     pub id: PvmId,
-    /// Its parent at the time of the fork; a holder's: the root of its family.
+    /// Its parent at the time of the fork; a holder's: the root of its family; that of the libraries: its own id.
     pub parent: PvmId,
     /// Number of the COMMIT that made it a child; 0 before.
     pub commit: u32,
@@ -91,6 +93,7 @@ impl Handle {
             Kind::Prepared => b'p',
             Kind::Child => b'c',
             Kind::Holder => b'h',
+            Kind::Libraries => b'l',
         };
         octets[4..8].copy_from_slice(&self.id.raw().to_be_bytes());
         octets[8..12].copy_from_slice(&self.parent.raw().to_be_bytes());
@@ -105,6 +108,7 @@ impl Handle {
             b'p' => Kind::Prepared,
             b'c' => Kind::Child,
             b'h' => Kind::Holder,
+            b'l' => Kind::Libraries,
             _ => return None,
         };
         let id = PvmId::from_raw(number(4))?;
@@ -133,7 +137,7 @@ mod tests {
     #[test]
     fn a_handle_is_read_as_it_was_written() {
         let id = |domain| PvmId::new(DomId(domain), 7).unwrap();
-        for kind in [Kind::Prepared, Kind::Child, Kind::Holder] {
+        for kind in [Kind::Prepared, Kind::Child, Kind::Holder, Kind::Libraries] {
             let handle = Handle { kind, id: id(9), parent: id(4), commit: 0x0102_0304 };
             assert_eq!(Handle::parse(DomId(9), &handle.to_octets()), Some(handle));
             assert_eq!(Handle::parse(DomId(8), &handle.to_octets()), None, "another domain's");

@@ -33,6 +33,8 @@ pub struct Owner(pub u8);
 impl Owner {
     /// The family's holder, to which the frames of all joint pages belong, and no others.
     pub const HOLDER: Self = Self(u8::MAX);
+    /// The host's holder of libraries.
+    pub const LIBRARIES: Self = Self(u8::MAX - 1);
 }
 
 /// What a child has at the address of a parent's page.
@@ -44,6 +46,8 @@ pub enum Page {
     Linked(Pte),
     /// The holder's frame, by this entry.
     Joint(Pte),
+    /// A frame of the host's libraries, by this entry, which is read-only.
+    Library(Pte),
     /// A frame of its own, mapped with these flags.
     Private(PteFlags),
 }
@@ -70,6 +74,7 @@ impl Page {
                 Self::Joint(Pte::new(entry.mfn(), read_write))
             }
             (ForkRule::Joint, _) => Self::Joint(Pte::new(entry.mfn(), read_only)),
+            (ForkRule::Library, _) => Self::Library(Pte::new(entry.mfn(), read_only)),
             (ForkRule::Private, _) if flags.contains(PteFlags::WRITABLE) => Self::Private(read_write),
             (ForkRule::Private, _) => Self::Private(read_only),
         }
@@ -95,7 +100,7 @@ impl Copied {
             _ if !flags.contains(PteFlags::PRESENT) => Self::Never,
             ForkRule::Shared if !flags.contains(PteFlags::WRITABLE) => Self::Once,
             ForkRule::Shared | ForkRule::CopyOnWrite => Self::AtCommit,
-            ForkRule::Private | ForkRule::Joint | ForkRule::Special => Self::Never,
+            ForkRule::Private | ForkRule::Joint | ForkRule::Library | ForkRule::Special => Self::Never,
         }
     }
 }
@@ -149,7 +154,7 @@ impl Shadow {
     pub fn set(&mut self, index: u16, entry: Pte, owner: Owner) {
         let kept = match Page::of(entry, self.backend) {
             Page::Nothing => 0,
-            Page::Linked(entry) | Page::Joint(entry) => entry.0,
+            Page::Linked(entry) | Page::Joint(entry) | Page::Library(entry) => entry.0,
             Page::Private(flags) => Pte::new(entry.mfn(), flags).0,
         };
         self.entries[usize::from(index)] = kept | u64::from(owner.0) << OWNER_SHIFT;
@@ -167,7 +172,9 @@ impl Shadow {
 
     /// How many entries name frames of others.
     pub fn linked(&self) -> usize {
-        let is_linked = |entry: &&u64| matches!(Page::of(Pte(**entry), self.backend), Page::Linked(_) | Page::Joint(_));
+        let is_linked = |entry: &&u64| {
+            matches!(Page::of(Pte(**entry), self.backend), Page::Linked(_) | Page::Joint(_) | Page::Library(_))
+        };
         self.entries.iter().filter(is_linked).count()
     }
 }
@@ -177,7 +184,7 @@ mod tests {
     use super::*;
     use std::vec::Vec;
     use xen_abi::Mfn;
-    use zooid_memory::PageClass;
+    use zooid_memory::{PageClass, Protection};
 
     fn changes(shadow: &Shadow, now: &Entries) -> Vec<Change> {
         let mut list = Vec::new();
@@ -205,6 +212,7 @@ mod tests {
                 Page::Joint(joint) => {
                     assert_eq!((class, joint), (PageClass::Joint, entry(class, 7)), "the one that is meant to be");
                 }
+                Page::Library(_) => panic!("no class is mapped so: {class}"),
                 Page::Linked(linked) => {
                     assert_eq!(linked.mfn(), Mfn(7));
                     assert!(!linked.flags().intersects(PteFlags::WRITABLE | PteFlags::DIRTY));
@@ -212,6 +220,19 @@ mod tests {
                     assert_eq!(executable, class == PageClass::Text);
                 }
             }
+        }
+    }
+
+    #[test]
+    fn a_library_is_linked_with_its_rights_and_never_to_be_written() {
+        for protection in [Protection::ReadOnly, Protection::ReadExecute, Protection::ReadWrite] {
+            let entry = Pte::new(Mfn(7), protection.pte_flags() | ForkRule::Library.pte_flags());
+            for backend in [Backend::Foreign, Backend::Grant] {
+                let Page::Library(linked) = Page::of(entry, backend) else { panic!("{entry:?}") };
+                let expected = entry.flags() & !(PteFlags::WRITABLE | PteFlags::DIRTY);
+                assert_eq!((linked.mfn(), linked.flags()), (Mfn(7), expected));
+            }
+            assert_eq!(Copied::of(entry), Copied::Never);
         }
     }
 

@@ -182,6 +182,7 @@ impl Linkage {
                 Page::Nothing => (Pte::ABSENT, None, None),
                 Page::Linked(entry) => (entry, Some(owner(change.index, entry)), None),
                 Page::Joint(entry) => (entry, Some(Owner::HOLDER), None),
+                Page::Library(entry) => (entry, Some(Owner::LIBRARIES), None),
                 Page::Private(flags) => {
                     let frame = match private.get(&address) {
                         Some(frame) => *frame,

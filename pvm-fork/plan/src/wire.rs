@@ -1,4 +1,4 @@
-//! Octets of the control page and of the snapshot's header (docs/protocols/fork.md, docs/protocols/ipc.md). All values are little-endian; offsets are in
+//! Octets of the control page and of the snapshot's header (docs/protocols/fork.md, docs/protocols/ipc.md, docs/protocols/libraries.md). All values are little-endian; offsets are in
 //! octets.
 
 use zooid_memory::{PAGE_SIZE, Zone};
@@ -73,13 +73,15 @@ pub mod guest {
     pub const TABLES: usize = 132;
     /// u32: in a child, how many of its first writes to pages that it shares stand at `EARLY`.
     pub const EARLY_COUNT: usize = 136;
+    /// u32: not 0 if the image never forks by itself: no domain is prepared for it unasked.
+    pub const NO_CHILDREN: usize = 140;
     /// u32 each, at most [`EARLY_PAGES`](super::EARLY_PAGES): which pages these were, counted from the start of the HEAP zone.
     pub const EARLY: usize = 144;
     /// u64: frame of the member's own table of level 1 that a MAP changes.
     pub const MAP_TABLE: usize = 272;
     /// u32: the first of its entries that it changes; how many is in `COUNT`.
     pub const MAP_INDEX: usize = 280;
-    /// u32: number of the object of a MAP, or of the member of a RELAY.
+    /// u32: number of the object of a MAP, of the library of a MAP_LIBRARY, or of the member of a RELAY.
     pub const OBJECT: usize = 284;
     /// u32: first page of the object that a MAP maps.
     pub const OBJECT_OFFSET: usize = 288;
@@ -89,7 +91,7 @@ pub mod guest {
     pub const OBJECT_FLAGS: usize = 296;
     /// u32: octets of the name; 0: none.
     pub const NAME_LENGTH: usize = 300;
-    /// The name, at most [`MAX_NAME`](super::MAX_NAME) octets.
+    /// The name, at most [`MAX_NAME`](super::MAX_NAME) octets; of LIBRARY and REFUSED: a text.
     pub const NAME: usize = 304;
     /// u32: not 0 if this member wants to hear of others' ends.
     pub const INTEREST: usize = 560;
@@ -156,6 +158,10 @@ pub mod daemon {
     pub const OBJECT_PAGES: usize = 2144;
     /// u32: 1 if it was made by this request, 0 if it was there.
     pub const OBJECT_IS_NEW: usize = 2148;
+    /// u32: octets of the manifest that LIBRARY has found. It begins at the first page behind the file's.
+    pub const MANIFEST_SIZE: usize = 2152;
+    /// u64: octets of the file of the library that LIBRARY has found.
+    pub const FILE_SIZE: usize = 2160;
     /// 32 octets of randomness for this child; written before `GO`.
     pub const SEED: usize = 2176;
     /// Ring of [`ENDED_SLOTS`](super::ENDED_SLOTS) ended children: u32 id, u32 [`Status`](crate::status::Status).
@@ -197,9 +203,15 @@ pub mod operation {
     pub const RELAY: u32 = 6;
     /// Send signal number `COUNT` to the relative whose id is in `OBJECT`; 0 only looks whether it lives.
     pub const KILL: u32 = 7;
+    /// Open a library of the host's store.
+    pub const LIBRARY: u32 = 8;
+    /// Map pages of a library, for reading or executing.
+    pub const MAP_LIBRARY: u32 = 9;
+    /// Say that a rule does not hold for a library.
+    pub const REFUSED: u32 = 10;
 }
 
-/// Flags of CREATE and MAP.
+/// Flags of CREATE, MAP, LIBRARY and MAP_LIBRARY.
 pub mod object_flags {
     /// Of CREATE: make it if it is not there.
     pub const CREATE: u32 = 1;
@@ -207,6 +219,10 @@ pub mod object_flags {
     pub const EXCLUSIVE: u32 = 2;
     /// Of MAP: the last of an anonymous object.
     pub const LAST: u32 = 4;
+    /// Of MAP_LIBRARY: the pages hold instructions.
+    pub const EXECUTE: u32 = 8;
+    /// Of LIBRARY: it is for guest user mode.
+    pub const USER_MODE: u32 = 16;
 }
 
 /// Most octets of an object's name.
@@ -276,7 +292,7 @@ pub const fn header_pages(pages: usize) -> usize {
 const _: () = {
     assert!(guest::EARLY + 4 * EARLY_PAGES <= guest::MAP_TABLE);
     assert!(guest::NAME + MAX_NAME <= guest::INTEREST);
-    assert!(daemon::OBJECT_IS_NEW + 4 <= daemon::SEED);
+    assert!(daemon::FILE_SIZE + 8 <= daemon::SEED);
     assert!(guest::CHANGES + 4 * guest::CHANGE_COUNTERS <= daemon::REPLY);
     assert!(daemon::ENDED + 8 * ENDED_SLOTS as usize == daemon::CHILDREN);
     assert!(daemon::CHILDREN + 4 * MAX_CHILDREN as usize <= daemon::EARLY_NUMBER);

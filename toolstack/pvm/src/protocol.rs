@@ -262,6 +262,7 @@ mod tests {
             EventKind::Forked { children: vec![6, 7], duration_ns: 8 },
             EventKind::Prepared { prepared: 9, domid: 10 },
             EventKind::Refused { errno: 11, reason: "x".into() },
+            EventKind::LibraryRefused { library: "x".into(), rule: "y".into() },
             EventKind::Ended { status, exit_code: 137 },
             EventKind::Trouble { message: "y".into() },
         ] {

@@ -1,19 +1,19 @@
 //! Pages of shared objects, in the LIBRARIES zone.
 //!
 //! A page begins as [`PageClass::LibraryData`], writable and not executable, to be filled; [`Library::set_class`] then gives it its rights for
-//! good. So no page is ever writable and executable, also while an object is loaded.
+//! good. So no page is ever writable and executable, also while an object is loaded. [`Library::share`] maps frames that other pVMs use too: dom0's, by the fork rule
+//! [`Library`](ForkRule::Library).
 
 use core::ops::Range;
 use core::sync::atomic::Ordering;
 
-use xen_abi::PAGE_SIZE;
-use xen_abi::pte::Pte;
-use zooid_memory::{PageClass, Zone};
+use xen_abi::pte::{PTES_PER_TABLE, Pte};
+use xen_abi::{Errno, Mfn, PAGE_SIZE};
+use zooid_memory::{ForkRule, PageClass, Zone};
 
 use super::cow::copy_page;
 use super::frames::Frames;
-use super::{LIBRARIES_END, allocate, flush_tlb, map_new, release, tables, unmap, with_memory};
-use crate::mmu::Memory;
+use super::{LIBRARIES_END, Mapped, Memory, allocate, flush_tlb, map_new, mapped, release, tables, unmap, with_memory};
 
 /// A range of addresses for a shared object, and what is mapped there. Dropping it unmaps all.
 #[derive(Debug)]
@@ -43,6 +43,12 @@ impl Library {
     /// Its addresses.
     pub fn range(&self) -> Range<usize> {
         self.start..self.start + self.pages * PAGE_SIZE
+    }
+
+    /// The frames of its pages, in order; none for a page that is not mapped.
+    pub fn frames(&self) -> impl Iterator<Item = Option<Mfn>> {
+        let entry = |page| with_memory(|Memory { frames, tables }| tables::frame_of(tables.entry(frames, page)));
+        self.range().step_by(PAGE_SIZE).map(entry)
     }
 
     fn addresses(&self, pages: Range<usize>) -> Range<usize> {
@@ -84,7 +90,35 @@ impl Library {
         Ok(())
     }
 
-    /// Gives mapped pages their class for good: text, constants, or variables.
+    /// Has `map` map another domain's frames, where nothing is mapped; all or none. It is called with the frame of a page table, entries of it, and the first
+    /// of the pages, counted from the start of `pages`; what it maps cannot be written and never changes.
+    pub fn share(
+        &mut self,
+        pages: Range<usize>,
+        mut map: impl FnMut(Mfn, Range<usize>, usize) -> Result<(), Errno>,
+    ) -> Result<(), Errno> {
+        let range = self.addresses(pages);
+        let mut page = range.start;
+        while page < range.end {
+            let first = tables::index(page, 1);
+            let count = ((range.end - page) / PAGE_SIZE).min(PTES_PER_TABLE - first);
+            let table = with_memory(|Memory { frames, tables }| {
+                tables.ensure_table(frames, page).map(|table| frames.mfn(table)).map_err(|_| Errno::ENOMEM)
+            });
+            let done = (page - range.start) / PAGE_SIZE;
+            let made = if table.is_ok() { done + count } else { done };
+            if let Err(error) = table.and_then(|table| map(table, first..first + count, done)) {
+                // Also what may have been mapped before something went wrong.
+                unmap(range.start, made, Frames::retire);
+                return Err(error);
+            }
+            mapped(page, Mapped::Pages);
+            page += count * PAGE_SIZE;
+        }
+        Ok(())
+    }
+
+    /// Gives mapped pages their class for good: text, constants, or variables. Shared ones have theirs.
     pub fn set_class(&mut self, pages: Range<usize>, class: PageClass) {
         assert!(Zone::Libraries.admits(class), "a class of libraries");
         let range = self.addresses(pages);
@@ -94,8 +128,12 @@ impl Library {
                 (page < range.end).then(|| {
                     let entry = tables.entry(frames, page);
                     page += PAGE_SIZE;
-                    // A hole stays one.
-                    tables::frame_of(entry).map_or(Pte::ABSENT, |frame| Pte::new(frame, class.pte_flags()))
+                    match tables::frame_of(entry) {
+                        _ if ForkRule::of(entry.flags()) == ForkRule::Library => entry,
+                        Some(frame) => Pte::new(frame, class.pte_flags()),
+                        // A hole stays one.
+                        None => Pte::ABSENT,
+                    }
                 })
             };
             // SAFETY: the pages are the object's, whose loader says that nobody relies on other rights.

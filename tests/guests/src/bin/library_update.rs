@@ -10,7 +10,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ffi::c_int;
 use core::mem::transmute_copy;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use test_guests::{Random, argument, check, check_eq, error, expect, failure, settle, success};
 use zooid::dl::{self, Error, Flags, Library, Mismatch, Refusal, RuleRefusal};
@@ -276,20 +276,28 @@ fn busy() {
     opened.check(1);
     // As soon as it leaves, the update is done; and who calls meanwhile waits, for the new version.
     let version = opened.version;
-    let newcomer = thread::spawn(move || {
-        thread::sleep(Duration::from_millis(50));
-        let began = Instant::now();
-        (version(), began.elapsed())
-    });
-    let opener = thread::spawn(|| {
-        thread::sleep(Duration::from_millis(150));
+    let calls = Arc::new(AtomicU32::new(0));
+    let newcomer = {
+        let calls = Arc::clone(&calls);
+        thread::spawn(move || {
+            while version() == 1 {
+                calls.fetch_add(1, Ordering::Relaxed);
+                thread::yield_now();
+            }
+            version()
+        })
+    };
+    // The door opens when the newcomer's calls do not come to an end any more.
+    let opener = thread::spawn(move || {
+        let mut before = None;
+        while before.replace(calls.load(Ordering::Relaxed)) != Some(calls.load(Ordering::Relaxed)) {
+            thread::sleep(Duration::from_millis(50));
+        }
         DOOR.open();
     });
     expect!(update("2.0.0"));
     check_eq!(caller.join(), 1);
-    let (seen, waited) = newcomer.join();
-    check_eq!(seen, 2);
-    check!(waited >= Duration::from_millis(50));
+    check_eq!(newcomer.join(), 2);
     opener.join();
     opened.check(2);
 
@@ -315,20 +323,26 @@ fn busy() {
     let back = || dl::update("liblive.so", Some("1.0.0"), short);
     check_eq!(back(), limit());
     opened.check(2);
+    let over = Arc::new(AtomicBool::new(false));
     let newcomer = {
-        let opened = Arc::clone(&opened);
+        let (opened, over) = (Arc::clone(&opened), Arc::clone(&over));
         thread::spawn(move || {
-            thread::sleep(Duration::from_millis(20));
-            let began = Instant::now();
-            let _section = opened.live.enter();
-            ((opened.version)(), began.elapsed())
+            let mut longest = Duration::ZERO;
+            while !over.load(Ordering::Relaxed) {
+                let began = Instant::now();
+                let section = opened.live.enter();
+                longest = longest.max(began.elapsed());
+                check_eq!((opened.version)(), 2);
+                drop(section);
+                thread::yield_now();
+            }
+            longest
         })
     };
-    // It gives up; the newcomer goes on with what is there.
-    check_eq!(back(), limit());
-    let (seen, waited) = newcomer.join();
-    check_eq!(seen, 2);
-    check!(waited >= Duration::from_millis(40));
+    // It gives up; the newcomer, who has waited meanwhile, goes on with what is there.
+    check_eq!(dl::update("liblive.so", Some("1.0.0"), Duration::from_secs(1)), limit());
+    over.store(true, Ordering::Relaxed);
+    check!(newcomer.join() >= Duration::from_millis(100));
     let opener = thread::spawn(|| {
         thread::sleep(Duration::from_millis(50));
         DOOR.open();

@@ -59,10 +59,7 @@ impl Error {
             Self::NoGuest(_) => 120,
             Self::Library(error) => match error {
                 library::Error::NoLibrary(_) => 120,
-                library::Error::Exists(_)
-                | library::Error::Rule(..)
-                | library::Error::Object(..)
-                | library::Error::NotNewer { .. } => 123,
+                library::Error::Exists { .. } | library::Error::Rule(..) | library::Error::Object(..) => 123,
                 library::Error::Description(_) | library::Error::Bad(_) | library::Error::Io(..) => 1,
             },
             Self::NotRunning(_) | Self::Silent(_) | Self::Lost | Self::NotUnderstood(_) => 121,
@@ -93,8 +90,8 @@ impl Error {
             Self::Xl(..) => "xl",
             Self::Library(error) => match error {
                 library::Error::NoLibrary(_) => "no-such-library",
-                library::Error::Exists(_) => "exists",
-                library::Error::Rule(..) | library::Error::Object(..) | library::Error::NotNewer { .. } => "refused",
+                library::Error::Exists { .. } => "exists",
+                library::Error::Rule(..) | library::Error::Object(..) => "refused",
                 library::Error::Description(_) | library::Error::Bad(_) => "bad-library",
                 library::Error::Io(..) => "io",
             },

@@ -4,11 +4,11 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
-use zooid_manifest::{MAX_OCTETS, Manifest, Refusal, SUFFIX, is_name};
+use zooid_manifest::{MAX_OCTETS, Manifest, Refusal, SUFFIX, Version, is_name};
 
 use super::error::Error;
 use super::logs::put;
-use super::options::{Key, KeyOptions, Lib, LibOptions, NewLibrary};
+use super::options::{Key, KeyOptions, Lib, LibOptions, NewLibrary, Which};
 use super::{print_json, render, report};
 use crate::library::{self, Entry, Keys, Store, TrustedKey};
 
@@ -16,25 +16,24 @@ use crate::library::{self, Entry, Keys, Store, TrustedKey};
 pub fn lib(json: bool, options: LibOptions, out: &mut impl Write) -> Result<u8, Error> {
     let (store, keys) = (Store::new(&options.store), Keys::new(&options.keys));
     match options.command {
-        Lib::Add(new) => add(json, &store, &keys, new, false, out)?,
-        Lib::Update(new) => add(json, &store, &keys, new, true, out)?,
+        Lib::Add(new) => add(json, &store, &keys, new, out)?,
         Lib::List => {
-            let entries: Vec<Entry> =
-                store.names()?.iter().map(|name| store.inspect(name, &keys)).collect::<Result<_, _>>()?;
+            let all = store.all()?;
+            let inspect = |(name, version): &(String, Version)| store.inspect(name, Some(version), &keys);
+            let entries: Vec<Entry> = all.iter().map(inspect).collect::<Result<_, _>>()?;
             if json { print_json(out, &entries)? } else { put(out, render::libraries(&entries).as_bytes())? }
         }
-        Lib::Inspect { name } => {
-            let entry = store.inspect(&name, &keys)?;
+        Lib::Inspect { library } => {
+            let entry = store.inspect(&library.name, library.version.as_ref(), &keys)?;
             if json { print_json(out, &entry)? } else { put(out, render::library(&entry).as_bytes())? }
         }
-        Lib::Remove { name } => store.remove(&name)?,
-        Lib::Verify { names } => {
-            let names = if names.is_empty() { store.names()? } else { names };
+        Lib::Remove { library } => store.remove(&library.name, library.version.as_ref())?,
+        Lib::Verify { libraries } => {
             let mut code = 0;
-            for name in names {
-                match store.verify(&name, &keys) {
+            for (name, version) in chosen(&store, libraries)? {
+                match store.verify(&name, &version, &keys) {
                     Ok(entry) if json => print_json(out, &entry)?,
-                    Ok(entry) => put(out, format!("{name} {}: good\n", entry.version).as_bytes())?,
+                    Ok(_) => put(out, format!("{name} {version}: good\n").as_bytes())?,
                     Err(error) => {
                         let error = Error::from(error);
                         report(json, &error);
@@ -48,14 +47,26 @@ pub fn lib(json: bool, options: LibOptions, out: &mut impl Write) -> Result<u8, 
     Ok(0)
 }
 
-fn add(
-    json: bool,
-    store: &Store,
-    keys: &Keys,
-    new: NewLibrary,
-    replace: bool,
-    out: &mut impl Write,
-) -> Result<(), Error> {
+/// These libraries, with their versions where none is named; without any, all.
+fn chosen(store: &Store, libraries: Vec<Which>) -> Result<Vec<(String, Version)>, Error> {
+    let all = store.all()?;
+    if libraries.is_empty() {
+        return Ok(all);
+    }
+    let mut chosen = Vec::new();
+    for Which { name, version } in libraries {
+        let is_it = |(other, at): &&(String, Version)| *other == name && version.as_ref().is_none_or(|it| it == at);
+        let before = chosen.len();
+        chosen.extend(all.iter().filter(is_it).cloned());
+        if chosen.len() == before {
+            let version = version.map(|version| format!("@{version}")).unwrap_or_default();
+            return Err(library::Error::NoLibrary(name + &version).into());
+        }
+    }
+    Ok(chosen)
+}
+
+fn add(json: bool, store: &Store, keys: &Keys, new: NewLibrary, out: &mut impl Write) -> Result<(), Error> {
     let file = library::read_library(&new.file)?;
     let name = match new.name {
         Some(name) => name,
@@ -70,7 +81,7 @@ fn add(
         }
         _ => beside(&new.file, &name)?,
     };
-    let entry = store.put(&manifest, &file, keys, replace)?;
+    let entry = store.put(&manifest, &file, keys)?;
     if let Some(place) = &entry.red_zone {
         eprintln!(
             "pvm: {name}: pVMs will refuse it: the code at {place} uses the red zone; build it with -mno-red-zone"

@@ -9,12 +9,8 @@ use zooid_manifest::Version;
 
 use super::signal::Signal;
 use crate::engine::Target;
+use crate::library::{KEYS, STORE};
 use crate::protocol::SOCKET;
-
-/// Where libraries are kept.
-const LIBRARIES: &str = "/var/lib/zooid/lib";
-/// Where the keys are that the store trusts.
-const KEYS: &str = "/etc/zooid/keys";
 
 /// The table of exit codes; `error::Error::exit_code` is where they come from.
 const EXIT_STATUS: &str = "\
@@ -276,7 +272,7 @@ Examples:
 #[derive(Args, Debug)]
 pub struct LibOptions {
     /// Where the libraries are
-    #[arg(long, global = true, value_name = "DIRECTORY", default_value = LIBRARIES, hide = true)]
+    #[arg(long, global = true, value_name = "DIRECTORY", default_value = STORE, hide = true)]
     pub store: PathBuf,
     /// Where the keys are
     #[arg(long, global = true, value_name = "DIRECTORY", default_value = KEYS, hide = true)]
@@ -289,16 +285,13 @@ pub struct LibOptions {
 /// What can be done with libraries.
 #[derive(Debug, Subcommand)]
 pub enum Lib {
-    /// Take a library into the store, signed now or by the manifest beside it
+    /// Take a library into the store, beside its other versions, signed now or by the manifest beside it
     #[command(after_help = "\
 Examples:
   pvm lib add ./libz.so.1                     with ./libz.so.1.manifest
   pvm lib add --version 1.3.1 --sign-with shop.key ./libz.so.1
   pvm lib add --version 1.3.1 --sign-with shop.key --image httpd --image shop ./libz.so.1")]
     Add(NewLibrary),
-    /// Replace a library by a newer version
-    #[command(after_help = "Example:\n  pvm lib update --version 1.3.2 --sign-with shop.key ./libz.so.1")]
-    Update(NewLibrary),
     /// List the libraries
     #[command(
         visible_alias = "ls",
@@ -309,16 +302,21 @@ Examples:
     )]
     List,
     /// Show what is said of a library, and by whom
-    #[command(after_help = "Example:\n  pvm lib inspect libz.so.1")]
+    #[command(after_help = "Examples:\n  pvm lib inspect libz.so.1\n  pvm lib inspect libz.so.1@1.3.1")]
     Inspect {
-        /// Which
-        name: String,
+        /// Which; without a version the highest
+        #[arg(value_name = "NAME[@VERSION]")]
+        library: Which,
     },
     /// Take a library out of the store
-    #[command(visible_alias = "rm", after_help = "Example:\n  pvm lib remove libz.so.1")]
+    #[command(
+        visible_alias = "rm",
+        after_help = "Examples:\n  pvm lib remove libz.so.1@1.3.0\n  pvm lib remove libz.so.1"
+    )]
     Remove {
-        /// Which
-        name: String,
+        /// Which; without a version all of them
+        #[arg(value_name = "NAME[@VERSION]")]
+        library: Which,
     },
     /// Check signatures and files of libraries
     #[command(after_help = "\
@@ -327,9 +325,28 @@ Examples:
   pvm lib verify libz.so.1 && echo good")]
     Verify {
         /// Which [default: all]
-        #[arg(value_name = "NAME")]
-        names: Vec<String>,
+        #[arg(value_name = "NAME[@VERSION]")]
+        libraries: Vec<Which>,
     },
+}
+
+/// Which library: `NAME`, or `NAME@VERSION`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Which {
+    pub name: String,
+    pub version: Option<Version>,
+}
+
+impl std::str::FromStr for Which {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, version) = match text.split_once('@') {
+            Some((name, version)) => (name, Some(parse_version(version)?)),
+            None => (text, None),
+        };
+        Ok(Self { name: name.to_owned(), version })
+    }
 }
 
 /// A library that is to come into the store.

@@ -164,6 +164,9 @@ pub fn event(event: &Event) -> String {
         EventKind::Forked { children, duration_ns } => format!("forked {} in {}", join(children), span(*duration_ns)),
         EventKind::Prepared { prepared, domid } => format!("has {prepared} prepared for it in domain {domid}"),
         EventKind::Refused { errno, reason } => format!("was refused a fork: {} ({})", plain(reason), Errno(*errno)),
+        EventKind::LibraryRefused { library, rule } => {
+            format!("was refused the library {}: {}", plain(library), plain(rule))
+        }
         EventKind::Ended { status, .. } => format!("ended: {status}"),
         EventKind::Trouble { message } => format!("trouble: {}", plain(message)),
     };
@@ -414,6 +417,7 @@ mod tests {
             EventKind::Forked { children: vec![6, 7], duration_ns: 38_000 },
             EventKind::Prepared { prepared: 8, domid: 8 },
             EventKind::Refused { errno: 11, reason: "the family is full".into() },
+            EventKind::LibraryRefused { library: "libz.so.1".into(), rule: "version rule: 1.0.0 is revoked".into() },
             EventKind::Ended { status: EndStatus::Signal { signal: 9 }, exit_code: 137 },
             EventKind::Trouble { message: "a prepared domain\nbroke".into() },
         ]

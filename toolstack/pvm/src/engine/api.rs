@@ -289,6 +289,8 @@ pub enum EventKind {
     },
     /// A fork was refused.
     Refused { errno: u32, reason: String },
+    /// It does not get a library: which rule does not hold.
+    LibraryRefused { library: String, rule: String },
     /// It has ended.
     Ended { status: EndStatus, exit_code: u8 },
     /// Something went wrong that the pVM did not ask for.

@@ -18,7 +18,7 @@ use super::core::Engine;
 use super::executor::{BUILD, Operation};
 use super::failure::Failure;
 use super::home::{self, Home};
-use super::mend::{Target, is_race, look_again};
+use super::mend::{Holders, Target, is_race, look_again};
 use super::pvm::{Channel, Prepared};
 
 /// Frames that a prepared domain has free.
@@ -378,8 +378,8 @@ impl<H: Hypervisor> Engine<H> {
         let parent = self.domains.get(&building.parent).ok_or(Failure::Gone)?;
         let forking = parent.forking.as_ref().ok_or(Failure::Gone)?;
         let (tables, sources) = (&forking.tables, forking.sources.as_ref());
-        let holder = self.holders.get(&parent.root).map(|holder| holder.domain);
-        let source = parent.source(holder).ok_or(Failure::Gone)?;
+        let holders = Holders::of(parent.root, &self.holders, self.libraries.as_ref());
+        let source = parent.source(holders).ok_or(Failure::Gone)?;
         let domain = building.made.as_ref().expect("made before").domain;
         let linkage = building.linkage.as_mut().expect("made when its tables were pinned");
         let mut target = Target { domain, linkage, bitmaps: building.bitmaps.as_ref() };
@@ -426,8 +426,8 @@ impl<H: Hypervisor> Engine<H> {
         let missing = "made by the operations before";
         // The parent may have got more of them since its last one was linked.
         let linkage = building.linkage.as_mut().expect(missing);
-        let holder = self.holders.get(&parent.root).map(|holder| holder.domain);
-        let source = parent.source(holder).ok_or(Failure::Gone)?;
+        let holders = Holders::of(parent.root, &self.holders, self.libraries.as_ref());
+        let source = parent.source(holders).ok_or(Failure::Gone)?;
         Target { domain: made.domain, linkage, bitmaps: building.bitmaps.as_ref() }.add_tables(&*self.xen, &source)?;
         let port = building.ports.local.take().expect(missing);
         parent.prepared.push(Prepared {

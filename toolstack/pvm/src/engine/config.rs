@@ -1,6 +1,9 @@
 //! What the engine is told when it starts.
 
+use std::path::PathBuf;
 use std::time::Duration;
+
+use crate::library::{KEYS, STORE};
 
 /// Settings of the engine.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +20,12 @@ pub struct Config {
     pub host: Quota,
     /// Memory in KiB that stays free for others, whatever the quotas say.
     pub keep_free_kib: u64,
+    /// Where the libraries are that pVMs may open.
+    pub libraries: PathBuf,
+    /// Where the public keys are of those who may vouch for them.
+    pub keys: PathBuf,
+    /// Most memory of libraries that pVMs have mapped, in KiB.
+    pub library_memory_kib: u64,
     /// The child's network device; nothing: a child has none.
     pub child_vif: Option<ChildVif>,
     /// How long a fork from outside may take.
@@ -98,6 +107,9 @@ impl Default for Config {
             family: Quota { pvms: 1024, memory_kib: 4 << 20, forks_per_second: 1000 },
             host: Quota { pvms: 8192, memory_kib: u64::MAX, forks_per_second: 2000 },
             keep_free_kib: 16 << 10,
+            libraries: STORE.into(),
+            keys: KEYS.into(),
+            library_memory_kib: 1 << 20,
             child_vif: None,
             outside_timeout: Duration::from_secs(5),
             start_timeout: Duration::from_secs(10),

@@ -23,6 +23,7 @@ use super::executor::Executor;
 use super::failure::Failure;
 use super::handle::{Handle, Inbox, pair};
 use super::holder::Holder;
+use super::libraries::Libraries;
 use super::mend::Scratch;
 use super::pvm::Pvm;
 use super::quota::Rate;
@@ -56,6 +57,8 @@ pub struct Engine<H: Hypervisor> {
     pub(super) ids: BTreeMap<PvmId, DomId>,
     /// Of families that share memory, by their roots' ids.
     pub(super) holders: BTreeMap<PvmId, Holder<H::Memory>>,
+    /// What pVMs have opened of the host's store, from the first time on.
+    pub(super) libraries: Option<Libraries<H::Memory>>,
     /// By number of dom0's port: who is at the other end.
     pub(super) ports: Vec<Option<Peer>>,
     /// How more is watched for, and what is.
@@ -115,6 +118,8 @@ pub(super) enum Job<M> {
     Bury(Burial<M>),
     /// Serves a request of this family, or makes a part of what one of them asks for.
     Turn(PvmId),
+    /// Reads a part of a library.
+    Library,
     /// Frees what is not needed any more, which takes time.
     Drop(Box<dyn Send>),
 }
@@ -134,6 +139,8 @@ pub(super) enum Timer {
     Refused(DomId, u32, u32),
     /// A family that has had more than its share may ask again.
     Turn(PvmId),
+    /// Libraries may have left the store.
+    Libraries,
     /// A fork from outside should be done.
     Outside,
 }
@@ -205,6 +212,7 @@ impl<H: Hypervisor> Engine<H> {
             domains: BTreeMap::new(),
             ids: BTreeMap::new(),
             holders: BTreeMap::new(),
+            libraries: None,
             ports: Vec::new(),
             taken: Vec::new(),
             watched: BTreeMap::new(),
@@ -310,6 +318,7 @@ impl<H: Hypervisor> Engine<H> {
                 Timer::Refresh(domain, pause) => self.refresh_later(domain, pause),
                 Timer::Refused(domain, request, errno) => self.answer_refused(domain, request, errno),
                 Timer::Turn(root) => self.turn_comes(root),
+                Timer::Libraries => self.forget_removed_libraries(),
                 Timer::Outside => self.check_outside(now),
             }
         }
@@ -327,6 +336,7 @@ impl<H: Hypervisor> Engine<H> {
             Some(Job::Refresh(domain, place)) => self.refresh_step(domain, place),
             Some(Job::Bury(burial)) => self.bury_step(burial),
             Some(Job::Turn(root)) => self.turn_step(root),
+            Some(Job::Library) => self.library_step(),
             Some(Job::Drop(rest)) => drop(rest),
         }
     }
@@ -386,9 +396,14 @@ impl<H: Hypervisor> Engine<H> {
 
     /// The name of a pVM that lives or has lived.
     pub(super) fn name_of(&self, id: PvmId) -> String {
+        self.family_name(id).unwrap_or_else(|| "pvm".to_owned())
+    }
+
+    /// The name of a family's root, if it lives, or it is not too long ago.
+    pub(super) fn family_name(&self, id: PvmId) -> Option<String> {
         let living = self.ids.get(&id).and_then(|domain| self.domains.get(domain)).map(|pvm| &pvm.name);
         let ended = || self.ended.iter().rev().find(|info| info.id == id.raw()).map(|info| &info.name);
-        living.or_else(ended).map_or_else(|| "pvm".to_owned(), Clone::clone)
+        living.or_else(ended).cloned()
     }
 
     /// Tells all subscribers of something that happened to a pVM; after a fork when both sides have had their time to go on, because

@@ -104,6 +104,7 @@ impl<H: Hypervisor> Engine<H> {
         let gone = |domain: DomId| !all.iter().any(|info| info.id == domain && !info.is_dying());
         self.watched.retain(|domain, _| !gone(*domain));
         self.find_lost_holders(all);
+        self.find_lost_libraries(all);
         self.strangers.retain(|domain| !gone(*domain));
         let parents: Vec<DomId> = self.domains.keys().copied().collect();
         for parent in parents {
@@ -322,7 +323,7 @@ impl<H: Hypervisor> Engine<H> {
             match job {
                 Job::Build(building) => self.abandon_building(*building),
                 Job::Bury(burial) => self.bury_step(burial),
-                Job::Refresh(..) | Job::Turn(_) | Job::Drop(_) => {}
+                Job::Refresh(..) | Job::Turn(_) | Job::Library | Job::Drop(_) => {}
             }
         }
     }

@@ -75,7 +75,9 @@ pub enum Operation {
     Clear,
     /// Writes in xenstore which object has which frames, or that it has none any more.
     Record,
-    /// Maps an object's pages at a member.
+    /// Copies a part of a library's file to its frames.
+    FillLibrary,
+    /// Maps an object's pages at a member, or a library's.
     MapObject,
     /// Gives back the holder's frames.
     GiveBack,

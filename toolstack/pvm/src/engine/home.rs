@@ -68,19 +68,19 @@ pub fn show_console(store: &Store, domain: DomId, ring: Mfn, port: Port) -> Resu
     store.write(&format!("{console}/port"), &port.0.to_string())
 }
 
-/// Writes the home of a family's holder, which has nobody who reads it but the daemon: its name for `xl list`, and where its table of
-/// members is.
-pub fn create_holder(store: &Store, domain: DomId, name: &str, root: PvmId, table: Mfn) -> Result<(), Error> {
+/// Writes the home of a holder, which has nobody who reads it but the daemon: its name for `xl list`, and where its table of members is,
+/// if it is that of a family.
+pub fn create_holder(store: &Store, domain: DomId, name: &str, root: PvmId, table: Option<Mfn>) -> Result<(), Error> {
     let home = path(domain);
     store.mkdir(&home)?;
     store.set_permissions(&home, &[Permission { domain: DomId::DOM0, access: Access::None }])?;
-    for (key, value) in [
-        ("name", name),
-        ("domid", &domain.to_string()),
-        ("members", &table.0.to_string()),
-        ("zooid", &format!("{root} {domain}")),
-    ] {
-        store.write(&format!("{home}/{key}"), value)?;
+    let table = table.map(|table| ("members", table.0.to_string()));
+    for (key, value) in
+        [("name", name.to_owned()), ("domid", domain.to_string()), ("zooid", format!("{root} {domain}"))]
+            .into_iter()
+            .chain(table)
+    {
+        store.write(&format!("{home}/{key}"), &value)?;
     }
     store.write(&format!("{}/type", libxl_path(domain)), "pv")
 }

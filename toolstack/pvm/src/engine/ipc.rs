@@ -30,7 +30,7 @@ const MAX_PAGES: u32 = 65_536;
 const FRAMES: u64 = 1 << 40;
 
 /// Something is wrong with what a member asks for.
-fn denied<T>(errno: Errno) -> Result<T, Failure> {
+pub(super) fn denied<T>(errno: Errno) -> Result<T, Failure> {
     Err(Failure::Denied(errno))
 }
 
@@ -42,15 +42,15 @@ struct Create {
     exclusive: bool,
 }
 
-/// What a MAP says.
-struct Map {
+/// What a MAP or a MAP_LIBRARY says.
+pub(super) struct Map {
     /// The table of level 1.
     table: Mfn,
     /// Its entries.
-    entries: std::ops::Range<usize>,
-    object: u32,
-    offset: usize,
-    last: bool,
+    pub entries: std::ops::Range<usize>,
+    pub object: u32,
+    pub offset: usize,
+    pub flags: u32,
 }
 
 impl Create {
@@ -69,21 +69,22 @@ impl Create {
 }
 
 impl Map {
-    fn read<M: Memory>(channel: &Channel<M>, count: u32) -> Result<Self, Failure> {
+    /// `known` are the flags that there may be.
+    pub fn read<M: Memory>(channel: &Channel<M>, count: u32, known: u32) -> Result<Self, Failure> {
         let table = Mfn(channel.page.read_u64(guest::MAP_TABLE));
         let index = channel.get(guest::MAP_INDEX) as usize;
         let object = channel.get(guest::OBJECT);
         let offset = channel.get(guest::OBJECT_OFFSET) as usize;
         let flags = channel.get(guest::OBJECT_FLAGS);
         let end = index.saturating_add(count as usize);
-        if count == 0 || end > PTES_PER_TABLE || table.0 >= FRAMES || flags & !object_flags::LAST != 0 {
+        if count == 0 || end > PTES_PER_TABLE || table.0 >= FRAMES || flags & !known != 0 {
             return denied(Errno::EINVAL);
         }
-        Ok(Self { table, entries: index..end, object, offset, last: flags != 0 })
+        Ok(Self { table, entries: index..end, object, offset, flags })
     }
 
     /// What writes these entries: `entry` has each by its place among them.
-    fn updates(&self, entry: impl Fn(usize) -> Pte) -> Vec<MmuUpdate> {
+    pub fn updates(&self, entry: impl Fn(usize) -> Pte) -> Vec<MmuUpdate> {
         let address = |index: usize| self.table.addr() + index as u64 * 8;
         self.entries.clone().enumerate().map(|(place, index)| MmuUpdate::pte(address(index), entry(place))).collect()
     }
@@ -107,19 +108,22 @@ impl<H: Hypervisor> Engine<H> {
     /// Serves a request of a member.
     pub(super) fn serve_ipc(&mut self, domain: DomId, operation: u32, count: u32) {
         let result = match operation {
+            operation::REFUSED => self.note_refusal(domain),
             // Where dom0 cannot write entries, nobody can share a frame.
             _ if self.backend == Backend::Grant => denied(Errno::ENOSYS),
             operation::CREATE => self.create_object(domain),
             operation::MAP => self.map_object(domain, count),
             operation::UNLINK => self.unlink_object(domain),
+            operation::LIBRARY => self.open_library(domain),
+            operation::MAP_LIBRARY => self.map_library(domain, count),
             _ => self.relay(domain),
         };
         self.answer_ipc(domain, operation, result);
     }
 
     /// Answers a request of a member, unless what it asks for is being made still.
-    fn answer_ipc(&mut self, domain: DomId, operation: u32, result: Result<(), Failure>) {
-        let is_being_made = |pvm: &Pvm<H::Memory>| pvm.pending == Some(Pending::Create);
+    pub(super) fn answer_ipc(&mut self, domain: DomId, operation: u32, result: Result<(), Failure>) {
+        let is_being_made = |pvm: &Pvm<H::Memory>| matches!(pvm.pending, Some(Pending::Create | Pending::Library));
         if result.is_ok() && self.domains.get(&domain).is_some_and(is_being_made) {
             return;
         }
@@ -137,7 +141,7 @@ impl<H: Hypervisor> Engine<H> {
     }
 
     /// Who asks: the root of its family, its request, and where it stands.
-    fn asker(&self, domain: DomId) -> Result<(PvmId, Asker, &Channel<H::Memory>), Failure> {
+    pub(super) fn asker(&self, domain: DomId) -> Result<(PvmId, Asker, &Channel<H::Memory>), Failure> {
         let pvm = self.domains.get(&domain).ok_or(Failure::Gone)?;
         let channel = pvm.channel.as_ref().ok_or(Failure::Gone)?;
         Ok((pvm.root, Asker { member: pvm.id, request: pvm.request }, channel))
@@ -276,16 +280,18 @@ impl<H: Hypervisor> Engine<H> {
 
     fn map_object(&mut self, domain: DomId, count: u32) -> Result<(), Failure> {
         let (root, asker, channel) = self.asker(domain)?;
-        let asked = Map::read(channel, count)?;
+        let asked = Map::read(channel, count, object_flags::LAST)?;
+        let last = asked.flags & object_flags::LAST != 0;
         let holder = self.holder(root)?;
         let pages = asked.offset..asked.offset.saturating_add(asked.entries.len());
         if let Some(object) = holder.objects.get(&asked.object) {
-            let Some(frames) = object.frames.get(pages).filter(|_| !asked.last) else {
+            let Some(frames) = object.frames.get(pages).filter(|_| !last) else {
                 return denied(Errno::EINVAL);
             };
             let updates = asked.updates(|place| Pte::new(frames[place], PageClass::Joint.pte_flags()));
+            let owner = holder.domain;
             self.enrol(domain)?;
-            return self.write_entries(domain, root, &asked, &updates);
+            return self.write_entries(domain, owner, &asked, &updates);
         }
         // One without a name is its maker's alone, and its pages come in their order.
         let object = holder.nameless.get(&asked.object).filter(|object| object.maker == asker.member);
@@ -300,13 +306,13 @@ impl<H: Hypervisor> Engine<H> {
         let mut frames = Vec::with_capacity(pages.len());
         let result = self.hold(owner, pages.len(), &mut frames).and_then(|()| {
             let updates = asked.updates(|place| Pte::new(frames[place], PageClass::Joint.pte_flags()));
-            self.write_entries(domain, root, &asked, &updates)
+            self.write_entries(domain, owner, &asked, &updates)
         });
         // From here on they live as long as somebody has them mapped.
         self.give_back(root, frames);
         result?;
         let nameless = &mut self.holders.get_mut(&root).ok_or(Failure::Gone)?.nameless;
-        if asked.last {
+        if last {
             nameless.remove(&asked.object);
         } else if let Some(object) = nameless.get_mut(&asked.object) {
             object.mapped = pages.end;
@@ -314,9 +320,14 @@ impl<H: Hypervisor> Engine<H> {
         Ok(())
     }
 
-    /// Maps pages of a holder at a member, all or nothing.
-    fn write_entries(&mut self, domain: DomId, root: PvmId, asked: &Map, updates: &[MmuUpdate]) -> Result<(), Failure> {
-        let owner = self.holder(root)?.domain;
+    /// Maps pages of a holder, `owner`, at a pVM, all or nothing.
+    pub(super) fn write_entries(
+        &mut self,
+        domain: DomId,
+        owner: DomId,
+        asked: &Map,
+        updates: &[MmuUpdate],
+    ) -> Result<(), Failure> {
         self.operate(Operation::MapObject, |engine| {
             let (done, result) = engine.xen.mmu_update(domain, owner, updates);
             let Err(error) = result else { return Ok(()) };

@@ -12,7 +12,7 @@ use zooid_fork_plan::wire::{daemon, device, device_page, guest};
 use zooid_memory::ForkRule;
 
 use super::core::{Engine, Job, now_us};
-use super::executor::Operation;
+use super::executor::{Executor, Operation};
 use super::failure::Failure;
 use super::holder::{Holder, Members};
 use super::records::Record;
@@ -74,7 +74,7 @@ impl<H: Hypervisor> Engine<H> {
         let page =
             self.operate(Operation::Map, |engine| engine.xen.map_foreign(domain, &frames, Protection::ReadWrite))?;
         let name = format!("{}-holder", self.name_of(root));
-        self.operate(Operation::Home, |engine| home::create_holder(&engine.store, domain, &name, root, table))?;
+        self.operate(Operation::Home, |engine| home::create_holder(&engine.store, domain, &name, root, Some(table)))?;
         let handle = Handle { kind: Kind::Holder, id, parent: root, commit: 0 };
         self.operate(Operation::Sign, |engine| engine.xen.set_handle(domain, &handle.to_octets()))?;
         Ok(new_holder(domain, id, table, Members::read(page)))
@@ -98,18 +98,7 @@ impl<H: Hypervisor> Engine<H> {
         let Self { holders, xen, executor, .. } = self;
         let Some(holder) = holders.get_mut(&root) else { return };
         holder.garbage.extend(frames);
-        while !holder.garbage.is_empty() {
-            let some = holder.garbage.len().min(AT_ONCE);
-            executor.before(Operation::GiveBack);
-            let result = xen.decrease_reservation(holder.domain, &holder.garbage[..some]);
-            executor.after(Operation::GiveBack);
-            match result {
-                // One that was refused is not the holder's any more.
-                Ok(done) => drop(holder.garbage.drain(..some.min(done + usize::from(done < some)))),
-                // It is tried again with the next frames.
-                Err(error) => return log::warn!("frames of domain {} are not given back: {error}", holder.domain),
-            }
-        }
+        return_frames(&**xen, executor, holder.domain, &mut holder.garbage);
     }
 
     /// Makes a pVM a member of its family, if it is none.
@@ -182,6 +171,7 @@ impl<H: Hypervisor> Engine<H> {
     pub(super) fn leave_family(&mut self, id: PvmId, root: PvmId) {
         if !self.has_family(root) {
             self.turns.remove(&root);
+            self.leave_libraries(root);
             return self.end_holder(root);
         }
         let Some(holder) = self.holders.get_mut(&root) else { return };
@@ -305,6 +295,21 @@ impl<H: Hypervisor> Engine<H> {
     fn stale_record(&self, root: PvmId) -> Option<(DomId, u32)> {
         let holder = self.holders.get(&root)?;
         Some((holder.domain, *holder.stale.last()?))
+    }
+}
+
+/// Gives frames of a holder back. Those that Xen does not take stay in the list, for the next time.
+pub(super) fn return_frames<H: Hypervisor>(xen: &H, executor: &mut Executor, holder: DomId, garbage: &mut Vec<Mfn>) {
+    while !garbage.is_empty() {
+        let some = garbage.len().min(AT_ONCE);
+        executor.before(Operation::GiveBack);
+        let result = xen.decrease_reservation(holder, &garbage[..some]);
+        executor.after(Operation::GiveBack);
+        match result {
+            // One that was refused is not the holder's any more.
+            Ok(done) => drop(garbage.drain(..some.min(done + usize::from(done < some)))),
+            Err(error) => return log::warn!("frames of domain {holder} are not given back: {error}"),
+        }
     }
 }
 

@@ -1,9 +1,12 @@
 //! Brings a prepared domain's tables up to date with its parent's.
 
+use std::collections::BTreeMap;
+
 use xen_abi::pte::{PTES_PER_TABLE, Pte};
 use xen_abi::xen::{MmuUpdate, MmuextCmd, MmuextOp};
 use xen_abi::{DomId, Errno};
 use xenctl::{Hypervisor, Memory};
+use zooid_fork_plan::id::PvmId;
 use zooid_fork_plan::link::{Entries, Owner};
 use zooid_fork_plan::mend::{Linkage, Moved, Step};
 use zooid_fork_plan::plan::table_base;
@@ -11,6 +14,8 @@ use zooid_fork_plan::wire::guest;
 
 use super::copies::{Copies, Sources};
 use super::failure::Failure;
+use super::holder::Holder;
+use super::libraries::Libraries;
 use super::tables::Tables;
 
 /// Memory that is used again and again.
@@ -34,6 +39,25 @@ impl Default for Scratch {
     }
 }
 
+/// Domains that never run, and whose frames a family's members have.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Holders {
+    /// The family's, if it has one: those of joint pages.
+    pub family: Option<DomId>,
+    /// The host's, if there is one: those of libraries.
+    pub libraries: Option<DomId>,
+}
+
+impl Holders {
+    /// Those of this family.
+    pub fn of<M>(root: PvmId, holders: &BTreeMap<PvmId, Holder<M>>, libraries: Option<&Libraries<M>>) -> Self {
+        Self {
+            family: holders.get(&root).map(|holder| holder.domain),
+            libraries: libraries.map(|libraries| libraries.domain),
+        }
+    }
+}
+
 /// A parent, as far as linking to it goes.
 pub struct Source<'a, M> {
     /// Its control page.
@@ -41,8 +65,8 @@ pub struct Source<'a, M> {
     pub tables: &'a Tables<M>,
     /// Whose frames its tables may name, its own domain last.
     pub owners: &'a [DomId],
-    /// Whose the frames of its joint pages are, if its family has a holder.
-    pub holder: Option<DomId>,
+    /// Whose the frames are that are neither its own nor its ancestors'.
+    pub holders: Holders,
     /// What it was linked to itself.
     pub linkage: Option<&'a Linkage>,
     /// What it has granted, where children get copies.
@@ -95,13 +119,16 @@ impl<M: Memory> Target<'_, M> {
             scratch.updates.extend(scratch.steps[done..done + run].iter().map(|step| step.update));
             let frames_of = match owner {
                 None => self.domain,
-                Some(Owner::HOLDER) => match source.holder {
-                    Some(holder) => holder,
-                    None => {
-                        result = Err(Failure::Stale);
-                        break;
+                Some(owner @ (Owner::HOLDER | Owner::LIBRARIES)) => {
+                    let holders = source.holders;
+                    match if owner == Owner::HOLDER { holders.family } else { holders.libraries } {
+                        Some(holder) => holder,
+                        None => {
+                            result = Err(Failure::Stale);
+                            break;
+                        }
                     }
-                },
+                }
                 Some(owner) => source.owners[usize::from(owner.0)],
             };
             let (succeeded, outcome) = xen.mmu_update(self.domain, frames_of, &scratch.updates);
@@ -115,7 +142,8 @@ impl<M: Memory> Target<'_, M> {
                 // Not the owner's that was thought of. Without a shadow, which a daemon that has started anew does not have, each of
                 // the ancestors may be it; with one, what was linked here has gone, and the parent has that frame now.
                 Err(error)
-                    if error.errno() == Some(Errno::EBUSY) && owner.is_some_and(|owner| owner != Owner::HOLDER) =>
+                    if error.errno() == Some(Errno::EBUSY)
+                        && owner.is_some_and(|owner| owner != Owner::HOLDER && owner != Owner::LIBRARIES) =>
                 {
                     tries = if succeeded > 0 { 1 } else { tries + 1 };
                     let next = match owner {

@@ -17,6 +17,7 @@ mod handle;
 mod holder;
 mod home;
 mod ipc;
+mod libraries;
 mod members;
 mod mend;
 mod parent;

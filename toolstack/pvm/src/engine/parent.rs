@@ -45,7 +45,8 @@ impl<H: Hypervisor> Engine<H> {
         let result = self.make_room(domain, layout.p2m_entries as u64);
         self.executor.after(Operation::MakeRoom);
         result?;
-        let pool = self.config.pool;
+        let never_forks = self.domains[&domain].channel.as_ref().is_some_and(|it| it.get(guest::NO_CHILDREN) != 0);
+        let pool = if never_forks { 0 } else { self.config.pool };
         let pvm = self.domains.get_mut(&domain).ok_or(Failure::Gone)?;
         pvm.forking = Some(Forking { layout, tables, profile, sources, pool });
         Ok(())

@@ -11,7 +11,7 @@ use zooid_fork_plan::status::Status;
 use zooid_fork_plan::wire::{ENDED_SLOTS, daemon, guest};
 
 use super::copies::{Copies, Sources};
-use super::mend::Source;
+use super::mend::{Holders, Source};
 use super::tables::Tables;
 
 /// The way to a guest: its control page and the port to it. Offsets are those of `wire::guest` and `wire::daemon`.
@@ -115,14 +115,14 @@ fn source<'a, M>(
     channel: &'a Option<Channel<M>>,
     owners: &'a [DomId],
     linkage: &'a Option<Linkage>,
-    holder: Option<DomId>,
+    holders: Holders,
 ) -> Option<Source<'a, M>> {
     let forking = forking.as_ref()?;
     Some(Source {
         control: channel.as_ref().map(|channel| &channel.page),
         tables: &forking.tables,
         owners,
-        holder,
+        holders,
         linkage: linkage.as_ref(),
         sources: forking.sources.as_ref(),
     })
@@ -141,6 +141,8 @@ pub enum Pending {
     Turn(u32, u32),
     /// Until the object is made.
     Create,
+    /// Until the library is read.
+    Library,
 }
 
 /// A domain that is prepared for a parent.
@@ -183,14 +185,14 @@ impl<M: Memory> Pvm<M> {
         self.prepared.iter().filter(|prepared| prepared.is_ready()).count() as u32
     }
 
-    /// What domains are linked to that are prepared for it; nothing while it cannot fork. `holder` is its family's, if it has one.
-    pub fn source(&self, holder: Option<DomId>) -> Option<Source<'_, M>> {
-        source(&self.forking, &self.channel, &self.owners, &self.linkage, holder)
+    /// What domains are linked to that are prepared for it; nothing while it cannot fork. `holders` are those whose frames it may have.
+    pub fn source(&self, holders: Holders) -> Option<Source<'_, M>> {
+        source(&self.forking, &self.channel, &self.owners, &self.linkage, holders)
     }
 
     /// As [`source`](Self::source), and these domains.
-    pub fn linking(&mut self, holder: Option<DomId>) -> Option<(Source<'_, M>, &mut [Prepared<M>])> {
-        let source = source(&self.forking, &self.channel, &self.owners, &self.linkage, holder)?;
+    pub fn linking(&mut self, holders: Holders) -> Option<(Source<'_, M>, &mut [Prepared<M>])> {
+        let source = source(&self.forking, &self.channel, &self.owners, &self.linkage, holders)?;
         Some((source, &mut self.prepared))
     }
 

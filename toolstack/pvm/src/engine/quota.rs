@@ -22,12 +22,12 @@ pub struct Rate {
 
 impl Rate {
     /// One at which all are left.
-    fn full(limit: u32) -> Self {
+    pub(super) fn full(limit: u32) -> Self {
         Self { left: limit.into(), at: Instant::now() }
     }
 
     /// Takes `count`, if there are so many at a limit of `limit` a second.
-    fn take(&mut self, count: usize, limit: u32, now: Instant) -> bool {
+    pub(super) fn take(&mut self, count: usize, limit: u32, now: Instant) -> bool {
         let gained = now.saturating_duration_since(self.at).as_secs_f64() * f64::from(limit);
         (self.left, self.at) = ((self.left + gained).min(limit.into()), now);
         let enough = self.left >= count as f64;
@@ -97,8 +97,11 @@ impl<H: Hypervisor> Engine<H> {
                 .flat_map(|pvm| std::iter::once(pvm.domain).chain(pvm.prepared.iter().map(|prepared| prepared.domain)));
             // What relatives share is the holder's.
             let holders = self.holders.iter().filter(|(family, _)| root.is_none_or(|root| **family == root));
+            // What all share is the host's.
+            let libraries = self.libraries.as_ref().filter(|_| root.is_none()).map(|libraries| libraries.domain);
             domains
                 .chain(holders.map(|(_, holder)| holder.domain))
+                .chain(libraries)
                 .filter_map(|domain| all.iter().find(|info| info.id == domain))
                 .map(|info| info.pages * PAGE_KIB)
                 .sum()

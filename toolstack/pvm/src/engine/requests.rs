@@ -15,7 +15,7 @@ use super::core::{Engine, Job, REST, Timer};
 use super::executor::Operation;
 use super::failure::Failure;
 use super::members::member_field;
-use super::mend::{Target, is_race};
+use super::mend::{Holders, Target, is_race};
 use super::pvm::{Pending, Prepared, Pvm};
 use super::stats::Step;
 use super::tables::Change;
@@ -94,7 +94,13 @@ impl<H: Hypervisor> Engine<H> {
                 self.commit(domain, count, began);
             }
             operation::PREPARE | operation::COMMIT => self.reply(domain, Errno::EINVAL.0, &[]),
-            operation::CREATE | operation::MAP | operation::UNLINK | operation::RELAY => {
+            operation::CREATE
+            | operation::MAP
+            | operation::UNLINK
+            | operation::RELAY
+            | operation::LIBRARY
+            | operation::MAP_LIBRARY
+            | operation::REFUSED => {
                 self.take_turn(domain, operation, count);
             }
             operation::KILL => {
@@ -217,7 +223,7 @@ impl<H: Hypervisor> Engine<H> {
     fn try_commit(&mut self, domain: DomId, count: usize, began: Instant) -> Result<Vec<Prepared<H::Memory>>, Failure> {
         self.check_rate(domain, count)?;
         self.update_sources(domain)?;
-        let Self { domains, holders, xen, events, executor, scratch, counters, .. } = self;
+        let Self { domains, holders, libraries, xen, events, executor, scratch, counters, .. } = self;
         let pvm = domains.get_mut(&domain).ok_or(Failure::Gone)?;
         let (Some(forking), Some(channel)) = (&pvm.forking, &pvm.channel) else { return Err(Failure::Stale) };
         let mut chosen = Vec::with_capacity(count);
@@ -233,8 +239,8 @@ impl<H: Hypervisor> Engine<H> {
         let snapshot = channel.snapshot();
         counters.step(Step::Plan, began);
 
-        let holder = holders.get(&pvm.root).map(|holder| holder.domain);
-        let (source, prepared) = pvm.linking(holder).ok_or(Failure::Stale)?;
+        let holders_of = Holders::of(pvm.root, holders, libraries.as_ref());
+        let (source, prepared) = pvm.linking(holders_of).ok_or(Failure::Stale)?;
         executor.before(Operation::Mend);
         let mut mended = 0;
         let mut result = Ok(());
@@ -525,10 +531,10 @@ impl<H: Hypervisor> Engine<H> {
 
     /// Brings one table of all domains that are prepared for a pVM up to date; how many entries that were.
     fn refresh_table(&mut self, domain: DomId, place: usize) -> usize {
-        let Self { domains, holders, xen, scratch, .. } = self;
+        let Self { domains, holders, libraries, xen, scratch, .. } = self;
         let Some(pvm) = domains.get_mut(&domain) else { return 0 };
-        let holder = holders.get(&pvm.root).map(|holder| holder.domain);
-        let Some((source, all)) = pvm.linking(holder) else { return 0 };
+        let holders_of = Holders::of(pvm.root, holders, libraries.as_ref());
+        let Some((source, all)) = pvm.linking(holders_of) else { return 0 };
         let mut changed = 0;
         for prepared in all {
             let mut target =
@@ -591,7 +597,7 @@ impl<H: Hypervisor> Engine<H> {
 
     /// Takes in which tables of a parent came or went, in itself and in the domains that are prepared for it.
     pub(super) fn follow_tables(&mut self, domain: DomId) -> Result<(), Failure> {
-        let Self { domains, holders, xen, scratch, .. } = self;
+        let Self { domains, holders, libraries, xen, scratch, .. } = self;
         let pvm = domains.get_mut(&domain).ok_or(Failure::Gone)?;
         let forking = pvm.forking.as_mut().ok_or(Failure::Gone)?;
         let counted = pvm.channel.as_ref().map_or(0, |channel| channel.get(guest::TABLES));
@@ -607,8 +613,8 @@ impl<H: Hypervisor> Engine<H> {
             pvm.prepared.iter_mut().for_each(|prepared| prepared.broken = true);
             return self.read_tables(domain);
         }
-        let holder = holders.get(&pvm.root).map(|holder| holder.domain);
-        let (source, all) = pvm.linking(holder).ok_or(Failure::Gone)?;
+        let holders_of = Holders::of(pvm.root, holders, libraries.as_ref());
+        let (source, all) = pvm.linking(holders_of).ok_or(Failure::Gone)?;
         for prepared in all {
             let mut target =
                 Target { domain: prepared.domain, linkage: &mut prepared.linkage, bitmaps: Some(&prepared.bitmaps) };

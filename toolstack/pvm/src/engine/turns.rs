@@ -15,10 +15,14 @@ use zooid_fork_plan::wire::operation;
 use super::core::{Engine, Job, Timer};
 use super::holder::Asker;
 use super::pvm::Pending;
+use super::quota::Rate;
 
 /// For which part of the time a family is served where there are others, and how long at most in a row.
 const SHARE: f64 = 0.25;
 const BURST: Duration = Duration::from_millis(100);
+
+/// Refusals of libraries that a family may have told in a second.
+const REFUSALS: u32 = 10;
 
 /// What a family waits for.
 #[derive(Debug)]
@@ -32,6 +36,8 @@ pub(super) struct Turns {
     pub(super) making: Option<Making>,
     /// There is a job for it.
     queued: bool,
+    /// Refusals of libraries that may be told still.
+    told: Rate,
 }
 
 /// An object with a name that is being made.
@@ -52,7 +58,8 @@ pub(super) struct Making {
 impl Turns {
     fn new() -> Self {
         let left = BURST.as_secs_f64();
-        Self { left, at: Instant::now(), waiting: VecDeque::new(), making: None, queued: false }
+        let told = Rate::full(REFUSALS);
+        Self { left, at: Instant::now(), waiting: VecDeque::new(), making: None, queued: false, told }
     }
 
     /// Counts the time that has gone by.
@@ -114,7 +121,13 @@ impl<H: Hypervisor> Engine<H> {
         self.queue_turn(root);
     }
 
-    fn spend(&mut self, root: PvmId, began: Instant) {
+    /// Whether one more refusal of a library may be told.
+    pub(super) fn may_tell(&mut self, root: PvmId) -> bool {
+        self.turns.entry(root).or_insert_with(Turns::new).told.take(1, REFUSALS, Instant::now())
+    }
+
+    /// Counts time for a family that has been worked for since `began`.
+    pub(super) fn spend(&mut self, root: PvmId, began: Instant) {
         if let Some(turns) = self.turns.get_mut(&root) {
             turns.left -= began.elapsed().as_secs_f64();
         }

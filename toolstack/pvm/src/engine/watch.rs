@@ -196,10 +196,12 @@ impl<H: Hypervisor> Engine<H> {
         let alive = || all.iter().filter(|info| info.id != DomId::DOM0 && !info.is_dying());
         let mut children = Vec::new();
         let mut holders = Vec::new();
+        let mut libraries = Vec::new();
         for info in alive() {
             match Handle::parse(info.id, &info.handle) {
                 Some(handle) if handle.kind == Kind::Child => children.push((info.id, handle)),
                 Some(handle) if handle.kind == Kind::Holder => holders.push((info.id, handle)),
+                Some(handle) if handle.kind == Kind::Libraries => libraries.push((info.id, handle)),
                 Some(handle) => {
                     log::info!("domain {} was prepared by a daemon before: it is removed", info.id);
                     self.remove_domain(info.id, handle.id);
@@ -224,6 +226,7 @@ impl<H: Hypervisor> Engine<H> {
             }
         }
         self.recover_holders(&holders);
+        libraries.into_iter().for_each(|(domain, handle)| self.recover_libraries(domain, handle.id));
         self.count_heirs();
         self.answer_old_requests();
         self.remove_old_homes(&all);

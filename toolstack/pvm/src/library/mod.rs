@@ -20,6 +20,10 @@ use zooid_manifest::{Description, Malformed, RedZone, Refusal, Version, is_name}
 pub use keys::{Keys, TrustedKey, generate, read_secret};
 pub use store::{Entry, Store};
 
+/// Where the libraries of a host are, and the keys of those who may vouch for them.
+pub const STORE: &str = "/var/lib/zooid/lib";
+pub const KEYS: &str = "/etc/zooid/keys";
+
 /// Largest library, in octets.
 const MAX_SIZE: u64 = 1 << 30;
 
@@ -28,14 +32,12 @@ const MAX_SIZE: u64 = 1 << 30;
 pub enum Error {
     /// The store has no library of this name.
     NoLibrary(String),
-    /// The store has one already.
-    Exists(String),
+    /// The store has another file of this version.
+    Exists { name: String, version: Version },
     /// A rule does not hold for the library.
     Rule(String, Refusal),
     /// The file is no shared object that a pVM could load.
     Object(String, zooid_loader::Refusal),
-    /// What the store has is not newer than what it shall get.
-    NotNewer { name: String, old: Version, new: Version },
     /// What was said of the library cannot be written down.
     Description(Malformed),
     /// Something is not what it should be; what to do.
@@ -50,7 +52,10 @@ impl fmt::Display for Error {
             Self::NoLibrary(name) => {
                 write!(out, "there is no library {name}: `pvm lib list` shows those that there are")
             }
-            Self::Exists(name) => write!(out, "there is a library {name} already: `pvm lib update` replaces it"),
+            Self::Exists { name, version } => {
+                write!(out, "there is another file that is {name} {version}: give this one a version of its own, or ")?;
+                write!(out, "`pvm lib remove {name}@{version}` first")
+            }
             Self::Rule(name, rule) => {
                 write!(out, "{name}: {rule}")?;
                 match rule {
@@ -62,9 +67,6 @@ impl fmt::Display for Error {
                 }
             }
             Self::Object(name, refusal) => write!(out, "{name}: {refusal}"),
-            Self::NotNewer { name, old, new } => {
-                write!(out, "{name}: version rule: {new} is not newer than {old}: `pvm lib remove` makes room for it")
-            }
             Self::Description(malformed) => write!(out, "it cannot be signed so: {malformed}"),
             Self::Bad(what) => out.write_str(what),
             Self::Io(what, error) => write!(out, "cannot {what}: {error}"),

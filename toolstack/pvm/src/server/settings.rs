@@ -49,6 +49,9 @@ pub struct Settings {
     /// Memory that stays free for other domains, whatever the quotas say [default: 16M]
     #[arg(long, value_name = "SIZE")]
     pub keep_free: Option<Size>,
+    /// Most memory of libraries that pVMs have mapped [default: 1G]
+    #[arg(long, value_name = "SIZE")]
+    pub library_memory: Option<Size>,
     /// Bridge that children's network devices are plugged into; without it children have none
     #[arg(long, value_name = "INTERFACE")]
     pub child_bridge: Option<String>,
@@ -160,6 +163,7 @@ impl Settings {
             host_memory: self.host_memory.or(other.host_memory),
             host_forks_per_second: self.host_forks_per_second.or(other.host_forks_per_second),
             keep_free: self.keep_free.or(other.keep_free),
+            library_memory: self.library_memory.or(other.library_memory),
             child_bridge: self.child_bridge.or(other.child_bridge),
             child_script: self.child_script.or(other.child_script),
             child_net: self.child_net.or(other.child_net),
@@ -204,6 +208,9 @@ impl Settings {
                 forks_per_second: self.host_forks_per_second.unwrap_or(default.host.forks_per_second),
             },
             keep_free_kib: memory(self.keep_free, default.keep_free_kib),
+            library_memory_kib: memory(self.library_memory, default.library_memory_kib),
+            libraries: default.libraries,
+            keys: default.keys,
             child_vif: self.child_bridge.clone().map(|bridge| ChildVif {
                 bridge,
                 script: self.child_script.clone().unwrap_or_else(|| VIF_SCRIPT.to_owned()),

@@ -110,7 +110,7 @@ fn garbage_in_the_control_page_harms_nobody_else() {
         }
         control.put(zooid_fork_plan::wire::guest::STATE, state::RUNNING);
         // Each operation, with large and with small numbers.
-        world.ask(vandal.id(), 1 + round / 2 % 7, 1 + round % 3);
+        world.ask(vandal.id(), 1 + round / 2 % 10, 1 + round % 3);
     }
     world.settle();
     let child = world.fork(honest.id());

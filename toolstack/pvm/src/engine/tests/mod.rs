@@ -3,4 +3,5 @@
 mod faults;
 mod forks;
 mod ipc;
+mod libraries;
 mod world;

@@ -1,0 +1,63 @@
+#!/bin/sh
+# The daemon is killed (SIGKILL) inside the requests by which pVMs open libraries of the store, and started again: each library is opened and works, and in
+# the end no domain, page, port, grant or node in xenstore is left.
+. /run/zooid/lib.sh
+
+# finish WHAT: the guest has to succeed, and to be gone with the libraries' domain.
+finish() {
+    succeeds "$1"
+    wait_until 15 pvm stats
+    touch stop
+    no_pvmd
+    wait
+}
+
+# life [POINT]: a pVM's life beside a daemon that dies there.
+life() {
+    rm -f stop
+    supervise ${1:+--die-at "$1"} &
+    wait_until 15 pvm stats
+    begin "version 1"
+    finish "$*"
+    died "$@"
+}
+
+# died [POINT]: it must have.
+died() {
+    [ $# = 0 ] || killed=$((killed + 1))
+    [ "$(grep -c 'dying here' pvmd.log)" = "$killed" ] || fail "no daemon came to $1: $(cat "$(console)")"
+}
+
+mkdir -p libraries
+tar -xf /run/zooid/libraries.tar -C libraries
+sed -n 's/^signer //p' libraries/libbulk.so.manifest >tests.pub
+pvm key trust tests.pub
+pvm lib add libraries/libbulk.so || fail "pvm lib add"
+
+no_pvmd
+: >pvmd.log
+killed=0
+life
+life
+before=$(settled)
+
+# The first request on the host: it makes the libraries' domain.
+for point in MakeHolder MakeHolder:after Hold:after FillLibrary:after GiveBack:after; do
+    life "$point"
+done
+[ "$(settled)" = "$before" ] || fail "before $before, after $(settled)"
+
+# A pVM that lives on beside daemons that die one behind the other, each of which reads the library anew.
+begin churn
+for point in Hold Hold:after Clear Clear:after FillLibrary FillLibrary:after GiveBack GiveBack:after MapObject MapObject:after MapObject.2 MapObject.3:after \
+    Reply Reply:after Reply.2 Reply.3:after; do
+    timeout -s KILL 60 pvmd --die-at "$point" >>pvmd.log 2>&1
+    died "$point"
+done
+rm -f stop
+supervise &
+xenstore-write "/local/domain/$(xl domid "$NAME")/data/stop" 1
+finish "$killed times killed"
+[ "$(settled)" = "$before" ] || fail "a long life: before $before, after $(settled)"
+rm stop
+start-pvmd || fail "pvmd"

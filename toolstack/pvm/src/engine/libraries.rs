@@ -1,0 +1,516 @@
+//! Libraries of the host's store, which pVMs map without a copy (docs/protocols/libraries.md).
+//!
+//! A library's frames belong to a domain that never runs, and are given back as soon as the daemon has them mapped: so they live as long as
+//! the daemon or anybody else maps them, and a daemon that is killed leaves none behind. Nobody is ever given an entry by which they can be written.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fs::File;
+use std::io::{self, Read};
+use std::time::{Duration, Instant};
+
+use xen_abi::pte::Pte;
+use xen_abi::{DomId, Errno, Mfn, PAGE_SIZE};
+use xenctl::{CreateDomain, Hypervisor, Memory, Protection};
+use zooid_fork_plan::id::{Handle, Kind, PvmId};
+use zooid_fork_plan::wire::{MAX_NAME, daemon, guest, object_flags};
+use zooid_manifest::{Hasher, Manifest, PublicKey, Refusal, Rules, Version, is_name};
+use zooid_memory::ForkRule;
+
+use super::api::EventKind;
+use super::core::{Engine, Job, Timer, now_us};
+use super::executor::Operation;
+use super::failure::Failure;
+use super::holder::Asker;
+use super::home;
+use super::ipc::{Map, denied};
+use super::members::{AT_ONCE, return_frames};
+use super::pvm::{Channel, Pending, Pvm};
+use crate::library::{Error, Keys, Store};
+
+/// How often it is looked which libraries have left the store.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// The libraries that pVMs have opened.
+#[derive(Debug)]
+pub struct Libraries<M> {
+    /// The domain that their frames belong to.
+    pub domain: DomId,
+    id: PvmId,
+    /// Those that are wholly read, by number.
+    objects: BTreeMap<u32, Object<M>>,
+    /// Those that are being read.
+    reading: VecDeque<Reading<M>>,
+    /// Families that may have mapped one, by their roots' ids.
+    users: BTreeSet<PvmId>,
+    /// The last number that was given to one.
+    last_number: u32,
+    /// Frames that could not be given back yet.
+    garbage: Vec<Mfn>,
+}
+
+/// A library: its file and behind it, from a page of its own on, its manifest.
+#[derive(Debug)]
+struct Object<M> {
+    manifest: Manifest,
+    frames: Vec<Mfn>,
+    /// Keeps the frames.
+    _maps: Vec<M>,
+    /// Families that may map it.
+    families: BTreeSet<PvmId>,
+}
+
+/// A library whose file is being read.
+#[derive(Debug)]
+struct Reading<M> {
+    manifest: Manifest,
+    file: File,
+    hasher: Hasher,
+    frames: Vec<Mfn>,
+    maps: Vec<M>,
+    /// Whose request it was first: it counts for this family.
+    root: PvmId,
+    waiting: Vec<(DomId, Asker)>,
+}
+
+/// What a LIBRARY asks for: lines of text, `NAME` or `NAME@VERSION`, the name of the image, and ranges of versions.
+struct Wanted {
+    name: String,
+    version: Option<Version>,
+    image: String,
+    ranges: Vec<String>,
+    user_mode: bool,
+}
+
+impl Wanted {
+    fn read<M: Memory>(channel: &Channel<M>) -> Result<Self, Failure> {
+        let flags = channel.get(guest::OBJECT_FLAGS);
+        let text = text(channel, true)?;
+        let mut lines = text.split('\n').map(str::to_owned);
+        let (first, image) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
+        let (name, version) = match first.split_once('@') {
+            Some((name, version)) => (name.to_owned(), Some(Version::parse(version))),
+            None => (first, None),
+        };
+        match version.transpose() {
+            Ok(version) if is_name(&name) && flags & !object_flags::USER_MODE == 0 => {
+                Ok(Self { name, version, image, ranges: lines.collect(), user_mode: flags != 0 })
+            }
+            _ => denied(Errno::EINVAL),
+        }
+    }
+}
+
+/// The text in a control page, of printable ASCII, in one line or several.
+fn text<M: Memory>(channel: &Channel<M>, lines: bool) -> Result<String, Failure> {
+    let length = channel.get(guest::NAME_LENGTH) as usize;
+    if length > MAX_NAME {
+        return denied(Errno::ENAMETOOLONG);
+    }
+    let mut octets = vec![0; length];
+    channel.page.copy_out(guest::NAME, &mut octets);
+    let is_plain = |octet: &u8| matches!(octet, b' '..=b'~') || lines && *octet == b'\n';
+    let text = String::from_utf8(octets).ok().filter(|text| text.bytes().all(|octet| is_plain(&octet)));
+    text.ok_or(Failure::Denied(Errno::EINVAL))
+}
+
+/// Pages of a file, and of the manifest behind it.
+fn pages_of(manifest: &Manifest) -> (usize, usize) {
+    ((manifest.description.size as usize).div_ceil(PAGE_SIZE), manifest.to_string().len().div_ceil(PAGE_SIZE))
+}
+
+impl<M> Libraries<M> {
+    fn new(domain: DomId, id: PvmId, users: BTreeSet<PvmId>) -> Self {
+        Self {
+            domain,
+            id,
+            objects: BTreeMap::new(),
+            reading: VecDeque::new(),
+            users,
+            // So that a number that a guest has from a daemon before this one is not that of another library.
+            last_number: (now_us() >> 10) as u32,
+            garbage: Vec::new(),
+        }
+    }
+
+    fn new_number(&mut self) -> u32 {
+        loop {
+            self.last_number = self.last_number.wrapping_add(1);
+            if !self.objects.contains_key(&self.last_number) {
+                return self.last_number;
+            }
+        }
+    }
+}
+
+impl<H: Hypervisor> Engine<H> {
+    /// LIBRARY: finds a library whose rules hold for the asker; reads it if it is the first one.
+    pub(super) fn open_library(&mut self, domain: DomId) -> Result<(), Failure> {
+        let (root, asker, channel) = self.asker(domain)?;
+        let wanted = Wanted::read(channel)?;
+        let manifest = self.choose_library(domain, root, &wanted)?;
+        self.ensure_libraries(domain)?;
+        let libraries = self.libraries.as_mut().ok_or(Failure::Gone)?;
+        libraries.users.insert(root);
+        if let Some((number, object)) = libraries.objects.iter_mut().find(|(_, object)| object.manifest == manifest) {
+            object.families.insert(root);
+            let number = *number;
+            return self.answer_library(domain, number);
+        }
+        if let Some(reading) = libraries.reading.iter_mut().find(|reading| reading.manifest == manifest) {
+            reading.waiting.push((domain, asker));
+        } else {
+            let (file, text) = pages_of(&manifest);
+            self.check_library_memory((file + text) as u64)?;
+            let file = Store::new(&self.config.libraries).open(&manifest.description.digest).map_err(|error| {
+                log::warn!("the file of {} cannot be read: {error}", manifest.description.name);
+                Failure::Denied(if error.kind() == io::ErrorKind::NotFound { Errno::ENOENT } else { Errno::EIO })
+            })?;
+            let (hasher, frames, maps, waiting) = (Hasher::default(), Vec::new(), Vec::new(), vec![(domain, asker)]);
+            let reading = Reading { manifest, file, hasher, frames, maps, root, waiting };
+            self.libraries.as_mut().ok_or(Failure::Gone)?.reading.push_back(reading);
+            self.jobs.push_back(Job::Library);
+        }
+        if let Some(pvm) = self.domains.get_mut(&domain) {
+            pvm.pending = Some(Pending::Library);
+        }
+        Ok(())
+    }
+
+    /// The highest version of those wanted whose rules hold, as far as they can be judged here.
+    fn choose_library(&mut self, domain: DomId, root: PvmId, wanted: &Wanted) -> Result<Manifest, Failure> {
+        let cannot = |error: Error| {
+            log::warn!("no library is served: {error}");
+            Failure::Denied(Errno::EIO)
+        };
+        let store = Store::new(&self.config.libraries);
+        let keys: Vec<PublicKey> =
+            Keys::new(&self.config.keys).all().map_err(cannot)?.into_iter().map(|(_, key)| key).collect();
+        let family = self.family_name(root);
+        let rules = Rules {
+            keys,
+            image: &wanted.image,
+            family: family.as_deref(),
+            versions: wanted.ranges.iter().map(|range| (wanted.name.as_str(), range.as_str())).collect(),
+            user_mode: wanted.user_mode,
+        };
+        let mut refused: Option<Refusal> = None;
+        let mut versions = store.versions(&wanted.name).map_err(cannot)?;
+        versions.retain(|version| wanted.version.as_ref().is_none_or(|wanted| wanted == version));
+        for version in versions {
+            let judged = match store.manifest(&wanted.name, &version) {
+                Ok(manifest) => rules.judge_manifest(&wanted.name, &manifest).map(|()| manifest),
+                Err(Error::Rule(_, refusal)) => Err(refusal),
+                // It has gone meanwhile.
+                Err(Error::NoLibrary(_)) => continue,
+                Err(error) => return Err(cannot(error)),
+            };
+            match judged {
+                Ok(manifest) => return Ok(manifest),
+                Err(refusal) => refused = refused.or(Some(refusal)),
+            }
+        }
+        match refused {
+            None => denied(Errno::ENOENT),
+            Some(refusal) => {
+                self.tell_of_library(domain, &wanted.name, &refusal.to_string());
+                denied(Errno::EACCES)
+            }
+        }
+    }
+
+    fn answer_library(&mut self, domain: DomId, number: u32) -> Result<(), Failure> {
+        let object =
+            self.libraries.as_ref().and_then(|libraries| libraries.objects.get(&number)).ok_or(Failure::Gone)?;
+        let channel = self.domains.get(&domain).and_then(|pvm| pvm.channel.as_ref()).ok_or(Failure::Gone)?;
+        channel.put(daemon::OBJECT, number);
+        channel.put(daemon::OBJECT_PAGES, object.frames.len() as u32);
+        channel.put(daemon::MANIFEST_SIZE, object.manifest.to_string().len() as u32);
+        channel.page.write_u64(daemon::FILE_SIZE, object.manifest.description.size);
+        Ok(())
+    }
+
+    /// MAP_LIBRARY: maps pages of a library that the asker's family has opened, never to be written.
+    pub(super) fn map_library(&mut self, domain: DomId, count: u32) -> Result<(), Failure> {
+        let (root, _, channel) = self.asker(domain)?;
+        let asked = Map::read(channel, count, object_flags::EXECUTE)?;
+        let libraries = self.libraries.as_ref().ok_or(Failure::Denied(Errno::ENOENT))?;
+        let object = libraries.objects.get(&asked.object).filter(|object| object.families.contains(&root));
+        let object = object.ok_or(Failure::Denied(Errno::ENOENT))?;
+        let pages = asked.offset..asked.offset.saturating_add(asked.entries.len());
+        let frames = object.frames.get(pages).ok_or(Failure::Denied(Errno::EINVAL))?;
+        let protection = if asked.flags & object_flags::EXECUTE != 0 {
+            zooid_memory::Protection::ReadExecute
+        } else {
+            zooid_memory::Protection::ReadOnly
+        };
+        let flags = protection.pte_flags().union(ForkRule::Library.pte_flags());
+        let updates = asked.updates(|place| Pte::new(frames[place], flags));
+        self.write_entries(domain, libraries.domain, &asked, &updates)
+    }
+
+    /// REFUSED: a pVM says that a rule does not hold for a library.
+    pub(super) fn note_refusal(&mut self, domain: DomId) -> Result<(), Failure> {
+        let (_, _, channel) = self.asker(domain)?;
+        let text = text(channel, false)?;
+        match text.split_once(": ") {
+            Some((name, rule)) if is_name(name) => {
+                self.tell_of_library(domain, name, rule);
+                Ok(())
+            }
+            _ => denied(Errno::EINVAL),
+        }
+    }
+
+    /// Tells that a pVM does not get a library; of one family no more than so often.
+    fn tell_of_library(&mut self, domain: DomId, library: &str, rule: &str) {
+        let Some(pvm) = self.domains.get(&domain) else { return };
+        let (id, root, name) = (pvm.id, pvm.root, pvm.name.clone());
+        if !self.may_tell(root) {
+            return log::debug!(id = id.raw(); "{library} was refused: {rule}");
+        }
+        log::info!(id = id.raw(), name = name.as_str(); "{library} was refused: {rule}");
+        self.tell(id, &name, EventKind::LibraryRefused { library: library.to_owned(), rule: rule.to_owned() });
+    }
+
+    /// Reads the next part of a library that somebody waits for.
+    pub(super) fn library_step(&mut self) {
+        let Some(mut reading) = self.libraries.as_mut().and_then(|libraries| libraries.reading.pop_front()) else {
+            return;
+        };
+        let began = Instant::now();
+        let waits = |pvm: &Pvm<H::Memory>, asker: &Asker| {
+            Asker { member: pvm.id, request: pvm.request } == *asker && pvm.pending == Some(Pending::Library)
+        };
+        reading.waiting.retain(|(domain, asker)| self.domains.get(domain).is_some_and(|pvm| waits(pvm, asker)));
+        if reading.waiting.is_empty() {
+            return;
+        }
+        let root = reading.root;
+        match self.read_part(&mut reading) {
+            Ok(false) => {
+                if let Some(libraries) = self.libraries.as_mut() {
+                    libraries.reading.push_back(reading);
+                }
+                self.jobs.push_back(Job::Library);
+                return self.spend(root, began);
+            }
+            Ok(true) => {}
+            Err(failure) => {
+                let errno = Errno(failure.errno());
+                for (domain, _) in reading.waiting {
+                    self.answer_reading(domain, denied(errno));
+                }
+                return self.spend(root, began);
+            }
+        }
+        let Reading { manifest, hasher, frames, maps, waiting, .. } = reading;
+        if hasher.finish() != manifest.description.digest {
+            for (domain, _) in waiting {
+                self.tell_of_library(domain, &manifest.description.name, &Refusal::OtherFile.to_string());
+                self.answer_reading(domain, denied(Errno::EACCES));
+            }
+            return self.spend(root, began);
+        }
+        let roots = waiting.iter().filter_map(|(domain, _)| self.domains.get(domain)).map(|pvm| pvm.root);
+        let object = Object { manifest, frames, _maps: maps, families: roots.collect() };
+        let Some(libraries) = self.libraries.as_mut() else { return };
+        let number = libraries.new_number();
+        libraries.objects.insert(number, object);
+        for (domain, _) in waiting {
+            let answer = self.answer_library(domain, number);
+            self.answer_reading(domain, answer);
+        }
+        self.spend(root, began);
+    }
+
+    fn answer_reading(&mut self, domain: DomId, result: Result<(), Failure>) {
+        if let Some(pvm) = self.domains.get_mut(&domain) {
+            pvm.pending = None;
+        }
+        self.answer_ipc(domain, zooid_fork_plan::wire::operation::LIBRARY, result);
+    }
+
+    /// Reads a part of a library into new frames; whether it was the last.
+    fn read_part(&mut self, reading: &mut Reading<H::Memory>) -> Result<bool, Failure> {
+        let (file_pages, text_pages) = pages_of(&reading.manifest);
+        let left = file_pages + text_pages - reading.frames.len();
+        let owner = self.libraries.as_ref().ok_or(Failure::Gone)?.domain;
+        self.return_library_frames(Vec::new());
+        let mut frames = Vec::with_capacity(AT_ONCE.min(left));
+        let filled = self.hold(owner, AT_ONCE.min(left), &mut frames).and_then(|()| {
+            let octets = reading.next_octets(frames.len())?;
+            self.operate(Operation::FillLibrary, |engine| {
+                engine.xen.map_foreign(owner, &frames, Protection::ReadWrite)?.copy_in(0, &octets);
+                // What keeps them cannot change them.
+                Ok(engine.xen.map_foreign(owner, &frames, Protection::Read)?)
+            })
+        });
+        // From here on they live as long as somebody has them mapped.
+        self.return_library_frames(frames.clone());
+        reading.maps.push(filled?);
+        reading.frames.extend(frames);
+        Ok(reading.frames.len() == file_pages + text_pages)
+    }
+
+    fn return_library_frames(&mut self, frames: Vec<Mfn>) {
+        let Self { libraries, xen, executor, .. } = self;
+        if let Some(libraries) = libraries {
+            libraries.garbage.extend(frames);
+            return_frames(&**xen, executor, libraries.domain, &mut libraries.garbage);
+        }
+    }
+
+    /// Sees to it that there is a domain for the frames of libraries.
+    fn ensure_libraries(&mut self, domain: DomId) -> Result<(), Failure> {
+        if self.libraries.is_some() {
+            return Ok(());
+        }
+        let cpupool = self.xen.domain_info(domain)?.ok_or(Failure::Gone)?.cpupool;
+        let holder = self.operate(Operation::MakeHolder, |engine| {
+            engine.xen.create_domain(&CreateDomain {
+                flags: 0,
+                max_vcpus: 1,
+                max_evtchn_port: super::build::MAX_PORT,
+                max_grant_frames: -1,
+                max_maptrack_frames: -1,
+                handle: Handle::UNFINISHED,
+                cpupool,
+            })
+        })?;
+        let id = self.new_id(holder);
+        if let Err(failure) = self.furnish_libraries(holder, id) {
+            self.remove_domain(holder, id);
+            return Err(failure);
+        }
+        self.begin_libraries(Libraries::new(holder, id, BTreeSet::new()));
+        Ok(())
+    }
+
+    /// Gives a domain that was made for it what the libraries' domain has; its handle last, as a daemon that starts anew knows it by that.
+    fn furnish_libraries(&mut self, domain: DomId, id: PvmId) -> Result<(), Failure> {
+        self.operate(Operation::Configure, |engine| {
+            // It never runs, but tools look at the vcpus of all domains.
+            engine.xen.max_vcpus(domain, 1)?;
+            engine.xen.set_max_mem(domain, engine.config.library_memory_kib)
+        })?;
+        self.operate(Operation::Home, |engine| {
+            home::create_holder(&engine.store, domain, "zooid-libraries", id, None)
+        })?;
+        let handle = Handle { kind: Kind::Libraries, id, parent: id, commit: 0 };
+        self.operate(Operation::Sign, |engine| engine.xen.set_handle(domain, &handle.to_octets()))?;
+        Ok(())
+    }
+
+    fn begin_libraries(&mut self, libraries: Libraries<H::Memory>) {
+        self.libraries = Some(libraries);
+        self.after(LOOK, Timer::Libraries);
+    }
+
+    /// Takes over the domain that a daemon before this one has made. All pVMs are known, and each of them may have mapped what is not known any more.
+    pub(super) fn recover_libraries(&mut self, domain: DomId, id: PvmId) {
+        self.generation = self.generation.max((id.raw() >> 15) as u16);
+        let users: BTreeSet<PvmId> = self.domains.values().map(|pvm| pvm.root).collect();
+        if users.is_empty() || self.libraries.is_some() {
+            self.remove_domain(domain, id);
+        } else {
+            self.begin_libraries(Libraries::new(domain, id, users));
+        }
+    }
+
+    /// A family has ended: the libraries that only it has opened are let go of, and with the last family their domain.
+    pub(super) fn leave_libraries(&mut self, root: PvmId) {
+        let Some(libraries) = self.libraries.as_mut() else { return };
+        libraries.users.remove(&root);
+        libraries.objects.retain(|_, object| {
+            object.families.remove(&root);
+            !object.families.is_empty()
+        });
+        if libraries.users.is_empty() {
+            self.end_libraries();
+        }
+    }
+
+    fn end_libraries(&mut self) {
+        self.timers.retain(|(_, timer)| *timer != Timer::Libraries);
+        if let Some(Libraries { domain, id, objects, reading, .. }) = self.libraries.take() {
+            // Unmapped, else it could not end.
+            drop(objects);
+            let waiting: Vec<DomId> =
+                reading.into_iter().flat_map(|reading| reading.waiting).map(|(domain, _)| domain).collect();
+            self.remove_domain(domain, id);
+            waiting.into_iter().for_each(|domain| self.answer_reading(domain, denied(Errno::EIO)));
+        }
+    }
+
+    /// Lets go of the libraries' domain if somebody has destroyed it.
+    pub(super) fn find_lost_libraries(&mut self, all: &[xenctl::DomainInfo]) {
+        let lives = |domain: DomId| all.iter().any(|info| info.id == domain && !info.is_dying());
+        if self.libraries.as_ref().is_some_and(|libraries| !lives(libraries.domain)) {
+            log::warn!("the domain of the libraries was destroyed: who has mapped some cannot fork any more");
+            self.end_libraries();
+        }
+    }
+
+    /// Lets go of libraries that have left the store, or of which something else is said now. Who has mapped one goes on.
+    pub(super) fn forget_removed_libraries(&mut self) {
+        let store = Store::new(&self.config.libraries);
+        if let Some(libraries) = self.libraries.as_mut() {
+            libraries.objects.retain(|_, object| {
+                let said = &object.manifest.description;
+                match store.manifest(&said.name, &said.version) {
+                    Ok(manifest) => manifest == object.manifest,
+                    Err(Error::NoLibrary(_) | Error::Rule(..)) => false,
+                    // It is looked again.
+                    Err(_) => true,
+                }
+            });
+            self.after(LOOK, Timer::Libraries);
+        }
+    }
+
+    /// Whether there is room for so many pages more.
+    fn check_library_memory(&self, pages: u64) -> Result<(), Failure> {
+        const PAGE_KIB: u64 = PAGE_SIZE as u64 / 1024;
+        let libraries = self.libraries.as_ref().ok_or(Failure::Gone)?;
+        let has = self.xen.domain_info(libraries.domain)?.ok_or(Failure::Gone)?.pages;
+        if (has + pages) * PAGE_KIB > self.config.library_memory_kib {
+            return Err(Failure::Quota("memory of libraries"));
+        }
+        if self.xen.free_pages()? * PAGE_KIB < self.config.keep_free_kib + pages * PAGE_KIB {
+            return Err(Failure::NoMemory("Xen has too little left"));
+        }
+        Ok(())
+    }
+}
+
+impl<M> Reading<M> {
+    /// What belongs into the next `pages` pages.
+    fn next_octets(&mut self, pages: usize) -> Result<Vec<u8>, Failure> {
+        let start = self.frames.len() * PAGE_SIZE;
+        let mut octets = vec![0; pages * PAGE_SIZE];
+        let of_file = (self.manifest.description.size as usize).saturating_sub(start).min(octets.len());
+        // Of a file that is too short, the digest is another one.
+        let mut from_file = (&mut self.file).take(of_file as u64);
+        let mut read = 0;
+        while read < of_file {
+            match from_file.read(&mut octets[read..of_file]) {
+                Ok(0) => break,
+                Ok(count) => read += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    log::warn!("the file of {} cannot be read: {error}", self.manifest.description.name);
+                    return denied(Errno::EIO);
+                }
+            }
+        }
+        self.hasher.update(&octets[..read]);
+        let text = self.manifest.to_string();
+        let text_at = pages_of(&self.manifest).0 * PAGE_SIZE;
+        for (at, octet) in text.bytes().enumerate().map(|(at, octet)| (text_at + at, octet)) {
+            if let Some(place) = at.checked_sub(start).and_then(|at| octets.get_mut(at)) {
+                *place = octet;
+            }
+        }
+        Ok(octets)
+    }
+}
