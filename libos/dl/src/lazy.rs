@@ -4,6 +4,7 @@
 //! on the stack that word, the number of the relocation, and the address to return to (psABI x86-64, 5.2).
 
 use core::arch::naked_asm;
+use core::sync::atomic::{AtomicPtr, Ordering};
 
 use crate::load::{self, Key};
 
@@ -77,6 +78,14 @@ macro_rules! restore {
 
 pub(crate) use {restore, save};
 
+/// What [`resolve`] calls: [`bind`], in an image that opens libraries. Naked functions are in every image until its sections are linked, and what they name with them.
+static BIND: AtomicPtr<()> = AtomicPtr::new(core::ptr::null_mut());
+
+/// To be called before an object is loaded.
+pub fn init() {
+    BIND.store(bind as *mut (), Ordering::Relaxed);
+}
+
 /// Looks a function up, writes its address into the table, and goes on to it as if it had been called at once.
 #[unsafe(naked)]
 pub unsafe extern "C" fn resolve() {
@@ -84,13 +93,13 @@ pub unsafe extern "C" fn resolve() {
         save!(),
         "mov rdi, [rbp + 8]",
         "mov rsi, [rbp + 16]",
-        "call {bind}",
+        "call [rip + {bind}]",
         // In place of the number of the relocation: `ret` goes there.
         "mov [rbp + 16], rax",
         restore!(),
         "lea rsp, [rsp + 8]",
         "ret",
-        bind = sym bind,
+        bind = sym BIND,
     );
 }
 

@@ -8,6 +8,7 @@ use alloc::vec::Vec;
 use core::arch::{asm, naked_asm};
 use core::ffi::c_void;
 use core::ops::Range;
+use core::sync::atomic::{AtomicPtr, Ordering};
 use core::time::Duration;
 
 use xen_abi::PAGE_SIZE;
@@ -237,6 +238,14 @@ unsafe fn write_entries(page: usize) {
     }
 }
 
+/// What [`gate`] calls, for the reason that [`lazy`](crate::lazy) has.
+static PASS: AtomicPtr<()> = AtomicPtr::new(core::ptr::null_mut());
+
+/// To be called before an object is loaded.
+pub fn init() {
+    PASS.store(pass as *mut (), Ordering::Relaxed);
+}
+
 /// Where an entry leads whose function cannot be called at once: goes on to it as if it had been called, with all arguments. On the stack is
 /// the entry's number.
 #[unsafe(naked)]
@@ -247,12 +256,12 @@ unsafe extern "C" fn gate() {
         save!(),
         "mov rdi, r11",
         "mov rsi, rbp",
-        "call {pass}",
+        "call [rip + {pass}]",
         // Where `save` has put r11.
         "mov [rbp - 72], rax",
         restore!(),
         "jmp r11",
-        pass = sym pass,
+        pass = sym PASS,
     );
 }
 

@@ -61,6 +61,9 @@ fn lock() -> MutexGuard<'static, Option<Loader>> {
     PRESENT.call_once(|| {
         core::hint::black_box(&BRICK);
         life::on_fork(stand_still);
+        lazy::init();
+        live::init();
+        tls::init();
     });
     LOADER.lock()
 }

@@ -7,6 +7,7 @@ use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::arch::naked_asm;
 use core::ptr;
+use core::sync::atomic::{AtomicPtr, Ordering};
 
 use spin::Once;
 use zooid_kernel::events::Masked;
@@ -155,17 +156,25 @@ pub unsafe extern "C" fn undefined() {
     naked_asm!("mov rax, [rax + 8]", "sub rax, fs:0", "ret");
 }
 
+/// What [`on_demand`] calls, for the reason that [`lazy`](crate::lazy) has.
+static GET_ADDRESS: AtomicPtr<()> = AtomicPtr::new(core::ptr::null_mut());
+
+/// To be called before an object is loaded.
+pub fn init() {
+    GET_ADDRESS.store(get_address as *mut (), Ordering::Relaxed);
+}
+
 /// One for a variable without a fixed place: its second word leads to an [`Index`].
 #[unsafe(naked)]
 pub unsafe extern "C" fn on_demand() {
     naked_asm!(
         save!(),
         "mov rdi, [rax + 8]",
-        "call {get}",
+        "call [rip + {get}]",
         "sub rax, fs:0",
         "mov [rbp - 8], rax",
         restore!(),
         "ret",
-        get = sym get_address,
+        get = sym GET_ADDRESS,
     );
 }
