@@ -1,10 +1,11 @@
 """50 clients of page_server's, each with one connection, while the library that renders its pages is replaced again and again.
 
-page_client.py ADDRESS UPDATES: every answer must be whole, of one version, and the one that was asked for; both versions must be seen.
+page_client.py ADDRESS UPDATES [PVM]: the server replaces it by itself, or `pvm lib update` does in this pVM. Every answer must be whole, of one version, and the one that was asked for; both versions must be seen.
 """
 
 import re
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -56,8 +57,9 @@ def check(page, number):
 
 
 class Client(threading.Thread):
-    def __init__(self, address, number, over):
+    def __init__(self, address, number, over, pause):
         super().__init__()
+        self.pause = pause
         self.connection = Connection(address)
         self.number, self.over = number, over
         self.requests = self.answers = 0
@@ -70,6 +72,7 @@ class Client(threading.Thread):
                 self.requests += 1
                 self.versions.add(check(self.connection.get(b"/%d" % number), number))
                 self.answers += 1
+                time.sleep(self.pause)
         except Exception as error:  # shown by the main thread
             self.error = error
 
@@ -79,20 +82,39 @@ def state(connection):
     return {name: int(value) for name, value in zip(words[::2], words[1::2])}
 
 
-def load(address, updates):
+def replace(pvm, number):
+    """Has dom0 replace the library for the `number`th time."""
+    versions = ["1.0.0", "2.0.0"]
+    to = versions[(number + 1) % 2]
+    done = subprocess.run(["pvm", "lib", "update", "libpage.so.1", "--to", to, pvm], capture_output=True, text=True)
+    expected = "%s: libpage.so.1 %s -> %s\n" % (pvm, versions[number % 2], to)
+    if done.returncode != 0 or done.stdout != expected:
+        sys.exit("FAILED: update %d: status %d: %s%s" % (number, done.returncode, done.stdout, done.stderr))
+
+
+def load(address, updates, pvm):
     """Replaces the library so often under load; the state when all is still again."""
     over = threading.Event()
     control = Connection(address)
     before = state(control)
-    clients = [Client(address, number, over) for number in range(CONNECTIONS)]
+    # dom0's one CPU has time for pvm and pvmd.
+    pause = 0 if pvm is None else 0.2
+    clients = [Client(address, number, over, pause) for number in range(CONNECTIONS)]
     for client in clients:
         client.start()
-    control.get(b"/update?%d" % updates)
+    done = 0
+    if pvm is None:
+        control.get(b"/update?%d" % updates)
     limit = time.monotonic() + 400
-    while state(control)["updates"] < before["updates"] + updates and time.monotonic() < limit:
+    while done < updates and time.monotonic() < limit:
         if any(client.error for client in clients):
             break
-        time.sleep(0.2)
+        if pvm is None:
+            time.sleep(0.2)
+            done = state(control)["updates"] - before["updates"]
+        else:
+            replace(pvm, done)
+            done += 1
     over.set()
     for client in clients:
         client.join(60)
@@ -106,7 +128,6 @@ def load(address, updates):
     requests = sum(client.requests for client in clients)
     answers = sum(client.answers for client in clients)
     rendered = after["rendered"] - before["rendered"]
-    done = after["updates"] - before["updates"]
     versions = set().union(*(client.versions for client in clients))
     print("%d updates, %d requests, %d answers, %d pages rendered, versions %s" % (done, requests, answers, rendered, versions))
     if done != updates:
@@ -120,9 +141,9 @@ def load(address, updates):
     return state(control)
 
 
-address, updates = sys.argv[1], int(sys.argv[2])
-before = load(address, 20)
-after = load(address, updates)
+address, updates, pvm = sys.argv[1], int(sys.argv[2]), next(iter(sys.argv[3:]), None)
+before = load(address, 20, pvm)
+after = load(address, updates, pvm)
 print("memory before: %s, after: %s" % (before, after))
 # Less than an update: a version has more than a page, and what is known of it more than 200 octets.
 if before["free"] - after["free"] > updates * 2048 or after["heap"] - before["heap"] > updates * 100:

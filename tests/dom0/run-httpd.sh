@@ -1,6 +1,6 @@
 #!/bin/sh
 # `make run` in dom0: starts the web server as a guest with plain xl, fetches pages from it, has it fork two workers that answer on addresses
-# of their own, kills one, and shuts it down; then has a parent and two workers share a queue and a counter.
+# of their own, kills one, and shuts it down; then has a parent and two workers share a queue and a counter, and a library of a server replaced under load.
 address=http://10.0.0.2
 console=/var/log/xen/console/guest-httpd.log
 
@@ -106,6 +106,33 @@ share() {
     grep -q 'the sum is 500500,' /root/out/workers.txt
 }
 
+# serve_by_library: a server whose pages a library of the host's store renders.
+serve_by_library() {
+    mkdir -p /root/libraries && tar -xf /run/zooid/libraries.tar -C /root/libraries && cd /root/libraries || return
+    sed -n 's/^signer //p' libpage.so.1.manifest >/root/tests.pub
+    pvm key trust /root/tests.pub >/dev/null || return
+    pvm lib add libpage.so.1 >/dev/null && pvm lib add --name libpage.so.1 libpage.so.1@2.0.0 >/dev/null || return
+    pvm lib list | sed 's/^/  /'
+    sed 's/httpd/page_server/' /opt/zooid/guests/httpd.cfg >/root/page_server.cfg
+    pvm run /root/page_server.cfg >/dev/null && wait_for_server
+}
+
+replace_library() {
+    python3 -S /root/page_client.py 10.0.0.2 10 page_server >/root/out/library.txt 2>&1 || {
+        cat /root/out/library.txt
+        return 1
+    }
+    grep ' updates, ' /root/out/library.txt | sed 's/^/  /'
+    grep library /var/log/xen/console/guest-page_server.log | tail -n 2 | sed 's/^/  | /'
+}
+
+# refuse_unsigned: the store does not take it.
+refuse_unsigned() {
+    pvm lib add libunsigned.so >/root/out/unsigned.txt 2>&1 && return 1
+    sed 's/^/  /' /root/out/unsigned.txt
+    pvm kill page_server
+}
+
 shut_down() {
     xl shutdown -w httpd 2>&1 | grep 'reason code 0' || return
     # xl's monitor removes the domain a moment after it has ended.
@@ -127,3 +154,6 @@ stage "all three answer" ask_all
 stage "kill a worker; the others answer on" kill_worker
 stage "end the family" end_family
 stage "a parent and two workers share a queue and a counter" share
+stage "a server gets its pages from a library of the store" serve_by_library
+stage "the library is replaced 30 times under 50 connections" replace_library
+stage "a library that nobody has signed is refused" refuse_unsigned

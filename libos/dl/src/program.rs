@@ -4,7 +4,7 @@ use zooid_kernel::boot;
 use zooid_loader::Object;
 
 use crate::source::File;
-use crate::{Error, load, rules};
+use crate::{Error, load, rules, wishes};
 
 // linker.ld
 unsafe extern "C" {
@@ -17,6 +17,11 @@ unsafe extern "C" {
 
 /// Runs in the first thread, in the image's mode, before `main`.
 pub fn start() {
+    open_needed();
+    wishes::start();
+}
+
+fn open_needed() {
     let dynamic = (&raw const __dynamic_start).addr() as u64..(&raw const __dynamic_end).addr() as u64;
     if dynamic.is_empty() {
         return;

@@ -93,6 +93,11 @@ pub fn init() {
     FAMILY.call_once(|| xenstore::read("name").ok());
 }
 
+/// Whether any library may be replaced.
+pub fn has_live() -> bool {
+    all().iter().any(|rule| matches!(rule, Rule::Live { .. }))
+}
+
 /// Whether a library may be replaced while it is open.
 pub fn is_live(name: &str) -> bool {
     all().iter().any(|rule| matches!(rule, Rule::Live { library } if *library == name))

@@ -82,6 +82,13 @@ pub fn map(library: Opened, offset: usize, table: Mfn, entries: Range<usize>, ex
     )
 }
 
+/// Has pvmd look at the answer to its wish for an update, in xenstore.
+pub fn answered() {
+    if let Ok(control) = the_control() {
+        control.notify();
+    }
+}
+
 /// Tells pvmd that a rule does not hold for a library: `NAME: RULE`, which is cut where it is too long.
 pub fn refused(text: &str) {
     let Ok(control) = the_control() else { return };

@@ -51,6 +51,14 @@ pub enum Request {
     Kill { pvm: Target, signal: u8, family: bool },
     /// Nothing; the pVM has been asked to end.
     Stop { pvm: Target },
+    /// What has become of it, an [`Update`](crate::engine::Update): the pVM replaces a library by this version, or by the newest, within so many milliseconds.
+    Update {
+        pvm: Target,
+        library: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        version: Option<String>,
+        limit_ms: u32,
+    },
     /// The ids of the children, each of which runs the application, if there is one: the object's name and the arguments.
     Fork {
         pvm: Target,
@@ -206,7 +214,7 @@ mod tests {
                 lines += 1;
             }
         }
-        assert_eq!((calls, lines), (15, 9));
+        assert_eq!((calls, lines), (16, 10));
     }
 
     #[test]
@@ -263,6 +271,8 @@ mod tests {
             EventKind::Prepared { prepared: 9, domid: 10 },
             EventKind::Refused { errno: 11, reason: "x".into() },
             EventKind::LibraryRefused { library: "x".into(), rule: "y".into() },
+            EventKind::LibraryUpdated { library: "x".into(), from: "1.0.0".into(), to: "2.0.0".into() },
+            EventKind::LibraryKept { library: "x".into(), reason: "y".into() },
             EventKind::Ended { status, exit_code: 137 },
             EventKind::Trouble { message: "y".into() },
         ] {

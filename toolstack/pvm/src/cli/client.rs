@@ -45,7 +45,10 @@ impl Client {
     /// # Errors
     /// The daemon's fault, or why it did not answer.
     pub fn ask_value(&mut self, request: Request) -> Result<Value, Error> {
-        let waits = matches!(request, Request::Wait { .. } | Request::Fork { .. } | Request::Kill { .. });
+        let waits = matches!(
+            request,
+            Request::Wait { .. } | Request::Fork { .. } | Request::Kill { .. } | Request::Update { .. }
+        );
         self.send(request)?;
         let deadline = (!waits).then(|| Instant::now() + PATIENCE);
         match self.next(deadline)? {

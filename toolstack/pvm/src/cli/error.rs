@@ -28,6 +28,8 @@ pub enum Error {
     TimedOut(String),
     /// There is no such guest to start.
     NoGuest(String),
+    /// A pVM goes on with the version of a library that it has.
+    NotUpdated { pvm: String, library: String, reason: String },
     /// A configuration, an image or an argument that no guest can be started from.
     BadGuest(String),
     /// The guest ended before it gave a sign of life.
@@ -57,6 +59,7 @@ impl Error {
                 FaultKind::NoSafePoint => 124,
             },
             Self::NoGuest(_) => 120,
+            Self::NotUpdated { .. } => 123,
             Self::Library(error) => match error {
                 library::Error::NoLibrary(_) => 120,
                 library::Error::Exists { .. } | library::Error::Rule(..) | library::Error::Object(..) => 123,
@@ -85,6 +88,7 @@ impl Error {
             Self::NotUnderstood(_) => "not-understood",
             Self::TimedOut(_) => "timed-out",
             Self::NoGuest(_) => "no-such-guest",
+            Self::NotUpdated { .. } => "not-updated",
             Self::BadGuest(_) => "bad-guest",
             Self::Died(..) => "died",
             Self::Xl(..) => "xl",
@@ -152,6 +156,7 @@ impl fmt::Display for Error {
                 write!(out, "what pvmd answers cannot be understood ({what}): are pvm and pvmd of one version?")
             }
             Self::TimedOut(what) => out.write_str(what),
+            Self::NotUpdated { pvm, library, reason } => write!(out, "{pvm} keeps {library} as it is: {reason}"),
             Self::NoGuest(what) | Self::BadGuest(what) => out.write_str(what),
             Self::Died(name, status) => {
                 write!(
@@ -201,6 +206,7 @@ mod tests {
             Error::NotUnderstood("x".into()),
             Error::TimedOut("x".into()),
             Error::NoGuest("x".into()),
+            Error::NotUpdated { pvm: "5".into(), library: "x".into(), reason: "y".into() },
             Error::BadGuest("x".into()),
             Error::Died("x".into(), EndStatus::Crash),
             Error::Xl("create", "x".into()),

@@ -6,14 +6,18 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 use zooid_manifest::{MAX_OCTETS, Manifest, Refusal, SUFFIX, Version, is_name};
 
+use super::client::Client;
 use super::error::Error;
 use super::logs::put;
 use super::options::{Key, KeyOptions, Lib, LibOptions, NewLibrary, Which};
+use super::progress::Progress;
 use super::{print_json, render, report};
+use crate::engine::{Kind, PvmInfo, Target, Update};
 use crate::library::{self, Entry, Keys, Store, TrustedKey};
+use crate::protocol::{FaultKind, Request};
 
 /// What `pvm lib` does.
-pub fn lib(json: bool, options: LibOptions, out: &mut impl Write) -> Result<u8, Error> {
+pub fn lib(socket: &Path, json: bool, options: LibOptions, out: &mut impl Write) -> Result<u8, Error> {
     let (store, keys) = (Store::new(&options.store), Keys::new(&options.keys));
     match options.command {
         Lib::Add(new) => add(json, &store, &keys, new, out)?,
@@ -26,6 +30,12 @@ pub fn lib(json: bool, options: LibOptions, out: &mut impl Write) -> Result<u8, 
         Lib::Inspect { library } => {
             let entry = store.inspect(&library.name, library.version.as_ref(), &keys)?;
             if json { print_json(out, &entry)? } else { put(out, render::library(&entry).as_bytes())? }
+        }
+        Lib::Update { library, to, family, all, timeout, pvms } => {
+            let named = !all && family.is_none();
+            let targets = if named { pvms } else { running(socket, family)? };
+            let wish = Wish { library, to, limit_ms: timeout * 1000, named };
+            return wish.update(socket, &targets, json, out);
         }
         Lib::Remove { library } => store.remove(&library.name, library.version.as_ref())?,
         Lib::Verify { libraries } => {
@@ -45,6 +55,79 @@ pub fn lib(json: bool, options: LibOptions, out: &mut impl Write) -> Result<u8, 
         }
     }
     Ok(0)
+}
+
+/// All pVMs, or those of a family, the oldest first.
+fn running(socket: &Path, family: Option<Target>) -> Result<Vec<Target>, Error> {
+    let mut client = Client::connect(socket)?;
+    let root = family.map(|member| client.inspect(&member)).transpose()?.map(|info| info.root);
+    let mut pvms: Vec<PvmInfo> = client.ask(Request::List { all: false })?;
+    pvms.retain(|pvm| pvm.kind != Kind::Prepared && root.is_none_or(|root| pvm.root == root));
+    pvms.sort_by_key(|pvm| (pvm.since_us, pvm.id));
+    Ok(pvms.into_iter().map(|pvm| Target::Id(pvm.id)).collect())
+}
+
+/// An update that pVMs are asked for.
+struct Wish {
+    library: String,
+    to: Option<Version>,
+    limit_ms: u32,
+    /// The pVMs were named: each has to do it. Else those do it that have the library open.
+    named: bool,
+}
+
+impl Wish {
+    /// Asks one pVM after the other; the exit code is that of the first that has not done it.
+    fn update(&self, socket: &Path, pvms: &[Target], json: bool, out: &mut impl Write) -> Result<u8, Error> {
+        let mut client = Client::connect(socket)?;
+        let (mut code, mut done) = (0, 0);
+        for pvm in pvms {
+            let request = Request::Update {
+                pvm: pvm.clone(),
+                library: self.library.clone(),
+                version: self.to.as_ref().map(Version::to_string),
+                limit_ms: self.limit_ms,
+            };
+            let progress = Progress::new(format!("waiting for {pvm} to leave {}", self.library));
+            let answer = client.ask::<Update>(request);
+            drop(progress);
+            let kept = |reason| Error::NotUpdated { pvm: pvm.to_string(), library: self.library.clone(), reason };
+            let error = match answer {
+                Ok(Update::Updated { from, to }) => {
+                    done += 1;
+                    if json {
+                        let line = json!({ "pvm": pvm.to_string(), "library": self.library, "from": from, "to": to });
+                        print_json(out, &line)?;
+                    } else {
+                        put(out, format!("{pvm}: {} {from} -> {to}\n", self.library).as_bytes())?;
+                    }
+                    continue;
+                }
+                Ok(Update::NotOpen) if !self.named => continue,
+                // One that replaces no libraries, or has ended meanwhile.
+                Err(Error::Fault(fault))
+                    if !self.named
+                        && matches!(fault.kind, FaultKind::Refused | FaultKind::HasEnded | FaultKind::NoSuchPvm) =>
+                {
+                    continue;
+                }
+                Ok(Update::NotOpen) => kept("it does not have it open".to_owned()),
+                Ok(Update::Kept { reason }) => kept(reason),
+                Err(error @ Error::Fault(_)) => error,
+                Err(other) => return Err(other),
+            };
+            report(json, &error);
+            code = if code == 0 { error.exit_code() } else { code };
+        }
+        if done == 0 && code == 0 {
+            return Err(Error::NotUpdated {
+                pvm: "no pVM".to_owned(),
+                library: self.library.clone(),
+                reason: "none has it open as one that can be replaced (dl::live!)".to_owned(),
+            });
+        }
+        Ok(code)
+    }
 }
 
 /// These libraries, with their versions where none is named; without any, all.

@@ -150,7 +150,7 @@ fn execute(options: Options) -> Result<u8, Error> {
                 print_json(out, &value)?;
             }
         }
-        Command::Lib(options) => return library::lib(json, options, out),
+        Command::Lib(options) => return library::lib(&socket, json, options, out),
         Command::Key(options) => return library::key(json, options, out),
         Command::Generate { what: Generate::Man { directory } } => generate::man(&directory)?,
         Command::Generate { what: Generate::Completions { directory, shells } } => {

@@ -308,6 +308,35 @@ Examples:
         #[arg(value_name = "NAME[@VERSION]")]
         library: Which,
     },
+    /// Replace a library of running pVMs by another version
+    #[command(
+        override_usage = "pvm lib update [OPTIONS] <NAME> <PVM>...\n       pvm lib update [OPTIONS] <NAME> --family <PVM> | --all",
+        after_help = "\
+Examples:
+  pvm lib update libpage.so.1 shop              the newest version that shop may map
+  pvm lib update libpage.so.1 --to 1.2.0 --family shop
+  pvm lib update libpage.so.1 --all"
+    )]
+    Update {
+        /// Which
+        #[arg(value_name = "NAME")]
+        library: String,
+        /// The version [default: the newest]
+        #[arg(long, value_name = "VERSION", value_parser = parse_version)]
+        to: Option<Version>,
+        /// In all of this pVM's family that have it open
+        #[arg(long, value_name = "PVM", conflicts_with = "pvms")]
+        family: Option<Target>,
+        /// In all pVMs that have it open
+        #[arg(long, conflicts_with_all = ["pvms", "family"])]
+        all: bool,
+        /// How long each pVM may take until nobody uses the old version
+        #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = clap::value_parser!(u32).range(1..=600))]
+        timeout: u32,
+        /// In these
+        #[arg(value_name = "PVM", required_unless_present_any = ["family", "all"])]
+        pvms: Vec<Target>,
+    },
     /// Take a library out of the store
     #[command(
         visible_alias = "rm",

@@ -167,6 +167,12 @@ pub fn event(event: &Event) -> String {
         EventKind::LibraryRefused { library, rule } => {
             format!("was refused the library {}: {}", plain(library), plain(rule))
         }
+        EventKind::LibraryUpdated { library, from, to } => {
+            format!("has the library {} in version {} in place of {}", plain(library), plain(to), plain(from))
+        }
+        EventKind::LibraryKept { library, reason } => {
+            format!("keeps the library {} as it is: {}", plain(library), plain(reason))
+        }
         EventKind::Ended { status, .. } => format!("ended: {status}"),
         EventKind::Trouble { message } => format!("trouble: {}", plain(message)),
     };
@@ -418,6 +424,8 @@ mod tests {
             EventKind::Prepared { prepared: 8, domid: 8 },
             EventKind::Refused { errno: 11, reason: "the family is full".into() },
             EventKind::LibraryRefused { library: "libz.so.1".into(), rule: "version rule: 1.0.0 is revoked".into() },
+            EventKind::LibraryUpdated { library: "libz.so.1".into(), from: "1.0.0".into(), to: "1.0.1".into() },
+            EventKind::LibraryKept { library: "libz.so.1".into(), reason: "migrate has returned 7".into() },
             EventKind::Ended { status: EndStatus::Signal { signal: 9 }, exit_code: 137 },
             EventKind::Trouble { message: "a prepared domain\nbroke".into() },
         ]

@@ -3,10 +3,12 @@
 use std::fmt;
 use std::str::FromStr;
 use std::sync::mpsc::{Sender, SyncSender};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use zooid_fork_plan::link;
 use zooid_fork_plan::status::Status;
+use zooid_manifest::Version;
 
 /// Where the engine sends what a command asked for. That nobody waits any more is no error.
 pub type Reply<T> = Sender<Result<T, Error>>;
@@ -26,6 +28,8 @@ pub enum Command {
     /// Asks a pVM to end in an orderly way (`control/shutdown` = `poweroff`). The reply does not wait for the end.
     Stop { target: Target, reply: Reply<()> },
     /// Has a pVM fork `count` children at its next safe point, and answers their ids.
+    /// The pVM replaces a library by another version, or by the newest.
+    Update { target: Target, library: String, version: Option<Version>, limit: Duration, reply: Reply<Update> },
     /// Each child runs the application that `application` names, with its arguments, if there are any.
     Fork { target: Target, count: u32, application: Vec<String>, reply: Reply<Vec<u32>> },
     /// Answers when the pVM has ended; at once if it ended lately.
@@ -82,6 +86,18 @@ pub enum Error {
     HasEnded { id: u32 },
     /// Xen or xenstore refused something.
     Refused { what: String },
+}
+
+/// What has become of the wish for an update.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Update {
+    /// It is another version now.
+    Updated { from: String, to: String },
+    /// The pVM goes on with the version that it has.
+    Kept { reason: String },
+    /// The pVM does not have it open.
+    NotOpen,
 }
 
 /// What a domain is to the engine.
@@ -291,6 +307,10 @@ pub enum EventKind {
     Refused { errno: u32, reason: String },
     /// It does not get a library: which rule does not hold.
     LibraryRefused { library: String, rule: String },
+    /// A library has been replaced in it.
+    LibraryUpdated { library: String, from: String, to: String },
+    /// A library should have been replaced, and was not.
+    LibraryKept { library: String, reason: String },
     /// It has ended.
     Ended { status: EndStatus, exit_code: u8 },
     /// Something went wrong that the pVM did not ask for.

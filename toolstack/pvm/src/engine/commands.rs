@@ -60,6 +60,9 @@ impl<H: Hypervisor> Engine<H> {
                 let result = self.resolve(&target).and_then(|domain| self.shut_down(domain));
                 answer(&reply, result);
             }
+            Command::Update { target, library, version, limit, reply } => {
+                self.update_library(&target, &library, version.as_ref(), limit, reply);
+            }
             Command::Fork { target, count, application, reply } => {
                 self.fork_from_outside(&target, count, &application, reply);
             }

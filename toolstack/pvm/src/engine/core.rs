@@ -30,6 +30,7 @@ use super::quota::Rate;
 use super::requests::Forked;
 use super::stats::Counters;
 use super::turns::Turns;
+use super::updates::Wish;
 use super::watch::{Note, Notes};
 use super::{StartError, choose_backend};
 
@@ -88,6 +89,7 @@ pub struct Engine<H: Hypervisor> {
     pub(super) turns: BTreeMap<PvmId, Turns>,
     pub(super) waiters: Vec<Waiter>,
     pub(super) outside: Vec<OutsideFork>,
+    pub(super) updates: Vec<Wish>,
     pub(super) subscribers: Vec<SyncSender<Event>>,
     /// What they have not been told yet.
     untold: Vec<Event>,
@@ -141,6 +143,8 @@ pub(super) enum Timer {
     Turn(PvmId),
     /// Libraries may have left the store.
     Libraries,
+    /// An update should be done.
+    Update,
     /// A fork from outside should be done.
     Outside,
 }
@@ -229,6 +233,7 @@ impl<H: Hypervisor> Engine<H> {
             turns: BTreeMap::new(),
             waiters: Vec::new(),
             outside: Vec::new(),
+            updates: Vec::new(),
             subscribers: Vec::new(),
             untold: Vec::new(),
             ended: VecDeque::new(),
@@ -320,6 +325,7 @@ impl<H: Hypervisor> Engine<H> {
                 Timer::Turn(root) => self.turn_comes(root),
                 Timer::Libraries => self.forget_removed_libraries(),
                 Timer::Outside => self.check_outside(now),
+                Timer::Update => self.check_updates(now),
             }
         }
     }

@@ -156,6 +156,7 @@ impl<H: Hypervisor> Engine<H> {
     fn remove_ended(&mut self, domain: DomId, status: Status) {
         let Some(info) = self.info(domain) else { return };
         let Some(mut pvm) = self.domains.remove(&domain) else { return };
+        self.forget_updates(domain);
         self.ids.remove(&pvm.id);
         self.watched.remove(&domain);
         let is_child = pvm.is_child();

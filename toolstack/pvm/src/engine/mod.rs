@@ -30,12 +30,13 @@ mod tables;
 #[cfg(test)]
 mod tests;
 mod turns;
+mod updates;
 mod vif;
 mod watch;
 
 pub use api::{
     Backend, Command, EndStatus, Ended, Error, Event, EventKind, Kind, ObjectInfo, PoolInfo, PvmInfo, Reply, State,
-    Stats, StepTime, Target,
+    Stats, StepTime, Target, Update,
 };
 pub use config::{BackendChoice, ChildVif, Config, DieAt, Overcommit, Point, Quota};
 pub use handle::{Closed, Handle, Inbox, pair};

@@ -67,6 +67,7 @@ impl<H: Hypervisor> Engine<H> {
             self.notify(domain);
         }
         self.look_at_outside(domain);
+        self.look_at_update(domain);
     }
 
     fn serve(&mut self, domain: DomId, operation: u32, count: u32, began: Instant) {

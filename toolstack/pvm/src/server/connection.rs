@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Serialize;
+use zooid_manifest::Version;
 
 use super::history::History;
 use crate::engine::{Command, Event, Handle, Reply};
@@ -94,6 +95,13 @@ impl Connection {
             Request::Stop { pvm } => self.ask(|reply| Command::Stop { target: pvm, reply }),
             Request::Fork { pvm, count, application } => {
                 self.ask(|reply| Command::Fork { target: pvm, count, application, reply })
+            }
+            Request::Update { pvm, library, version, limit_ms } => {
+                let version = version.map(|text| Version::parse(&text)).transpose().map_err(|error| {
+                    Trouble::Fault(Fault::new(FaultKind::Malformed, &format!("the version: {error}")))
+                })?;
+                let limit = Duration::from_millis(limit_ms.into());
+                self.ask(|reply| Command::Update { target: pvm, library, version, limit, reply })
             }
             Request::Adopt { domain } => self.ask(|reply| Command::Adopt { domain, reply }),
             Request::Stats => self.ask(|reply| Command::Stats { reply }),

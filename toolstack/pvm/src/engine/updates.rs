@@ -1,0 +1,178 @@
+//! Live updates of libraries in pVMs: pvmd hands the wish over by xenstore, and the pVM answers there (docs/protocols/libraries.md).
+
+use std::time::{Duration, Instant};
+
+use xen_abi::DomId;
+use xenctl::{Hypervisor, xenstore};
+use zooid_fork_plan::id::PvmId;
+use zooid_manifest::{Version, is_name};
+
+use super::api::{Error, EventKind, Reply, Target, Update};
+use super::core::{Engine, Timer, now_us};
+use super::home;
+
+/// How long a pVM may take to hear of a wish and to answer, on top of the limit that it is given.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// The longest limit.
+const MAX_LIMIT: Duration = Duration::from_secs(600);
+/// Most octets of an answer that count.
+const MAX_ANSWER: usize = 1024;
+
+/// An update that a pVM has been asked for.
+#[derive(Debug)]
+pub struct Wish {
+    domain: DomId,
+    id: PvmId,
+    number: u64,
+    library: String,
+    until: Instant,
+    reply: Reply<Update>,
+}
+
+/// Below its home, where the pVM can only read.
+fn wish_path(domain: DomId) -> String {
+    format!("{}/update", home::path(domain))
+}
+
+fn answer_path(domain: DomId) -> String {
+    format!("{}/data/update", home::path(domain))
+}
+
+impl<H: Hypervisor> Engine<H> {
+    /// Asks a pVM to replace a library.
+    pub(super) fn update_library(
+        &mut self,
+        target: &Target,
+        library: &str,
+        version: Option<&Version>,
+        limit: Duration,
+        reply: Reply<Update>,
+    ) {
+        if let Err(error) = self.wish_for_update(target, library, version, limit, &reply) {
+            let _ = reply.send(Err(error));
+        }
+    }
+
+    fn wish_for_update(
+        &mut self,
+        target: &Target,
+        library: &str,
+        version: Option<&Version>,
+        limit: Duration,
+        reply: &Reply<Update>,
+    ) -> Result<(), Error> {
+        let refused = |what: String| Error::Refused { what };
+        let domain = self.resolve(target)?;
+        let id = self.domains[&domain].id;
+        if !is_name(library) || limit > MAX_LIMIT {
+            return Err(refused(format!(
+                "a library has a name without blanks, and an update {} s at most",
+                MAX_LIMIT.as_secs()
+            )));
+        }
+        if self.updates.iter().any(|wish| wish.domain == domain) {
+            return Err(refused(format!("a library of pVM {id} is being updated already")));
+        }
+        // Only whether it is there counts: what a guest has written is read as an answer only with the number of this wish.
+        if self.store.read(&answer_path(domain)).is_err() {
+            return Err(refused(format!("pVM {id} replaces no libraries: its image names none with dl::live!")));
+        }
+        // A number that no daemon before this one has used.
+        let number = now_us();
+        let version = version.map(|version| format!(" {version}")).unwrap_or_default();
+        let text = format!("{number} {} {library}{version}", limit.as_millis());
+        self.store.write(&wish_path(domain), &text).map_err(|error| refused(format!("xenstore: {error}")))?;
+        let until = Instant::now() + limit + PATIENCE;
+        self.timers.push((until, Timer::Update));
+        self.updates.push(Wish { domain, id, number, library: library.to_owned(), until, reply: reply.clone() });
+        Ok(())
+    }
+
+    /// Looks whether a pVM has answered.
+    pub(super) fn look_at_update(&mut self, domain: DomId) {
+        let Some(place) = self.updates.iter().position(|wish| wish.domain == domain) else { return };
+        let Ok(answer) = self.store.read(&answer_path(domain)) else { return };
+        let Some(result) = understand(&answer, self.updates[place].number) else { return };
+        let wish = self.updates.swap_remove(place);
+        self.end_wish(wish, Ok(result));
+    }
+
+    /// Gives up updates whose time is over, and those of pVMs that have ended.
+    pub(super) fn check_updates(&mut self, now: Instant) {
+        let is_over = |wish: &Wish| wish.until <= now;
+        let (over, rest) = std::mem::take(&mut self.updates).into_iter().partition(is_over);
+        self.updates = rest;
+        let over: Vec<Wish> = over;
+        for wish in over {
+            let id = wish.id.raw();
+            self.end_wish(wish, Err(Error::NoSafePoint { id }));
+        }
+    }
+
+    /// Ends what a pVM that is no more was asked for.
+    pub(super) fn forget_updates(&mut self, domain: DomId) {
+        let Some(place) = self.updates.iter().position(|wish| wish.domain == domain) else { return };
+        let wish = self.updates.swap_remove(place);
+        let _ = wish.reply.send(Err(Error::HasEnded { id: wish.id.raw() }));
+    }
+
+    fn end_wish(&mut self, wish: Wish, result: Result<Update, Error>) {
+        if let Err(error) = self.store.remove(&wish_path(wish.domain))
+            && error != xenstore::Error::NotFound
+        {
+            log::debug!("the wish for an update of {}: {error}", wish.id);
+        }
+        let name = self.domains.get(&wish.domain).map(|pvm| pvm.name.clone()).unwrap_or_default();
+        let library = wish.library;
+        match &result {
+            Ok(Update::Updated { from, to }) => {
+                self.tell(wish.id, &name, EventKind::LibraryUpdated { library, from: from.clone(), to: to.clone() });
+            }
+            Ok(Update::Kept { reason }) => {
+                self.tell(wish.id, &name, EventKind::LibraryKept { library, reason: reason.clone() });
+            }
+            Ok(Update::NotOpen) | Err(_) => {}
+        }
+        let _ = wish.reply.send(result);
+    }
+}
+
+/// What a guest has answered to the wish with this number; nothing, if it is no such answer.
+fn understand(text: &str, number: u64) -> Option<Update> {
+    let text = text.get(..MAX_ANSWER.min(text.len()))?;
+    let rest = text.strip_prefix(&format!("{number} "))?;
+    let (word, rest) = rest.split_once(' ').unwrap_or((rest, ""));
+    match word {
+        "updated" => {
+            let (from, to) = rest.split_once(' ')?;
+            Some(Update::Updated {
+                from: Version::parse(from).ok()?.to_string(),
+                to: Version::parse(to).ok()?.to_string(),
+            })
+        }
+        "not-open" => Some(Update::NotOpen),
+        "kept" => {
+            let plain = |c: char| if c == ' ' || c.is_ascii_graphic() { c } else { '?' };
+            Some(Update::Kept { reason: rest.chars().map(plain).collect() })
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_read_strictly() {
+        let updated = Update::Updated { from: "1.0.0".into(), to: "2.0.0".into() };
+        assert_eq!(understand("7 updated 1.0.0 2.0.0", 7), Some(updated));
+        assert_eq!(understand("7 not-open", 7), Some(Update::NotOpen));
+        assert_eq!(understand("7 kept a\u{1b}[2Jb\n", 7), Some(Update::Kept { reason: "a?[2Jb?".into() }));
+        for text in ["", "ready", "6 not-open", "7", "7 updated 1.0.0", "7 updated x y", "7 gone", "77 not-open"] {
+            assert_eq!(understand(text, 7), None, "{text}");
+        }
+        let long = format!("7 kept {}", "\u{e9}".repeat(2000));
+        assert!(understand(&long, 7).is_none_or(|update| format!("{update:?}").len() < 2 * MAX_ANSWER));
+    }
+}
