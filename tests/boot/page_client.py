@@ -58,7 +58,7 @@ def check(page, number):
 
 class Client(threading.Thread):
     def __init__(self, address, number, over, pause):
-        super().__init__()
+        super().__init__(daemon=True)
         self.pause = pause
         self.connection = Connection(address)
         self.number, self.over = number, over

@@ -111,10 +111,11 @@ serve_by_library() {
     mkdir -p /root/libraries && tar -xf /run/zooid/libraries.tar -C /root/libraries && cd /root/libraries || return
     sed -n 's/^signer //p' libpage.so.1.manifest >/root/tests.pub
     pvm key trust /root/tests.pub >/dev/null || return
-    pvm lib add libpage.so.1 >/dev/null && pvm lib add --name libpage.so.1 libpage.so.1@2.0.0 >/dev/null || return
-    pvm lib list | sed 's/^/  /'
+    pvm lib add libpage.so.1 >/dev/null || return
     sed 's/httpd/page_server/' /opt/zooid/guests/httpd.cfg >/root/page_server.cfg
-    pvm run /root/page_server.cfg >/dev/null && wait_for_server
+    pvm run /root/page_server.cfg >/dev/null && wait_for_server || return
+    pvm lib add --name libpage.so.1 libpage.so.1@2.0.0 >/dev/null || return
+    pvm lib list | sed 's/^/  /'
 }
 
 replace_library() {

@@ -190,7 +190,7 @@ impl std::error::Error for Fault {}
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::{EndStatus, Ended, EventKind, Kind, ObjectInfo, PoolInfo, PvmInfo, Stats};
+    use crate::engine::{EndStatus, Ended, EventKind, Kind, ObjectInfo, PoolInfo, PvmInfo, Stats, Update};
 
     const PAGE: &str = include_str!("../../../docs/protocols/pvmd.md");
 
@@ -228,6 +228,8 @@ mod tests {
                 serde_json::to_value(serde_json::from_value::<Ended>(answer.clone()).unwrap())
             } else if answer.get("steps").is_some() {
                 serde_json::to_value(serde_json::from_value::<Stats>(answer.clone()).unwrap())
+            } else if answer.get("updated").is_some() {
+                serde_json::to_value(serde_json::from_value::<Update>(answer.clone()).unwrap())
             } else if answer.get(0).is_some_and(|first| first.get("holder").is_some()) {
                 serde_json::to_value(serde_json::from_value::<Vec<ObjectInfo>>(answer.clone()).unwrap())
             } else {
@@ -236,7 +238,7 @@ mod tests {
             assert_eq!(written.unwrap(), answer);
             known += 1;
         }
-        assert_eq!(known, 5);
+        assert_eq!(known, 6);
     }
 
     #[test]

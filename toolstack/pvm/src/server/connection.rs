@@ -98,7 +98,7 @@ impl Connection {
             }
             Request::Update { pvm, library, version, limit_ms } => {
                 let version = version.map(|text| Version::parse(&text)).transpose().map_err(|error| {
-                    Trouble::Fault(Fault::new(FaultKind::Malformed, &format!("the version: {error}")))
+                    Trouble::Fault(Fault::new(FaultKind::Malformed, format!("the version: {error}")))
                 })?;
                 let limit = Duration::from_millis(limit_ms.into());
                 self.ask(|reply| Command::Update { target: pvm, library, version, limit, reply })
