@@ -9,14 +9,19 @@ round() {
     succeeds "$*" 600
 }
 
-# Xen keeps what dom0 needed at most for ports and grants: so the most comes first, and a little more than is needed later.
+# Xen keeps what dom0 needed at most for ports and grants: so the most comes first, and a little more than is needed later. Where that was not the most after
+# all, it is once; a leak is there again after the next round.
 round alive 120
 before=$(settled)
 for arguments in "rate 1000" "alive 100"; do
-    # shellcheck disable=SC2086
-    round $arguments
-    after=$(settled)
-    echo "before $before"
-    echo "after  $after, $arguments"
-    [ "$before" = "$after" ] || fail "not everything was given back after $arguments"
+    for try in 1 2; do
+        # shellcheck disable=SC2086
+        round $arguments
+        after=$(settled)
+        echo "before $before"
+        echo "after  $after, $arguments"
+        [ "$before" != "$after" ] || break
+        [ $try = 1 ] || fail "not everything was given back after $arguments"
+        before=$after
+    done
 done

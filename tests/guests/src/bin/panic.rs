@@ -17,6 +17,8 @@ use zooid::{print, println, thread};
 
 zooid::main!(main);
 
+// A name of its own in the back trace.
+#[inline(never)]
 fn main() {
     let kind = argument();
     match kind {
