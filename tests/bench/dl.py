@@ -4,6 +4,8 @@ The guest is tests/guests/src/bin/bench_dl.rs, the Linux program tests/bench/dl.
 """
 
 import os
+import socket
+import statistics
 import tarfile
 import time
 
@@ -36,8 +38,66 @@ def measure_rows(wanted):
                 record(row, side, values[-SAMPLES:])
 
 
+    if "dlopen_memory" in wanted:
+        dlopen_memory()
     if "run_app" in wanted:
         run_app()
+    if "lib_update" in wanted:
+        lib_update()
+
+
+def dlopen_memory():
+    """What a library takes from a pVM's memory, in KiB: mapped from the host's store, and copied from an archive of the pVM's own."""
+    archive, mode = ROWS["dlopen"]
+    with tarfile.open(archive) as files:
+        files.extractall("/root/store")
+    signer = [line for line in open(f"/root/store/{LIBRARY}.manifest") if line.startswith("signer ")]
+    with open("/root/bench.pub", "w") as key:
+        key.write(signer[0].split()[1] + "\n")
+    output("pvm", "key", "trust", "/root/bench.pub")
+    output("pvm", "lib", "add", f"/root/store/{LIBRARY}")
+    for side, settings in [("ours", {}), ("anchor", {"ramdisk": archive})]:
+        said = [run_guest(f"dlopen-memory-{side}-{number}", mode, **settings) for number in range(SAMPLES)]
+        record("dlopen_memory", side, [value * TICKS / 1024 for guest in said for value in ticks("memory", guest)])
+    output("pvm", "lib", "remove", LIBRARY)
+
+
+def lib_update():
+    """The longest that a client waits for an answer while the server's library is replaced, and what it waits for one otherwise."""
+    config = write_config("lib-update", kernel=GUESTS / "page_server", memory=64, vif=["bridge=xenbr0"],
+                          extra="net=10.0.0.2/24", ramdisk="/run/zooid/libraries.tar")
+    output("xl", "create", "-q", config)
+    wait_for("lib-update", "pages on port 80", 60)
+    with socket.create_connection(("10.0.0.2", 80), 30) as server:
+        server.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        worst = [longest(server, number) for number in range(SAMPLES + 1)]
+        usual = [statistics.median(waited(server, "/1")[0] for _ in range(50)) for _ in range(SAMPLES)]
+    record("lib_update", "ours", worst[1:])
+    record("lib_update", "anchor", usual)
+    output("xl", "destroy", "lib-update")
+    until_alone()
+
+
+def longest(server, number):
+    """Has the library replaced for the `number`th time, and asks all the while."""
+    waited(server, "/update?1")
+    worst = 0
+    while f"updates {number + 1} busy 0" not in waited(server, "/state")[1]:
+        worst = max(worst, *(waited(server, "/1")[0] for _ in range(5)))
+    return worst
+
+
+def waited(server, path):
+    """Microseconds until the answer is whole, and the answer."""
+    begin = time.monotonic()
+    server.sendall(f"GET {path} HTTP/1.1\r\n\r\n".encode())
+    head, body = b"", b""
+    while b"\r\n\r\n" not in head:
+        head += server.recv(65536)
+    head, body = head.split(b"\r\n\r\n", 1)
+    while len(body) < int(head.split(b"Content-Length: ")[1]):
+        body += server.recv(65536)
+    return (time.monotonic() - begin) * 1e6, body.decode()
 
 
 def run_app():
@@ -59,10 +119,13 @@ def run(*words):
 
 
 def in_guest(row, archive, mode):
+    return run_guest(row.replace("_", "-"), mode, ramdisk=archive)
+
+
+def run_guest(name, mode, **settings):
     """Runs the guest; what it has said."""
-    name = row.replace("_", "-")
-    config = write_config(name, kernel=GUESTS / "bench_dl", memory=16, tsc_mode="native", ramdisk=archive,
-                          extra=f"mode={mode} -- {LIBRARY} {SAMPLES}")
+    config = write_config(name, kernel=GUESTS / "bench_dl", memory=16, tsc_mode="native",
+                          extra=f"mode={mode} -- {LIBRARY} {SAMPLES}", **settings)
     print(f"bench: starting {name}", flush=True)
     output("xl", "create", "-q", config)
     said = wait_for(name, "Test result: ", 600)

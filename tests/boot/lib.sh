@@ -51,6 +51,11 @@ start() {
     wait_console "$1"
 }
 
+# empty_store: no library and no trusted key of a test before.
+empty_store() {
+    rm -rf /var/lib/zooid/lib /etc/zooid/keys libraries
+}
+
 # settled: the counts, as soon as they are twice the same: what destroyed domains held is given back a little later.
 settled() {
     seen=

@@ -2,6 +2,7 @@
 # The daemon is killed (SIGKILL) inside the requests by which pVMs open libraries of the store, and started again: each library is opened and works, and in
 # the end no domain, page, port, grant or node in xenstore is left.
 . /run/zooid/lib.sh
+empty_store
 
 # finish WHAT: the guest has to succeed, and to be gone with the libraries' domain.
 finish() {

@@ -3,6 +3,7 @@
 # write them; the version is one that the rules of both sides allow; what is refused shows in `pvm events`; a library that leaves the store stays
 # with those who have it; nothing is left.
 . /run/zooid/lib.sh
+empty_store
 
 mkdir -p libraries
 tar -xf /run/zooid/libraries.tar -C libraries

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Keys are made and trusted; versions of libraries come and go; what breaks a rule is not taken, and damage is found.
 . /run/zooid/lib.sh
+empty_store
 set -eu
 
 mkdir libraries

@@ -2,6 +2,7 @@
 # `pvm lib update`: the library of a web server, from the host's store, is replaced 100 times under the load of 50 connections, and no request is lost; what cannot be
 # is refused with the reason, and the server goes on; in families; nothing is left.
 . /run/zooid/lib.sh
+empty_store
 
 mkdir -p libraries
 tar -xf /run/zooid/libraries.tar -C libraries

@@ -1,7 +1,7 @@
 //! What opening a library costs, for `make bench`: the rows of `tests/bench/dl.py`.
 //!
-//! Arguments: LIBRARY SAMPLES, with the library in the ramdisk. Prints "first TICKS" of the TSC for the first time in this pVM, and then "sample TICKS" for once more,
-//! after it was closed. The guest needs `tsc_mode = "native"`.
+//! Arguments: LIBRARY SAMPLES, with the library in the ramdisk. Prints "first TICKS" of the TSC for the first time in this pVM, "memory OCTETS" that it has taken from the guest, and then
+//! "sample TICKS" for once more, after it was closed. The guest needs `tsc_mode = "native"`.
 
 #![no_std]
 #![no_main]
@@ -9,8 +9,8 @@
 use core::arch::x86_64::_rdtsc;
 
 use test_guests::{argument, error, expect, success};
-use zooid::dl::{self, Flags};
-use zooid::{env, println};
+use zooid::dl::{self, Flags, Library};
+use zooid::{env, memory, println};
 
 zooid::main!(main, mode = kernel);
 dl::trust!(include_bytes!("../../../libraries/test-only.pub"));
@@ -23,20 +23,22 @@ fn main() {
         Some(Ok(samples)) => samples,
         _ => error!("the second argument is the number of samples"),
     };
-    println!("first {}", open(argument()));
+    let before = memory::statistics().free;
+    let (ticks, library) = open(argument());
+    println!("first {ticks}");
+    println!("memory {}", before - memory::statistics().free);
+    drop(library);
     for _ in 0..samples {
-        println!("sample {}", (0..TIMES).map(|_| open(argument())).sum::<u64>() / TIMES);
+        println!("sample {}", (0..TIMES).map(|_| open(argument()).0).sum::<u64>() / TIMES);
     }
     success();
 }
 
-/// Opens a library and closes it; the ticks that opening took.
-fn open(name: &str) -> u64 {
+/// Opens a library; the ticks that this took.
+fn open(name: &str) -> (u64, Library) {
     let begin = now();
     let library = expect!(dl::open(name, Flags::default()));
-    let ticks = now() - begin;
-    drop(library);
-    ticks
+    (now() - begin, library)
 }
 
 fn now() -> u64 {
