@@ -47,6 +47,18 @@ def with_guest(name, config, ready, action):
     destroy(name)
 
 
+def run_to_its_end(name, seconds, **settings):
+    """Runs a test guest with this configuration; what it has said."""
+    config = write_config(name, tsc_mode="native", **settings)
+    print(f"bench: starting {name}", flush=True)
+    output("xl", "create", "-q", config)
+    said = wait_for(name, "Test result: ", seconds)
+    if "Test result: SUCCESS" not in said:
+        sys.exit(f"{name} has failed:\n{said}")
+    until_alone()
+    return said
+
+
 def console(name):
     """What a guest has said."""
     log = CONSOLES / f"guest-{name}.log"

@@ -9,7 +9,7 @@ import statistics
 import tarfile
 import time
 
-from common import GUESTS, SAMPLES, measure, output, record, until_alone, wait_for, write_config
+from common import GUESTS, SAMPLES, measure, output, record, run_to_its_end, until_alone, wait_for, write_config
 
 ANCHOR = "/root/dl"
 # A tick of the TSC is an instruction, and a thousand are a microsecond.
@@ -124,15 +124,8 @@ def in_guest(row, archive, mode):
 
 def run_guest(name, mode, **settings):
     """Runs the guest; what it has said."""
-    config = write_config(name, kernel=GUESTS / "bench_dl", memory=16, tsc_mode="native",
-                          extra=f"mode={mode} -- {LIBRARY} {SAMPLES}", **settings)
-    print(f"bench: starting {name}", flush=True)
-    output("xl", "create", "-q", config)
-    said = wait_for(name, "Test result: ", 600)
-    if "Test result: SUCCESS" not in said:
-        raise SystemExit(f"{name} has failed:\n{said}")
-    until_alone()
-    return said
+    return run_to_its_end(name, 600, kernel=GUESTS / "bench_dl", memory=16, extra=f"mode={mode} -- {LIBRARY} {SAMPLES}",
+                          **settings)
 
 
 def in_dom0():

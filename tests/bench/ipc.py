@@ -5,7 +5,7 @@ The guest is tests/guests/src/bin/bench_ipc.rs, the Linux program tests/bench/ip
 
 import os
 
-from common import CONSOLES, GUESTS, SAMPLES, output, record, until_alone, wait_for, write_config
+from common import CONSOLES, GUESTS, SAMPLES, output, record, run_to_its_end
 
 # The program writes lines "sample ROW TICKS".
 ANCHOR = "/root/ipc"
@@ -33,15 +33,8 @@ def measure_rows(wanted):
 
 def run(row):
     """Runs the guest; what it has said."""
-    name = row.replace("_", "-")
-    config = write_config(name, kernel=GUESTS / "bench_ipc", memory=32, tsc_mode="native", extra=f"-- {row} {SAMPLES}")
-    print(f"bench: starting {name}", flush=True)
-    output("xl", "create", "-q", config)
-    said = wait_for(name, "Test result: ", 1800)
-    if "Test result: SUCCESS" not in said:
-        raise SystemExit(f"{name} has failed:\n{said}")
-    until_alone()
-    return said
+    settings = {"kernel": GUESTS / "bench_ipc", "memory": 32, "extra": f"-- {row} {SAMPLES}"}
+    return run_to_its_end(row.replace("_", "-"), 1800, **settings)
 
 
 def first(log):

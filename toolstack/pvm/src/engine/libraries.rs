@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use xen_abi::pte::Pte;
 use xen_abi::{DomId, Errno, Mfn, PAGE_SIZE};
-use xenctl::{CreateDomain, Hypervisor, Memory, Protection};
+use xenctl::{Hypervisor, Memory, Protection};
 use zooid_fork_plan::id::{Handle, Kind, PvmId};
 use zooid_fork_plan::wire::{MAX_NAME, daemon, guest, object_flags};
 use zooid_manifest::{Hasher, Manifest, PublicKey, Refusal, Rules, Version, is_name};
@@ -365,19 +365,7 @@ impl<H: Hypervisor> Engine<H> {
         if self.libraries.is_some() {
             return Ok(());
         }
-        let cpupool = self.xen.domain_info(domain)?.ok_or(Failure::Gone)?.cpupool;
-        let holder = self.operate(Operation::MakeHolder, |engine| {
-            engine.xen.create_domain(&CreateDomain {
-                flags: 0,
-                max_vcpus: 1,
-                max_evtchn_port: super::build::MAX_PORT,
-                max_grant_frames: -1,
-                max_maptrack_frames: -1,
-                handle: Handle::UNFINISHED,
-                cpupool,
-            })
-        })?;
-        let id = self.new_id(holder);
+        let (holder, id) = self.make_frame_domain(domain)?;
         if let Err(failure) = self.furnish_libraries(holder, id) {
             self.remove_domain(holder, id);
             return Err(failure);
@@ -388,11 +376,7 @@ impl<H: Hypervisor> Engine<H> {
 
     /// Gives a domain that was made for it what the libraries' domain has; its handle last, as a daemon that starts anew knows it by that.
     fn furnish_libraries(&mut self, domain: DomId, id: PvmId) -> Result<(), Failure> {
-        self.operate(Operation::Configure, |engine| {
-            // It never runs, but tools look at the vcpus of all domains.
-            engine.xen.max_vcpus(domain, 1)?;
-            engine.xen.set_max_mem(domain, engine.config.library_memory_kib)
-        })?;
+        self.configure_frame_domain(domain, self.config.library_memory_kib)?;
         self.operate(Operation::Home, |engine| {
             home::create_holder(&engine.store, domain, "zooid-libraries", id, None)
         })?;

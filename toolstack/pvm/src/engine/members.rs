@@ -30,14 +30,10 @@ impl<H: Hypervisor> Engine<H> {
         result
     }
 
-    /// Sees to it that the family of a pVM has a holder.
-    pub(super) fn ensure_holder(&mut self, domain: DomId) -> Result<(), Failure> {
-        let root = self.domains.get(&domain).ok_or(Failure::Gone)?.root;
-        if self.holders.contains_key(&root) {
-            return Ok(());
-        }
+    /// Makes a domain that has frames and never runs, in the cpupool of the pVM that needs it; and an id for it.
+    pub(super) fn make_frame_domain(&mut self, domain: DomId) -> Result<(DomId, PvmId), Failure> {
         let cpupool = self.xen.domain_info(domain)?.ok_or(Failure::Gone)?.cpupool;
-        let holder = self.operate(Operation::MakeHolder, |engine| {
+        let made = self.operate(Operation::MakeHolder, |engine| {
             engine.xen.create_domain(&CreateDomain {
                 flags: 0,
                 max_vcpus: 1,
@@ -48,7 +44,27 @@ impl<H: Hypervisor> Engine<H> {
                 cpupool,
             })
         })?;
-        let id = self.new_id(holder);
+        let id = self.new_id(made);
+        Ok((made, id))
+    }
+
+    /// Lets it have so much memory.
+    pub(super) fn configure_frame_domain(&mut self, domain: DomId, memory_kib: u64) -> Result<(), Failure> {
+        self.operate(Operation::Configure, |engine| {
+            // It never runs, but tools look at the vcpus of all domains.
+            engine.xen.max_vcpus(domain, 1)?;
+            engine.xen.set_max_mem(domain, memory_kib)
+        })?;
+        Ok(())
+    }
+
+    /// Sees to it that the family of a pVM has a holder.
+    pub(super) fn ensure_holder(&mut self, domain: DomId) -> Result<(), Failure> {
+        let root = self.domains.get(&domain).ok_or(Failure::Gone)?.root;
+        if self.holders.contains_key(&root) {
+            return Ok(());
+        }
+        let (holder, id) = self.make_frame_domain(domain)?;
         match self.furnish_holder(holder, id, root) {
             Ok(holder) => {
                 self.holders.insert(root, holder);
@@ -64,11 +80,7 @@ impl<H: Hypervisor> Engine<H> {
     /// Gives a domain that was made for it what a holder has. Its handle comes last: a daemon that starts anew takes it for one by that.
     fn furnish_holder(&mut self, domain: DomId, id: PvmId, root: PvmId) -> Result<Holder<H::Memory>, Failure> {
         let mut frames = Vec::new();
-        self.operate(Operation::Configure, |engine| {
-            // It never runs, but tools look at the vcpus of all domains.
-            engine.xen.max_vcpus(domain, 1)?;
-            engine.xen.set_max_mem(domain, engine.config.family.memory_kib)
-        })?;
+        self.configure_frame_domain(domain, self.config.family.memory_kib)?;
         self.hold(domain, 1, &mut frames)?;
         let table = frames[0];
         let page =

@@ -1,11 +1,9 @@
 //! Memory that relatives share: what members ask for, and what is left of it.
 
-use xen_abi::pte::{Pte, PteFlags};
-use xen_abi::xen::MmuUpdate;
+use xen_abi::pte::PteFlags;
 use xen_abi::{DomId, Errno, Mfn};
 use xenctl::fake::Fault;
 use zooid_fork_plan::id::Kind;
-use zooid_fork_plan::plan::index;
 use zooid_fork_plan::status::Status;
 use zooid_fork_plan::wire::{daemon, device, device_page, guest, members, object_flags, operation};
 use zooid_memory::ForkRule;
@@ -56,36 +54,12 @@ fn put_name(world: &World, domain: DomId, name: &[u8]) {
 
 /// MAP of pages from `offset` on to pages of the DEVICE zone; the error number. The guest counts the change.
 fn map(world: &mut World, domain: DomId, object: u32, offset: u32, place: usize, count: u32, flags: u32) -> u32 {
-    let address = device_page(place);
-    let table = world.table(domain, address, 1);
-    let control = world.control(domain);
-    control.put_u64(guest::MAP_TABLE, table.0);
-    control.put(guest::MAP_INDEX, index(address, 1) as u32);
-    control.put(guest::OBJECT, object);
-    control.put(guest::OBJECT_OFFSET, offset);
-    control.put(guest::OBJECT_FLAGS, flags);
-    let (errno, _) = world.request(domain, operation::MAP, count);
-    control.count(guest::changes(address));
-    errno
-}
-
-/// The guest removes entries of its own.
-fn unmap(world: &mut World, domain: DomId, place: usize, count: usize) {
-    let address = device_page(place);
-    let table = world.table(domain, address, 1);
-    let update = |at| MmuUpdate::pte(table.addr() + (index(address, 1) + at) as u64 * 8, Pte::ABSENT);
-    world.fake.guest(domain).mmu_update(&(0..count).map(update).collect::<Vec<_>>()).1.unwrap();
-    world.control(domain).count(guest::changes(address));
+    world.map(domain, operation::MAP, object, offset, place, count, flags)
 }
 
 fn unlink(world: &mut World, domain: DomId, name: &[u8]) -> u32 {
     put_name(world, domain, name);
     world.request(domain, operation::UNLINK, 0).0
-}
-
-/// Brings what is prepared up to date, so that it names no frame that its parent does not.
-fn refresh(world: &mut World, domain: DomId) {
-    assert_eq!(world.request(domain, operation::PREPARE, 1).0, 0);
 }
 
 fn frame(world: &World, domain: DomId, place: usize) -> Mfn {
@@ -157,7 +131,7 @@ fn relatives_write_to_one_frame() {
     let (mut world, root) = world();
     let (object, pages, new) = create(&mut world, root.id(), b"", 3, 0).unwrap();
     assert_eq!((pages, new), (3, true));
-    refresh(&mut world, root.id());
+    world.refresh(root.id());
     let before = world.census();
     assert_eq!(map(&mut world, root.id(), object, 0, PLACE, 1, 0), 0);
     assert_eq!(map(&mut world, root.id(), object, 1, PLACE + 1, 2, object_flags::LAST), 0);
@@ -176,8 +150,8 @@ fn relatives_write_to_one_frame() {
         }
     }
     // They live as long as somebody has them mapped.
-    unmap(&mut world, root.id(), PLACE, 3);
-    refresh(&mut world, root.id());
+    world.unmap(root.id(), PLACE, 3);
+    world.refresh(root.id());
     assert_eq!(world.word(grandchild, device_page(PLACE)), Some(8));
     end(&mut world, grandchild);
     end(&mut world, child);
@@ -208,9 +182,9 @@ fn a_name_leads_to_the_same_object() {
     let (other, ..) = create(&mut world, child, name, 1, NEW).unwrap();
     assert_ne!(other, object);
     assert_eq!(unlink(&mut world, root.id(), name), 0);
-    unmap(&mut world, root.id(), PLACE, 2);
-    unmap(&mut world, child, PLACE + 7, 1);
-    refresh(&mut world, root.id());
+    world.unmap(root.id(), PLACE, 2);
+    world.unmap(child, PLACE + 7, 1);
+    world.refresh(root.id());
     assert_eq!(world.census().0.free_pages, before.0.free_pages + 2);
     let objects = world.xenstored.nodes().into_keys().filter(|path| path.contains("/objects/")).count();
     assert_eq!(objects, 0);
@@ -272,7 +246,7 @@ fn an_object_without_a_name_is_its_makers() {
     assert!(world.census().0.free_pages < before.0.free_pages);
     // It was never finished.
     end(&mut world, child);
-    refresh(&mut world, root.id());
+    world.refresh(root.id());
     let holder = world.family(Kind::Holder)[0].0;
     let pages = world.fake.guests().into_iter().find(|info| info.id == holder).unwrap().pages;
     assert_eq!(pages, 2, "the table of members, and the other object");
@@ -282,7 +256,7 @@ fn an_object_without_a_name_is_its_makers() {
 fn what_makes_no_sense_is_refused_and_costs_nothing() {
     let (mut world, root) = world();
     let (object, ..) = create(&mut world, root.id(), b"queue", 2, NEW).unwrap();
-    refresh(&mut world, root.id());
+    world.refresh(root.id());
     let before = world.census();
     let einval = Errno::EINVAL.0;
     let long = [b'x'; 255];
@@ -346,7 +320,7 @@ fn what_was_mapped_before_xen_refused_is_unmapped() {
     let root_id = world.engine().domains[&root.id()].id;
     let holder = world.engine().holders.get_mut(&root_id).unwrap();
     holder.objects.get_mut(&object).unwrap().frames = vec![mapped, Mfn(0x77_7777)];
-    refresh(&mut world, root.id());
+    world.refresh(root.id());
     let before = world.census();
     assert_eq!(map(&mut world, root.id(), object, 0, PLACE + 1, 2, 0), Errno::EINVAL.0);
     assert_eq!(world.entry(root.id(), device_page(PLACE + 1)), None);
@@ -584,8 +558,8 @@ fn an_object_without_a_name_has_no_frames_but_those_that_are_mapped() {
     // Nobody can go on with it.
     world.kill();
     assert_eq!(map(&mut world, root.id(), object, 2, PLACE + 2, 2, object_flags::LAST), Errno::ENOENT.0);
-    unmap(&mut world, root.id(), PLACE, 2);
-    refresh(&mut world, root.id());
+    world.unmap(root.id(), PLACE, 2);
+    world.refresh(root.id());
     assert_eq!(held(&world), 1, "the table of members");
 }
 

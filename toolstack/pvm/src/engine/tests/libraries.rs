@@ -126,31 +126,7 @@ fn open(world: &mut World, domain: DomId, text: &str) -> Result<Opened, u32> {
 
 /// MAP_LIBRARY of pages from `offset` on to pages of the DEVICE zone; the error number. The guest counts the change.
 fn map(world: &mut World, domain: DomId, library: u32, offset: u32, place: usize, count: u32, flags: u32) -> u32 {
-    let address = device_page(place);
-    let table = world.table(domain, address, 1);
-    let control = world.control(domain);
-    control.put_u64(guest::MAP_TABLE, table.0);
-    control.put(guest::MAP_INDEX, index(address, 1) as u32);
-    control.put(guest::OBJECT, library);
-    control.put(guest::OBJECT_OFFSET, offset);
-    control.put(guest::OBJECT_FLAGS, flags);
-    let (errno, _) = world.request(domain, operation::MAP_LIBRARY, count);
-    control.count(guest::changes(address));
-    errno
-}
-
-/// The guest removes entries of its own.
-fn unmap(world: &mut World, domain: DomId, place: usize, count: usize) {
-    let address = device_page(place);
-    let table = world.table(domain, address, 1);
-    let update = |at| MmuUpdate::pte(table.addr() + (index(address, 1) + at) as u64 * 8, Pte::ABSENT);
-    world.fake.guest(domain).mmu_update(&(0..count).map(update).collect::<Vec<_>>()).1.unwrap();
-    world.control(domain).count(guest::changes(address));
-}
-
-/// Brings what is prepared up to date, so that it names no frame that its parent does not.
-fn refresh(world: &mut World, domain: DomId) {
-    assert_eq!(world.request(domain, operation::PREPARE, 1).0, 0);
+    world.map(domain, operation::MAP_LIBRARY, library, offset, place, count, flags)
 }
 
 fn frame(world: &World, domain: DomId, place: usize) -> Mfn {
@@ -365,7 +341,7 @@ fn who_has_not_opened_a_library_does_not_map_it() {
     control.put(guest::OBJECT_FLAGS, 0);
     assert_eq!(world.request(root.id(), operation::MAP, 1).0, Errno::ENOENT.0);
 
-    refresh(&mut world, root.id());
+    world.refresh(root.id());
     let before = world.census();
     for (offset, count) in [(0, 0), (0, library.pages + 1), (library.pages, 1), (u32::MAX, 1), (0, 513), (0, u32::MAX)]
     {
@@ -395,7 +371,7 @@ fn a_library_that_leaves_the_store_stays_with_who_has_it() {
     let (mut world, root) = shelf.world();
     shelf.add("b.so", 1, |_| ());
     let other = open(&mut world, root.id(), "b.so").unwrap();
-    refresh(&mut world, root.id());
+    world.refresh(root.id());
     let before = world.census();
     let library = open(&mut world, root.id(), "a.so").unwrap();
     assert_eq!(map(&mut world, root.id(), library.number, 0, PLACE, 3, 0), 0);
@@ -406,8 +382,8 @@ fn a_library_that_leaves_the_store_stays_with_who_has_it() {
     assert_eq!(open(&mut world, root.id(), "a.so"), Err(Errno::ENOENT.0));
     let child = world.fork(root.id());
     assert_eq!(octets(&world, child, PLACE, 3), file[..3 * PAGE_SIZE]);
-    unmap(&mut world, root.id(), PLACE, 3);
-    refresh(&mut world, root.id());
+    world.unmap(root.id(), PLACE, 3);
+    world.refresh(root.id());
     assert_eq!(held(&world), other.pages + 3);
     end(&mut world, child);
     assert_eq!(world.census().0.free_pages, before.0.free_pages);

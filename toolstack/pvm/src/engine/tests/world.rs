@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use xen_abi::arch_x86::VgcfFlags;
 use xen_abi::pte::{PTES_PER_TABLE, Pte};
 use xen_abi::sched::ShutdownReason;
-use xen_abi::xen::{MmuextCmd, MmuextOp};
+use xen_abi::xen::{MmuUpdate, MmuextCmd, MmuextOp};
 use xen_abi::{DomId, GrantRef, Mfn, PAGE_SIZE, Pfn, Port};
 use xenctl::fake::{Census, FakeXen, FakeXenstored, Fault, Guest};
 use xenctl::xenstore::Store;
@@ -58,6 +58,48 @@ pub struct World {
     pub fault: Option<usize>,
     /// Children end as soon as they run.
     pub children_end: Option<Status>,
+}
+
+/// What guests do with memory of another domain's (MAP, MAP_LIBRARY).
+impl World {
+    /// An operation that maps pages of an object, from page `offset` on, to pages of the DEVICE zone; the error number. The guest counts the change.
+    #[expect(clippy::too_many_arguments, reason = "the fields of the request")]
+    pub fn map(
+        &mut self,
+        domain: DomId,
+        operation: u32,
+        object: u32,
+        offset: u32,
+        place: usize,
+        count: u32,
+        flags: u32,
+    ) -> u32 {
+        let address = device_page(place);
+        let table = self.table(domain, address, 1);
+        let control = self.control(domain);
+        control.put_u64(guest::MAP_TABLE, table.0);
+        control.put(guest::MAP_INDEX, index(address, 1) as u32);
+        control.put(guest::OBJECT, object);
+        control.put(guest::OBJECT_OFFSET, offset);
+        control.put(guest::OBJECT_FLAGS, flags);
+        let (errno, _) = self.request(domain, operation, count);
+        control.count(guest::changes(address));
+        errno
+    }
+
+    /// The guest removes entries of its own.
+    pub fn unmap(&mut self, domain: DomId, place: usize, count: usize) {
+        let address = device_page(place);
+        let table = self.table(domain, address, 1);
+        let update = |at| MmuUpdate::pte(table.addr() + (index(address, 1) + at) as u64 * 8, Pte::ABSENT);
+        self.fake.guest(domain).mmu_update(&(0..count).map(update).collect::<Vec<_>>()).1.unwrap();
+        self.control(domain).count(guest::changes(address));
+    }
+
+    /// Brings what is prepared up to date, so that it names no frame that its parent does not.
+    pub fn refresh(&mut self, domain: DomId) {
+        assert_eq!(self.request(domain, operation::PREPARE, 1).0, 0);
+    }
 }
 
 impl World {
