@@ -2,6 +2,7 @@
 //! thread-local variables below the thread pointer, the block itself above it.
 
 use core::arch::asm;
+use core::mem::offset_of;
 use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -33,11 +34,12 @@ pub fn thread_pointer() -> u64 {
     pointer
 }
 
+/// How far above the thread pointer every thread has its `errno`.
+pub const ERROR_NUMBER: usize = offset_of!(ThreadBlock, error_number);
+
 /// Where the calling thread's `errno` is.
 pub fn error_number() -> *mut i32 {
-    let block = thread_pointer() as *mut ThreadBlock;
-    // SAFETY: address arithmetic inside the thread block.
-    unsafe { &raw mut (*block).error_number }
+    (thread_pointer() as usize + ERROR_NUMBER) as *mut i32
 }
 
 /// Of the thread with this thread pointer: where frames go that come in user mode, if it is in it.

@@ -36,7 +36,7 @@ pub(crate) const fn name(with_nul: &'static str) -> &'static CStr {
 /// The exports by the header that declares them.
 pub static HEADERS: &[(&str, &[Export])] = &PARTS;
 
-const PARTS: [(&str, &[Export]); 18] = [
+const PARTS: [(&str, &[Export]); 19] = [
     ("assert.h, compiler", crate::exit::ASSERT),
     ("ctype.h", crate::character::CTYPE),
     ("errno.h", crate::error::ERRNO),
@@ -55,6 +55,7 @@ const PARTS: [(&str, &[Export]); 18] = [
     ("stdlib.h: the end", crate::exit::EXIT),
     ("string.h, strings.h", crate::string::STRING),
     ("time.h, sys/time.h", crate::time::TIME),
+    ("glibc's own", crate::number::PRIVATE),
 ];
 
 const COUNT: usize = {

@@ -40,6 +40,14 @@ pub(crate) const NUMBERS: &[Export] = exports![
     imaxdiv = ldiv,
 ];
 
+/// What glibc's libm has from glibc's libc, and from its dynamic linker.
+pub(crate) const PRIVATE: &[Export] =
+    exports![__strtod_nan, __strtof_nan, __strtold_nan, __strtof128_nan, _rtld_global_ro = &raw const RTLD_GLOBAL_RO];
+
+/// What libm reads there is what the processor has (`cpu_features`): where all is 0 it takes the functions that any x86-64 can run, and no others
+/// should run, for threads keep no more than those use. glibc 2.36 has 896 octets.
+static RTLD_GLOBAL_RO: [u8; 2048] = [0; 2048];
+
 /// An integer as it was written.
 pub(crate) struct Integer {
     pub(crate) negative: bool,
@@ -361,6 +369,73 @@ pub(crate) unsafe extern "C" fn strtold() {
         "leave",
         "ret",
         strtod = sym strtod,
+    )
+}
+
+/// What `nan("0x123")` carries, of text that ends with this octet; stores where the text ends, if `end` is not null. 0 for no number.
+unsafe extern "C" fn payload(start: *const u8, end: *mut *const u8, last: u8) -> u64 {
+    // SAFETY: as C demands, the text ends.
+    let reader = unsafe { Reader::new(start, usize::MAX) };
+    let mut length = 0;
+    while reader.at(length).is_ascii_alphanumeric() || reader.at(length) == b'_' {
+        length += 1;
+    }
+    // SAFETY: as C demands: the place is null, or can be written.
+    unsafe { raw::store(end, start.wrapping_add(length)) };
+    if reader.at(length) != last {
+        return 0;
+    }
+    let number = integer(&reader, 0);
+    let value = in_range(number.unsigned());
+    if number.end == length { value } else { 0 }
+}
+
+unsafe extern "C" fn __strtod_nan(start: *const u8, end: *mut *const u8, last: u8) -> f64 {
+    // SAFETY: as C demands.
+    let payload = unsafe { payload(start, end, last) };
+    f64::from_bits(f64::NAN.to_bits() | (payload & ((1 << 51) - 1)))
+}
+
+unsafe extern "C" fn __strtof_nan(start: *const u8, end: *mut *const u8, last: u8) -> f32 {
+    // SAFETY: as C demands.
+    let payload = unsafe { payload(start, end, last) };
+    f32::from_bits(f32::NAN.to_bits() | (payload as u32 & ((1 << 22) - 1)))
+}
+
+/// A `long double`: exponent, the integer bit and that of a quiet NaN, 62 bits.
+#[unsafe(naked)]
+unsafe extern "C" fn __strtold_nan(start: *const u8, end: *mut *const u8, last: u8) {
+    naked_asm!(
+        "push rbp",
+        "mov rbp, rsp",
+        "sub rsp, 16",
+        "call {payload}",
+        "shl rax, 2",
+        "or rax, 3",
+        "ror rax, 2",
+        "mov [rsp], rax",
+        "mov qword ptr [rsp + 8], 0x7fff",
+        "fld tbyte ptr [rsp]",
+        "leave",
+        "ret",
+        payload = sym payload,
+    )
+}
+
+/// An `_Float128`.
+#[unsafe(naked)]
+unsafe extern "C" fn __strtof128_nan(start: *const u8, end: *mut *const u8, last: u8) {
+    naked_asm!(
+        "push rbp",
+        "mov rbp, rsp",
+        "call {payload}",
+        "movq xmm0, rax",
+        "mov rax, 0x7fff800000000000",
+        "movq xmm1, rax",
+        "punpcklqdq xmm0, xmm1",
+        "pop rbp",
+        "ret",
+        payload = sym payload,
     )
 }
 

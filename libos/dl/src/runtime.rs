@@ -13,7 +13,7 @@ use zooid_crt::System;
 use zooid_kernel::events::Masked;
 use zooid_kernel::sync::WaitQueue;
 use zooid_kernel::{boot, console, export, power, random, thread, time, tls, xenstore};
-use zooid_loader::ExportTable;
+use zooid_loader::{Export, ExportTable, Origin};
 
 use crate::load::Key;
 use crate::tls::get_address;
@@ -82,9 +82,13 @@ pub fn exports() -> ExportTable<'static> {
     ];
     let loader = loader.into_iter().map(|(name, address)| (name, address as u64));
     let own = export::exports().iter().map(|export| (export.name, export.address as u64)).chain(loader);
-    let runtime =
-        zooid_crt::EXPORTS.iter().filter_map(|export| Some((export.name.to_str().ok()?, export.address as u64)));
-    ExportTable::new(own.chain(runtime), PROVIDED)
+    let own = own.map(|(name, value)| (name, Export { origin: Origin::Own, value }));
+    let stand_in = zooid_crt::EXPORTS.iter().filter_map(|export| {
+        Some((export.name.to_str().ok()?, Export { origin: Origin::StandIn, value: export.address as u64 }))
+    });
+    // glibc's libm refers to it by that name.
+    let number = Export { origin: Origin::StandInThreadLocal, value: tls::ERROR_NUMBER as u64 };
+    ExportTable::of(own.chain(stand_in).chain([("errno", number)]), PROVIDED)
 }
 
 const RTLD_LAZY: c_int = 1;

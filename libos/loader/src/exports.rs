@@ -4,10 +4,28 @@ use alloc::vec::Vec;
 
 use crate::hash;
 
-/// The symbols that are there before any object is loaded. As a program's do, they come before those of all objects.
+/// Whose symbol it is that the image has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The image itself. As a program's symbols do, these come before those of all objects.
+    Own,
+    /// A library that the image stands in for. These come last: where the library itself is loaded, it is what counts.
+    StandIn,
+    /// As above; every thread has the variable at this distance from its thread pointer.
+    StandInThreadLocal,
+}
+
+/// A symbol of the image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Export {
+    pub origin: Origin,
+    pub value: u64,
+}
+
+/// The symbols that are there before any object is loaded.
 pub trait Exports {
-    /// The address of a symbol; `gnu_hash` is the hash of its name as DT_GNU_HASH has it.
-    fn address(&self, name: &[u8], gnu_hash: u32) -> Option<u64>;
+    /// A symbol by its name; `gnu_hash` is the hash of its name as DT_GNU_HASH has it.
+    fn find(&self, name: &[u8], gnu_hash: u32) -> Option<Export>;
 
     /// Whether the symbols of this library are among them, so that nothing is loaded for a DT_NEEDED of that name.
     fn provides(&self, library: &str) -> bool;
@@ -17,20 +35,34 @@ pub trait Exports {
 #[derive(Debug)]
 pub struct ExportTable<'a> {
     /// Open addressing, at most half full; the length is a power of two.
-    slots: Vec<Option<(u32, &'a str, u64)>>,
+    slots: Vec<Option<Slot<'a>>>,
     libraries: &'a [&'a str],
 }
 
+#[derive(Clone, Copy, Debug)]
+struct Slot<'a> {
+    name: &'a str,
+    value: u64,
+    hash: u32,
+    origin: Origin,
+}
+
 impl<'a> ExportTable<'a> {
-    /// Of names and addresses; of a name that comes twice the first counts.
-    pub fn new(symbols: impl IntoIterator<Item = (&'a str, u64)>, libraries: &'a [&'a str]) -> Self {
+    /// Of the image's own symbols, which are addresses.
+    pub fn new(own: impl IntoIterator<Item = (&'a str, u64)>, libraries: &'a [&'a str]) -> Self {
+        let own = own.into_iter().map(|(name, value)| (name, Export { origin: Origin::Own, value }));
+        Self::of(own, libraries)
+    }
+
+    /// Of a name that comes twice the first counts.
+    pub fn of(symbols: impl IntoIterator<Item = (&'a str, Export)>, libraries: &'a [&'a str]) -> Self {
         let symbols: Vec<_> = symbols.into_iter().collect();
         let mut table = Self { slots: Vec::new(), libraries };
         table.slots.resize((2 * symbols.len()).next_power_of_two().max(1), None);
-        for (name, address) in symbols {
+        for (name, Export { origin, value }) in symbols {
             let hash = hash::gnu(name.as_bytes());
             let slot = table.slot(name.as_bytes(), hash);
-            table.slots[slot].get_or_insert((hash, name, address));
+            table.slots[slot].get_or_insert(Slot { name, value, hash, origin });
         }
         table
     }
@@ -39,7 +71,7 @@ impl<'a> ExportTable<'a> {
     fn slot(&self, name: &[u8], hash: u32) -> usize {
         let mask = self.slots.len() - 1;
         let mut slot = hash as usize & mask;
-        while self.slots[slot].is_some_and(|(other, text, _)| other != hash || text.as_bytes() != name) {
+        while self.slots[slot].is_some_and(|other| other.hash != hash || other.name.as_bytes() != name) {
             slot = (slot + 1) & mask;
         }
         slot
@@ -47,8 +79,8 @@ impl<'a> ExportTable<'a> {
 }
 
 impl Exports for ExportTable<'_> {
-    fn address(&self, name: &[u8], gnu_hash: u32) -> Option<u64> {
-        self.slots[self.slot(name, gnu_hash)].map(|(_, _, address)| address)
+    fn find(&self, name: &[u8], gnu_hash: u32) -> Option<Export> {
+        self.slots[self.slot(name, gnu_hash)].map(|Slot { origin, value, .. }| Export { origin, value })
     }
 
     fn provides(&self, library: &str) -> bool {
@@ -57,8 +89,8 @@ impl Exports for ExportTable<'_> {
 }
 
 impl<T: Exports + ?Sized> Exports for &T {
-    fn address(&self, name: &[u8], gnu_hash: u32) -> Option<u64> {
-        (**self).address(name, gnu_hash)
+    fn find(&self, name: &[u8], gnu_hash: u32) -> Option<Export> {
+        (**self).find(name, gnu_hash)
     }
 
     fn provides(&self, library: &str) -> bool {
@@ -78,11 +110,12 @@ mod tests {
         let names: Vec<_> = (0..300).map(|number| format!("name_{number}")).collect();
         let table = ExportTable::new(names.iter().map(String::as_str).zip(1000..), &["libc.so.6"]);
         for (name, address) in names.iter().zip(1000..) {
-            assert_eq!(table.address(name.as_bytes(), hash::gnu(name.as_bytes())), Some(address));
+            let export = table.find(name.as_bytes(), hash::gnu(name.as_bytes()));
+            assert_eq!(export, Some(Export { origin: Origin::Own, value: address }));
         }
-        assert_eq!(table.address(b"name_300", hash::gnu(b"name_300")), None);
+        assert_eq!(table.find(b"name_300", hash::gnu(b"name_300")), None);
         assert!(table.provides("libc.so.6") && !table.provides("libm.so.6"));
         let empty = ExportTable::new([], &[]);
-        assert_eq!(empty.address(b"a", hash::gnu(b"a")), None);
+        assert_eq!(empty.find(b"a", hash::gnu(b"a")), None);
     }
 }

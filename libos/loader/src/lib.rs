@@ -35,7 +35,7 @@ mod segment;
 mod symbol;
 mod version;
 
-pub use exports::{ExportTable, Exports};
+pub use exports::{Export, ExportTable, Exports, Origin};
 pub use live::{ENTRIES_PER_PAGE, ENTRY_SIZE, Replacement, entry_address, entry_number};
 pub use namespace::{Id, Namespace, TlsPlace};
 pub use object::{Flags, Limits, Object};

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use goblin::elf::reloc::*;
 use goblin::elf64::sym::Sym;
 
-use crate::exports::Exports;
+use crate::exports::{Export, Exports, Origin};
 use crate::live::{Live, is_function};
 use crate::namespace::{Id, Namespace};
 use crate::object::{owned, text};
@@ -182,7 +182,8 @@ impl<'a, E: Exports> Planner<'a, E> {
             };
         }
         let value = match bound {
-            Bound::Export(address) => address,
+            Bound::Export(Export { origin: Origin::StandInThreadLocal, .. }) => return Err(self.wrong_kind(relocation)),
+            Bound::Export(export) => export.value,
             Bound::Nothing => 0,
             Bound::Symbol(member, found)
                 if member.id != own.id
@@ -227,6 +228,12 @@ impl<'a, E: Exports> Planner<'a, E> {
                 SymbolKind::ThreadLocal => (member, symbol.st_value),
                 _ => return Err(self.wrong_kind(relocation)),
             },
+            // It has no module that the other kinds could name.
+            Bound::Export(Export { origin: Origin::StandInThreadLocal, value })
+                if relocation.kind == R_X86_64_TPOFF64 =>
+            {
+                return Ok(Some(Value::Word(value.wrapping_add_signed(relocation.addend))));
+            }
             Bound::Export(_) => return Err(self.wrong_kind(relocation)),
             Bound::Nothing => {
                 let address = relocation.addend as u64;

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use goblin::elf::sym::STB_WEAK;
 use goblin::elf64::sym::Sym;
 
-use crate::exports::Exports;
+use crate::exports::{Export, Exports, Origin};
 use crate::namespace::{Id, TlsPlace};
 use crate::object::View;
 use crate::symbol::{ABSOLUTE, Key, SymbolKind, Wanted, binds_locally};
@@ -64,7 +64,7 @@ impl Member<'_> {
 /// What a reference is bound to.
 #[derive(Clone, Copy)]
 pub enum Bound<'a> {
-    Export(u64),
+    Export(Export),
     Symbol(Member<'a>, Sym),
     /// A weak reference to what nobody defines.
     Nothing,
@@ -72,7 +72,7 @@ pub enum Bound<'a> {
 
 /// The objects in which a reference is looked for, in order.
 pub struct Scope<'a, E> {
-    /// The image's symbols, and the number of members that come before them.
+    /// The image's symbols, and the number of members that come before its own.
     pub exports: (&'a E, usize),
     pub members: Vec<Member<'a>>,
 }
@@ -87,7 +87,10 @@ impl<'a, E: Exports> Scope<'a, E> {
             })
         };
         let (first, rest) = self.members.split_at(before);
-        search(first).or_else(|| exports.address(key.name, key.gnu).map(Bound::Export)).or_else(|| search(rest))
+        search(first).or_else(|| match exports.find(key.name, key.gnu) {
+            Some(own @ Export { origin: Origin::Own, .. }) => Some(Bound::Export(own)),
+            stand_in => search(rest).or(stand_in.map(Bound::Export)),
+        })
     }
 
     /// What the symbol with this number in the object's own table is bound to. `None`: nobody defines it.
@@ -102,10 +105,11 @@ impl<'a, E: Exports> Scope<'a, E> {
 }
 
 impl Bound<'_> {
-    /// `None` for a thread-local variable of an object without a block.
+    /// `None` for a thread-local variable of an object without a block, and for one of the image.
     pub fn found(&self) -> Option<Found> {
         match self {
-            Self::Export(address) => Some(Found { object: None, definition: Definition::Address(*address) }),
+            Self::Export(Export { origin: Origin::StandInThreadLocal, .. }) => None,
+            Self::Export(export) => Some(Found { object: None, definition: Definition::Address(export.value) }),
             Self::Symbol(member, symbol) => {
                 let definition = match SymbolKind::of(symbol) {
                     SymbolKind::Resolver => Definition::Resolver(member.address(symbol)),

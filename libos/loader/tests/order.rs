@@ -7,7 +7,7 @@ use std::ffi::{CString, c_int, c_void};
 use std::path::Path;
 
 use common::{Bytes, Object, directory, gcc, parse, provider, read, run};
-use zooid_loader::{Binding, Definition, ExportTable, Id, Namespace, Refusal, Value, Write};
+use zooid_loader::{Binding, Definition, Export, ExportTable, Id, Namespace, Origin, Refusal, Value, Write};
 
 type World = Namespace<Bytes, ExportTable<'static>>;
 
@@ -296,4 +296,40 @@ fn lazy_slots_are_bound_one_by_one() {
     let new = built.world.link(now, false).expect("nothing is needed");
     let eager = built.writes(&new, Binding::Lazy).expect("nothing is missing");
     assert!(eager.iter().all(|write| !matches!(write.value, Value::Lazy { .. })), "it wants it now");
+}
+
+#[test]
+fn what_the_image_stands_in_for_comes_last() {
+    let directory = directory("stand_in");
+    let write = |name: &str, text: &str| std::fs::write(directory.join(name), text).expect("writable");
+    write("answer.c", "int answer(void) { return 1; }");
+    write(
+        "asks.c",
+        "extern int answer(void); int (*pointer)(void) = answer;\n\
+        extern __thread int number __attribute__((tls_model(\"initial-exec\"))); int get(void) { return number; }",
+    );
+    for name in ["answer", "asks"] {
+        let (source, library) = (format!("{name}.c"), format!("lib{name}.so"));
+        let soname = format!("-Wl,-soname,{library}");
+        let needs: &[&str] = if name == "asks" { &["-L.", "-lanswer"] } else { &[] };
+        let options = ["-shared", "-fPIC", "-nostdlib", &soname, "-o", &library, &source];
+        run("gcc", &directory, &[&options, needs].concat());
+    }
+    let words = |origin: Origin, libraries: &'static [&'static str]| {
+        let number = Export { origin: Origin::StandInThreadLocal, value: 0x20 };
+        let exports = [("answer", Export { origin, value: NO_ADDRESS }), ("number", number)];
+        let mut built = Built { world: Namespace::new(ExportTable::of(exports, libraries)), next: 0x10_0000 };
+        let (root, new) = built.open(&directory, "libasks.so");
+        let found = built.world.symbol(Some(root), "answer", None).map(|found| found.definition);
+        let writes = built.writes(&new, Binding::Now).unwrap_or_else(|refusal| panic!("{refusal}"));
+        let is = |value: u64| writes.iter().any(|write| write.value == Value::Word(value));
+        assert!(is(0x20), "the distance from the thread pointer: {writes:x?}");
+        match found {
+            Some(Definition::Address(address)) => (is(NO_ADDRESS), is(address) && address != NO_ADDRESS),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(words(Origin::Own, &[]), (true, false));
+    assert_eq!(words(Origin::StandIn, &[]), (false, true));
+    assert_eq!(words(Origin::StandIn, &["libanswer.so"]), (true, false));
 }

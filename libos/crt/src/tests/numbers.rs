@@ -238,3 +238,25 @@ fn text_is_scanned_as_by_the_c_library() {
         }
     }
 }
+
+#[test]
+fn a_nan_carries_what_it_is_given() {
+    type Double = unsafe extern "C" fn(*const c_char, *mut *const c_char, u8) -> f64;
+    type Float = unsafe extern "C" fn(*const c_char, *mut *const c_char, u8) -> f32;
+    for text in [
+        &b"\0"[..],
+        b"0\0",
+        b"1\0",
+        b"0x123456789abcdef\0",
+        b"0777)\0",
+        b"5 )\0",
+        b"5_)\0",
+        b"-1\0",
+        b"99999999999999999999\0",
+    ] {
+        for last in [0, b')'] {
+            same!(Double, c"__strtod_nan", text, value => value.to_bits(), last);
+            same!(Float, c"__strtof_nan", text, value => value.to_bits(), last);
+        }
+    }
+}

@@ -1,35 +1,88 @@
-//! Loads a C library as others wrote it, with its test (tests/libraries/real), and runs the test as Linux would run the program.
+//! Loads a C library as others wrote it, with its test (tests/libraries/real), and runs the test as Linux would run the program. Of the command line the first
+//! word is the library; `storm`: again and again, while events come in and children are forked, so that pages are copied when they are written; other words are
+//! objects to be opened before, in place of what the image has by itself.
 
 #![no_std]
 #![no_main]
 
 extern crate alloc;
 
+use alloc::vec::Vec;
 use core::ffi::{CStr, c_char, c_int};
 use core::mem::transmute;
 use core::ptr;
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-use test_guests::{argument, check_eq, expect, success};
+use test_guests::{check, check_eq, expect, success};
 use zooid::dl::{self, Flags};
-use zooid::{println, thread};
+use zooid::process::{self, Status};
+use zooid::time::Duration;
+use zooid::{env, println, thread};
 
 zooid::main!(main, mode = kernel);
 
 dl::trust!(include_bytes!("../../../libraries/test-only.pub"));
 
+/// A storm is as many forks, and goes on until the test is over.
+const CHILDREN: u32 = 8;
+
+static FORKED: AtomicU32 = AtomicU32::new(0);
+static OVER: AtomicBool = AtomicBool::new(false);
+
 fn main() {
-    let name = argument();
+    let mut words = env::args();
+    let name = words.next().unwrap_or_default();
+    let (storms, objects): (Vec<_>, Vec<_>) = words.partition(|word| *word == "storm");
+    let opened: Vec<_> = objects.into_iter().map(|object| expect!(dl::open(object, Flags::default()))).collect();
     let library = expect!(dl::open(&alloc::format!("{name}_tests.so"), Flags::default()));
     let address = expect!(library.symbol("main"));
     // SAFETY: every test in tests/libraries/real has a `main` of C's type.
     let run = unsafe { transmute::<*const (), extern "C" fn(c_int, *const *const c_char) -> c_int>(address) };
-    println!("begins");
     let program: &CStr = c"test";
+    let storms = !storms.is_empty();
     // lz4's test wants more stack than the first thread has.
-    let thread =
-        thread::Builder::new().stack_size(1 << 20).spawn(move || run(1, [program.as_ptr(), ptr::null()].as_ptr()));
-    let status = expect!(thread).join();
-    println!("ends");
-    check_eq!(status, 0);
+    let thread = thread::Builder::new().stack_size(1 << 20).spawn(move || {
+        loop {
+            println!("begins");
+            let status = run(1, [program.as_ptr(), ptr::null()].as_ptr());
+            println!("ends");
+            if status != 0 || !storms || FORKED.load(Ordering::Relaxed) >= CHILDREN {
+                OVER.store(true, Ordering::Relaxed);
+                return status;
+            }
+        }
+    });
+    let thread = expect!(thread);
+    if storms {
+        let events = storm();
+        println!("{} children, {events} events", FORKED.load(Ordering::Relaxed));
+        check!(events > 10 * CHILDREN);
+    }
+    check_eq!(thread.join(), 0);
+    drop(opened);
     success();
+}
+
+/// Until the test is over; how many times a timer went off.
+fn storm() -> u32 {
+    let events = thread::spawn(|| {
+        let mut events = 0;
+        while !OVER.load(Ordering::Relaxed) {
+            thread::sleep(Duration::from_micros(200));
+            events += 1;
+        }
+        events
+    });
+    while !OVER.load(Ordering::Relaxed) {
+        match expect!(process::fork()) {
+            None => process::exit(0),
+            Some(child) => {
+                let ended = expect!(process::waitpid(Some(child), false));
+                check_eq!(ended.map(|ended| ended.status), Some(Status::Exited(0)));
+            }
+        }
+        FORKED.fetch_add(1, Ordering::Relaxed);
+        thread::sleep(Duration::from_millis(5));
+    }
+    events.join()
 }
