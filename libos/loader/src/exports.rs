@@ -49,16 +49,16 @@ struct Slot<'a> {
 
 impl<'a> ExportTable<'a> {
     /// Of the image's own symbols, which are addresses.
-    pub fn new(own: impl IntoIterator<Item = (&'a str, u64)>, libraries: &'a [&'a str]) -> Self {
+    pub fn new(own: impl IntoIterator<Item = (&'a str, u64), IntoIter: Clone>, libraries: &'a [&'a str]) -> Self {
         let own = own.into_iter().map(|(name, value)| (name, Export { origin: Origin::Own, value }));
         Self::of(own, libraries)
     }
 
     /// Of a name that comes twice the first counts.
-    pub fn of(symbols: impl IntoIterator<Item = (&'a str, Export)>, libraries: &'a [&'a str]) -> Self {
-        let symbols: Vec<_> = symbols.into_iter().collect();
+    pub fn of(symbols: impl IntoIterator<Item = (&'a str, Export), IntoIter: Clone>, libraries: &'a [&'a str]) -> Self {
+        let symbols = symbols.into_iter();
         let mut table = Self { slots: Vec::new(), libraries };
-        table.slots.resize((2 * symbols.len()).next_power_of_two().max(1), None);
+        table.slots.resize((2 * symbols.clone().count()).next_power_of_two().max(1), None);
         for (name, Export { origin, value }) in symbols {
             let hash = hash::gnu(name.as_bytes());
             let slot = table.slot(name.as_bytes(), hash);

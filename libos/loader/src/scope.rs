@@ -80,17 +80,21 @@ pub struct Scope<'a, E> {
 impl<'a, E: Exports> Scope<'a, E> {
     pub fn find(&self, key: &Key, wanted: Wanted) -> Option<Bound<'a>> {
         let (exports, before) = self.exports;
-        let search = |members: &[Member<'a>]| {
-            members.iter().find_map(|member| {
-                let (_, symbol) = member.view.find(key, wanted)?;
-                Some(Bound::Symbol(*member, symbol))
-            })
-        };
-        let (first, rest) = self.members.split_at(before);
-        search(first).or_else(|| match exports.find(key.name, key.gnu) {
-            Some(own @ Export { origin: Origin::Own, .. }) => Some(Bound::Export(own)),
-            stand_in => search(rest).or(stand_in.map(Bound::Export)),
-        })
+        let mut stand_in = None;
+        for place in 0..=self.members.len() {
+            if place == before {
+                match exports.find(key.name, key.gnu) {
+                    Some(own @ Export { origin: Origin::Own, .. }) => return Some(Bound::Export(own)),
+                    other => stand_in = other,
+                }
+            }
+            if let Some(member) = self.members.get(place)
+                && let Some((_, symbol)) = member.view.find(key, wanted)
+            {
+                return Some(Bound::Symbol(*member, symbol));
+            }
+        }
+        stand_in.map(Bound::Export)
     }
 
     /// What the symbol with this number in the object's own table is bound to. `None`: nobody defines it.
