@@ -136,7 +136,10 @@ pub fn wanted(name: &str, version: Option<&Version>) -> String {
     text
 }
 
-/// Files for which all rules hold under a name, and their versions. Nobody writes there while there is a value, and the next opening is spared the digest.
+/// How many files of one name are remembered: each stays mapped.
+const REMEMBERED: usize = 4;
+
+/// Files for which all rules hold under a name, and their versions, the latest last. Nobody writes there while there is a value, and the next opening is spared the digest.
 static GOOD: Mutex<BTreeMap<String, Vec<(File, Version)>>> = Mutex::new(BTreeMap::new());
 
 /// Whether the image may map this file under this name; its version.
@@ -157,6 +160,12 @@ pub fn judge(name: &str, file: &File) -> Result<Version, Refusal> {
         }
     }
     let version = rules.judge(name, file.as_ref(), file.manifest())?.description.version;
-    GOOD.lock().entry(name.into()).or_default().push((file.clone(), version.clone()));
+    let mut good = GOOD.lock();
+    let known = good.entry(name.into()).or_default();
+    let oldest = (known.len() == REMEMBERED).then(|| known.remove(0));
+    known.push((file.clone(), version.clone()));
+    drop(good);
+    // That gives the file back to the store.
+    drop(oldest);
     Ok(version)
 }
