@@ -12,16 +12,24 @@ use core::ptr;
 use test_guests::{argument, check_eq, expect, success};
 use zooid::dl::{self, Flags};
 use zooid::{println, thread};
+use zooid_kernel::export;
 
 zooid::main!(main, mode = kernel);
 
 dl::trust!(include_bytes!("../../../libraries/test-only.pub"));
 
+export! { "in_thread" => in_thread }
+
+/// What the program for Linux has too (tests/libraries/features/linux.c): calls a function in a new thread, and waits for its end.
+extern "C" fn in_thread(act: extern "C" fn()) {
+    thread::spawn(move || act()).join();
+}
+
 fn main() {
     let name = argument();
     let library = expect!(dl::open(&alloc::format!("{name}_tests.so"), Flags::default()));
     let address = expect!(library.symbol("main"));
-    // SAFETY: every test in tests/libraries/real has a `main` of C's type.
+    // SAFETY: every test in tests/libraries/real and tests/libraries/features has a `main` of C's type.
     let run = unsafe { transmute::<*const (), extern "C" fn(c_int, *const *const c_char) -> c_int>(address) };
     println!("begins");
     let program: &CStr = c"test";
