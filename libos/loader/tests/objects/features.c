@@ -33,7 +33,7 @@ __thread int fixed_tls = 11;
 // IRELATIVE: chosen here, called from here only.
 static int one(void) { return own[0] + 1; }
 static int (*choose_one(void))(void) { return one; }
-static int chosen_here(void) __attribute__((ifunc("choose_one")));
+__attribute__((visibility("hidden"), ifunc("choose_one"))) int chosen_here(void);
 // An IFUNC that others can see.
 static int (*choose_visible(void))(void) { return one; }
 int visible_chosen(void) __attribute__((ifunc("choose_visible")));
