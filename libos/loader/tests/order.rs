@@ -44,16 +44,18 @@ fn build(directory: &Path, graph: usize) {
     }
 }
 
+fn open_on_linux(directory: &Path, name: &str, flags: c_int) -> *mut c_void {
+    let path = CString::new(directory.join(format!("lib{name}.so")).to_str().expect("a path of ours"));
+    // SAFETY: an object of ours, whose constructors only count.
+    let handle = unsafe { libc::dlopen(path.expect("no zero").as_ptr(), flags) };
+    assert!(!handle.is_null());
+    handle
+}
+
 /// What Linux does when the objects of these numbers are opened one after the other, and closed in the same order: the numbers of those that are initialised
 /// by each opening, and finalised by each closing.
 fn on_linux(directory: &Path, graph: usize, opened: &[usize]) -> Vec<Vec<usize>> {
-    let open = |name: &str| {
-        let path = CString::new(directory.join(format!("lib{name}.so")).to_str().expect("a path of ours"));
-        // SAFETY: an object of ours, whose constructors only count.
-        let handle = unsafe { libc::dlopen(path.expect("no zero").as_ptr(), libc::RTLD_NOW) };
-        assert!(!handle.is_null());
-        handle
-    };
+    let open = |name: &str| open_on_linux(directory, name, libc::RTLD_NOW);
     let trace = open("trace");
     // SAFETY: the function's type is that in trace.c.
     let traced: extern "C" fn(c_int) -> c_int = unsafe {
@@ -119,13 +121,29 @@ impl Built {
 fn initialisation_and_finalisation_are_as_on_linux() {
     let directory = directory("order");
     gcc(&directory, "trace", "trace.c", &[]);
+    (0..GRAPHS.len()).for_each(|graph| build(&directory, graph));
+    compare_orders(&directory, false);
+    // Cycles are cut elsewhere as soon as any object is bound to one that it does not need.
+    gcc(&directory, "bound", "traced.c", &["-DNUMBER=99"]);
+    open_on_linux(&directory, "trace", libc::RTLD_NOW | libc::RTLD_GLOBAL);
+    open_on_linux(&directory, "bound", libc::RTLD_NOW);
+    compare_orders(&directory, true);
+}
+
+/// Opens each object of each graph before the first one.
+fn compare_orders(directory: &Path, bound: bool) {
     for (graph, objects) in GRAPHS.iter().enumerate() {
-        build(&directory, graph);
-        assert_eq!(on_linux(&directory, graph, &[1])[0].len(), objects.len());
+        assert_eq!(on_linux(directory, graph, &[1])[0].len(), objects.len());
         for first in 1..=objects.len() {
-            let opened = [first, 1];
             let mut built = Built::new();
-            let (mut steps, mut open) = (Vec::new(), Vec::new());
+            let mut stays = Vec::new();
+            if bound {
+                let trace = built.add(&directory.join("libtrace.so"));
+                built.world.link(trace, true).unwrap_or_else(|refusal| panic!("{refusal}"));
+                let (bound, new) = built.open(directory, "libbound.so");
+                built.writes(&new, Binding::Now).unwrap_or_else(|refusal| panic!("{refusal}"));
+                stays.push(bound);
+            }
             let numbers = |world: &World, ids: &[Id]| -> Vec<usize> {
                 let number = |id: &Id| {
                     let name = world.name(*id).expect("added");
@@ -133,19 +151,20 @@ fn initialisation_and_finalisation_are_as_on_linux() {
                 };
                 ids.iter().filter_map(number).collect()
             };
+            let (opened, mut open, mut steps) = ([first, 1], Vec::new(), Vec::new());
             for number in opened {
-                let (id, new) = built.open(&directory, &format!("lib{}.so", name(graph, number)));
+                let (id, new) = built.open(directory, &format!("lib{}.so", name(graph, number)));
                 built.writes(&new, Binding::Now).unwrap_or_else(|refusal| panic!("{refusal}"));
                 steps.push(numbers(&built.world, &new));
                 open.push(id);
             }
             while !open.is_empty() {
                 open.remove(0);
-                let unused = built.world.unused(&open);
+                let unused = built.world.unused(&[&*open, &stays].concat());
                 steps.push(numbers(&built.world, &unused));
                 unused.into_iter().for_each(|id| drop(built.world.remove(id)));
             }
-            assert_eq!(steps, on_linux(&directory, graph, &opened), "graph {graph}, {first} first");
+            assert_eq!(steps, on_linux(directory, graph, &opened), "graph {graph}, {first} first, bound: {bound}");
         }
     }
 }
