@@ -16,6 +16,7 @@ help:      ## This list
 setup:     ## Install what is missing, unpack Xen and dom0 below build/ (as root, Debian 12)
 	@tests/dom0/setup
 	@tests/libraries/real/setup
+	@tests/libraries/features/setup
 
 build: QUIET :=
 build: images ## Build the guest images and print their sizes

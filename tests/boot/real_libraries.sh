@@ -1,9 +1,10 @@
 #!/bin/sh
-# A library's own test says in a guest, word for word, what it says on Linux with the C library that Linux has.
+# A library's own test says in a guest, word for word, what it says on Linux with the C library that Linux has, and its dynamic linker where objects are the same.
 . /run/zooid/lib.sh
 
-# Those for guest user mode are the distribution's own objects.
+# Those for guest user mode are the distribution's own objects, but for those of tests/libraries/features.
 case $NAME in
+    *library_features_*) library=${NAME#*library_} ;;
     user_library_*) library=unmodified/${NAME#user_library_} ;;
     *) library=${NAME#library_} ;;
 esac
@@ -18,7 +19,20 @@ is_over() {
     grep -qE 'Test result|panicked|exception' "$(console)" || ! xl list "$NAME"
 }
 
-"/run/zooid/real/$library" >linux 2>&1 || fail "the Linux program ends with $?: $(tail -n 3 linux)"
+# on_linux: the same test in dom0.
+on_linux() {
+    case $library in
+        features_*)
+            rm -rf objects
+            mkdir objects
+            tar -xf "/run/zooid/real/$library.tar" -C objects
+            LD_LIBRARY_PATH=objects /run/zooid/real/open_tests "${library}_tests.so"
+            ;;
+        *) "/run/zooid/real/$library" ;;
+    esac
+}
+
+on_linux >linux 2>&1 || fail "the Linux program ends with $?: $(tail -n 3 linux)"
 [ "$(wc -l <linux)" -gt 5 ] || fail "the Linux program says too little: $(cat linux)"
 said linux >linux.said
 

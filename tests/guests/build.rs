@@ -29,7 +29,7 @@ const SOURCES: [(&str, &[&str]); 3] = [
 const LIBRARIES: [(&str, &[&str]); 1] = [("needed", &["base", "middle"])];
 
 fn main() {
-    for folder in ["src", "../posix", "../libraries", "../../libos/c/include"] {
+    for folder in ["src", "../posix", "../libraries/libraries.h", "../../libos/c/include"] {
         println!("cargo:rerun-if-changed={folder}");
     }
     let out = env::var("OUT_DIR").expect("cargo sets it");
@@ -52,6 +52,7 @@ fn main() {
             let name = format!("lib{library}.so");
             let (soname, folder) = (format!("-Wl,-soname,{name}"), format!("-L{out}"));
             let source = format!("../libraries/{library}.c");
+            println!("cargo:rerun-if-changed={source}");
             let object = Path::new(&out).join(name);
             let needed: &[&str] = if *library == "base" { &[] } else { &["-lbase"] };
             gcc(&object, needed, &["-shared", "-fPIC", "-nostdlib", "-mno-red-zone", &folder, &soname, &source]);

@@ -199,7 +199,7 @@ impl<B: AsRef<[u8]>, E: Exports> Namespace<B, E> {
         self.objects.insert(old, after);
         self.objects.insert(new, before);
         for loaded in self.objects.values_mut() {
-            for list in [&mut loaded.needed, &mut loaded.roots, &mut loaded.bound_to] {
+            for list in [&mut loaded.needed, &mut loaded.sorted, &mut loaded.roots, &mut loaded.bound_to] {
                 rename(list, new, old);
             }
         }

@@ -51,10 +51,12 @@ pub(crate) struct Loaded<B> {
     pub beside: Option<Id>,
     /// Direct dependencies that are objects; complete when linked.
     pub needed: Vec<Id>,
+    /// If it was opened itself: its whole tree, as it was finalised if it were alone. Where a cycle is cut depends on it.
+    pub sorted: Vec<Id>,
     linked: bool,
     /// The objects through which it came to be loaded: their trees are where its symbols are looked for.
     pub roots: Vec<Id>,
-    /// Those, not among its dependencies perhaps, that its references are bound to.
+    /// Those, not among its dependencies, that its references are bound to.
     pub bound_to: Vec<Id>,
 }
 
@@ -85,8 +87,9 @@ impl<B: AsRef<[u8]>, E: Exports> Namespace<B, E> {
         }
         let id = Id(self.next);
         self.next += 1;
-        let (needed, roots, bound_to) = (Vec::new(), Vec::new(), Vec::new());
-        let loaded = Loaded { name: named(), object, base, tls, beside: None, needed, linked: false, roots, bound_to };
+        let (needed, sorted, roots, bound_to) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let (name, beside, linked) = (named(), None, false);
+        let loaded = Loaded { name, object, base, tls, beside, needed, sorted, linked, roots, bound_to };
         self.objects.insert(id, loaded);
         Ok(id)
     }
@@ -154,7 +157,10 @@ impl<B: AsRef<[u8]>, E: Exports> Namespace<B, E> {
                 self.global.push(*id);
             }
         }
-        let mut order = order::initialisation(&tree, |id| self.objects[&id].needed.clone());
+        let mut order = order::initialisation(&tree, |id| self.sorted(id));
+        if let Some(loaded) = self.objects.get_mut(&root).filter(|loaded| loaded.sorted.is_empty()) {
+            loaded.sorted = order.iter().rev().copied().collect();
+        }
         order.retain(|id| new.contains(id));
         Ok(order)
     }
@@ -212,7 +218,12 @@ impl<B: AsRef<[u8]>, E: Exports> Namespace<B, E> {
         }
         let unused: Vec<Id> =
             self.objects.iter().filter(|(id, loaded)| loaded.linked && !used.contains(id)).map(|(id, _)| *id).collect();
-        order::finalisation(&unused, |id| self.dependencies(id))
+        let order = order::finalisation(&unused, |id| self.dependencies(id));
+        // What an object is bound to counts less than what it needs.
+        match self.objects.values().any(|loaded| !loaded.bound_to.is_empty()) {
+            true => order::finalisation(&order, |id| self.sorted(id)),
+            false => order,
+        }
     }
 
     /// Forgets an object; the others are left as if it had never been there, but for what is bound to it.
@@ -221,7 +232,7 @@ impl<B: AsRef<[u8]>, E: Exports> Namespace<B, E> {
         self.global.retain(|other| *other != id);
         self.live.remove(&id);
         for loaded in self.objects.values_mut() {
-            for list in [&mut loaded.needed, &mut loaded.roots, &mut loaded.bound_to] {
+            for list in [&mut loaded.needed, &mut loaded.sorted, &mut loaded.roots, &mut loaded.bound_to] {
                 list.retain(|other| *other != id);
             }
         }
@@ -263,10 +274,17 @@ impl<B: AsRef<[u8]>, E: Exports> Namespace<B, E> {
         needed.filter_map(|name| self.find(name)).collect()
     }
 
+    /// What an object needs, in the order in which glibc comes to it when it sorts (`l_initfini`).
+    pub(crate) fn sorted(&self, id: Id) -> Vec<Id> {
+        let sorted =
+            |loaded: &Loaded<B>| if loaded.sorted.is_empty() { &loaded.needed } else { &loaded.sorted }.clone();
+        self.objects.get(&id).map_or(Vec::new(), sorted)
+    }
+
     /// Those that an object cannot be without.
     fn dependencies(&self, id: Id) -> Vec<Id> {
-        let loaded = self.objects.get(&id).into_iter();
-        loaded.flat_map(|loaded| loaded.needed.iter().chain(&loaded.bound_to)).copied().collect()
+        let bound_to = self.objects.get(&id).into_iter().flat_map(|loaded| loaded.bound_to.iter().rev());
+        self.sorted(id).into_iter().chain(bound_to.copied()).collect()
     }
 
     fn tree_by(&self, root: Id, needed: impl Fn(Id) -> Vec<Id>) -> Vec<Id> {

@@ -117,8 +117,10 @@ impl<B: AsRef<[u8]>, E: Exports> Namespace<B, E> {
     }
 
     fn note(&mut self, object: Id, bound_to: &[Id]) {
+        let needed = self.sorted(object);
         if let Some(loaded) = self.loaded(object) {
-            let new: Vec<Id> = bound_to.iter().copied().filter(|id| !loaded.bound_to.contains(id)).collect();
+            let is_new = |id: &Id| !needed.contains(id) && !loaded.bound_to.contains(id);
+            let new: Vec<Id> = bound_to.iter().copied().filter(is_new).collect();
             loaded.bound_to.extend(new);
         }
     }

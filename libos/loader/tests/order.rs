@@ -44,30 +44,41 @@ fn build(directory: &Path, graph: usize) {
     }
 }
 
-/// What Linux does: the numbers of the objects as they are initialised, and as they are finalised.
-fn on_linux(directory: &Path, graph: usize) -> (Vec<usize>, Vec<usize>) {
-    let open = |name: &str| {
-        let path = CString::new(directory.join(format!("lib{name}.so")).to_str().expect("a path of ours"));
-        // SAFETY: an object of ours, whose constructors only count.
-        let handle = unsafe { libc::dlopen(path.expect("no zero").as_ptr(), libc::RTLD_NOW) };
-        assert!(!handle.is_null());
-        handle
-    };
+fn open_on_linux(directory: &Path, name: &str, flags: c_int) -> *mut c_void {
+    let path = CString::new(directory.join(format!("lib{name}.so")).to_str().expect("a path of ours"));
+    // SAFETY: an object of ours, whose constructors only count.
+    let handle = unsafe { libc::dlopen(path.expect("no zero").as_ptr(), flags) };
+    assert!(!handle.is_null());
+    handle
+}
+
+/// What Linux does when the objects of these numbers are opened one after the other, and closed in the same order: the numbers of those that are initialised
+/// by each opening, and finalised by each closing.
+fn on_linux(directory: &Path, graph: usize, opened: &[usize]) -> Vec<Vec<usize>> {
+    let open = |name: &str| open_on_linux(directory, name, libc::RTLD_NOW);
     let trace = open("trace");
     // SAFETY: the function's type is that in trace.c.
     let traced: extern "C" fn(c_int) -> c_int = unsafe {
         let traced: *mut c_void = libc::dlsym(trace, c"traced".as_ptr());
         std::mem::transmute(traced)
     };
-    let all = || (0..).map(|place| traced(place)).take_while(|number| *number != 0).collect::<Vec<_>>();
-    let before = all().len();
-    let handle = open(&name(graph, 1));
-    let middle = all().len();
-    // SAFETY: opened above, and nothing of it is used.
-    assert_eq!(unsafe { libc::dlclose(handle) }, 0);
-    let number = |number: &c_int| number.unsigned_abs() as usize;
-    let all = all();
-    (all[before..middle].iter().map(number).collect(), all[middle..].iter().map(number).collect())
+    let mut place = (0..).find(|place| traced(*place) == 0).expect("an end");
+    let mut happened = || {
+        let new: Vec<c_int> = (place..).map(|place| traced(place)).take_while(|number| *number != 0).collect();
+        place += new.len() as c_int;
+        new.iter().map(|number| number.unsigned_abs() as usize).collect()
+    };
+    let (mut handles, mut steps) = (Vec::new(), Vec::new());
+    for number in opened {
+        handles.push(open(&name(graph, *number)));
+        steps.push(happened());
+    }
+    for handle in handles {
+        // SAFETY: opened above, and nothing of it is used.
+        assert_eq!(unsafe { libc::dlclose(handle) }, 0);
+        steps.push(happened());
+    }
+    steps
 }
 
 struct Built {
@@ -91,7 +102,7 @@ impl Built {
 
     /// Adds all that is needed, as a loader does.
     fn open(&mut self, directory: &Path, name: &str) -> (Id, Vec<Id>) {
-        let root = self.add(&directory.join(name));
+        let root = self.world.find(name).unwrap_or_else(|| self.add(&directory.join(name)));
         while let Some(missing) = self.world.missing(root).first().map(|name| name.to_string()) {
             self.add(&directory.join(missing));
         }
@@ -110,21 +121,51 @@ impl Built {
 fn initialisation_and_finalisation_are_as_on_linux() {
     let directory = directory("order");
     gcc(&directory, "trace", "trace.c", &[]);
-    for (graph, objects) in GRAPHS.iter().enumerate() {
-        build(&directory, graph);
-        let (begun, ended) = on_linux(&directory, graph);
-        assert_eq!(begun.len(), objects.len());
+    (0..GRAPHS.len()).for_each(|graph| build(&directory, graph));
+    compare_orders(&directory, false);
+    // Cycles are cut elsewhere as soon as any object is bound to one that it does not need.
+    gcc(&directory, "bound", "traced.c", &["-DNUMBER=99"]);
+    open_on_linux(&directory, "trace", libc::RTLD_NOW | libc::RTLD_GLOBAL);
+    open_on_linux(&directory, "bound", libc::RTLD_NOW);
+    compare_orders(&directory, true);
+}
 
-        let mut built = Built::new();
-        let (root, new) = built.open(&directory, &format!("lib{}.so", name(graph, 1)));
-        built.writes(&new, Binding::Now).unwrap_or_else(|refusal| panic!("{refusal}"));
-        let number = |id: &Id| {
-            let name = built.world.name(*id).expect("added");
-            name.trim_end_matches(".so").rsplit_once('n').and_then(|(_, number)| number.parse().ok())
-        };
-        assert_eq!(new.iter().filter_map(number).collect::<Vec<usize>>(), begun, "graph {graph}");
-        assert!(built.world.unused(&[root]).is_empty());
-        assert_eq!(built.world.unused(&[]).iter().filter_map(number).collect::<Vec<usize>>(), ended, "graph {graph}");
+/// Opens each object of each graph before the first one.
+fn compare_orders(directory: &Path, bound: bool) {
+    for (graph, objects) in GRAPHS.iter().enumerate() {
+        assert_eq!(on_linux(directory, graph, &[1])[0].len(), objects.len());
+        for first in 1..=objects.len() {
+            let mut built = Built::new();
+            let mut stays = Vec::new();
+            if bound {
+                let trace = built.add(&directory.join("libtrace.so"));
+                built.world.link(trace, true).unwrap_or_else(|refusal| panic!("{refusal}"));
+                let (bound, new) = built.open(directory, "libbound.so");
+                built.writes(&new, Binding::Now).unwrap_or_else(|refusal| panic!("{refusal}"));
+                stays.push(bound);
+            }
+            let numbers = |world: &World, ids: &[Id]| -> Vec<usize> {
+                let number = |id: &Id| {
+                    let name = world.name(*id).expect("added");
+                    name.trim_end_matches(".so").rsplit_once('n').and_then(|(_, number)| number.parse().ok())
+                };
+                ids.iter().filter_map(number).collect()
+            };
+            let (opened, mut open, mut steps) = ([first, 1], Vec::new(), Vec::new());
+            for number in opened {
+                let (id, new) = built.open(directory, &format!("lib{}.so", name(graph, number)));
+                built.writes(&new, Binding::Now).unwrap_or_else(|refusal| panic!("{refusal}"));
+                steps.push(numbers(&built.world, &new));
+                open.push(id);
+            }
+            while !open.is_empty() {
+                open.remove(0);
+                let unused = built.world.unused(&[&*open, &stays].concat());
+                steps.push(numbers(&built.world, &unused));
+                unused.into_iter().for_each(|id| drop(built.world.remove(id)));
+            }
+            assert_eq!(steps, on_linux(directory, graph, &opened), "graph {graph}, {first} first, bound: {bound}");
+        }
     }
 }
 

@@ -28,18 +28,27 @@ pub fn run(program: &str, directory: &Path, arguments: &[&str]) {
 
 /// Builds `lib{name}.so` of a source in `objects/`, called that in its DT_SONAME too.
 pub fn gcc(directory: &Path, name: &str, from: &str, arguments: &[&str]) -> PathBuf {
+    build("gcc", directory, name, from, arguments)
+}
+
+/// The same by a compiler of this name.
+pub fn build(compiler: &str, directory: &Path, name: &str, from: &str, arguments: &[&str]) -> PathBuf {
     let (source, library) = (source(from), format!("lib{name}.so"));
     let soname = format!("-Wl,-soname,{library}");
     let mut all = vec!["-shared", "-fPIC", "-O2", "-o", &library, &soname, source.to_str().expect("a path of ours")];
     all.extend(arguments);
-    run("gcc", directory, &all);
+    run(compiler, directory, &all);
     directory.join(library)
 }
 
 /// Builds `provider.c` with its versions.
 pub fn provider(directory: &Path, name: &str, arguments: &[&str]) -> PathBuf {
+    provider_by("gcc", directory, name, arguments)
+}
+
+pub fn provider_by(compiler: &str, directory: &Path, name: &str, arguments: &[&str]) -> PathBuf {
     let script = format!("-Wl,--version-script={}", source("provider.map").display());
-    gcc(directory, name, "provider.c", &[arguments, &[&script]].concat())
+    build(compiler, directory, name, "provider.c", &[arguments, &[&script]].concat())
 }
 
 pub fn read(path: &Path) -> Bytes {

@@ -21,7 +21,10 @@ const void *const constant[] = {&own[7], near_data, &far_data};
 // Thread-local: of another object, of this one, and at a fixed place.
 __thread int visible_tls = 7;
 static __thread int local_tls[3] = {8, 9, 10};
-static __thread char local_zero[50];
+#ifndef ZERO
+#define ZERO 50
+#endif
+static __thread char local_zero[ZERO];
 #ifdef INITIAL_EXEC
 __attribute__((tls_model("initial-exec")))
 #endif
@@ -30,7 +33,7 @@ __thread int fixed_tls = 11;
 // IRELATIVE: chosen here, called from here only.
 static int one(void) { return own[0] + 1; }
 static int (*choose_one(void))(void) { return one; }
-static int chosen_here(void) __attribute__((ifunc("choose_one")));
+__attribute__((visibility("hidden"), ifunc("choose_one"))) int chosen_here(void);
 // An IFUNC that others can see.
 static int (*choose_visible(void))(void) { return one; }
 int visible_chosen(void) __attribute__((ifunc("choose_visible")));
@@ -49,5 +52,11 @@ int work(int x) {
     local_zero[x & 15] = 1;
     return twice(x) + chosen() + overridden() + guarded() + calls_hidden() + chosen_here() + visible_chosen()
         + provided_tls + visible_tls + local_tls[x & 1] + local_zero[x & 7] + fixed_tls + *far_data
-        + (&nowhere_tls ? nowhere_tls : 0) + (nowhere ? nowhere() : 0) + (&nowhere_data ? nowhere_data : 0) + (int)(long)constant[x & 1];
+        + (nowhere ? nowhere() : 0) + (&nowhere_data ? nowhere_data : 0) + (constant[x & 1] == near_data);
 }
+
+// Others than this may read and write a variable in their own ways.
+int next_tls(void) { return ++provided_tls + 100 * ++visible_tls + 10000 * ++local_tls[0] + 1000000 * ++fixed_tls + ++local_zero[ZERO - 1]; }
+
+// Only descriptors know of a thread-local variable that nobody defines.
+int finds_tls(void) { return &nowhere_tls ? nowhere_tls : 0; }

@@ -1,4 +1,4 @@
-static int seen[100], count;
+static int seen[1000], count;
 
-void trace(int number) { if (count < 100) seen[count++] = number; }
+void trace(int number) { if (count < 1000) seen[count++] = number; }
 int traced(int place) { return place < count ? seen[place] : 0; }

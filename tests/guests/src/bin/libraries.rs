@@ -48,6 +48,7 @@ fn main() {
         "close" => close(),
         "runtime" => runtime(),
         "write_text" => write_text(),
+        "write_relro" => write_relro(),
         "run_data" => run_data(),
         other => error!("unknown test {other:?}"),
     }
@@ -328,6 +329,16 @@ fn write_text() {
     // SAFETY: it must not come to that.
     unsafe { text.write_volatile(0xc3) };
     core::hint::black_box(&base);
+}
+
+/// Writes what was relocated and is constant since.
+#[inline(never)]
+fn write_relro() {
+    let middle = expect!(dl::open("libmiddle.so", NOW));
+    let table = expect!(middle.symbol("middle_table")).cast::<usize>().cast_mut();
+    // SAFETY: it must not come to that.
+    unsafe { table.write_volatile(0) };
+    core::hint::black_box(&middle);
 }
 
 #[inline(never)]

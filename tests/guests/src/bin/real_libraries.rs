@@ -18,6 +18,7 @@ use zooid::dl::{self, Flags};
 use zooid::process::{self, Status};
 use zooid::time::Duration;
 use zooid::{env, println, thread};
+use zooid_kernel::export;
 
 zooid::main!(main, mode = kernel);
 
@@ -29,6 +30,13 @@ const CHILDREN: u32 = 8;
 static FORKED: AtomicU32 = AtomicU32::new(0);
 static OVER: AtomicBool = AtomicBool::new(false);
 
+export! { "in_thread" => in_thread }
+
+/// What the program for Linux has too (tests/libraries/features/linux.c): calls a function in a new thread, and waits for its end.
+extern "C" fn in_thread(act: extern "C" fn()) {
+    thread::spawn(move || act()).join();
+}
+
 fn main() {
     let mut words = env::args();
     let name = words.next().unwrap_or_default();
@@ -36,7 +44,7 @@ fn main() {
     let opened: Vec<_> = objects.into_iter().map(|object| expect!(dl::open(object, Flags::default()))).collect();
     let library = expect!(dl::open(&alloc::format!("{name}_tests.so"), Flags::default()));
     let address = expect!(library.symbol("main"));
-    // SAFETY: every test in tests/libraries/real has a `main` of C's type.
+    // SAFETY: every test in tests/libraries/real and tests/libraries/features has a `main` of C's type.
     let run = unsafe { transmute::<*const (), extern "C" fn(c_int, *const *const c_char) -> c_int>(address) };
     let program: &CStr = c"test";
     let storms = !storms.is_empty();
