@@ -4,38 +4,18 @@
 # domain, page, port, grant or node in xenstore is left. By both backends.
 . /run/zooid/lib.sh
 
-# finish WHAT: the guest has to succeed, and to be gone.
-finish() {
-    succeeds "$1"
-    # A daemon that is about to die may be asked; the next one answers.
-    wait_until 15 sh -c 'pvm stats --json >stats'
-    touch stop
-    no_pvmd
-    wait
-}
-
-# life [OPTION...]: one guest's life beside a daemon that begins with the options.
-life() {
-    rm -f stop
-    supervise "$@" &
-    wait_until 15 pvm stats
-    begin once
-    finish "$*"
-}
-
 # die POINT: a daemon that does not end by itself before it comes to the point.
 die() {
     timeout -s KILL 60 pvmd --backend "$backend" --die-at "$1" >>pvmd.log 2>&1
-    killed=$((killed + 1))
-    [ "$(grep -c 'dying here' pvmd.log)" = "$killed" ] || fail "$backend: no daemon came to $1: $(cat "$(console)")"
+    died "$1"
 }
 
 no_pvmd
 for backend in foreign grant; do
     : >pvmd.log
     killed=0
-    life
-    life
+    life once
+    life once
     before=$(settled)
     count=$(python3 -S -c 'import json; print(json.load(open("stats"))["operations"])')
     # A family that lives on beside daemons that die one behind the other; each has to remove first what the one before it had prepared,
@@ -56,7 +36,7 @@ for backend in foreign grant; do
     # Families that begin, and end, beside a daemon that dies and one that comes after it.
     operation=0
     while [ "$operation" -lt "$count" ]; do
-        life --die-at "$operation:after"
+        life once "$operation:after"
         operation=$((operation + 7))
     done
     [ "$(settled)" = "$before" ] || fail "$backend: short lives: before $before, after $(settled)"

@@ -3,41 +3,17 @@
 # request is answered once, names are neither lost nor made twice, and in the end no domain, page, port, grant or node in xenstore is left.
 . /run/zooid/lib.sh
 
-# finish WHAT: the guest has to succeed, and to be gone with its holder.
-finish() {
-    succeeds "$1"
-    wait_until 15 pvm stats
-    touch stop
-    no_pvmd
-    wait
-}
-
-# life [POINT]: a family's life beside a daemon that dies there.
-life() {
-    rm -f stop
-    supervise ${1:+--die-at "$1"} &
-    wait_until 15 pvm stats
-    begin once
-    finish "$*"
-    died "$@"
-}
-
-# died [POINT]: it must have.
-died() {
-    [ $# = 0 ] || killed=$((killed + 1))
-    [ "$(grep -c 'dying here' pvmd.log)" = "$killed" ] || fail "no daemon came to $1: $(cat "$(console)")"
-}
-
 no_pvmd
 : >pvmd.log
 killed=0
-life
-life
+life once
+life once
 before=$(settled)
 
 # The first request of a family: it gets its holder.
 for point in MakeHolder MakeHolder:after Hold:after MapMembers MapMembers:after Enrol:after Reply:after; do
-    life "$point"
+    life once "$point"
+    died "$point"
 done
 [ "$(settled)" = "$before" ] || fail "before $before, after $(settled)"
 

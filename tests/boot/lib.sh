@@ -105,6 +105,33 @@ gone() {
     [ "$(xl list | wc -l)" = 2 ]
 }
 
+# finish WHAT: the guest has to succeed, to be gone with its family, and the daemon that `supervise` keeps running is ended.
+finish() {
+    succeeds "$1"
+    # A daemon that is about to die may be asked; the next one answers.
+    wait_until 15 sh -c 'pvm stats --json >stats'
+    touch stop
+    no_pvmd
+    wait
+}
+
+# life EXTRA [POINT]: the life of a guest with these arguments beside a daemon that dies there, if it comes there.
+life() {
+    extra=$1
+    shift
+    rm -f stop
+    supervise ${1:+--die-at "$1"} &
+    wait_until 15 pvm stats
+    begin "$extra"
+    finish "$*"
+}
+
+# died POINT: the daemon must have; how often in all is counted in $killed.
+died() {
+    killed=$((killed + 1))
+    [ "$(grep -c 'dying here' pvmd.log)" = "$killed" ] || fail "${backend:-pvmd}: no daemon came to $1: $(cat "$(console)")"
+}
+
 # check CLIENT [ARGUMENT...]: runs tests/boot/CLIENT.py; fails the test when that fails.
 check() {
     client=$1

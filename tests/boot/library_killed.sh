@@ -4,31 +4,6 @@
 . /run/zooid/lib.sh
 empty_store
 
-# finish WHAT: the guest has to succeed, and to be gone with the libraries' domain.
-finish() {
-    succeeds "$1"
-    wait_until 15 pvm stats
-    touch stop
-    no_pvmd
-    wait
-}
-
-# life [POINT]: a pVM's life beside a daemon that dies there.
-life() {
-    rm -f stop
-    supervise ${1:+--die-at "$1"} &
-    wait_until 15 pvm stats
-    begin "version 1"
-    finish "$*"
-    died "$@"
-}
-
-# died [POINT]: it must have.
-died() {
-    [ $# = 0 ] || killed=$((killed + 1))
-    [ "$(grep -c 'dying here' pvmd.log)" = "$killed" ] || fail "no daemon came to $1: $(cat "$(console)")"
-}
-
 mkdir -p libraries
 tar -xf /run/zooid/libraries.tar -C libraries
 sed -n 's/^signer //p' libraries/libbulk.so.manifest >tests.pub
@@ -38,13 +13,14 @@ pvm lib add libraries/libbulk.so || fail "pvm lib add"
 no_pvmd
 : >pvmd.log
 killed=0
-life
-life
+life "version 1"
+life "version 1"
 before=$(settled)
 
 # The first request on the host: it makes the libraries' domain.
 for point in MakeHolder MakeHolder:after Hold:after FillLibrary:after GiveBack:after; do
-    life "$point"
+    life "version 1" "$point"
+    died "$point"
 done
 [ "$(settled)" = "$before" ] || fail "before $before, after $(settled)"
 

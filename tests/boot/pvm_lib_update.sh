@@ -50,6 +50,7 @@ serves 2
 pvm lib update libpage.so.1 --to 1.0.0 "$child" >out || fail "the child: $(cat out)"
 serves 2
 pvm lib update --json libpage.so.1 --to 1.0.0 "$NAME" | json "it['from'] == '2.0.0' and it['to'] == '1.0.0'"
+pvm lib update libpage.so.1 --to 1.0.0 "$NAME" | grep "is 1.0.0 already" || fail "the version that it has"
 pvm kill "$child" || fail "pvm kill"
 
 # A version that has left the store, or is revoked, is none.

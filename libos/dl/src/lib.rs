@@ -30,6 +30,7 @@ mod wishes;
 
 use alloc::string::{String, ToString};
 use core::marker::PhantomData;
+use core::mem::transmute_copy;
 use core::ops::Range;
 use core::time::Duration;
 
@@ -66,6 +67,19 @@ impl Library {
     /// [`NoSymbol`](Error::NoSymbol).
     pub fn symbol(&self, name: &str) -> Result<*const (), Error> {
         load::symbol(Some(self.0), name)
+    }
+
+    /// A function of it, or of what it needs, to be called: `F` is its type, as in `extern "C" fn(c_int) -> c_int`.
+    ///
+    /// # Errors
+    /// [`NoSymbol`](Error::NoSymbol).
+    ///
+    /// # Safety
+    /// The symbol is a function of that type, and is not called when the library is open no more.
+    pub unsafe fn function<F: Copy>(&self, name: &str) -> Result<F, Error> {
+        const { assert!(size_of::<F>() == size_of::<usize>(), "F is to be a pointer to a function") };
+        // SAFETY: the caller's promise.
+        self.symbol(name).map(|address| unsafe { transmute_copy(&address) })
     }
 
     /// Calls its `main` with these words, the first of which is the name it goes by, and ends the pVM with what it returns. Returns only if there is no `main`.
@@ -120,7 +134,7 @@ impl Drop for Section<'_> {
 }
 
 /// Replaces an open library, which the image lets be replaced ([`live!`]), by another version of it, or by the newest one. Returns which
-/// version was there before, and which one is now.
+/// version was there before, and which one is now; where they are the same, nothing was to be done.
 ///
 /// The new version is loaded beside the old one; then calls from outside and new sections wait until no thread is in the old one, for `limit` at most. `migrate`, if
 /// the new version exports such a function, takes over what the old one knows. From then on all who have the library open have the new version, and the

@@ -27,6 +27,7 @@ use zooid_memory::{PageClass, Zone};
 use crate::Error;
 use crate::lazy::{restore, save};
 use crate::load::{Key, Load, Loader, Turn, apply, unload_unused, with};
+use crate::rules;
 use crate::source::{self, File};
 
 /// How many pages of entries a library can have; they are mapped as they are used.
@@ -185,7 +186,7 @@ impl Live {
     fn make_room(&mut self, count: usize) -> Result<(), Error> {
         while self.mapped < count.div_ceil(ENTRIES_PER_PAGE) {
             let page = 2 * self.mapped;
-            self.pages.map(page..page + 2).map_err(|OutOfMemory| Error::OutOfMemory)?;
+            self.pages.map(page..page + 2, 0, &[]).map_err(|OutOfMemory| Error::OutOfMemory)?;
             let start = self.pages.start() + page * PAGE_SIZE;
             // SAFETY: two pages that were mapped just now, and are nobody else's.
             unsafe { write_entries(start) };
@@ -298,6 +299,7 @@ extern "C" fn pass(number: u64, frame: u64) -> u64 {
 pub fn update(name: &str, version: Option<&str>, limit: Duration) -> Result<(Version, Version), Error> {
     let result = replace(name, version, time::after(limit));
     match &result {
+        Ok((from, to)) if from == to => console::print(format_args!("library {name}: is {to} already\n")),
         Ok((from, to)) => console::print(format_args!("library {name}: {from} -> {to}\n")),
         Err(error) => log::warn!("library {name} stays as it is: {error}"),
     }
@@ -323,6 +325,10 @@ fn replace(name: &str, version: Option<&str>, deadline: u64) -> Result<(Version,
         Error::NotFound(_) => no_version(),
         other => other,
     })?;
+    let forbidden = |rule| Error::Forbidden { object: name.to_string(), rule };
+    if rules::judge(name, &found).map_err(forbidden)? == from {
+        return Ok((from.clone(), from));
+    }
     let (key, to) = Load::new(name).run(|load, loader| load.link_beside(loader, old, found))?;
     let result = exchange(library, old, key, name, &to, deadline);
     if result.is_err() {

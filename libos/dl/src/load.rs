@@ -285,8 +285,8 @@ impl<'a> Load<'a> {
         for segment in object.segments() {
             let its = pages(&pages_of, Key(base), segment.pages());
             if !file.share(segment, &mut pages_of, its.clone()) {
-                pages_of.map(its).map_err(out_of_memory)?;
-                copy(segment, file.as_ref(), base);
+                let from = (segment.memory.start - segment.pages().start) as usize;
+                pages_of.map(its, from, &file.as_ref()[segment.file.clone()]).map_err(out_of_memory)?;
             }
         }
         let place = object.tls().map(|segment| tls::add(segment, base));
@@ -346,13 +346,6 @@ fn has_words(object: &Object<File>, address: u64, count: u64) -> bool {
     let end = address.saturating_add(count * size_of::<u64>() as u64);
     let holds = |segment: &Segment| segment.memory.start <= address && end <= segment.memory.end;
     object.segments().iter().any(|segment| segment.rights == Rights::ReadWrite && holds(segment))
-}
-
-fn copy(segment: &Segment, file: &[u8], base: u64) {
-    let content = &file[segment.file.clone()];
-    let target = base.wrapping_add(segment.memory.start) as *mut u8;
-    // SAFETY: the segment's pages are mapped, writable and nobody else's, and its memory is at least as long as its content.
-    unsafe { core::ptr::copy_nonoverlapping(content.as_ptr(), target, content.len()) };
 }
 
 /// The pointers to functions in an array of an object that is relocated.

@@ -56,12 +56,18 @@ impl Library {
         self.start + pages.start * PAGE_SIZE..self.start + pages.end * PAGE_SIZE
     }
 
-    /// Maps new, zeroed pages, where nothing is mapped; all or none.
-    pub fn map(&mut self, pages: Range<usize>) -> Result<(), OutOfMemory> {
+    /// Maps new pages, where nothing is mapped, that hold `content` from so many octets on, and are zero besides; all or none.
+    pub fn map(&mut self, pages: Range<usize>, from: usize, content: &[u8]) -> Result<(), OutOfMemory> {
         let range = self.addresses(pages);
+        let rest = range.len().checked_sub(from + content.len()).expect("room for the content");
         map_new(range.start, range.len() / PAGE_SIZE, PageClass::LibraryData).map_err(|_| OutOfMemory)?;
+        let start = range.start as *mut u8;
         // SAFETY: mapped just now, and nobody else's.
-        unsafe { (range.start as *mut u8).write_bytes(0, range.len()) };
+        unsafe {
+            start.write_bytes(0, from);
+            start.add(from).copy_from_nonoverlapping(content.as_ptr(), content.len());
+            start.add(from + content.len()).write_bytes(0, rest);
+        }
         Ok(())
     }
 

@@ -8,7 +8,6 @@ extern crate alloc;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::ffi::{c_double, c_int};
-use core::mem::transmute_copy;
 
 use test_guests::{argument, check, check_eq, error, expect, failure, success};
 use zooid::dl::{self, Error, Flags, Library, Refusal};
@@ -61,11 +60,9 @@ fn notes() -> String {
 }
 
 /// A function of a library.
-fn function<F>(library: &Library, name: &str) -> F {
-    const { assert!(size_of::<F>() == size_of::<usize>()) };
-    let address = expect!(library.symbol(name));
+fn function<F: Copy>(library: &Library, name: &str) -> F {
     // SAFETY: tests/libraries says that the function is of this type.
-    unsafe { transmute_copy(&address) }
+    expect!(unsafe { library.function(name) })
 }
 
 type Check = extern "C" fn() -> c_int;

@@ -13,7 +13,6 @@ extern crate alloc;
 
 use alloc::vec::Vec;
 use core::ffi::{c_int, c_ulong};
-use core::mem::transmute_copy;
 use core::time::Duration;
 
 use test_guests::{argument, check, check_eq, error, expect, failure, success};
@@ -61,11 +60,9 @@ fn bulk() -> Bulk {
 }
 
 impl Bulk {
-    fn function<F>(&self, name: &str) -> F {
-        const { assert!(size_of::<F>() == size_of::<usize>()) };
-        let address = self.address(name);
+    fn function<F: Copy>(&self, name: &str) -> F {
         // SAFETY: tests/libraries/bulk.c says that the function is of this type.
-        unsafe { transmute_copy(&address) }
+        expect!(unsafe { self.0.function(name) })
     }
 
     fn address(&self, name: &str) -> usize {

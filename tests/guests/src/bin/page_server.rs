@@ -12,7 +12,6 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::ffi::{c_int, c_ulong};
-use core::mem::transmute_copy;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use test_guests::{error, expect, failure};
@@ -51,16 +50,10 @@ static BUSY: AtomicBool = AtomicBool::new(false);
 
 fn main() {
     let library = expect!(dl::open("libpage.so.1", Flags::default()));
-    let symbol = |name: &str| expect!(library.symbol(name));
-    let part = |name: &str| {
-        let address = symbol(name);
-        // SAFETY: tests/libraries says that the function is of this type.
-        unsafe { transmute_copy::<*const (), Part>(&address) }
-    };
-    let parts = ["page_header", "page_body", "page_footer"].map(part);
-    let address = symbol("page_rendered");
+    // SAFETY: tests/libraries says that the functions are of these types.
+    let parts = ["page_header", "page_body", "page_footer"].map(|name| expect!(unsafe { library.function(name) }));
     // SAFETY: as above.
-    let rendered = unsafe { transmute_copy::<*const (), extern "C" fn() -> c_ulong>(&address) };
+    let rendered = expect!(unsafe { library.function("page_rendered") });
     // The server ends with its pVM.
     let pages: &Pages = alloc::boxed::Box::leak(alloc::boxed::Box::new(Pages { library, parts, rendered }));
     let listener = expect!(TcpListener::bind(80));

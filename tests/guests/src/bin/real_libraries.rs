@@ -9,7 +9,6 @@ extern crate alloc;
 
 use alloc::vec::Vec;
 use core::ffi::{CStr, c_char, c_int};
-use core::mem::transmute;
 use core::ptr;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
@@ -43,9 +42,9 @@ fn main() {
     let (storms, objects): (Vec<_>, Vec<_>) = words.partition(|word| *word == "storm");
     let opened: Vec<_> = objects.into_iter().map(|object| expect!(dl::open(object, Flags::default()))).collect();
     let library = expect!(dl::open(&alloc::format!("{name}_tests.so"), Flags::default()));
-    let address = expect!(library.symbol("main"));
+    type Main = extern "C" fn(c_int, *const *const c_char) -> c_int;
     // SAFETY: every test in tests/libraries/real and tests/libraries/features has a `main` of C's type.
-    let run = unsafe { transmute::<*const (), extern "C" fn(c_int, *const *const c_char) -> c_int>(address) };
+    let run: Main = expect!(unsafe { library.function("main") });
     let program: &CStr = c"test";
     let storms = !storms.is_empty();
     // lz4's test wants more stack than the first thread has.

@@ -99,7 +99,8 @@ impl Wish {
                         let line = json!({ "pvm": pvm.to_string(), "library": self.library, "from": from, "to": to });
                         print_json(out, &line)?;
                     } else {
-                        put(out, format!("{pvm}: {} {from} -> {to}\n", self.library).as_bytes())?;
+                        let change = if from == to { format!("is {to} already") } else { format!("{from} -> {to}") };
+                        put(out, format!("{pvm}: {} {change}\n", self.library).as_bytes())?;
                     }
                     continue;
                 }

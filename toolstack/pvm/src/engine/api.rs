@@ -92,7 +92,7 @@ pub enum Error {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Update {
-    /// It is another version now.
+    /// It is another version now; or the same, if that is the one that is wished for.
     Updated { from: String, to: String },
     /// The pVM goes on with the version that it has.
     Kept { reason: String },

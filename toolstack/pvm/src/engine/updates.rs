@@ -125,13 +125,13 @@ impl<H: Hypervisor> Engine<H> {
         let name = self.domains.get(&wish.domain).map(|pvm| pvm.name.clone()).unwrap_or_default();
         let library = wish.library;
         match &result {
-            Ok(Update::Updated { from, to }) => {
+            Ok(Update::Updated { from, to }) if from != to => {
                 self.tell(wish.id, &name, EventKind::LibraryUpdated { library, from: from.clone(), to: to.clone() });
             }
             Ok(Update::Kept { reason }) => {
                 self.tell(wish.id, &name, EventKind::LibraryKept { library, reason: reason.clone() });
             }
-            Ok(Update::NotOpen) | Err(_) => {}
+            Ok(Update::Updated { .. } | Update::NotOpen) | Err(_) => {}
         }
         let _ = wish.reply.send(result);
     }
