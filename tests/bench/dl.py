@@ -37,7 +37,6 @@ def measure_rows(wanted):
                 values = [value for _ in runs for value in ticks(word, run())]
                 record(row, side, values[-SAMPLES:])
 
-
     if "dlopen_memory" in wanted:
         dlopen_memory()
     if "run_app" in wanted:

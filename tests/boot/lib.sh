@@ -51,9 +51,17 @@ start() {
     wait_console "$1"
 }
 
-# empty_store: no library and no trusted key of a test before.
+# empty_store: no library and no trusted key of a test before; those of the tests are below `libraries`, to be added.
 empty_store() {
     rm -rf /var/lib/zooid/lib /etc/zooid/keys libraries
+    mkdir libraries
+    tar -xf /run/zooid/libraries.tar -C libraries
+}
+
+# trust_tests: the key that these are signed with is trusted.
+trust_tests() {
+    sed -n 's/^signer //p' libraries/libbase.so.manifest >tests.pub
+    pvm key trust tests.pub || fail "pvm key trust"
 }
 
 # settled: the counts, as soon as they are twice the same: what destroyed domains held is given back a little later.

@@ -4,10 +4,7 @@
 . /run/zooid/lib.sh
 empty_store
 
-mkdir -p libraries
-tar -xf /run/zooid/libraries.tar -C libraries
-sed -n 's/^signer //p' libraries/libbulk.so.manifest >tests.pub
-pvm key trust tests.pub
+trust_tests
 pvm lib add libraries/libbulk.so || fail "pvm lib add"
 
 no_pvmd

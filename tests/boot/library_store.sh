@@ -5,9 +5,6 @@
 . /run/zooid/lib.sh
 empty_store
 
-mkdir -p libraries
-tar -xf /run/zooid/libraries.tar -C libraries
-
 # adds FILE...: takes them into the store; NAME@VERSION is a version of NAME.
 adds() {
     for file in "$@"; do
@@ -44,8 +41,7 @@ held() {
 runs "refused libbulk.so=none"
 refuses 123 "is not trusted" pvm lib add libraries/libbulk.so
 pvm key generate shop >/dev/null
-sed -n 's/^signer //p' libraries/libbulk.so.manifest >tests.pub
-pvm key trust tests.pub
+trust_tests
 adds libbulk.so
 runs share
 before=$(settled)

@@ -4,9 +4,6 @@
 empty_store
 set -eu
 
-mkdir libraries
-tar -xf /run/zooid/libraries.tar -C libraries
-
 # refuses CODE TEXT COMMAND...: it must end with this code and say this.
 refuses() {
     code=$1 text=$2
@@ -52,8 +49,7 @@ refuses 120 "there is no library libone.so@1.0.0" pvm lib remove libone.so@1.0.0
 
 # What others have signed: nobody trusts that key here, then somebody does.
 refuses 123 "is not trusted" pvm lib add libraries/libmiddle.so
-sed -n 's/^signer //p' libraries/libmiddle.so.manifest >tests.pub
-pvm key trust tests.pub
+trust_tests
 pvm lib add libraries/libmiddle.so
 refuses 123 "signature rule: the file is not the one that was signed" pvm lib add libraries/libmutated.so
 refuses 123 "signature rule: the manifest is not what its signer has signed" pvm lib add libraries/libforged.so

@@ -4,10 +4,7 @@
 . /run/zooid/lib.sh
 empty_store
 
-mkdir -p libraries
-tar -xf /run/zooid/libraries.tar -C libraries
-sed -n 's/^signer //p' libraries/libpage.so.1.manifest >tests.pub
-pvm key trust tests.pub >/dev/null || fail "pvm key trust"
+trust_tests
 
 # adds FILE: takes it into the store; NAME@VERSION is a version of NAME.
 adds() {
@@ -49,6 +46,8 @@ pvm lib update libpage.so.1 --family "$NAME" >out || fail "--family: $(cat out)"
 serves 2
 pvm lib update libpage.so.1 --to 1.0.0 "$child" >out || fail "the child: $(cat out)"
 serves 2
+pvm lib update libpage.so.1 --all >out || fail "--all: $(cat out)"
+[ "$(grep -c 'libpage.so.1 1.0.0 -> 2.0.0$' out)" = 1 ] && [ "$(grep -c 'libpage.so.1 is 2.0.0 already$' out)" = 1 ] || fail "--all: $(cat out)"
 pvm lib update --json libpage.so.1 --to 1.0.0 "$NAME" | json "it['from'] == '2.0.0' and it['to'] == '1.0.0'"
 pvm lib update libpage.so.1 --to 1.0.0 "$NAME" | grep "is 1.0.0 already" || fail "the version that it has"
 pvm kill "$child" || fail "pvm kill"

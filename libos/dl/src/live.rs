@@ -325,8 +325,7 @@ fn replace(name: &str, version: Option<&str>, deadline: u64) -> Result<(Version,
         Error::NotFound(_) => no_version(),
         other => other,
     })?;
-    let forbidden = |rule| Error::Forbidden { object: name.to_string(), rule };
-    if rules::judge(name, &found).map_err(forbidden)? == from {
+    if rules::judge(name, &found)? == from {
         return Ok((from.clone(), from));
     }
     let (key, to) = Load::new(name).run(|load, loader| load.link_beside(loader, old, found))?;

@@ -274,7 +274,7 @@ impl<'a> Load<'a> {
     ) -> Result<(Id, Version), Error> {
         let refused = |refusal: Refusal| Error::Refused { object: name.to_string(), refusal };
         // The file is this pVM's own memory, or the store's, which nobody writes: what is judged is what is mapped.
-        let version = rules::judge(name, &file).map_err(|rule| Error::Forbidden { object: name.to_string(), rule })?;
+        let version = rules::judge(name, &file)?;
         let object = Object::parse(file.clone()).map_err(refused)?;
         let span = object.span();
         let spare = object.align() as usize - PAGE_SIZE;

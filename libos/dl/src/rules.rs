@@ -9,8 +9,9 @@ use spin::Once;
 use zooid_fork::libraries::MAX_TEXT;
 use zooid_kernel::sync::Mutex;
 use zooid_kernel::{thread, xenstore};
-use zooid_manifest::{PublicKey, Refusal, Rules, Version};
+use zooid_manifest::{PublicKey, Rules, Version};
 
+use crate::Error;
 use crate::source::File;
 
 /// What [`trust!`](crate::trust), [`require!`](crate::require) and [`live!`](crate::live) leave in the image.
@@ -143,7 +144,7 @@ const REMEMBERED: usize = 4;
 static GOOD: Mutex<BTreeMap<String, Vec<(File, Version)>>> = Mutex::new(BTreeMap::new());
 
 /// Whether the image may map this file under this name; its version.
-pub fn judge(name: &str, file: &File) -> Result<Version, Refusal> {
+pub fn judge(name: &str, file: &File) -> Result<Version, Error> {
     if let Some((_, version)) = GOOD.lock().get(name).and_then(|known| known.iter().find(|(good, _)| good.is(file))) {
         return Ok(version.clone());
     }
@@ -159,7 +160,8 @@ pub fn judge(name: &str, file: &File) -> Result<Version, Refusal> {
             Rule::Live { .. } => {}
         }
     }
-    let version = rules.judge(name, file.as_ref(), file.manifest())?.description.version;
+    let forbidden = |rule| Error::Forbidden { object: name.into(), rule };
+    let version = rules.judge(name, file.as_ref(), file.manifest()).map_err(forbidden)?.description.version;
     let mut good = GOOD.lock();
     let known = good.entry(name.into()).or_default();
     let oldest = (known.len() == REMEMBERED).then(|| known.remove(0));

@@ -157,7 +157,7 @@ impl<B: AsRef<[u8]>, E: Exports> Namespace<B, E> {
                 self.global.push(*id);
             }
         }
-        let mut order = order::initialisation(&tree, |id| self.sorted(id));
+        let mut order = order::initialisation(&tree, |id| self.sorted(id).to_vec());
         if let Some(loaded) = self.objects.get_mut(&root).filter(|loaded| loaded.sorted.is_empty()) {
             loaded.sorted = order.iter().rev().copied().collect();
         }
@@ -221,7 +221,7 @@ impl<B: AsRef<[u8]>, E: Exports> Namespace<B, E> {
         let order = order::finalisation(&unused, |id| self.dependencies(id));
         // What an object is bound to counts less than what it needs.
         match self.objects.values().any(|loaded| !loaded.bound_to.is_empty()) {
-            true => order::finalisation(&order, |id| self.sorted(id)),
+            true => order::finalisation(&order, |id| self.sorted(id).to_vec()),
             false => order,
         }
     }
@@ -275,16 +275,26 @@ impl<B: AsRef<[u8]>, E: Exports> Namespace<B, E> {
     }
 
     /// What an object needs, in the order in which glibc comes to it when it sorts (`l_initfini`).
-    pub(crate) fn sorted(&self, id: Id) -> Vec<Id> {
-        let sorted =
-            |loaded: &Loaded<B>| if loaded.sorted.is_empty() { &loaded.needed } else { &loaded.sorted }.clone();
-        self.objects.get(&id).map_or(Vec::new(), sorted)
+    fn sorted(&self, id: Id) -> &[Id] {
+        match self.objects.get(&id) {
+            None => &[],
+            Some(loaded) if loaded.sorted.is_empty() => &loaded.needed,
+            Some(loaded) => &loaded.sorted,
+        }
+    }
+
+    /// Notes what an object is bound to.
+    pub(crate) fn note(&mut self, id: Id, bound_to: &[Id]) {
+        let known = self.objects.get(&id).map_or(&[][..], |loaded| &loaded.bound_to);
+        let is_new = |bound: &Id| !self.sorted(id).contains(bound) && !known.contains(bound);
+        let new: Vec<Id> = bound_to.iter().copied().filter(is_new).collect();
+        self.objects.entry(id).and_modify(|loaded| loaded.bound_to.extend(new));
     }
 
     /// Those that an object cannot be without.
     fn dependencies(&self, id: Id) -> Vec<Id> {
         let bound_to = self.objects.get(&id).into_iter().flat_map(|loaded| loaded.bound_to.iter().rev());
-        self.sorted(id).into_iter().chain(bound_to.copied()).collect()
+        self.sorted(id).iter().chain(bound_to).copied().collect()
     }
 
     fn tree_by(&self, root: Id, needed: impl Fn(Id) -> Vec<Id>) -> Vec<Id> {

@@ -115,15 +115,6 @@ impl<B: AsRef<[u8]>, E: Exports> Namespace<B, E> {
         self.note(object, &bound_to);
         Ok(write)
     }
-
-    fn note(&mut self, object: Id, bound_to: &[Id]) {
-        let needed = self.sorted(object);
-        if let Some(loaded) = self.loaded(object) {
-            let is_new = |id: &Id| !needed.contains(id) && !loaded.bound_to.contains(id);
-            let new: Vec<Id> = bound_to.iter().copied().filter(is_new).collect();
-            loaded.bound_to.extend(new);
-        }
-    }
 }
 
 pub(crate) struct Planner<'a, E> {
