@@ -103,6 +103,8 @@ impl BoundPort {
 
     /// Binds a port that `remote` has made for this domain; `call` is called with events masked when it sends.
     pub fn bind(remote: DomId, port: Port, call: fn()) -> Result<Self, Errno> {
+        // Before there is a handler, what the other side sends would be lost.
+        let _mask = events::mask();
         Ok(Self::with(xen_sys::event_channel_op_bind_interdomain(remote, port)?, Handler::Call(call)))
     }
 

@@ -11,20 +11,52 @@ use zooid_kernel::evtchn::BoundPort;
 use crate::layout;
 use crate::object::Object;
 use crate::wait;
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 /// Members that a port is offered to at a time, before this pVM waits.
 const AT_ONCE: usize = 4;
 
+/// The way to a member. Two members may each accept what the other has offered: so what was offered stays, bound or not, for as long as the member
+/// lives. Who closed it could cut the way that the other side has chosen.
 struct Link {
     /// Whom it leads to: numbers are given out again.
     id: PvmId,
-    port: BoundPort,
-    /// The other side has bound it, as far as is known.
+    offered: Option<BoundPort>,
+    /// The other side has bound what was offered, as far as is known.
     bound: bool,
+    accepted: Option<BoundPort>,
+}
+
+impl Link {
+    fn new(id: PvmId) -> Self {
+        Self { id, offered: None, bound: false, accepted: None }
+    }
+
+    /// The port that leads there, as far as is known.
+    fn port(&self) -> Option<&BoundPort> {
+        self.accepted.as_ref().or(self.offered.as_ref().filter(|_| self.bound))
+    }
+
+    /// As [`port`](Self::port), and looks whether what was offered is bound by now.
+    fn port_now(&mut self) -> Option<&BoundPort> {
+        if self.port().is_none() {
+            self.bound = self.offered.as_ref().is_some_and(BoundPort::is_bound);
+        }
+        self.port()
+    }
 }
 
 static LINKS: Masked<BTreeMap<u16, Link>> = Masked::new(BTreeMap::new());
+
+/// Calls `use_it` with the link to a member, a new one if there is none.
+fn with_link<R>(member: u16, id: PvmId, use_it: impl FnOnce(&mut Link) -> R) -> R {
+    let mut links = LINKS.lock();
+    let link = links.entry(member).or_insert_with(|| Link::new(id));
+    if link.id != id {
+        *link = Link::new(id);
+    }
+    use_it(link)
+}
 
 /// An offer: the port of `from` that `to` may bind.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -46,60 +78,62 @@ impl Offer {
     }
 }
 
-/// Takes the offer that `from` has made to this member in an object.
-fn take_offer(object: &Object, from: u16, me: u16) -> Option<Port> {
-    (0..layout::OFFERS).find_map(|slot| {
-        let word = object.pages().atomic_u64(layout::OFFER + 8 * slot);
-        let value = word.load(Ordering::SeqCst);
-        let offer = Offer::from_word(value).filter(|offer| offer.from == from && offer.to == me)?;
-        word.compare_exchange(value, 0, Ordering::SeqCst, Ordering::SeqCst).ok().map(|_| offer.port)
-    })
+fn offers(object: &Object) -> impl Iterator<Item = &AtomicU64> {
+    (0..layout::OFFERS).map(|slot| object.pages().atomic_u64(layout::OFFER + 8 * slot))
 }
 
-fn make_offer(object: &Object, offer: Offer) {
-    let slots = || (0..layout::OFFERS).map(|slot| object.pages().atomic_u64(layout::OFFER + 8 * slot));
-    let word = offer.to_word();
-    let put = |slot: &&core::sync::atomic::AtomicU64| {
-        slot.compare_exchange(0, word, Ordering::SeqCst, Ordering::SeqCst).is_ok()
-    };
-    let is_there = |slot: &core::sync::atomic::AtomicU64| slot.load(Ordering::SeqCst) == word;
-    if !slots().any(is_there) && !slots().any(|slot| put(&slot)) {
-        // Who misses an offer asks pvmd.
-        let number = usize::from(offer.from).wrapping_add(usize::from(offer.to)) % layout::OFFERS;
+/// Binds what members have offered to this one in an object.
+fn accept(object: &Object, me: u16) {
+    for word in offers(object) {
+        let value = word.load(Ordering::SeqCst);
+        let Some(offer) = Offer::from_word(value).filter(|offer| offer.to == me && offer.from != me) else { continue };
+        if word.compare_exchange(value, 0, Ordering::SeqCst, Ordering::SeqCst).is_err() {
+            continue;
+        }
+        let Some(id) = objects::member_id(offer.from) else { continue };
+        with_link(offer.from, id, |link| {
+            if link.port_now().is_none() {
+                // What is offered is a claim; Xen checks that the port is for this domain.
+                link.accepted = BoundPort::bind(id.domain(), offer.port, wait::doorbell).ok();
+            }
+        });
+    }
+}
+
+/// Offers a port to a member that there is no link to.
+fn propose(object: &Object, member: u16, id: PvmId, me: u16) {
+    let offered = with_link(member, id, |link| {
+        if link.offered.is_none() {
+            link.offered = BoundPort::offer(id.domain(), wait::doorbell).ok();
+        }
+        link.offered.as_ref().map(BoundPort::port)
+    });
+    let Some(port) = offered else { return };
+    let word = Offer { from: me, to: member, port }.to_word();
+    let is_there = offers(object).any(|slot| slot.load(Ordering::SeqCst) == word);
+    // If it is not, it may have been taken, here or in another object.
+    if is_there || with_link(member, id, |link| link.port_now().is_some()) {
+        return;
+    }
+    if !offers(object).any(|slot| slot.compare_exchange(0, word, Ordering::SeqCst, Ordering::SeqCst).is_ok()) {
+        // Who misses the one that was there asks pvmd, and offers a port itself.
+        let number = usize::from(me).wrapping_add(usize::from(member)) % layout::OFFERS;
         object.pages().atomic_u64(layout::OFFER + 8 * number).store(word, Ordering::SeqCst);
     }
 }
 
-/// Binds what a member has offered in this object; whether there is a link now.
-fn accept(object: &Object, member: u16, id: PvmId, me: u16) -> bool {
-    let Some(port) = take_offer(object, member, me) else { return false };
-    // What is offered is a claim; Xen checks that the port is for this domain.
-    let Ok(port) = BoundPort::bind(id.domain(), port, wait::doorbell) else { return false };
-    LINKS.lock().insert(member, Link { id, port, bound: true });
-    true
-}
-
 /// Sees to it that those can wake this member that take part in an object, a few at a time.
 pub fn offer(object: &Object, me: u16) {
+    accept(object, me);
     let mut left = AT_ONCE;
     object.for_each_member(|member| {
         if member == me || left == 0 {
             return;
         }
         let Some(id) = objects::member_id(member) else { return };
-        let link = |link: &Link| (link.bound, link.port.port());
-        let made = LINKS.lock().get(&member).filter(|link| link.id == id).map(link);
-        if made.is_some_and(|(bound, _)| bound) || accept(object, member, id, me) {
-            return;
-        }
-        left -= 1;
-        if let Some((_, port)) = made {
-            // It may be offered elsewhere, where the other side has no need to look.
-            return make_offer(object, Offer { from: me, to: member, port });
-        }
-        if let Ok(port) = BoundPort::offer(id.domain(), wait::doorbell) {
-            make_offer(object, Offer { from: me, to: member, port: port.port() });
-            LINKS.lock().insert(member, Link { id, port, bound: false });
+        if with_link(member, id, |link| link.port().is_none()) {
+            left -= 1;
+            propose(object, member, id, me);
         }
     });
 }
@@ -107,19 +141,16 @@ pub fn offer(object: &Object, me: u16) {
 /// Wakes a member that waits at an object.
 pub fn send(object: &Object, member: u16, me: u16) {
     let Some(id) = objects::member_id(member) else { return };
-    let linked = || {
-        let mut links = LINKS.lock();
-        let Some(link) = links.get_mut(&member).filter(|link| link.id == id) else { return false };
-        link.bound = link.bound || link.port.is_bound();
-        if link.bound {
-            link.port.notify();
-        }
-        link.bound
-    };
-    if linked() || accept(object, member, id, me) && linked() {
+    let notify = || with_link(member, id, |link| link.port_now().map(BoundPort::notify).is_some());
+    if notify() {
         return;
     }
-    let _ = objects::relay(member);
+    accept(object, me);
+    if !notify() {
+        // For the next time: the other side offers its ports to a few.
+        propose(object, member, id, me);
+        let _ = objects::relay(member);
+    }
 }
 
 /// Closes links to members that have ended.

@@ -70,8 +70,15 @@ fn bit(point: usize, member: u16) -> (usize, u64) {
 /// wait: what happened before woke nobody.
 fn set_bit(object: &Object, point: usize, me: u16) {
     let (word, bit) = bit(point, me);
-    object.pages().atomic_u64(word).fetch_or(bit, Ordering::SeqCst);
+    let was_set = object.pages().atomic_u64(word).fetch_or(bit, Ordering::SeqCst) & bit != 0;
     object.pages().atomic_u32(POINTS[point]).fetch_or(1 << (me / 64), Ordering::SeqCst);
+    if !was_set {
+        // Those that waited here with the bit were woken; the event that says so may come after it is set again.
+        let is_it = |waiter: &&Waiter| waiter.point == point && core::ptr::eq(&*waiter.object, object);
+        WAITERS.lock().iter().filter(is_it).for_each(|waiter| {
+            waiter.who.wake();
+        });
+    }
 }
 
 /// Blocks the calling thread until `ready` returns true, which is asked whenever somebody wakes the point, and also with events masked;
