@@ -8,6 +8,7 @@ use std::process::Command;
 
 use zooid_manifest::{Description, SUFFIX, SecretKey, Version};
 
+mod damaged;
 #[path = "src/signing.rs"]
 mod signing;
 
@@ -16,7 +17,7 @@ const POSIX: [&str; 10] =
 
 /// Sources in `tests/libraries`, and what their linking needs besides. `lib` and `.so` are added to the names.
 /// What follows `@` is the library's version, which is 1.0.0 otherwise.
-const LIBRARIES: [(&str, &[&str]); 27] = [
+const LIBRARIES: [(&str, &[&str]); 28] = [
     ("base.c", &[]),
     ("middle.c", &["-lbase", "-Wl,-z,lazy"]),
     ("missing.c", &["-lbase"]),
@@ -34,6 +35,7 @@ const LIBRARIES: [(&str, &[&str]); 27] = [
     // The same again, as it must not be.
     ("base.c", &["-Wl,-z,execstack", "-o", "libstack.so"]),
     ("base.c", &["-Wl,--hash-style=sysv", "-Wl,-z,pack-relative-relocs", "-o", "libpacked.so"]),
+    ("base.c", &["-Wl,--hash-style=both", "-Wl,-z,pack-relative-relocs", "-Wl,--default-symver", "-o", "libwhole.so"]),
     ("live.c", &["-DMIGRATES"]),
     ("live.c", &["-DVERSION=2", "-o", "liblive.so@2.0.0"]),
     ("live.c", &["-DVERSION=3", "-DMISSING", "-o", "liblive.so@3.0.0"]),
@@ -87,10 +89,35 @@ fn main() {
         sign(&entry.expect("a library").path(), &key, |_| ());
     }
     sign_wrongly(&libraries, &key);
-    let archive = out.join("libraries.tar");
-    let names = fs::read_dir(&libraries).expect("the libraries are there").map(|entry| entry.expect("one").file_name());
-    let status = Command::new("tar").arg("-cf").arg(&archive).arg("-C").arg(&libraries).args(names).status();
-    assert!(status.expect("tar runs").success(), "tar packs the libraries");
+    pack(&libraries);
+    damage(&libraries.join("libwhole.so"), &out.join("damaged"), &key);
+}
+
+/// Makes `folder.tar` of the files in `folder`.
+fn pack(folder: &Path) {
+    let names = fs::read_dir(folder).expect("it was made").map(|entry| entry.expect("one").file_name());
+    let archive = folder.with_extension("tar");
+    run(Command::new("tar").arg("-cf").arg(archive).arg("-C").arg(folder).args(names));
+}
+
+/// Makes `folder.tar` of a library, and of damaged and signed copies; `folder.txt` has a line for each, with its name and words of the refusal.
+fn damage(library: &Path, folder: &Path, key: &SecretKey) {
+    let _ = fs::remove_dir_all(folder);
+    fs::create_dir_all(folder).expect("OUT_DIR can be written to");
+    let good = fs::read(library).expect("it is built");
+    let mut lines = String::new();
+    let put = |name: &str, file: &[u8]| {
+        let path = folder.join(name);
+        fs::write(&path, file).expect("OUT_DIR can be written to");
+        sign(&path, key, |_| ());
+    };
+    put("libwhole.so", &good);
+    for (name, refusal, file) in damaged::damaged(&damaged::File(good)) {
+        put(name, &file.0);
+        lines += &format!("{name}: {refusal}\n");
+    }
+    fs::write(folder.with_extension("txt"), lines).expect("OUT_DIR can be written to");
+    pack(folder);
 }
 
 fn gcc(folder: &Path, arguments: impl FnOnce(&mut Command) -> &mut Command) {

@@ -22,6 +22,8 @@ const TOOLS: [&str; 1] = ["census"];
 const POSIX: &str = concat!(env!("OUT_DIR"), "/posix");
 /// And of `tests/libraries`.
 const LIBRARIES: &str = concat!(env!("OUT_DIR"), "/libraries.tar");
+const DAMAGED: &str = concat!(env!("OUT_DIR"), "/damaged.tar");
+const DAMAGED_LINES: &str = concat!(env!("OUT_DIR"), "/damaged.txt");
 
 /// A payload being written to the disk that dom0 reads.
 pub struct Payload {
@@ -67,6 +69,8 @@ impl Payload {
             self.add_file(&format!("usr/bin/{tool}"), &layout::top().join("target/dom0").join(tool))?;
         }
         self.add_file("run/zooid/libraries.tar", Path::new(LIBRARIES))?;
+        self.add_file("run/zooid/damaged.tar", Path::new(DAMAGED))?;
+        self.add_file("run/zooid/damaged.txt", Path::new(DAMAGED_LINES))?;
         self.add_real_libraries(&layout::top().join("build/libraries"))?;
         self.add_file("run/zooid/posix", Path::new(POSIX))
     }

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test uses a part of it")]
 
+pub mod file;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 

@@ -13,7 +13,7 @@ use test_guests::{argument, check, check_eq, error, expect, failure, success};
 use zooid::dl::{self, Error, Flags, Library, Refusal};
 use zooid::process::{self, Status};
 use zooid::time::{Duration, Instant};
-use zooid::{memory, thread};
+use zooid::{env, memory, println, thread};
 use zooid_kernel::events::Masked;
 
 zooid::main!(main, mode = kernel);
@@ -40,6 +40,7 @@ fn main() {
         "open" => open(),
         "lazy" => lazy(),
         "refused" => refused(),
+        "damaged" => damaged(),
         "signed" => signed(),
         "red_zone" => red_zone(),
         "tls" => tls(),
@@ -147,6 +148,31 @@ fn refused() {
     check_eq!(notes(), "");
     dl::iterate(|object| failure!("{} is there", object.name));
     check_eq!(memory::statistics().free, before);
+}
+
+/// Says how each of the objects is refused that the other words name. They leave nothing behind, and do not get into the way of what is sound.
+fn damaged() {
+    let round = |say: bool| {
+        for name in env::args().skip(1) {
+            match dl::open(name, NOW) {
+                Err(Error::Refused { refusal, .. }) if say => println!("{name}: {refusal}"),
+                Err(Error::Refused { .. }) => {}
+                other => failure!("{name}: {other:?}"),
+            }
+        }
+        dl::iterate(|object| failure!("{} is there", object.name));
+        check_eq!(notes(), "");
+        let whole = expect!(dl::open("libwhole.so", NOW));
+        check!((1..100).all(|number| function::<Check>(&whole, "base_count")() == 40 + number));
+        drop(whole);
+        check_eq!(notes(), "bB");
+    };
+    // The first time it makes room that it keeps.
+    round(true);
+    let before = memory::statistics();
+    round(false);
+    let after = memory::statistics();
+    check_eq!((before.total, before.free), (after.total, after.free));
 }
 
 /// A library whose rules hold is mapped; one that breaks a rule is refused by the rule's name, and leaves nothing behind.
