@@ -42,7 +42,7 @@ pub fn run(model: Model, only: &str) -> Result<Tally> {
     })
 }
 
-/// Shares the cases out so that their limits, which are near to how long they take, come to about the same; each part in their old order.
+/// Shares the cases out so that the times they may take come to about the same; each part in their old order.
 fn split(cases: Vec<Case>, machines: usize) -> Vec<VecDeque<Case>> {
     let mut longest_first: Vec<usize> = (0..cases.len()).collect();
     longest_first.sort_by_key(|place| std::cmp::Reverse(cases[*place].seconds));
@@ -86,7 +86,7 @@ fn run_in_one_machine(model: Model, waiting: &mut VecDeque<Case>, tally: &mut Ta
     let mut stream = Stream { machine, parser: Parser::default(), complete: VecDeque::new() };
     while let Some(case) = waiting.pop_front() {
         let began = Instant::now();
-        let limit = Duration::from_secs(case.seconds.into()) + GRACE;
+        let limit = Duration::from_secs(case.limit().into()) + GRACE;
         let report = stream.next_report(began + limit);
         let hung = report.is_none();
         let report = report.unwrap_or_else(|| std::mem::take(&mut stream.parser).unfinished());
@@ -140,7 +140,7 @@ fn write_payload<'a>(files: &RunFiles, cases: impl Iterator<Item = &'a Case>) ->
     for (index, case) in cases.enumerate() {
         let dir = format!("run/zooid/cases/{index:04}");
         payload.add_text(&format!("{dir}/name"), case.name.as_bytes())?;
-        payload.add_text(&format!("{dir}/seconds"), case.seconds.to_string().as_bytes())?;
+        payload.add_text(&format!("{dir}/limit"), case.limit().to_string().as_bytes())?;
         payload.add_text(&format!("{dir}/cfg"), case.config().as_bytes())?;
         if case.script {
             payload.add_file(&format!("{dir}/script"), &cases::script_file(case))?;

@@ -61,7 +61,15 @@ struct Register {
     case: Vec<Case>,
 }
 
+/// A machine that has other things to do may take so many times as long.
+const PATIENCE: u32 = 3;
+
 impl Case {
+    /// When it counts as hung, in seconds from its beginning.
+    pub fn limit(&self) -> u32 {
+        PATIENCE * self.seconds
+    }
+
     /// Name of the image that it starts.
     pub fn guest(&self) -> &str {
         self.guest.as_deref().unwrap_or(&self.name)
