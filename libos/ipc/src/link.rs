@@ -1,6 +1,7 @@
-//! Links: one port to each member that this one wakes or is woken by, for all objects.
+//! Links: the way to each member that this one wakes or is woken by, for all objects.
 
 use alloc::collections::BTreeMap;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use xen_abi::Port;
 use zooid_fork::PvmId;
@@ -11,7 +12,6 @@ use zooid_kernel::evtchn::BoundPort;
 use crate::layout;
 use crate::object::Object;
 use crate::wait;
-use core::sync::atomic::{AtomicU64, Ordering};
 
 /// Members that a port is offered to at a time, before this pVM waits.
 const AT_ONCE: usize = 4;

@@ -2,6 +2,7 @@
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::ptr;
 use core::sync::atomic::{Ordering, fence};
 use core::time::Duration;
 
@@ -74,10 +75,7 @@ fn set_bit(object: &Object, point: usize, me: u16) {
     object.pages().atomic_u32(POINTS[point]).fetch_or(1 << (me / 64), Ordering::SeqCst);
     if !was_set {
         // Those that waited here with the bit were woken; the event that says so may come after it is set again.
-        let is_it = |waiter: &&Waiter| waiter.point == point && core::ptr::eq(&*waiter.object, object);
-        WAITERS.lock().iter().filter(is_it).for_each(|waiter| {
-            waiter.who.wake();
-        });
+        wake_here(|waiter| waiter.point == point && ptr::eq(&*waiter.object, object));
     }
 }
 
@@ -173,17 +171,20 @@ pub fn wake_member(object: &Object, point: usize, member: u16) {
 /// Wakes the threads of this pVM that somebody has woken: what a link's event calls, with events masked.
 pub fn doorbell() {
     let Some(me) = objects::member() else { return };
-    for waiter in &*WAITERS.lock() {
+    wake_here(|waiter| {
         let (word, bit) = bit(waiter.point, me);
-        if waiter.object.pages().atomic_u64(word).load(Ordering::SeqCst) & bit == 0 {
-            waiter.who.wake();
-        }
-    }
+        waiter.object.pages().atomic_u64(word).load(Ordering::SeqCst) & bit == 0
+    });
 }
 
 /// Wakes all threads of this pVM that wait, so that they look again.
 pub fn wake_all_here() {
-    for waiter in &*WAITERS.lock() {
+    wake_here(|_| true);
+}
+
+/// Wakes those threads of this pVM that wait so.
+fn wake_here(so: impl Fn(&Waiter) -> bool) {
+    for waiter in WAITERS.lock().iter().filter(|waiter| so(waiter)) {
         waiter.who.wake();
     }
 }
