@@ -10,8 +10,8 @@ life once
 life once
 before=$(settled)
 
-# The first request of a family: it gets its holder.
-for point in MakeHolder MakeHolder:after Hold:after MapMembers MapMembers:after Enrol:after Reply:after; do
+# The first request of a family: it gets its memory owner.
+for point in MakeMemoryOwner MakeMemoryOwner:after Hold:after MapMembers MapMembers:after Enrol:after Reply:after; do
     life once "$point"
     died "$point"
 done

@@ -1,5 +1,5 @@
 #!/bin/sh
-# What relatives have shared leaves nothing behind, however they end: free pages, domains (zombies and holders included), dom0's event
+# What relatives have shared leaves nothing behind, however they end: free pages, domains (zombies and memory owners included), dom0's event
 # channels, grants and xenstore nodes are as before.
 . /run/zooid/lib.sh
 

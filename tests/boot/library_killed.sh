@@ -15,7 +15,7 @@ life "version 1"
 before=$(settled)
 
 # The first request on the host: it makes the libraries' domain.
-for point in MakeHolder MakeHolder:after Hold:after FillLibrary:after GiveBack:after; do
+for point in MakeMemoryOwner MakeMemoryOwner:after Hold:after FillLibrary:after GiveBack:after; do
     life "version 1" "$point"
     died "$point"
 done

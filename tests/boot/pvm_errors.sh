@@ -15,7 +15,7 @@ refuses 120 "there is no pVM 2147483000" pvm kill 2147483000
 refuses 120 "there is no guest and no file nosuch" pvm run nosuch
 refuses 1 "is neither an image nor a configuration" pvm run /etc/passwd
 refuses 122 "no right to use /run/zooid/pvmd.sock: run pvm as root" nobody pvm list
-refuses 123 "cannot fork: its image does not hold the fork brick" pvm fork "$NAME"
+refuses 123 "cannot fork: its image does not hold the fork component" pvm fork "$NAME"
 refuses 123 "cannot fork" pvm kill -s USR1 "$NAME"
 refuses 124 "$NAME has not ended within 100ms" pvm wait --timeout 100ms "$NAME"
 pvm kill nosuch "$NAME" >out 2>&1

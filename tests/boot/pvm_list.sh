@@ -2,7 +2,7 @@
 # `pvm list`, `inspect`, `logs`, `events`, `stats` tell of guests however they were started.
 . /run/zooid/lib.sh
 
-# Whoever asks first: the daemon is told of a guest without the fork brick by `pvm run`.
+# Whoever asks first: the daemon is told of a guest without the fork component by `pvm run`.
 id=$(pvm run "$CFG") || fail "pvm run"
 domid=$(xl domid "$NAME")
 pvm events -f --json >events &

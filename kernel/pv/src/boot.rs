@@ -21,7 +21,7 @@ const MAIN_STACK_SIZE: usize = 256 << 10;
 pub struct Application {
     /// Runs on the first thread.
     pub main: fn(),
-    /// Settings that the bricks of the image understand, besides the kernel's own.
+    /// Settings that the components of the image understand, besides the kernel's own.
     pub settings: &'static [&'static str],
 }
 
@@ -96,7 +96,7 @@ extern "C" fn zooid_boot(info_address: usize, builder_stack_top: usize) -> ! {
     thread::start()
 }
 
-/// What the image's first thread calls before `main`, in the image's mode; set by a brick.
+/// What the image's first thread calls before `main`, in the image's mode; set by a component.
 pub static BEFORE_MAIN: Once<fn()> = Once::new();
 
 fn first_thread() {
@@ -109,15 +109,15 @@ fn first_thread() {
         memory.free * 4
     );
     power::obey_toolstack();
-    start_bricks();
+    start_components();
     (ZOOID_APPLICATION.main)();
     power::poweroff()
 }
 
-/// Calls what the bricks of the image have left in the sections `.zooid.init.*`.
-fn start_bricks() {
+/// Calls what the components of the image have left in the sections `.zooid.init.*`.
+fn start_components() {
     for entry in (image::init_start()..image::init_end()).step_by(size_of::<fn()>()) {
-        // SAFETY: the section is an array of `fn()`: bricks put nothing else there (`Brick`).
+        // SAFETY: the section is an array of `fn()`: components put nothing else there (`Component`).
         let start = unsafe { *(entry as *const fn()) };
         start();
     }

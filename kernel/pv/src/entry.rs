@@ -74,7 +74,7 @@ pub mod image {
         data_start = __data_start;
         /// End of the image in memory.
         data_end = __data_end;
-        /// First of the functions that boot calls for the bricks of the image.
+        /// First of the functions that boot calls for the components of the image.
         init_start = __init_start;
         exports_start = __exports_start;
         exports_end = __exports_end;

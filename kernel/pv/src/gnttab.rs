@@ -19,7 +19,7 @@ use crate::shared::{SharedPages, barrier};
 
 /// Frames of the table that are mapped: 512 entries each.
 pub const FRAMES: u32 = 4;
-/// Entry of the fork brick's control page, the same in parent and child.
+/// Entry of the fork component's control page, the same in parent and child.
 pub const CONTROL: GrantRef = GrantRef::FIRST_FREE;
 const ENTRIES: u32 = FRAMES * (PAGE_SIZE / size_of::<GrantEntryV1>()) as u32;
 

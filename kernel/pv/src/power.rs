@@ -1,4 +1,4 @@
-//! The ways in which a domain ends, and the toolstack's wishes about it (`control/shutdown`).
+//! The ways in which a domain ends, and the toolstack's requests about it (`control/shutdown`).
 
 use core::fmt;
 
@@ -12,7 +12,7 @@ pub fn crash() -> ! {
     shutdown(ShutdownReason::CRASH)
 }
 
-/// What is called with the exit code before a pVM ends by itself; set by the fork brick.
+/// What is called with the exit code before a pVM ends by itself; set by the fork component.
 pub static ENDING: Once<fn(i32)> = Once::new();
 
 /// Ends the pVM with an exit code, after the console's last bytes were taken; says so if it is not 0.
@@ -46,7 +46,7 @@ fn shutdown(reason: ShutdownReason) -> ! {
     }
 }
 
-/// Where the toolstack writes its wishes.
+/// Where the toolstack writes its requests.
 pub const CONTROL_PATH: &str = "control/shutdown";
 
 /// Starts the thread that obeys `control/shutdown` (docs/misc/xenstore-paths.pandoc, "~/control/shutdown").

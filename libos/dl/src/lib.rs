@@ -7,7 +7,7 @@
 //! - `program`: what the image itself needs.
 //! - `rules`: whose libraries the image maps, and which.
 //! - `source`: where files come from.
-//! - `wishes`: updates that dom0 asks for.
+//! - `update_requests`: updates that dom0 asks for.
 //! - `tls`: thread-local variables of objects.
 //! - `live`: libraries that are replaced while they are in use.
 //! - `lazy`: functions that are looked up at their first call.
@@ -26,7 +26,7 @@ mod rules;
 mod runtime;
 mod source;
 mod tls;
-mod wishes;
+mod update_requests;
 
 use alloc::string::{String, ToString};
 use core::marker::PhantomData;

@@ -54,12 +54,12 @@ static LOADER: Mutex<Option<Loader>> = Mutex::new(None);
 /// Boot calls this function in an image that loads objects.
 // SAFETY: the section is an array of `fn()`, as `zooid_kernel::boot` expects.
 #[unsafe(link_section = ".zooid.init.dl")]
-static BRICK: fn() = source::init;
+static COMPONENT: fn() = source::init;
 
 fn lock() -> MutexGuard<'static, Option<Loader>> {
     static PRESENT: Once<()> = Once::new();
     PRESENT.call_once(|| {
-        core::hint::black_box(&BRICK);
+        core::hint::black_box(&COMPONENT);
         life::on_fork(stand_still);
         lazy::init();
         live::init();

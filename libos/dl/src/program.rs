@@ -4,7 +4,7 @@ use zooid_kernel::boot;
 use zooid_loader::Object;
 
 use crate::source::File;
-use crate::{Error, load, rules, wishes};
+use crate::{Error, load, rules, update_requests};
 
 // linker.ld
 unsafe extern "C" {
@@ -18,7 +18,7 @@ unsafe extern "C" {
 /// Runs in the first thread, in the image's mode, before `main`.
 pub fn start() {
     open_needed();
-    wishes::start();
+    update_requests::start();
 }
 
 fn open_needed() {

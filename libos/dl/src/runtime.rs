@@ -1,4 +1,4 @@
-//! What objects import: the C runtime (`zooid-crt`), whose wishes the kernel serves, the functions of this crate that C knows as `dlopen` and so on, and
+//! What objects import: the C runtime (`zooid-crt`), whose requests the kernel serves, the functions of this crate that C knows as `dlopen` and so on, and
 //! what the crates of the image [export](zooid_kernel::export!).
 
 use alloc::ffi::CString;

@@ -7,7 +7,7 @@ pub const SHARED_INFO: usize = 0;
 pub const CONSOLE: usize = 1;
 /// Xenstore ring.
 pub const XENSTORE: usize = 2;
-/// Control page of the fork brick.
+/// Control page of the fork component.
 pub const CONTROL: usize = 3;
 /// Table of the family's members (docs/protocols/ipc.md), if there is one.
 pub const MEMBERS: usize = 6;

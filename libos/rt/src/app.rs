@@ -17,7 +17,7 @@ use crate::process::{self, AtFork};
 use crate::sync::{Condvar, Mutex};
 use crate::xenstore;
 
-/// Below this domain's home: what the next child is to run, written by pvmd before it wishes for the fork. The object's name and the arguments, each with a
+/// Below this domain's home: what the next child is to run, written by pvmd before it asks for the fork. The object's name and the arguments, each with a
 /// line feed behind it.
 const APPLICATION: &str = "application";
 /// Tells pvmd that this pVM takes applications.

@@ -13,7 +13,7 @@
 //! }
 //! ```
 //!
-//! An image carries what its application uses: nothing of a brick (such as [`net`]) is linked in unless it is called.
+//! An image carries what its application uses: nothing of a component (such as [`net`]) is linked in unless it is called.
 
 #![no_std]
 #![deny(unsafe_code)]

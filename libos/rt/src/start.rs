@@ -6,7 +6,7 @@ use crate::process;
 
 pub use zooid_kernel::boot::Application;
 
-/// Settings of the command line that bricks read, whether or not this image has them: a configuration may be shared.
+/// Settings of the command line that components read, whether or not this image has them: a configuration may be shared.
 const SETTINGS: &[&str] = &["net"];
 /// As [`SETTINGS`], for an image that can run in either mode.
 const SETTINGS_WITH_MODES: &[&str] = &["net", "mode"];

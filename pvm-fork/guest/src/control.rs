@@ -16,7 +16,7 @@ use zooid_kernel::shared::{SharedPages, barrier};
 use zooid_kernel::sync::Mutex;
 use zooid_kernel::{console, gnttab, life, power, random, thread, time, xenstore};
 
-use crate::{family, grants, hot, objects, shell, snapshot};
+use crate::{eager, family, grants, objects, shell, snapshot};
 
 /// How long a guest waits for a pvmd that is not there, in nanoseconds: one that was killed comes back in this time.
 const PATIENCE: u64 = 10_000_000_000;
@@ -103,13 +103,13 @@ fn write_fault(address: usize) -> bool {
     }
     let resolved = cow::resolve_write(address, shared).unwrap_or_else(|_| family::end_out_of_memory());
     if let Some(control) = control.filter(|_| resolved) {
-        hot::note(control, address);
+        eager::note(control, address);
     }
     resolved
 }
 
 impl Control {
-    /// Writes what pvmd must know of this image, and the brick's version.
+    /// Writes what pvmd must know of this image, and the component's version.
     fn describe(&self) {
         let (p2m, bitmaps, start_info) = mmu::records();
         self.page.write_u64(guest::MAGIC, wire::MAGIC);
@@ -248,7 +248,7 @@ impl Control {
         if let Some(begin) = life::NEW_LIFE.get() {
             begin();
         }
-        hot::begin_life();
+        eager::begin_life();
         evtchn::begin_life();
         grants::begin_life();
         self.last_commit.store(0, Ordering::Relaxed);

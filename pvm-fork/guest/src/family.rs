@@ -1,4 +1,4 @@
-//! Children and their ends, this pVM's own end, and wishes from outside.
+//! Children and their ends, this pVM's own end, and requests from outside.
 
 use alloc::vec::Vec;
 use core::fmt;
@@ -14,7 +14,7 @@ use zooid_kernel::{console, evtchn, power, thread, time, xenstore};
 
 use crate::control::{Control, control};
 use crate::forking::{ForkError, Forked, fork_as_asked};
-use crate::{hot, objects};
+use crate::{eager, objects};
 
 /// A child that has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -227,13 +227,13 @@ pub fn settle() {
     }
 }
 
-/// The service that obeys wishes from outside, `pvm fork` and `pvm kill`, and learns from children.
+/// The service that obeys requests from outside, `pvm fork` and `pvm kill`, and learns from children.
 pub fn serve() {
     let Some(control) = control() else { return };
     settle();
     if evtchn::lives() > 0 {
         control.notify();
-        // Services have begun anew, that of the toolstack's wishes among them.
+        // Services have begun anew, that of the toolstack's requests among them.
         xenstore::renew_watches(Some(power::CONTROL_PATH));
     }
     loop {
@@ -241,13 +241,13 @@ pub fn serve() {
             let page = &control.page;
             page.read_u64(daemon::SIGNALS) != page.read_u64(guest::SIGNALS_TAKEN)
                 || page.read_u32(daemon::OUTSIDE) != page.read_u32(guest::OUTSIDE_DONE)
-                || hot::has_news(control)
+                || eager::has_news(control)
                 || objects::has_news(control)
                 || has_untold_ends(control)
         });
         obey_signals(control);
         obey_fork(control);
-        hot::learn(control);
+        eager::learn(control);
         objects::take_news(control);
         tell_ends(control);
     }
@@ -306,8 +306,8 @@ fn tell_ends(control: &Control) {
 }
 
 fn obey_fork(control: &Control) {
-    let wish = control.page.read_u32(daemon::OUTSIDE);
-    if wish == control.page.read_u32(guest::OUTSIDE_DONE) {
+    let request = control.page.read_u32(daemon::OUTSIDE);
+    if request == control.page.read_u32(guest::OUTSIDE_DONE) {
         return;
     }
     let errno = match fork_as_asked(control.page.read_u32(daemon::OUTSIDE_COUNT), true) {
@@ -325,6 +325,6 @@ fn obey_fork(control: &Control) {
     };
     control.page.write_u32(guest::OUTSIDE_ERRNO, errno);
     barrier();
-    control.page.write_u32(guest::OUTSIDE_DONE, wish);
+    control.page.write_u32(guest::OUTSIDE_DONE, request);
     control.notify();
 }

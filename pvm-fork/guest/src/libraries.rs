@@ -82,7 +82,7 @@ pub fn map(library: Opened, offset: usize, table: Mfn, entries: Range<usize>, ex
     )
 }
 
-/// Has pvmd look at the answer to its wish for an update, in xenstore.
+/// Has pvmd look at the answer to its request for an update, in xenstore.
 pub fn answered() {
     if let Ok(control) = the_control() {
         control.notify();

@@ -13,7 +13,7 @@ use zooid_kernel::shared::SharedPages;
 
 use crate::control::{Control, control};
 
-/// What the IpC brick does at a fork, and when something has become of a member.
+/// What the IpC component does at a fork, and when something has become of a member.
 pub struct Hooks {
     /// The table of members has changed, or a relative wants this pVM to look at what it waits for.
     pub news: fn(),
@@ -181,7 +181,7 @@ pub(crate) fn has_news(control: &Control) -> bool {
     HOOKS.is_completed() && NEWS.load(Ordering::Relaxed) != control.page.read_u32_acquire(daemon::NEWS)
 }
 
-/// Has `news` called soon, in the brick's own thread.
+/// Has `news` called soon, in the component's own thread.
 pub fn look_again() {
     if let Some(control) = control() {
         NEWS.fetch_sub(1, Ordering::Relaxed);

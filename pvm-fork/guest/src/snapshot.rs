@@ -1,5 +1,5 @@
 //! The snapshot: the pages that a fork copies at once, because Xen writes to them (stacks), because the kernel must not fault on
-//! them (variables of the image), or because it is cheaper (hot pages).
+//! them (variables of the image), or because it is cheaper (eager pages).
 //!
 //! It lies in buffers that the child reads at the same address until it has copied them. There are two, so that a parent need not wait for
 //! its child.
@@ -15,12 +15,12 @@ use zooid_kernel::mmu::cow::copy_page;
 use zooid_kernel::thread;
 
 use crate::control::Control;
-use crate::hot;
+use crate::eager;
 
 /// Pages of stacks that the first buffers have room for.
 const STACK_PAGES: usize = 8;
 /// Other pages of them.
-const HOT_PAGES: usize = wire::EARLY_PAGES;
+const EAGER_PAGES: usize = wire::EARLY_PAGES;
 
 struct Buffers {
     pages: ReadablePages,
@@ -35,7 +35,7 @@ static SNAPSHOTS: Masked<Option<Buffers>> = Masked::new(None);
 
 /// Makes buffers with room for at least `pages` pages, unless they exist. Nobody reads the old ones any more.
 pub fn make(control: &Control, pages: usize) -> Result<(), Errno> {
-    let wanted = pages.max(mmu::data_pages().len() / PAGE_SIZE + STACK_PAGES + HOT_PAGES);
+    let wanted = pages.max(mmu::data_pages().len() / PAGE_SIZE + STACK_PAGES + EAGER_PAGES);
     let size = wire::header_pages(wanted) + wanted;
     let old = SNAPSHOTS.lock().take_if(|buffers| buffers.inherited || buffers.size < size);
     if SNAPSHOTS.lock().is_some() {
@@ -68,7 +68,7 @@ pub fn pages_needed(all_threads: bool) -> usize {
 }
 
 fn pages(rsp: u64, all_threads: bool) -> usize {
-    let mut count = mmu::data_pages().len() / PAGE_SIZE + hot::count();
+    let mut count = mmu::data_pages().len() / PAGE_SIZE + eager::count();
     thread::for_each_stack(rsp, all_threads, |pages| count += pages.len() / PAGE_SIZE);
     count
 }
@@ -107,7 +107,7 @@ pub fn take(rsp: u64, all_threads: bool) -> u32 {
         }
     };
     thread::for_each_stack(rsp, all_threads, &mut copy);
-    hot::for_each(&mut copy);
+    eager::for_each(&mut copy);
     // Last: the closure's own state and all else that was written until here is on the stack.
     copy(mmu::data_pages());
     for (at, value) in [

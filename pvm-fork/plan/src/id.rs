@@ -61,7 +61,7 @@ pub enum Kind {
     /// It is a child.
     Child,
     /// It holds the memory that a family's members share (docs/protocols/ipc.md).
-    Holder,
+    MemoryOwner,
     /// It holds the libraries that pVMs of this host have mapped (docs/protocols/libraries.md).
     Libraries,
 }
@@ -73,7 +73,7 @@ pub struct Handle {
     pub kind: Kind,
     /// Its id.
     pub id: PvmId,
-    /// Its parent at the time of the fork; a holder's: the root of its family; that of the libraries: its own id.
+    /// Its parent at the time of the fork; a memory owner's: the root of its family; that of the libraries: its own id.
     pub parent: PvmId,
     /// Number of the COMMIT that made it a child; 0 before.
     pub commit: u32,
@@ -92,7 +92,7 @@ impl Handle {
         octets[3] = match self.kind {
             Kind::Prepared => b'p',
             Kind::Child => b'c',
-            Kind::Holder => b'h',
+            Kind::MemoryOwner => b'h',
             Kind::Libraries => b'l',
         };
         octets[4..8].copy_from_slice(&self.id.raw().to_be_bytes());
@@ -107,7 +107,7 @@ impl Handle {
         let kind = match octets[3] {
             b'p' => Kind::Prepared,
             b'c' => Kind::Child,
-            b'h' => Kind::Holder,
+            b'h' => Kind::MemoryOwner,
             b'l' => Kind::Libraries,
             _ => return None,
         };
@@ -137,7 +137,7 @@ mod tests {
     #[test]
     fn a_handle_is_read_as_it_was_written() {
         let id = |domain| PvmId::new(DomId(domain), 7).unwrap();
-        for kind in [Kind::Prepared, Kind::Child, Kind::Holder, Kind::Libraries] {
+        for kind in [Kind::Prepared, Kind::Child, Kind::MemoryOwner, Kind::Libraries] {
             let handle = Handle { kind, id: id(9), parent: id(4), commit: 0x0102_0304 };
             assert_eq!(Handle::parse(DomId(9), &handle.to_octets()), Some(handle));
             assert_eq!(Handle::parse(DomId(8), &handle.to_octets()), None, "another domain's");

@@ -9,11 +9,11 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
-pub mod hot;
+pub mod eager;
 pub mod id;
 pub mod layout;
 pub mod link;
-pub mod mend;
 pub mod plan;
+pub mod relink;
 pub mod status;
 pub mod wire;

@@ -31,9 +31,9 @@ pub enum Backend {
 pub struct Owner(pub u8);
 
 impl Owner {
-    /// The family's holder, to which the frames of all joint pages belong, and no others.
-    pub const HOLDER: Self = Self(u8::MAX);
-    /// The host's holder of libraries.
+    /// The family's memory owner, to which the frames of all joint pages belong, and no others.
+    pub const MEMORY_OWNER: Self = Self(u8::MAX);
+    /// The host's memory owner of libraries.
     pub const LIBRARIES: Self = Self(u8::MAX - 1);
 }
 
@@ -44,7 +44,7 @@ pub enum Page {
     Nothing,
     /// The parent's frame, by this entry, which is read-only.
     Linked(Pte),
-    /// The holder's frame, by this entry.
+    /// The memory owner's frame, by this entry.
     Joint(Pte),
     /// A frame of the host's libraries, by this entry, which is read-only.
     Library(Pte),

@@ -1,6 +1,6 @@
 //! Which kernels are Zooid's: their ELF notes say so (Xen's `public/elfnote.h`).
 //!
-//! That is how a pVM without the fork brick, which does not announce itself, is told from other guests that `xl` has started.
+//! That is how a pVM without the fork component, which does not announce itself, is told from other guests that `xl` has started.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};

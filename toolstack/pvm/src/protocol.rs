@@ -129,7 +129,7 @@ pub enum FaultKind {
     Ambiguous,
     /// The caller: the family has no object of that name.
     NoSuchObject,
-    /// The pVM: its image has no fork brick, or has not announced itself yet.
+    /// The pVM: its image has no fork component, or has not announced itself yet.
     CannotFork,
     /// The pVM: it is no empty one, or has not said so yet.
     TakesNoApplication,
@@ -230,7 +230,7 @@ mod tests {
                 serde_json::to_value(serde_json::from_value::<Stats>(answer.clone()).unwrap())
             } else if answer.get("updated").is_some() {
                 serde_json::to_value(serde_json::from_value::<Update>(answer.clone()).unwrap())
-            } else if answer.get(0).is_some_and(|first| first.get("holder").is_some()) {
+            } else if answer.get(0).is_some_and(|first| first.get("memory_owner").is_some()) {
                 serde_json::to_value(serde_json::from_value::<Vec<ObjectInfo>>(answer.clone()).unwrap())
             } else {
                 serde_json::to_value(serde_json::from_value::<Vec<PoolInfo>>(answer.clone()).unwrap())

@@ -2,7 +2,7 @@
 //!
 //! A fork takes the right to write in the entries of level 2, a few for megabytes of heap. The first write below such an entry
 //! takes it from the pages instead and gives it back above; then, and at each further page, the writer gets a copy. All of
-//! it happens in the writer's own domain. Nothing of this is linked into an image without the fork brick.
+//! it happens in the writer's own domain. Nothing of this is linked into an image without the fork component.
 
 use core::sync::atomic::Ordering;
 
@@ -23,7 +23,7 @@ const L1_SPAN: usize = PTES_PER_TABLE * PAGE_SIZE;
 const FRAMES_AT_ONCE: usize = 32;
 
 /// What the kernel calls for a write to a page that is present and must not be written: `true` when it may be tried
-/// again. Set by the fork brick.
+/// again. Set by the fork component.
 pub static WRITE_FAULT: Once<fn(usize) -> bool> = Once::new();
 
 /// Where the page goes while its address gets another frame.

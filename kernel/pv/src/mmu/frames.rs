@@ -19,7 +19,7 @@ pub struct Frames {
     p2m: &'static mut [u64],
     /// Frames that are lent.
     lent: u64,
-    /// Gets frames for vacant numbers; set with the fork brick.
+    /// Gets frames for vacant numbers; set with the fork component.
     populate: Option<fn(&mut Self, u64)>,
 }
 

@@ -52,7 +52,7 @@ pub enum Mapped {
     Table,
 }
 
-/// What the kernel calls after a change, with an address that the table covers; it must not map anything. Set by the fork brick. A
+/// What the kernel calls after a change, with an address that the table covers; it must not map anything. Set by the fork component. A
 /// change of the right to write, which copy-on-write gives and takes, is none.
 pub static MAPPED: Once<fn(usize, Mapped)> = Once::new();
 

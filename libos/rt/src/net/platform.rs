@@ -1,4 +1,4 @@
-//! What the network brick wants of the kernel, connected to the kernel.
+//! What the network component wants of the kernel, connected to the kernel.
 
 use alloc::string::String;
 use alloc::sync::Arc;

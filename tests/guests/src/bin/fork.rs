@@ -31,7 +31,7 @@ fn main() {
         "handlers" => handlers(),
         "random" => random(),
         "registers" => registers(),
-        "hot" => hot(),
+        "eager" => eager(),
         "bad_count" => bad_count(),
         "rate" => rate(second_argument()),
         "alive" => alive(second_argument()),
@@ -120,9 +120,9 @@ fn returns() {
 
 /// Pages that one child after the other writes at once are copied during the fork, before long; what is in them is what the parent had
 /// at that moment, in children and grandchildren, and the parent never sees what they write.
-fn hot() {
+fn eager() {
     const WORDS: usize = 512;
-    /// More than can be hot at a time.
+    /// More than can be eager at a time.
     const PAGES: usize = 40;
     /// The value of a word that `writer` wrote in `round`.
     fn value(writer: u64, round: u64, at: usize) -> u64 {

@@ -23,7 +23,7 @@ fn main() {
         None => process::exit(0),
     }
     println!("garbage begins");
-    // SAFETY: the fork brick has mapped the page there, for ever; words of it are read and written by several all the time.
+    // SAFETY: the fork component has mapped the page there, for ever; words of it are read and written by several all the time.
     let page = unsafe { SharedPages::new(CONTROL as *mut u8, 1) };
     let writer = thread::spawn(move || scribble(&page, seed));
     let end = zooid::time::uptime() + Duration::from_secs(8);

@@ -51,7 +51,7 @@ fn main() {
 
 /// A page of the DEVICE zone that is there from boot on.
 fn control() -> SharedPages {
-    // SAFETY: the fork brick has mapped the page there, for ever; words of it are read and written by several all the time.
+    // SAFETY: the fork component has mapped the page there, for ever; words of it are read and written by several all the time.
     unsafe { SharedPages::new(device_page(device::CONTROL) as *mut u8, 1) }
 }
 
@@ -125,7 +125,7 @@ fn assistant(memory: &SharedMemory, queue: &MessageQueue, answer: &ipc::PipeWrit
     }
 }
 
-/// The way to pvmd, without any of the brick's care.
+/// The way to pvmd, without any of the component's care.
 struct Daemon {
     page: SharedPages,
     port: Port,
@@ -223,7 +223,7 @@ impl Stranger {
             place,
             refused: 0,
         };
-        // Parent, child and holder at least; four frames, a table, two objects, two members.
+        // Parent, child and memory owner at least; four frames, a table, two objects, two members.
         check!(stranger.domains.len() >= 3 && stranger.frames.len() == 4 && stranger.tables.len() == 1);
         check!(stranger.objects.len() == 2 && stranger.members.len() == 2);
         stranger
@@ -231,7 +231,7 @@ impl Stranger {
 
     fn attack(mut self) {
         self.requests();
-        // With a holder of its own, more of what it asks for is looked at.
+        // With a memory owner of its own, more of what it asks for is looked at.
         self.own_objects();
         self.requests();
         println!("requests: {} refused", self.refused);
@@ -279,7 +279,7 @@ impl Stranger {
             let result = self.daemon.map(place, object, 0, 1);
             self.denied("mapping object", object, result, Errno::ENOENT);
         }
-        // Where it has a holder, it is number 0 itself.
+        // Where it has a memory owner, it is number 0 itself.
         for number in (1..members::MAX as u32).step_by(7).chain([2, u32::MAX]) {
             let result = self.daemon.to(operation::RELAY, number, 1);
             self.denied("waking member", number, result, Errno::ENOENT);
@@ -523,7 +523,7 @@ unsafe fn enter(hypercall: Hypercall, first: u64, second: u64) -> Result<u64, Er
 
 /// Asks without end, from a parent and its children.
 fn storm() {
-    // A member: else there is no holder and nothing to do.
+    // A member: else there is no memory owner and nothing to do.
     let _memory = expect!(SharedMemory::open("storm", CREATE, 1));
     let mut name = *b"storm 0";
     for number in b'1'..=b'3' {

@@ -193,7 +193,7 @@ fn domain_of_this() -> DomId {
 }
 
 fn control() -> SharedPages {
-    // SAFETY: the fork brick has mapped the page there, for ever; words of it are read and written by several all the time.
+    // SAFETY: the fork component has mapped the page there, for ever; words of it are read and written by several all the time.
     unsafe { SharedPages::new(device_page(device::CONTROL) as *mut u8, 1) }
 }
 

@@ -34,8 +34,8 @@ pub fn lib(socket: &Path, json: bool, options: LibOptions, out: &mut impl Write)
         Lib::Update { library, to, family, all, timeout, pvms } => {
             let named = !all && family.is_none();
             let targets = if named { pvms } else { running(socket, family)? };
-            let wish = Wish { library, to, limit_ms: timeout * 1000, named };
-            return wish.update(socket, &targets, json, out);
+            let request = UpdateRequest { library, to, limit_ms: timeout * 1000, named };
+            return request.update(socket, &targets, json, out);
         }
         Lib::Remove { library } => store.remove(&library.name, library.version.as_ref())?,
         Lib::Verify { libraries } => {
@@ -68,7 +68,7 @@ fn running(socket: &Path, family: Option<Target>) -> Result<Vec<Target>, Error> 
 }
 
 /// An update that pVMs are asked for.
-struct Wish {
+struct UpdateRequest {
     library: String,
     to: Option<Version>,
     limit_ms: u32,
@@ -76,7 +76,7 @@ struct Wish {
     named: bool,
 }
 
-impl Wish {
+impl UpdateRequest {
     /// Asks one pVM after the other; the exit code is that of the first that has not done it.
     fn update(&self, socket: &Path, pvms: &[Target], json: bool, out: &mut impl Write) -> Result<u8, Error> {
         let mut client = Client::connect(socket)?;

@@ -128,7 +128,7 @@ Examples:
   pvm kill --family httpd            it and all that it has forked
   pvm kill -s USR1 163845
 
-KILL destroys the domain. Other signals are handed to the application's handlers; an image without the fork brick obeys TERM only.")]
+KILL destroys the domain. Other signals are handed to the application's handlers; an image without the fork component obeys TERM only.")]
     Kill {
         /// Name or number
         #[arg(short, long, value_name = "SIGNAL", default_value = "KILL")]

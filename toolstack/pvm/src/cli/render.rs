@@ -110,12 +110,12 @@ pub fn stats(stats: &Stats) -> String {
     let mut text = format!("{} alive, {} prepared for forks\n", stats.alive, stats.pool);
     let _ = write!(
         text,
-        "since pvmd started: {} forks, {refused} refused{}, {} domains prepared, {} pVMs ended; {} page-table entries mended\n\n",
+        "since pvmd started: {} forks, {refused} refused{}, {} domains prepared, {} pVMs ended; {} page-table entries relinked\n\n",
         stats.forks,
         if reasons.is_empty() { String::new() } else { format!(" ({})", reasons.join(", ")) },
         stats.prepared,
         stats.ended,
-        stats.mended_entries
+        stats.relinked_entries
     );
     let mut table = Table::new(&["STEP", "COUNT", "LAST", "MEAN", "MAX"]);
     for step in &stats.steps {
@@ -144,13 +144,13 @@ pub fn pool(pool: &[PoolInfo]) -> String {
 
 /// Named objects.
 pub fn objects(objects: &[ObjectInfo]) -> String {
-    let mut table = Table::new(&["NAME", "MEMORY", "FAMILY", "HOLDER"]);
+    let mut table = Table::new(&["NAME", "MEMORY", "FAMILY", "OWNER"]);
     for object in objects {
         table.row([
             plain(&object.name),
             memory(object.pages * 4),
             object.family.to_string(),
-            object.holder.to_string(),
+            object.memory_owner.to_string(),
         ]);
     }
     table.text()
@@ -400,7 +400,7 @@ mod tests {
             alive: 2,
             pool: 1,
             operations: 120,
-            mended_entries: 9,
+            relinked_entries: 9,
             steps: vec![step("plan", 999, 4_100, 99_960), step("apply", 12_345_678, 2_000_000_000, u64::MAX)],
         }
     }
@@ -412,7 +412,7 @@ mod tests {
     }
 
     fn some_objects() -> Vec<ObjectInfo> {
-        let object = |name: &str, pages| ObjectInfo { name: name.into(), pages, family: 163_845, holder: 12 };
+        let object = |name: &str, pages| ObjectInfo { name: name.into(), pages, family: 163_845, memory_owner: 12 };
         vec![object("queue", 17), object("a\x1b[2J name", 512)]
     }
 

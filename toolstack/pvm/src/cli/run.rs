@@ -217,7 +217,7 @@ fn attach(
     }
     lines.finish()?;
     let mut ended = ended(&mut end)?;
-    // A guest without the fork brick has no other way to tell its code.
+    // A guest without the fork component has no other way to tell its code.
     if let (EndStatus::Exit { code: 0 }, false, Some(code)) = (ended.status, info.can_fork, printed_code(&tail)) {
         ended.status = EndStatus::Exit { code };
         ended.exit_code = code;

@@ -23,7 +23,7 @@ pub enum Command {
     /// Sends a signal to a pVM, or to it and all its descendants (`family`); answers the ids that got it.
     ///
     /// Signal 9 destroys the domain, and what it leaves behind is gone when the reply comes. Another one is handed to the
-    /// pVM's own handlers; one whose image has no fork brick obeys 15 only, as a shutdown.
+    /// pVM's own handlers; one whose image has no fork component obeys 15 only, as a shutdown.
     Kill { target: Target, signal: u8, family: bool, reply: Reply<Vec<u32>> },
     /// Asks a pVM to end in an orderly way (`control/shutdown` = `poweroff`). The reply does not wait for the end.
     Stop { target: Target, reply: Reply<()> },
@@ -34,7 +34,7 @@ pub enum Command {
     Fork { target: Target, count: u32, application: Vec<String>, reply: Reply<Vec<u32>> },
     /// Answers when the pVM has ended; at once if it ended lately.
     Wait { target: Target, reply: Reply<Ended> },
-    /// Says that this domain is a pVM, though it may not say so itself: its image has no fork brick, or has not come that far.
+    /// Says that this domain is a pVM, though it may not say so itself: its image has no fork component, or has not come that far.
     Adopt { domain: u16, reply: Reply<PvmInfo> },
     /// Counters and times.
     Stats { reply: Reply<Stats> },
@@ -72,7 +72,7 @@ pub enum Error {
     NoSuchPvm { target: String },
     /// Several pVMs have that name.
     Ambiguous { target: String, ids: Vec<u32> },
-    /// Its image holds no fork brick, or has not announced itself yet.
+    /// Its image holds no fork component, or has not announced itself yet.
     CannotFork { id: u32 },
     /// It is no empty pVM, or has not said so yet.
     TakesNoApplication { id: u32 },
@@ -88,11 +88,11 @@ pub enum Error {
     Refused { what: String },
 }
 
-/// What has become of the wish for an update.
+/// What has become of the request for an update.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Update {
-    /// It is another version now; or the same, if that is the one that is wished for.
+    /// It is another version now; or the same, if that is the one that is asked for.
     Updated { from: String, to: String },
     /// The pVM goes on with the version that it has.
     Kept { reason: String },
@@ -167,7 +167,7 @@ pub struct PvmInfo {
     pub kind: Kind,
     /// What it does.
     pub state: State,
-    /// Whether it can fork: its image holds the fork brick and has announced itself.
+    /// Whether it can fork: its image holds the fork component and has announced itself.
     pub can_fork: bool,
     /// Its parent; of an orphan, the family's root; nothing for a root, and for an orphan whose root has ended.
     pub parent: Option<u32>,
@@ -231,7 +231,7 @@ pub struct ObjectInfo {
     /// The root of the family, which may have ended.
     pub family: u32,
     /// The domain that has the memory.
-    pub holder: u16,
+    pub memory_owner: u16,
 }
 
 /// Counters and times since the daemon started.
@@ -252,7 +252,7 @@ pub struct Stats {
     /// Operations of the executor.
     pub operations: u64,
     /// Page-table entries that were brought up to date between a request to fork and its reply.
-    pub mended_entries: u64,
+    pub relinked_entries: u64,
     /// Times of the steps, in the order in which they happen.
     pub steps: Vec<StepTime>,
 }
@@ -388,7 +388,7 @@ impl fmt::Display for Error {
         match self {
             Self::NoSuchPvm { target } => write!(out, "there is no pVM {target}"),
             Self::Ambiguous { target, ids } => write!(out, "several pVMs are named {target}: {ids:?}"),
-            Self::CannotFork { id } => write!(out, "pVM {id} cannot fork: its image does not hold the fork brick"),
+            Self::CannotFork { id } => write!(out, "pVM {id} cannot fork: its image does not hold the fork component"),
             Self::TakesNoApplication { id } => {
                 write!(out, "pVM {id} takes no application: its image is not one whose main is zooid::app::host")
             }

@@ -9,17 +9,17 @@ use xen_abi::xen::{MmuextCmd, MmuextOp, SharedInfo, StartInfo, VcpuInfo};
 use xen_abi::{DomId, Errno, GrantRef, Mfn, PAGE_SIZE, Pfn, Port};
 use xenctl::{CreateDomain, Events, Hypervisor, Memory, Protection, VcpuGuestContext};
 use zooid_fork_plan::id::{Handle, Kind, PvmId};
-use zooid_fork_plan::mend::Linkage;
 use zooid_fork_plan::plan::{ParentTable, Plan, Special};
+use zooid_fork_plan::relink::Linkage;
 use zooid_fork_plan::wire::{CONTROL_GREF, daemon, device, device_page};
 
-use super::copies::Copies;
 use super::core::Engine;
 use super::executor::{BUILD, Operation};
 use super::failure::Failure;
+use super::grant_backend::Copies;
 use super::home::{self, Home};
-use super::mend::{Holders, Target, is_race, look_again};
 use super::pvm::{Channel, Prepared};
+use super::relink::{MemoryOwners, Target, is_race, look_again};
 
 /// Frames that a prepared domain has free.
 const RESERVE: usize = 64;
@@ -378,8 +378,8 @@ impl<H: Hypervisor> Engine<H> {
         let parent = self.domains.get(&building.parent).ok_or(Failure::Gone)?;
         let forking = parent.forking.as_ref().ok_or(Failure::Gone)?;
         let (tables, sources) = (&forking.tables, forking.sources.as_ref());
-        let holders = Holders::of(parent.root, &self.holders, self.libraries.as_ref());
-        let source = parent.source(holders).ok_or(Failure::Gone)?;
+        let memory_owners = MemoryOwners::of(parent.root, &self.memory_owners, self.libraries.as_ref());
+        let source = parent.source(memory_owners).ok_or(Failure::Gone)?;
         let domain = building.made.as_ref().expect("made before").domain;
         let linkage = building.linkage.as_mut().expect("made when its tables were pinned");
         let mut target = Target { domain, linkage, bitmaps: building.bitmaps.as_ref() };
@@ -393,7 +393,7 @@ impl<H: Hypervisor> Engine<H> {
             building.copies.add_table(&*self.xen, domain, (tables.base(number), now), frame, sources)?;
         }
         if building.linked < tables.count() {
-            match target.mend(&*self.xen, &source, building.linked, &mut self.scratch) {
+            match target.relink(&*self.xen, &source, building.linked, &mut self.scratch) {
                 Ok(_) => building.linked += 1,
                 // The parent has copied a page in between: what is not linked now is when the domain is refreshed.
                 Err(failure) if is_race(&failure) => building.linked += 1,
@@ -426,8 +426,8 @@ impl<H: Hypervisor> Engine<H> {
         let missing = "made by the operations before";
         // The parent may have got more of them since its last one was linked.
         let linkage = building.linkage.as_mut().expect(missing);
-        let holders = Holders::of(parent.root, &self.holders, self.libraries.as_ref());
-        let source = parent.source(holders).ok_or(Failure::Gone)?;
+        let memory_owners = MemoryOwners::of(parent.root, &self.memory_owners, self.libraries.as_ref());
+        let source = parent.source(memory_owners).ok_or(Failure::Gone)?;
         Target { domain: made.domain, linkage, bitmaps: building.bitmaps.as_ref() }.add_tables(&*self.xen, &source)?;
         let port = building.ports.local.take().expect(missing);
         parent.prepared.push(Prepared {

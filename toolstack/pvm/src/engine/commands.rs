@@ -18,7 +18,7 @@ use super::pvm::{Prepared, Pvm};
 
 /// Signal that no guest can refuse.
 const SIGKILL: u8 = 9;
-/// The one signal that a pVM without the fork brick obeys.
+/// The one signal that a pVM without the fork component obeys.
 const SIGTERM: u8 = 15;
 /// Signals are bits of a word.
 const SIGNALS: u8 = 64;
@@ -229,7 +229,7 @@ impl<H: Hypervisor> Engine<H> {
             alive: self.domains.len() as u64,
             pool: self.domains.values().map(|pvm| pvm.prepared.len() as u64).sum(),
             operations: self.executor.count(),
-            mended_entries: self.counters.entries(),
+            relinked_entries: self.counters.entries(),
             steps: self.counters.steps().chain(self.executor.times()).collect(),
         }
     }
@@ -286,7 +286,7 @@ impl<H: Hypervisor> Engine<H> {
                 if self.domains.get(&domain).is_some_and(|pvm| pvm.owners.len() == 1) {
                     roots.push(domain);
                 } else {
-                    self.bury(domain, Status::Killed(SIGKILL));
+                    self.reap(domain, Status::Killed(SIGKILL));
                 }
             } else if let Err(error) = self.signal(domain, signal) {
                 return answer(&reply, Err(error));
@@ -307,7 +307,7 @@ impl<H: Hypervisor> Engine<H> {
         }
         for root in &roots {
             // Nothing of ours may keep it from going.
-            self.bury(*root, Status::Killed(SIGKILL));
+            self.reap(*root, Status::Killed(SIGKILL));
         }
         let destroy = move || {
             for root in roots {

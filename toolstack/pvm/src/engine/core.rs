@@ -18,19 +18,19 @@ use super::api::{Event, EventKind, PvmInfo, Reply};
 use super::build::Building;
 use super::commands::{OutsideFork, Waiter};
 use super::config::Config;
-use super::end::Burial;
+use super::end::Reaping;
 use super::executor::Executor;
 use super::failure::Failure;
 use super::handle::{Handle, Inbox, pair};
-use super::holder::Holder;
 use super::libraries::Libraries;
-use super::mend::Scratch;
+use super::memory_owner::MemoryOwner;
 use super::pvm::Pvm;
 use super::quota::Rate;
+use super::relink::Scratch;
 use super::requests::Forked;
 use super::stats::Counters;
 use super::turns::Turns;
-use super::updates::Wish;
+use super::updates::UpdateRequest;
 use super::watch::{Note, Notes};
 use super::{StartError, choose_backend};
 
@@ -57,7 +57,7 @@ pub struct Engine<H: Hypervisor> {
     /// Where the domains of ids are.
     pub(super) ids: BTreeMap<PvmId, DomId>,
     /// Of families that share memory, by their roots' ids.
-    pub(super) holders: BTreeMap<PvmId, Holder<H::Memory>>,
+    pub(super) memory_owners: BTreeMap<PvmId, MemoryOwner<H::Memory>>,
     /// What pVMs have opened of the host's store, from the first time on.
     pub(super) libraries: Option<Libraries<H::Memory>>,
     /// By number of dom0's port: who is at the other end.
@@ -79,7 +79,7 @@ pub struct Engine<H: Hypervisor> {
     /// The last fork, as long as it has not been taken into the books.
     pub(super) unbooked: Option<Forked<H::Memory>>,
     /// Who has ended and is in the books still, and how.
-    pub(super) unburied: Vec<(DomId, Status)>,
+    pub(super) unreaped: Vec<(DomId, Status)>,
     pub(super) timers: Vec<(Instant, Timer)>,
     pub(super) executor: Executor,
     pub(super) scratch: Scratch,
@@ -89,7 +89,7 @@ pub struct Engine<H: Hypervisor> {
     pub(super) turns: BTreeMap<PvmId, Turns>,
     pub(super) waiters: Vec<Waiter>,
     pub(super) outside: Vec<OutsideFork>,
-    pub(super) updates: Vec<Wish>,
+    pub(super) updates: Vec<UpdateRequest>,
     pub(super) subscribers: Vec<SyncSender<Event>>,
     /// What they have not been told yet.
     untold: Vec<Event>,
@@ -117,7 +117,7 @@ pub(super) enum Job<M> {
     /// Brings the domains that are prepared for this one up to date, from this table on.
     Refresh(DomId, usize),
     /// Removes what a pVM has left.
-    Bury(Burial<M>),
+    Reap(Reaping<M>),
     /// Serves a request of this family, or makes a part of what one of them asks for.
     Turn(PvmId),
     /// Reads a part of a library.
@@ -174,7 +174,7 @@ where
 
     /// Waits for events of guests, and for commands and notes. Does not wait while there is work.
     fn wait(&self) -> (bool, bool) {
-        let later = self.unbooked.is_some() || !self.unburied.is_empty();
+        let later = self.unbooked.is_some() || !self.unreaped.is_empty();
         let rest = self.rest.filter(|_| later || !self.jobs.is_empty() || !self.untold.is_empty());
         let timeout = match self.timers.iter().map(|(when, _)| *when).chain(rest).min() {
             _ if !self.jobs.is_empty() && rest.is_none() => Some(Duration::ZERO),
@@ -215,7 +215,7 @@ impl<H: Hypervisor> Engine<H> {
             watches,
             domains: BTreeMap::new(),
             ids: BTreeMap::new(),
-            holders: BTreeMap::new(),
+            memory_owners: BTreeMap::new(),
             libraries: None,
             ports: Vec::new(),
             taken: Vec::new(),
@@ -225,7 +225,7 @@ impl<H: Hypervisor> Engine<H> {
             put_off: 0,
             rest: None,
             unbooked: None,
-            unburied: Vec::new(),
+            unreaped: Vec::new(),
             timers: Vec::new(),
             scratch: Scratch::default(),
             counters: Counters::default(),
@@ -272,13 +272,13 @@ impl<H: Hypervisor> Engine<H> {
                 self.work();
             }
         }
-        self.quitting.is_some() && !self.jobs.iter().any(|job| matches!(job, Job::Bury(_)))
+        self.quitting.is_some() && !self.jobs.iter().any(|job| matches!(job, Job::Reap(_)))
     }
 
     /// Takes into the books what was put off.
     fn catch_up(&mut self) {
         self.book();
-        self.bury_told();
+        self.reap_told();
     }
 
     /// Whether jobs have to wait still.
@@ -340,7 +340,7 @@ impl<H: Hypervisor> Engine<H> {
                 Err(failure) => self.after_failed_build(*building, &failure),
             },
             Some(Job::Refresh(domain, place)) => self.refresh_step(domain, place),
-            Some(Job::Bury(burial)) => self.bury_step(burial),
+            Some(Job::Reap(reaping)) => self.reap_step(reaping),
             Some(Job::Turn(root)) => self.turn_step(root),
             Some(Job::Library) => self.library_step(),
             Some(Job::Drop(rest)) => drop(rest),

@@ -24,7 +24,7 @@ const TRIES: u32 = 5;
 
 /// What is left of a pVM, or of a prepared domain.
 #[derive(Debug)]
-pub struct Burial<M> {
+pub struct Reaping<M> {
     domain: DomId,
     id: PvmId,
     /// Its domain is ours to destroy.
@@ -48,22 +48,22 @@ impl<H: Hypervisor> Engine<H> {
         let Some(pvm) = self.domains.get(&domain) else { return };
         let Some(channel) = &pvm.channel else { return };
         let status = pvm.killed.unwrap_or(Status::from_raw(channel.get(guest::STATUS)));
-        if self.unburied.iter().any(|(unburied, _)| *unburied == domain) {
+        if self.unreaped.iter().any(|(unreaped, _)| *unreaped == domain) {
             return;
         }
         let is_child = pvm.is_child();
-        self.unburied.push((domain, status));
+        self.unreaped.push((domain, status));
         if is_child {
             self.tell_parent(domain, status);
             self.rest = Some(Instant::now() + REST);
         } else {
-            self.bury_told();
+            self.reap_told();
         }
     }
 
-    /// Buries those of whom only their parents know that they have ended.
-    pub(super) fn bury_told(&mut self) {
-        for (domain, status) in std::mem::take(&mut self.unburied) {
+    /// Reaps those of whom only their parents know that they have ended.
+    pub(super) fn reap_told(&mut self) {
+        for (domain, status) in std::mem::take(&mut self.unreaped) {
             let Some(pvm) = self.domains.get(&domain) else { continue };
             if !pvm.resumed {
                 let (id, name, parent) = (pvm.id, pvm.name.clone(), pvm.parent);
@@ -99,11 +99,11 @@ impl<H: Hypervisor> Engine<H> {
             }
         }
         for (domain, status) in ended {
-            self.bury(domain, status);
+            self.reap(domain, status);
         }
         let gone = |domain: DomId| !all.iter().any(|info| info.id == domain && !info.is_dying());
         self.watched.retain(|domain, _| !gone(*domain));
-        self.find_lost_holders(all);
+        self.find_lost_memory_owners(all);
         self.find_lost_libraries(all);
         self.strangers.retain(|domain| !gone(*domain));
         let parents: Vec<DomId> = self.domains.keys().copied().collect();
@@ -133,7 +133,7 @@ impl<H: Hypervisor> Engine<H> {
         }
         match reason {
             None => Status::Destroyed,
-            // Without the brick that says the status, or when the toolstack has asked for it, this is all that is known.
+            // Without the component that says the status, or when the toolstack has asked for it, this is all that is known.
             Some(ShutdownReason::POWEROFF | ShutdownReason::REBOOT) => Status::Exited(0),
             Some(_) => Status::Crashed,
         }
@@ -141,11 +141,11 @@ impl<H: Hypervisor> Engine<H> {
 
     /// Destroys a child, which counts as ended with this status.
     pub(super) fn destroy_child(&mut self, domain: DomId, status: Status) {
-        self.bury(domain, status);
+        self.reap(domain, status);
     }
 
     /// Tells its parent of the end of a pVM, and lets go of it.
-    pub(super) fn bury(&mut self, domain: DomId, status: Status) {
+    pub(super) fn reap(&mut self, domain: DomId, status: Status) {
         if self.domains.get(&domain).is_some_and(Pvm::is_child) {
             self.tell_parent(domain, status);
         }
@@ -175,7 +175,7 @@ impl<H: Hypervisor> Engine<H> {
             self.discard(prepared);
         }
         let mappings = pvm.channel.take().map(|channel| channel.page).into_iter().collect();
-        self.jobs.push_front(Job::Bury(Burial {
+        self.jobs.push_front(Job::Reap(Reaping {
             domain,
             id: pvm.id,
             ours: is_child,
@@ -194,12 +194,12 @@ impl<H: Hypervisor> Engine<H> {
         self.answer_waiters(&end);
     }
 
-    /// Its frames' owners have one heir less; one without any is told so.
+    /// Its frames' owners have one sharer less; one without any is told so.
     fn disown(&mut self, pvm: &Pvm<H::Memory>) {
         for owner in &pvm.owners[..pvm.owners.len() - 1] {
             let Some(owner) = self.domains.get_mut(owner) else { continue };
-            owner.heirs = owner.heirs.saturating_sub(1);
-            if owner.heirs == 0
+            owner.sharers = owner.sharers.saturating_sub(1);
+            if owner.sharers == 0
                 && let Some(channel) = &owner.channel
             {
                 self.executor.before(Operation::Unshare);
@@ -226,32 +226,32 @@ impl<H: Hypervisor> Engine<H> {
     }
 
     /// Does the next part of removing what a pVM has left; again, when that fails, after what else there is to do.
-    pub(super) fn bury_step(&mut self, mut burial: Burial<H::Memory>) {
-        let result = match burial.stage {
+    pub(super) fn reap_step(&mut self, mut reaping: Reaping<H::Memory>) {
+        let result = match reaping.stage {
             Stage::Unmap => {
-                burial.mappings.clear();
+                reaping.mappings.clear();
                 // A root is the toolstack's that started it.
-                if !burial.ours {
+                if !reaping.ours {
                     return;
                 }
                 Ok(Stage::Destroy)
             }
-            Stage::Destroy => self.destroy(burial.domain).map(|()| Stage::RemoveHome),
-            Stage::RemoveHome => match self.remove_home(burial.domain) {
+            Stage::Destroy => self.destroy(reaping.domain).map(|()| Stage::RemoveHome),
+            Stage::RemoveHome => match self.remove_home(reaping.domain) {
                 Ok(()) => return,
                 Err(failure) => Err(failure),
             },
         };
         match result {
             Ok(next) => {
-                burial.stage = next;
-                self.jobs.push_front(Job::Bury(burial));
+                reaping.stage = next;
+                self.jobs.push_front(Job::Reap(reaping));
             }
-            Err(_) if burial.tries > 0 => {
-                burial.tries -= 1;
-                self.jobs.push_back(Job::Bury(burial));
+            Err(_) if reaping.tries > 0 => {
+                reaping.tries -= 1;
+                self.jobs.push_back(Job::Reap(reaping));
             }
-            Err(failure) => self.trouble(burial.id, "what a pVM has left cannot be removed", &failure),
+            Err(failure) => self.trouble(reaping.id, "what a pVM has left cannot be removed", &failure),
         }
     }
 
@@ -276,7 +276,7 @@ impl<H: Hypervisor> Engine<H> {
     /// Destroys a domain of ours and removes its home.
     pub(super) fn remove_domain(&mut self, domain: DomId, id: PvmId) {
         let mappings = Vec::new();
-        self.jobs.push_back(Job::Bury(Burial {
+        self.jobs.push_back(Job::Reap(Reaping {
             domain,
             id,
             ours: true,
@@ -292,7 +292,7 @@ impl<H: Hypervisor> Engine<H> {
         self.unlisten(channel.port);
         drop(copies);
         let mappings = vec![channel.page, bitmaps];
-        self.jobs.push_back(Job::Bury(Burial { domain, id, ours: true, stage: Stage::Unmap, tries: TRIES, mappings }));
+        self.jobs.push_back(Job::Reap(Reaping { domain, id, ours: true, stage: Stage::Unmap, tries: TRIES, mappings }));
     }
 
     /// Discards what is prepared for a pVM and cannot be used.
@@ -323,7 +323,7 @@ impl<H: Hypervisor> Engine<H> {
         while let Some(job) = self.jobs.pop_front() {
             match job {
                 Job::Build(building) => self.abandon_building(*building),
-                Job::Bury(burial) => self.bury_step(burial),
+                Job::Reap(reaping) => self.reap_step(reaping),
                 Job::Refresh(..) | Job::Turn(_) | Job::Library | Job::Drop(_) => {}
             }
         }

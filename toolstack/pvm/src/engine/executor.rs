@@ -52,7 +52,7 @@ pub enum Operation {
     /// Raises what the parent may have.
     MakeRoom,
     /// Sets entries that differ from the parent's.
-    Mend,
+    Relink,
     /// Makes a prepared domain a child: the commit point.
     Commit,
     /// Tells the child.
@@ -67,8 +67,8 @@ pub enum Operation {
     RemoveHome,
     /// Tells a pVM that nobody shares its frames.
     Unshare,
-    /// Makes a family's holder.
-    MakeHolder,
+    /// Makes a family's memory owner.
+    MakeMemoryOwner,
     /// Gives it memory for an object, or for the table of members.
     Hold,
     /// Clears that memory.
@@ -79,7 +79,7 @@ pub enum Operation {
     FillLibrary,
     /// Maps an object's pages at a member, or a library's.
     MapObject,
-    /// Gives back the holder's frames.
+    /// Gives back the memory owner's frames.
     GiveBack,
     /// Maps the table of members at a member.
     MapMembers,

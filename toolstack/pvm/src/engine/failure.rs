@@ -5,8 +5,8 @@ use std::fmt;
 use xen_abi::Errno;
 use xenctl::xenstore;
 use zooid_fork_plan::layout::LayoutError;
-use zooid_fork_plan::mend::Stale;
 use zooid_fork_plan::plan::TooLarge;
+use zooid_fork_plan::relink::Stale;
 use zooid_fork_plan::wire;
 
 /// Why something was not done.

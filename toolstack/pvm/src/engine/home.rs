@@ -68,9 +68,15 @@ pub fn show_console(store: &Store, domain: DomId, ring: Mfn, port: Port) -> Resu
     store.write(&format!("{console}/port"), &port.0.to_string())
 }
 
-/// Writes the home of a holder, which has nobody who reads it but the daemon: its name for `xl list`, and where its table of members is,
+/// Writes the home of a memory owner, which has nobody who reads it but the daemon: its name for `xl list`, and where its table of members is,
 /// if it is that of a family.
-pub fn create_holder(store: &Store, domain: DomId, name: &str, root: PvmId, table: Option<Mfn>) -> Result<(), Error> {
+pub fn create_memory_owner(
+    store: &Store,
+    domain: DomId,
+    name: &str,
+    root: PvmId,
+    table: Option<Mfn>,
+) -> Result<(), Error> {
     let home = path(domain);
     store.mkdir(&home)?;
     store.set_permissions(&home, &[Permission { domain: DomId::DOM0, access: Access::None }])?;
@@ -85,7 +91,7 @@ pub fn create_holder(store: &Store, domain: DomId, name: &str, root: PvmId, tabl
     store.write(&format!("{}/type", libxl_path(domain)), "pv")
 }
 
-/// Where a holder's table of members is.
+/// Where a memory owner's table of members is.
 pub fn members_table(store: &Store, domain: DomId) -> Option<Mfn> {
     store.read(&format!("{}/members", path(domain))).ok()?.parse().ok().map(Mfn)
 }

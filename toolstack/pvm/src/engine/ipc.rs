@@ -1,6 +1,6 @@
 //! What members ask for: memory that they share, under a name or without one (docs/protocols/ipc.md).
 //!
-//! Each field of the control page is read once, then judged. Whatever it says, a member gets frames of its own family's holder mapped,
+//! Each field of the control page is read once, then judged. Whatever it says, a member gets frames of its own family's memory owner mapped,
 //! in tables of its own, and nothing else.
 
 use xen_abi::pte::{PTES_PER_TABLE, Pte};
@@ -16,10 +16,10 @@ use super::api::{Error, ObjectInfo, Target};
 use super::core::Engine;
 use super::executor::Operation;
 use super::failure::Failure;
-use super::holder::{Asker, Holder, Nameless, Object};
 use super::members::AT_ONCE;
+use super::memory_owner::{Asker, MemoryOwner, Nameless, Object};
+use super::object_records;
 use super::pvm::{Channel, Pending, Pvm};
-use super::records;
 use super::turns::Making;
 
 /// Most objects that a family has, those left out that are without a name and wholly mapped.
@@ -147,16 +147,16 @@ impl<H: Hypervisor> Engine<H> {
         Ok((pvm.root, Asker { member: pvm.id, request: pvm.request }, channel))
     }
 
-    /// The holder of a family that has one.
-    fn holder(&self, root: PvmId) -> Result<&Holder<H::Memory>, Failure> {
-        self.holders.get(&root).ok_or(Failure::Denied(Errno::ENOENT))
+    /// The memory owner of a family that has one.
+    fn memory_owner(&self, root: PvmId) -> Result<&MemoryOwner<H::Memory>, Failure> {
+        self.memory_owners.get(&root).ok_or(Failure::Denied(Errno::ENOENT))
     }
 
     fn create_object(&mut self, domain: DomId) -> Result<(), Failure> {
         let (root, asker, channel) = self.asker(domain)?;
         let asked = Create::read(channel)?;
         if let Some(name) = &asked.name {
-            let found = self.holders.get(&root).and_then(|holder| holder.find(name));
+            let found = self.memory_owners.get(&root).and_then(|memory_owner| memory_owner.find(name));
             if let Some((number, object)) = found {
                 // A daemon before this one has made it and died before it could say so.
                 let is_new = object.maker == asker;
@@ -177,16 +177,16 @@ impl<H: Hypervisor> Engine<H> {
             _ => return denied(Errno::ENOSPC),
         }
         self.check_memory(domain, asked.pages.into())?;
-        self.ensure_holder(domain)?;
+        self.ensure_memory_owner(domain)?;
         self.enrol(domain)?;
         let pages = asked.pages as usize;
-        let holder = self.holders.get_mut(&root).ok_or(Failure::Gone)?;
-        if holder.objects.len() + holder.nameless.len() >= MAX_OBJECTS {
+        let memory_owner = self.memory_owners.get_mut(&root).ok_or(Failure::Gone)?;
+        if memory_owner.objects.len() + memory_owner.nameless.len() >= MAX_OBJECTS {
             return denied(Errno::EMFILE);
         }
-        let number = holder.new_number();
+        let number = memory_owner.new_number();
         let Some(name) = asked.name else {
-            holder.nameless.insert(number, Nameless { maker: asker.member, pages, mapped: 0 });
+            memory_owner.nameless.insert(number, Nameless { maker: asker.member, pages, mapped: 0 });
             return self.answer_create(domain, number, pages, true);
         };
         let making = Making { domain, maker: asker, name, pages, number, frames: Vec::new(), parts: 0 };
@@ -213,14 +213,14 @@ impl<H: Hypervisor> Engine<H> {
             self.make_later(root, making);
             return Ok(());
         }
-        let holder = self.holders.get_mut(&root).ok_or(Failure::Gone)?;
-        holder.objects.insert(number, Object { name, maker, frames });
+        let memory_owner = self.memory_owners.get_mut(&root).ok_or(Failure::Gone)?;
+        memory_owner.objects.insert(number, Object { name, maker, frames });
         self.answer_create(domain, number, pages, true)
     }
 
     /// Gets frames for an object and records them, and the object when these were the last.
     fn grow(&mut self, root: PvmId, making: &mut Making) -> Result<(), Failure> {
-        let owner = self.holder(root)?.domain;
+        let owner = self.memory_owner(root)?.domain;
         self.remove_stale_records(root)?;
         self.give_back(root, Vec::new());
         let count = AT_ONCE.min(making.pages - making.frames.len());
@@ -231,11 +231,11 @@ impl<H: Hypervisor> Engine<H> {
         self.operate(Operation::Record, |engine| {
             // What was written is there all the same after an error.
             let parts = std::mem::replace(&mut making.parts, usize::MAX);
-            making.parts = records::add(&engine.store, owner, making.number, parts, &frames)?;
+            making.parts = object_records::add(&engine.store, owner, making.number, parts, &frames)?;
             if making.frames.len() == making.pages {
                 let Making { name, maker, frames, number, .. } = making;
                 let object = Object { name: name.clone(), maker: *maker, frames: frames.clone() };
-                records::write(&engine.store, owner, *number, &object)?;
+                object_records::write(&engine.store, owner, *number, &object)?;
             }
             Ok(())
         })
@@ -252,8 +252,8 @@ impl<H: Hypervisor> Engine<H> {
 
     /// Gives an object's frames back and removes its record.
     fn forget(&mut self, root: PvmId, number: u32, frames: Vec<Mfn>) {
-        if let Some(holder) = self.holders.get_mut(&root) {
-            holder.stale.push(number);
+        if let Some(memory_owner) = self.memory_owners.get_mut(&root) {
+            memory_owner.stale.push(number);
         }
         self.give_back(root, frames);
         if let Err(failure) = self.remove_stale_records(root) {
@@ -282,26 +282,26 @@ impl<H: Hypervisor> Engine<H> {
         let (root, asker, channel) = self.asker(domain)?;
         let asked = Map::read(channel, count, object_flags::LAST)?;
         let last = asked.flags & object_flags::LAST != 0;
-        let holder = self.holder(root)?;
+        let memory_owner = self.memory_owner(root)?;
         let pages = asked.offset..asked.offset.saturating_add(asked.entries.len());
-        if let Some(object) = holder.objects.get(&asked.object) {
+        if let Some(object) = memory_owner.objects.get(&asked.object) {
             let Some(frames) = object.frames.get(pages).filter(|_| !last) else {
                 return denied(Errno::EINVAL);
             };
             let updates = asked.updates(|place| Pte::new(frames[place], PageClass::Joint.pte_flags()));
-            let owner = holder.domain;
+            let owner = memory_owner.domain;
             self.enrol(domain)?;
             return self.write_entries(domain, owner, &asked, &updates);
         }
         // One without a name is its maker's alone, and its pages come in their order.
-        let object = holder.nameless.get(&asked.object).filter(|object| object.maker == asker.member);
+        let object = memory_owner.nameless.get(&asked.object).filter(|object| object.maker == asker.member);
         let object = object.copied().ok_or(Failure::Denied(Errno::ENOENT))?;
         if pages.start != object.mapped || pages.end > object.pages {
             return denied(Errno::EINVAL);
         }
         self.check_memory(domain, pages.len() as u64)?;
         self.remove_stale_records(root)?;
-        let owner = self.holder(root)?.domain;
+        let owner = self.memory_owner(root)?.domain;
         self.give_back(root, Vec::new());
         let mut frames = Vec::with_capacity(pages.len());
         let result = self.hold(owner, pages.len(), &mut frames).and_then(|()| {
@@ -311,7 +311,7 @@ impl<H: Hypervisor> Engine<H> {
         // From here on they live as long as somebody has them mapped.
         self.give_back(root, frames);
         result?;
-        let nameless = &mut self.holders.get_mut(&root).ok_or(Failure::Gone)?.nameless;
+        let nameless = &mut self.memory_owners.get_mut(&root).ok_or(Failure::Gone)?.nameless;
         if last {
             nameless.remove(&asked.object);
         } else if let Some(object) = nameless.get_mut(&asked.object) {
@@ -320,7 +320,7 @@ impl<H: Hypervisor> Engine<H> {
         Ok(())
     }
 
-    /// Maps pages of a holder, `owner`, at a pVM, all or nothing.
+    /// Maps pages of a memory owner, `owner`, at a pVM, all or nothing.
     pub(super) fn write_entries(
         &mut self,
         domain: DomId,
@@ -347,11 +347,11 @@ impl<H: Hypervisor> Engine<H> {
     fn unlink_object(&mut self, domain: DomId) -> Result<(), Failure> {
         let (root, asker, channel) = self.asker(domain)?;
         let Some(name) = name(channel)? else { return denied(Errno::EINVAL) };
-        let holder = self.holder(root)?;
-        let number = match holder.find(&name) {
+        let memory_owner = self.memory_owner(root)?;
+        let number = match memory_owner.find(&name) {
             Some((number, _)) => number,
             // A daemon before this one has done it and died before it could say so.
-            None if holder.last_unlink == Some(asker) => return Ok(()),
+            None if memory_owner.last_unlink == Some(asker) => return Ok(()),
             None => return denied(Errno::ENOENT),
         };
         self.enrol(domain)?;
@@ -360,11 +360,11 @@ impl<H: Hypervisor> Engine<H> {
 
     /// Removes the name of an object, which then lives as long as somebody has it mapped.
     pub(super) fn remove_name(&mut self, root: PvmId, number: u32, by: Option<Asker>) -> Result<(), Failure> {
-        let owner = self.holder(root)?.domain;
-        self.operate(Operation::Record, |engine| records::strike(&engine.store, owner, number, by))?;
-        let Some(holder) = self.holders.get_mut(&root) else { return Ok(()) };
-        let frames = holder.objects.remove(&number).map(|object| object.frames).unwrap_or_default();
-        holder.last_unlink = by.or(holder.last_unlink);
+        let owner = self.memory_owner(root)?.domain;
+        self.operate(Operation::Record, |engine| object_records::strike(&engine.store, owner, number, by))?;
+        let Some(memory_owner) = self.memory_owners.get_mut(&root) else { return Ok(()) };
+        let frames = memory_owner.objects.remove(&number).map(|object| object.frames).unwrap_or_default();
+        memory_owner.last_unlink = by.or(memory_owner.last_unlink);
         self.forget(root, number, frames);
         Ok(())
     }
@@ -373,13 +373,15 @@ impl<H: Hypervisor> Engine<H> {
     pub(super) fn list_objects(&self, target: Option<&Target>) -> Result<Vec<ObjectInfo>, Error> {
         let family = target.map(|target| self.resolve(target)).transpose()?.map(|domain| self.domains[&domain].root);
         let mut list = Vec::new();
-        for (root, holder) in self.holders.iter().filter(|(root, _)| family.is_none_or(|family| family == **root)) {
-            for object in holder.objects.values() {
+        for (root, memory_owner) in
+            self.memory_owners.iter().filter(|(root, _)| family.is_none_or(|family| family == **root))
+        {
+            for object in memory_owner.objects.values() {
                 list.push(ObjectInfo {
                     name: String::from_utf8_lossy(&object.name).into_owned(),
                     pages: object.frames.len() as u64,
                     family: root.raw(),
-                    holder: holder.domain.0,
+                    memory_owner: memory_owner.domain.0,
                 });
             }
         }
@@ -391,7 +393,7 @@ impl<H: Hypervisor> Engine<H> {
     pub(super) fn remove_object(&mut self, target: &Target, name: &str) -> Result<(), Error> {
         let root = self.domains[&self.resolve(target)?].root;
         let is_it = |object: &Object| String::from_utf8_lossy(&object.name) == name;
-        let objects = self.holders.get(&root).into_iter().flat_map(|holder| &holder.objects);
+        let objects = self.memory_owners.get(&root).into_iter().flat_map(|memory_owner| &memory_owner.objects);
         let found = objects.into_iter().find(|(_, object)| is_it(object)).map(|(number, _)| *number);
         let number = found.ok_or_else(|| Error::NoSuchObject { target: target.to_string(), name: name.to_owned() })?;
         self.remove_name(root, number, None).map_err(|failure| Error::Refused { what: failure.to_string() })
@@ -400,7 +402,7 @@ impl<H: Hypervisor> Engine<H> {
     fn relay(&mut self, domain: DomId) -> Result<(), Failure> {
         let (root, _, channel) = self.asker(domain)?;
         let number = channel.get(guest::OBJECT) as usize;
-        let member = self.holder(root)?.members.id(number);
+        let member = self.memory_owner(root)?.members.id(number);
         let other = member.and_then(|id| self.ids.get(&id)).copied().ok_or(Failure::Denied(Errno::ENOENT))?;
         self.enrol(domain)?;
         self.tell_members(&[other]);

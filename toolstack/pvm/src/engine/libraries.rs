@@ -20,10 +20,10 @@ use super::api::EventKind;
 use super::core::{Engine, Job, Timer, now_us};
 use super::executor::Operation;
 use super::failure::Failure;
-use super::holder::Asker;
 use super::home;
 use super::ipc::{Map, denied};
 use super::members::{AT_ONCE, return_frames};
+use super::memory_owner::Asker;
 use super::pvm::{Channel, Pending, Pvm};
 use crate::library::{Error, Keys, Store};
 
@@ -365,12 +365,12 @@ impl<H: Hypervisor> Engine<H> {
         if self.libraries.is_some() {
             return Ok(());
         }
-        let (holder, id) = self.make_frame_domain(domain)?;
-        if let Err(failure) = self.furnish_libraries(holder, id) {
-            self.remove_domain(holder, id);
+        let (memory_owner, id) = self.make_frame_domain(domain)?;
+        if let Err(failure) = self.furnish_libraries(memory_owner, id) {
+            self.remove_domain(memory_owner, id);
             return Err(failure);
         }
-        self.begin_libraries(Libraries::new(holder, id, BTreeSet::new()));
+        self.begin_libraries(Libraries::new(memory_owner, id, BTreeSet::new()));
         Ok(())
     }
 
@@ -378,7 +378,7 @@ impl<H: Hypervisor> Engine<H> {
     fn furnish_libraries(&mut self, domain: DomId, id: PvmId) -> Result<(), Failure> {
         self.configure_frame_domain(domain, self.config.library_memory_kib)?;
         self.operate(Operation::Home, |engine| {
-            home::create_holder(&engine.store, domain, "zooid-libraries", id, None)
+            home::create_memory_owner(&engine.store, domain, "zooid-libraries", id, None)
         })?;
         let handle = Handle { kind: Kind::Libraries, id, parent: id, commit: 0 };
         self.operate(Operation::Sign, |engine| engine.xen.set_handle(domain, &handle.to_octets()))?;

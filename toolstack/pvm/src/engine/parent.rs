@@ -7,10 +7,10 @@ use zooid_fork_plan::link::Backend;
 use zooid_fork_plan::wire::{self, guest};
 
 use super::config::Overcommit;
-use super::copies::Sources;
 use super::core::Engine;
 use super::executor::Operation;
 use super::failure::Failure;
+use super::grant_backend::Sources;
 use super::pvm::{Forking, Profile};
 use super::tables::Tables;
 

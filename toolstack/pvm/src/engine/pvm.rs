@@ -6,12 +6,12 @@ use xen_abi::{DomId, PAGE_SIZE, Port};
 use xenctl::{CpuPolicy, Memory, SchedParams, TscInfo};
 use zooid_fork_plan::id::PvmId;
 use zooid_fork_plan::layout::Layout;
-use zooid_fork_plan::mend::Linkage;
+use zooid_fork_plan::relink::Linkage;
 use zooid_fork_plan::status::Status;
 use zooid_fork_plan::wire::{ENDED_SLOTS, daemon, guest};
 
-use super::copies::{Copies, Sources};
-use super::mend::{Holders, Source};
+use super::grant_backend::{Copies, Sources};
+use super::relink::{MemoryOwners, Source};
 use super::tables::Tables;
 
 /// The way to a guest: its control page and the port to it. Offsets are those of `wire::guest` and `wire::daemon`.
@@ -77,7 +77,7 @@ pub struct Pvm<M> {
     /// Children of that COMMIT that have not resumed yet.
     pub resuming: Vec<DomId>,
     /// Living pVMs that descend from it, adopted ones not counted, and their own: who may read its frames.
-    pub heirs: u32,
+    pub sharers: u32,
     /// How often in a row it was refused a domain.
     pub refusals: u32,
     /// Ends of children for which its ring had no room.
@@ -115,14 +115,14 @@ fn source<'a, M>(
     channel: &'a Option<Channel<M>>,
     owners: &'a [DomId],
     linkage: &'a Option<Linkage>,
-    holders: Holders,
+    memory_owners: MemoryOwners,
 ) -> Option<Source<'a, M>> {
     let forking = forking.as_ref()?;
     Some(Source {
         control: channel.as_ref().map(|channel| &channel.page),
         tables: &forking.tables,
         owners,
-        holders,
+        memory_owners,
         linkage: linkage.as_ref(),
         sources: forking.sources.as_ref(),
     })
@@ -161,7 +161,7 @@ pub struct Prepared<M> {
     pub waiting: bool,
     /// xenconsoled has made its console: what it prints is not lost, and nothing is written to its home behind its end.
     pub console: bool,
-    /// Something was not mended: it is to be destroyed.
+    /// Something was not relinked: it is to be destroyed.
     pub broken: bool,
 }
 
@@ -185,14 +185,14 @@ impl<M: Memory> Pvm<M> {
         self.prepared.iter().filter(|prepared| prepared.is_ready()).count() as u32
     }
 
-    /// What domains are linked to that are prepared for it; nothing while it cannot fork. `holders` are those whose frames it may have.
-    pub fn source(&self, holders: Holders) -> Option<Source<'_, M>> {
-        source(&self.forking, &self.channel, &self.owners, &self.linkage, holders)
+    /// What domains are linked to that are prepared for it; nothing while it cannot fork. `memory_owners` are those whose frames it may have.
+    pub fn source(&self, memory_owners: MemoryOwners) -> Option<Source<'_, M>> {
+        source(&self.forking, &self.channel, &self.owners, &self.linkage, memory_owners)
     }
 
     /// As [`source`](Self::source), and these domains.
-    pub fn linking(&mut self, holders: Holders) -> Option<(Source<'_, M>, &mut [Prepared<M>])> {
-        let source = source(&self.forking, &self.channel, &self.owners, &self.linkage, holders)?;
+    pub fn linking(&mut self, memory_owners: MemoryOwners) -> Option<(Source<'_, M>, &mut [Prepared<M>])> {
+        let source = source(&self.forking, &self.channel, &self.owners, &self.linkage, memory_owners)?;
         Some((source, &mut self.prepared))
     }
 

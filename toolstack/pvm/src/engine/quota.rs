@@ -95,12 +95,13 @@ impl<H: Hypervisor> Engine<H> {
             let members = self.domains.values().filter(|pvm| root.is_none_or(|root| pvm.root == root));
             let domains = members
                 .flat_map(|pvm| std::iter::once(pvm.domain).chain(pvm.prepared.iter().map(|prepared| prepared.domain)));
-            // What relatives share is the holder's.
-            let holders = self.holders.iter().filter(|(family, _)| root.is_none_or(|root| **family == root));
+            // What relatives share is the memory owner's.
+            let memory_owners =
+                self.memory_owners.iter().filter(|(family, _)| root.is_none_or(|root| **family == root));
             // What all share is the host's.
             let libraries = self.libraries.as_ref().filter(|_| root.is_none()).map(|libraries| libraries.domain);
             domains
-                .chain(holders.map(|(_, holder)| holder.domain))
+                .chain(memory_owners.map(|(_, memory_owner)| memory_owner.domain))
                 .chain(libraries)
                 .filter_map(|domain| all.iter().find(|info| info.id == domain))
                 .map(|info| info.pages * PAGE_KIB)

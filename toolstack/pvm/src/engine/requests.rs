@@ -15,8 +15,8 @@ use super::core::{Engine, Job, REST, Timer};
 use super::executor::Operation;
 use super::failure::Failure;
 use super::members::member_field;
-use super::mend::{Holders, Target, is_race};
 use super::pvm::{Pending, Prepared, Pvm};
+use super::relink::{MemoryOwners, Target, is_race};
 use super::stats::Step;
 use super::tables::Change;
 use super::watch::new_pvm;
@@ -73,7 +73,7 @@ impl<H: Hypervisor> Engine<H> {
     fn serve(&mut self, domain: DomId, operation: u32, count: u32, began: Instant) {
         let valid = (1..=MAX_CHILDREN).contains(&count);
         if operation != operation::COMMIT {
-            self.bury_told();
+            self.reap_told();
         }
         match operation {
             operation::PREPARE if valid => {
@@ -224,7 +224,7 @@ impl<H: Hypervisor> Engine<H> {
     fn try_commit(&mut self, domain: DomId, count: usize, began: Instant) -> Result<Vec<Prepared<H::Memory>>, Failure> {
         self.check_rate(domain, count)?;
         self.update_sources(domain)?;
-        let Self { domains, holders, libraries, xen, events, executor, scratch, counters, .. } = self;
+        let Self { domains, memory_owners, libraries, xen, events, executor, scratch, counters, .. } = self;
         let pvm = domains.get_mut(&domain).ok_or(Failure::Gone)?;
         let (Some(forking), Some(channel)) = (&pvm.forking, &pvm.channel) else { return Err(Failure::Stale) };
         let mut chosen = Vec::with_capacity(count);
@@ -240,10 +240,10 @@ impl<H: Hypervisor> Engine<H> {
         let snapshot = channel.snapshot();
         counters.step(Step::Plan, began);
 
-        let holders_of = Holders::of(pvm.root, holders, libraries.as_ref());
-        let (source, prepared) = pvm.linking(holders_of).ok_or(Failure::Stale)?;
-        executor.before(Operation::Mend);
-        let mut mended = 0;
+        let memory_owners_of = MemoryOwners::of(pvm.root, memory_owners, libraries.as_ref());
+        let (source, prepared) = pvm.linking(memory_owners_of).ok_or(Failure::Stale)?;
+        executor.before(Operation::Relink);
+        let mut relinked = 0;
         let mut result = Ok(());
         'all: for place in &chosen {
             let prepared = &mut prepared[*place];
@@ -251,7 +251,7 @@ impl<H: Hypervisor> Engine<H> {
                 Target { domain: prepared.domain, linkage: &mut prepared.linkage, bitmaps: Some(&prepared.bitmaps) };
             for table in 0..source.tables.count() {
                 match target.commit_table(&**xen, &source, table, scratch, &prepared.copies) {
-                    Ok(entries) => mended += entries,
+                    Ok(entries) => relinked += entries,
                     Err(failure) => {
                         // All of the parent stands still: what does not fit now never will.
                         log::debug!("a domain cannot be brought up to date: {failure}");
@@ -262,9 +262,9 @@ impl<H: Hypervisor> Engine<H> {
                 }
             }
         }
-        executor.after(Operation::Mend);
+        executor.after(Operation::Relink);
         result?;
-        counters.mended(mended as u64);
+        counters.relinked(relinked as u64);
 
         let mut committed = 0;
         for place in &chosen {
@@ -282,11 +282,13 @@ impl<H: Hypervisor> Engine<H> {
         }
         chosen.truncate(committed);
         // Before they run, so that they can act as members at once.
-        if let Some(holder) = holders.get_mut(&pvm.root).filter(|holder| holder.members.number(pvm.id).is_some()) {
+        if let Some(memory_owner) =
+            memory_owners.get_mut(&pvm.root).filter(|memory_owner| memory_owner.members.number(pvm.id).is_some())
+        {
             for place in &chosen {
                 let prepared = &pvm.prepared[*place];
                 executor.before(Operation::Enrol);
-                let number = holder.members.add(prepared.id);
+                let number = memory_owner.members.add(prepared.id);
                 prepared.channel.put(daemon::MEMBER, member_field(number));
                 executor.after(Operation::Enrol);
             }
@@ -332,7 +334,7 @@ impl<H: Hypervisor> Engine<H> {
         }
         for owner in &owners {
             if let Some(owner) = self.domains.get_mut(owner) {
-                owner.heirs += children.len() as u32;
+                owner.sharers += children.len() as u32;
             }
         }
         self.tell(parent_id, &name, EventKind::Forked { children: ids, duration_ns });
@@ -369,7 +371,7 @@ impl<H: Hypervisor> Engine<H> {
         self.look_at(domain);
     }
 
-    /// Tells a parent which pages its child wrote first (docs/protocols/fork.md, "Hot pages").
+    /// Tells a parent which pages its child wrote first (docs/protocols/fork.md, "Eager pages").
     pub(super) fn pass_early(&self, domain: DomId) {
         let Some(child) = self.domains.get(&domain) else { return };
         let parent = child.owners.iter().nth_back(1).and_then(|parent| self.domains.get(parent));
@@ -532,16 +534,16 @@ impl<H: Hypervisor> Engine<H> {
 
     /// Brings one table of all domains that are prepared for a pVM up to date; how many entries that were.
     fn refresh_table(&mut self, domain: DomId, place: usize) -> usize {
-        let Self { domains, holders, libraries, xen, scratch, .. } = self;
+        let Self { domains, memory_owners, libraries, xen, scratch, .. } = self;
         let Some(pvm) = domains.get_mut(&domain) else { return 0 };
-        let holders_of = Holders::of(pvm.root, holders, libraries.as_ref());
-        let Some((source, all)) = pvm.linking(holders_of) else { return 0 };
+        let memory_owners_of = MemoryOwners::of(pvm.root, memory_owners, libraries.as_ref());
+        let Some((source, all)) = pvm.linking(memory_owners_of) else { return 0 };
         let mut changed = 0;
         for prepared in all {
             let mut target =
                 Target { domain: prepared.domain, linkage: &mut prepared.linkage, bitmaps: Some(&prepared.bitmaps) };
             for _ in 0..TRIES {
-                match target.mend(&**xen, &source, place, scratch) {
+                match target.relink(&**xen, &source, place, scratch) {
                     Ok(entries) => {
                         changed += entries;
                         break;
@@ -598,7 +600,7 @@ impl<H: Hypervisor> Engine<H> {
 
     /// Takes in which tables of a parent came or went, in itself and in the domains that are prepared for it.
     pub(super) fn follow_tables(&mut self, domain: DomId) -> Result<(), Failure> {
-        let Self { domains, holders, libraries, xen, scratch, .. } = self;
+        let Self { domains, memory_owners, libraries, xen, scratch, .. } = self;
         let pvm = domains.get_mut(&domain).ok_or(Failure::Gone)?;
         let forking = pvm.forking.as_mut().ok_or(Failure::Gone)?;
         let counted = pvm.channel.as_ref().map_or(0, |channel| channel.get(guest::TABLES));
@@ -614,8 +616,8 @@ impl<H: Hypervisor> Engine<H> {
             pvm.prepared.iter_mut().for_each(|prepared| prepared.broken = true);
             return self.read_tables(domain);
         }
-        let holders_of = Holders::of(pvm.root, holders, libraries.as_ref());
-        let (source, all) = pvm.linking(holders_of).ok_or(Failure::Gone)?;
+        let memory_owners_of = MemoryOwners::of(pvm.root, memory_owners, libraries.as_ref());
+        let (source, all) = pvm.linking(memory_owners_of).ok_or(Failure::Gone)?;
         for prepared in all {
             let mut target =
                 Target { domain: prepared.domain, linkage: &mut prepared.linkage, bitmaps: Some(&prepared.bitmaps) };

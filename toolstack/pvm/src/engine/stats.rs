@@ -68,7 +68,7 @@ pub struct Counters {
     pub forks: u64,
     pub prepared: u64,
     pub ended: u64,
-    mended: u64,
+    relinked: u64,
     refused: BTreeMap<u32, u64>,
     times: [Time; Step::ALL.len()],
 }
@@ -80,8 +80,8 @@ impl Counters {
     }
 
     /// So many entries were brought up to date in a fork.
-    pub fn mended(&mut self, entries: u64) {
-        self.mended += entries;
+    pub fn relinked(&mut self, entries: u64) {
+        self.relinked += entries;
     }
 
     /// A fork was refused.
@@ -91,7 +91,7 @@ impl Counters {
 
     /// Entries that were brought up to date in forks.
     pub fn entries(&self) -> u64 {
-        self.mended
+        self.relinked
     }
 
     /// Refused forks by error number.

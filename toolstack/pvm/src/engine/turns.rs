@@ -13,7 +13,7 @@ use zooid_fork_plan::id::PvmId;
 use zooid_fork_plan::wire::operation;
 
 use super::core::{Engine, Job, Timer};
-use super::holder::Asker;
+use super::memory_owner::Asker;
 use super::pvm::Pending;
 use super::quota::Rate;
 

@@ -1,4 +1,4 @@
-//! Live updates of libraries in pVMs: pvmd hands the wish over by xenstore, and the pVM answers there (docs/protocols/libraries.md).
+//! Live updates of libraries in pVMs: pvmd hands the request over by xenstore, and the pVM answers there (docs/protocols/libraries.md).
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use super::api::{Error, EventKind, Reply, Target, Update};
 use super::core::{Engine, Timer, now_us};
 use super::home;
 
-/// How long a pVM may take to hear of a wish and to answer, on top of the limit that it is given.
+/// How long a pVM may take to hear of a request and to answer, on top of the limit that it is given.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// The longest limit.
 const MAX_LIMIT: Duration = Duration::from_secs(600);
@@ -20,7 +20,7 @@ const MAX_ANSWER: usize = 1024;
 
 /// An update that a pVM has been asked for.
 #[derive(Debug)]
-pub struct Wish {
+pub struct UpdateRequest {
     domain: DomId,
     id: PvmId,
     number: u64,
@@ -30,7 +30,7 @@ pub struct Wish {
 }
 
 /// Below its home, where the pVM can only read.
-fn wish_path(domain: DomId) -> String {
+fn request_path(domain: DomId) -> String {
     format!("{}/update", home::path(domain))
 }
 
@@ -48,12 +48,12 @@ impl<H: Hypervisor> Engine<H> {
         limit: Duration,
         reply: Reply<Update>,
     ) {
-        if let Err(error) = self.wish_for_update(target, library, version, limit, &reply) {
+        if let Err(error) = self.request_update(target, library, version, limit, &reply) {
             let _ = reply.send(Err(error));
         }
     }
 
-    fn wish_for_update(
+    fn request_update(
         &mut self,
         target: &Target,
         library: &str,
@@ -70,10 +70,10 @@ impl<H: Hypervisor> Engine<H> {
                 MAX_LIMIT.as_secs()
             )));
         }
-        if self.updates.iter().any(|wish| wish.domain == domain) {
+        if self.updates.iter().any(|request| request.domain == domain) {
             return Err(refused(format!("a library of pVM {id} is being updated already")));
         }
-        // Only whether it is there counts: what a guest has written is read as an answer only with the number of this wish.
+        // Only whether it is there counts: what a guest has written is read as an answer only with the number of this request.
         if self.store.read(&answer_path(domain)).is_err() {
             return Err(refused(format!("pVM {id} replaces no libraries: its image names none with dl::live!")));
         }
@@ -81,63 +81,70 @@ impl<H: Hypervisor> Engine<H> {
         let number = now_us();
         let version = version.map(|version| format!(" {version}")).unwrap_or_default();
         let text = format!("{number} {} {library}{version}", limit.as_millis());
-        self.store.write(&wish_path(domain), &text).map_err(|error| refused(format!("xenstore: {error}")))?;
+        self.store.write(&request_path(domain), &text).map_err(|error| refused(format!("xenstore: {error}")))?;
         let until = Instant::now() + limit + PATIENCE;
         self.timers.push((until, Timer::Update));
-        self.updates.push(Wish { domain, id, number, library: library.to_owned(), until, reply: reply.clone() });
+        self.updates.push(UpdateRequest {
+            domain,
+            id,
+            number,
+            library: library.to_owned(),
+            until,
+            reply: reply.clone(),
+        });
         Ok(())
     }
 
     /// Looks whether a pVM has answered.
     pub(super) fn look_at_update(&mut self, domain: DomId) {
-        let Some(place) = self.updates.iter().position(|wish| wish.domain == domain) else { return };
+        let Some(place) = self.updates.iter().position(|request| request.domain == domain) else { return };
         let Ok(answer) = self.store.read(&answer_path(domain)) else { return };
         let Some(result) = understand(&answer, self.updates[place].number) else { return };
-        let wish = self.updates.swap_remove(place);
-        self.end_wish(wish, Ok(result));
+        let request = self.updates.swap_remove(place);
+        self.end_request(request, Ok(result));
     }
 
     /// Gives up updates whose time is over, and those of pVMs that have ended.
     pub(super) fn check_updates(&mut self, now: Instant) {
-        let is_over = |wish: &Wish| wish.until <= now;
+        let is_over = |request: &UpdateRequest| request.until <= now;
         let (over, rest) = std::mem::take(&mut self.updates).into_iter().partition(is_over);
         self.updates = rest;
-        let over: Vec<Wish> = over;
-        for wish in over {
-            let id = wish.id.raw();
-            self.end_wish(wish, Err(Error::NoSafePoint { id }));
+        let over: Vec<UpdateRequest> = over;
+        for request in over {
+            let id = request.id.raw();
+            self.end_request(request, Err(Error::NoSafePoint { id }));
         }
     }
 
     /// Ends what a pVM that is no more was asked for.
     pub(super) fn forget_updates(&mut self, domain: DomId) {
-        let Some(place) = self.updates.iter().position(|wish| wish.domain == domain) else { return };
-        let wish = self.updates.swap_remove(place);
-        let _ = wish.reply.send(Err(Error::HasEnded { id: wish.id.raw() }));
+        let Some(place) = self.updates.iter().position(|request| request.domain == domain) else { return };
+        let request = self.updates.swap_remove(place);
+        let _ = request.reply.send(Err(Error::HasEnded { id: request.id.raw() }));
     }
 
-    fn end_wish(&mut self, wish: Wish, result: Result<Update, Error>) {
-        if let Err(error) = self.store.remove(&wish_path(wish.domain))
+    fn end_request(&mut self, request: UpdateRequest, result: Result<Update, Error>) {
+        if let Err(error) = self.store.remove(&request_path(request.domain))
             && error != xenstore::Error::NotFound
         {
-            log::debug!("the wish for an update of {}: {error}", wish.id);
+            log::debug!("the request for an update of {}: {error}", request.id);
         }
-        let name = self.domains.get(&wish.domain).map(|pvm| pvm.name.clone()).unwrap_or_default();
-        let library = wish.library;
+        let name = self.domains.get(&request.domain).map(|pvm| pvm.name.clone()).unwrap_or_default();
+        let library = request.library;
         match &result {
             Ok(Update::Updated { from, to }) if from != to => {
-                self.tell(wish.id, &name, EventKind::LibraryUpdated { library, from: from.clone(), to: to.clone() });
+                self.tell(request.id, &name, EventKind::LibraryUpdated { library, from: from.clone(), to: to.clone() });
             }
             Ok(Update::Kept { reason }) => {
-                self.tell(wish.id, &name, EventKind::LibraryKept { library, reason: reason.clone() });
+                self.tell(request.id, &name, EventKind::LibraryKept { library, reason: reason.clone() });
             }
             Ok(Update::Updated { .. } | Update::NotOpen) | Err(_) => {}
         }
-        let _ = wish.reply.send(result);
+        let _ = request.reply.send(result);
     }
 }
 
-/// What a guest has answered to the wish with this number; nothing, if it is no such answer.
+/// What a guest has answered to the request with this number; nothing, if it is no such answer.
 fn understand(text: &str, number: u64) -> Option<Update> {
     let text = text.get(..MAX_ANSWER.min(text.len()))?;
     let rest = text.strip_prefix(&format!("{number} "))?;

@@ -195,12 +195,12 @@ impl<H: Hypervisor> Engine<H> {
         };
         let alive = || all.iter().filter(|info| info.id != DomId::DOM0 && !info.is_dying());
         let mut children = Vec::new();
-        let mut holders = Vec::new();
+        let mut memory_owners = Vec::new();
         let mut libraries = Vec::new();
         for info in alive() {
             match Handle::parse(info.id, &info.handle) {
                 Some(handle) if handle.kind == Kind::Child => children.push((info.id, handle)),
-                Some(handle) if handle.kind == Kind::Holder => holders.push((info.id, handle)),
+                Some(handle) if handle.kind == Kind::MemoryOwner => memory_owners.push((info.id, handle)),
                 Some(handle) if handle.kind == Kind::Libraries => libraries.push((info.id, handle)),
                 Some(handle) => {
                     log::info!("domain {} was prepared by a daemon before: it is removed", info.id);
@@ -225,9 +225,9 @@ impl<H: Hypervisor> Engine<H> {
                 self.trouble(handle.id, "a child cannot be taken over", &failure);
             }
         }
-        self.recover_holders(&holders);
+        self.recover_memory_owners(&memory_owners);
         libraries.into_iter().for_each(|(domain, handle)| self.recover_libraries(domain, handle.id));
-        self.count_heirs();
+        self.count_sharers();
         self.answer_old_requests();
         self.remove_old_homes(&all);
         if let Ok(all) = self.xen.domains() {
@@ -273,12 +273,12 @@ impl<H: Hypervisor> Engine<H> {
     }
 
     /// Counts for each pVM how many descend from it, and gives orphans their new parents.
-    fn count_heirs(&mut self) {
+    fn count_sharers(&mut self) {
         let owners: Vec<Vec<DomId>> = self.domains.values().map(|pvm| pvm.owners.clone()).collect();
         for owners in owners {
             for owner in &owners[..owners.len() - 1] {
                 if let Some(owner) = self.domains.get_mut(owner) {
-                    owner.heirs += 1;
+                    owner.sharers += 1;
                 }
             }
         }
@@ -348,7 +348,7 @@ impl<H: Hypervisor> Engine<H> {
         let forgotten: Vec<DomId> =
             children.filter(|child| child.channel.as_ref().is_some_and(waits)).map(|child| child.domain).collect();
         for domain in forgotten {
-            self.bury(domain, Status::Destroyed);
+            self.reap(domain, Status::Destroyed);
         }
     }
 
@@ -397,7 +397,7 @@ pub(super) fn new_pvm<M>(
         last_children: Vec::new(),
         resuming: Vec::new(),
         refusals: 0,
-        heirs: 0,
+        sharers: 0,
         ends: Default::default(),
         resumed: true,
         killed: None,

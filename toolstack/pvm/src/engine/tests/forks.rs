@@ -87,7 +87,7 @@ fn what_the_parent_copied_is_followed() {
         assert_eq!(root.guest.decrease_reservation(&[old]), 1);
     }
     let (errno, children) = world.request(root.id(), operation::COMMIT, 1);
-    assert_eq!(errno, 0, "it is mended in place");
+    assert_eq!(errno, 0, "it is relinked in place");
     let second = xen_abi::DomId((children[0] & 0x7fff) as u16);
     for page in 0..HEAP_PAGES {
         let expected = if page < 2 { 7 } else { heap(page) as u64 };
@@ -115,21 +115,21 @@ fn what_a_child_wrote_early_is_passed_to_its_parent() {
 }
 
 #[test]
-fn a_page_that_becomes_hot_is_the_childs_own() {
+fn a_page_that_becomes_eager_is_the_childs_own() {
     let (mut world, root) = world();
-    let hot = world.entry(root.id(), heap(1)).unwrap();
+    let eager = world.entry(root.id(), heap(1)).unwrap();
     let private = PageClass::Heap.protection().pte_flags() | ForkRule::Private.pte_flags();
-    set(&world, &root, heap(1), Pte::new(hot.mfn(), private));
+    set(&world, &root, heap(1), Pte::new(eager.mfn(), private));
     let (errno, children) = world.request(root.id(), operation::COMMIT, 1);
-    assert_eq!(errno, 0, "it is mended in place");
+    assert_eq!(errno, 0, "it is relinked in place");
     let child = xen_abi::DomId((children[0] & 0x7fff) as u16);
     let childs = world.entry(child, heap(1)).unwrap();
-    assert_ne!(childs.mfn(), hot.mfn());
+    assert_ne!(childs.mfn(), eager.mfn());
     assert_eq!(childs.flags().intersection(private), private);
     // And back.
-    set(&world, &root, heap(1), hot);
+    set(&world, &root, heap(1), eager);
     let child = world.fork(root.id());
-    assert_eq!(world.entry(child, heap(1)).unwrap().mfn(), hot.mfn());
+    assert_eq!(world.entry(child, heap(1)).unwrap().mfn(), eager.mfn());
 }
 
 /// Sets an entry of a root's own tables, and counts the change.

@@ -94,33 +94,33 @@ fn id(world: &World, domain: DomId) -> u32 {
 }
 
 #[test]
-fn a_family_that_shares_nothing_has_no_holder() {
+fn a_family_that_shares_nothing_has_no_memory_owner() {
     let (mut world, root) = world();
     assert_eq!(map(&mut world, root.id(), 1, 0, PLACE, 1, 0), Errno::ENOENT.0);
     assert_eq!(unlink(&mut world, root.id(), b"queue"), Errno::ENOENT.0);
     assert_eq!(create(&mut world, root.id(), b"queue", 1, 0), Err(Errno::ENOENT.0));
     assert_eq!(world.request(root.id(), operation::RELAY, 0).0, Errno::ENOENT.0);
-    assert_eq!(world.family(Kind::Holder), []);
+    assert_eq!(world.family(Kind::MemoryOwner), []);
     assert_eq!(root.control().get(daemon::MEMBER), 0);
 }
 
 #[test]
-fn the_holder_is_no_pvm_and_ends_with_the_last_of_its_family() {
+fn the_memory_owner_is_no_pvm_and_ends_with_the_last_of_its_family() {
     let mut world = World::new(Config::default());
     let empty = world.census();
     let root = boot(&mut world, "parent");
     create(&mut world, root.id(), b"queue", 3, NEW).unwrap();
-    let holders = world.family(Kind::Holder);
-    assert_eq!(holders.len(), 1);
-    let (holder, handle) = holders[0];
+    let memory_owners = world.family(Kind::MemoryOwner);
+    assert_eq!(memory_owners.len(), 1);
+    let (memory_owner, handle) = memory_owners[0];
     assert_eq!(handle.parent.raw(), id(&world, root.id()));
-    assert_eq!(world.xenstored.nodes()[&format!("/local/domain/{holder}/name")], "parent-holder");
-    assert_eq!(world.xenstored.permissions(&format!("/local/domain/{holder}/objects")).as_deref(), Some("n0"));
-    assert!(!world.engine().domains.contains_key(&holder));
+    assert_eq!(world.xenstored.nodes()[&format!("/local/domain/{memory_owner}/name")], "parent-memory");
+    assert_eq!(world.xenstored.permissions(&format!("/local/domain/{memory_owner}/objects")).as_deref(), Some("n0"));
+    assert!(!world.engine().domains.contains_key(&memory_owner));
     let child = world.fork(root.id());
     world.destroy(root.id());
     world.settle();
-    assert_eq!(world.family(Kind::Holder).len(), 1, "the child lives still");
+    assert_eq!(world.family(Kind::MemoryOwner).len(), 1, "the child lives still");
     assert!(matches!(create(&mut world, child, b"queue", 0, 0), Ok((_, 3, false))));
     end(&mut world, child);
     assert_eq!(world.census(), empty);
@@ -247,8 +247,8 @@ fn an_object_without_a_name_is_its_makers() {
     // It was never finished.
     end(&mut world, child);
     world.refresh(root.id());
-    let holder = world.family(Kind::Holder)[0].0;
-    let pages = world.fake.guests().into_iter().find(|info| info.id == holder).unwrap().pages;
+    let memory_owner = world.family(Kind::MemoryOwner)[0].0;
+    let pages = world.fake.guests().into_iter().find(|info| info.id == memory_owner).unwrap().pages;
     assert_eq!(pages, 2, "the table of members, and the other object");
 }
 
@@ -316,10 +316,10 @@ fn what_was_mapped_before_xen_refused_is_unmapped() {
     let (object, ..) = create(&mut world, root.id(), b"queue", 2, NEW).unwrap();
     assert_eq!(map(&mut world, root.id(), object, 0, PLACE, 1, 0), 0);
     let mapped = frame(&world, root.id(), PLACE);
-    // The second frame is none of the holder's any more.
+    // The second frame is none of the memory owner's any more.
     let root_id = world.engine().domains[&root.id()].id;
-    let holder = world.engine().holders.get_mut(&root_id).unwrap();
-    holder.objects.get_mut(&object).unwrap().frames = vec![mapped, Mfn(0x77_7777)];
+    let memory_owner = world.engine().memory_owners.get_mut(&root_id).unwrap();
+    memory_owner.objects.get_mut(&object).unwrap().frames = vec![mapped, Mfn(0x77_7777)];
     world.refresh(root.id());
     let before = world.census();
     assert_eq!(map(&mut world, root.id(), object, 0, PLACE + 1, 2, 0), Errno::EINVAL.0);
@@ -360,7 +360,7 @@ fn members_have_numbers_and_are_told_of_ends() {
 }
 
 #[test]
-fn what_was_prepared_before_there_was_a_holder_is_kept() {
+fn what_was_prepared_before_there_was_a_memory_owner_is_kept() {
     let (mut world, root) = world();
     let prepared = world.family(Kind::Prepared)[0].0;
     let (object, ..) = create(&mut world, root.id(), b"", 1, 0).unwrap();
@@ -384,7 +384,7 @@ fn a_daemon_that_starts_anew_knows_names_and_members() {
     let before = table(&world, root.id());
     world.kill();
     assert_eq!(table(&world, root.id()), before);
-    assert_eq!(world.family(Kind::Holder).len(), 1);
+    assert_eq!(world.family(Kind::MemoryOwner).len(), 1);
     assert_eq!(create(&mut world, child, b"queue", 1, object_flags::CREATE), Ok((object, 600, false)));
     assert_eq!(map(&mut world, child, object, 599, PLACE + 1, 1, 0), 0);
     assert_eq!(frame(&world, child, PLACE + 1), frame(&world, root.id(), PLACE));
@@ -404,7 +404,7 @@ fn a_daemon_that_starts_anew_knows_names_and_members() {
 }
 
 #[test]
-fn a_holder_whose_family_ended_meanwhile_is_removed() {
+fn a_memory_owner_whose_family_ended_meanwhile_is_removed() {
     let mut world = World::new(Config::default());
     let empty = world.census();
     let root = boot(&mut world, "parent");
@@ -415,14 +415,14 @@ fn a_holder_whose_family_ended_meanwhile_is_removed() {
 }
 
 #[test]
-fn a_holder_that_somebody_destroys_is_made_anew() {
+fn a_memory_owner_that_somebody_destroys_is_made_anew() {
     let (mut world, root) = world();
     create(&mut world, root.id(), b"queue", 3, NEW).unwrap();
-    let holder = world.family(Kind::Holder)[0].0;
-    world.fake.guest(holder).destroy().unwrap();
+    let memory_owner = world.family(Kind::MemoryOwner)[0].0;
+    world.fake.guest(memory_owner).destroy().unwrap();
     world.xenstored.domains_changed();
     world.settle();
-    assert!(world.engine().holders.is_empty());
+    assert!(world.engine().memory_owners.is_empty());
     assert!(matches!(create(&mut world, root.id(), b"queue", 1, NEW), Ok((_, 1, true))));
     assert_eq!(table(&world, root.id()).0, [id(&world, root.id())]);
 }
@@ -433,7 +433,7 @@ fn shared_memory_counts_for_the_family() {
     let mut world = World::new(Config { family, ..Config::default() });
     let root = boot(&mut world, "parent");
     assert_eq!(create(&mut world, root.id(), b"large", 2048, NEW), Err(Errno::ENOSPC.0));
-    assert_eq!(world.family(Kind::Holder), [], "for nothing there is no holder");
+    assert_eq!(world.family(Kind::MemoryOwner), [], "for nothing there is no memory owner");
     assert!(create(&mut world, root.id(), b"first", 700, NEW).is_ok());
     assert!(create(&mut world, root.id(), b"second", 700, NEW).is_ok());
     assert_eq!(create(&mut world, root.id(), b"third", 700, NEW), Err(Errno::ENOSPC.0));
@@ -449,18 +449,18 @@ fn a_family_has_so_many_objects_and_no_more() {
         world.engine().domains[&root.id()].id
     };
     // Making them all takes long.
-    let holder = world.engine().holders.get_mut(&root_id).unwrap();
-    let object = holder.objects.values().next().unwrap().clone();
+    let memory_owner = world.engine().memory_owners.get_mut(&root_id).unwrap();
+    let object = memory_owner.objects.values().next().unwrap().clone();
     for number in 0..1023 {
-        holder.objects.insert(number, super::super::holder::Object { name: vec![b'x'], ..object.clone() });
+        memory_owner.objects.insert(number, super::super::memory_owner::Object { name: vec![b'x'], ..object.clone() });
     }
     assert_eq!(create(&mut world, root.id(), b"more", 1, NEW), Err(Errno::EMFILE.0));
 }
 
-/// Pages that the only holder has.
+/// Pages that the only memory owner has.
 fn held(world: &World) -> u64 {
-    let holder = world.family(Kind::Holder)[0].0;
-    world.fake.guests().into_iter().find(|info| info.id == holder).unwrap().pages
+    let memory_owner = world.family(Kind::MemoryOwner)[0].0;
+    world.fake.guests().into_iter().find(|info| info.id == memory_owner).unwrap().pages
 }
 
 /// CREATE, which may be answered later.
@@ -542,7 +542,7 @@ fn who_does_not_wait_for_a_large_object_does_not_get_it() {
     ask_to_create(&world, root.id(), b"large", 2000);
     world.engine().act(true, false);
     end(&mut world, root.id());
-    assert_eq!(world.family(Kind::Holder), []);
+    assert_eq!(world.family(Kind::MemoryOwner), []);
 }
 
 #[test]

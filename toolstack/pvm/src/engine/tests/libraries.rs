@@ -177,9 +177,9 @@ fn a_library_is_read_once_and_all_have_its_frames() {
     let empty = world.census();
     let [root, other] = ["parent", "other"].map(|name| boot(&mut world, name).id());
     let library = open(&mut world, root, "a.so\nimage").unwrap();
-    let (holder, _) = world.family(Kind::Libraries)[0];
-    assert_eq!(world.xenstored.nodes()[&format!("/local/domain/{holder}/name")], "zooid-libraries");
-    assert!(!world.engine().domains.contains_key(&holder));
+    let (memory_owner, _) = world.family(Kind::Libraries)[0];
+    assert_eq!(world.xenstored.nodes()[&format!("/local/domain/{memory_owner}/name")], "zooid-libraries");
+    assert!(!world.engine().domains.contains_key(&memory_owner));
     let manifest = shelf.store.manifest("a.so", &Version::new(1, 0, 0)).unwrap().to_string();
     assert_eq!((library.file, library.manifest), (file.len(), manifest.len()));
     assert_eq!(library.pages as usize, file.len().div_ceil(PAGE_SIZE) + 1);

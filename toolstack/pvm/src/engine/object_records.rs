@@ -1,4 +1,4 @@
-//! What stands in xenstore of named objects, below their holder's home, for a daemon that starts anew (docs/protocols/ipc.md).
+//! What stands in xenstore of named objects, below their memory owner's home, for a daemon that starts anew (docs/protocols/ipc.md).
 
 use std::fmt::Write as _;
 
@@ -6,8 +6,8 @@ use xen_abi::{DomId, Mfn};
 use xenctl::xenstore::{Error, Store};
 use zooid_fork_plan::id::PvmId;
 
-use super::holder::{Asker, Object};
 use super::home;
+use super::memory_owner::{Asker, Object};
 
 /// Octets of a node with frame numbers. xenstored takes 4,096, the path among them.
 const NODE: usize = 2048;
@@ -25,44 +25,44 @@ pub enum Record {
     Nonsense,
 }
 
-fn objects(holder: DomId) -> String {
-    format!("{}/objects", home::path(holder))
+fn objects(memory_owner: DomId) -> String {
+    format!("{}/objects", home::path(memory_owner))
 }
 
-fn unlinked(holder: DomId) -> String {
-    format!("{}/unlinked", home::path(holder))
+fn unlinked(memory_owner: DomId) -> String {
+    format!("{}/unlinked", home::path(memory_owner))
 }
 
 /// Records frames of an object that is being made, behind `parts` nodes with others; how many nodes there are then.
-pub fn add(store: &Store, holder: DomId, number: u32, parts: usize, new: &[Mfn]) -> Result<usize, Error> {
-    let node = format!("{}/{number}/frames", objects(holder));
+pub fn add(store: &Store, memory_owner: DomId, number: u32, parts: usize, new: &[Mfn]) -> Result<usize, Error> {
+    let node = format!("{}/{number}/frames", objects(memory_owner));
     let texts = frames(new);
     texts.iter().enumerate().try_for_each(|(part, text)| store.write(&format!("{node}/{}", parts + part), text))?;
     Ok(parts + texts.len())
 }
 
 /// Records an object whose frames are recorded: from here on it is there.
-pub fn write(store: &Store, holder: DomId, number: u32, object: &Object) -> Result<(), Error> {
+pub fn write(store: &Store, memory_owner: DomId, number: u32, object: &Object) -> Result<(), Error> {
     let what = format!("{} {} {}", object.frames.len(), asker(object.maker), escape(&object.name));
-    store.write(&format!("{}/{number}", objects(holder)), &what)
+    store.write(&format!("{}/{number}", objects(memory_owner)), &what)
 }
 
 /// Records that an object's name has gone, and which request of a member it was that removed it.
-pub fn strike(store: &Store, holder: DomId, number: u32, by: Option<Asker>) -> Result<(), Error> {
+pub fn strike(store: &Store, memory_owner: DomId, number: u32, by: Option<Asker>) -> Result<(), Error> {
     store.transact(|store| {
-        store.write(&format!("{}/{number}", objects(holder)), GONE)?;
-        by.map_or(Ok(()), |by| store.write(&unlinked(holder), &asker(by)))
+        store.write(&format!("{}/{number}", objects(memory_owner)), GONE)?;
+        by.map_or(Ok(()), |by| store.write(&unlinked(memory_owner), &asker(by)))
     })
 }
 
 /// Removes the record of an object.
-pub fn remove(store: &Store, holder: DomId, number: u32) -> Result<(), Error> {
-    store.remove(&format!("{}/{number}", objects(holder)))
+pub fn remove(store: &Store, memory_owner: DomId, number: u32) -> Result<(), Error> {
+    store.remove(&format!("{}/{number}", objects(memory_owner)))
 }
 
 /// By which request a name was removed last.
-pub fn last_unlink(store: &Store, holder: DomId) -> Result<Option<Asker>, Error> {
-    match store.read(&unlinked(holder)) {
+pub fn last_unlink(store: &Store, memory_owner: DomId) -> Result<Option<Asker>, Error> {
+    match store.read(&unlinked(memory_owner)) {
         Ok(text) => Ok(text.split_once(' ').and_then(|(member, request)| parse_asker(member, request))),
         Err(Error::NotFound) => Ok(None),
         Err(error) => Err(error),
@@ -70,8 +70,8 @@ pub fn last_unlink(store: &Store, holder: DomId) -> Result<Option<Asker>, Error>
 }
 
 /// All records.
-pub fn all(store: &Store, holder: DomId) -> Result<Vec<(u32, Record)>, Error> {
-    let home = objects(holder);
+pub fn all(store: &Store, memory_owner: DomId) -> Result<Vec<(u32, Record)>, Error> {
+    let home = objects(memory_owner);
     let mut records = Vec::new();
     for number in list(store, &home)? {
         let node = format!("{home}/{number}");

@@ -1,4 +1,4 @@
-//! What the engine knows of a family's holder: who is a member, and which objects there are (docs/protocols/ipc.md).
+//! What the engine knows of a family's memory owner: who is a member, and which objects there are (docs/protocols/ipc.md).
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -9,7 +9,7 @@ use zooid_fork_plan::wire::members;
 
 /// A domain that never runs and has the frames of a family's objects.
 #[derive(Debug)]
-pub struct Holder<M> {
+pub struct MemoryOwner<M> {
     pub domain: DomId,
     pub id: PvmId,
     /// The frame of its table of members.
@@ -56,7 +56,7 @@ pub struct Nameless {
     pub mapped: usize,
 }
 
-impl<M> Holder<M> {
+impl<M> MemoryOwner<M> {
     /// The object of this name, and its number.
     pub fn find(&self, name: &[u8]) -> Option<(u32, &Object)> {
         let has_name = |(_, object): &(&u32, &Object)| object.name == name;

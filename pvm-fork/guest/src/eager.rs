@@ -1,10 +1,10 @@
-//! Hot pages (`zooid_fork_plan::hot`): what a child says of its first writes, what its parent learns from it, and the part that such
+//! Eager pages (`zooid_fork_plan::eager`): what a child says of its first writes, what its parent learns from it, and the part that such
 //! pages have in the snapshot.
 
 use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use zooid_fork_plan::hot::{Heat, HotPages};
+use zooid_fork_plan::eager::{EagerPages, Heat};
 use zooid_fork_plan::wire::{EARLY_PAGES, daemon, guest};
 use zooid_kernel::events::Masked;
 use zooid_kernel::mmu::cow;
@@ -13,13 +13,13 @@ use zooid_memory::{ForkRule, PAGE_SIZE, Zone};
 
 use crate::control::Control;
 
-struct Hot {
-    pages: HotPages,
+struct Eager {
+    pages: EagerPages,
     /// The last report that was taken in.
     number: u32,
 }
 
-static HOT: Masked<Hot> = Masked::new(Hot { pages: HotPages::NONE, number: 0 });
+static EAGER: Masked<Eager> = Masked::new(Eager { pages: EagerPages::NONE, number: 0 });
 
 /// In a child: how many upcalls there were when it began to run.
 static BORN: AtomicU64 = AtomicU64::new(u64::MAX);
@@ -45,25 +45,25 @@ pub fn note(control: &Control, address: usize) {
 
 /// Whether a child has reported.
 pub fn has_news(control: &Control) -> bool {
-    HOT.lock().number != control.page.read_u32_acquire(daemon::EARLY_NUMBER)
+    EAGER.lock().number != control.page.read_u32_acquire(daemon::EARLY_NUMBER)
 }
 
 /// Takes in what a child has reported.
 pub fn learn(control: &Control) {
     let page = &control.page;
-    let mut hot = HOT.lock();
+    let mut eager = EAGER.lock();
     let number = page.read_u32_acquire(daemon::EARLY_NUMBER);
-    if hot.number == number {
+    if eager.number == number {
         return;
     }
-    hot.number = number;
+    eager.number = number;
     let mut early = [0; EARLY_PAGES];
     let count = (page.read_u32(daemon::EARLY_COUNT) as usize).min(EARLY_PAGES);
     early.iter_mut().enumerate().for_each(|(at, early)| *early = page.read_u32(daemon::EARLY + 4 * at));
     let shared = control.is_shared();
-    hot.pages.learn(&early[..count], |page, heat| {
+    eager.pages.learn(&early[..count], |page, heat| {
         let rule = match heat {
-            Heat::Hot => ForkRule::Private,
+            Heat::Eager => ForkRule::Private,
             Heat::Cold => ForkRule::CopyOnWrite,
         };
         cow::set_rule(address(page), rule, shared)
@@ -72,18 +72,18 @@ pub fn learn(control: &Control) {
 
 /// In a child: it has no children that could have reported, and writes its first pages.
 pub fn begin_life() {
-    HOT.lock().number = 0;
+    EAGER.lock().number = 0;
     BORN.store(evtchn::upcalls(), Ordering::Relaxed);
 }
 
-/// How many pages a snapshot holds at most because they are hot.
+/// How many pages a snapshot holds at most because they are eager.
 pub fn count() -> usize {
-    HOT.lock().pages.pages().len()
+    EAGER.lock().pages.pages().len()
 }
 
-/// Calls `each` with each hot page: those that were unmapped since are not any more.
+/// Calls `each` with each eager page: those that were unmapped since are not any more.
 pub fn for_each(mut each: impl FnMut(Range<usize>)) {
-    let hot = HOT.lock();
-    let pages = hot.pages.pages().iter().map(|page| address(*page));
+    let eager = EAGER.lock();
+    let pages = eager.pages.pages().iter().map(|page| address(*page));
     mmu::with_rule(ForkRule::Private, pages, |page| each(page..page + PAGE_SIZE));
 }

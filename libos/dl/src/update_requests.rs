@@ -1,4 +1,4 @@
-//! Updates that dom0 wishes for (`pvm lib update`), by way of two keys in xenstore: pvmd writes the wish below this domain's home, where this pVM can only read, and
+//! Updates that dom0 asks for (`pvm lib update`), by way of two keys in xenstore: pvmd writes the request below this domain's home, where this pVM can only read, and
 //! this pVM its answer below `data` (docs/protocols/libraries.md).
 
 use alloc::format;
@@ -10,8 +10,8 @@ use zooid_kernel::{thread, xenstore};
 
 use crate::{Error, live, rules};
 
-/// `NUMBER LIMIT NAME`, and the version, if one is wished for; the limit in milliseconds.
-const WISH: &str = "update";
+/// `NUMBER LIMIT NAME`, and the version, if one is asked for; the limit in milliseconds.
+const REQUEST: &str = "update";
 /// `NUMBER updated FROM TO`, `NUMBER not-open`, or `NUMBER kept REASON`; at first `ready`.
 const ANSWER: &str = "data/update";
 /// Most octets of a reason.
@@ -34,7 +34,7 @@ fn will_not_obey(error: &dyn Display) {
 }
 
 fn serve() {
-    let mut watch = match xenstore::watch(WISH) {
+    let mut watch = match xenstore::watch(REQUEST) {
         Ok(watch) => watch,
         Err(error) => return will_not_obey(&error),
     };
@@ -46,13 +46,13 @@ fn serve() {
         {
             will_not_obey(&error);
         }
-        let Ok(text) = xenstore::read(WISH) else { continue };
-        let Some(wish) = Wish::read(&text) else { continue };
-        if last != Some(wish.number) {
-            last = Some(wish.number);
+        let Ok(text) = xenstore::read(REQUEST) else { continue };
+        let Some(request) = UpdateRequest::read(&text) else { continue };
+        if last != Some(request.number) {
+            last = Some(request.number);
             let mut answer = String::new();
             // The new version's constructors are the application's code.
-            thread::run_application(&mut || answer = wish.obey());
+            thread::run_application(&mut || answer = request.obey());
             match xenstore::write(ANSWER, &answer) {
                 Ok(()) => zooid_fork::libraries::answered(),
                 Err(error) => log::warn!("pvmd does not hear of an update: {error}"),
@@ -61,14 +61,14 @@ fn serve() {
     }
 }
 
-struct Wish<'a> {
+struct UpdateRequest<'a> {
     number: u64,
     limit: Duration,
     name: &'a str,
     version: Option<&'a str>,
 }
 
-impl<'a> Wish<'a> {
+impl<'a> UpdateRequest<'a> {
     fn read(text: &'a str) -> Option<Self> {
         let mut words = text.split(' ');
         let number = words.next()?.parse().ok()?;

@@ -8,14 +8,14 @@ use xen_abi::{DomId, Errno};
 use xenctl::{Hypervisor, Memory};
 use zooid_fork_plan::id::PvmId;
 use zooid_fork_plan::link::{Entries, Owner};
-use zooid_fork_plan::mend::{Linkage, Moved, Step};
 use zooid_fork_plan::plan::table_base;
+use zooid_fork_plan::relink::{Linkage, Moved, Step};
 use zooid_fork_plan::wire::guest;
 
-use super::copies::{Copies, Sources};
 use super::failure::Failure;
-use super::holder::Holder;
+use super::grant_backend::{Copies, Sources};
 use super::libraries::Libraries;
+use super::memory_owner::MemoryOwner;
 use super::tables::Tables;
 
 /// Memory that is used again and again.
@@ -41,18 +41,22 @@ impl Default for Scratch {
 
 /// Domains that never run, and whose frames a family's members have.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Holders {
+pub struct MemoryOwners {
     /// The family's, if it has one: those of joint pages.
     pub family: Option<DomId>,
     /// The host's, if there is one: those of libraries.
     pub libraries: Option<DomId>,
 }
 
-impl Holders {
+impl MemoryOwners {
     /// Those of this family.
-    pub fn of<M>(root: PvmId, holders: &BTreeMap<PvmId, Holder<M>>, libraries: Option<&Libraries<M>>) -> Self {
+    pub fn of<M>(
+        root: PvmId,
+        memory_owners: &BTreeMap<PvmId, MemoryOwner<M>>,
+        libraries: Option<&Libraries<M>>,
+    ) -> Self {
         Self {
-            family: holders.get(&root).map(|holder| holder.domain),
+            family: memory_owners.get(&root).map(|memory_owner| memory_owner.domain),
             libraries: libraries.map(|libraries| libraries.domain),
         }
     }
@@ -66,7 +70,7 @@ pub struct Source<'a, M> {
     /// Whose frames its tables may name, its own domain last.
     pub owners: &'a [DomId],
     /// Whose the frames are that are neither its own nor its ancestors'.
-    pub holders: Holders,
+    pub memory_owners: MemoryOwners,
     /// What it was linked to itself.
     pub linkage: Option<&'a Linkage>,
     /// What it has granted, where children get copies.
@@ -83,7 +87,7 @@ pub struct Target<'a, M> {
 impl<M: Memory> Target<'_, M> {
     /// Makes table number `place` what the parent's is now; how many entries that were. After an error, what was done is noted
     /// and the rest can be tried again. A table that the parent has not counted a change of is not looked at.
-    pub fn mend<H>(
+    pub fn relink<H>(
         &mut self,
         xen: &H,
         source: &Source<'_, M>,
@@ -119,10 +123,10 @@ impl<M: Memory> Target<'_, M> {
             scratch.updates.extend(scratch.steps[done..done + run].iter().map(|step| step.update));
             let frames_of = match owner {
                 None => self.domain,
-                Some(owner @ (Owner::HOLDER | Owner::LIBRARIES)) => {
-                    let holders = source.holders;
-                    match if owner == Owner::HOLDER { holders.family } else { holders.libraries } {
-                        Some(holder) => holder,
+                Some(owner @ (Owner::MEMORY_OWNER | Owner::LIBRARIES)) => {
+                    let memory_owners = source.memory_owners;
+                    match if owner == Owner::MEMORY_OWNER { memory_owners.family } else { memory_owners.libraries } {
+                        Some(memory_owner) => memory_owner,
                         None => {
                             result = Err(Failure::Stale);
                             break;
@@ -143,7 +147,7 @@ impl<M: Memory> Target<'_, M> {
                 // the ancestors may be it; with one, what was linked here has gone, and the parent has that frame now.
                 Err(error)
                     if error.errno() == Some(Errno::EBUSY)
-                        && owner.is_some_and(|owner| owner != Owner::HOLDER && owner != Owner::LIBRARIES) =>
+                        && owner.is_some_and(|owner| owner != Owner::MEMORY_OWNER && owner != Owner::LIBRARIES) =>
                 {
                     tries = if succeeded > 0 { 1 } else { tries + 1 };
                     let next = match owner {
@@ -172,7 +176,7 @@ impl<M: Memory> Target<'_, M> {
         result.map(|()| done)
     }
 
-    /// As [`mend`](Self::mend), for a parent that stands still: copies what is copied at a COMMIT, too.
+    /// As [`relink`](Self::relink), for a parent that stands still: copies what is copied at a COMMIT, too.
     pub fn commit_table<H>(
         &mut self,
         xen: &H,
@@ -184,17 +188,17 @@ impl<M: Memory> Target<'_, M> {
     where
         H: Hypervisor<Memory = M>,
     {
-        let mended = self.mend(xen, source, place, scratch)?;
+        let relinked = self.relink(xen, source, place, scratch)?;
         match source.sources {
-            Some(sources) => Ok(mended + copies.commit_table(source.tables.base(place), &scratch.now, sources)?),
-            None => Ok(mended),
+            Some(sources) => Ok(relinked + copies.commit_table(source.tables.base(place), &scratch.now, sources)?),
+            None => Ok(relinked),
         }
     }
 
     /// Gives it the tables of level 1 that came at the parent, empty.
     ///
     /// # Errors
-    /// It cannot be mended, see [`Stale`](zooid_fork_plan::mend::Stale).
+    /// It cannot be relinked, see [`Stale`](zooid_fork_plan::relink::Stale).
     pub fn add_tables<H>(&mut self, xen: &H, source: &Source<'_, M>) -> Result<(), Failure>
     where
         H: Hypervisor<Memory = M>,

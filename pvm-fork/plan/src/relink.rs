@@ -73,7 +73,7 @@ pub struct Moved {
     pub free: bool,
 }
 
-/// The link cannot be mended in place: the domain has to be made anew.
+/// The child cannot be relinked in place: the domain has to be made anew.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stale {
     /// A table of the parent's has gone, or one came where there is no table of level 2.
@@ -181,7 +181,7 @@ impl Linkage {
             let (entry, whose, frame) = match change.after {
                 Page::Nothing => (Pte::ABSENT, None, None),
                 Page::Linked(entry) => (entry, Some(owner(change.index, entry)), None),
-                Page::Joint(entry) => (entry, Some(Owner::HOLDER), None),
+                Page::Joint(entry) => (entry, Some(Owner::MEMORY_OWNER), None),
                 Page::Library(entry) => (entry, Some(Owner::LIBRARIES), None),
                 Page::Private(flags) => {
                     let frame = match private.get(&address) {
@@ -224,7 +224,7 @@ impl Linkage {
     /// The tables that are missing, when the parent's now have these first addresses, in order.
     ///
     /// # Errors
-    /// It cannot be mended: a table has gone, or there is no frame or no table of level 2 for a new one.
+    /// It cannot be relinked: a table has gone, or there is no frame or no table of level 2 for a new one.
     pub fn missing(&mut self, parent: impl Iterator<Item = usize>) -> Result<Option<NewTable>, Stale> {
         let mut ours = self.tables.iter().map(|table| table.base).peekable();
         for base in parent {
@@ -326,7 +326,7 @@ mod tests {
         steps
     }
 
-    fn mended() -> (Linkage, Vec<ParentTable>) {
+    fn relinked() -> (Linkage, Vec<ParentTable>) {
         let (mut linkage, parent) = (linkage(4), parent());
         for (place, table) in parent.iter().enumerate() {
             for step in compare(&mut linkage, place, &table.entries) {
@@ -355,7 +355,7 @@ mod tests {
 
     #[test]
     fn copies_of_the_parents_are_followed() {
-        let (mut linkage, parent) = mended();
+        let (mut linkage, parent) = relinked();
         let mut now = parent[0].entries.clone();
         now[5] = entry(PageClass::Heap, 7777);
         now[6] = 0;
@@ -371,7 +371,7 @@ mod tests {
 
     #[test]
     fn private_pages_come_from_the_reserve_and_go_back() {
-        let (mut linkage, parent) = mended();
+        let (mut linkage, parent) = relinked();
         let mut now = parent[1].entries.clone();
         now[3] = entry(PageClass::Stack, 2002);
         let steps = compare(&mut linkage, 1, &now);
@@ -393,7 +393,7 @@ mod tests {
 
     #[test]
     fn what_was_not_done_is_forgotten() {
-        let (mut linkage, parent) = mended();
+        let (mut linkage, parent) = relinked();
         let mut now = parent[1].entries.clone();
         now[10..14].fill(entry(PageClass::Stack, 2100));
         for _ in 0..3 {
@@ -407,8 +407,8 @@ mod tests {
     }
 
     #[test]
-    fn a_table_that_came_is_added_and_one_that_went_is_not_mended() {
-        let (mut linkage, _) = mended();
+    fn a_table_that_came_is_added_and_one_that_went_is_not_relinked() {
+        let (mut linkage, _) = relinked();
         let bases = [HEAP, HEAP + L1_SPAN, Zone::Stacks.base()];
         let new = linkage.missing(bases.into_iter()).unwrap().unwrap();
         assert_eq!(new.frame, linkage.mfn(new.pfn));
