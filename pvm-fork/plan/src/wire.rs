@@ -95,6 +95,9 @@ pub mod guest {
     pub const NAME: usize = 304;
     /// u32: not 0 if this member wants to hear of others' ends.
     pub const INTEREST: usize = 560;
+    /// u32: number of the request from outside (`OUTSIDE`) that a COMMIT carries out; 0: the application called `fork`. pvmd refuses
+    /// (`ECANCELED`) the COMMIT of a request that it has given up.
+    pub const COMMIT_FOR: usize = 564;
     /// u32 each, [`CHANGE_COUNTERS`]: how often what is mapped below tables of level 1 has changed, see [`changes`]; incremented after
     /// the change.
     pub const CHANGES: usize = 1024;

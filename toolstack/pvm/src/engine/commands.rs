@@ -395,7 +395,7 @@ impl<H: Hypervisor> Engine<H> {
         channel.put(daemon::OUTSIDE_COUNT, count);
         channel.put(daemon::OUTSIDE, number);
         self.notify(domain);
-        let until = Instant::now() + self.config.outside_timeout;
+        let until = self.clock.now() + self.config.outside_timeout;
         self.timers.push((until, Timer::Outside));
         self.outside.push(OutsideFork { domain, id, number, until, reply });
     }

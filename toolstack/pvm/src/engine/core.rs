@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, SyncSender};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use xen_abi::{DomId, Port};
@@ -16,6 +16,7 @@ use zooid_fork_plan::status::Status;
 
 use super::api::{Event, EventKind, PvmInfo, Reply};
 use super::build::Building;
+use super::clock::Clock;
 use super::commands::{OutsideFork, Waiter};
 use super::config::Config;
 use super::end::Reaping;
@@ -46,6 +47,7 @@ const REMEMBERED: usize = 256;
 pub struct Engine<H: Hypervisor> {
     pub(super) xen: Arc<H>,
     pub(super) store: Arc<Store>,
+    pub(super) clock: Clock,
     pub(super) events: H::Events,
     pub(super) config: Config,
     /// How children get their parents' pages.
@@ -178,7 +180,7 @@ where
         let rest = self.rest.filter(|_| later || !self.jobs.is_empty() || !self.untold.is_empty());
         let timeout = match self.timers.iter().map(|(when, _)| *when).chain(rest).min() {
             _ if !self.jobs.is_empty() && rest.is_none() => Some(Duration::ZERO),
-            Some(when) => Some(when.saturating_duration_since(Instant::now())),
+            Some(when) => Some(when.saturating_duration_since(self.clock.now())),
             None => None,
         };
         let timeout =
@@ -198,16 +200,19 @@ impl<H: Hypervisor> Engine<H> {
     ///
     /// # Errors
     /// See [`StartError`].
-    pub fn new(xen: Arc<H>, store: Arc<Store>, config: Config) -> Result<(Self, Handle), StartError> {
+    pub fn new(xen: Arc<H>, store: Arc<Store>, clock: Clock, config: Config) -> Result<(Self, Handle), StartError> {
         let (handle, inbox) = pair().map_err(StartError::Linux)?;
         let (sender, notes) = mpsc::channel();
         let watches = Notes { sender, waker: inbox.waker() };
+        // So that ids are not those that a daemon before this one gave to domains of the same number.
+        let generation = (clock.now_us() >> 10) as u16;
         let engine = Engine {
             events: xen.events().map_err(StartError::Xen)?,
             _watched: watches.watch_domains(&store).map_err(StartError::Store)?,
             backend: choose_backend(&*xen, config.backend),
             xen,
             store,
+            clock,
             executor: Executor::new(config.die_at.clone()),
             config,
             inbox,
@@ -237,8 +242,7 @@ impl<H: Hypervisor> Engine<H> {
             subscribers: Vec::new(),
             untold: Vec::new(),
             ended: VecDeque::new(),
-            // So that ids are not those that a daemon before this one gave to domains of the same number.
-            generation: (now_us() >> 10) as u16,
+            generation,
             without_consoles: false,
             quitting: None,
         };
@@ -283,7 +287,8 @@ impl<H: Hypervisor> Engine<H> {
 
     /// Whether jobs have to wait still.
     fn rests(&mut self) -> bool {
-        self.rest = self.rest.filter(|until| *until > Instant::now());
+        let now = self.clock.now();
+        self.rest = self.rest.filter(|until| *until > now);
         self.rest.is_some()
     }
 
@@ -312,7 +317,7 @@ impl<H: Hypervisor> Engine<H> {
         if self.timers.is_empty() {
             return;
         }
-        let now = Instant::now();
+        let now = self.clock.now();
         while let Some(place) = self.timers.iter().position(|(when, _)| *when <= now) {
             let timer = self.timers.swap_remove(place).1;
             self.catch_up();
@@ -348,7 +353,7 @@ impl<H: Hypervisor> Engine<H> {
     }
 
     pub(super) fn after(&mut self, time: Duration, timer: Timer) {
-        self.timers.push((Instant::now() + time, timer));
+        self.timers.push((self.clock.now() + time, timer));
     }
 
     fn peer(&self, port: Port) -> Option<Peer> {
@@ -415,7 +420,8 @@ impl<H: Hypervisor> Engine<H> {
     /// Tells all subscribers of something that happened to a pVM; after a fork when both sides have had their time to go on, because
     /// other threads wake up for it.
     pub(super) fn tell(&mut self, id: PvmId, name: &str, kind: EventKind) {
-        let event = Event { at_us: now_us(), id: id.raw(), domid: id.domain().0, name: name.to_owned(), kind };
+        let event =
+            Event { at_us: self.clock.now_us(), id: id.raw(), domid: id.domain().0, name: name.to_owned(), kind };
         log::debug!(id = event.id, name = event.name.as_str(); "{:?}", event.kind);
         self.untold.push(event);
     }
@@ -440,9 +446,4 @@ impl<H: Hypervisor> Engine<H> {
         }
         self.ended.push_back(info);
     }
-}
-
-/// Microseconds since 1970.
-pub fn now_us() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_micros() as u64)
 }

@@ -3,8 +3,6 @@
 //! The order is that of docs/protocols/fork.md: the parent is told, the domain is destroyed, its home is removed. What takes time is
 //! done in steps.
 
-use std::time::Instant;
-
 use xen_abi::sched::ShutdownReason;
 use xen_abi::{DomId, Errno};
 use xenctl::Hypervisor;
@@ -13,7 +11,7 @@ use zooid_fork_plan::status::Status;
 use zooid_fork_plan::wire::{daemon, guest, state};
 
 use super::api::{self, Ended, EventKind};
-use super::core::{Engine, Job, REST, Timer, now_us};
+use super::core::{Engine, Job, REST, Timer};
 use super::executor::Operation;
 use super::failure::Failure;
 use super::pvm::{Prepared, Pvm};
@@ -55,7 +53,7 @@ impl<H: Hypervisor> Engine<H> {
         self.unreaped.push((domain, status));
         if is_child {
             self.tell_parent(domain, status);
-            self.rest = Some(Instant::now() + REST);
+            self.rest = Some(self.clock.now() + REST);
         } else {
             self.reap_told();
         }
@@ -160,7 +158,12 @@ impl<H: Hypervisor> Engine<H> {
         self.ids.remove(&pvm.id);
         self.watched.remove(&domain);
         let is_child = pvm.is_child();
-        let end = Ended { id: pvm.id.raw(), status: status.into(), exit_code: status.exit_code(), at_us: now_us() };
+        let end = Ended {
+            id: pvm.id.raw(),
+            status: status.into(),
+            exit_code: status.exit_code(),
+            at_us: self.clock.now_us(),
+        };
         if is_child {
             self.disown(&pvm);
         }

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::File;
 use std::io::{self, Read};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use xen_abi::pte::Pte;
 use xen_abi::{DomId, Errno, Mfn, PAGE_SIZE};
@@ -17,7 +17,7 @@ use zooid_manifest::{Hasher, Manifest, PublicKey, Refusal, Rules, Version, is_na
 use zooid_memory::ForkRule;
 
 use super::api::EventKind;
-use super::core::{Engine, Job, Timer, now_us};
+use super::core::{Engine, Job, Timer};
 use super::executor::Operation;
 use super::failure::Failure;
 use super::home;
@@ -119,7 +119,7 @@ fn pages_of(manifest: &Manifest) -> (usize, usize) {
 }
 
 impl<M> Libraries<M> {
-    fn new(domain: DomId, id: PvmId, users: BTreeSet<PvmId>) -> Self {
+    fn new(domain: DomId, id: PvmId, users: BTreeSet<PvmId>, now_us: u64) -> Self {
         Self {
             domain,
             id,
@@ -127,7 +127,7 @@ impl<M> Libraries<M> {
             reading: VecDeque::new(),
             users,
             // So that a number that a guest has from a daemon before this one is not that of another library.
-            last_number: (now_us() >> 10) as u32,
+            last_number: (now_us >> 10) as u32,
             garbage: Vec::new(),
         }
     }
@@ -277,7 +277,7 @@ impl<H: Hypervisor> Engine<H> {
         let Some(mut reading) = self.libraries.as_mut().and_then(|libraries| libraries.reading.pop_front()) else {
             return;
         };
-        let began = Instant::now();
+        let began = self.clock.now();
         let waits = |pvm: &Pvm<H::Memory>, asker: &Asker| {
             Asker { member: pvm.id, request: pvm.request } == *asker && pvm.pending == Some(Pending::Library)
         };
@@ -370,7 +370,7 @@ impl<H: Hypervisor> Engine<H> {
             self.remove_domain(memory_owner, id);
             return Err(failure);
         }
-        self.begin_libraries(Libraries::new(memory_owner, id, BTreeSet::new()));
+        self.begin_libraries(Libraries::new(memory_owner, id, BTreeSet::new(), self.clock.now_us()));
         Ok(())
     }
 
@@ -397,7 +397,7 @@ impl<H: Hypervisor> Engine<H> {
         if users.is_empty() || self.libraries.is_some() {
             self.remove_domain(domain, id);
         } else {
-            self.begin_libraries(Libraries::new(domain, id, users));
+            self.begin_libraries(Libraries::new(domain, id, users, self.clock.now_us()));
         }
     }
 

@@ -11,7 +11,7 @@ use zooid_fork_plan::plan::index;
 use zooid_fork_plan::wire::{daemon, device, device_page, guest};
 use zooid_memory::ForkRule;
 
-use super::core::{Engine, Job, now_us};
+use super::core::{Engine, Job};
 use super::executor::{Executor, Operation};
 use super::failure::Failure;
 use super::memory_owner::{Members, MemoryOwner};
@@ -96,7 +96,7 @@ impl<H: Hypervisor> Engine<H> {
         })?;
         let handle = Handle { kind: Kind::MemoryOwner, id, parent: root, commit: 0 };
         self.operate(Operation::Sign, |engine| engine.xen.set_handle(domain, &handle.to_octets()))?;
-        Ok(new_memory_owner(domain, id, table, Members::read(page)))
+        Ok(new_memory_owner(domain, id, table, Members::read(page), self.clock.now_us()))
     }
 
     /// Gives a memory owner `count` frames more, filled with zeros; `frames` has those that it got, also after an error.
@@ -274,7 +274,7 @@ impl<H: Hypervisor> Engine<H> {
         let root = handle.parent;
         let table = home::members_table(&self.store, domain).ok_or(Failure::Gone)?;
         let members = Members::read(self.xen.map_foreign(domain, &[table], Protection::ReadWrite)?);
-        let mut memory_owner = new_memory_owner(domain, handle.id, table, members);
+        let mut memory_owner = new_memory_owner(domain, handle.id, table, members, self.clock.now_us());
         memory_owner.last_unlink = object_records::last_unlink(&self.store, domain)?;
         let mut frames = Vec::new();
         for (number, record) in object_records::all(&self.store, domain)? {
@@ -342,7 +342,7 @@ pub(super) fn return_frames<H: Hypervisor>(
 }
 
 /// A memory owner without objects.
-fn new_memory_owner<M>(domain: DomId, id: PvmId, table: Mfn, members: Members<M>) -> MemoryOwner<M> {
+fn new_memory_owner<M>(domain: DomId, id: PvmId, table: Mfn, members: Members<M>, now_us: u64) -> MemoryOwner<M> {
     MemoryOwner {
         domain,
         id,
@@ -351,7 +351,7 @@ fn new_memory_owner<M>(domain: DomId, id: PvmId, table: Mfn, members: Members<M>
         objects: BTreeMap::new(),
         nameless: BTreeMap::new(),
         // So that a number that a guest has from a daemon before this one is not that of another object.
-        last_number: (now_us() >> 10) as u32,
+        last_number: (now_us >> 10) as u32,
         garbage: Vec::new(),
         stale: Vec::new(),
         last_unlink: None,

@@ -6,6 +6,7 @@
 
 mod api;
 mod build;
+mod clock;
 mod commands;
 mod config;
 mod core;
@@ -51,6 +52,7 @@ use xenctl::xenstore::{self, Store};
 use xenctl::{Hypervisor, OpenError, Xen};
 use zooid_fork_plan::link;
 
+use self::clock::Clock;
 use self::core::Engine;
 
 /// Why the engine cannot start.
@@ -102,7 +104,7 @@ fn start_with<H: Hypervisor>(
 where
     H::Events: AsFd,
 {
-    let (engine, handle) = Engine::new(xen, store, config)?;
+    let (engine, handle) = Engine::new(xen, store, Clock::host(), config)?;
     let thread = thread::Builder::new().name("engine".to_owned()).spawn(|| engine.run()).map_err(StartError::Linux)?;
     Ok((handle, thread))
 }

@@ -22,8 +22,8 @@ pub struct Rate {
 
 impl Rate {
     /// One at which all are left.
-    pub(super) fn full(limit: u32) -> Self {
-        Self { left: limit.into(), at: Instant::now() }
+    pub(super) fn full(limit: u32, now: Instant) -> Self {
+        Self { left: limit.into(), at: now }
     }
 
     /// Takes `count`, if there are so many at a limit of `limit` a second.
@@ -42,13 +42,13 @@ impl<H: Hypervisor> Engine<H> {
     /// Whether `count` more children may be made now.
     pub(super) fn check_rate(&mut self, domain: DomId, count: usize) -> Result<(), Failure> {
         let root = self.domains.get(&domain).ok_or(Failure::Gone)?.root;
-        let now = Instant::now();
+        let now = self.clock.now();
         let limits = [
             (None, self.config.host.forks_per_second, "forks per second on this host"),
             (Some(root), self.config.family.forks_per_second, "forks per second in a family"),
         ];
         for (whose, limit, what) in limits {
-            let rate = self.rates.entry(whose).or_insert_with(|| Rate::full(limit));
+            let rate = self.rates.entry(whose).or_insert_with(|| Rate::full(limit, now));
             if !rate.take(count, limit, now) {
                 return Err(Failure::Quota(what));
             }
@@ -126,8 +126,8 @@ mod tests {
 
     #[test]
     fn a_rate_lets_a_second_through_at_once_and_then_as_many_as_come_back() {
-        let mut rate = Rate::full(10);
-        let start = rate.at;
+        let start = Instant::now();
+        let mut rate = Rate::full(10, start);
         assert!(rate.take(10, 10, start));
         assert!(!rate.take(1, 10, start));
         assert!(!rate.take(2, 10, start + Duration::from_millis(150)));

@@ -48,7 +48,7 @@ pub(super) struct Forked<M> {
 impl<H: Hypervisor> Engine<H> {
     /// Looks what a pVM has to say.
     pub(super) fn look_at(&mut self, domain: DomId) {
-        let began = Instant::now();
+        let began = self.clock.now();
         let Some(pvm) = self.domains.get_mut(&domain) else { return };
         let Some(channel) = &pvm.channel else { return };
         let number = channel.get(guest::REQUEST);
@@ -119,7 +119,7 @@ impl<H: Hypervisor> Engine<H> {
             Some(Pending::Commit) if pvm.resuming.is_empty() => {
                 pvm.pending = None;
                 let count = pvm.channel.as_ref().map_or(0, |channel| channel.get(guest::COUNT));
-                self.serve(domain, operation::COMMIT, count, Instant::now());
+                self.serve(domain, operation::COMMIT, count, self.clock.now());
             }
             Some(Pending::Prepare(_)) => self.go_on_preparing(domain),
             _ => {}
@@ -215,7 +215,7 @@ impl<H: Hypervisor> Engine<H> {
                 return;
             }
         };
-        let now = Instant::now();
+        let now = self.clock.now();
         self.unbooked = Some(Forked { parent: domain, children, duration: now - began });
         self.rest = Some(now + REST);
     }
@@ -343,7 +343,8 @@ impl<H: Hypervisor> Engine<H> {
             self.jobs.push_back(Job::Drop(Box::new((child.bitmaps, child.copies))));
             self.ids.insert(child.id, child.domain);
             let owners = owners.iter().copied().chain([child.domain]).collect();
-            let mut pvm = new_pvm(child.id, child.domain, child.name, Some(parent_id), root, owners);
+            let mut pvm =
+                new_pvm(child.id, child.domain, child.name, Some(parent_id), root, owners, self.clock.now_us());
             pvm.channel = Some(child.channel);
             pvm.linkage = Some(child.linkage);
             pvm.commit = commit;

@@ -56,10 +56,10 @@ pub(super) struct Making {
 }
 
 impl Turns {
-    fn new() -> Self {
+    fn new(now: Instant) -> Self {
         let left = BURST.as_secs_f64();
-        let told = Rate::full(REFUSALS);
-        Self { left, at: Instant::now(), waiting: VecDeque::new(), making: None, queued: false, told }
+        let told = Rate::full(REFUSALS, now);
+        Self { left, at: now, waiting: VecDeque::new(), making: None, queued: false, told }
     }
 
     /// Counts the time that has gone by.
@@ -82,8 +82,8 @@ impl<H: Hypervisor> Engine<H> {
     pub(super) fn take_turn(&mut self, domain: DomId, operation: u32, count: u32) {
         let Some(pvm) = self.domains.get_mut(&domain) else { return };
         let root = pvm.root;
-        let turns = self.turns.entry(root).or_insert_with(Turns::new);
-        let now = Instant::now();
+        let now = self.clock.now();
+        let turns = self.turns.entry(root).or_insert_with(|| Turns::new(now));
         if turns.is_now(operation, now) {
             self.serve_ipc(domain, operation, count);
             return self.spend(root, now);
@@ -97,7 +97,7 @@ impl<H: Hypervisor> Engine<H> {
 
     /// Does one thing that a family waits for.
     pub(super) fn turn_step(&mut self, root: PvmId) {
-        let began = Instant::now();
+        let began = self.clock.now();
         let Some(turns) = self.turns.get_mut(&root) else { return };
         turns.queued = false;
         turns.refill(began);
@@ -117,19 +117,21 @@ impl<H: Hypervisor> Engine<H> {
         if let Some(pvm) = self.domains.get_mut(&making.domain) {
             pvm.pending = Some(Pending::Create);
         }
-        self.turns.entry(root).or_insert_with(Turns::new).making = Some(making);
+        let now = self.clock.now();
+        self.turns.entry(root).or_insert_with(|| Turns::new(now)).making = Some(making);
         self.queue_turn(root);
     }
 
     /// Whether one more refusal of a library may be told.
     pub(super) fn may_tell(&mut self, root: PvmId) -> bool {
-        self.turns.entry(root).or_insert_with(Turns::new).told.take(1, REFUSALS, Instant::now())
+        let now = self.clock.now();
+        self.turns.entry(root).or_insert_with(|| Turns::new(now)).told.take(1, REFUSALS, now)
     }
 
     /// Counts time for a family that has been worked for since `began`.
     pub(super) fn spend(&mut self, root: PvmId, began: Instant) {
         if let Some(turns) = self.turns.get_mut(&root) {
-            turns.left -= began.elapsed().as_secs_f64();
+            turns.left -= self.clock.since(began).as_secs_f64();
         }
     }
 

@@ -8,7 +8,7 @@ use zooid_fork_plan::id::PvmId;
 use zooid_manifest::{Version, is_name};
 
 use super::api::{Error, EventKind, Reply, Target, Update};
-use super::core::{Engine, Timer, now_us};
+use super::core::{Engine, Timer};
 use super::home;
 
 /// How long a pVM may take to hear of a request and to answer, on top of the limit that it is given.
@@ -78,11 +78,11 @@ impl<H: Hypervisor> Engine<H> {
             return Err(refused(format!("pVM {id} replaces no libraries: its image names none with dl::live!")));
         }
         // A number that no daemon before this one has used.
-        let number = now_us();
+        let number = self.clock.now_us();
         let version = version.map(|version| format!(" {version}")).unwrap_or_default();
         let text = format!("{number} {} {library}{version}", limit.as_millis());
         self.store.write(&request_path(domain), &text).map_err(|error| refused(format!("xenstore: {error}")))?;
-        let until = Instant::now() + limit + PATIENCE;
+        let until = self.clock.now() + limit + PATIENCE;
         self.timers.push((until, Timer::Update));
         self.updates.push(UpdateRequest {
             domain,

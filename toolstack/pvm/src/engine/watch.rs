@@ -11,7 +11,7 @@ use zooid_fork_plan::status::Status;
 use zooid_fork_plan::wire::{self, ANNOUNCEMENT, CONTROL_GREF, daemon, guest, operation, state};
 
 use super::api::{self, EventKind};
-use super::core::{Engine, Timer, now_us};
+use super::core::{Engine, Timer};
 use super::failure::Failure;
 use super::handle::Waker;
 use super::home;
@@ -152,7 +152,7 @@ impl<H: Hypervisor> Engine<H> {
             let name = self.store.read(&format!("{}/name", home::path(domain)));
             let name = name.unwrap_or_else(|_| format!("domain-{domain}"));
             self.ids.insert(id, domain);
-            self.domains.insert(domain, new_pvm(id, domain, name.clone(), None, id, vec![domain]));
+            self.domains.insert(domain, new_pvm(id, domain, name.clone(), None, id, vec![domain], self.clock.now_us()));
             self.tell(id, &name, EventKind::Started { kind: api::Kind::Root, parent: None });
         }
         if let Some((gref, port)) = announced {
@@ -259,7 +259,7 @@ impl<H: Hypervisor> Engine<H> {
         let (root, owners) = home::family(&self.store, domain).unwrap_or((handle.parent, vec![domain]));
         let name = self.store.read(&format!("{}/name", home::path(domain)));
         let name = name.unwrap_or_else(|_| format!("domain-{domain}"));
-        let mut pvm = new_pvm(handle.id, domain, name, Some(handle.parent), root, owners);
+        let mut pvm = new_pvm(handle.id, domain, name, Some(handle.parent), root, owners, self.clock.now_us());
         pvm.resumed = false;
         pvm.commit = handle.commit;
         self.generation = self.generation.max((handle.id.raw() >> 15) as u16);
@@ -378,6 +378,7 @@ pub(super) fn new_pvm<M>(
     parent: Option<PvmId>,
     root: PvmId,
     owners: Vec<DomId>,
+    since_us: u64,
 ) -> Pvm<M> {
     Pvm {
         id,
@@ -386,7 +387,7 @@ pub(super) fn new_pvm<M>(
         parent,
         root,
         owners,
-        since_us: now_us(),
+        since_us,
         channel: None,
         linkage: None,
         forking: None,

@@ -22,6 +22,7 @@ use zooid_fork_plan::wire::{
 };
 use zooid_memory::{PageClass, Zone};
 
+use super::super::clock::Clock;
 use super::super::config::Config;
 use super::super::core::{Engine, Timer};
 
@@ -51,6 +52,7 @@ pub struct World {
     store: Store,
     engine: Option<Engine<FakeXen>>,
     config: Config,
+    pub clock: Clock,
     /// Names of the requests and ends that guests have seen, by domain: what they were told.
     pub replies: BTreeMap<DomId, Vec<(u32, u32, Vec<u32>)>>,
     pub ends: BTreeMap<DomId, Vec<(u32, Status)>>,
@@ -116,6 +118,7 @@ impl World {
             store,
             engine: None,
             config,
+            clock: Clock::host(),
             replies: BTreeMap::new(),
             ends: BTreeMap::new(),
             fault: None,
@@ -127,7 +130,9 @@ impl World {
 
     fn start_engine(&mut self) {
         let store = Arc::new(self.xenstored.connect());
-        if let Ok((mut engine, _)) = Engine::new(Arc::new(self.fake.clone()), store, self.config.clone()) {
+        if let Ok((mut engine, _)) =
+            Engine::new(Arc::new(self.fake.clone()), store, self.clock.clone(), self.config.clone())
+        {
             engine.recover();
             self.engine = Some(engine);
         }
