@@ -12,6 +12,7 @@ use xen_abi::arch_x86::SegmentBase;
 use zooid_core::sched::{Scheduler, State, WakeReason};
 
 use crate::events::{self, Masked};
+use crate::life::{Birth, Component};
 use crate::mmu::{Stack, StackError};
 use crate::{entry, time, tls};
 
@@ -337,9 +338,14 @@ fn used_from(thread: &Thread) -> u64 {
     rsp.min(thread.rsp)
 }
 
-/// Ends all other threads, in the child of a fork; services begin anew. What lies on the stacks of the others stays
-/// readable, because the calling thread may have references to it.
-pub fn begin_life() {
+/// In a child the calling thread alone lives on, unless all do, and services begin anew.
+pub static LIFE: Component = Component { begin: begin_life, ..Component::PASSIVE };
+
+/// What lies on the stacks of the others stays readable, because the calling thread may have references to it.
+fn begin_life(birth: &Birth) {
+    if birth.all_threads {
+        return;
+    }
     let mut services = Vec::new();
     {
         let mut threads = THREADS.lock();

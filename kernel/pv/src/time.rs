@@ -12,6 +12,7 @@ use xen_abi::xen::VcpuTimeInfo;
 use xen_abi::xen::Virq;
 use zooid_core::clock;
 
+use crate::life::Component;
 use crate::{events, evtchn, thread};
 
 /// System time for which the timer is set; `u64::MAX` when it is not.
@@ -29,8 +30,10 @@ fn timer_fired() {
     thread::timer_expired();
 }
 
-/// Takes over the child's own timer, whose interrupt is bound to `port`.
-pub fn begin_life(port: Port) {
+/// A child has a timer of its own.
+pub static LIFE: Component = Component { begin: |birth| begin_life(birth.timer), ..Component::PASSIVE };
+
+fn begin_life(port: Port) {
     ARMED.store(u64::MAX, Ordering::Relaxed);
     evtchn::adopt_virq(port, timer_fired);
     thread::arm_timer();

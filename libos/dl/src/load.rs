@@ -10,9 +10,10 @@ use spin::Once;
 use xen_abi::PAGE_SIZE;
 use zooid_fork::libraries;
 use zooid_kernel::events::Masked;
+use zooid_kernel::life::{self, Component, Order};
 use zooid_kernel::mmu::libraries::{Library, OutOfMemory};
 use zooid_kernel::sync::{Mutex, MutexGuard};
-use zooid_kernel::{life, thread};
+use zooid_kernel::{at_boot, thread};
 use zooid_loader::{
     Binding, Definition, ExportTable, Id, Namespace, Object, Refusal, Replacement, Rights, Segment, Value, Write,
 };
@@ -51,16 +52,23 @@ pub struct Loader {
 
 static LOADER: Mutex<Option<Loader>> = Mutex::new(None);
 
-/// Boot calls this function in an image that loads objects.
-// SAFETY: the section is an array of `fn()`, as `zooid_kernel::boot` expects.
-#[unsafe(link_section = ".zooid.init.dl")]
-static COMPONENT: fn() = source::init;
+at_boot! {
+    /// In an image that loads objects.
+    COMPONENT, "dl", start
+}
+
+/// Every object is whole in a child.
+static LIFE: Component = Component { quiesce: stand_still, ..Component::PASSIVE };
+
+fn start() {
+    life::join(Order::Libraries, &LIFE);
+    source::init();
+}
 
 fn lock() -> MutexGuard<'static, Option<Loader>> {
     static PRESENT: Once<()> = Once::new();
     PRESENT.call_once(|| {
         core::hint::black_box(&COMPONENT);
-        life::on_fork(stand_still);
         lazy::init();
         live::init();
         tls::init();
@@ -110,7 +118,7 @@ impl Drop for Turn {
     }
 }
 
-/// Lets a fork happen while no thread loads or unloads, so that every object is whole in the child.
+/// Lets a fork happen while no thread loads or unloads.
 fn stand_still(fork: &mut dyn FnMut()) {
     let _turn = Turn::take();
     let _loader = LOADER.lock();

@@ -7,10 +7,11 @@ use core::sync::atomic::{AtomicBool, AtomicU32, Ordering, fence};
 
 use spin::Once;
 use zooid_fork::PvmId;
-use zooid_fork::objects::{self, Created, Hooks};
+use zooid_fork::objects::{self, Created, Relatives};
 use zooid_kernel::events::Masked;
+use zooid_kernel::life::{self, Component, Order};
 use zooid_kernel::shared::SharedPages;
-use zooid_kernel::{thread, time};
+use zooid_kernel::{at_boot, thread, time};
 
 use crate::error::Error;
 use crate::layout::{self, BORN, Kind, MAX_MEMBERS, Role};
@@ -26,6 +27,17 @@ pub struct Object {
     parts: [AtomicU32; 2],
     /// Something in it was nonsense.
     broken: AtomicBool,
+}
+
+static LIFE: Component = Component { begin: |_| begin_life(), end: |_| ending(), ..Component::PASSIVE };
+
+at_boot! {
+    /// In an image that uses objects.
+    COMPONENT, "ipc", join
+}
+
+fn join() {
+    life::join(Order::Ipc, &LIFE);
 }
 
 /// The objects in which this pVM has a part.
@@ -44,7 +56,8 @@ pub fn at_address(address: usize, kind: Kind) -> Option<(Arc<Object>, usize)> {
 pub fn open(kind: Kind, name: Option<&str>, pages: usize, how: How, details: [u32; 2]) -> Result<Arc<Object>, Error> {
     static READY: Once<()> = Once::new();
     if !READY.is_completed() {
-        objects::take_part(Hooks { news, children, begin_life, ending })?;
+        core::hint::black_box(&COMPONENT);
+        objects::take_part(Relatives { news, children })?;
         READY.call_once(|| ());
     }
     let is_ours = kind == Kind::Signals;

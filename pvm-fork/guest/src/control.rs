@@ -7,14 +7,15 @@ use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use spin::Once;
 use xen_abi::event_channel::EvtchnStat;
 use xen_abi::xen::StartInfo;
-use xen_abi::{DomId, Errno, Port};
+use xen_abi::{DomId, Errno, Pfn, Port};
 use zooid_fork_plan::wire::{self, backend, daemon, device, guest, operation, state};
 use zooid_kernel::events::{self, Masked};
 use zooid_kernel::evtchn::{self, BoundPort, Event};
+use zooid_kernel::life::{self, Birth, Component, Order};
 use zooid_kernel::mmu::{self, Mapped, cow};
 use zooid_kernel::shared::{SharedPages, barrier};
 use zooid_kernel::sync::Mutex;
-use zooid_kernel::{console, gnttab, life, power, random, thread, time, xenstore};
+use zooid_kernel::{gnttab, thread, time, xenstore};
 
 use crate::{eager, family, grants, objects, shell, snapshot};
 
@@ -38,6 +39,17 @@ pub struct Control {
 static CONTROL: Once<Control> = Once::new();
 /// The image forks by itself.
 static FORKS: AtomicBool = AtomicBool::new(false);
+
+/// The component's own part in lives.
+static LIFE: Component = Component {
+    begin: |_| {
+        if let Some(control) = control() {
+            control.begin_own_life();
+        }
+    },
+    end: family::end,
+    ..Component::PASSIVE
+};
 
 /// Runs at boot, before [`start`], in an image that forks by itself.
 pub fn expect_forks() {
@@ -74,8 +86,8 @@ fn announce() -> Result<(), Errno> {
     mmu::MAPPED.call_once(|| count_change);
     cow::enable();
     cow::WRITE_FAULT.call_once(|| write_fault);
-    power::ENDING.call_once(|| family::end);
-    life::SETTLE.call_once(|| family::settle);
+    life::join_kernel();
+    life::join(Order::Fork, &LIFE);
     control.page.write_u32(guest::STATE, state::RUNNING);
     thread::spawn_service("family", 16 << 10, family::serve).map_err(|_| Errno::ENOMEM)?;
     xenstore::write(wire::ANNOUNCEMENT, &announcement).map_err(|error| {
@@ -239,34 +251,38 @@ impl Control {
         xen_sys::event_channel_op_status(DomId::SELF, port).is_ok_and(|status| status.status == EvtchnStat::INTERDOMAIN)
     }
 
-    /// Makes this domain's own what was the parent's. Events are masked, and nothing has run in the child before.
-    pub fn begin_life(&self, all_threads: bool) {
+    /// What this child was born with.
+    fn birth(&self, all_threads: bool) -> Birth {
         let page = &self.page;
-        let root = xen_abi::Pfn(u64::from(page.read_u32(daemon::ROOT_TABLE)));
-        // SAFETY: the first act in the child; pvmd has filled p2m and bitmaps, and says which table is the root.
-        unsafe { cow::adopt(root) };
-        if let Some(begin) = life::NEW_LIFE.get() {
-            begin();
-        }
-        eager::begin_life();
-        evtchn::begin_life();
-        grants::begin_life();
-        self.last_commit.store(0, Ordering::Relaxed);
         let (_, _, start_info) = mmu::records();
         // SAFETY: a page of this domain's own that pvmd has filled; it stays.
         let info = unsafe { &*(start_info as *const StartInfo) };
-        console::begin_life(info.console.evtchn);
-        xenstore::begin_life(info.store_evtchn);
-        *self.port.lock() = BoundPort::adopt(Port(page.read_u32(daemon::PORT)), self.event.clone());
-        let seed = [0, 8, 16, 24].map(|at| page.read_u64(daemon::SEED + at));
-        random::reseed(seed);
+        Birth {
+            root: Pfn(u64::from(page.read_u32(daemon::ROOT_TABLE))),
+            console: info.console.evtchn,
+            store: info.store_evtchn,
+            timer: Port(page.read_u32(guest::TIMER_PORT)),
+            seed: [0, 8, 16, 24].map(|at| page.read_u64(daemon::SEED + at)),
+            all_threads,
+        }
+    }
+
+    /// Makes this domain's own what was the parent's. Events are masked, and nothing has run in the child before.
+    pub fn begin_life(&self, all_threads: bool) {
+        // Whatever is written from here on is written early.
+        eager::begin_life();
+        // SAFETY: the first act in the child, for which pvmd has filled all this before GO.
+        unsafe { life::begin(&self.birth(all_threads)) };
+    }
+
+    /// The component's own part of it.
+    fn begin_own_life(&self) {
+        grants::begin_life();
+        self.last_commit.store(0, Ordering::Relaxed);
+        *self.port.lock() = BoundPort::adopt(Port(self.page.read_u32(daemon::PORT)), self.event.clone());
         self.describe();
         snapshot::inherit(self);
         family::begin_life();
-        if !all_threads {
-            thread::begin_life();
-        }
-        time::begin_life(Port(page.read_u32(guest::TIMER_PORT)));
         objects::begin_life(self);
     }
 

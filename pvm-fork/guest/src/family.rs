@@ -9,8 +9,9 @@ use zooid_fork_plan::id::PvmId;
 use zooid_fork_plan::status::Status;
 use zooid_fork_plan::wire::{ENDED_SLOTS, daemon, guest, state};
 use zooid_kernel::events::{self, Masked};
+use zooid_kernel::life::{self, Ending};
 use zooid_kernel::shared::barrier;
-use zooid_kernel::{console, evtchn, power, thread, time, xenstore};
+use zooid_kernel::{console, evtchn, power, time, xenstore};
 
 use crate::control::{Control, control};
 use crate::forking::{ForkError, Forked, fork_as_asked};
@@ -171,10 +172,13 @@ fn collect(control: &Control) {
     page.write_u32(guest::ENDED_CONS, cons);
 }
 
-/// Says how this pVM ends: the kernel calls it right before the domain ends.
-pub fn end(code: i32) {
-    objects::end();
-    say_status(Status::Exited(code as u8));
+/// Says how this pVM ends. Other components have ended before; output comes first, because pvmd may destroy the domain at once.
+pub fn end(ending: Ending) {
+    console::drain();
+    say_status(match ending {
+        Ending::Exited(code) => Status::Exited(code as u8),
+        Ending::Killed(signal) => Status::Killed(signal),
+    });
     await_destruction();
 }
 
@@ -217,20 +221,10 @@ pub fn end_out_of_memory() -> ! {
     power::crash()
 }
 
-/// How long a child runs before its services do, in nanoseconds.
-const SETTLE: u64 = 2_000_000;
-
-/// In a child, waits so long.
-pub fn settle() {
-    if evtchn::lives() > 0 {
-        thread::sleep_until(time::now() + SETTLE);
-    }
-}
-
 /// The service that obeys requests from outside, `pvm fork` and `pvm kill`, and learns from children.
 pub fn serve() {
     let Some(control) = control() else { return };
-    settle();
+    life::settle();
     if evtchn::lives() > 0 {
         control.notify();
         // Services have begun anew, that of the toolstack's requests among them.
@@ -281,10 +275,7 @@ pub fn take_default_action(signal: u8) {
         return;
     }
     log::info!("signal {signal} ends this pVM");
-    console::drain();
-    objects::end();
-    say_status(Status::Killed(signal));
-    await_destruction();
+    life::end(Ending::Killed(signal));
     power::poweroff()
 }
 

@@ -8,9 +8,9 @@ use xen_abi::{Errno, Port};
 use zooid_fork_plan::id::PvmId;
 use zooid_fork_plan::wire::{self, daemon};
 use zooid_kernel::events::{self, Masked};
+use zooid_kernel::life::{self, Order};
 use zooid_kernel::mmu::cow;
 use zooid_kernel::sync::Mutex;
-use zooid_kernel::{console, life, xenstore};
 
 use crate::control::{Control, control};
 use crate::{family, grants, objects, snapshot};
@@ -171,7 +171,9 @@ fn attempts(control: &Control, count: u32, all_threads: bool) -> Result<Side, Fo
             grants::update(control)?;
         }
         let mut result = Err(Errno(wire::ESTALE));
-        life::quiesced(&mut || result = attempt(control, count, all_threads));
+        life::quiesced_above(Order::Fork, &mut || {
+            life::quiesced_below(Order::Fork, &mut || result = attempt(control, count, all_threads));
+        });
         match result {
             Err(Errno(wire::ESTALE)) => prepare = true,
             result => return result.map_err(ForkError::from),
@@ -201,11 +203,9 @@ struct Attempt<'a> {
     port: Port,
 }
 
-/// `ESTALE`: the layout has changed meanwhile.
+/// `ESTALE`: the layout has changed meanwhile. The libOS stands still: its locks are this thread's, which lives on in the child and gives them
+/// back there, too.
 fn attempt(control: &Control, count: u32, all_threads: bool) -> Result<Side, Errno> {
-    // The locks of the libOS are taken by this thread, which lives on in the child and gives them back there, too.
-    let _store = xenstore::quiesce();
-    let _console = console::quiesce();
     let _mask = events::mask();
     if !snapshot::fits(snapshot::pages_needed(all_threads)) {
         return Err(Errno(wire::ESTALE));
