@@ -57,7 +57,7 @@ pub fn open(kind: Kind, name: Option<&str>, pages: usize, how: How, details: [u3
     static READY: Once<()> = Once::new();
     if !READY.is_completed() {
         core::hint::black_box(&COMPONENT);
-        objects::take_part(Relatives { news, children })?;
+        objects::take_part(Relatives { news, child })?;
         READY.call_once(|| ());
     }
     let is_ours = kind == Kind::Signals;
@@ -281,21 +281,19 @@ fn news() {
     wait::wake_all_here();
 }
 
-/// In a parent: its children have what it has.
-fn children(ids: &[PvmId]) {
+/// In a parent: a child has what it has.
+fn child(id: PvmId) {
     if objects::member().is_none() {
         return;
     }
-    for id in ids {
-        let Some(number) = objects::member_number(*id) else { continue };
-        for object in open_objects() {
-            // It may have run already, and closed what it does not need.
-            object.update(number, |old| if old & BORN == 0 { object.roles() } else { old });
-            // It may have ended already: then nobody else is told of it again.
-            fence(Ordering::SeqCst);
-            if objects::member_id(number) != Some(*id) {
-                objects::look_again();
-            }
+    let Some(number) = objects::member_number(id) else { return };
+    for object in open_objects() {
+        // It may have run already, and closed what it does not need.
+        object.update(number, |old| if old & BORN == 0 { object.roles() } else { old });
+        // It may have ended already: then nobody else is told of it again.
+        fence(Ordering::SeqCst);
+        if objects::member_id(number) != Some(id) {
+            objects::look_again();
         }
     }
 }

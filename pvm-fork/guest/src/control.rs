@@ -2,27 +2,25 @@
 
 use alloc::format;
 use alloc::sync::Arc;
-use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use spin::Once;
 use xen_abi::event_channel::EvtchnStat;
 use xen_abi::xen::StartInfo;
 use xen_abi::{DomId, Errno, Pfn, Port};
+use zooid_fork_core::Page;
+use zooid_fork_core::mailbox::{Channel, Mailbox, Sharing};
+use zooid_fork_plan::id::PvmId;
 use zooid_fork_plan::wire::{self, backend, daemon, device, guest, operation, state};
 use zooid_kernel::events::{self, Masked};
 use zooid_kernel::evtchn::{self, BoundPort, Event};
 use zooid_kernel::life::{self, Birth, Component, Order};
 use zooid_kernel::mmu::{self, Mapped, cow};
-use zooid_kernel::shared::{SharedPages, barrier};
+use zooid_kernel::shared::SharedPages;
 use zooid_kernel::sync::Mutex;
 use zooid_kernel::{gnttab, thread, time, xenstore};
 
 use crate::{eager, family, grants, objects, shell, snapshot};
-
-/// How long a guest waits for a pvmd that is not there, in nanoseconds: one that was killed comes back in this time.
-const PATIENCE: u64 = 10_000_000_000;
-/// How often it looks whether pvmd is there, in nanoseconds.
-const LOOK: u64 = 500_000_000;
 
 /// The channel to pvmd.
 pub struct Control {
@@ -30,10 +28,86 @@ pub struct Control {
     port: Masked<BoundPort>,
     /// Signalled when pvmd has answered, or has news.
     pub event: Arc<Event>,
-    /// Held for the time of a request.
-    turn: Mutex<()>,
-    /// The last COMMIT that made children: they may read this pVM's frames until pvmd says that they are gone.
-    last_commit: AtomicU32,
+    /// Held for the time of a request, and of a fork.
+    pub mailbox: Mutex<Mailbox>,
+    /// Whether relatives may read this pVM's frames.
+    sharing: Sharing,
+}
+
+impl Page for Control {
+    fn read(&self, at: usize) -> u32 {
+        self.page.read_u32_acquire(at)
+    }
+
+    fn write(&self, at: usize, value: u32) {
+        self.page.write_u32_release(at, value);
+    }
+}
+
+/// The channel as most use it: other threads run meanwhile.
+impl Channel for Control {
+    fn notify(&self) {
+        Self::notify(self);
+    }
+
+    fn daemon_is_there(&self) -> bool {
+        is_bound(self.port())
+    }
+
+    fn now(&self) -> u64 {
+        time::now()
+    }
+
+    fn wait(&self, deadline: u64, answered: &mut dyn FnMut() -> bool) -> bool {
+        self.event.wait_for(Some(deadline), answered)
+    }
+}
+
+/// The channel as a COMMIT uses it: events are masked, and nothing else runs.
+struct Alone<'a> {
+    control: &'a Control,
+    port: Port,
+}
+
+impl Page for Alone<'_> {
+    fn read(&self, at: usize) -> u32 {
+        self.control.read(at)
+    }
+
+    fn write(&self, at: usize, value: u32) {
+        self.control.write(at, value);
+    }
+}
+
+impl Channel for Alone<'_> {
+    fn notify(&self) {
+        let _ = xen_sys::event_channel_op_send(self.port);
+    }
+
+    fn daemon_is_there(&self) -> bool {
+        is_bound(self.port)
+    }
+
+    fn now(&self) -> u64 {
+        time::now()
+    }
+
+    fn wait(&self, deadline: u64, answered: &mut dyn FnMut() -> bool) -> bool {
+        loop {
+            // Before the look: what is signalled after it ends the poll.
+            // SAFETY: the page is mapped.
+            unsafe { evtchn::clear_pending(events::shared_info(), self.port) };
+            if answered() || time::now() >= deadline {
+                return answered();
+            }
+            let _ = xen_sys::sched_op_poll(&[self.port], deadline);
+        }
+    }
+}
+
+/// Whether a pvmd has bound the channel.
+fn is_bound(port: Port) -> bool {
+    xen_sys::event_channel_op_status(DomId::SELF, port).is_ok_and(|status| status.status == EvtchnStat::INTERDOMAIN)
 }
 
 static CONTROL: Once<Control> = Once::new();
@@ -78,8 +152,8 @@ fn announce() -> Result<(), Errno> {
         page,
         port: Masked::new(port),
         event,
-        turn: Mutex::new(()),
-        last_commit: AtomicU32::new(0),
+        mailbox: Mutex::new(Mailbox::new()),
+        sharing: Sharing::new(),
     });
     control.describe();
     snapshot::make(control, 0)?;
@@ -146,27 +220,7 @@ impl Control {
 
     /// Whether other domains may read frames of this one.
     pub fn is_shared(&self) -> bool {
-        self.last_commit.load(Ordering::Relaxed) != self.page.read_u32(daemon::UNSHARED)
-    }
-
-    fn post(&self, operation: u32, count: u32) -> u32 {
-        let number = self.page.read_u32(guest::REQUEST).wrapping_add(1);
-        self.page.write_u32(guest::OPERATION, operation);
-        self.page.write_u32(guest::COUNT, count);
-        barrier();
-        self.page.write_u32(guest::REQUEST, number);
-        number
-    }
-
-    fn is_answered(&self, number: u32) -> bool {
-        self.page.read_u32_acquire(daemon::REPLY) == number
-    }
-
-    fn result(&self) -> Result<(), Errno> {
-        match self.page.read_u32(daemon::ERRNO) {
-            0 => Ok(()),
-            errno => Err(Errno(errno)),
-        }
+        self.sharing.is_shared(self)
     }
 
     /// Whether children get copies of their own at once, by way of grants, and share nothing.
@@ -180,7 +234,8 @@ impl Control {
     }
 
     /// Asks for something, for which `fill` writes what is needed into the page, and `take` reads the reply; other threads run
-    /// meanwhile.
+    /// meanwhile. A thread that waits for its turn here may find itself in a child that has all threads: what `fill` says of this
+    /// domain is to be looked up in it.
     pub fn request<R>(
         &self,
         operation: u32,
@@ -188,67 +243,29 @@ impl Control {
         fill: impl FnOnce(&SharedPages),
         take: impl FnOnce(&SharedPages) -> R,
     ) -> Result<R, Errno> {
-        let _turn = self.turn.lock();
-        fill(&self.page);
-        let number = self.post(operation, count);
-        self.notify();
-        let mut give_up = time::now() + PATIENCE;
-        while !self.event.wait_for(Some(time::now() + LOOK), || self.is_answered(number)) {
-            if self.daemon_is_there() {
-                give_up = time::now() + PATIENCE;
-            } else if time::now() >= give_up {
-                // A pvmd that comes back later finds another request.
-                self.post(operation::NONE, 0);
-                return Err(Errno::ENOTCONN);
-            }
-        }
-        self.result().map(|()| take(&self.page))
+        let mut mailbox = self.mailbox.lock();
+        mailbox.request(self, operation, count, || fill(&self.page), || take(&self.page))
     }
 
-    /// Has pvmd make `count` prepared domains children of this pVM as it is now. Events are masked, and nothing may write to
-    /// the heap from [`cow::protect`] on until this returns: pvmd would take the copy for what is to be shared.
-    pub fn commit(&self, count: u32, buffer: u32, port: Port) -> Result<(), Errno> {
+    /// Has pvmd make prepared domains children of this pVM as it is now, whose ids it puts in `children`; `request` is that from outside
+    /// which this carries out, or 0. Events are masked, and nothing may write to the heap from [`cow::protect`] on until this returns: pvmd
+    /// would take the copy for what is to be shared.
+    pub fn commit(
+        &self,
+        mailbox: &mut Mailbox,
+        buffer: u32,
+        request: u32,
+        children: &mut [Option<PvmId>],
+    ) -> Result<usize, Errno> {
         self.page.write_u32(guest::BUFFER, buffer);
-        let number = self.post(operation::COMMIT, count);
-        let before = self.last_commit.load(Ordering::Relaxed);
-        if !self.copies() {
-            self.last_commit.store(number, Ordering::Relaxed);
-        }
-        let _ = xen_sys::event_channel_op_send(port);
-        let mut give_up = time::now() + PATIENCE;
-        let result = loop {
-            // Before the look: what is signalled after it ends the poll.
-            // SAFETY: the page is mapped.
-            unsafe { evtchn::clear_pending(events::shared_info(), port) };
-            if self.is_answered(number) {
-                break self.result();
-            }
-            let now = time::now();
-            if now >= give_up {
-                if !self.daemon_is_there() {
-                    // A pvmd that comes back later finds another request.
-                    self.post(operation::NONE, 0);
-                    break Err(Errno::ENOTCONN);
-                }
-                give_up = now + PATIENCE;
-            }
-            let _ = xen_sys::sched_op_poll(&[port], now + LOOK);
-        };
-        if result.is_err() {
-            self.last_commit.store(before, Ordering::Relaxed);
-        }
-        result
+        self.page.write_u32(guest::COMMIT_FOR, request);
+        let sharing = (!self.copies()).then_some(&self.sharing);
+        mailbox.commit(&Alone { control: self, port: self.port() }, sharing, children)
     }
 
     /// The number of the port to pvmd.
     pub fn port(&self) -> Port {
         self.port.lock().port()
-    }
-
-    /// Whether a pvmd has bound the channel.
-    pub fn daemon_is_there(&self) -> bool {
-        let port = self.port();
-        xen_sys::event_channel_op_status(DomId::SELF, port).is_ok_and(|status| status.status == EvtchnStat::INTERDOMAIN)
     }
 
     /// What this child was born with.
@@ -278,7 +295,7 @@ impl Control {
     /// The component's own part of it.
     fn begin_own_life(&self) {
         grants::begin_life();
-        self.last_commit.store(0, Ordering::Relaxed);
+        self.sharing.begin_life();
         *self.port.lock() = BoundPort::adopt(Port(self.page.read_u32(daemon::PORT)), self.event.clone());
         self.describe();
         snapshot::inherit(self);

@@ -26,9 +26,10 @@ pub mod objects;
 mod shell;
 mod snapshot;
 
-pub use family::{Ended, WaitError, id, parent_id, wait, wait_for};
 pub use family::{SIGCHLD, SIGCONT, SIGPIPE, SIGURG, SIGWINCH, take_default_action};
+pub use family::{id, parent_id, wait, wait_for};
 pub use forking::{AtFork, ForkError, Forked, at_fork, fork, fork_many};
+pub use zooid_fork_core::children::{Ended, WaitError};
 pub use zooid_fork_plan::id::PvmId;
 pub use zooid_fork_plan::status::Status;
 

@@ -1,6 +1,5 @@
 //! Memory that is shared with relatives, and who they are: requests to pvmd (docs/protocols/ipc.md).
 
-use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use spin::Once;
@@ -18,8 +17,8 @@ use crate::control::{Control, control};
 pub struct Relatives {
     /// The table of members has changed, or a relative wants this pVM to look at what it waits for.
     pub news: fn(),
-    /// In a parent: it has these children more, which have what it has.
-    pub children: fn(&[PvmId]),
+    /// In a parent, with events masked: it has this child more, which has what it has.
+    pub child: fn(PvmId),
 }
 
 static RELATIVES: Once<Relatives> = Once::new();
@@ -88,11 +87,13 @@ pub fn map(object: Created) -> Result<SharedPages, Errno> {
     let start = mmu::allocate_joint(object.pages).ok_or(Errno::ENOMEM)?;
     let mut offset = 0;
     while offset < object.pages {
-        let (table, index) = mmu::place_of(start + offset * PAGE_SIZE).expect("the tables were made");
+        // The table's frame is another one in a child, where this may come to go on.
+        let place = || mmu::place_of(start + offset * PAGE_SIZE).expect("the tables were made");
+        let index = place().1;
         let count = (object.pages - offset).min(PTES_PER_TABLE - index);
         let last = offset + count == object.pages && !object.is_named;
         let fill = |page: &SharedPages| {
-            page.write_u64(guest::MAP_TABLE, table.0);
+            page.write_u64(guest::MAP_TABLE, place().0.0);
             page.write_u32(guest::MAP_INDEX, index as u32);
             page.write_u32(guest::OBJECT, object.number);
             page.write_u32(guest::OBJECT_OFFSET, offset as u32);
@@ -199,8 +200,7 @@ pub(crate) fn take_news(control: &Control) {
 /// In a parent, before its threads go on.
 pub(crate) fn adopt(children: impl Iterator<Item = PvmId>) {
     if let Some(relatives) = RELATIVES.get() {
-        let children: Vec<PvmId> = children.collect();
-        (relatives.children)(&children);
+        children.for_each(relatives.child);
     }
 }
 
