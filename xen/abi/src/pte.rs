@@ -7,8 +7,9 @@ use crate::{Mfn, PAGE_SHIFT};
 pub const PTES_PER_TABLE: usize = 512;
 
 bitflags::bitflags! {
-    /// The bits of a page-table entry that are not the frame's number. Bits 52 to 58 are left to software; Xen keeps
-    /// its own marks there in entries that it has checked, so an entry read back may show more bits than were written.
+    /// The bits of a page-table entry beside the frame's number. Bits 52 to 58 are left to
+    /// software. Xen keeps its own marks there in entries that it has checked, so an entry read
+    /// back may show more bits than were written.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
     pub struct PteFlags: u64 {
         /// The entry is valid.
@@ -58,19 +59,19 @@ impl Pte {
         Pte((mfn.0 << PAGE_SHIFT) & Self::ADDRESS | flags.bits())
     }
 
-    /// The frame that the entry names; meaningless unless it is present.
+    /// The frame that the entry names. It has a meaning only if the entry is present.
     #[must_use]
     pub const fn mfn(self) -> Mfn {
         Mfn((self.0 & Self::ADDRESS) >> PAGE_SHIFT)
     }
 
-    /// All bits that are not the frame's number, unknown ones included.
+    /// All bits beside the frame's number, unknown ones included.
     #[must_use]
     pub const fn flags(self) -> PteFlags {
         PteFlags::from_bits_retain(self.0 & !Self::ADDRESS)
     }
 
-    /// Whether the processor would follow the entry.
+    /// True if the processor follows the entry.
     #[must_use]
     pub const fn is_present(self) -> bool {
         self.flags().contains(PteFlags::PRESENT)

@@ -59,7 +59,7 @@ pub fn event_channel_op_send(port: Port) -> Result<(), Errno> {
     unsafe { event_channel_op(EventChannelOp::SEND, &mut EvtchnSend { port }) }
 }
 
-/// What `port` of `dom` is bound to. An unprivileged domain can only name [`DomId::SELF`] as `dom`.
+/// The binding of `port` of `dom`. An unprivileged domain can only name [`DomId::SELF`] as `dom`.
 ///
 /// # Errors
 /// `EINVAL`: no such port. `EPERM`: not for that `dom`. `ESRCH`: no such domain.
@@ -82,7 +82,8 @@ pub fn event_channel_op_unmask(port: Port) -> Result<(), Errno> {
 /// # Safety
 /// `argument` is the structure that belongs to `op`.
 unsafe fn event_channel_op<T>(op: EventChannelOp, argument: &mut T) -> Result<(), Errno> {
-    // SAFETY: Xen reads and writes `argument`, which is borrowed for the call and by the caller's word is large enough.
+    // SAFETY: Xen reads and writes `argument`. It is borrowed for the call and, by the caller's
+    // promise, large enough.
     unsafe { hypercall::<{ Hypercall::EVENT_CHANNEL_OP.0 }>([op.0.into(), inout(argument), 0, 0, 0]) }.map(drop)
 }
 

@@ -9,7 +9,7 @@ use xen_abi::grant_table::{
 use xen_abi::xen::Hypercall;
 use xen_abi::{DomId, Errno, Mfn};
 
-/// Why an operation on the grant table failed.
+/// The reason for which an operation on the grant table failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GrantTableError {
     /// Xen refused the hypercall.
@@ -69,7 +69,7 @@ pub fn grant_table_op_query_size(dom: DomId) -> Result<GnttabQuerySize, GrantTab
 /// Xen's, for the hypercall as a whole.
 ///
 /// # Safety
-/// Nothing is in use at the addresses that the requests name, and what is mapped there is treated as memory that
+/// The addresses that the requests name are unused, and the mapped memory is treated as memory that
 /// another domain may change at any time.
 pub unsafe fn grant_table_op_map_grant_ref(requests: &mut [GnttabMapGrantRef]) -> Result<(), Errno> {
     // SAFETY: the structures are the operation's own; what they map is the caller's duty.
@@ -94,14 +94,16 @@ pub unsafe fn grant_table_op_unmap_grant_ref(requests: &mut [GnttabUnmapGrantRef
 /// Xen's, for the hypercall as a whole.
 ///
 /// # Safety
-/// Bytes of this domain that are written to may change now, and those that are read may be shown to the other domain.
+/// Bytes of this domain that are written to may change now, and those that are read may be
+/// disclosed to the other domain.
 pub unsafe fn grant_table_op_copy(requests: &mut [GnttabCopy]) -> Result<(), Errno> {
     // SAFETY: the structures are the operation's own; what they copy is the caller's duty.
     unsafe { grant_table_op(GrantTableOp::COPY, requests) }
 }
 
 /// # Safety
-/// `requests` are structures that belong to `op`, and what they name may be used as they say.
+/// `requests` are structures that belong to `op`, and the memory that they name may be used
+/// accordingly.
 unsafe fn grant_table_op<T>(op: GrantTableOp, requests: &mut [T]) -> Result<(), Errno> {
     let args = [op.0.into(), inout(requests), requests.len() as u64, 0, 0];
     // SAFETY: Xen reads and writes `requests`, which are borrowed for the call; the rest is the caller's duty.

@@ -1,16 +1,17 @@
-//! `memory_op`: the frames that this domain has.
+//! `memory_op`: the frames of this domain.
 
 use crate::page::{hypercall, inout};
 use xen_abi::memory::{E820Entry, MachphysMapping, MemoryDomain, MemoryMap, MemoryOp, MemoryReservation};
 use xen_abi::xen::Hypercall;
 use xen_abi::{DomId, Errno, Mfn, Pfn};
 
-/// Gets a new frame for each of `pfns` and writes its number to the same place in `mfns`. Returns how many came: fewer
-/// than asked for when Xen is out of memory or the domain has all that it may have. The machine-to-physical table then
-/// knows them; the p2m and the page tables are the caller's to change.
+/// Gets a new frame for each of `pfns` and writes its number to the same place in `mfns`. Returns
+/// the number of frames that came: fewer than asked for when Xen is out of memory or the domain has
+/// reached its limit. Xen enters the new frames into the machine-to-physical table; the p2m and the
+/// page tables are the caller's to change.
 ///
 /// # Errors
-/// None is known: where Xen refuses, it does and counts nothing.
+/// None is known: Xen does not fail the call, but stops counting.
 ///
 /// # Panics
 /// If the two slices differ in length.
@@ -25,7 +26,8 @@ pub fn memory_op_populate_physmap(pfns: &[Pfn], mfns: &mut [Mfn]) -> Result<usiz
     unsafe { change_reservation(MemoryOp::POPULATE_PHYSMAP, extents, mfns.len()) }
 }
 
-/// Gives `mfns` back to Xen. Returns how many went: Xen stops at the first that is not this domain's.
+/// Gives `mfns` back to Xen. Returns the number of frames that went: Xen stops at the first that is
+/// not this domain's.
 ///
 /// # Errors
 /// None is known.
@@ -57,7 +59,7 @@ pub fn memory_op_maximum_reservation(domid: DomId) -> Result<u64, Errno> {
     unsafe { memory_op(MemoryOp::MAXIMUM_RESERVATION, &mut MemoryDomain { domid }) }
 }
 
-/// Where the machine-to-physical table is mapped.
+/// The place where the machine-to-physical table is mapped.
 ///
 /// # Errors
 /// `ENOSYS`: Xen does not know the operation.
@@ -68,7 +70,8 @@ pub fn memory_op_machphys_mapping() -> Result<MachphysMapping, Errno> {
     Ok(mapping)
 }
 
-/// Writes the memory map that the tools gave this domain to `entries`. Returns how many entries it has.
+/// Writes the memory map that the tools gave this domain to `entries`. Returns the number of its
+/// entries.
 ///
 /// # Errors
 /// `ENOSYS`: the tools gave none.
@@ -80,9 +83,8 @@ pub fn memory_op_memory_map(entries: &mut [E820Entry]) -> Result<usize, Errno> {
     Ok(map.nr_entries as usize)
 }
 
-/// # Safety
-/// `op` takes a reservation; `extents` points to `count` frame numbers that it may read and, unless it only frees,
-/// write; the frames may be given away.
+/// `op` takes a reservation. `extents` points to `count` frame numbers that it may read and, unless
+/// it only frees, write. The frames may be given away.
 unsafe fn change_reservation(op: MemoryOp, extents: *mut u64, count: usize) -> Result<usize, Errno> {
     extents.expose_provenance();
     let mut reservation = MemoryReservation {
@@ -97,9 +99,11 @@ unsafe fn change_reservation(op: MemoryOp, extents: *mut u64, count: usize) -> R
 }
 
 /// # Safety
-/// `argument` is the structure that belongs to `op`, and what it points to is as `op` expects.
+/// `argument` is the structure that belongs to `op`, and the memory that it points to is as `op`
+/// expects.
 unsafe fn memory_op<T>(op: MemoryOp, argument: &mut T) -> Result<u64, Errno> {
-    // SAFETY: Xen reads and writes `argument`, which is borrowed for the call and by the caller's word is large enough.
+    // SAFETY: Xen reads and writes `argument`. It is borrowed for the call and, by the caller's
+    // promise, large enough.
     unsafe { hypercall::<{ Hypercall::MEMORY_OP.0 }>([op.0.into(), inout(argument), 0, 0, 0]) }
 }
 

@@ -5,8 +5,9 @@ use xen_abi::pte::Pte;
 use xen_abi::xen::{Hypercall, MmuUpdate, MmuextOp, UvmFlags};
 use xen_abi::{DomId, Errno};
 
-/// Performs `updates` in order. `domid` owns the frames that they map: [`DomId::SELF`], or another for a foreign
-/// mapping. Returns how many were done, which is all of them. No TLB is flushed.
+/// Performs `updates` in order. `domid` owns the frames that they map: [`DomId::SELF`], or another
+/// domain for a foreign mapping. Returns the number of updates, all of which were done. No TLB is
+/// flushed.
 ///
 /// # Errors
 /// `EINVAL`: Xen's checks refused an update; those before it were done. `EPERM`: no right to that domain's frames.
@@ -23,16 +24,16 @@ pub unsafe fn mmu_update(updates: &[MmuUpdate], domid: DomId) -> Result<usize, E
     Ok(done as usize)
 }
 
-/// Performs `ops` in order: pinning, base pointers, TLB flushes, page clearing and copying. `domid` owns the frames, as
-/// in [`mmu_update`]. Returns how many were done, which is all of them.
+/// Performs `ops` in order: pinning, base pointers, TLB flushes, page clearing and copying. `domid`
+/// owns the frames, as in [`mmu_update`]. Returns the number of operations, all of which were done.
 ///
 /// # Errors
 /// `EINVAL`: Xen's checks refused an operation; those before it were done. `EPERM`: no right to that domain's frames.
 /// `ESRCH`: no such domain.
 ///
 /// # Safety
-/// As for [`mmu_update`]; a new base pointer maps the running code, its stack and its data as the old one does; a frame
-/// that is cleared or copied to is not in use.
+/// As for [`mmu_update`]. A new base pointer maps the running code, its stack and its data as the
+/// old one does. A frame that is cleared or copied to is not in use.
 pub unsafe fn mmuext_op(ops: &[MmuextOp], domid: DomId) -> Result<usize, Errno> {
     let mut done = 0u32;
     let args = [input(ops), ops.len() as u64, inout(&mut done), domid.0.into(), 0];
@@ -41,7 +42,8 @@ pub unsafe fn mmuext_op(ops: &[MmuextOp], domid: DomId) -> Result<usize, Errno> 
     Ok(done as usize)
 }
 
-/// Makes `pte` the entry of level 1 for `vaddr` in the current address space, and flushes what `flags` say.
+/// Makes `pte` the entry of level 1 for `vaddr` in the current address space, and flushes the TLB
+/// as `flags` say.
 ///
 /// # Errors
 /// `EINVAL`: Xen's checks refused the entry, or there is no table of level 1 for `vaddr`.

@@ -5,7 +5,7 @@ use xen_abi::vcpu::{SshottmrFlags, VcpuOp, VcpuRegisterVcpuInfo, VcpuSetSinglesh
 use xen_abi::xen::Hypercall;
 use xen_abi::{Errno, Mfn};
 
-/// Whether `vcpu` is up.
+/// True if `vcpu` is up.
 ///
 /// # Errors
 /// `ENOENT`: no such vcpu.
@@ -26,7 +26,7 @@ pub fn vcpu_op_set_singleshot_timer(vcpu: u32, timeout_abs_ns: u64, flags: Sshot
     unsafe { vcpu_op(VcpuOp::SET_SINGLESHOT_TIMER, vcpu, input(&timer)) }.map(drop)
 }
 
-/// Takes the single-shot timer back.
+/// Cancels the single-shot timer.
 ///
 /// # Errors
 /// `EINVAL`: not the calling vcpu.
@@ -47,7 +47,7 @@ pub fn vcpu_op_stop_periodic_timer(vcpu: u32) -> Result<(), Errno> {
 /// Moves the `vcpu_info` of `vcpu` from shared_info to `offset` in the frame `mfn`; possible once per vcpu.
 ///
 /// # Errors
-/// `EINVAL`: done before, not this domain's frame, or the structure would cross its end.
+/// `EINVAL`: done before, not this domain's frame, or the structure would cross the frame's end.
 ///
 /// # Safety
 /// Those 64 bytes belong to Xen from now on.
@@ -61,7 +61,7 @@ pub unsafe fn vcpu_op_register_vcpu_info(vcpu: u32, mfn: Mfn, offset: u32) -> Re
 /// # Safety
 /// `argument` is 0 or the address of the structure that belongs to `op`, which does not write there.
 unsafe fn vcpu_op(op: VcpuOp, vcpu: u32, argument: u64) -> Result<u64, Errno> {
-    // SAFETY: Xen reads what is at `argument`, which by the caller's word is as it expects.
+    // SAFETY: Xen reads the memory at `argument`, which by the caller's promise is as it expects.
     unsafe { hypercall::<{ Hypercall::VCPU_OP.0 }>([op.0.into(), vcpu.into(), argument, 0, 0]) }
 }
 
