@@ -1,5 +1,6 @@
-//! Page-table entries of x86-64 with 4 KiB pages (Intel SDM volume 3A, section 4.5; AMD APM volume 2, section 5.3).
-//! In a PV guest they hold machine frame numbers, and Xen checks every one that the guest writes.
+//! Page-table entries of x86-64 with 4 KiB pages (Intel SDM volume 3A, section 4.5; AMD APM volume
+//! 2, section 5.3). In a PV guest they hold machine frame numbers, and Xen checks every one that
+//! the guest writes.
 
 use crate::{Mfn, PAGE_SHIFT};
 
@@ -16,7 +17,8 @@ bitflags::bitflags! {
         const PRESENT = 1 << 0;
         /// Writes are allowed.
         const WRITABLE = 1 << 1;
-        /// Ring 3 may use the page. Xen sets it on a 64-bit PV guest's pages, whose kernel also runs in ring 3.
+        /// Ring 3 may use the page. Xen sets it on a 64-bit PV guest's pages, whose kernel also
+        /// runs in ring 3.
         const USER = 1 << 2;
         /// Write-through caching (PWT).
         const WRITE_THROUGH = 1 << 3;

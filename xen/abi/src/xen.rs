@@ -1,5 +1,6 @@
-//! `public/xen.h`: hypercall numbers, domains, virtual interrupts, page-table operations, and the small operations
-//! that have no header of their own. The pages that Xen hands to a guest are in [`StartInfo`] and [`SharedInfo`].
+//! `public/xen.h`: hypercall numbers, domains, virtual interrupts, page-table operations, and the
+//! small operations that have no header of their own. The pages that Xen hands to a guest are in
+//! [`StartInfo`] and [`SharedInfo`].
 
 mod shared_info;
 mod start_info;

@@ -29,7 +29,8 @@ pub unsafe fn set_trap_table(traps: &[TrapInfo]) -> Result<(), Errno> {
 /// The entry point accepts the frame that Xen pushes and is sound wherever it can be entered.
 pub unsafe fn callback_op_register(callback: CallbackRegister) -> Result<(), Errno> {
     let args = [CallbackOp::REGISTER.0.into(), input(&callback), 0, 0, 0];
-    // SAFETY: Xen reads `callback`, which lives until the call returns; the entry is the caller's duty.
+    // SAFETY: Xen reads `callback`, which lives until the call returns; the entry is the caller's
+    // duty.
     unsafe { hypercall::<{ Hypercall::CALLBACK_OP.0 }>(args) }.map(drop)
 }
 

@@ -8,7 +8,8 @@ use xen_abi::event_channel::{
 use xen_abi::xen::{Hypercall, Virq};
 use xen_abi::{DomId, Errno, Port};
 
-/// Makes a port in `dom` that `remote_dom` may bind to. An unprivileged domain can only name [`DomId::SELF`] as `dom`.
+/// Makes a port in `dom` that `remote_dom` may bind to. An unprivileged domain can only name
+/// [`DomId::SELF`] as `dom`.
 ///
 /// # Errors
 /// `ENOSPC`: the domain has no port left. `EPERM`: not for that `dom`. `ESRCH`: no such domain.
@@ -19,10 +20,12 @@ pub fn event_channel_op_alloc_unbound(dom: DomId, remote_dom: DomId) -> Result<P
     Ok(op.port)
 }
 
-/// Binds to `remote_port`, which `remote_dom` made for this domain. The new port has an event pending.
+/// Binds to `remote_port`, which `remote_dom` made for this domain. The new port has an event
+/// pending.
 ///
 /// # Errors
-/// `EINVAL`: no such port, or not for this domain. `ENOSPC`: this domain has no port left. `ESRCH`: no such domain.
+/// `EINVAL`: no such port, or not for this domain. `ENOSPC`: this domain has no port left. `ESRCH`:
+/// no such domain.
 pub fn event_channel_op_bind_interdomain(remote_dom: DomId, remote_port: Port) -> Result<Port, Errno> {
     let mut op = EvtchnBindInterdomain { remote_dom, remote_port, local_port: Port(0) };
     // SAFETY: `op` is the operation's own structure.
@@ -33,7 +36,8 @@ pub fn event_channel_op_bind_interdomain(remote_dom: DomId, remote_port: Port) -
 /// Binds a new port to `virq` of `vcpu`, or of the domain (with `vcpu` 0).
 ///
 /// # Errors
-/// `EEXIST`: it is bound already. `EINVAL`: no such virtual interrupt. `ENOENT`: no such vcpu. `ENOSPC`: no port left.
+/// `EEXIST`: it is bound already. `EINVAL`: no such virtual interrupt. `ENOENT`: no such vcpu.
+/// `ENOSPC`: no port left.
 pub fn event_channel_op_bind_virq(virq: Virq, vcpu: u32) -> Result<Port, Errno> {
     let mut op = EvtchnBindVirq { virq, vcpu, port: Port(0) };
     // SAFETY: `op` is the operation's own structure.

@@ -90,7 +90,8 @@ impl Call {
     /// The `count` elements that argument `index` points to.
     pub fn pointees<T>(&mut self, index: usize, count: usize) -> &mut [T] {
         let address = core::ptr::with_exposed_provenance_mut(self.args[index] as usize);
-        // SAFETY: the test knows which type the hypercall under test passes here; it is borrowed for the call.
+        // SAFETY: the test knows which type the hypercall under test passes here; it is borrowed
+        // for the call.
         unsafe { core::slice::from_raw_parts_mut(address, count) }
     }
 }

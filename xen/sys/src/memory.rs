@@ -22,7 +22,8 @@ pub fn memory_op_populate_physmap(pfns: &[Pfn], mfns: &mut [Mfn]) -> Result<usiz
         *mfn = Mfn(pfn.0);
     }
     let extents = mfns.as_mut_ptr().cast();
-    // SAFETY: Xen reads and writes `mfns`, numbers of 64 bits, borrowed for the call. New frames are mapped nowhere.
+    // SAFETY: Xen reads and writes `mfns`, numbers of 64 bits, borrowed for the call. New frames
+    // are mapped nowhere.
     unsafe { change_reservation(MemoryOp::POPULATE_PHYSMAP, extents, mfns.len()) }
 }
 
@@ -36,8 +37,8 @@ pub fn memory_op_populate_physmap(pfns: &[Pfn], mfns: &mut [Mfn]) -> Result<usiz
 /// Nothing uses the frames any more, and no page table maps them.
 pub unsafe fn memory_op_decrease_reservation(mfns: &[Mfn]) -> Result<usize, Errno> {
     let extents = mfns.as_ptr().cast::<u64>().cast_mut();
-    // SAFETY: Xen reads `mfns`, numbers of 64 bits, borrowed for the call, and does not write there; that the frames
-    // are free is the caller's duty.
+    // SAFETY: Xen reads `mfns`, numbers of 64 bits, borrowed for the call, and does not write
+    // there; that the frames are free is the caller's duty.
     unsafe { change_reservation(MemoryOp::DECREASE_RESERVATION, extents, mfns.len()) }
 }
 
@@ -78,7 +79,8 @@ pub fn memory_op_machphys_mapping() -> Result<MachphysMapping, Errno> {
 pub fn memory_op_memory_map(entries: &mut [E820Entry]) -> Result<usize, Errno> {
     entries.as_mut_ptr().expose_provenance();
     let mut map = MemoryMap { nr_entries: entries.len() as u32, buffer: entries.as_mut_ptr() };
-    // SAFETY: the structure is the operation's own; through it, Xen writes no more than `entries` holds.
+    // SAFETY: the structure is the operation's own; through it, Xen writes no more than `entries`
+    // holds.
     unsafe { memory_op(MemoryOp::MEMORY_MAP, &mut map) }?;
     Ok(map.nr_entries as usize)
 }

@@ -1,4 +1,5 @@
-//! `mmu_update`, `mmuext_op`, `update_va_mapping`: page tables, which a PV guest changes only through Xen.
+//! `mmu_update`, `mmuext_op`, `update_va_mapping`: page tables, which a PV guest changes only
+//! through Xen.
 
 use crate::page::{hypercall, inout, input};
 use xen_abi::pte::Pte;
@@ -10,12 +11,12 @@ use xen_abi::{DomId, Errno};
 /// flushed.
 ///
 /// # Errors
-/// `EINVAL`: Xen's checks refused an update; those before it were done. `EPERM`: no right to that domain's frames.
-/// `ESRCH`: no such domain.
+/// `EINVAL`: Xen's checks refused an update; those before it were done. `EPERM`: no right to that
+/// domain's frames. `ESRCH`: no such domain.
 ///
 /// # Safety
-/// Memory that Rust code relies on stays mapped as it is: no update removes, redirects or weakens a mapping that is in
-/// use, or makes writable what must not change.
+/// Memory that Rust code relies on stays mapped as it is: no update removes, redirects or weakens a
+/// mapping that is in use, or makes writable what must not change.
 pub unsafe fn mmu_update(updates: &[MmuUpdate], domid: DomId) -> Result<usize, Errno> {
     let mut done = 0u32;
     let args = [input(updates), updates.len() as u64, inout(&mut done), domid.0.into(), 0];
@@ -28,8 +29,8 @@ pub unsafe fn mmu_update(updates: &[MmuUpdate], domid: DomId) -> Result<usize, E
 /// owns the frames, as in [`mmu_update`]. Returns the number of operations, all of which were done.
 ///
 /// # Errors
-/// `EINVAL`: Xen's checks refused an operation; those before it were done. `EPERM`: no right to that domain's frames.
-/// `ESRCH`: no such domain.
+/// `EINVAL`: Xen's checks refused an operation; those before it were done. `EPERM`: no right to
+/// that domain's frames. `ESRCH`: no such domain.
 ///
 /// # Safety
 /// As for [`mmu_update`]. A new base pointer maps the running code, its stack and its data as the
@@ -49,8 +50,8 @@ pub unsafe fn mmuext_op(ops: &[MmuextOp], domid: DomId) -> Result<usize, Errno> 
 /// `EINVAL`: Xen's checks refused the entry, or there is no table of level 1 for `vaddr`.
 ///
 /// # Safety
-/// As for [`mmu_update`]. With [`UvmFlags::TLB_FLUSH`] or [`UvmFlags::INVLPG`], `flags` have no further bits but
-/// [`UvmFlags::ALL`]: Xen would take them for the address of a vcpu mask.
+/// As for [`mmu_update`]. With [`UvmFlags::TLB_FLUSH`] or [`UvmFlags::INVLPG`], `flags` have no
+/// further bits but [`UvmFlags::ALL`]: Xen would take them for the address of a vcpu mask.
 pub unsafe fn update_va_mapping(vaddr: u64, pte: Pte, flags: UvmFlags) -> Result<(), Errno> {
     // SAFETY: no argument is a pointer; what the new entry does is the caller's duty.
     unsafe { hypercall::<{ Hypercall::UPDATE_VA_MAPPING.0 }>([vaddr, pte.0, flags.bits(), 0, 0]) }.map(drop)

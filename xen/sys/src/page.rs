@@ -26,7 +26,8 @@ core::arch::global_asm!(
 );
 
 unsafe extern "C" {
-    /// The hypercall page: entry `n`, at `n *` [`HYPERCALL_ENTRY_SIZE`], makes hypercall number `n`.
+    /// The hypercall page: entry `n`, at `n *` [`HYPERCALL_ENTRY_SIZE`], makes hypercall number
+    /// `n`.
     ///
     /// It is declared for its address, which the image's ELF note and the kernel's assembly need.
     /// It is never read or called.
@@ -45,8 +46,9 @@ unsafe extern "C" {
 #[inline(always)]
 pub(crate) unsafe fn hypercall<const NR: u32>(args: [u64; 5]) -> Result<u64, Errno> {
     let result: i64;
-    // SAFETY: (1) the entry is code that Xen provides and it returns with the stack as it was; (2) every register that
-    // the interface lets Xen change is an output or clobber; (3) what the hypercall itself does is the caller's duty.
+    // SAFETY: (1) the entry is code that Xen provides and it returns with the stack as it was; (2)
+    // every register that the interface lets Xen change is an output or clobber; (3) what the
+    // hypercall itself does is the caller's duty.
     unsafe {
         asm!(
             "call {page} + {nr} * {entry_size}",

@@ -79,7 +79,8 @@ pub fn vm_assist(cmd: VmAssistCmd, kind: VmAssistType) -> Result<(), Errno> {
     unsafe { hypercall::<{ Hypercall::VM_ASSIST.0 }>([cmd.0.into(), kind.0.into(), 0, 0, 0]) }.map(drop)
 }
 
-/// Makes the hypercalls in `calls`, in order. Each has a `result` of its own; a failure stops none of the others.
+/// Makes the hypercalls in `calls`, in order. Each has a `result` of its own; a failure stops none
+/// of the others.
 ///
 /// # Errors
 /// `EINVAL`: the call is itself part of a multicall.
@@ -87,7 +88,8 @@ pub fn vm_assist(cmd: VmAssistCmd, kind: VmAssistType) -> Result<(), Errno> {
 /// # Safety
 /// The conditions of each single hypercall.
 pub unsafe fn multicall(calls: &mut [MulticallEntry]) -> Result<(), Errno> {
-    // SAFETY: Xen reads and writes `calls`, which are borrowed for the call; what they do is the caller's duty.
+    // SAFETY: Xen reads and writes `calls`, which are borrowed for the call; what they do is the
+    // caller's duty.
     unsafe { hypercall::<{ Hypercall::MULTICALL.0 }>([inout(calls), calls.len() as u64, 0, 0, 0]) }.map(drop)
 }
 

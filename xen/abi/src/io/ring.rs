@@ -71,7 +71,8 @@ pub const fn must_notify(old: RingIndex, new: RingIndex, event: RingIndex) -> bo
     new.since(event) < new.since(old)
 }
 
-/// Start of the shared page of a request/response ring (`struct *_sring` of `DEFINE_RING_TYPES`); its slots follow.
+/// Start of the shared page of a request/response ring (`struct *_sring` of `DEFINE_RING_TYPES`);
+/// its slots follow.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Sring {

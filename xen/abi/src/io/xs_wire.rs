@@ -135,8 +135,9 @@ impl Header {
     /// Bytes of a header.
     pub const SIZE: usize = 16;
 
-    /// The header of a message of type `kind` with `payload_len` bytes of payload. The answer carries the same
-    /// `req_id`; `tx_id` is the transaction that the request is part of, 0 for none.
+    /// The header of a message of type `kind` with `payload_len` bytes of payload. The answer
+    /// carries the same `req_id`; `tx_id` is the transaction that the request is part of, 0 for
+    /// none.
     ///
     /// # Errors
     /// [`PayloadTooLong`].

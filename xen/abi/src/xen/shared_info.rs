@@ -18,8 +18,8 @@ bitflags::bitflags! {
 
 /// The conversion of a vcpu's TSC to system time, `struct vcpu_time_info`.
 ///
-/// Time in nanoseconds since Xen booted is `system_time + ((((tsc - tsc_timestamp) << tsc_shift) * tsc_to_system_mul)
-/// >> 32)`, where a negative shift is to the right.
+/// Time in nanoseconds since Xen booted is `system_time + ((((tsc - tsc_timestamp) << tsc_shift) *
+/// tsc_to_system_mul) >> 32)`, where a negative shift is to the right.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct VcpuTimeInfo {

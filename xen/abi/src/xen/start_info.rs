@@ -48,7 +48,8 @@ pub struct StartInfo {
     pub nr_pt_frames: u64,
     /// vaddr of the p2m: one mfn per page.
     pub mfn_list: u64,
-    /// vaddr of the module (initrd), or its pfn with [`SifFlags::MOD_START_PFN`]; 0 without a module.
+    /// vaddr of the module (initrd), or its pfn with [`SifFlags::MOD_START_PFN`]; 0 without a
+    /// module.
     pub mod_start: u64,
     /// Bytes of the module.
     pub mod_len: u64,

@@ -46,7 +46,8 @@ macro_rules! flags {
     };
 }
 
-/// A structure: its size, and offset and size of each field. A field whose name differs in C is followed by that name.
+/// A structure: its size, and offset and size of each field. A field whose name differs in C is
+/// followed by that name.
 macro_rules! layout {
     ($checks:ident, $c:literal, $type:ty { $($field:ident $(= $c_field:literal)?),* }) => {
         value!($checks, format!("sizeof({})", $c), size_of::<$type>());
