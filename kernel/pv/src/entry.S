@@ -61,7 +61,8 @@ event_upcall_entry:
 
 /*
  * The entry for a failure of Xen to load a segment on its return to the guest: ds, es, fs, gs lie
- * above rcx and r11. The kernel never changes a selector, so this is a crash; vector 257 reports it.
+ * above rcx and r11. The kernel never changes a selector, so this is a crash; vector 257 reports
+ * it.
  */
     .globl failsafe_entry
 failsafe_entry:

@@ -1,10 +1,10 @@
 /*
- * The entry to guest user mode and the return from it. Intel syntax; included by `user.rs`, and only
- * in images that can run in it.
+ * The entry to guest user mode and the return from it. Intel syntax; included by `user.rs`, and
+ * only in images that can run in it.
  *
  * Both modes are ring 3 with the same page tables; Xen keeps the current one. In user mode, Xen
- * pushes the frames of exceptions, of events and of `syscall` on the stack that the kernel has named
- * for the thread: rcx, r11, rip, cs, rflags, rsp, ss (`create_bounce_frame` in
+ * pushes the frames of exceptions, of events and of `syscall` on the stack that the kernel has
+ * named for the thread: rcx, r11, rip, cs, rflags, rsp, ss (`create_bounce_frame` in
  * xen/arch/x86/x86_64/entry.S). The return is the `iret` hypercall, which goes to the mode in cs.
  */
 
@@ -46,9 +46,9 @@ user_call:
 
 /*
  * user_run(body: extern "C" fn(data) in rdi, data in rsi, room in rdx, prepare: extern "C"
- * fn(kernel stack) in rcx): calls body(data) in user mode, on this stack, `room` bytes further down.
- * The bytes between are the kernel's while the thread is in user mode. Returns, in kernel mode and
- * with events masked, when body does.
+ * fn(kernel stack) in rcx): calls body(data) in user mode, on this stack, `room` bytes further
+ * down. The bytes between are the kernel's while the thread is in user mode. Returns, in kernel
+ * mode and with events masked, when body does.
  */
     .globl user_run
     .type user_run, @function

@@ -22,7 +22,7 @@ pub enum PageClass {
     PageTable,
     /// A page shared with Xen or with another domain: shared_info, grant table, rings.
     Device,
-    /// A page of an IPC object, which relatives read and write (docs/protocols/ipc.md).
+    /// A page of an IpC object, which relatives read and write (docs/protocols/ipc.md).
     Joint,
     /// Data of a fork for the child: copies of private pages. The child reads them at the same
     /// address.
