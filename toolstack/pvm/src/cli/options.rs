@@ -12,7 +12,7 @@ use crate::engine::Target;
 use crate::library::{KEYS, STORE};
 use crate::protocol::SOCKET;
 
-/// The table of exit codes; `error::Error::exit_code` is where they come from.
+/// The table of exit codes, which come from `error::Error::exit_code`.
 const EXIT_STATUS: &str = "\
 Exit status:
   0    done
@@ -359,7 +359,7 @@ Examples:
     },
 }
 
-/// Which library: `NAME`, or `NAME@VERSION`.
+/// A library: `NAME`, or `NAME@VERSION`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Which {
     pub name: String,
@@ -439,7 +439,7 @@ An image trusts it with `zooid::dl::trust!(include_bytes!(\"shop.pub\"))`, the s
     List,
 }
 
-/// A name as `pvm ipc list` has it; the slash that the application says in front may be there.
+/// A name in the form of `pvm ipc list`. It may have the slash in front that the application uses.
 fn parse_object(text: &str) -> Result<String, String> {
     match text.strip_prefix('/').unwrap_or(text) {
         "" => Err("a name is not empty".to_owned()),

@@ -120,23 +120,24 @@ pub struct Level(pub log::LevelFilter);
 /// An amount of memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Size {
-    /// In KiB.
+    /// The amount in KiB.
     pub kib: u64,
 }
 
-/// A length of time.
+/// A duration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Time(pub Duration);
 
-/// Why a configuration was refused: one line that says where, what, and what to do.
+/// The reason for which a configuration was refused: one line with the place, the fault, and the
+/// remedy.
 #[derive(Debug)]
 pub struct BadConfig(String);
 
 impl Settings {
-    /// Reads a file; one that is not there chooses nothing, unless it `must_exist`.
+    /// Reads a file. A missing file sets nothing, unless it `must_exist`.
     ///
     /// # Errors
-    /// The file cannot be read, or says something that no setting is.
+    /// The file cannot be read, or has an unknown setting.
     pub fn read(file: &Path, must_exist: bool) -> Result<Self, BadConfig> {
         let text = match fs::read_to_string(file) {
             Ok(text) => text,
@@ -149,7 +150,7 @@ impl Settings {
         })
     }
 
-    /// What was chosen here, and what of the rest was chosen in `other`.
+    /// The settings of this value, and those of `other` where this has none.
     #[must_use]
     pub fn or(self, other: Self) -> Self {
         Self {
@@ -177,10 +178,10 @@ impl Settings {
         }
     }
 
-    /// What the engine is told.
+    /// The configuration of the engine.
     ///
     /// # Errors
-    /// Settings that are fine each and make no sense together, or values that nothing can run with.
+    /// Settings that contradict each other, or impossible values.
     pub fn config(&self) -> Result<Config, BadConfig> {
         let default = Config::default();
         let memory = |chosen: Option<Size>, default| chosen.map_or(default, |size| size.kib);
@@ -260,7 +261,7 @@ impl Settings {
     }
 }
 
-/// Whether Linux would take it for a network interface (`dev_valid_name`).
+/// True if Linux would accept it as the name of a network interface (`dev_valid_name`).
 fn is_interface_name(name: &str) -> bool {
     !name.is_empty()
         && name.len() <= MAX_INTERFACE_NAME
