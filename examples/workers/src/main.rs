@@ -18,7 +18,8 @@ zooid::main!(main);
 
 const WORKERS: u32 = 2;
 const JOBS: u64 = 1000;
-/// Offset of the sum of all jobs in the shared memory. Behind it is the sum of each worker.
+/// Offset of the sum of all jobs in the shared memory. Behind it is the number of jobs of each
+/// worker.
 const SUM: usize = 0;
 const DONE: usize = 8;
 
