@@ -365,7 +365,7 @@ fn control() -> u32 {
 
 pub(crate) unsafe extern "C" fn feclearexcept(exceptions: c_int) -> c_int {
     let control = control() & !((exceptions & EXCEPTIONS) as u32);
-    // SAFETY: only flags differ from what was there; no exception is unmasked.
+    // SAFETY: only flags change; no exception is unmasked.
     unsafe { asm!("ldmxcsr [{}]", in(reg) &raw const control, options(nostack)) };
     0
 }

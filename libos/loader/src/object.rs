@@ -73,7 +73,7 @@ pub(crate) struct Info {
     pub hash: Option<SysvHash>,
 }
 
-/// An object's octets and the facts found in them, whatever holds the octets.
+/// An object's octets and the facts found in them, independent of their holder.
 #[derive(Clone, Copy)]
 pub(crate) struct View<'a> {
     pub bytes: &'a [u8],

@@ -17,7 +17,7 @@ pub enum NetConfig {
     Static(StaticAddress),
 }
 
-/// A fixed IPv4 address with what belongs to it.
+/// A fixed IPv4 address with its network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StaticAddress {
     /// The interface's own address.

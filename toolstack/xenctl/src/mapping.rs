@@ -103,7 +103,7 @@ impl Mapping {
             err: errors.as_mut_ptr(),
         };
         // SAFETY: `arr` and `err` have `num` elements and live as long as the call; the frames go
-        // to the pages of `mapping`, to which nobody else has access yet.
+        // to the pages of `mapping`, which no other code uses yet.
         let result = unsafe { ioctl(device, MMAPBATCH_V2, &raw mut batch) };
         // The kernel reports a failed page beside the others' success; an access to such a page
         // would be a SIGBUS.

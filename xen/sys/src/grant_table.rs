@@ -73,7 +73,7 @@ pub fn grant_table_op_query_size(dom: DomId) -> Result<GnttabQuerySize, GrantTab
 /// The addresses that the requests name are unused, and the mapped memory is treated as memory that
 /// another domain may change at any time.
 pub unsafe fn grant_table_op_map_grant_ref(requests: &mut [GnttabMapGrantRef]) -> Result<(), Errno> {
-    // SAFETY: the structures are the operation's own; what they map is the caller's duty.
+    // SAFETY: the structures are the operation's own; the mappings are the caller's duty.
     unsafe { grant_table_op(GrantTableOp::MAP_GRANT_REF, requests) }
 }
 
@@ -85,7 +85,7 @@ pub unsafe fn grant_table_op_map_grant_ref(requests: &mut [GnttabMapGrantRef]) -
 /// # Safety
 /// Nothing uses the pages any more.
 pub unsafe fn grant_table_op_unmap_grant_ref(requests: &mut [GnttabUnmapGrantRef]) -> Result<(), Errno> {
-    // SAFETY: the structures are the operation's own; what they unmap is the caller's duty.
+    // SAFETY: the structures are the operation's own; the unmapping is the caller's duty.
     unsafe { grant_table_op(GrantTableOp::UNMAP_GRANT_REF, requests) }
 }
 
@@ -99,7 +99,7 @@ pub unsafe fn grant_table_op_unmap_grant_ref(requests: &mut [GnttabUnmapGrantRef
 /// Bytes of this domain that are written to may change now, and those that are read may be
 /// disclosed to the other domain.
 pub unsafe fn grant_table_op_copy(requests: &mut [GnttabCopy]) -> Result<(), Errno> {
-    // SAFETY: the structures are the operation's own; what they copy is the caller's duty.
+    // SAFETY: the structures are the operation's own; the copied ranges are the caller's duty.
     unsafe { grant_table_op(GrantTableOp::COPY, requests) }
 }
 

@@ -96,7 +96,8 @@ unsafe fn change_reservation(op: MemoryOp, extents: *mut u64, count: usize) -> R
         mem_flags: 0,
         domid: DomId::SELF,
     };
-    // SAFETY: the structure is the operation's own; what it points to is the caller's duty.
+    // SAFETY: the structure is the operation's own; the memory that it points to is the caller's
+    // duty.
     unsafe { memory_op(op, &mut reservation) }.map(|count| count as usize)
 }
 

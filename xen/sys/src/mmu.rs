@@ -16,11 +16,12 @@ use xen_abi::{DomId, Errno};
 ///
 /// # Safety
 /// Memory that Rust code relies on stays mapped as it is: no update removes, redirects or weakens a
-/// mapping that is in use, or makes writable what must not change.
+/// mapping that is in use, or makes constant memory writable.
 pub unsafe fn mmu_update(updates: &[MmuUpdate], domid: DomId) -> Result<usize, Errno> {
     let mut done = 0u32;
     let args = [input(updates), updates.len() as u64, inout(&mut done), domid.0.into(), 0];
-    // SAFETY: Xen reads `updates` and writes `done`; what the updates do is the caller's duty.
+    // SAFETY: Xen reads `updates` and writes `done`; the effects of the updates are the caller's
+    // duty.
     unsafe { hypercall::<{ Hypercall::MMU_UPDATE.0 }>(args) }?;
     Ok(done as usize)
 }
@@ -38,7 +39,8 @@ pub unsafe fn mmu_update(updates: &[MmuUpdate], domid: DomId) -> Result<usize, E
 pub unsafe fn mmuext_op(ops: &[MmuextOp], domid: DomId) -> Result<usize, Errno> {
     let mut done = 0u32;
     let args = [input(ops), ops.len() as u64, inout(&mut done), domid.0.into(), 0];
-    // SAFETY: Xen reads `ops` and writes `done`; what the operations do is the caller's duty.
+    // SAFETY: Xen reads `ops` and writes `done`; the effects of the operations are the caller's
+    // duty.
     unsafe { hypercall::<{ Hypercall::MMUEXT_OP.0 }>(args) }?;
     Ok(done as usize)
 }
@@ -53,7 +55,7 @@ pub unsafe fn mmuext_op(ops: &[MmuextOp], domid: DomId) -> Result<usize, Errno> 
 /// As for [`mmu_update`]. With [`UvmFlags::TLB_FLUSH`] or [`UvmFlags::INVLPG`], `flags` have no
 /// further bits but [`UvmFlags::ALL`]: Xen would take them for the address of a vcpu mask.
 pub unsafe fn update_va_mapping(vaddr: u64, pte: Pte, flags: UvmFlags) -> Result<(), Errno> {
-    // SAFETY: no argument is a pointer; what the new entry does is the caller's duty.
+    // SAFETY: no argument is a pointer; the effect of the new entry is the caller's duty.
     unsafe { hypercall::<{ Hypercall::UPDATE_VA_MAPPING.0 }>([vaddr, pte.0, flags.bits(), 0, 0]) }.map(drop)
 }
 

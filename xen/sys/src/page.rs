@@ -47,8 +47,8 @@ unsafe extern "C" {
 pub(crate) unsafe fn hypercall<const NR: u32>(args: [u64; 5]) -> Result<u64, Errno> {
     let result: i64;
     // SAFETY: (1) the entry is code that Xen provides and it returns with the stack as it was; (2)
-    // every register that the interface lets Xen change is an output or clobber; (3) what the
-    // hypercall itself does is the caller's duty.
+    // every register that the interface lets Xen change is an output or clobber; (3) the
+    // effects of the hypercall itself are the caller's duty.
     unsafe {
         asm!(
             "call {page} + {nr} * {entry_size}",

@@ -52,7 +52,7 @@ pub fn xen_version_version() -> Result<(u16, u16), Errno> {
 /// None is known.
 pub fn xen_version_extraversion() -> Result<Extraversion, Errno> {
     let mut extraversion = Extraversion::default();
-    // SAFETY: `extraversion` is what the operation writes, and is borrowed for the call.
+    // SAFETY: the operation writes `extraversion`, which is borrowed for the call.
     unsafe { xen_version(XenVersionOp::EXTRAVERSION, inout(&mut extraversion)) }?;
     Ok(extraversion)
 }
@@ -88,7 +88,7 @@ pub fn vm_assist(cmd: VmAssistCmd, kind: VmAssistType) -> Result<(), Errno> {
 /// # Safety
 /// The conditions of each single hypercall.
 pub unsafe fn multicall(calls: &mut [MulticallEntry]) -> Result<(), Errno> {
-    // SAFETY: Xen reads and writes `calls`, which are borrowed for the call; what they do is the
+    // SAFETY: Xen reads and writes `calls`, which are borrowed for the call; their effects are the
     // caller's duty.
     unsafe { hypercall::<{ Hypercall::MULTICALL.0 }>([inout(calls), calls.len() as u64, 0, 0, 0]) }.map(drop)
 }
