@@ -80,7 +80,7 @@ fn index() -> BTreeMap<String, &'static [u8]> {
     archive.entries().filter_map(file).collect()
 }
 
-/// The number of times that a library is opened anew because pvmd has forgotten it meanwhile.
+/// Attempts to open a library that pvmd forgets in between.
 const TRIES: usize = 3;
 
 fn in_store(name: &str, version: Option<&Version>) -> Result<File, Error> {

@@ -16,7 +16,7 @@ pub fn initialisation(tree: &[Id], needed: impl Fn(Id) -> Vec<Id>) -> Vec<Id> {
 }
 
 /// The order with objects before their dependencies. `objects` are in the order in which they were
-/// loaded; no others are considered.
+/// loaded; the result has no others.
 pub fn finalisation(objects: &[Id], needed: impl Fn(Id) -> Vec<Id>) -> Vec<Id> {
     let mut order = search(objects, Vec::new(), needed);
     order.retain(|id| objects.contains(id));

@@ -13,7 +13,8 @@ const SMALLEST: usize = 2 << 10;
 /// The largest size: four of the largest packets.
 const LARGEST: usize = 256 << 10;
 
-/// Pairs of a number of existing connections and the divisor of the budget for the next buffer.
+/// Pairs of numbers: with fewer connections than the first, the next one gets the budget divided by
+/// the second.
 const SHARES: [(usize, usize); 2] = [(8, 32), (64, 256)];
 const LAST_SHARE: usize = 1024;
 
