@@ -1,4 +1,5 @@
-//! What an operator may choose: the same names as options of `pvmd` and as keys of `/etc/zooid/pvmd.toml`.
+//! The operator's settings: the same names are options of `pvmd` and keys of
+//! `/etc/zooid/pvmd.toml`.
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -15,14 +16,16 @@ const VIF_SCRIPT: &str = "/etc/xen/scripts/vif-bridge";
 /// Longest name of a network interface in Linux (IFNAMSIZ without its NUL).
 const MAX_INTERFACE_NAME: usize = 15;
 
-/// What was chosen in one place; the defaults are those of [`Config`].
+/// The settings from one source; the defaults are those of [`Config`].
 #[derive(Args, Clone, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct Settings {
-    /// How children get their parents' memory: foreign page-table entries, grants, or whichever dom0 can [default: auto]
+    /// How children get their parents' memory: foreign page-table entries, grants, or whichever
+    /// dom0 can [default: auto]
     #[arg(long, value_enum, value_name = "NAME")]
     pub backend: Option<BackendName>,
-    /// always: a fork reserves what it copies at once; never: it reserves all that both sides could copy [default: always]
+    /// always: a fork reserves what it copies at once; never: it reserves all that both sides could
+    /// copy [default: always]
     #[arg(long, value_enum, value_name = "WHEN")]
     pub overcommit: Option<OvercommitName>,
     /// Domains that are kept prepared for each root pVM [default: 1]
@@ -64,7 +67,8 @@ pub struct Settings {
     /// How long `pvm fork` may take to a safe point, such as 5s or 500ms [default: 5s]
     #[arg(long, value_name = "TIME")]
     pub outside_timeout: Option<Time>,
-    /// How long a prepared domain, or a child that resumes, may take before it counts as broken [default: 10s]
+    /// How long a prepared domain, or a child that resumes, may take before it counts as broken
+    /// [default: 10s]
     #[arg(long, value_name = "TIME")]
     pub start_timeout: Option<Time>,
     /// Socket that pvm talks to [default: /run/zooid/pvmd.sock]
@@ -94,7 +98,7 @@ pub enum BackendName {
     Grant,
 }
 
-/// When more may be promised than there is.
+/// The policy for promises beyond the free memory.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum OvercommitName {
@@ -102,7 +106,7 @@ pub enum OvercommitName {
     Never,
 }
 
-/// How the log is written.
+/// The format of the log.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum LogFormat {
@@ -113,7 +117,7 @@ pub enum LogFormat {
     Json,
 }
 
-/// What is logged.
+/// The level of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Level(pub log::LevelFilter);
 
