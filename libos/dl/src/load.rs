@@ -52,7 +52,7 @@ pub struct Loader {
 static LOADER: Mutex<Option<Loader>> = Mutex::new(None);
 
 /// Boot calls this function in an image that loads objects.
-/// SAFETY: the section is an array of `fn()`, as `zooid_kernel::boot` expects.
+// SAFETY: the section is an array of `fn()`, as `zooid_kernel::boot` expects.
 #[unsafe(link_section = ".zooid.init.dl")]
 static COMPONENT: fn() = source::init;
 
