@@ -85,6 +85,7 @@ pub fn memory_op_memory_map(entries: &mut [E820Entry]) -> Result<usize, Errno> {
     Ok(map.nr_entries as usize)
 }
 
+/// # Safety
 /// `op` takes a reservation. `extents` points to `count` frame numbers that it may read and, unless
 /// it only frees, write. The frames may be given away.
 unsafe fn change_reservation(op: MemoryOp, extents: *mut u64, count: usize) -> Result<usize, Errno> {
