@@ -1,4 +1,5 @@
-//! Sends back what it receives, over TCP and UDP, on the port of its first argument (default 7, RFC 862).
+//! Sends back the data that it receives, over TCP and UDP, on the port of its first argument
+//! (default 7, RFC 862).
 
 #![no_std]
 #![no_main]
@@ -28,7 +29,8 @@ fn main() -> Result<(), Box<dyn core::error::Error>> {
     thread::Builder::new().name("udp").stack_size(STACK_SIZE).spawn(move || echo_datagrams(&socket))?;
     for stream in listener.incoming() {
         let stream = stream?;
-        // A third of the memory stays for the network and for what connections still need; the client may try again.
+        // A third of the memory stays for the network and for present connections; the client may
+        // try again.
         let memory = memory::statistics();
         if memory.available() < memory.total / 3 {
             println!("a connection was refused: not enough memory");

@@ -8,12 +8,12 @@ use zooid::time::{Duration, Instant};
 use crate::request::{MAX_HEAD, Request};
 use crate::response;
 
-/// How much is read at once.
+/// Bytes that are read at once.
 const READ_SIZE: usize = 2 << 10;
-/// How long the rest of what a client sends is thrown away after the last answer.
+/// Time after the last answer in which further data of a client is discarded.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// Serves requests until the client closes, is silent for `patience`, or sends something that is no request.
+/// Serves requests until the client closes, is silent for `patience`, or sends a malformed request.
 pub fn serve(stream: &TcpStream, patience: Duration) {
     stream.set_read_timeout(Some(patience));
     stream.set_write_timeout(Some(patience));
@@ -32,14 +32,15 @@ pub fn serve(stream: &TcpStream, patience: Duration) {
         output.clear();
         match stream.read(&mut buffer) {
             Ok(count) if count > 0 => input.extend_from_slice(&buffer[..count]),
-            // The end of the stream, a time-out, or a reset.
+            // This is the end of the stream, a time-out, or a reset.
             _ => return,
         }
     }
 }
 
-/// Answers all requests in `input` whose head is complete and takes them out, with their bodies. `skip` is what is still to
-/// come of the last body. False when the connection is to be closed.
+/// Answers all requests in `input` whose head is complete and removes them, with their bodies.
+/// `skip` is the number of bytes of the last body that are still to come. Returns false if the
+/// connection is to be closed.
 fn take_requests(input: &mut Vec<u8>, skip: &mut usize, output: &mut Vec<u8>) -> bool {
     let mut done = *skip;
     let mut keep = true;
@@ -63,8 +64,8 @@ fn take_requests(input: &mut Vec<u8>, skip: &mut usize, output: &mut Vec<u8>) ->
     keep
 }
 
-/// Ends the connection after its last answer. Closing it with input unread would reset it, and the client might never see
-/// the answer (RFC 9112, section 9.6).
+/// Ends the connection after its last answer. Closing it with input unread would reset it, and the
+/// client might never see the answer (RFC 9112, section 9.6).
 fn end(stream: &TcpStream, buffer: &mut [u8]) {
     let deadline = Instant::now() + LINGER;
     stream.set_read_timeout(Some(LINGER));

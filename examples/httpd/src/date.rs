@@ -1,4 +1,4 @@
-//! The date of an answer, as HTTP writes it.
+//! The date of an answer, in HTTP's form.
 
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -12,7 +12,7 @@ const DAY: u64 = 86_400;
 const WEEKDAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
 const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 
-/// The present second, and how it is written.
+/// The present second, and its text.
 static CURRENT: Mutex<(u64, String)> = Mutex::new((0, String::new()));
 
 /// Appends the present date.
@@ -25,7 +25,8 @@ pub fn append(out: &mut Vec<u8>) {
     out.extend_from_slice(current.1.as_bytes());
 }
 
-/// Time since 1970-01-01 00:00 UTC, shown in the form of RFC 9110, section 5.6.7: `Sun, 06 Nov 1994 08:49:37 GMT`.
+/// Time since 1970-01-01 00:00 UTC, shown in the form of RFC 9110, section 5.6.7: `Sun, 06 Nov 1994
+/// 08:49:37 GMT`.
 struct Date(Duration);
 
 impl fmt::Display for Date {

@@ -1,8 +1,9 @@
-//! A web server for a few static pages: HTTP/1.0 and 1.1 with keep-alive and pipelining, a thread for each connection.
+//! A web server for a few static pages: HTTP/1.0 and 1.1 with keep-alive and pipelining, a thread
+//! for each connection.
 //!
-//! It listens on the port of its first argument (default 80), and closes a connection whose client is silent for PATIENCE
-//! seconds (a variable of its environment, default 30). With WORKERS (default 0) it forks so many of itself, each of which serves on an
-//! address of its own.
+//! It listens on the port of its first argument (default 80), and closes a connection whose client
+//! is silent for PATIENCE seconds (a variable of its environment, default 30). It forks WORKERS
+//! children (default 0), each of which serves on an address of its own.
 
 #![no_std]
 #![no_main]
@@ -23,7 +24,7 @@ use zooid::{env, memory, println, process, thread};
 
 zooid::main!(main);
 
-/// A connection's thread needs little: its buffers lie in the heap.
+/// Stack of a connection's thread, in bytes. It is small, because buffers lie in the heap.
 const STACK_SIZE: usize = 32 << 10;
 
 fn main() -> Result<(), Box<dyn core::error::Error>> {
@@ -46,7 +47,8 @@ fn main() -> Result<(), Box<dyn core::error::Error>> {
         match process::fork()? {
             Some(worker) => println!("worker {worker} was forked"),
             None => {
-                // The listener is its own now, on an address of its own as soon as there is a device.
+                // The listener is the child's own now, on an address of its own as soon as there is
+                // a device.
                 if let Some(address) = net::status()?.address {
                     println!("worker on http://{}:{port}/", address.address);
                 }
@@ -60,7 +62,7 @@ fn main() -> Result<(), Box<dyn core::error::Error>> {
     serve(&listener, patience)
 }
 
-/// Says how each worker ends.
+/// Logs the end of each worker.
 fn wait_for_workers() {
     while let Ok(ended) = process::wait() {
         println!("worker {} has ended: {}", ended.id, ended.status);
@@ -70,7 +72,8 @@ fn wait_for_workers() {
 fn serve(listener: &TcpListener, patience: Duration) -> Result<(), Box<dyn core::error::Error>> {
     for stream in listener.incoming() {
         let stream = stream?;
-        // A third of the memory stays for the network and for what connections still need; the client may try again.
+        // A third of the memory stays for the network and for present connections; the client may
+        // try again.
         let memory = memory::statistics();
         if memory.available() < memory.total / 3 {
             println!("a connection was refused: not enough memory");

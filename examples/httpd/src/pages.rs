@@ -1,12 +1,12 @@
 //! The pages, which are part of the image.
 
-/// Something that can be fetched.
+/// A page that can be fetched.
 pub struct Page {
     /// Path in a request.
     pub path: &'static str,
     /// Media type.
     pub media_type: &'static str,
-    /// What is sent.
+    /// The body of the answer.
     pub body: &'static [u8],
 }
 

@@ -1,4 +1,4 @@
-//! What a client asks, read from the bytes that have arrived (RFC 9110, RFC 9112).
+//! A client's request, read from the bytes that have arrived (RFC 9110, RFC 9112).
 
 use httparse::{EMPTY_HEADER, Request as Parsed, Status as ParseStatus};
 
@@ -17,7 +17,7 @@ pub struct Request<'a> {
     pub method: &'a str,
     /// The target's path, with its query.
     pub path: &'a str,
-    /// Whether another request may follow on this connection.
+    /// True if another request may follow on this connection.
     pub keep_alive: bool,
     /// Bytes of head and body.
     pub length: usize,
@@ -27,7 +27,8 @@ impl<'a> Request<'a> {
     /// Reads the request at the start of `bytes`; `None` while its head is not complete.
     ///
     /// # Errors
-    /// The status to answer with before the connection is closed: where the request ends is not known any more.
+    /// The status of the answer before the connection is closed. The end of the request is not
+    /// known any more.
     pub fn parse(bytes: &'a [u8]) -> Result<Option<Self>, Status> {
         let mut headers = [EMPTY_HEADER; MAX_HEADERS];
         let mut parsed = Parsed::new(&mut headers);
@@ -56,7 +57,8 @@ impl<'a> Request<'a> {
                 }
             } else if header.name.eq_ignore_ascii_case("content-length") {
                 let length = parse_length(value)?;
-                // Two lengths that differ are an attack on whoever reads the other one (RFC 9112, section 6.3).
+                // Two lengths that differ are an attack on a receiver that takes the other one (RFC
+                // 9112, section 6.3).
                 if body.is_some_and(|earlier| earlier != length) {
                     return Err(Status::BAD_REQUEST);
                 }
@@ -86,7 +88,7 @@ fn path_of(target: &str) -> &str {
     }
 }
 
-/// Digits only: no sign, no blanks (RFC 9110, section 8.6).
+/// A length of digits only, without a sign or blanks (RFC 9110, section 8.6).
 fn parse_length(value: &[u8]) -> Result<usize, Status> {
     if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
         return Err(Status::BAD_REQUEST);

@@ -1,4 +1,4 @@
-//! What the server answers.
+//! The answers of the server.
 
 use alloc::vec::Vec;
 
@@ -20,7 +20,7 @@ impl Status {
     pub const CONTENT_TOO_LARGE: Self = Self("413 Content Too Large\n");
     /// The head is longer than the server reads.
     pub const HEAD_TOO_LARGE: Self = Self("431 Request Header Fields Too Large\n");
-    /// The request needs something that the server does not do.
+    /// The request needs a feature that the server does not have.
     pub const NOT_IMPLEMENTED: Self = Self("501 Not Implemented\n");
 }
 
@@ -36,7 +36,7 @@ pub fn answer(request: &Request<'_>, out: &mut Vec<u8>) {
     }
 }
 
-/// Appends the answer to something that is no request: the connection is closed after it.
+/// Appends the answer to a malformed request. The connection is closed after it.
 pub fn refuse(status: Status, out: &mut Vec<u8>) {
     put(status, "", None, false, true, out);
 }
@@ -48,7 +48,7 @@ fn put(status: Status, extra: &str, page: Option<&Page>, keep_alive: bool, with_
         None => ("text/plain", line.as_bytes()),
     };
     let connection = if keep_alive { "keep-alive" } else { "close" };
-    // Plain copies: this is most of what a request costs.
+    // Plain copies, because this is most of the cost of a request.
     for part in ["HTTP/1.1 ", line.trim_end(), "\r\nServer: zooid\r\nDate: "] {
         out.extend_from_slice(part.as_bytes());
     }

@@ -1,4 +1,5 @@
-//! Measures the network for the client `iperf3`: TCP, one stream, in either direction (`-R`), one test after the other.
+//! Measures the network for the client `iperf3`: TCP, one stream, in either direction (`-R`), one
+//! test after the other.
 
 #![no_std]
 #![no_main]
@@ -19,7 +20,7 @@ use transfer::{Direction, Transfer, Transferred};
 
 zooid::main!(main);
 
-/// Where `iperf3` looks for its server.
+/// The server's port for `iperf3`.
 const PORT: u16 = 5201;
 
 fn main() -> Result<(), Box<dyn core::error::Error>> {
@@ -46,7 +47,7 @@ fn test(listener: &TcpListener) -> Result<Transferred, Error> {
     control.send(State::TestStart)?;
     let transfer = Transfer::start(stream, direction).ok_or(Error::OutOfMemory)?;
     control.send(State::TestRunning)?;
-    // Whatever ends the test ends the transfer too.
+    // The end of the test, for any reason, ends the transfer too.
     let ended = control.expect(State::TestEnd);
     let transferred = transfer.finish();
     ended?;
@@ -57,11 +58,11 @@ fn test(listener: &TcpListener) -> Result<Transferred, Error> {
     Ok(transferred)
 }
 
-/// Why there is no result of a test.
+/// The reason for which a test has no result.
 enum Error {
-    /// The client, or the way to it.
+    /// The client, or the connection to it, failed.
     Protocol(ProtocolError),
-    /// No memory for the thread that moves the data.
+    /// There is no memory for the thread that moves the data.
     OutOfMemory,
 }
 

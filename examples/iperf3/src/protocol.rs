@@ -1,4 +1,5 @@
-//! iperf3's control connection, from the server's side (iperf 3.12, src/iperf_api.h and src/iperf_server_api.c).
+//! iperf3's control connection, from the server's side (iperf 3.12, src/iperf_api.h and
+//! src/iperf_server_api.c).
 //!
 //! ```text
 //! client                                server
@@ -14,7 +15,8 @@
 //!                        <-  results (JSON), DISPLAY_RESULTS
 //! IPERF_DONE             ->
 //! ```
-//! A state is one signed octet; a JSON text follows its length in four octets, most significant first.
+//! A state is one signed octet; a JSON text follows its length in four octets, most significant
+//! first.
 
 use alloc::format;
 use alloc::string::String;
@@ -25,7 +27,7 @@ use zooid::net::{self, TcpListener, TcpStream};
 
 use crate::transfer::{Direction, Transferred};
 
-/// Names a test; the last octet is 0.
+/// The identifier of a test; the last octet is 0.
 type Cookie = [u8; 37];
 
 /// Longest JSON text that is read; a client's results take some hundred octets.
@@ -33,7 +35,7 @@ const TEXT_LIMIT: usize = 16 << 10;
 /// iperf3's error for an option that is not implemented (src/iperf_api.h, IEUNIMP).
 const UNIMPLEMENTED: u32 = 13;
 
-/// What happens next; the numbers are iperf3's.
+/// The next state of the test; the numbers are iperf3's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(i8)]
 pub enum State {
@@ -48,16 +50,16 @@ pub enum State {
     Done = 16,
 }
 
-/// Why a test came to no end.
+/// The reason for which a test was not completed.
 #[derive(Debug)]
 pub enum ProtocolError {
-    /// The connection.
+    /// The connection failed.
     Network(net::Error),
     /// The client closed the connection.
     Closed,
     /// The client sent another state than the one that is due, for example CLIENT_TERMINATE (12).
     State(i8),
-    /// A JSON text of the client is too long or no UTF-8.
+    /// A JSON text of the client is too long or not UTF-8.
     Text,
     /// The client asks for something other than one TCP stream in one direction.
     Unsupported,
@@ -81,9 +83,9 @@ impl From<net::Error> for ProtocolError {
     }
 }
 
-/// What the client asks for.
+/// The parameters of the client.
 pub struct Parameters {
-    /// The server sends.
+    /// True if the server sends.
     pub reverse: bool,
 }
 
@@ -103,11 +105,11 @@ impl Control {
         Ok(Self { connection, cookie })
     }
 
-    /// Learns what the client wants; refuses what cannot be done.
+    /// Reads the client's parameters; refuses unsupported ones.
     pub fn exchange_parameters(&self) -> Result<Parameters, ProtocolError> {
         self.send(State::ParameterExchange)?;
         let text = self.read_text()?;
-        // The client writes JSON without blanks, and a member only where it differs from what is usual.
+        // The client writes JSON without blanks, and only members that differ from their defaults.
         let has = |member: &str| text.contains(member);
         if !has("\"tcp\":true") || has("\"bidirectional\":true") || !has("\"parallel\":1,") {
             self.send(State::ServerError)?;
@@ -129,7 +131,7 @@ impl Control {
         }
     }
 
-    /// Takes the client's results and tells ours.
+    /// Reads the client's results and sends ours.
     pub fn exchange_results(&self, ours: &Transferred) -> Result<(), ProtocolError> {
         self.send(State::ExchangeResults)?;
         self.read_text()?;
@@ -149,12 +151,12 @@ impl Control {
         Ok(self.connection.write_all(text.as_bytes())?)
     }
 
-    /// Tells the client what happens next.
+    /// Tells the client the next state.
     pub fn send(&self, state: State) -> Result<(), ProtocolError> {
         Ok(self.connection.write_all(&(state as i8).to_be_bytes())?)
     }
 
-    /// Waits until the client says that `state` is reached.
+    /// Waits until the client announces `state`.
     pub fn expect(&self, state: State) -> Result<(), ProtocolError> {
         match i8::from_be_bytes(read_array(&self.connection)?) {
             said if said == state as i8 => Ok(()),

@@ -8,18 +8,18 @@ use zooid::net::{Shutdown, TcpStream};
 use zooid::thread::{self, JoinHandle};
 use zooid::time::{Duration, Instant};
 
-/// What is read or written at once: what the client itself takes.
+/// Bytes that are read or written at once, as in the client itself.
 const BLOCK: usize = 128 << 10;
 const STACK_SIZE: usize = 32 << 10;
 
-/// Which way the data goes, seen from here.
+/// The direction of the data, seen from here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
     Receive,
     Send,
 }
 
-/// How much went which way in which time.
+/// The bytes moved, their direction, and the time.
 pub struct Transferred {
     pub direction: Direction,
     pub bytes: u64,
@@ -48,7 +48,7 @@ pub struct Transfer {
 }
 
 impl Transfer {
-    /// Starts to send or to receive on `stream`; nothing without memory for that.
+    /// Starts to send or to receive on `stream`; `None` without memory for that.
     pub fn start(stream: TcpStream, direction: Direction) -> Option<Self> {
         let stream = Arc::new(stream);
         let began = Instant::now();
@@ -58,7 +58,7 @@ impl Transfer {
         Some(Self { stream, mover, direction, began })
     }
 
-    /// Ends it.
+    /// Ends the transfer.
     pub fn finish(self) -> Transferred {
         let Self { stream, mover, direction, began } = self;
         let time = began.elapsed();
@@ -68,7 +68,7 @@ impl Transfer {
     }
 }
 
-/// Moves data until the stream is shut down; how many bytes.
+/// Moves data until the stream is shut down; returns the number of bytes.
 fn move_data(stream: &TcpStream, direction: Direction) -> u64 {
     let mut block = vec![0; BLOCK];
     let mut bytes = 0;

@@ -1,4 +1,5 @@
-//! A parent and two workers: it sends jobs through a queue, they add up what they find in a counter that all three share.
+//! A parent and two workers. The parent sends jobs through a queue; the workers add them up in a
+//! counter that all three share.
 //!
 //! ```text
 //! pvm run -a workers
@@ -17,7 +18,8 @@ zooid::main!(main);
 
 const WORKERS: u32 = 2;
 const JOBS: u64 = 1000;
-/// The sum of all jobs is here in the shared memory, and what each worker has done, behind it.
+/// Offset of the sum of all jobs in the shared memory. Behind it is the number of jobs of each
+/// worker.
 const SUM: usize = 0;
 const DONE: usize = 8;
 
@@ -38,7 +40,8 @@ fn main() -> Result<(), ipc::Error> {
     for job in 1..=JOBS {
         jobs.send(&job.to_le_bytes(), 1)?;
     }
-    // An empty message is the end, for one worker each; what has a higher priority is received before it.
+    // An empty message, one for each worker, is the end; messages of a higher priority are received
+    // before it.
     for _ in &children {
         jobs.send(&[], 0)?;
     }

@@ -1,37 +1,41 @@
-//! Which code a stack belongs to: a walk along frame pointers for as long as these can be relied on, and a look at every word from there on.
+//! The search of a stack for calls of given code: a walk along frame pointers for as long as they
+//! can be trusted, then a look at every word from there on.
 //!
-//! The image is built with frame pointers; other code may use that register for anything. So the frames from the top of a stack to the
-//! first that the image's code was not called from are exact, and what such frames no longer use does not count.
+//! The image is built with frame pointers; other code may use that register for anything. The
+//! frames from the top of a stack to the first one that was called from outside the image's code
+//! are therefore exact, and the words that such frames have released do not count.
 
 use core::ops::Range;
 
-/// What a return address lies in.
+/// The kind of code that a return address lies in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Code {
     /// Code that keeps frame pointers.
     Framed,
-    /// Code that may keep none, or an interruption: what is above can be anything.
+    /// Code that may keep none, or an interruption. The words above can be anything.
     Unknown,
-    /// Code that is looked for.
+    /// The code that the search is for.
     Wanted,
 }
 
-/// Frames of one thread after which the walk does not go on.
+/// Number of frames of one thread after which the walk ends.
 const MAX_FRAMES: usize = 4096;
 
-/// A stack that does not change meanwhile.
+/// A stack that does not change during the search.
 pub struct Stack<'a, R, C> {
-    /// The addresses in use, the innermost part first: calls lead from each to the one before.
+    /// The address ranges in use, the innermost first: calls lead from each range to the one before
+    /// it.
     pub parts: &'a [Range<u64>],
     /// The word at an address that is in a part and a multiple of 8.
     pub read: R,
-    /// What an address lies in.
+    /// The kind of code at an address.
     pub code: C,
 }
 
 impl<R: Fn(u64) -> u64, C: Fn(u64) -> Code> Stack<'_, R, C> {
-    /// Whether wanted code waits for a call to return, or may do so. A call will return to `caller` with `frame` as the frame pointer; what lies from `at`
-    /// on was there before it.
+    /// True if wanted code waits for a call to return, or may do so. The call will return to
+    /// `caller` with `frame` as the frame pointer; the words from `at` on were there before the
+    /// call.
     pub fn holds(&self, mut caller: u64, mut frame: u64, mut at: u64) -> bool {
         for _ in 0..MAX_FRAMES {
             match (self.code)(caller) {
@@ -50,7 +54,7 @@ impl<R: Fn(u64) -> u64, C: Fn(u64) -> Code> Stack<'_, R, C> {
         true
     }
 
-    /// Whether a frame can be at an address if the last one ended at `at`.
+    /// True if a frame can be at `frame` when the last one ended at `at`.
     fn may_follow(&self, frame: u64, at: u64) -> bool {
         let Some(part) = self.part(at) else { return false };
         let inside = |part: &Range<u64>| part.start <= frame && frame < part.end && part.end - frame >= 16;
@@ -62,9 +66,9 @@ impl<R: Fn(u64) -> u64, C: Fn(u64) -> Code> Stack<'_, R, C> {
         self.parts.iter().position(|part| part.start <= at && at <= part.end)
     }
 
-    /// Whether any word from `at` on is an address in wanted code.
+    /// True if any word from `at` on is an address in wanted code.
     fn holds_word(&self, at: u64) -> bool {
-        // Where `at` is nowhere, nothing is known, and all of it counts.
+        // If `at` is in no part, nothing is known, and the whole stack counts.
         let first = self.part(at);
         let rest = self.parts.iter().enumerate().skip(first.unwrap_or(0));
         rest.flat_map(|(place, part)| {
@@ -100,7 +104,7 @@ mod tests {
         Stack { parts, read, code }.holds(caller, frame, at)
     }
 
-    /// Of a stack in one part, from 0x1000 to 0x2000.
+    /// The answer for a stack in one part, from 0x1000 to 0x2000.
     fn holds_in_one(words: &[(u64, u64)], caller: u64, frame: u64, at: u64) -> bool {
         holds(core::slice::from_ref(&(0x1000..0x2000)), words, caller, frame, at)
     }
@@ -135,7 +139,7 @@ mod tests {
             assert!(holds_in_one(&words, IMAGE, frame, 0x1010), "{frame:#x}");
             assert!(!holds_in_one(&[(0x1000, OLD)], IMAGE, frame, 0x1010), "{frame:#x}");
         }
-        // Frames that lead around come to an end.
+        // A cycle of frames comes to an end.
         let words = [(0x1100, 0x1100), (0x1108, IMAGE)];
         assert!(!holds_in_one(&words, IMAGE, 0x1100, 0x1000));
     }

@@ -1,8 +1,9 @@
 //! PV clock arithmetic (`public/xen.h`, `struct vcpu_time_info` and `struct shared_info`).
 //!
-//! *System time* is nanoseconds since the host booted, computed from the TSC and a record that Xen
-//! refreshes now and then. The *wall clock* is the date at which system time was 0; Xen keeps it in
-//! shared_info. Both records carry a version, which makes a torn copy visible: see [`is_whole`].
+//! *System time* is nanoseconds since the host booted. It is computed from the TSC and a record
+//! that Xen refreshes now and then. The *wall clock* is the date at which system time was 0; Xen
+//! keeps it in shared_info. Both records carry a version, which makes a torn copy visible: see
+//! [`is_whole`].
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -10,31 +11,31 @@ use xen_abi::xen::VcpuTimeInfo;
 
 const NS_PER_SEC: u64 = 1_000_000_000;
 
-/// True if a record was copied while Xen did not write it. `before` and `after` are its version, read
-/// before and after everything else; if this is false, copy again.
+/// True if a record was copied while Xen did not write it. `before` and `after` are its version,
+/// read before and after everything else. If this is false, the caller copies again.
 pub const fn is_whole(before: u32, after: u32) -> bool {
     before == after && before & 1 == 0
 }
 
 /// System time in nanoseconds when the TSC is `tsc`, from a whole record.
 ///
-/// The difference wraps: where Xen emulates the TSC, it starts at 0 with the domain, and the record of a young domain
-/// is from a "negative" time. A `tsc` from before the record counts as equal to it, so that time does not jump forward
-/// by centuries.
+/// The difference wraps: if Xen emulates the TSC, it starts at 0 with the domain, and the record of
+/// a young domain is from a "negative" time. A `tsc` from before the record counts as equal to it,
+/// so that time does not jump forward by centuries.
 pub const fn system_time(record: &VcpuTimeInfo, tsc: u64) -> u64 {
     let ticks = tsc.wrapping_sub(record.tsc_timestamp);
     let ticks = if ticks as i64 >= 0 { ticks } else { 0 };
     record.system_time.wrapping_add(scale(ticks, record.tsc_to_system_mul, record.tsc_shift))
 }
 
-/// Nanoseconds since 1970-01-01 00:00 UTC at a system time. The other three are shared_info's
-/// `wc_sec_hi`, `wc_sec` and `wc_nsec`, from a whole copy.
+/// Nanoseconds since 1970-01-01 00:00 UTC at a system time. The other three arguments are
+/// shared_info's `wc_sec_hi`, `wc_sec` and `wc_nsec`, from a whole copy.
 pub const fn wall_clock(seconds_high: u32, seconds: u32, nanoseconds: u32, system_time: u64) -> u64 {
     let seconds = (seconds_high as u64) << 32 | seconds as u64;
     seconds.wrapping_mul(NS_PER_SEC).wrapping_add(nanoseconds as u64).wrapping_add(system_time)
 }
 
-/// `((ticks << shift) * multiplier) >> 32`, where a negative `shift` goes to the right. Bits are lost
+/// `((ticks << shift) * multiplier) >> 32`; a negative `shift` goes to the right. Bits are lost
 /// only above the 64th, as in Xen's own `scale_delta`.
 const fn scale(ticks: u64, multiplier: u32, shift: i8) -> u64 {
     let distance = shift.unsigned_abs() as u32;
@@ -106,7 +107,8 @@ mod tests {
         assert_eq!(system_time(&record(0, 0, 1 << 31, -1), 4_000_000_000), 1_000_000_000);
         // 1 MHz: 1000 ns per tick.
         assert_eq!(system_time(&record(0, 0, 1000 << 22, 10), 3), 3000);
-        // 2.6 GHz over 100 years does not overflow on the way: at most 1 ns in 4 s is lost to rounding.
+        // 2.6 GHz over 100 years does not overflow on the way: at most 1 ns in 4 s is lost to
+        // rounding.
         let century = 100 * 365 * 86_400u64;
         let multiplier = ((1u128 << 32) * 1_000_000_000 / 2_600_000_000) as u32;
         let elapsed = system_time(&record(0, 0, multiplier, 0), century * 2_600_000_000);

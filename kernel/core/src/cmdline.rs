@@ -1,9 +1,9 @@
 //! The guest's command line (`extra=` of an xl configuration; `cmd_line` of `struct start_info`).
 //!
 //! Words are separated by blanks. Double quotes group: inside them blanks are ordinary and `\"`,
-//! `\\`, `\n` and `\t` are the escapes. A word of the form `key=value` is, when the key is made of
-//! lower-case letters, a *setting* of Zooid; when the key is made of capitals, digits and `_`, an
-//! *environment variable* of the application. Everything after a word `--` is an *argument* of the
+//! `\\`, `\n` and `\t` are the escapes. A word of the form `key=value` is a *setting* of Zooid if
+//! the key is made of lower-case letters, and an *environment variable* of the application if the
+//! key is made of capitals, digits and `_`. Everything after a word `--` is an *argument* of the
 //! application and is taken as it is.
 //!
 //! ```text
@@ -17,7 +17,7 @@ use alloc::vec::Vec;
 use core::fmt;
 use xen_abi::xen::MAX_GUEST_CMDLINE;
 
-/// A command line taken apart.
+/// A parsed command line.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CommandLine {
     settings: Vec<(String, String)>,
@@ -25,10 +25,10 @@ pub struct CommandLine {
     arguments: Vec<String>,
 }
 
-/// Why a command line was refused. The configuration is to blame in every case.
+/// The reason for which a command line was refused. The configuration is to blame in every case.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Error {
-    /// The buffer is full to its last byte, so Xen's builder may have cut the end off.
+    /// The buffer is full to its last byte, so Xen's builder may have cut off the end.
     Truncated,
     /// The byte at this offset is not UTF-8.
     NotUtf8 { offset: usize },
@@ -38,16 +38,16 @@ pub enum Error {
     BadEscape { escape: char },
     /// A word before `--` is neither a setting nor an environment variable.
     NotASetting { word: String },
-    /// Nothing in this image knows the setting.
+    /// No part of this image knows the setting.
     UnknownSetting { key: String, nearest: Option<String> },
     /// A setting is given twice.
     Repeated { key: String },
 }
 
 impl CommandLine {
-    /// Takes apart what stands in `start_info.cmd_line`. `buffer` is that array as a whole, or any
-    /// part of it that ends before or behind the first NUL. `known` lists the settings that this
-    /// image understands.
+    /// Parses the contents of `start_info.cmd_line`. `buffer` is that array as a whole, or any part
+    /// of it that ends before or behind the first NUL. `known` lists the settings that this image
+    /// understands.
     ///
     /// # Errors
     /// See [`Error`].
@@ -87,7 +87,7 @@ impl CommandLine {
         &self.environment
     }
 
-    /// The application's arguments: what follows `--`.
+    /// The application's arguments: the words after `--`.
     pub fn arguments(&self) -> &[String] {
         &self.arguments
     }
@@ -156,13 +156,14 @@ fn find<'a>(pairs: &'a [(String, String)], key: &str) -> Option<&'a str> {
     pairs.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str())
 }
 
-/// True for `PATH` or `HTTP_2`, as POSIX names environment variables for applications.
+/// True for names such as `PATH` or `HTTP_2`, the form that POSIX gives environment variables of
+/// applications.
 fn is_variable_name(key: &str) -> bool {
     key.starts_with(|c: char| c.is_ascii_uppercase() || c == '_')
         && key.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_')
 }
 
-/// The known key that `key` is most likely a slip of, if one is close enough.
+/// The known key that `key` is most likely a misspelling of, if one is close enough.
 fn nearest<'a>(key: &str, known: &[&'a str]) -> Option<&'a str> {
     let key = key.to_ascii_lowercase();
     let (distance, candidate) = known.iter().map(|&k| (distance(&key, k), k)).min()?;
@@ -186,7 +187,7 @@ fn distance(a: &str, b: &str) -> usize {
 
 struct Word {
     text: String,
-    /// Some part of it stood in quotes, so it is no separator.
+    /// A part of the word stood in quotes, so the word is no separator.
     quoted: bool,
 }
 
@@ -216,7 +217,7 @@ impl Words<'_> {
         Ok(Some(word))
     }
 
-    /// Appends what stands between this quote and the closing one.
+    /// Appends the text between this quote and the closing one.
     fn quoted(&mut self, text: &mut String) -> Result<(), Error> {
         let open = Error::OpenQuote { offset: self.offset };
         self.take();

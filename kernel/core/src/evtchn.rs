@@ -1,10 +1,10 @@
 //! The order in which pending event channels are served.
 //!
-//! Xen's two-level ABI (`public/xen.h`, `struct shared_info`): a port is a bit in 64 words of pending
-//! bits and 64 words of mask bits; each bit of the vCPU's selector `evtchn_pending_sel` says that a
-//! pending word is worth a look. The upcall takes the selector (exchanging it with 0) and hands it to
-//! [`PortScan`], which names one port after the other, continuing after the port it named last, so
-//! that a busy port cannot starve the others.
+//! In Xen's two-level ABI (`public/xen.h`, `struct shared_info`), a port is a bit in 64 words of
+//! pending bits and 64 words of mask bits. Each bit of the vCPU's selector `evtchn_pending_sel`
+//! marks a pending word that may have a bit set. The upcall exchanges the selector with 0 and hands
+//! it to [`PortScan`], which names one port after the other. It continues after the port that it
+//! named last, so that a busy port cannot starve the others.
 
 use xen_abi::event_channel::EVTCHN_2L_NR_CHANNELS;
 
@@ -12,10 +12,10 @@ const PORTS: u32 = EVTCHN_2L_NR_CHANNELS as u32;
 /// Words in the bitmap of pending bits, and bits in the selector.
 const WORDS: u32 = PORTS / 64;
 
-/// Remembers where the last scan ended. One per vCPU; it holds nothing else.
+/// The place where the last scan ended. Each vCPU has one.
 #[derive(Clone, Debug, Default)]
 pub struct PortScan {
-    /// The port that is looked at first.
+    /// The first port of the next scan.
     start: u32,
 }
 
@@ -28,8 +28,8 @@ impl PortScan {
     /// The next port to serve, or `None` when `selector` is exhausted (it is 0 then).
     ///
     /// `active(word)` returns a word's `pending & !mask`, read afresh. The caller clears the port's
-    /// pending bit before it serves it and calls again with the same selector; a port whose pending
-    /// bit stays set comes up again after all others.
+    /// pending bit before it serves the port, and calls again with the same selector. A port whose
+    /// pending bit stays set comes up again after all others.
     pub fn next(&mut self, selector: &mut u64, mut active: impl FnMut(usize) -> u64) -> Option<u32> {
         while *selector != 0 {
             let first = self.start / 64;

@@ -1,8 +1,9 @@
-//! The frame allocator: which of the guest's page frames are free.
+//! The frame allocator: the book of the guest's free page frames.
 //!
-//! One bit per pfn, set while the frame is free, in memory that the caller provides, because frames
-//! are handed out before there is a heap. Single frames are found by a next-fit scan over words of
-//! 64 frames; runs of frames, which are rare, by a first-fit scan from the start.
+//! It is a bitmap with one bit per pfn, set while the frame is free. The caller provides its
+//! memory, because frames are handed out before there is a heap. Single frames are found by a
+//! next-fit scan over words of 64 frames; runs of frames, which are rare, by a first-fit scan from
+//! the start.
 
 use core::fmt;
 use core::ops::Range;
@@ -19,7 +20,7 @@ pub struct FrameAllocator<'a> {
     next_word: usize,
 }
 
-/// A frame was given back that cannot be. The caller is to blame: somebody keeps wrong books.
+/// A frame that cannot be given back. The caller is to blame: its books are wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FreeError {
     /// The frame is free already.
@@ -34,8 +35,8 @@ pub const fn bitmap_words(nr_pages: u64) -> usize {
 }
 
 impl<'a> FrameAllocator<'a> {
-    /// An allocator for the frames below `nr_pages`, all of them in use. What `bitmap` holds does not
-    /// matter.
+    /// An allocator for the frames below `nr_pages`, all of them in use. The old contents of
+    /// `bitmap` do not matter.
     ///
     /// # Panics
     /// If `bitmap` has fewer than [`bitmap_words`] words.
@@ -85,7 +86,7 @@ impl<'a> FrameAllocator<'a> {
     /// Gives one frame back.
     ///
     /// # Errors
-    /// See [`FreeError`]; nothing has changed then.
+    /// See [`FreeError`]; nothing has changed in that case.
     pub fn free(&mut self, pfn: Pfn) -> Result<(), FreeError> {
         if pfn.0 >= self.total {
             return Err(FreeError::OutOfRange(pfn));
@@ -93,10 +94,10 @@ impl<'a> FrameAllocator<'a> {
         self.free_range(pfn..Pfn(pfn.0 + 1))
     }
 
-    /// Gives a range of frames back, at boot for the first time.
+    /// Gives a range of frames back. Boot does so first.
     ///
     /// # Errors
-    /// See [`FreeError`]; it names the first frame that is wrong, and nothing has changed.
+    /// See [`FreeError`], which names the first wrong frame; nothing has changed in that case.
     pub fn free_range(&mut self, frames: Range<Pfn>) -> Result<(), FreeError> {
         let Range { start: Pfn(start), end: Pfn(end) } = frames;
         if start >= end {
@@ -119,7 +120,7 @@ impl<'a> FrameAllocator<'a> {
         Ok(())
     }
 
-    /// Counts the free frames of the bitmap anew, after somebody else has changed it.
+    /// Counts the free frames of the bitmap anew, after a change by other code.
     pub fn recount(&mut self) {
         self.free = self.bitmap.iter().map(|word| u64::from(word.count_ones())).sum();
         self.next_word = 0;
@@ -130,7 +131,7 @@ impl<'a> FrameAllocator<'a> {
         self.free
     }
 
-    /// Number of frames there are, taken or not.
+    /// Number of all frames, taken or not.
     pub fn total(&self) -> u64 {
         self.total
     }

@@ -2,19 +2,19 @@
 //!
 //! Everything here is pure: it takes values, returns decisions or lists of operations, and touches
 //! neither the hypervisor nor any memory but its own. The kernel's shell (`kernel/pv`), which holds
-//! the `unsafe`, carries out what these modules decide; they are tested on the host.
+//! the `unsafe`, carries out the decisions of these modules; they are tested on the host.
 //!
 //! | module | decides |
 //! |---|---|
-//! | [`callers`] | which code a stack belongs to |
-//! | [`clock`] | what time it is, from Xen's time records |
-//! | [`cmdline`] | what the command line says |
-//! | [`evtchn`] | which pending event channel is served next |
-//! | [`frames`] | which page frame is handed out |
-//! | [`ring`] | which bytes of a shared ring are copied |
-//! | [`sched`] | which thread runs, and when the timer fires |
-//! | [`symbols`] | which function an address lies in |
-//! | [`xenstore`] | what is sent to xenstore, and what its answers mean |
+//! | [`callers`] | if a stack has calls of given code |
+//! | [`clock`] | the time, from Xen's time records |
+//! | [`cmdline`] | the meaning of the command line |
+//! | [`evtchn`] | the pending event channel that is served next |
+//! | [`frames`] | the page frame that is handed out |
+//! | [`ring`] | the bytes of a shared ring that are copied |
+//! | [`sched`] | the thread that runs, and the time of the timer |
+//! | [`symbols`] | the function that an address lies in |
+//! | [`xenstore`] | the requests to xenstore, and the meaning of its answers |
 
 #![no_std]
 #![forbid(unsafe_code)]

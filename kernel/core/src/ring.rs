@@ -1,14 +1,14 @@
 //! Index arithmetic of the byte rings that the console and xenstore use.
 //!
-//! A ring of `size` bytes (a power of two) has two free-running 32-bit indices: `prod`, moved by the
-//! writer, and `cons`, moved by the reader. `prod - cons` (wrapping) bytes are waiting; an index
-//! masked with `size - 1` is a position in the buffer. See Xen's `public/io/console.h`
+//! A ring of `size` bytes (a power of two) has two free-running 32-bit indices: `prod`, moved by
+//! the writer, and `cons`, moved by the reader. `prod - cons` (wrapping) bytes are waiting; an
+//! index masked with `size - 1` is a position in the buffer. See Xen's `public/io/console.h`
 //! (`MASK_XENCONS_IDX`) and `public/io/xs_wire.h` (`MASK_XENSTORE_IDX`).
 //!
-//! One of the two indices belongs to the peer, who may write anything there. [`ByteRing`] refuses a
-//! pair that no honest peer can produce. It touches no memory: the caller copies the spans it is
-//! given, with the barriers that the protocol asks for, and then publishes its own index advanced by
-//! the number of bytes copied.
+//! One of the two indices belongs to the peer, which may write anything there. [`ByteRing`] refuses
+//! a pair that no honest peer can produce. It touches no memory: the caller copies the returned
+//! spans, with the barriers that the protocol asks for, and then publishes its own index advanced
+//! by the number of bytes copied.
 
 use core::fmt;
 use core::ops::Range;
@@ -25,7 +25,7 @@ pub struct ByteRing {
 pub struct Spans {
     /// Byte positions from the masked index up to, at most, the end of the buffer.
     pub first: Range<usize>,
-    /// What continues at the start of the buffer; empty when nothing wraps.
+    /// The part that continues at the start of the buffer; empty when nothing wraps.
     pub second: Range<usize>,
 }
 
@@ -49,13 +49,13 @@ impl ByteRing {
         Self { size }
     }
 
-    /// Where the next at most `limit` unread bytes lie.
+    /// The spans of the next unread bytes, at most `limit`.
     pub fn readable(self, prod: u32, cons: u32, limit: usize) -> Result<Spans, BadIndex> {
         let waiting = self.waiting(prod, cons)?;
         Ok(self.spans(cons, waiting, limit))
     }
 
-    /// Where the next at most `limit` bytes can be written.
+    /// The spans for the next bytes to write, at most `limit`.
     pub fn writable(self, prod: u32, cons: u32, limit: usize) -> Result<Spans, BadIndex> {
         let space = self.size - self.waiting(prod, cons)?;
         Ok(self.spans(prod, space, limit))

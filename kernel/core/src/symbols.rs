@@ -13,8 +13,8 @@
 //!   +264  symbols, then, 8-byte aligned, names
 //! ```
 //!
-//! `sh_offset` counts from the ELF header, that is, from +4; so nothing in it is aligned to more than
-//! four bytes. [`SymbolTable`] reads through checked little-endian accessors only and is safe on
+//! `sh_offset` counts from the ELF header, that is, from +4; so no field is aligned to more than
+//! four bytes. [`SymbolTable`] reads only through checked little-endian accessors and is safe on
 //! garbage: it is used while a trap is reported, when little can be trusted.
 
 use core::fmt;
@@ -38,27 +38,27 @@ pub struct SymbolTable<'a> {
 pub struct Symbol<'a> {
     /// The name as the compiler mangled it.
     pub name: &'a str,
-    /// Where the function begins.
+    /// The address of the function's first byte.
     pub start: u64,
     /// Bytes from the beginning of the function to the address.
     pub offset: u64,
 }
 
-/// Why no table could be read.
+/// The reason for which no table could be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FormatError {
-    /// The bytes end before what their headers announce.
+    /// The bytes end before the contents that their headers announce.
     TooShort,
-    /// No little-endian ELF64 header stands at +4: the image has no BSD_SYMTAB note, or the place is
-    /// wrong.
+    /// No little-endian ELF64 header stands at +4: the image has no BSD_SYMTAB note, or the place
+    /// is wrong.
     NotElf,
     /// There is no symbol table, or it names no string table.
     NoSymbols,
 }
 
 impl<'a> SymbolTable<'a> {
-    /// Reads the headers. `bytes` begins at the first 8-byte boundary behind the last loaded segment
-    /// and may be longer than the table.
+    /// Reads the headers. `bytes` begins at the first 8-byte boundary behind the last loaded
+    /// segment and may be longer than the table.
     ///
     /// # Errors
     /// See [`FormatError`].
@@ -94,8 +94,8 @@ impl<'a> SymbolTable<'a> {
         Err(FormatError::NoSymbols)
     }
 
-    /// The function that `address` lies in. A return address points behind its call: look up the byte
-    /// before it.
+    /// The function that `address` lies in. A return address points behind its call, so the caller
+    /// looks up the byte before it.
     pub fn lookup(&self, address: u64) -> Option<Symbol<'a>> {
         let holds = |(start, size): (u64, u64)| address >= start && address - start < size;
         let (start, name_at) = self
@@ -238,8 +238,8 @@ mod tests {
         std::hint::black_box(7)
     }
 
-    /// The table of a program that compiler and linker made: this one. What Xen's builder leaves is an ELF file without
-    /// its contents, so a whole one behind its size is read in the same way.
+    /// The symbol table of a program that compiler and linker made: this one. Xen's builder leaves
+    /// an ELF file without its contents, so a whole file behind its size is read in the same way.
     #[test]
     fn reads_what_a_linker_wrote() {
         let path = std::env::current_exe().unwrap();
@@ -247,7 +247,7 @@ mod tests {
         let bytes = [&(elf.len() as u32).to_le_bytes()[..], &elf].concat();
         let table = SymbolTable::parse(&bytes).unwrap();
         assert_eq!(somewhere_in_this_program(), 7);
-        // The program is position independent: its first mapping is that of the linker's address 0.
+        // The program is position independent; its first mapping is that of the linker's address 0.
         let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
         let first = maps.lines().find(|line| line.ends_with(path.to_str().unwrap())).unwrap();
         let base = u64::from_str_radix(first.split('-').next().unwrap(), 16).unwrap();
@@ -280,7 +280,7 @@ mod tests {
         for _ in 0..5000 {
             let mut bytes = good.clone();
             for _ in 0..1 + random.below(8) {
-                // Mostly in the headers, where it hurts.
+                // Most changes are in the headers, the most sensitive part.
                 let bound = if random.chance(4) { bytes.len() } else { 264 };
                 bytes[random.below(bound as u64) as usize] = random.next_u64() as u8;
             }

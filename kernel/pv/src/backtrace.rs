@@ -1,7 +1,8 @@
 //! Back traces with function names.
 //!
-//! Code is built with frame pointers, so a trace is a walk along `rbp`. The names come from the image's own `.symtab`, which
-//! Xen's domain builder loads behind the image because of the BSD_SYMTAB note.
+//! Code is built with frame pointers, so a trace is a walk along `rbp`. The names come from the
+//! image's own `.symtab`, which Xen's domain builder loads behind the image because of the
+//! BSD_SYMTAB note.
 
 use core::fmt::{self, Write};
 
@@ -13,7 +14,7 @@ use crate::mmu;
 
 static SYMBOLS: Once<SymbolTable<'static>> = Once::new();
 
-/// Frames after which a trace stops: a loop of frame pointers must end.
+/// Number of frames after which a trace stops, so that a loop of frame pointers ends.
 const MAX_FRAMES: usize = 64;
 
 /// Takes the bytes that the builder put behind the image.
@@ -49,7 +50,7 @@ pub fn print(out: &mut impl Write, rip: u64, mut rbp: u64) -> fmt::Result {
         if caller == 0 {
             break;
         }
-        // A return address follows the call: the name is that of the byte before.
+        // A return address follows its call, so the name is that of the byte before.
         writeln!(out, "  {}", Symbol(caller - 1))?;
         if next <= rbp {
             break;

@@ -1,4 +1,4 @@
-//! Boot: a straight list of steps, each saying what it needs done before.
+//! Boot: a straight list of steps, each with its preconditions.
 
 use alloc::vec::Vec;
 use core::str::FromStr;
@@ -17,9 +17,10 @@ use crate::{backtrace, console, events, gnttab, logger, mmu, power, random, thre
 /// Stack of the thread that runs the application's `main`, in bytes.
 const MAIN_STACK_SIZE: usize = 256 << 10;
 
-/// What the application hands to the kernel; the `main!` macro of `zooid` defines it.
+/// The application's part of the image, as the kernel sees it. The `main!` macro of `zooid` defines
+/// it.
 pub struct Application {
-    /// Runs on the first thread.
+    /// The function that the first thread runs.
     pub main: fn(),
     /// Settings that the components of the image understand, besides the kernel's own.
     pub settings: &'static [&'static str],
@@ -37,38 +38,39 @@ pub fn command_line() -> &'static CommandLine {
     COMMAND_LINE.get().expect("the command line is used after boot")
 }
 
-/// The file that `ramdisk=` of the guest's configuration names; empty without one. To be called first at boot: the child of a fork has a start info page
-/// of its own, which says nothing of it.
+/// The file that `ramdisk=` of the guest's configuration names; empty without one. It is first
+/// called at boot, because the start info page of a forked child does not have it.
 pub fn ramdisk() -> &'static [u8] {
     static RAMDISK: Once<&'static [u8]> = Once::new();
     RAMDISK.call_once(|| {
         let (_, _, start_info) = mmu::records();
-        // SAFETY: the start info page, which stays.
+        // SAFETY: the start info page is mapped for ever.
         let info = unsafe { &*(start_info as *const StartInfo) };
         let (start, length) = (info.mod_start as usize, info.mod_len as usize);
         let extras = image::data_end()..info.mfn_list as usize;
         if !extras.contains(&start) || length > extras.end - start {
             return &[];
         }
-        // SAFETY: behind the image, where all is mapped read-only for ever.
+        // SAFETY: the range is behind the image, where all is mapped read-only for ever.
         unsafe { core::slice::from_raw_parts(start as *const u8, length) }
     })
 }
 
-/// The domain builder's start: called by `_start` on the boot stack, with events masked.
+/// The entry after the domain builder: called by `_start` on the boot stack, with events masked.
 #[unsafe(no_mangle)]
 extern "C" fn zooid_boot(info_address: usize, builder_stack_top: usize) -> ! {
-    // SAFETY: Xen passes the address of the start info page, which is private to this domain and stays.
+    // SAFETY: Xen passes the address of the start info page, which is private to this domain and
+    // stays.
     let info = unsafe { &*(info_address as *const StartInfo) };
 
-    // Needs nothing. From here on a fault is at least an orderly crash.
+    // Needs nothing. From here on a fault causes a report and an orderly crash.
     trap::init();
     // Needs the builder's mapping. From here on there is output.
     let console_page = mmu::boot_address_of(info.console.mfn);
     // SAFETY: the toolstack made this page the console ring; the builder mapped it.
     unsafe { console::init(console_page as *mut u8, info.console.evtchn) };
-    // Needs nothing else to hold addresses of the builder's mapping but the console, which moves. The order is that of
-    // `zooid_memory::device`.
+    // Needs that only the console, which moves, holds addresses of the builder's mapping. The order
+    // is that of `zooid_memory::device`.
     let devices = [xen_abi::Mfn::containing(info.shared_info), info.console.mfn, info.store_mfn];
     // SAFETY: once, on the boot stack, with Xen's values.
     let layout = unsafe { mmu::init(info, info_address, builder_stack_top, &devices) };
@@ -96,7 +98,8 @@ extern "C" fn zooid_boot(info_address: usize, builder_stack_top: usize) -> ! {
     thread::start()
 }
 
-/// What the image's first thread calls before `main`, in the image's mode; set by a component.
+/// The function that the image's first thread calls before `main`, in the image's mode; set by a
+/// component.
 pub static BEFORE_MAIN: Once<fn()> = Once::new();
 
 fn first_thread() {
@@ -126,7 +129,8 @@ macro_rules! at_boot {
     };
 }
 
-/// Calls what the components of the image have left in the sections `.zooid.init.*`.
+/// Calls the functions that the components of the image have placed in the sections
+/// `.zooid.init.*`.
 fn start_components() {
     for entry in (image::init_start()..image::init_end()).step_by(size_of::<fn()>()) {
         // SAFETY: the section is an array of `fn()`: components put nothing else there (`at_boot`).
@@ -135,7 +139,8 @@ fn start_components() {
     }
 }
 
-/// Ends the guest because of its configuration: one line on the console, and the reason `crash`.
+/// Ends the guest because of its configuration, with one line on the console and the reason
+/// `crash`.
 pub fn refuse(reason: core::fmt::Arguments<'_>) -> ! {
     console::print(format_args!("zooid: {reason}\n"));
     console::drain();

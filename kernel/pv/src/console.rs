@@ -16,7 +16,7 @@ use crate::shared::{ByteLane, SharedPages};
 use crate::sync::Mutex;
 use crate::{evtchn, power, thread, time};
 
-/// How long a crash report waits for the console daemon to take bytes.
+/// The time, in nanoseconds, that a crash report waits for the console daemon to take bytes.
 const EMERGENCY_PATIENCE: u64 = 2_000_000_000;
 
 const OUTPUT: ByteLane = ByteLane {
@@ -43,7 +43,7 @@ static EVENT: Once<(Arc<Event>, BoundPort)> = Once::new();
 /// Held while a thread prints, so that lines do not mix.
 static TURN: Mutex<()> = Mutex::new(());
 
-/// Makes output work: it polls for room until [`init_events`].
+/// Makes output work. It polls for room until [`init_events`].
 ///
 /// # Safety
 /// `page` is the console ring of this domain, mapped as [`SharedPages::new`] wants it.
@@ -81,9 +81,11 @@ fn begin_life(port: Port) {
 }
 
 impl Ring {
-    /// Puts as much of `bytes` in the ring as fits, and tells the daemon. Returns how many.
+    /// Puts as much of `bytes` in the ring as fits, and notifies the daemon. Returns the number of
+    /// bytes.
     ///
-    /// Indices that make no sense are the daemon's doing; its ring then counts as full.
+    /// Indices that contradict the ring's size are the daemon's fault; its ring then counts as
+    /// full.
     fn push(&self, bytes: &[u8]) -> usize {
         let done = OUTPUT.push(&self.page, bytes).unwrap_or(0);
         if done > 0 {
@@ -104,10 +106,11 @@ impl Ring {
         OUTPUT.is_empty(&self.page)
     }
 
-    /// Repeats `attempt` until it succeeds or `deadline` (0: never) has come, and blocks the whole vCPU in between.
+    /// Repeats `attempt` until it succeeds or until `deadline` (0: never), and blocks the whole
+    /// vCPU in between.
     fn poll(&self, deadline: u64, mut attempt: impl FnMut() -> bool) {
         loop {
-            // Before the attempt: what is signalled after it ends the poll.
+            // This comes before the attempt, so that a signal after it ends the poll.
             evtchn::take_pending(self.port);
             if attempt() || deadline != 0 && time::now_or_zero() >= deadline {
                 return;
@@ -117,14 +120,15 @@ impl Ring {
     }
 }
 
-/// Writes bytes; waits for room. Every line feed gets a carriage return before it, as a terminal expects.
+/// Writes bytes; waits for room. Every line feed gets a carriage return before it, as a terminal
+/// expects.
 pub fn write(bytes: &[u8]) {
     let turn = thread::may_block().then(|| TURN.lock());
     write_in_turn(bytes);
     drop(turn);
 }
 
-/// Prints one formatted text, not mixed with others'.
+/// Prints one formatted text, not mixed with the output of other threads.
 pub fn print(text: fmt::Arguments<'_>) {
     let turn = thread::may_block().then(|| TURN.lock());
     let _ = InTurn.write_fmt(text);
@@ -180,14 +184,16 @@ pub fn read(into: &mut [u8]) -> usize {
     count
 }
 
-/// Waits, for a limited time, until the daemon has taken all output: the last act before the domain ends.
+/// Waits, for a limited time, until the daemon has taken all output. It is the last act before the
+/// domain ends.
 pub fn drain() {
     let Some(ring) = RING.try_lock() else { return };
     let Some(ring) = ring.as_ref() else { return };
     ring.poll(time::now() + EMERGENCY_PATIENCE, || ring.is_drained());
 }
 
-/// Output for the report of a crash: takes no lock that a crashed thread may hold, and does not wait for ever.
+/// Output for the report of a crash. It takes no lock that a crashed thread may hold, and its
+/// waiting is limited.
 pub struct Emergency {
     deadline: u64,
 }

@@ -1,16 +1,17 @@
 /*
- * Everything of the kernel that has to be assembly: the first instruction, the trap and upcall entries, the one
- * way back, and the thread switch. Intel syntax; included by `entry.rs`.
+ * The parts of the kernel that must be assembly: the first instruction, the trap and upcall
+ * entries, the return from them, and the thread switch. Intel syntax; included by `entry.rs`.
  *
- * Xen enters a 64-bit PV kernel for an exception or an event with this on the current stack (public/arch-x86/xen-x86_64.h,
- * `create_bounce_frame` in xen/arch/x86/x86_64/entry.S): rcx, r11, [error code,] rip, cs, rflags, rsp, ss. Bit 9 of the
- * saved rflags tells whether events were unmasked. The way back is the `iret` hypercall, which restores that
- * state together with the registers, so that no event can slip in between; or, for the kernel's own page faults, `iretq`.
+ * Xen enters a 64-bit PV kernel for an exception or an event with this on the current stack
+ * (public/arch-x86/xen-x86_64.h, `create_bounce_frame` in xen/arch/x86/x86_64/entry.S): rcx, r11,
+ * [error code,] rip, cs, rflags, rsp, ss. Bit 9 of the saved rflags is set if events were unmasked.
+ * The return is the `iret` hypercall, which restores that state together with the registers, so
+ * that no event can slip in between. For the kernel's own page faults it is `iretq`.
  */
 
     .section .text.entry, "ax", @progbits
 
-/* _start(rsi = start_info): Xen's builder stack is only used to find where the first free frame is. */
+/* _start(rsi = start_info): the builder's stack only serves to find the first free frame. */
     .globl _start
     .type _start, @function
 _start:
@@ -24,7 +25,8 @@ _start:
     .size _start, . - _start
 
 /*
- * An entry point per vector. After it the stack holds, from low to high: vector, error code, rip, cs, rflags, rsp, ss.
+ * An entry point per vector. After it the stack holds, from low to high: vector, error code, rip,
+ * cs, rflags, rsp, ss.
  */
 .macro trap_entry vector, has_error
 trap_entry_\vector:
@@ -48,7 +50,7 @@ trap_entry_\vector:
   .set vector, vector + 1
 .endr
 
-/* Events: vector 256, which no exception has. */
+/* Events have vector 256, which no exception has. */
     .globl event_upcall_entry
 event_upcall_entry:
     pop     rcx
@@ -58,8 +60,9 @@ event_upcall_entry:
     jmp     trap_common
 
 /*
- * Xen could not load a segment on the way back to the guest: ds, es, fs, gs lie above rcx and r11. The kernel never
- * changes a selector, so this is a crash; vector 257 reports it.
+ * The entry for a failure of Xen to load a segment on its return to the guest: ds, es, fs, gs lie
+ * above rcx and r11. The kernel never changes a selector, so this is a crash; vector 257 reports
+ * it.
  */
     .globl failsafe_entry
 failsafe_entry:
@@ -70,7 +73,7 @@ failsafe_entry:
     push    257
     jmp     trap_common
 
-/* `TrapFrame` of trap.rs is what this pushes. */
+/* Pushes `TrapFrame` of trap.rs. */
     .type trap_common, @function
 trap_common:
     cld
@@ -134,8 +137,9 @@ trap_return:
     .size trap_common, . - trap_common
 
 /*
- * switch_stacks(save: *mut u64 in rdi, next: u64 in rsi): keeps what the psABI calls callee-saved on the running thread's
- * stack, stores its rsp at `save` and goes on where the thread whose rsp is `next` left off.
+ * switch_stacks(save: *mut u64 in rdi, next: u64 in rsi): pushes the psABI's callee-saved registers
+ * on the running thread's stack, stores its rsp at `save` and continues the thread whose rsp is
+ * `next`.
  */
     .globl switch_stacks
     .type switch_stacks, @function
@@ -165,8 +169,9 @@ restore_registers:
     .size switch_stacks, . - switch_stacks
 
 /*
- * returns_twice(act: extern "C" fn(rsp, data) -> u64 in rdi, data in rsi) -> u64: as `switch_stacks`, but stays here and calls
- * `act` with the stack pointer; returns what `act` returns. In a copy of this stack, `resume_at` returns once more.
+ * returns_twice(act: extern "C" fn(rsp, data) -> u64 in rdi, data in rsi) -> u64: as
+ * `switch_stacks`, but stays here, calls `act` with the stack pointer and returns its result. In a
+ * copy of this stack, `resume_at` returns once more.
  */
     .section .text.returns_twice, "ax", @progbits
     .globl returns_twice
@@ -187,7 +192,7 @@ returns_twice:
     jmp     restore_registers
     .size returns_twice, . - returns_twice
 
-/* resume_at(rsp in rdi, value in rsi): goes on where `returns_twice` was called, as if it returned `value`. */
+/* resume_at(rsp in rdi, value in rsi): returns from `returns_twice` with `value`. */
     .section .text.resume_at, "ax", @progbits
     .globl resume_at
     .type resume_at, @function
@@ -199,7 +204,10 @@ resume_at:
 
     .section .text.entry, "ax", @progbits
 
-/* The first `ret` of a new thread lands here: r12 = closure data, r13 = its entry function. rbp = 0 ends back traces. */
+/*
+ * The target of a new thread's first `ret`: r12 = closure data, r13 = its entry function. rbp = 0
+ * ends back traces.
+ */
     .globl thread_start
     .type thread_start, @function
 thread_start:
@@ -223,8 +231,8 @@ trap_entry_table:
 .endr
 
 /*
- * ELF notes (public/elfnote.h): what the domain builder must know. BSD_SYMTAB asks it to load .symtab and .strtab behind
- * the image: they are the name table of the back traces.
+ * ELF notes (public/elfnote.h) for the domain builder. BSD_SYMTAB asks it to load .symtab and
+ * .strtab behind the image: they are the name table of the back traces.
  */
 .macro note_text type, text
     .balign 4

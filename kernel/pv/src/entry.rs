@@ -8,21 +8,24 @@ global_asm!(include_str!("entry.S"));
 unsafe extern "C" {
     /// Entry points of vectors 0 to 31, by vector.
     pub static trap_entry_table: [u64; 32];
-    /// Where Xen enters for an event.
+    /// The entry point for events.
     pub fn event_upcall_entry();
-    /// Where Xen enters when it cannot load a segment on its way back to the guest.
+    /// The entry point for a failure of Xen to load a segment on its way back to the guest.
     pub fn failsafe_entry();
-    /// Where the handler of exceptions and events returns to: above is what was interrupted.
+    /// The return point of the handler of exceptions and events. Above it on the stack is the
+    /// interrupted context.
     pub fn trap_return();
-    /// Where a new thread's first `ret` goes: calls `r13` with `r12` as its argument.
+    /// The target of a new thread's first `ret`: calls `r13` with `r12` as its argument.
     pub fn thread_start();
-    /// Keeps the callee-saved registers on this stack, stores `rsp` at `save`, and continues on the stack `next`.
+    /// Pushes the callee-saved registers on this stack, stores `rsp` at `save`, and continues on
+    /// the stack `next`.
     ///
     /// # Safety
-    /// Events are masked; `next` came from an earlier `save` or from `thread::first_frame`, and its stack is mapped.
+    /// Events are masked; `next` came from an earlier `save` or from `thread::first_frame`, and its
+    /// stack is mapped.
     pub fn switch_stacks(save: *mut u64, next: u64);
-    /// Calls `act` with a stack pointer from which [`resume_at`] makes this call return once more, in a copy of the stack;
-    /// returns what `act` returns.
+    /// Calls `act` with a stack pointer and returns the value that `act` returns. [`resume_at`]
+    /// with that stack pointer, in a copy of the stack, makes this call return once more.
     ///
     /// # Safety
     /// `act` may be called with `data`.
@@ -30,12 +33,12 @@ unsafe extern "C" {
     /// Lets [`returns_twice`] return `value` on the stack that `rsp` belongs to.
     ///
     /// # Safety
-    /// `rsp` is what the `act` of a [`returns_twice`] was called with; the stack from there up, `%fs`, and the memory that the
-    /// caller of it uses are as they were then.
+    /// `rsp` is the argument that [`returns_twice`] passed to `act`. The stack from there up,
+    /// `%fs`, and the memory that the caller of it uses are as they were then.
     pub fn resume_at(rsp: u64, value: u64) -> !;
 }
 
-/// Bounds that `linker.ld` defines; only their addresses mean something.
+/// Bounds that `linker.ld` defines; only their addresses have a meaning.
 pub mod image {
     unsafe extern "C" {
         static __text_start: u8;

@@ -1,7 +1,7 @@
 //! Masking of event delivery, and the lock that is built on it.
 //!
-//! A pVM has one vCPU, so whoever has masked events is alone: [`Masked`] is a lock that cannot be contended, only
-//! re-entered by mistake, and that ends in a panic instead of a hang.
+//! A pVM has one vCPU, so code that has masked events runs alone. [`Masked`] is a lock that cannot
+//! be contended. It can only be re-entered by mistake, and that ends in a panic instead of a hang.
 
 use core::ops::{Deref, DerefMut};
 use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering, compiler_fence};
@@ -10,12 +10,14 @@ use xen_abi::xen::{SharedInfo, VcpuInfo};
 
 static SHARED_INFO: AtomicPtr<SharedInfo> = AtomicPtr::new(core::ptr::null_mut());
 
-/// Makes the shared info page known; until then events count as masked, which is how Xen starts a vCPU.
+/// Sets the address of the shared info page. Until then events count as masked, the state in which
+/// Xen starts a vCPU.
 pub fn set_shared_info(page: *mut SharedInfo) {
     SHARED_INFO.store(page, Ordering::Relaxed);
 }
 
-/// The shared info page. Xen writes it at any time: access its fields with volatile reads only.
+/// The shared info page. Xen writes it at any time, so its fields are read with volatile reads
+/// only.
 pub fn shared_info() -> *mut SharedInfo {
     SHARED_INFO.load(Ordering::Relaxed)
 }
@@ -31,8 +33,8 @@ fn mask_byte() -> &'static AtomicBool {
     if shared_info().is_null() {
         return &EARLY;
     }
-    // SAFETY: the page stays mapped for ever; the field is one byte that only this vCPU writes, as 0 or 1, and that
-    // Xen writes on this vCPU's behalf at its own entries and exits.
+    // SAFETY: the page stays mapped for ever; the field is one byte that only this vCPU writes, as
+    // 0 or 1, and that Xen writes on this vCPU's behalf at its own entries and exits.
     unsafe { AtomicBool::from_ptr((&raw mut (*vcpu_info()).evtchn_upcall_mask).cast()) }
 }
 
@@ -42,7 +44,7 @@ pub struct MaskGuard {
     was_masked: bool,
 }
 
-/// Masks events until the guard is dropped. Nests.
+/// Masks events until the guard is dropped. Guards may nest.
 pub fn mask() -> MaskGuard {
     let byte = mask_byte();
     let was_masked = byte.load(Ordering::Relaxed);
@@ -51,12 +53,12 @@ pub fn mask() -> MaskGuard {
     MaskGuard { was_masked }
 }
 
-/// Whether events are masked now.
+/// True while events are masked.
 pub fn masked() -> bool {
     mask_byte().load(Ordering::Relaxed)
 }
 
-/// Unmasks events and takes what is pending.
+/// Unmasks events and handles the pending ones.
 pub fn unmask() {
     compiler_fence(Ordering::SeqCst);
     mask_byte().store(false, Ordering::Relaxed);
@@ -106,7 +108,7 @@ impl<T> Masked<T> {
         }
     }
 
-    /// As [`Masked::lock`], but `None` when it is held: for the report of a crash.
+    /// As [`Masked::lock`], but returns `None` when it is held: for the report of a crash.
     pub fn try_lock(&self) -> Option<Access<'_, T>> {
         let mask = mask();
         self.0.try_lock().map(|value| Access { value, _mask: mask })

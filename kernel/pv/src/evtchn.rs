@@ -13,9 +13,9 @@ use crate::events::{self, Masked};
 use crate::life::Component;
 use crate::sync::WaitQueue;
 
-/// Something that happens again and again, and that threads wait for.
+/// A recurring condition that threads wait for.
 ///
-/// It is level-like: a signal that nobody waits for is kept, and several are one.
+/// It is level-like: a signal without a waiter is kept, and several signals count as one.
 pub struct Event {
     signalled: AtomicBool,
     waiters: WaitQueue,
@@ -27,19 +27,19 @@ impl Event {
         Self { signalled: AtomicBool::new(false), waiters: WaitQueue::new() }
     }
 
-    /// Wakes who waits, or lets the next wait return at once.
+    /// Wakes the waiting threads, or lets the next wait return at once.
     pub fn signal(&self) {
         self.signalled.store(true, Ordering::Relaxed);
         self.waiters.wake_all();
     }
 
-    /// Waits for a signal and takes it; `false` when `deadline` (system time) came first.
+    /// Waits for a signal and takes it; returns false when `deadline` (system time) came first.
     pub fn wait(&self, deadline: Option<u64>) -> bool {
         self.waiters.wait_until(deadline, || self.signalled.swap(false, Ordering::Relaxed))
     }
 
-    /// Waits until `ready` returns true, which is asked at every signal; several threads may wait for different things.
-    /// `ready` runs with events masked. `false` when `deadline` came first.
+    /// Waits until `ready` returns true. It is called at every signal, with events masked. Several
+    /// threads may wait for different conditions. Returns false when `deadline` came first.
     pub fn wait_for(&self, deadline: Option<u64>, ready: impl FnMut() -> bool) -> bool {
         self.waiters.wait_until(deadline, ready)
     }
@@ -53,7 +53,7 @@ impl Default for Event {
 
 #[derive(Clone)]
 enum Handler {
-    /// Called with events masked, on the stack of whatever was interrupted.
+    /// A function called with events masked, on the stack of the interrupted code.
     Call(fn()),
     Event(Arc<Event>),
 }
@@ -70,10 +70,12 @@ fn set_handler(port: Port, handler: Option<Handler>) {
     handlers[index] = handler;
 }
 
-/// How many forks this domain's memory has come through as a child: what tells its own ports from its parent's.
+/// The number of forks that this domain's memory has come through as a child. It tells its own
+/// ports from its parent's.
 static LIVES: AtomicU32 = AtomicU32::new(0);
 
-/// A bound port. Dropping it closes it. One that a child got from its parent is dead: it does nothing.
+/// A bound port, closed when dropped. A port inherited from the parent of a fork is dead and does
+/// nothing.
 pub struct BoundPort {
     port: Port,
     life: u32,
@@ -102,27 +104,28 @@ impl BoundPort {
         Ok(Self::with(xen_sys::event_channel_op_alloc_unbound(DomId::SELF, remote)?, Handler::Call(call)))
     }
 
-    /// Binds a port that `remote` has made for this domain; `call` is called with events masked when it sends.
+    /// Binds a port that `remote` has made for this domain; `call` is called with events masked
+    /// when it sends.
     pub fn bind(remote: DomId, port: Port, call: fn()) -> Result<Self, Errno> {
-        // Before there is a handler, what the other side sends would be lost.
+        // Without a handler, an event of the other side would be lost.
         let _mask = events::mask();
         Ok(Self::with(xen_sys::event_channel_op_bind_interdomain(remote, port)?, Handler::Call(call)))
     }
 
-    /// Whether the other side has bound the port, and is there.
+    /// True if the other side has bound the port and exists.
     pub fn is_bound(&self) -> bool {
         let status = xen_sys::event_channel_op_status(DomId::SELF, self.port);
         self.is_alive() && status.is_ok_and(|status| status.status == EvtchnStat::INTERDOMAIN)
     }
 
-    /// The port's number, to be told to the other side.
+    /// The port's number, for the other side.
     pub fn port(&self) -> Port {
         self.port
     }
 
     /// Signals the other side.
     pub fn notify(&self) {
-        // A failure means that the other side is gone, which its own protocol tells.
+        // A failure means that the other side is gone, which its own protocol reports.
         if self.is_alive() {
             let _ = xen_sys::event_channel_op_send(self.port);
         }
@@ -142,13 +145,14 @@ impl Drop for BoundPort {
     }
 }
 
-/// Binds a virtual interrupt to a function that is called with events masked. It stays bound.
+/// Binds a virtual interrupt to a function that is called with events masked. It stays bound for
+/// ever.
 pub fn bind_virq(virq: Virq, handler: fn()) -> Result<(), Errno> {
     adopt_virq(xen_sys::event_channel_op_bind_virq(virq, 0)?, handler);
     Ok(())
 }
 
-/// How many forks this domain's memory has come through as a child.
+/// The number of forks that this domain's memory has come through as a child.
 pub fn lives() -> u32 {
     LIVES.load(Ordering::Relaxed)
 }
@@ -173,14 +177,14 @@ fn unmask_port(port: Port) {
 }
 
 fn word(array: *mut u64, index: usize) -> &'static AtomicU64 {
-    // SAFETY: `array` is one of the 64-word bitmaps of the shared info page, which stays mapped for ever; `index` is below
-    // 64; Xen changes the words with atomic operations only.
+    // SAFETY: `array` is one of the 64-word bitmaps of the shared info page, which stays mapped for
+    // ever; `index` is below 64; Xen changes the words with atomic operations only.
     unsafe { AtomicU64::from_ptr(array.add(index)) }
 }
 
 static UPCALLS: AtomicU64 = AtomicU64::new(0);
 
-/// How many upcalls there were so far: interruptions, which a guest that has nothing to do must not cause.
+/// The number of upcalls so far. An idle guest must not cause any.
 pub fn upcalls() -> u64 {
     UPCALLS.load(Ordering::Relaxed)
 }
@@ -210,8 +214,8 @@ pub fn upcall() {
     }
 }
 
-/// Hands over one port if it is pending, without an upcall: for a loop that polls it with events masked, where a pending
-/// port ends every poll at once.
+/// Hands over one port if it is pending, without an upcall. It is for a loop that polls the port
+/// with events masked: a pending port would end every poll at once.
 pub fn take_pending(port: Port) {
     let page = events::shared_info();
     // SAFETY: if it is not null, it is the mapped page.
@@ -220,7 +224,8 @@ pub fn take_pending(port: Port) {
     }
 }
 
-/// Clears a port's pending bit, and says whether it was set. Uses no variable: for what runs in a prepared domain.
+/// Clears a port's pending bit; returns true if it was set. It uses no variable, so it can run in a
+/// prepared domain.
 ///
 /// # Safety
 /// `page` is the mapped shared info page.
@@ -232,12 +237,12 @@ pub unsafe fn clear_pending(page: *mut SharedInfo, port: Port) -> bool {
 }
 
 fn deliver(port: Port) {
-    // Held only by code that crashed, whose report must not crash, too.
+    // The lock is held only by code that crashed, whose report must not crash, too.
     let handler = HANDLERS.try_lock().and_then(|handlers| handlers.get(port.0 as usize).cloned().flatten());
     match handler {
         Some(Handler::Call(function)) => function(),
         Some(Handler::Event(event)) => event.signal(),
-        // Closed between the send and now.
+        // The port was closed between the send and now.
         None => {}
     }
 }

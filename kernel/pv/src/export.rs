@@ -1,20 +1,21 @@
-//! What the image offers to the shared objects that it loads, by C names.
+//! The functions and variables of the image, by C names, for the shared objects that it loads.
 
 use crate::entry::image;
 
 /// A function or variable.
 #[repr(C)]
 pub struct Export {
-    /// As objects call it.
+    /// The name that objects use.
     pub name: &'static str,
-    /// Where it is.
+    /// Its address.
     pub address: *const (),
 }
 
-// SAFETY: it is only said where something is.
+// SAFETY: the pointer is only an address; nothing is read through it here.
 unsafe impl Sync for Export {}
 
-/// Offers what is named. In a crate that an image uses, which then holds all of it.
+/// Exports the named items. It is used in a crate that an image links, which then holds all of
+/// them.
 #[macro_export]
 macro_rules! export {
     ($($name:literal => $item:expr),* $(,)?) => {
@@ -28,9 +29,10 @@ macro_rules! export {
     };
 }
 
-/// All that is offered.
+/// All exported items.
 pub fn exports() -> &'static [Export] {
     let (start, end) = (image::exports_start(), image::exports_end());
-    // SAFETY: between them is the section `.zooid.exports`, which holds nothing but values of `export!`.
+    // SAFETY: between them is the section `.zooid.exports`, which holds nothing but values of
+    // `export!`.
     unsafe { core::slice::from_raw_parts(start as *const Export, (end - start) / size_of::<Export>()) }
 }

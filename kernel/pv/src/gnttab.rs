@@ -1,7 +1,7 @@
-//! The grant table (version 1): which of this domain's frames another domain may map or copy.
+//! The grant table (version 1): the frames of this domain that another domain may map or copy.
 //!
-//! Only pages that were made for it are ever granted: [`GrantedPages`], of which the other domain may write some, and
-//! [`ReadablePages`], which it may only read.
+//! Only pages that were made for it are ever granted: [`GrantedPages`], some of which the other
+//! domain may write, and [`ReadablePages`], which it may only read.
 
 use alloc::vec::Vec;
 use core::fmt;
@@ -51,14 +51,14 @@ impl fmt::Display for GrantError {
 
 impl core::error::Error for GrantError {}
 
-/// What the other domain may do with a granted frame.
+/// The other domain's access to a granted frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Access {
     Read,
     ReadWrite,
 }
 
-/// An entry of the table that is in use. It has to be given back with [`Grant::end`].
+/// An entry of the table that is in use. [`Grant::end`] gives it back.
 #[must_use = "a granted frame stays with the other domain until the grant is ended"]
 #[derive(Debug)]
 struct Grant {
@@ -94,11 +94,12 @@ pub fn grant_control_page(frame: Mfn) {
     }
 }
 
-/// Frames that one grant table has at most with Xen's defaults (`gnttab_max_frames`).
+/// Number of frames that one grant table has at most with Xen's defaults (`gnttab_max_frames`).
 const MOST_FRAMES: u32 = (device::RESERVED - device::GRANT_TABLE) as u32;
 const ENTRIES_PER_FRAME: u32 = ENTRIES / FRAMES;
 
-/// Lets domain 0 read `frame`, which is any page of this domain's, until [`forget`]. The table grows as needed.
+/// Lets domain 0 read `frame`, any page of this domain's, until [`forget`]. The table grows as
+/// needed.
 pub fn let_read(frame: Mfn) -> Result<GrantRef, GrantError> {
     let mut table = TABLE.lock();
     let table = table.as_mut().ok_or(GrantError::TableFull)?;
@@ -117,7 +118,8 @@ pub fn granted_frame(reference: GrantRef) -> Mfn {
     Mfn(u64::from(table.entries.read_u32(offset(reference) + 4)))
 }
 
-/// Takes back what [`let_read`] gave; `false`, and it stays, while domain 0 has the page mapped.
+/// Ends a grant of [`let_read`]; returns false, and the grant stays, while domain 0 has the page
+/// mapped.
 pub fn forget(reference: GrantRef) -> bool {
     Grant { reference }.end().is_ok()
 }
@@ -130,13 +132,13 @@ fn begin_life() {
     if let Some(table) = &mut *TABLE.lock()
         && table.entries.len() > FRAMES as usize * PAGE_SIZE
     {
-        // SAFETY: the part that is mapped in a child.
+        // SAFETY: this part is mapped in a child.
         table.entries = unsafe { SharedPages::new(table.entries.address() as *mut u8, FRAMES as usize) };
         table.free.retain(|reference| reference.0 < ENTRIES);
     }
 }
 
-/// Whether an entry of this number exists: not so in a child whose parent had a larger table.
+/// True if an entry of this number exists. It may not in a child whose parent had a larger table.
 pub fn exists(reference: GrantRef) -> bool {
     TABLE.lock().as_ref().is_some_and(|table| offset(reference) < table.entries.len())
 }
@@ -175,12 +177,13 @@ impl Table {
 }
 
 impl Grant {
-    /// Takes the permission back; refused while the other domain has the frame mapped.
+    /// Ends the permission; refused while the other domain has the frame mapped.
     fn end(self) -> Result<(), StillMapped> {
         let mut table = TABLE.lock();
         let Some(table) = table.as_mut() else { return Ok(()) };
         let at = offset(self.reference);
-        // As public/grant_table.h says: clear the flags only if neither reading nor writing is set, in one step.
+        // As public/grant_table.h says: the flags are cleared only if neither reading nor writing
+        // is set, in one step.
         let ended = table.entries.compare_exchange_u16(at, |flags| {
             (flags & (GrantFlags::READING | GrantFlags::WRITING).bits() == 0).then_some(0)
         });
@@ -197,9 +200,9 @@ fn offset(reference: GrantRef) -> usize {
     reference.0 as usize * size_of::<GrantEntryV1>()
 }
 
-/// Pages of this domain's that another domain may read and write.
+/// Pages of this domain that another domain may read and write.
 pub struct GrantedPages {
-    /// `None` only while it is dropped.
+    /// `None` only during the drop.
     pages: Option<SharedPages>,
     grants: Vec<Grant>,
 }
@@ -225,7 +228,7 @@ impl GrantedPages {
         Ok(granted)
     }
 
-    /// The number by which the other domain knows page `page`.
+    /// The gref by which the other domain knows page `page`.
     pub fn reference(&self, page: usize) -> GrantRef {
         self.grants[page].reference
     }
@@ -235,7 +238,7 @@ impl GrantedPages {
         self.pages.as_ref().expect("present until dropped")
     }
 
-    /// Ends the grants that can be ended. True when none is left.
+    /// Ends the grants that can be ended. Returns true when none is left.
     fn end_grants(&mut self) -> bool {
         let all = core::mem::take(&mut self.grants);
         self.grants = all.into_iter().filter_map(|grant| grant.end().err().map(|still| still.0)).collect();
@@ -255,13 +258,14 @@ impl Drop for GrantedPages {
     }
 }
 
-/// Frees what other domains have let go of by now.
+/// Frees the pages that other domains have released by now.
 fn free_lingering() {
     let lingering = core::mem::take(&mut *LINGERING.lock());
     drop(lingering);
 }
 
-/// Pages of this domain's that another domain may read, but not write: slices of them may exist.
+/// Pages of this domain that another domain may read, but not write, so that slices of them may
+/// exist.
 pub struct ReadablePages(GrantedPages);
 
 impl ReadablePages {
@@ -270,7 +274,8 @@ impl ReadablePages {
         GrantedPages::with_access(domain, count, Access::Read, PageClass::Device).map(Self)
     }
 
-    /// As [`new`](Self::new), for domain 0: pages that a child reads at the same address until it frees them.
+    /// As [`new`](Self::new), for domain 0: pages that a child reads at the same address until it
+    /// frees them.
     pub fn for_snapshot(count: usize) -> Result<Self, GrantError> {
         GrantedPages::with_access(DomId::DOM0, count, Access::Read, PageClass::Snapshot).map(Self)
     }
@@ -280,7 +285,7 @@ impl ReadablePages {
         self.0.pages().address()
     }
 
-    /// The number by which the other domain knows page `page`.
+    /// The gref by which the other domain knows page `page`.
     pub fn reference(&self, page: usize) -> GrantRef {
         self.0.reference(page)
     }
@@ -290,7 +295,8 @@ impl ReadablePages {
         let pages = self.0.pages();
         assert!(range.start <= range.end && range.end <= pages.len(), "outside the shared pages");
         let start = (pages.address() + range.start) as *mut u8;
-        // SAFETY: mapped pages of this domain's own, borrowed mutably; the other domain cannot write them.
+        // SAFETY: mapped pages of this domain's own, borrowed mutably; the other domain cannot
+        // write them.
         unsafe { core::slice::from_raw_parts_mut(start, range.len()) }
     }
 }

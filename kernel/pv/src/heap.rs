@@ -1,7 +1,7 @@
 //! The heap: Rust's global allocator over the heap zone, which grows as it is used.
 //!
-//! This file is the place where the allocator can be replaced: it needs `init`, `extend`, `allocate_first_fit` and
-//! `deallocate` of its heap, nothing else of the kernel knows which one it is.
+//! The allocator can be replaced in this file alone. The kernel needs `init`, `extend`,
+//! `allocate_first_fit` and `deallocate` of it, and no other file knows which one it is.
 
 use core::alloc::{GlobalAlloc, Layout};
 use core::ptr::{NonNull, null_mut};
@@ -12,7 +12,7 @@ use zooid_memory::Zone;
 use crate::events::Masked;
 use crate::mmu;
 
-/// The heap grows by at least this much, so that growth is rare.
+/// The smallest growth of the heap in bytes, so that growth is rare.
 const MIN_GROWTH: usize = 128 << 10;
 
 struct KernelHeap(Masked<Heap>);
@@ -23,9 +23,9 @@ static HEAP: KernelHeap = KernelHeap(Masked::new(Heap::empty()));
 /// Sizes of the heap in bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct HeapStatistics {
-    /// Mapped.
+    /// Bytes mapped.
     pub size: usize,
-    /// Handed out.
+    /// Bytes handed out.
     pub used: usize,
 }
 
@@ -35,11 +35,12 @@ pub fn statistics() -> HeapStatistics {
     HeapStatistics { size: heap.size(), used: heap.used() }
 }
 
-/// Grows the heap so that `layout` fits; `false` when no frames are left.
+/// Grows the heap so that `layout` fits; returns false when no frames are left.
 fn grow(heap: &mut Heap, layout: Layout) -> bool {
     // The allocator keeps a header in each hole, and may have to align.
     let needed = layout.size() + layout.align() + 64;
-    // An eighth on top of what there is: few growths for a large heap, little waste for a small one.
+    // The heap grows by at least an eighth: few growths for a large heap, little waste for a small
+    // one.
     let wished = needed.max(MIN_GROWTH).max(heap.size() / 8);
     let Some((start, length)) = mmu::extend_heap(wished).or_else(|| mmu::extend_heap(needed)) else { return false };
     if heap.size() == 0 {
@@ -52,7 +53,8 @@ fn grow(heap: &mut Heap, layout: Layout) -> bool {
     true
 }
 
-// SAFETY: the allocator hands out disjoint parts of the mapped heap; `Masked` keeps others out meanwhile.
+// SAFETY: the allocator hands out disjoint parts of the mapped heap; `Masked` keeps others out
+// meanwhile.
 unsafe impl GlobalAlloc for KernelHeap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         if layout.align() > Zone::Heap.range().len() {

@@ -1,11 +1,13 @@
 //! The kernel of a pVM: a paravirtual Xen guest with one vCPU.
 //!
-//! Everything here touches the hypervisor, page tables or registers; what can be decided without them is decided in
-//! `zooid-core` and `zooid-memory`, which run on any desk. Applications do not use this crate but `zooid` (libos/rt).
+//! Everything here touches the hypervisor, page tables or registers. Decisions that need none of
+//! these are made in `zooid-core` and `zooid-memory`, which are tested on the host. Applications do
+//! not use this crate but `zooid` (libos/rt).
 //!
-//! From the bottom up: [`events`] (masking, locks), [`shared`] (pages that others write), [`mmu`] (frames, page tables,
-//! stacks), [`heap`], [`console`] and [`logger`], [`trap`] and [`backtrace`], [`evtchn`], [`time`], [`thread`] and [`sync`], [`stacks`],
-//! [`gnttab`], [`xenstore`], [`power`]. [`boot`] starts them in this order.
+//! From the bottom up: [`events`] (masking, locks), [`shared`] (pages that others write), [`mmu`]
+//! (frames, page tables, stacks), [`heap`], [`console`] and [`logger`], [`trap`] and [`backtrace`],
+//! [`evtchn`], [`time`], [`thread`] and [`sync`], [`stacks`], [`gnttab`], [`xenstore`], [`power`].
+//! [`boot`] starts them in this order.
 
 #![no_std]
 #![deny(clippy::undocumented_unsafe_blocks)]

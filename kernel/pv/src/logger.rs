@@ -1,4 +1,5 @@
-//! The `log` crate's output: a line on the console for each record of the level that `log=` asks for.
+//! The `log` crate's output: a line on the console for each record of the level that `log=` asks
+//! for.
 
 use log::{LevelFilter, Metadata, Record};
 
@@ -22,7 +23,7 @@ impl log::Log for ConsoleLog {
     fn flush(&self) {}
 }
 
-/// What is logged when the command line does not say: what an operator should know about.
+/// The level used when the command line has none: the records that concern an operator.
 pub const DEFAULT_LEVEL: LevelFilter = LevelFilter::Warn;
 
 /// Takes all records from here on.

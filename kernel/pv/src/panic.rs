@@ -1,4 +1,5 @@
-//! The end of a guest that panics: says where and how it got there, and ends the domain with the `crash` reason.
+//! The end of a guest that panics: reports the place and the back trace, and ends the domain with
+//! the reason `crash`.
 
 use core::fmt::Write;
 use core::panic::PanicInfo;

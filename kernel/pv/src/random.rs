@@ -1,5 +1,5 @@
-//! Random numbers: seeds, identifiers, ports. Not a source of long-lived keys: a host without RDRAND gives a guest little
-//! that others on the host cannot guess.
+//! Random numbers for seeds, identifiers and ports. They are no source of long-lived keys: on a
+//! host without RDRAND, other guests can guess much of a guest's state.
 
 use core::arch::x86_64::{__cpuid, _rdtsc};
 
@@ -28,7 +28,8 @@ fn reseed(seed: [u64; 4]) {
     *state = seed.into_iter().fold(*state, |state, word| mix(state ^ word));
 }
 
-/// The finaliser of SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", 2014).
+/// The finaliser of SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number
+/// generators", 2014).
 fn mix(value: u64) -> u64 {
     let value = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -36,7 +37,7 @@ fn mix(value: u64) -> u64 {
     value ^ (value >> 31)
 }
 
-/// What RDRAND gives, where the CPU has it and it works.
+/// A number of RDRAND, if the CPU has it and it works.
 fn hardware() -> Option<u64> {
     const RDRAND: u32 = 1 << 30; // leaf 1, ecx (Intel SDM volume 2, CPUID)
     if __cpuid(1).ecx & RDRAND == 0 {

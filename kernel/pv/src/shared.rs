@@ -1,7 +1,8 @@
 //! Pages that another domain can read or write at any time.
 //!
-//! No reference into such a page exists, but for atomic integers: every other access is a volatile read or write of one integer, or a copy into or out of
-//! private memory. Whoever reads copies once, then judges the copy.
+//! No reference into such a page exists, except for atomic integers. Every other access is a
+//! volatile read or write of one integer, or a copy into or out of private memory. A reader copies
+//! once, then checks the copy.
 
 use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering, fence};
 
@@ -14,8 +15,8 @@ pub struct SharedPages {
     len: usize,
 }
 
-// SAFETY: it is only a range of addresses; all accesses are volatile, and what a reader makes of concurrent writes is the
-// same whoever writes: the other domain or another thread.
+// SAFETY: the value is only a range of addresses. All accesses are volatile, and a concurrent write
+// has the same effect whether the other domain or another thread makes it.
 unsafe impl Send for SharedPages {}
 // SAFETY: as above.
 unsafe impl Sync for SharedPages {}
@@ -40,7 +41,8 @@ impl SharedPages {
     /// Takes `pages` pages at `base`.
     ///
     /// # Safety
-    /// They are mapped and writable for as long as this value lives, and no reference points into them.
+    /// They are mapped and writable for as long as this value lives, and no reference points into
+    /// them.
     pub const unsafe fn new(base: *mut u8, pages: usize) -> Self {
         Self { base, len: pages * PAGE_SIZE }
     }
@@ -50,7 +52,7 @@ impl SharedPages {
         self.len
     }
 
-    /// Never: a run of pages has at least one.
+    /// False: a run of pages has at least one.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
@@ -60,7 +62,7 @@ impl SharedPages {
         self.base as usize
     }
 
-    /// Most callers know the three numbers: what is left of the checks is one comparison.
+    /// Most callers pass constants, for which one comparison is left of the checks.
     fn at(&self, offset: usize, size: usize, align: usize) -> *mut u8 {
         if offset > self.len || size > self.len - offset || !offset.is_multiple_of(align) {
             outside();
@@ -88,24 +90,26 @@ impl SharedPages {
         self.write_u32(offset, value);
     }
 
-    /// A 32-bit value at byte `offset`, for atomic operations, which the other side uses, too.
+    /// A 32-bit value at byte `offset`, for atomic operations. The other side uses such, too.
     #[inline]
     pub fn atomic_u32(&self, offset: usize) -> &AtomicU32 {
-        // SAFETY: the address is inside the mapped range and aligned, as `at` checked. What others do to it is what atomics are for.
+        // SAFETY: the address is inside the mapped range and aligned, as `at` checked. Atomic
+        // accesses allow concurrent changes.
         unsafe { AtomicU32::from_ptr(self.at(offset, 4, 4).cast()) }
     }
 
     /// As [`atomic_u32`](Self::atomic_u32), for 64 bits.
     #[inline]
     pub fn atomic_u64(&self, offset: usize) -> &AtomicU64 {
-        // SAFETY: as there.
+        // SAFETY: as for `atomic_u32`.
         unsafe { AtomicU64::from_ptr(self.at(offset, 8, 8).cast()) }
     }
 
-    /// Replaces a 16-bit value in one step by what `next` makes of it; `false` when `next` refuses the value found.
+    /// Replaces a 16-bit value in one step by the result of `next`; returns false when `next`
+    /// refuses the value found.
     pub fn compare_exchange_u16(&self, offset: usize, next: impl FnMut(u16) -> Option<u16>) -> bool {
-        // SAFETY: the address is inside the mapped range and aligned, as `at` checked; the other side uses atomic
-        // operations on such a value.
+        // SAFETY: the address is inside the mapped range and aligned, as `at` checked; the other
+        // side uses atomic operations on such a value.
         let value = unsafe { AtomicU16::from_ptr(self.at(offset, 2, 2).cast()) };
         value.fetch_update(Ordering::SeqCst, Ordering::SeqCst, next).is_ok()
     }
@@ -113,8 +117,9 @@ impl SharedPages {
     /// Copies from byte `offset` into private memory.
     pub fn copy_out(&self, offset: usize, into: &mut [u8]) {
         let source = self.at(offset, into.len(), 1);
-        // SAFETY: `source` is a mapped range of that length; `into` is private, so they do not overlap. What the other side
-        // writes meanwhile changes the values that are copied, nothing else.
+        // SAFETY: `source` is a mapped range of that length; `into` is private, so they do not
+        // overlap. A write of the other side during the copy changes the copied values, nothing
+        // else.
         unsafe { core::ptr::copy_nonoverlapping(source.cast_const(), into.as_mut_ptr(), into.len()) }
     }
 
@@ -132,12 +137,13 @@ fn outside() -> ! {
     panic!("access outside a shared page")
 }
 
-/// Orders all earlier accesses before all later ones, for both sides of a ring: the `xen_mb()` of public/io/ring.h.
+/// Orders all earlier accesses before all later ones, for both sides of a ring, as the `xen_mb()`
+/// of public/io/ring.h.
 pub fn barrier() {
     fence(Ordering::SeqCst);
 }
 
-/// One direction of a byte ring in a shared page: where its buffer and its two indices lie.
+/// One direction of a byte ring in a shared page: the places of its buffer and its two indices.
 #[derive(Clone, Copy)]
 pub struct ByteLane {
     /// Geometry of the buffer.
@@ -151,7 +157,8 @@ pub struct ByteLane {
 }
 
 impl ByteLane {
-    /// Writes as many bytes as there is room for, and returns how many. The reader is to be notified afterwards.
+    /// Writes as many bytes as there is room for, and returns their number. The caller then
+    /// notifies the reader.
     pub fn push(&self, page: &SharedPages, bytes: &[u8]) -> Result<usize, BadIndex> {
         let (prod, cons) = (page.read_u32(self.prod), page.read_u32(self.cons));
         let spans = self.ring.writable(prod, cons, bytes.len())?;
@@ -164,7 +171,8 @@ impl ByteLane {
         Ok(spans.len())
     }
 
-    /// Reads what there is, at most `into.len()` bytes, and returns how many. The writer is to be notified afterwards.
+    /// Reads the available bytes, at most `into.len()`, and returns their number. The caller then
+    /// notifies the writer.
     pub fn pop(&self, page: &SharedPages, into: &mut [u8]) -> Result<usize, BadIndex> {
         let (prod, cons) = (page.read_u32(self.prod), page.read_u32(self.cons));
         let spans = self.ring.readable(prod, cons, into.len())?;
@@ -177,7 +185,7 @@ impl ByteLane {
         Ok(spans.len())
     }
 
-    /// Whether the reader has read everything.
+    /// True if the reader has read everything.
     pub fn is_empty(&self, page: &SharedPages) -> bool {
         page.read_u32(self.prod) == page.read_u32(self.cons)
     }

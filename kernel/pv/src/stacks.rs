@@ -1,4 +1,4 @@
-//! Whether a thread is in the middle of some code: for who wants to unmap it.
+//! The search of all threads' stacks for code that is to be unmapped.
 
 use core::arch::asm;
 use core::ops::Range;
@@ -12,14 +12,16 @@ use crate::{events, thread, tls};
 /// Octets below its stack pointer that code may use in user mode (psABI x86-64, 3.2.2).
 const RED_ZONE: u64 = 128;
 
-/// Whether any thread may be in the middle of code in `text`: the caller will return there, another one has left off there, or has called what it has
-/// left off in. C code that is part of the image must keep frame pointers, as all code of the image does.
+/// True if any thread may be in the middle of code in `text`: the caller will return there, another
+/// thread was switched away from there, or a function from `text` is among the callers of that
+/// place. C code that is part of the image must keep frame pointers, as all code of the image does.
 pub fn any_in(text: &[Range<u64>]) -> bool {
     let _mask = events::mask();
     let mut found = false;
     thread::for_each_other(|rsp, pointer, end| {
-        // What `switch_stacks` has pushed: six registers below the return address, the frame pointer being the last of them.
-        // SAFETY: the stack of a thread that has left off there.
+        // `switch_stacks` has pushed six registers below the return address, the frame pointer
+        // being the last of them.
+        // SAFETY: the stack of a thread that was switched away from.
         let (frame, caller) = unsafe { (((rsp + 48) as *const u64).read(), ((rsp + 56) as *const u64).read()) };
         found = found || holds(text, pointer, rsp, end as u64, caller, frame, rsp + 64);
     });
@@ -32,10 +34,12 @@ pub fn any_in(text: &[Range<u64>]) -> bool {
     }
 }
 
-/// Whether the calling thread may be in the middle of code in `text`, apart from the function whose frame this is.
+/// True if the calling thread may be in the middle of code in `text`, apart from the function whose
+/// frame this is.
 ///
 /// # Safety
-/// At `frame` are the frame pointer and the address that a function of this thread, which has not returned, returns to.
+/// `frame` is the frame of a function of this thread that has not returned: its caller's frame
+/// pointer, then its return address.
 pub unsafe fn caller_in(text: &[Range<u64>], frame: u64) -> bool {
     let _mask = events::mask();
     let (next, caller) =
@@ -44,13 +48,14 @@ pub unsafe fn caller_in(text: &[Range<u64>], frame: u64) -> bool {
     holds(text, tls::thread_pointer(), frame, thread::stack_end() as u64, caller, next, frame + 16)
 }
 
-/// Of the thread with this thread pointer and end of its stack, which is in use from `rsp` on.
+/// The answer for the thread with this thread pointer and stack end, whose stack is in use from
+/// `rsp` on.
 fn holds(text: &[Range<u64>], pointer: u64, rsp: u64, end: u64, caller: u64, frame: u64, at: u64) -> bool {
     let parts = match tls::kernel_stack(pointer) {
         None => [rsp..end, end..end],
-        // In user mode, on its own part of the stack.
+        // The thread is in user mode, on its own part of the stack.
         Some(top) if rsp <= top - ROOM as u64 => [rsp..top - ROOM as u64, end..end],
-        // In the kernel's part: Xen has pushed ss and rsp of user mode at its top.
+        // The thread is in the kernel's part; Xen has pushed ss and rsp of user mode at its top.
         Some(top) => {
             // SAFETY: the stack of a thread that came from user mode.
             let rsp_of_user = unsafe { ((top - 16) as *const u64).read() };
@@ -68,7 +73,8 @@ fn holds(text: &[Range<u64>], pointer: u64, rsp: u64, end: u64, caller: u64, fra
             Code::Unknown
         }
     };
-    // SAFETY: a word of a stack in use, which is mapped; the thread does not run, or its frames from here on do not change.
+    // SAFETY: a word of a stack in use, which is mapped; the thread does not run, or its frames
+    // from here on do not change.
     let read = |address: u64| unsafe { (address as *const u64).read_volatile() };
     Stack { parts: &parts, read, code }.holds(caller, frame, at)
 }

@@ -19,15 +19,16 @@ pub struct WaitQueue {
 }
 
 impl WaitQueue {
-    /// A queue with nobody in it.
+    /// A queue without waiters.
     pub const fn new() -> Self {
         Self { waiters: Masked::new(VecDeque::new()) }
     }
 
-    /// Blocks the calling thread until `ready` returns true; `false` when `deadline` (system time, ns) came first.
+    /// Blocks the calling thread until `ready` returns true; returns false when `deadline` (system
+    /// time, ns) came first.
     ///
-    /// `ready` runs with events masked, so that no wake-up is lost between its answer and the wait. It is called once
-    /// more after the deadline.
+    /// `ready` runs with events masked, so that no wake-up is lost between its answer and the wait.
+    /// It is called once more after the deadline.
     pub fn wait_until(&self, deadline: Option<u64>, mut ready: impl FnMut() -> bool) -> bool {
         let _mask = events::mask();
         loop {
@@ -40,7 +41,8 @@ impl WaitQueue {
         }
     }
 
-    /// Queues the calling thread, calls `queued`, and blocks until it is woken; `false` when `deadline` came first.
+    /// Queues the calling thread, calls `queued`, and blocks until it is woken; returns false when
+    /// `deadline` came first.
     fn wait_once(&self, deadline: Option<u64>, queued: impl FnOnce()) -> bool {
         let _mask = events::mask();
         let current = thread::current();
@@ -49,18 +51,20 @@ impl WaitQueue {
         if thread::block(deadline) {
             return true;
         }
-        // The deadline came, but so may have a wake-up before this thread ran again: then it has left the queue.
+        // The deadline came. A wake-up may have come before this thread ran again; in that case it
+        // has left the queue.
         let mut waiters = self.waiters.lock();
         let before = waiters.len();
         waiters.retain(|id| *id != current);
         waiters.len() == before
     }
 
-    /// Wakes the thread that has waited longest; `false` when there is none.
+    /// Wakes the thread that has waited longest; returns false when there is none.
     pub fn wake_one(&self) -> bool {
         loop {
             let Some(id) = self.waiters.lock().pop_front() else { return false };
-            // Others may be in the queue that run by themselves, or that have stayed behind in the parent of a fork.
+            // The queue may hold threads that run already, or that stayed behind in the parent of a
+            // fork.
             if thread::wake(id) {
                 return true;
             }
@@ -79,7 +83,7 @@ impl Default for WaitQueue {
     }
 }
 
-/// Mutual exclusion between threads; a thread that has to wait blocks.
+/// Mutual exclusion between threads. A thread that has to wait blocks.
 pub struct Mutex<T: ?Sized> {
     locked: AtomicBool,
     waiters: WaitQueue,
@@ -108,7 +112,7 @@ impl<T> Mutex<T> {
         Self { locked: AtomicBool::new(false), waiters: WaitQueue::new(), value: UnsafeCell::new(value) }
     }
 
-    /// The value, when nobody else can have it.
+    /// The value, taken out of the mutex.
     pub fn into_inner(self) -> T {
         self.value.into_inner()
     }
@@ -145,7 +149,7 @@ impl<T: ?Sized + fmt::Debug> fmt::Debug for Mutex<T> {
 }
 
 impl<'a, T: ?Sized> MutexGuard<'a, T> {
-    /// For a caller that has just taken the lock.
+    /// The guard of a caller that has just taken the lock.
     fn new(mutex: &'a Mutex<T>) -> Self {
         Self { mutex, _not_send: PhantomData }
     }
@@ -216,7 +220,7 @@ impl Drop for Turn<'_> {
     }
 }
 
-/// Whether a wait ended because its time was over.
+/// The end of a wait: true inside if its time was over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WaitTimeoutResult(bool);
 
@@ -234,12 +238,12 @@ pub struct Condvar {
 }
 
 impl Condvar {
-    /// A condition variable that nobody waits for.
+    /// A condition variable without waiters.
     pub const fn new() -> Self {
         Self { waiters: WaitQueue::new() }
     }
 
-    /// Gives the mutex back, waits for a notification, and takes the mutex again.
+    /// Releases the mutex, waits for a notification, and takes the mutex again.
     pub fn wait<'a, T: ?Sized>(&self, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
         self.wait_deadline(guard, None).0
     }
@@ -265,7 +269,8 @@ impl Condvar {
         self.wait_deadline(guard, Some(time::after(timeout)))
     }
 
-    /// As [`Condvar::wait_while`], but for at most `timeout`, after which the condition may still be true.
+    /// As [`Condvar::wait_while`], but for at most `timeout`, after which the condition may still
+    /// be true.
     pub fn wait_timeout_while<'a, T: ?Sized>(
         &self,
         mut guard: MutexGuard<'a, T>,

@@ -1,7 +1,8 @@
 //! Exceptions and event upcalls: one entry for all ([`zooid_trap`]).
 //!
-//! A write to a page that a fork has protected is resolved (`mmu::cow`). No other exception is survived: each is reported (what, where, registers, back trace) and ends the domain with the `crash`
-//! reason. A fault on the stack itself is the exception to the report: Xen cannot push a frame there and ends the
+//! A write to a page that a fork has protected is resolved (`mmu::cow`). Any other exception is
+//! reported with its kind, place, registers and back trace, and ends the domain with the reason
+//! `crash`. A fault on the stack itself is not reported: Xen cannot push a frame there and ends the
 //! domain by itself (`docs/caveats.md`).
 
 use core::fmt::{self, Write};
@@ -44,7 +45,8 @@ const VECTOR_PAGE_FAULT: u64 = 14;
 const VECTOR_EVENT: u64 = 256;
 const VECTOR_FAILSAFE: u64 = 257;
 
-/// Names of the vectors (Intel SDM volume 3, table 6-1). Those that follow belong to other ways of virtualisation.
+/// Names of the vectors (Intel SDM volume 3, table 6-1). Higher vectors belong to other ways of
+/// virtualisation.
 const NAMES: [&str; 22] = [
     "#DE divide error",
     "#DB debug",
@@ -70,7 +72,7 @@ const NAMES: [&str; 22] = [
     "#CP control protection",
 ];
 
-/// Gives Xen the trap table and the callbacks. From here on an exception is reported.
+/// Passes the trap table and the callbacks to Xen. From here on an exception is reported.
 pub fn init() {
     let mut table = [TrapInfo::END; 33];
     // SAFETY: a constant array that the assembly defines.
@@ -78,7 +80,7 @@ pub fn init() {
     for (vector, (slot, entry)) in table.iter_mut().zip(entries).enumerate() {
         *slot = TrapInfo {
             vector: vector as u8,
-            // int3 and into may be raised by user mode.
+            // User mode may raise int3 and into.
             flags: TrapInfo::MASK_EVENTS | if matches!(vector, 3 | 4) { 3 } else { 0 },
             cs: FLAT_KERNEL_CS,
             address: *entry,
@@ -98,11 +100,11 @@ pub fn init() {
 /// In saved flags: events were not masked (public/arch-x86/xen.h).
 const EVENTS_UNMASKED: u64 = 1 << 9;
 
-/// In a saved cs: the code ran in user mode, to which only Xen leads back.
+/// In a saved cs: the code ran in user mode, to which only Xen can return.
 const USER: u64 = 3;
 
-/// Called by `trap_common` with events masked. Whether they are as they were, so that the processor can go back by itself, which is
-/// hundreds of instructions cheaper than by way of Xen.
+/// Called by `trap_common` with events masked. Returns true if events are as they were, so that the
+/// processor can return by itself, which is hundreds of instructions cheaper than a return by Xen.
 #[unsafe(no_mangle)]
 extern "C" fn zooid_trap(frame: &TrapFrame) -> bool {
     if frame.vector == VECTOR_EVENT {
@@ -115,8 +117,8 @@ extern "C" fn zooid_trap(frame: &TrapFrame) -> bool {
         && let Some(resolve) = mmu::cow::WRITE_FAULT.get()
         && resolve(fault_address() as usize)
     {
-        // An event that comes before the end of the way back is one more frame on this stack, and no more than one: its own way back
-        // is Xen's.
+        // An event before the end of the return is one more frame on this stack, and no more than
+        // one, because its own return is Xen's.
         if frame.rflags & EVENTS_UNMASKED != 0 {
             events::unmask();
         }
@@ -180,7 +182,8 @@ fn report(out: &mut impl Write, frame: &TrapFrame) -> fmt::Result {
     }
     backtrace::print(out, frame.rip, frame.rbp)?;
     if !(image::text_start() as u64..image::text_end() as u64).contains(&frame.rip) {
-        // A jump to a bad address leaves no frame of its own: the word at rsp is the return address.
+        // A jump to a bad address leaves no frame of its own, so the word at rsp is the return
+        // address.
         if let Some(caller) = mmu::read_stack_word(frame.rsp) {
             writeln!(out, "called from {}", backtrace::Symbol(caller))?;
         }

@@ -1,19 +1,21 @@
 /*
- * The ways into guest user mode and out of it. Intel syntax; included by `user.rs`, and only in images that can run in it.
+ * The entry to guest user mode and the return from it. Intel syntax; included by `user.rs`, and
+ * only in images that can run in it.
  *
- * Both modes are ring 3 with the same page tables; Xen keeps which one it is. In user mode it pushes the frames of exceptions and events at the
- * stack that the kernel has named for the thread, and so it does for `syscall`: rcx, r11, rip, cs, rflags, rsp, ss
- * (`create_bounce_frame` in xen/arch/x86/x86_64/entry.S). The way back is the `iret` hypercall, which goes to the mode that cs says.
+ * Both modes are ring 3 with the same page tables; Xen keeps the current one. In user mode, Xen
+ * pushes the frames of exceptions, of events and of `syscall` on the stack that the kernel has
+ * named for the thread: rcx, r11, rip, cs, rflags, rsp, ss (`create_bounce_frame` in
+ * xen/arch/x86/x86_64/entry.S). The return is the `iret` hypercall, which goes to the mode in cs.
  */
 
     .section .text.user_mode, "ax", @progbits
 
-/* Not the number of a hypercall: calls rdi(rsi, rdx, r10) in kernel mode. */
+/* No hypercall has this number: it calls rdi(rsi, rdx, r10) in kernel mode. */
 .set KERNEL_CALL, 0x5a00
 
 /*
- * Where `syscall` in user mode leads, with events masked: a hypercall, whose number is in eax, is made here in its place, with the
- * arguments where they are.
+ * The target of `syscall` in user mode, with events masked. A hypercall, with its number in eax and
+ * its arguments in their registers, is made here.
  */
     .globl user_syscall_entry
     .type user_syscall_entry, @function
@@ -32,7 +34,7 @@ user_syscall_entry:
     jmp     hypercall_page + 23 * 32
     .size user_syscall_entry, . - user_syscall_entry
 
-/* user_call(function, a, b, c): in user mode, has the kernel call function(a, b, c). */
+/* user_call(function, a, b, c): in user mode, lets the kernel call function(a, b, c). */
     .globl user_call
     .type user_call, @function
 user_call:
@@ -43,9 +45,10 @@ user_call:
     .size user_call, . - user_call
 
 /*
- * user_run(body: extern "C" fn(data) in rdi, data in rsi, room in rdx, prepare: extern "C" fn(kernel stack) in rcx): calls body(data) in
- * user mode, on this stack, `room` bytes further down: what lies between is the kernel's while the thread is in user mode. Returns,
- * in kernel mode and with events masked, when body does.
+ * user_run(body: extern "C" fn(data) in rdi, data in rsi, room in rdx, prepare: extern "C"
+ * fn(kernel stack) in rcx): calls body(data) in user mode, on this stack, `room` bytes further
+ * down. The bytes between are the kernel's while the thread is in user mode. Returns, in kernel
+ * mode and with events masked, when body does.
  */
     .globl user_run
     .type user_run, @function

@@ -1,11 +1,14 @@
-//! Guest user mode: application code runs where Xen pushes nothing on its stack, so that code with a red zone is safe, and calls the libOS as it does in
-//! kernel mode.
+//! Guest user mode: application code runs while Xen pushes nothing on its stack, so that code with
+//! a red zone is safe. It calls the libOS as in kernel mode.
 //!
-//! The page tables are the same. What the modes differ in is where exceptions and events arrive: in user mode on a part of the thread's stack that is
-//! set apart for the kernel ([`ROOM`]). A hypercall from user mode arrives there, too, and is made in its place; so all code runs in
-//! either mode. Only a change of threads must be made in kernel mode, because a thread leaves off where the kernel's part of its stack is in use.
+//! The page tables are the same. The modes differ in the stack that exceptions and events arrive
+//! on: in user mode, it is a part of the thread's stack that is set apart for the kernel
+//! ([`ROOM`]). A hypercall from user mode arrives there, too, and is made in its place, so all code
+//! runs in either mode. Only a change of threads must be made in kernel mode, because a thread is
+//! switched away from while the kernel's part of its stack is in use.
 //!
-//! What is the application's is called by [`run`], in every thread of it. Threads of the kernel and the libOS stay in kernel mode.
+//! [`run`] calls the application's code, in each of its threads. Threads of the kernel and the
+//! libOS stay in kernel mode.
 
 use core::arch::{asm, global_asm};
 use core::ffi::c_void;
@@ -31,7 +34,8 @@ unsafe extern "C" {
 /// Bytes of a thread's stack that are the kernel's while the thread is in user mode.
 pub const ROOM: usize = 16 << 10;
 
-/// Runs `main` in the mode that `mode=` of the guest's configuration names: `kernel`, `user`, or `default` if it says nothing.
+/// Runs `main` in the mode that `mode=` of the guest's configuration names, `kernel` or `user`, or
+/// else in the mode `default`.
 pub fn start(default: &str, mut main: impl FnMut()) {
     match boot::command_line().setting("mode").unwrap_or(default) {
         "kernel" => main(),
@@ -49,7 +53,7 @@ fn init() {
     life::join(Order::Mode, &LIFE);
 }
 
-/// What Xen must know of this domain before a thread goes to user mode.
+/// Prepares this domain in Xen before a thread goes to user mode.
 fn enter_domain() {
     let root = MmuextOp::on_frame(MmuextCmd::NEW_USER_BASEPTR, mmu::root());
     // SAFETY: the root of the address space that is in use.
@@ -94,13 +98,14 @@ fn run(body: &mut dyn FnMut()) {
     assert!(tls::kernel_stack(tls::thread_pointer()).is_none(), "the thread is in user mode");
     let mut body = body;
     let _mask = events::mask();
-    // SAFETY: `call` is given what it expects; below this frame is nothing of the thread's, and its stack has the room (`Mode::room`).
+    // SAFETY: `call` gets the argument that it expects; below this frame is nothing of the
+    // thread's, and its stack has the room (`Mode::room`).
     unsafe { user_run(call, (&raw mut body).cast(), ROOM, prepare) };
-    // Events are masked still.
+    // Events are still masked.
     tls::set_kernel_stack(0);
 }
 
-/// Whether the calling thread is in user mode: then its stack pointer is below the kernel's part.
+/// True if the calling thread is in user mode: its stack pointer is below the kernel's part.
 fn in_user_mode() -> bool {
     let rsp: u64;
     // SAFETY: reads a register.
@@ -108,7 +113,7 @@ fn in_user_mode() -> bool {
     tls::kernel_stack(tls::thread_pointer()).is_some_and(|stack| rsp <= stack - ROOM as u64)
 }
 
-/// Tells Xen where frames go that come in user mode.
+/// Tells Xen the stack for frames that come in user mode.
 fn name_stack(stack: u64) {
     // SAFETY: the part of the thread's stack that is set apart for it.
     let _ = unsafe { xen_sys::stack_switch(FLAT_KERNEL_SS, stack) };
@@ -120,7 +125,8 @@ fn name_stack(stack: u64) {
 /// As [`thread::switch`].
 unsafe extern "C" fn switch(save: *mut u64, rsp: u64, thread_block: u64) {
     if in_user_mode() {
-        // SAFETY: calls the function with its arguments, in kernel mode, on the kernel's part of this thread's stack.
+        // SAFETY: calls the function with its arguments, in kernel mode, on the kernel's part of
+        // this thread's stack.
         unsafe { user_call(switch_in_kernel as *const c_void, save as u64, rsp, thread_block) };
     } else {
         // SAFETY: the caller's promise.

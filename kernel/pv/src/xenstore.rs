@@ -1,8 +1,11 @@
-//! The xenstore client: the configuration database that all domains of a host share (docs/misc/xenstore.txt in Xen).
+//! The xenstore client. xenstore is the configuration database that all domains of a host share
+//! (docs/misc/xenstore.txt in Xen).
 //!
-//! Any thread may call; each request blocks only its caller. Paths without a leading `/` are relative to this domain's home,
-//! `/local/domain/<domid>`. What arrives is taken from the ring by whichever thread waits for something; the thread that
-//! watches `control/shutdown` always does (see [`crate::power`]). The protocol is `zooid_core::xenstore`'s; here is the ring, and who waits for what.
+//! Any thread may call; each request blocks only its caller. Paths without a leading `/` are
+//! relative to this domain's home, `/local/domain/<domid>`. Any thread that waits takes the
+//! received messages from the ring; the thread that watches `control/shutdown` always waits (see
+//! [`crate::power`]). The protocol is in `zooid_core::xenstore`; the ring and the waiting threads
+//! are here.
 
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::string::{String, ToString};
@@ -50,18 +53,18 @@ struct State {
     /// Requests in the ring, or taken from it, whose caller has no reply yet.
     outstanding: usize,
     replies: BTreeMap<u32, Result<Vec<u8>, Error>>,
-    /// By token.
+    /// The watchers, by token.
     watches: BTreeMap<String, Watcher>,
     last_token: u64,
-    /// The stream could not be understood; nothing works any more.
+    /// The stream could not be understood; every later request fails.
     broken: Option<Error>,
 }
 
 struct Watcher {
     path: String,
-    /// The life of the domain that it was made in.
+    /// The life of the domain in which the watch was made.
     life: u32,
-    /// Paths that have changed and that nobody was told yet.
+    /// Changed paths that the watcher has not taken yet.
     changes: VecDeque<String>,
     /// Signalled at each change.
     event: Option<Arc<Event>>,
@@ -113,13 +116,13 @@ fn quiesce(act: &mut dyn FnMut()) {
 
 fn begin_life(port: Port) {
     let store = store();
-    // The old one is dead, and dropping it does nothing.
+    // The old port is dead, and dropping it does nothing.
     *store.port.lock() = BoundPort::adopt(port, store.event.clone());
     store.state.lock().client.forget_partial();
 }
 
-/// Asks xenstored again for the watches of the parent, in a child, whose xenstored knows of none. Those of `but_not` are forgotten
-/// instead: their owner has begun anew.
+/// Sets the parent's watches again, in a child, whose xenstored knows of none. Those of `but_not`
+/// are dropped instead: their owner has begun anew.
 pub fn renew_watches(but_not: Option<&str>) {
     let life = evtchn::lives();
     let old: Vec<(String, String)> = {
@@ -155,7 +158,7 @@ impl Store {
             reply.is_some()
         });
         self.state.lock().outstanding -= 1;
-        // For who waits until nothing is outstanding.
+        // For a thread that waits until nothing is outstanding.
         self.event.signal();
         reply.expect("the wait ends with a reply")
     }
@@ -181,7 +184,7 @@ impl Store {
         })
     }
 
-    /// Takes everything that xenstored has sent and sorts it by who waits for it.
+    /// Takes all messages of xenstored and hands each to the thread that waits for it.
     fn receive(&self, state: &mut State) {
         let mut buffer = [0; 256];
         while state.broken.is_none() {
@@ -194,7 +197,7 @@ impl Store {
                 }
             };
             self.port.lock().notify();
-            // What is sorted here may be for a thread that has looked before, and that no event will wake.
+            // A message may be for a thread that has looked before, and that no event will wake.
             self.event.signal();
             state.client.feed(&buffer[..count]);
             loop {
@@ -221,12 +224,12 @@ impl Store {
     }
 }
 
-/// What was read at `path`.
+/// The value of `path`.
 pub fn read(path: &str) -> Result<String, Error> {
     NO_TRANSACTION.read(path)
 }
 
-/// Makes `path` hold `value`; what is missing on the way is made.
+/// Sets the value of `path`; missing nodes on the way are made.
 pub fn write(path: &str, value: &str) -> Result<(), Error> {
     NO_TRANSACTION.write(path, value)
 }
@@ -246,7 +249,8 @@ pub fn make_directory(path: &str) -> Result<(), Error> {
     NO_TRANSACTION.make_directory(path)
 }
 
-/// Sets who may use `path`: the owner first, whose access is that of everybody who is not named.
+/// Sets the permissions of `path`. The first entry names the owner; its access is that of all
+/// domains that are not named.
 pub fn set_permissions(path: &str, permissions: &[Permission]) -> Result<(), Error> {
     NO_TRANSACTION.set_permissions(path, permissions)
 }
@@ -256,7 +260,7 @@ pub struct Transaction {
     id: TransactionId,
 }
 
-/// Stands for the requests that belong to no transaction.
+/// The value for requests that belong to no transaction.
 const NO_TRANSACTION: Transaction = Transaction { id: TransactionId::NONE };
 
 impl Transaction {
@@ -308,7 +312,8 @@ impl Transaction {
     }
 }
 
-/// Runs `body` in a transaction, again and again until it meets no other change. An error of `body` undoes it.
+/// Runs `body` in a transaction, and repeats it until it meets no other change. An error of `body`
+/// undoes it.
 pub fn transact<T>(mut body: impl FnMut(&Transaction) -> Result<T, Error>) -> Result<T, Error> {
     loop {
         let id = transaction(&NO_TRANSACTION.request(Command::StartTransaction)?)?;
@@ -323,7 +328,7 @@ pub fn transact<T>(mut body: impl FnMut(&Transaction) -> Result<T, Error>) -> Re
     }
 }
 
-/// Tells of changes at a path and below it. Dropping it ends the watch.
+/// A watch of a path and the paths below it. Dropping it ends the watch.
 pub struct Watch {
     path: String,
     token: String,
@@ -334,8 +339,8 @@ pub fn watch(path: &str) -> Result<Watch, Error> {
     make_watch(path, None)
 }
 
-/// As [`watch`], and signals `event` at each change: for a thread that waits for other things too, and asks with
-/// [`Watch::take`].
+/// As [`watch`], and signals `event` at each change. It is for a thread that waits for other events
+/// too, and asks with [`Watch::take`].
 pub fn watch_with(path: &str, event: Arc<Event>) -> Result<Watch, Error> {
     make_watch(path, Some(event))
 }
@@ -351,15 +356,16 @@ fn make_watch(path: &str, event: Option<Arc<Event>>) -> Result<Watch, Error> {
         );
         token
     };
-    // From here on dropping it cleans up.
+    // From here on, dropping `watch` cleans up.
     let watch = Watch { path: path.to_string(), token };
     NO_TRANSACTION.request(Command::Watch { path, token: &watch.token })?;
     Ok(watch)
 }
 
 impl Watch {
-    /// Waits for the next event and returns the path that changed; `None` when `deadline` (system time, ns) came first, or
-    /// when xenstored broke the protocol and will tell nothing any more.
+    /// Waits for the next event and returns the path that changed. Returns `None` when `deadline`
+    /// (system time, ns) came first, or when xenstored broke the protocol and no more events will
+    /// come.
     pub fn wait(&mut self, deadline: Option<u64>) -> Option<String> {
         let store = store();
         let mut changed = None;
@@ -387,7 +393,7 @@ impl State {
 impl Drop for Watch {
     fn drop(&mut self) {
         store().state.lock().watches.remove(&self.token);
-        // An error means that the watch was never made, or that nothing works any more.
+        // An error means that the watch was never made, or that the connection is broken.
         let _ = NO_TRANSACTION.request(Command::Unwatch { path: &self.path, token: &self.token });
     }
 }

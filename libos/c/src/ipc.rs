@@ -14,7 +14,7 @@ use zooid_kernel::events::Masked;
 const CREAT: c_int = 1;
 const EXCL: c_int = 2;
 
-/// What a descriptor stands for.
+/// The object of a descriptor.
 #[derive(Clone)]
 pub enum Handle {
     Reader(PipeReader),
@@ -58,7 +58,7 @@ fn new_descriptor(handle: Handle) -> c_int {
     free as c_int
 }
 
-/// A handle of the same object: another thread may close the descriptor meanwhile.
+/// A handle of the same object, because another thread may close the descriptor meanwhile.
 pub fn handle(descriptor: c_int) -> Result<Handle> {
     let descriptors = DESCRIPTORS.lock();
     let place = usize::try_from(descriptor).map_err(|_| EBADF)?;
@@ -74,7 +74,7 @@ macro_rules! get {
     };
 }
 
-/// Calls `body`; its number, or minus its error's.
+/// Calls `body`; returns its number, or the negated error number.
 pub fn answer<T: Into<c_long>>(body: impl FnOnce() -> Result<T>) -> c_long {
     match body() {
         Ok(value) => value.into(),
@@ -103,7 +103,7 @@ unsafe fn text<'a>(name: *const c_char) -> Result<Option<&'a str>> {
 /// # Safety
 /// As for [`text`].
 unsafe fn name_and_flags<'a>(name: *const c_char, flags: c_int) -> Result<(Option<&'a str>, How)> {
-    // SAFETY: passed on.
+    // SAFETY: passed on to the caller.
     let name = unsafe { text(name) }?;
     let how = How { create: flags & CREAT != 0, exclusive: flags & EXCL != 0 };
     Ok((name, if name.is_some() { how } else { How::ANONYMOUS }))
@@ -176,7 +176,7 @@ extern "C" fn pvm_close(descriptor: c_int) -> c_int {
             let place = usize::try_from(descriptor).map_err(|_| EBADF)?;
             descriptors.get_mut(place).and_then(Option::take)
         };
-        // Not with the list locked: who waits for it is woken.
+        // The drop comes after the list is unlocked, because it wakes waiting threads.
         closed.map(drop).map(|()| 0).ok_or(EBADF)
     }) as c_int
 }
@@ -186,7 +186,7 @@ extern "C" fn pvm_close(descriptor: c_int) -> c_int {
 #[unsafe(no_mangle)]
 unsafe extern "C" fn pvm_sem_open(name: *const c_char, flags: c_int, value: c_uint) -> c_int {
     answer(|| {
-        // SAFETY: passed on.
+        // SAFETY: passed on to the caller.
         let (name, how) = unsafe { name_and_flags(name, flags) }?;
         let semaphore = Semaphore::make(name, how, value).map_err(errno)?;
         Ok(new_descriptor(Handle::Semaphore(semaphore)))
@@ -213,7 +213,7 @@ extern "C" fn pvm_sem_getvalue(descriptor: c_int) -> c_int {
 #[unsafe(no_mangle)]
 unsafe extern "C" fn pvm_mq_open(name: *const c_char, flags: c_int, messages: usize, size: usize) -> c_int {
     answer(|| {
-        // SAFETY: passed on.
+        // SAFETY: passed on to the caller.
         let (name, how) = unsafe { name_and_flags(name, flags) }?;
         let queue = MessageQueue::make(name, how, Attributes { messages, size }).map_err(errno)?;
         Ok(new_descriptor(Handle::Queue(queue)))
@@ -266,7 +266,7 @@ unsafe extern "C" fn pvm_mq_receive(
 #[unsafe(no_mangle)]
 unsafe extern "C" fn pvm_shm_open(name: *const c_char, flags: c_int, size: usize) -> c_int {
     answer(|| {
-        // SAFETY: passed on.
+        // SAFETY: passed on to the caller.
         let (name, how) = unsafe { name_and_flags(name, flags) }?;
         let memory = SharedMemory::make(name, how, size).map_err(errno)?;
         Ok(new_descriptor(Handle::Memory(memory)))
@@ -290,7 +290,7 @@ unsafe extern "C" fn pvm_shm_map(descriptor: c_int, size: *mut usize) -> *mut c_
 #[unsafe(no_mangle)]
 unsafe extern "C" fn pvm_unlink(name: *const c_char) -> c_int {
     answer(|| {
-        // SAFETY: passed on.
+        // SAFETY: passed on to the caller.
         let name = unsafe { text(name) }?.ok_or(errno(Error::Invalid))?;
         ipc::unlink(name).map(|()| 0).map_err(errno)
     }) as c_int
@@ -310,13 +310,13 @@ extern "C" fn pvm_kill(id: c_int, signal: c_int) -> c_int {
 
 type Handler = unsafe extern "C" fn(c_int);
 
-/// The handlers that C has set, by signal.
+/// The handlers set from C, by signal.
 static HANDLERS: Masked<[Option<Handler>; 64]> = Masked::new([None; 64]);
 
 fn call_handler(signal: u8) {
     let handler = HANDLERS.lock()[usize::from(signal)];
     if let Some(handler) = handler {
-        // SAFETY: who set it promised so.
+        // SAFETY: the caller of `pvm_signal` promised so.
         unsafe { handler(signal.into()) };
     }
 }

@@ -1,6 +1,8 @@
-//! The C ABI of the library OS: `include/zooid.h`. An application with C code in it says `use zooid_c as _;`.
+//! The C ABI of the library OS: `include/zooid.h`. An application with C code in it contains `use
+//! zooid_c as _;`.
 //!
-//! A crate of its own, because the compiler keeps functions with a C name even if nothing calls them.
+//! It is a crate of its own, because the compiler keeps functions with a C name even if they are
+//! not called.
 
 #![no_std]
 #![deny(clippy::undocumented_unsafe_blocks)]
@@ -133,7 +135,7 @@ unsafe extern "C" fn pvm_atfork(prepare: Handler, parent: Handler, child: Handle
             handlers.reverse();
         }
         for handler in handlers.into_iter().filter_map(|handlers| handlers[which]) {
-            // SAFETY: who registered it promised so.
+            // SAFETY: the caller of `pvm_atfork` promised so.
             unsafe { handler() };
         }
     }

@@ -8,7 +8,7 @@ use zooid::poll::{Events, PollEntry, Pollable, poll_within};
 
 use crate::ipc::{Handle, answer, handle, patience};
 
-/// No such descriptor, or none that can be waited for.
+/// No such descriptor, or one of an object that `pvm_poll` does not support.
 const NVAL: Events = Events::from_bits_retain(0x20);
 
 /// `struct pvm_pollfd`.
@@ -19,7 +19,7 @@ struct PollFd {
     revents: c_short,
 }
 
-/// What can be waited for at a descriptor.
+/// The object of a handle, for waiting.
 fn source(handle: &Handle) -> Option<&dyn Pollable> {
     match handle {
         Handle::Reader(reader) => Some(reader),

@@ -1,4 +1,4 @@
-//! What lies in shared memory, by its address.
+//! Objects in shared memory, by their address.
 
 use core::ffi::{c_int, c_longlong, c_uint, c_void};
 
@@ -9,7 +9,7 @@ use crate::ipc::{Result, answer, errno, patience};
 
 const EOWNERDEAD: c_int = 130;
 
-/// The memory that has this address, and where.
+/// The shared memory that contains this address, and the offset in it.
 fn place(address: *const c_void) -> Result<(SharedMemory, usize)> {
     SharedMemory::at_address(address.cast()).ok_or(errno(Error::Invalid))
 }
@@ -29,7 +29,7 @@ fn semaphore_at(address: *const c_void) -> Result<Semaphore> {
     Semaphore::at(&memory, offset).map_err(errno)
 }
 
-/// The mutex is the caller's now.
+/// Leaves the mutex locked, for the caller.
 fn keep(guard: MutexGuard<'_>) -> Result<c_int> {
     let owner_died = guard.owner_died();
     guard.forget();

@@ -27,7 +27,8 @@ pub(crate) const CTYPE: &[Export] = exports![
     toupper
 ];
 
-/// glibc's ctype.h: `_ISbit`, whose order is that of the names here, as a little-endian processor has it.
+/// The masks of glibc's ctype.h: `_ISbit`, with bits in the order of the names here, for a
+/// little-endian processor.
 const fn bit(number: u32) -> u16 {
     (1_u16 << number).swap_bytes()
 }
@@ -45,7 +46,7 @@ const CNTRL: u16 = bit(9);
 const PUNCT: u16 = bit(10);
 const ALNUM: u16 = bit(11);
 
-/// The indices of C's tables are -128..256: an octet, one taken as `signed char`, or EOF.
+/// The indices of C's tables are -128..256: an octet, an octet taken as `signed char`, or EOF.
 const BELOW: usize = 128;
 const SIZE: usize = BELOW + 256;
 
@@ -58,11 +59,11 @@ struct Tables {
     upper_start: Start<i32>,
 }
 
-/// The variable whose address C asks for: where index 0 is.
+/// A variable with the address of index 0, for C.
 #[repr(transparent)]
 struct Start<T>(*const T);
 
-// SAFETY: nobody writes the tables, or these pointers to them.
+// SAFETY: the tables, and these pointers to them, are never written.
 unsafe impl<T> Sync for Start<T> {}
 
 static TABLES: Tables = Tables {
@@ -127,7 +128,7 @@ const fn mapped(upper: bool) -> [i32; SIZE] {
     while index < SIZE {
         let octet = index.wrapping_sub(BELOW) as u8;
         let value = if upper { octet.to_ascii_uppercase() } else { octet.to_ascii_lowercase() };
-        // EOF stays what it is.
+        // EOF maps to itself.
         mapped[index] = if index == BELOW - 1 { -1 } else { value as i32 };
         index += 1;
     }

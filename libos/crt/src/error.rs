@@ -1,4 +1,4 @@
-//! `errno`, and what its values mean.
+//! `errno`, and the texts for its values.
 
 use core::ffi::{CStr, c_int};
 
@@ -54,7 +54,8 @@ pub(crate) unsafe extern "C" fn strerror_r(number: c_int, _buffer: *mut u8, _siz
 pub(crate) unsafe extern "C" fn __xpg_strerror_r(number: c_int, buffer: *mut u8, size: usize) -> c_int {
     let message = message(number).to_bytes();
     if size > 0 {
-        // SAFETY: as C demands, the buffer has this size; the text is cut to leave room for the NUL.
+        // SAFETY: as C demands, the buffer has this size; the text is cut to leave room for the
+        // NUL.
         unsafe { raw::put_text(buffer, message.iter().copied().take(size - 1)) };
     }
     if message.len() < size { 0 } else { ERANGE }

@@ -1,4 +1,4 @@
-//! The end: of the image, and of an object's life in it.
+//! The end of the image, and of an object in it.
 
 use alloc::vec::Vec;
 use core::ffi::{CStr, c_int, c_void};
@@ -23,12 +23,13 @@ pub(crate) const ASSERT: &[Export] = exports![
     __cxa_pure_virtual
 ];
 
-/// `on_exit`'s takes the status, then the argument; the others' ignore what they do not take.
+/// `on_exit`'s function takes the status, then the argument; the others ignore the arguments that
+/// they do not take.
 type Function = unsafe extern "C" fn(*mut c_void, *mut c_void);
 
 struct Handler {
     function: Function,
-    /// The object that goes with it; null: the image's own.
+    /// The object that registered it; null: the image itself.
     object: *mut c_void,
     arguments: (Argument, Argument),
 }
@@ -38,7 +39,7 @@ enum Argument {
     Status,
 }
 
-// SAFETY: the pointers are the object's, which says that its handlers may be run by whoever ends it.
+// SAFETY: the pointers are the object's, which allows any thread that ends it to run its handlers.
 unsafe impl Send for Handler {}
 
 static HANDLERS: Lock<Vec<Handler>> = Lock::new(Vec::new());
@@ -52,8 +53,8 @@ fn register(function: Function, object: *mut c_void, arguments: (Argument, Argum
     0
 }
 
-/// Runs what this object registered, last first; all handlers if it is null. An object that goes calls this (or the loader does) after its
-/// `fini` functions ran and before it is unmapped.
+/// Runs the handlers that this object registered, last first; all handlers if it is null. An object
+/// (or the loader) calls this after its `fini` functions ran and before it is unmapped.
 ///
 /// # Safety
 /// The registered functions are still mapped.
@@ -70,7 +71,7 @@ pub unsafe fn finalize(object: *mut c_void, status: c_int) {
             Argument::Given(value) => value,
             Argument::Status => ptr::without_provenance_mut(status as usize),
         };
-        // SAFETY: it was registered with these arguments; the rest is handed on.
+        // SAFETY: it was registered with these arguments; the rest is passed on to the caller.
         unsafe { (handler.function)(value(handler.arguments.0), value(handler.arguments.1)) };
     }
 }
@@ -92,12 +93,12 @@ pub(crate) unsafe extern "C" fn __cxa_finalize(object: *mut c_void) {
     unsafe { finalize(object, 0) };
 }
 
-/// Ends the image as C's `exit` does: what was registered runs, streams are flushed.
+/// Ends the image as C's `exit` does: handlers run, and streams are flushed.
 ///
 /// # Safety
 /// The registered functions are still mapped.
 pub unsafe extern "C" fn exit(status: c_int) -> ! {
-    // SAFETY: objects that went have no handlers left.
+    // SAFETY: unloaded objects have no handlers left.
     unsafe { finalize(ptr::null_mut(), status) };
     stdio::flush_all();
     (system().exit)(status)
@@ -111,7 +112,7 @@ pub(crate) unsafe extern "C" fn abort() -> ! {
     (system().abort)()
 }
 
-/// Says why, and ends the image.
+/// Prints the reason, and ends the image.
 pub(crate) fn fail(why: &str) -> ! {
     stdio::flush_all();
     (system().write)(2, why.as_bytes());
@@ -157,7 +158,7 @@ pub(crate) unsafe extern "C" fn __assert_fail(
 }
 
 pub(crate) unsafe extern "C" fn __assert(what: *const u8, file: *const u8, line: c_int) -> ! {
-    // SAFETY: handed on.
+    // SAFETY: passed on to the caller.
     unsafe { __assert_fail(what, file, line as core::ffi::c_uint, ptr::null()) }
 }
 
@@ -168,7 +169,7 @@ fn decimal(value: u32, sink: &mut dyn Sink) {
     sink.put(&[b'0' + (value % 10) as u8]);
 }
 
-/// As one write, so that texts of threads do not mix, if it is not too long for that.
+/// Prints the text as one write, if it is not too long, so that texts of threads do not mix.
 fn say(parts: &[&[u8]]) -> ! {
     let mut text = [0; 512];
     let mut cut = Cut { room: &mut text, used: 0 };

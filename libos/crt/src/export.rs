@@ -2,19 +2,19 @@
 
 use core::ffi::CStr;
 
-/// What an object may import: a function, or a variable.
+/// A function or a variable that an object may import.
 #[derive(Clone, Copy)]
 pub struct Export {
     pub name: &'static CStr,
     pub address: *const (),
 }
 
-// SAFETY: an address is only a number here; what lies there says for itself who may use it.
+// SAFETY: the address is only a number here; nothing is accessed through it.
 unsafe impl Sync for Export {}
 // SAFETY: as above.
 unsafe impl Send for Export {}
 
-/// `name`: the function of that name; `name = address`: something else.
+/// `name`: the function of that name. `name = address`: another address under that name.
 macro_rules! exports {
     (@ $name:ident) => { $name as *const () };
     (@ $name:ident = $address:expr) => { $address as *const () };
@@ -76,7 +76,7 @@ pub fn find(name: &CStr) -> Option<*const ()> {
     Some(EXPORTS[index].address)
 }
 
-// Shell's sort: what a constant function can do without mutable references to parts.
+// Shell's sort, because a constant function cannot have mutable references to parts.
 const fn sorted() -> [Export; COUNT] {
     let mut all = [PARTS[0].1[0]; COUNT];
     let (mut count, mut part) = (0, 0);

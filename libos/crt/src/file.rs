@@ -1,5 +1,5 @@
-//! What programs ask of a system with files, processes and users: there are none, and every call says so. Descriptors 0, 1 and 2 are the
-//! standard streams.
+//! Functions of a system with files, processes and users. There are none of these, and every call
+//! returns an error that says so. Descriptors 0, 1 and 2 are the standard streams.
 
 use core::ffi::{c_int, c_long, c_uint, c_void};
 use core::ptr;
@@ -31,7 +31,7 @@ pub(crate) const FILES: &[Export] = exports![
     usleep,
     getrandom,
     getentropy,
-    // Names of files.
+    // Functions on names of files.
     open = no_such,
     open64 = no_such,
     openat = no_such,
@@ -78,7 +78,7 @@ pub(crate) const FILES: &[Export] = exports![
     __realpath_chk = no_such_pointer,
     getcwd = no_such_pointer,
     __getcwd_chk = no_such_pointer,
-    // Descriptors.
+    // Functions on descriptors.
     fstat = no_descriptor,
     fstat64 = no_descriptor,
     __fxstat = no_descriptor,
@@ -106,7 +106,7 @@ pub(crate) const FILES: &[Export] = exports![
     closedir = no_descriptor,
     readdir = no_pointer,
     readdir64 = no_pointer,
-    // Everything else.
+    // All others.
     ioctl = no,
     pipe = no,
     fork = no,
@@ -137,7 +137,8 @@ fn refused(number: c_int) -> c_long {
     -1
 }
 
-// These stand for functions with any arguments: the caller cleans up after them, and takes as much of the result as it needs.
+// These stand for functions with any arguments. The caller cleans up after them, and takes the part
+// of the result that it needs.
 
 pub(crate) unsafe extern "C" fn no_such() -> c_long {
     refused(ENOENT)
@@ -246,7 +247,7 @@ unsafe extern "C" fn getrandom(to: *mut u8, count: usize, _flags: c_uint) -> c_l
 }
 
 unsafe extern "C" fn getentropy(to: *mut u8, count: usize) -> c_int {
-    // SAFETY: handed on.
+    // SAFETY: passed on to the caller.
     unsafe { getrandom(to, count, 0) };
     0
 }

@@ -1,11 +1,12 @@
-//! `%f`, `%e`, `%g` and `%a`: the digits come from `core::fmt`, which works them out exactly.
+//! `%f`, `%e`, `%g` and `%a`. The digits come from `core::fmt`, which computes them exactly.
 
 use core::fmt::{self, Write};
 
-/// Digits behind the point of which a `double` has no more: the rest are noughts, and are not made here.
+/// Number of digits behind the point beyond which a `double` has only zeros, which are not made
+/// here.
 const MOST: usize = 1100;
 
-/// A number without its sign, in parts: the text, noughts, the end.
+/// A number without its sign, in parts: the text, zeros, the end.
 pub(crate) struct Parts {
     pub(crate) text: Buffer,
     pub(crate) zeros: usize,
@@ -53,7 +54,7 @@ impl<const SIZE: usize> Write for Buffer<SIZE> {
     }
 }
 
-/// `%f` of a finite number that is not negative.
+/// `%f` of a finite non-negative number.
 pub(crate) fn fixed(value: f64, precision: usize, point: bool) -> Parts {
     let made = precision.min(MOST);
     let mut text = Buffer::format(format_args!("{value:.made$}"));
@@ -63,7 +64,7 @@ pub(crate) fn fixed(value: f64, precision: usize, point: bool) -> Parts {
     Parts { text, zeros: precision - made, end: Buffer::new() }
 }
 
-/// The significant digits, so many, and the power of ten of the first.
+/// The first `count` significant digits, and the power of ten of the first.
 fn digits(value: f64, count: usize) -> (Buffer, i32) {
     let written: Buffer = Buffer::format(format_args!("{value:.*e}", count - 1));
     let text = written.octets();
@@ -92,7 +93,7 @@ pub(crate) fn scientific(value: f64, precision: usize, point: bool) -> Parts {
     Parts { text, zeros: precision - made, end: exponent(power) }
 }
 
-/// `%g`; `all`: noughts at the end stay.
+/// `%g`; if `all`, zeros at the end stay.
 pub(crate) fn general(value: f64, precision: usize, all: bool) -> Parts {
     let precision = precision.max(1);
     let made = precision.min(MOST);
@@ -137,7 +138,7 @@ pub(crate) fn hexadecimal(value: f64, precision: Option<usize>, point: bool) -> 
         (0, _) => f64::MIN_EXP - 1,
         _ => biased - (f64::MAX_EXP - 1),
     };
-    // As many digits as are needed: 13 at most.
+    // The digits that are needed, 13 at most.
     let needed = (FRACTION - mantissa.trailing_zeros().min(FRACTION)).div_ceil(4) as usize;
     let count = precision.unwrap_or(needed);
     let made = count.min(13);

@@ -1,4 +1,5 @@
-//! `printf`: the format, and what it makes of the arguments (ISO C11 7.21.6.1). Positions (`%1$d`) are not known; `%n` writes nothing.
+//! `printf`: the format and the conversion of the arguments (ISO C11 7.21.6.1). Positions (`%1$d`)
+//! are not supported; `%n` writes nothing.
 
 use core::ffi::c_int;
 
@@ -7,12 +8,12 @@ use crate::float::{self, Parts};
 use crate::raw::{self, octets, text};
 use crate::variadic::VaList;
 
-/// Where the text goes.
+/// The receiver of the text.
 pub(crate) trait Sink {
     fn put(&mut self, octets: &[u8]);
 }
 
-/// As much as fits into a buffer.
+/// A receiver that keeps the part that fits into a buffer.
 pub(crate) struct Cut<'a> {
     pub(crate) room: &'a mut [u8],
     pub(crate) used: usize,
@@ -48,7 +49,7 @@ impl Counted<'_> {
     }
 }
 
-/// What stands between `%` and the letter.
+/// The part of a conversion between `%` and the letter.
 #[derive(Default)]
 struct Conversion {
     left: bool,
@@ -71,15 +72,15 @@ enum Size {
     LongDouble,
 }
 
-/// Returns how many octets the text has, or -1 with `errno`.
+/// Returns the number of octets of the text, or -1 with `errno`.
 ///
 /// # Safety
-/// The format ends, and the arguments are those that it names.
+/// The format ends, and the arguments are those that it requires.
 pub(crate) unsafe fn format(sink: &mut dyn Sink, format: *const u8, arguments: &mut VaList) -> c_int {
     let mut out = Counted { sink, count: 0 };
     let mut rest = format;
     loop {
-        // SAFETY: the format's caller's; nothing behind its end is taken.
+        // SAFETY: by the caller's promise, the format ends; nothing behind its end is taken.
         let plain = unsafe { text(rest) }.take_while(|octet| *octet != b'%').count();
         // SAFETY: these were just read.
         out.put(unsafe { raw::slice(rest, plain) });
@@ -89,7 +90,7 @@ pub(crate) unsafe fn format(sink: &mut dyn Sink, format: *const u8, arguments: &
             break;
         }
         let mut format = start.wrapping_add(1);
-        // SAFETY: handed on.
+        // SAFETY: passed on to the caller.
         let conversion = unsafe { conversion(&mut format, arguments) };
         // SAFETY: `conversion` stops at the end at the latest.
         let letter = unsafe { format.read() };
@@ -98,7 +99,7 @@ pub(crate) unsafe fn format(sink: &mut dyn Sink, format: *const u8, arguments: &
             return -1;
         }
         rest = format.wrapping_add(1);
-        // SAFETY: handed on.
+        // SAFETY: passed on to the caller.
         match unsafe { convert(&mut out, &conversion, letter, arguments) } {
             Ok(true) => {}
             // SAFETY: from `%` to the letter, which were just read.
@@ -119,7 +120,7 @@ pub(crate) unsafe fn format(sink: &mut dyn Sink, format: *const u8, arguments: &
 /// As for [`format`].
 unsafe fn conversion(format: &mut *const u8, arguments: &mut VaList) -> Conversion {
     let mut conversion = Conversion::default();
-    // SAFETY: the format ends; only what is not the end is passed over.
+    // SAFETY: the format ends; the position moves on only from octets other than the end.
     let peek = |format: &*const u8| unsafe { format.read() };
     loop {
         match peek(format) {
@@ -174,7 +175,7 @@ unsafe fn conversion(format: &mut *const u8, arguments: &mut VaList) -> Conversi
     conversion
 }
 
-/// Converts; `false` if there is no such conversion.
+/// Converts; returns false if there is no such conversion.
 ///
 /// # Safety
 /// As for [`format`].
@@ -245,7 +246,7 @@ unsafe fn convert(
             if start.is_null() {
                 padded(out, conversion, if limit >= 6 { b"(null)" } else { b"" });
             } else {
-                // SAFETY: the caller's: it ends, or has as many octets as the precision.
+                // SAFETY: by the caller's promise, it ends, or has as many octets as the precision.
                 let length = unsafe { octets(start) }.take(limit).take_while(|octet| *octet != 0).count();
                 // SAFETY: these were just read.
                 padded(out, conversion, unsafe { raw::slice(start, length) });
@@ -257,7 +258,8 @@ unsafe fn convert(
         }
         b'm' => padded(out, conversion, error::message(error::get()).to_bytes()),
         b'n' => {
-            // SAFETY: the format names a pointer. What it points to is left alone: a format that comes from outside could write by it.
+            // SAFETY: the format names a pointer. Nothing is written through it: a format from
+            // outside could otherwise write anywhere.
             unsafe { arguments.integer() };
         }
         b'e' | b'E' | b'f' | b'F' | b'g' | b'G' | b'a' | b'A' => {
@@ -295,7 +297,7 @@ fn padded(out: &mut Counted, conversion: &Conversion, text: &[u8]) {
     }
 }
 
-/// A number in a field: sign or prefix, noughts, digits, noughts, exponent.
+/// A number in a field: sign or prefix, zeros, digits, zeros, exponent.
 fn number(
     out: &mut Counted,
     conversion: &Conversion,
@@ -371,7 +373,7 @@ fn real(out: &mut Counted, conversion: &Conversion, value: f64, letter: u8) {
     number(out, conversion, conversion.zero, &prefix[..prefix_length], 0, (text.octets(), zeros, end.octets()));
 }
 
-/// A string of `wchar_t`, of which C's locale can write ASCII only.
+/// A string of `wchar_t`. C's locale can only write its ASCII characters.
 ///
 /// # Safety
 /// It is null, ends, or has as many characters as the precision.
@@ -380,7 +382,7 @@ unsafe fn wide(out: &mut Counted, conversion: &Conversion, start: *const u32) ->
         padded(out, conversion, if conversion.precision.unwrap_or(6) >= 6 { b"(null)" } else { b"" });
         return Ok(());
     }
-    // SAFETY: handed on: characters are taken up to the end or the precision.
+    // SAFETY: passed on to the caller; characters are taken up to the end or the precision.
     let characters = (0..conversion.precision.unwrap_or(usize::MAX))
         .map(|index| unsafe { start.wrapping_add(index).read() })
         .take_while(|character| *character != 0);

@@ -1,4 +1,5 @@
-//! `setjmp` and `longjmp`. What is kept fits into the first 64 octets of glibc's `jmp_buf`, which has 200.
+//! `setjmp` and `longjmp`. The saved registers fit into the first 64 octets of glibc's `jmp_buf`,
+//! which has 200.
 
 use core::arch::naked_asm;
 
@@ -15,7 +16,7 @@ pub(crate) const SETJMP: &[Export] = exports![
     __longjmp_chk = longjmp
 ];
 
-/// There are no signals, so that the second argument of `__sigsetjmp` says nothing.
+/// There are no signals, so the second argument of `__sigsetjmp` has no effect.
 #[unsafe(naked)]
 pub(crate) unsafe extern "C" fn setjmp() {
     naked_asm!(
@@ -25,7 +26,7 @@ pub(crate) unsafe extern "C" fn setjmp() {
         "mov [rdi + 24], r13",
         "mov [rdi + 32], r14",
         "mov [rdi + 40], r15",
-        // The stack pointer and the address with which the caller goes on.
+        // The stack pointer and the return address of the caller.
         "lea rax, [rsp + 8]",
         "mov [rdi + 48], rax",
         "mov rax, [rsp]",

@@ -1,15 +1,20 @@
-//! The C runtime that shared objects import from the image: what gcc's output asks of glibc, with glibc's layouts (docs/runtime.md).
+//! The C runtime that shared objects import from the image: the functions of glibc that gcc's
+//! output uses, with glibc's layouts (docs/runtime.md).
 //!
 //! - [`EXPORTS`], [`find`]: names and addresses, for the loader.
-//! - [`System`]: what the runtime asks of the image; [`set_system`] comes before the first call of anything here.
-//! - [`finalize`]: runs what an object registered with `__cxa_atexit`, before its text goes.
+//! - [`System`]: the services of the image for the runtime; [`set_system`] comes before the first
+//!   call of anything here.
+//! - [`finalize`]: runs the handlers that an object registered with `__cxa_atexit`, before its text
+//!   is unmapped.
 //! - [`flush_all`], [`thread_ended`]: for the image, when it or a thread ends without C's `exit`.
 //!
-//! No function has its C name as a symbol: the image has its own `memcpy`, and on the build machine tests call these functions beside those of
-//! the host. Memory comes from Rust's global allocator. There are no files.
+//! No function has its C name as a symbol: the image has its own `memcpy`, and on the build machine
+//! tests call these functions beside those of the host. Memory comes from Rust's global allocator.
+//! There are no files.
 //!
-//! Every exported function has the duties that C gives to its caller (ISO C11 7, POSIX): pointers that are valid for what the function's
-//! description reads or writes, strings that end. A `SAFETY` comment "as C demands" means these.
+//! The caller of an exported function has the duties that C gives it (ISO C11 7, POSIX): pointers
+//! that are valid for the reads and writes in the function's description, and strings that end. A
+//! `SAFETY` comment "as C demands" means these.
 
 #![no_std]
 #![deny(clippy::undocumented_unsafe_blocks)]

@@ -16,7 +16,7 @@ pub(crate) fn try_acquire(word: &AtomicU32) -> bool {
 
 pub(crate) fn acquire(word: &AtomicU32) {
     if !try_acquire(word) {
-        // Whoever has waited leaves `AWAITED` behind: there may be others.
+        // A thread that has waited leaves `AWAITED` behind, because others may wait.
         while word.swap(AWAITED, Ordering::Acquire) != FREE {
             (system().wait)(word, AWAITED, None);
         }
@@ -60,7 +60,8 @@ impl<T> Deref for Locked<'_, T> {
 
 impl<T> DerefMut for Locked<'_, T> {
     fn deref_mut(&mut self) -> &mut T {
-        // SAFETY: the word is ours until `drop`, and `self` is borrowed for as long as the reference lives.
+        // SAFETY: the word is ours until `drop`, and `self` is borrowed for as long as the
+        // reference lives.
         unsafe { &mut *self.0.value.get() }
     }
 }

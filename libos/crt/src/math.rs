@@ -1,5 +1,5 @@
-//! `math.h`: the crate `libm`, under C's names. `errno` is not set: what went wrong is in the result (`math_errhandling` is 0).
-//! `long double` functions are not there.
+//! `math.h`: the crate `libm`, under C's names. `errno` is not set; the result alone shows an error
+//! (`math_errhandling` is 0). `long double` functions are missing.
 
 use core::arch::asm;
 use core::ffi::{c_int, c_long};
@@ -167,7 +167,7 @@ pub(crate) const MATH: &[Export] = exports![
 
 pub(crate) const FENV: &[Export] = exports![feclearexcept, fetestexcept, fegetround, fesetround];
 
-/// Functions of one number, and of two, under `libm`'s names.
+/// Functions of one number, and of two, with the names of `libm`.
 macro_rules! functions {
     (1: $($name:ident)*; 2: $($pair:ident)*; $type:ident) => {
         $(pub(crate) unsafe extern "C" fn $name(value: $type) -> $type {
@@ -207,7 +207,8 @@ pub(crate) unsafe extern "C" fn acoshf(value: f32) -> f32 {
     if value < 1.0 { f32::NAN } else { libm::acoshf(value) }
 }
 
-/// The rest, once for each type: the name, that of `libm`'s function where there is one.
+/// The other functions, once for each type: the name, and that of `libm`'s function where there is
+/// one.
 macro_rules! others {
     ($type:ident:
         $fma:ident $frexp:ident $ilogb:ident $ldexp:ident $scalbn:ident $scalbln:ident $logb:ident $modf:ident $remquo:ident $sincos:ident
@@ -220,7 +221,7 @@ macro_rules! others {
 
         pub(crate) unsafe extern "C" fn $frexp(value: $type, power: *mut c_int) -> $type {
             let (fraction, exponent) = libm::$frexp(value);
-            // SAFETY: as C demands. For what has no exponent libm says anything.
+            // SAFETY: as C demands. libm's exponent is undefined for a number without one.
             unsafe { power.write(if value.is_finite() { exponent } else { 0 }) };
             fraction
         }
@@ -320,7 +321,7 @@ macro_rules! others {
         }
 
         pub(crate) unsafe extern "C" fn $issignaling(value: $type) -> c_int {
-            // The first digit of the fraction says that a NaN is a quiet one.
+            // The first digit of the fraction marks a quiet NaN.
             c_int::from(value.is_nan() && value.to_bits() >> ($type::MANTISSA_DIGITS - 2) & 1 == 0)
         }
     };
@@ -343,7 +344,7 @@ others! {
     __fpclassifyf __issignalingf; rintf roundf
 }
 
-/// What does not fit is the smallest, as the processor's conversion gives it.
+/// A number out of range becomes the smallest one, as in the processor's conversion.
 fn long(value: f64) -> c_long {
     if (-9_223_372_036_854_775_808.0..9_223_372_036_854_775_808.0).contains(&value) {
         value as c_long
@@ -364,7 +365,7 @@ fn control() -> u32 {
 
 pub(crate) unsafe extern "C" fn feclearexcept(exceptions: c_int) -> c_int {
     let control = control() & !((exceptions & EXCEPTIONS) as u32);
-    // SAFETY: only flags differ from what was there; no exception is unmasked.
+    // SAFETY: only flags change; no exception is unmasked.
     unsafe { asm!("ldmxcsr [{}]", in(reg) &raw const control, options(nostack)) };
     0
 }
@@ -373,7 +374,7 @@ pub(crate) unsafe extern "C" fn fetestexcept(exceptions: c_int) -> c_int {
     control() as c_int & exceptions & EXCEPTIONS
 }
 
-/// `FE_TONEAREST`: the image relies on it.
+/// `FE_TONEAREST`, which the image relies on.
 pub(crate) unsafe extern "C" fn fegetround() -> c_int {
     0
 }

@@ -23,18 +23,18 @@ pub(crate) const MEMORY: &[Export] = exports![
     malloc_trim
 ];
 
-/// What `max_align_t` needs.
+/// The alignment of `max_align_t`.
 const ALIGNMENT: usize = 16;
 const PAGE: usize = 4096;
 
 const LIVE: u32 = 0x6d65_6d21;
 const FREED: u32 = 0x6672_6565;
 
-/// Lies right before what C was given.
+/// The header of a block, right before the address that C gets.
 #[repr(C, align(16))]
 struct Header {
     size: usize,
-    /// Of what C was given. The block begins so far before it.
+    /// Alignment of the address that C gets, and its distance from the beginning of the block.
     alignment: u32,
     state: u32,
 }
@@ -61,19 +61,21 @@ fn allocate(size: usize, alignment: usize, allocator: unsafe fn(Layout) -> *mut 
         return block;
     }
     let start = block.wrapping_add(alignment);
-    // SAFETY: the header's 16 octets are in the block, before `start`, as the alignment is at least 16.
+    // SAFETY: the header's 16 octets are in the block, before `start`, as the alignment is at least
+    // 16.
     unsafe { start.cast::<Header>().sub(1).write(Header { size, alignment: alignment as u32, state: LIVE }) };
     start
 }
 
-/// The header of what C gives back.
+/// The header of a block that C gives back.
 ///
 /// # Safety
-/// The pointer came from here. (One that did not, or was freed, is found as long as nobody else has written before it.)
+/// The pointer came from here. (One that did not, or was freed, is detected as long as the memory
+/// before it was not overwritten.)
 unsafe fn header<'a>(start: *mut u8) -> &'a mut Header {
     let place = start.cast::<Header>().wrapping_sub(1);
     if place.is_aligned() {
-        // SAFETY: `allocate` wrote it; C hands it to one thread at a time.
+        // SAFETY: `allocate` wrote it; C gives it to one thread at a time.
         let header = unsafe { &mut *place };
         if header.state == LIVE {
             return header;
@@ -107,7 +109,7 @@ pub(crate) unsafe extern "C" fn realloc(start: *mut u8, size: usize) -> *mut u8 
         return allocate(size, ALIGNMENT, alloc);
     }
     if size == 0 {
-        // SAFETY: handed on.
+        // SAFETY: passed on to the caller.
         unsafe { free(start) };
         return ptr::null_mut();
     }
@@ -119,7 +121,8 @@ pub(crate) unsafe extern "C" fn realloc(start: *mut u8, size: usize) -> *mut u8 
         error::set(ENOMEM);
         return ptr::null_mut();
     };
-    // Where a block grows in its place or not is the allocator's to know; the header moves with it only if it is at its beginning.
+    // The allocator decides if a block grows in its place. The header moves with it only if it is
+    // at its beginning.
     if alignment == ALIGNMENT {
         // SAFETY: the block has the old layout; the new size is not 0 and makes a layout.
         let block = unsafe { grow(start.wrapping_sub(ALIGNMENT), old, new.size()) };
@@ -133,9 +136,9 @@ pub(crate) unsafe extern "C" fn realloc(start: *mut u8, size: usize) -> *mut u8 
     }
     let moved = allocate(size, ALIGNMENT, alloc);
     if !moved.is_null() {
-        // SAFETY: both have so much; the new one is nobody else's.
+        // SAFETY: both have as many octets; the new one is not in other use.
         unsafe { ptr::copy_nonoverlapping(start, moved, old_size.min(size)) };
-        // SAFETY: handed on.
+        // SAFETY: passed on to the caller.
         unsafe { free(start) };
     }
     moved
@@ -143,7 +146,7 @@ pub(crate) unsafe extern "C" fn realloc(start: *mut u8, size: usize) -> *mut u8 
 
 pub(crate) unsafe extern "C" fn reallocarray(start: *mut u8, count: usize, size: usize) -> *mut u8 {
     match count.checked_mul(size) {
-        // SAFETY: handed on.
+        // SAFETY: passed on to the caller.
         Some(size) => unsafe { realloc(start, size) },
         None => {
             error::set(ENOMEM);

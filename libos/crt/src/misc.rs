@@ -1,4 +1,5 @@
-//! The rest of `stdlib.h`: order, the environment, chance; and what there is of `locale.h` and `signal.h`.
+//! The rest of `stdlib.h`: order, the environment, random numbers; and parts of `locale.h` and
+//! `signal.h`.
 
 use alloc::collections::BTreeMap;
 use alloc::ffi::CString;
@@ -52,15 +53,15 @@ pub(crate) const SIGNAL: &[Export] = exports![
     pthread_sigmask = empty
 ];
 
-/// What C set, and what it was told: the texts live as long as C may look at them, which is until the variable is set anew.
-/// `None`: unset.
+/// Variables set by C, and the texts returned to C. A text lives as long as C may read it, until
+/// the variable is set anew. `None`: unset.
 static ENVIRONMENT: Lock<BTreeMap<Vec<u8>, Option<CString>>> = Lock::new(BTreeMap::new());
 
-/// An empty list: `getenv` knows the variables.
+/// An empty list; `getenv` has the variables.
 static ENVIRON: AtomicPtr<*const u8> = AtomicPtr::new((&raw const EMPTY.0).cast_mut().cast());
 
 struct Empty([*const u8; 1]);
-// SAFETY: a null pointer, which nobody changes.
+// SAFETY: a null pointer, which is never changed.
 unsafe impl Sync for Empty {}
 static EMPTY: Empty = Empty([ptr::null()]);
 
@@ -113,7 +114,8 @@ pub(crate) unsafe extern "C" fn putenv(setting: *const u8) -> c_int {
     0
 }
 
-/// glibc's generator of 31 words (random.c, TYPE_3): the numbers are those that Linux gives for the same seed.
+/// glibc's generator of 31 words (random.c, TYPE_3). The numbers are those of Linux for the same
+/// seed.
 struct Random {
     words: [u32; 31],
     next: usize,
@@ -127,7 +129,8 @@ impl Random {
         let mut word = seed.max(1) as i32;
         for place in &mut words {
             *place = word as u32;
-            // 16807 * word modulo 2^31 - 1, by Schrage's method as the C library has it: it differs for negative seeds.
+            // 16807 * word modulo 2^31 - 1, by Schrage's method as in the C library, whose results
+            // differ for negative seeds.
             word = 16807 * (word % 127_773) - 2836 * (word / 127_773);
             if word < 0 {
                 word += i32::MAX;
@@ -208,7 +211,7 @@ pub(crate) struct Convention {
     numbers: [c_char; 14],
 }
 
-// SAFETY: nobody changes the texts.
+// SAFETY: the texts are never changed.
 unsafe impl Sync for Convention {}
 
 static CONVENTION: Convention = {
@@ -242,6 +245,7 @@ unsafe extern "C" fn empty() -> c_int {
 }
 
 unsafe extern "C" fn raise(_signal: c_int) -> c_int {
-    // SAFETY: always: without handlers every signal that programs raise ends them.
+    // SAFETY: the call has no condition. Without handlers, every signal that programs raise ends
+    // them.
     unsafe { abort() }
 }

@@ -1,4 +1,5 @@
-//! Text to numbers: `strtol`, `strtod` and their kin. Decimal fractions are parsed by Rust, which rounds correctly.
+//! Text to numbers: `strtol`, `strtod` and their kin. Decimal fractions are parsed by Rust, which
+//! rounds correctly.
 
 use core::arch::naked_asm;
 use core::ffi::{c_int, c_long};
@@ -40,26 +41,27 @@ pub(crate) const NUMBERS: &[Export] = exports![
     imaxdiv = ldiv,
 ];
 
-/// What glibc's libm has from glibc's libc, and from its dynamic linker.
+/// Symbols that glibc's libm takes from glibc's libc, and from its dynamic linker.
 pub(crate) const PRIVATE: &[Export] =
     exports![__strtod_nan, __strtof_nan, __strtold_nan, __strtof128_nan, _rtld_global_ro = &raw const RTLD_GLOBAL_RO];
 
-/// What libm reads there is what the processor has (`cpu_features`): where all is 0 it takes the functions that any x86-64 can run, and no others
-/// should run, for threads keep no more than those use. glibc 2.36 has 896 octets.
+/// The processor's features (`cpu_features`), as libm reads them. With zeros only, it takes the
+/// functions that any x86-64 can run. No others may run, because threads save only the registers of
+/// those. glibc 2.36 has 896 octets.
 static RTLD_GLOBAL_RO: [u8; 2048] = [0; 2048];
 
 /// An integer as it was written.
 pub(crate) struct Integer {
     pub(crate) negative: bool,
-    /// The largest if it does not fit.
+    /// The magnitude, or the largest number if it does not fit.
     pub(crate) magnitude: u64,
     pub(crate) fits: bool,
-    /// Up to here, spaces included; 0 if there is no number.
+    /// Index behind the number, spaces included; 0 if there is no number.
     pub(crate) end: usize,
 }
 
 impl Integer {
-    /// As a `long`, and whether it is one.
+    /// The value as a `long`, and true if it fits.
     pub(crate) fn signed(&self) -> (i64, bool) {
         match (self.negative, self.fits) {
             (false, true) if self.magnitude <= i64::MAX as u64 => (self.magnitude as i64, true),
@@ -69,7 +71,7 @@ impl Integer {
         }
     }
 
-    /// As an `unsigned long`: C negates it there.
+    /// The value as an `unsigned long`, in which C negates it, and true if it fits.
     pub(crate) fn unsigned(&self) -> (u64, bool) {
         match (self.negative, self.fits) {
             (_, false) => (u64::MAX, false),
@@ -79,7 +81,7 @@ impl Integer {
     }
 }
 
-/// Skips spaces and a sign; says whether that is a minus.
+/// Skips spaces and a sign; returns true for a minus.
 fn sign(reader: &Reader) -> (usize, bool) {
     let mut index = 0;
     while space(reader.at(index)) {
@@ -96,7 +98,7 @@ fn digit(octet: u8, base: u32) -> Option<u32> {
     char::from(octet).to_digit(base)
 }
 
-/// ISO C11 7.22.1.4. The base is 0, or 2 to 36.
+/// An integer (ISO C11 7.22.1.4). The base is 0, or 2 to 36.
 pub(crate) fn integer(reader: &Reader, base: u32) -> Integer {
     let (mut index, negative) = sign(reader);
     let prefixed = reader.at(index) == b'0'
@@ -129,10 +131,10 @@ pub(crate) trait Real: Copy + core::str::FromStr + core::ops::Neg<Output = Self>
     const INFINITY: Self;
     /// Digits of the significand, the implied one included.
     const DIGITS: i32;
-    /// The exponent of the smallest number: 2 to this power.
+    /// The exponent of the smallest number, a power of 2.
     const LEAST: i32;
     const GREATEST: i32;
-    /// `mantissa * 2^exponent`, which needs no rounding.
+    /// `mantissa * 2^exponent`, which must need no rounding.
     fn exact(mantissa: u64, exponent: i32) -> Self;
     fn is_zero(self) -> bool;
     fn is_tiny(self) -> bool;
@@ -166,14 +168,15 @@ macro_rules! real {
 real!(f32, libm::scalbnf);
 real!(f64, libm::scalbn);
 
-/// Reads a number (ISO C11 7.22.1.3): it, whether it is in range, and where it ends: 0 if there is none.
+/// Reads a number (ISO C11 7.22.1.3). Returns it, true if it is in range, and its end: 0 if there
+/// is none.
 pub(crate) fn real<T: Real>(reader: &Reader) -> (T, bool, usize) {
     let (start, negative) = sign(reader);
     let (magnitude, in_range, end) = unsigned::<T>(reader, start);
     (if negative && end > 0 { -magnitude } else { magnitude }, in_range, end)
 }
 
-/// Whether a word stands here, in capitals or not.
+/// True if the word stands here, in capitals or not.
 fn word(reader: &Reader, start: usize, word: &[u8]) -> bool {
     word.iter().enumerate().all(|(index, octet)| reader.at(start + index).to_ascii_lowercase() == *octet)
 }
@@ -228,7 +231,7 @@ fn decimal<T: Real>(reader: &Reader, start: usize) -> (T, bool, usize) {
     (value, !(value.is_infinite() || nonzero && value.is_tiny()), end)
 }
 
-/// The exponent that may follow, as far as it matters, and where it ends.
+/// The optional exponent, as far as it matters, and its end.
 fn exponent(reader: &Reader, start: usize, letter: u8) -> Option<(i32, usize)> {
     if reader.at(start).to_ascii_lowercase() != letter {
         return None;
@@ -248,7 +251,7 @@ fn exponent(reader: &Reader, start: usize, letter: u8) -> Option<(i32, usize)> {
 }
 
 fn hexadecimal<T: Real>(reader: &Reader, start: usize) -> (T, bool, usize) {
-    // 60 bits of the digits, and whether anything follows that is not 0.
+    // 60 bits of the digits, and true if any other digit follows.
     let (mut mantissa, mut rest, mut scale) = (0_u64, false, 0_i32);
     let (mut index, mut point) = (start, false);
     loop {
@@ -273,7 +276,7 @@ fn hexadecimal<T: Real>(reader: &Reader, start: usize) -> (T, bool, usize) {
     (value, in_range, end)
 }
 
-/// `mantissa * 2^exponent`, and a little more if there is a rest, rounded to the nearest.
+/// `mantissa * 2^exponent`, and a little more if there is a rest, rounded to the nearest number.
 fn compose<T: Real>(mantissa: u64, rest: bool, exponent: i32) -> (T, bool) {
     if mantissa == 0 {
         return (T::exact(0, 0), true);
@@ -286,13 +289,13 @@ fn compose<T: Real>(mantissa: u64, rest: bool, exponent: i32) -> (T, bool) {
     if top < T::LEAST {
         return (T::exact(0, 0), false);
     }
-    // What is below the last digit goes.
+    // The bits below the last digit are dropped.
     let last = (top - T::DIGITS).max(T::LEAST);
     let drop = last - exponent;
     if drop <= 0 {
         return (T::exact(mantissa, exponent), true);
     }
-    // No more than the 60 bits of the mantissa, because `top` is not below `LEAST`.
+    // These are no more than the 60 bits of the mantissa, because `top` is not below `LEAST`.
     let (kept, gone) = (mantissa >> drop, mantissa & ((1 << drop) - 1));
     let half = 1 << (drop - 1);
     let up = gone > half || gone == half && (rest || kept & 1 == 1);
@@ -306,7 +309,7 @@ fn compose<T: Real>(mantissa: u64, rest: bool, exponent: i32) -> (T, bool) {
 unsafe fn convert(start: *const u8, end: *mut *const u8, base: c_int) -> Integer {
     let number = match u32::try_from(base) {
         Ok(base @ (0 | 2..=36)) => {
-            // SAFETY: handed on; `integer` reads onwards, up to the end.
+            // SAFETY: passed on to the caller; `integer` reads onwards, up to the end.
             integer(&unsafe { Reader::new(start, usize::MAX) }, base)
         }
         _ => {
@@ -314,7 +317,7 @@ unsafe fn convert(start: *const u8, end: *mut *const u8, base: c_int) -> Integer
             Integer { negative: false, magnitude: 0, fits: true, end: 0 }
         }
     };
-    // SAFETY: handed on.
+    // SAFETY: passed on to the caller.
     unsafe { raw::store(end, start.wrapping_add(number.end)) };
     number
 }
@@ -339,9 +342,9 @@ pub(crate) unsafe extern "C" fn strtoul(start: *const u8, end: *mut *const u8, b
 /// # Safety
 /// The string ends; the place is null, or can be written.
 unsafe fn convert_real<T: Real>(start: *const u8, end: *mut *const u8) -> T {
-    // SAFETY: handed on; `real` reads onwards, up to the end.
+    // SAFETY: passed on to the caller; `real` reads onwards, up to the end.
     let (value, fits, length) = real::<T>(&unsafe { Reader::new(start, usize::MAX) });
-    // SAFETY: handed on.
+    // SAFETY: passed on to the caller.
     unsafe { raw::store(end, start.wrapping_add(length)) };
     in_range((value, fits))
 }
@@ -356,7 +359,8 @@ pub(crate) unsafe extern "C" fn strtof(start: *const u8, end: *mut *const u8) ->
     unsafe { convert_real(start, end) }
 }
 
-/// A `long double` with a `double`'s digits: it is returned in a register that Rust does not know.
+/// A `long double` with a `double`'s digits. It is returned in a register that Rust does not
+/// support.
 #[unsafe(naked)]
 pub(crate) unsafe extern "C" fn strtold() {
     naked_asm!(
@@ -372,7 +376,8 @@ pub(crate) unsafe extern "C" fn strtold() {
     )
 }
 
-/// What `nan("0x123")` carries, of text that ends with this octet; stores where the text ends, if `end` is not null. 0 for no number.
+/// The payload of `nan("0x123")`, from text that ends with the octet `last`; 0 without a number.
+/// Stores the end of the text, if `end` is not null.
 unsafe extern "C" fn payload(start: *const u8, end: *mut *const u8, last: u8) -> u64 {
     // SAFETY: as C demands, the text ends.
     let reader = unsafe { Reader::new(start, usize::MAX) };

@@ -1,4 +1,5 @@
-//! `sscanf` (ISO C11 7.21.6.2): `d i u x X o p c s [ e f g a n %`, widths, `*` and the sizes. What reads from a stream finds its end.
+//! `sscanf` (ISO C11 7.21.6.2): `d i u x X o p c s [ e f g a n %`, widths, `*` and the sizes.
+//! Functions that read from a stream find its end.
 
 use core::ffi::c_int;
 
@@ -44,7 +45,7 @@ pub(crate) unsafe extern "C" fn vsscanf(input: *const u8, format: *const u8, arg
     if end == End::Input && stored == 0 { EOF } else { stored }
 }
 
-/// Why it ended.
+/// The reason for the end.
 #[derive(PartialEq)]
 enum End {
     Format,
@@ -57,7 +58,7 @@ struct Scan {
     start: *const u8,
 }
 
-/// What stands between `%` and the letter.
+/// The part of a conversion between `%` and the letter.
 struct Conversion {
     stored: bool,
     width: Option<usize>,
@@ -67,7 +68,7 @@ struct Conversion {
 
 impl Scan {
     fn peek(&self) -> u8 {
-        // SAFETY: the input ends, and nothing but what is not the end is passed over.
+        // SAFETY: the input ends; the position moves on only from octets other than the end.
         unsafe { self.input.read() }
     }
 
@@ -82,10 +83,10 @@ impl Scan {
     }
 
     /// # Safety
-    /// The format ends, and the arguments are those that it names.
+    /// The format ends, and the arguments are those that it requires.
     unsafe fn run(&mut self, format: *const u8, arguments: &mut VaList, stored: &mut c_int) -> End {
         let mut format = format;
-        // SAFETY: the format ends; only what is not the end is passed over.
+        // SAFETY: the format ends; the position moves on only from octets other than the end.
         let peek = |format: *const u8| unsafe { format.read() };
         loop {
             let octet = peek(format);
@@ -138,7 +139,7 @@ impl Scan {
             if letter != b'n' && self.peek() == 0 {
                 return End::Input;
             }
-            // SAFETY: handed on.
+            // SAFETY: passed on to the caller.
             match unsafe { self.convert(&conversion, letter, &mut format, arguments) } {
                 Ok(counted) => *stored += c_int::from(counted && conversion.stored),
                 Err(end) => return end,
@@ -146,7 +147,7 @@ impl Scan {
         }
     }
 
-    /// Returns whether this counts as a conversion.
+    /// Returns true if this counts as a conversion.
     ///
     /// # Safety
     /// As for [`Self::run`].
@@ -199,28 +200,29 @@ impl Scan {
                     // SAFETY: the format names a `double`.
                     unsafe { put(place, value.to_bits(), 8) };
                 } else {
-                    // SAFETY: the format names a `float`. Read anew, so that it is rounded once.
+                    // SAFETY: the format names a `float`. It is read anew, so that it is rounded
+                    // once.
                     unsafe { put(place, u64::from(number::real::<f32>(&reader).0.to_bits()), 4) };
                 }
             }
             b'c' | b'C' => {
                 let count = conversion.width.unwrap_or(1);
-                // SAFETY: the format names room for so many.
-                // If there are fewer, glibc is content too.
+                // SAFETY: the format names room for `count` octets.
+                // glibc accepts fewer octets, too.
                 unsafe { self.copy(place(), count, |_| true) };
             }
             b's' | b'S' => {
                 let place = place();
-                // SAFETY: the format names room for so many and a NUL.
+                // SAFETY: the format names room for `limit` octets and a NUL.
                 let copied = unsafe { self.copy(place, limit, |octet| !space(octet)) };
                 // SAFETY: as above.
                 unsafe { put(place.wrapping_add(if place.is_null() { 0 } else { copied }), 0, 1) };
             }
             b'[' => {
-                // SAFETY: handed on.
+                // SAFETY: passed on to the caller.
                 let set = unsafe { set(format) };
                 let place = place();
-                // SAFETY: the format names room for so many and a NUL.
+                // SAFETY: the format names room for `limit` octets and a NUL.
                 let copied = unsafe { self.copy(place, limit, |octet| set[usize::from(octet)]) };
                 if copied == 0 {
                     return Err(End::Mismatch);
@@ -233,15 +235,15 @@ impl Scan {
         Ok(true)
     }
 
-    /// Passes over what is wanted and stores it, if there is a place.
+    /// Skips wanted octets and stores them, if there is a place.
     ///
     /// # Safety
-    /// The place is null, or has room for so many.
+    /// The place is null, or has room for `limit` octets.
     unsafe fn copy(&mut self, place: *mut u8, limit: usize, wanted: impl Fn(u8) -> bool) -> usize {
         let mut count = 0;
         while count < limit && self.peek() != 0 && wanted(self.peek()) {
             if !place.is_null() {
-                // SAFETY: the caller's.
+                // SAFETY: the caller's promise.
                 unsafe { place.wrapping_add(count).write(self.peek()) };
             }
             self.skip(1);
@@ -257,7 +259,7 @@ impl Scan {
 /// The format ends.
 unsafe fn set(format: &mut *const u8) -> [bool; 256] {
     let mut set = [false; 256];
-    // SAFETY: the format ends; only what is not the end is passed over.
+    // SAFETY: the format ends; the position moves on only from octets other than the end.
     let mut next = || unsafe {
         let octet = format.read();
         *format = format.wrapping_add(usize::from(octet != 0));
@@ -268,7 +270,7 @@ unsafe fn set(format: &mut *const u8) -> [bool; 256] {
     if inverted {
         octet = next();
     }
-    // A bracket that comes first is one of the set.
+    // A bracket that comes first belongs to the set.
     let mut previous = None;
     loop {
         match octet {
@@ -303,7 +305,7 @@ unsafe fn set(format: &mut *const u8) -> [bool; 256] {
 /// The place is null, or has room.
 unsafe fn put(place: *mut u8, value: u64, size: usize) {
     if !place.is_null() {
-        // SAFETY: the caller's.
+        // SAFETY: the caller's promise.
         unsafe { core::ptr::copy_nonoverlapping(value.to_le_bytes().as_ptr(), place, size) };
     }
 }
@@ -312,7 +314,8 @@ unsafe fn put(place: *mut u8, value: u64, size: usize) {
 /// The place is null, or has room for ten octets.
 unsafe fn put_long_double(place: *mut u8, value: f64) {
     if !place.is_null() {
-        // SAFETY: eight octets are read from the variable, ten written to the caller's place; the x87's stack is as before.
+        // SAFETY: eight octets are read from the variable, ten written to the caller's place; the
+        // x87's stack is as before.
         unsafe {
             core::arch::asm!("fld qword ptr [{}]", "fstp tbyte ptr [{}]", in(reg) &raw const value, in(reg) place, options(nostack),
                 out("st(0)") _, out("st(1)") _, out("st(2)") _, out("st(3)") _, out("st(4)") _, out("st(5)") _, out("st(6)") _, out("st(7)") _);

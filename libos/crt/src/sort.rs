@@ -1,4 +1,5 @@
-//! `qsort` and `bsearch`. Whatever the comparison answers, nothing outside the array is touched, and it ends.
+//! `qsort` and `bsearch`. With any results of the comparison, nothing outside the array is touched,
+//! and the sort ends.
 
 use core::cmp::Ordering;
 use core::ffi::{c_int, c_void};
@@ -49,7 +50,7 @@ pub(crate) unsafe extern "C" fn bsearch(
 type Order<'a> = &'a dyn Fn(*const u8, *const u8) -> c_int;
 
 /// # Safety
-/// There are so many elements of this size, and they are the caller's alone.
+/// There are `count` elements of this size, and only the caller uses them.
 unsafe fn sort(start: *mut u8, count: usize, size: usize, order: Order) {
     if count < 2 || size == 0 {
         return;
@@ -57,16 +58,17 @@ unsafe fn sort(start: *mut u8, count: usize, size: usize, order: Order) {
     // SAFETY: any size will do.
     let spare = unsafe { malloc(count.saturating_mul(size)) };
     if spare.is_null() {
-        // SAFETY: handed on.
+        // SAFETY: passed on to the caller.
         return unsafe { heap_sort(start, count, size, order) };
     }
-    // SAFETY: handed on; the spare memory is as large, and new.
+    // SAFETY: passed on to the caller; the spare memory is as large, and new.
     unsafe { merge_sort(start, spare, count, size, order) };
     // SAFETY: it came from `malloc`.
     unsafe { free(spare) };
 }
 
-/// Merges runs of 1, 2, 4... elements from one array to the other. Equal elements keep their order, as they do with glibc.
+/// Merges runs of 1, 2, 4... elements from one array to the other. Equal elements keep their order,
+/// as they do with glibc.
 ///
 /// # Safety
 /// As for [`sort`], for both arrays.
@@ -100,7 +102,7 @@ unsafe fn merge_sort(start: *mut u8, spare: *mut u8, count: usize, size: usize, 
     }
 }
 
-/// For want of memory: in place.
+/// Sorts in place, if there is no memory.
 ///
 /// # Safety
 /// As for [`sort`].

@@ -1,4 +1,4 @@
-//! `stdio.h`: three streams, and text in memory. There are no files to open.
+//! `stdio.h`: three streams, and text in memory. There are no files.
 
 use core::ffi::{c_int, c_long, c_void};
 use core::ptr;
@@ -125,8 +125,8 @@ pub(crate) const STDIO: &[Export] = exports![
     rename = file::no_such,
 ];
 
-/// glibc's `FILE` (bits/types/struct_FILE.h) is this long, and macros of its header look into it: at the flags, and at pairs of pointers which
-/// say, all being null, that the function must be called.
+/// A `FILE` of the size of glibc's (bits/types/struct_FILE.h). Macros of its header read its flags
+/// and pairs of pointers; null pointers make them call the function.
 #[repr(C)]
 pub(crate) struct File {
     flags: AtomicI32,
@@ -154,7 +154,7 @@ static INPUT: File = File::new(0, LINE);
 static OUTPUT: File = File::new(1, LINE);
 static ERRORS: File = File::new(2, NONE);
 
-// The variables themselves: C may assign to them.
+// The variables themselves, because C may assign to them.
 static STDIN: AtomicPtr<File> = AtomicPtr::new((&raw const INPUT).cast_mut());
 static STDOUT: AtomicPtr<File> = AtomicPtr::new((&raw const OUTPUT).cast_mut());
 static STDERR: AtomicPtr<File> = AtomicPtr::new((&raw const ERRORS).cast_mut());
@@ -170,7 +170,8 @@ impl File {
         }
     }
 
-    /// Only these exist: any other pointer is a mistake of the caller's.
+    /// The stream at this address. Only the three exist: any other pointer is a mistake of the
+    /// caller's.
     fn of(stream: *const File) -> Option<&'static File> {
         [&INPUT, &OUTPUT, &ERRORS].into_iter().find(|file| ptr::eq(*file, stream))
     }
@@ -188,7 +189,7 @@ impl File {
         }
     }
 
-    /// There is never anything to read.
+    /// Sets the end of the stream: there is never any input.
     fn read(stream: *const File) {
         if let Some(file) = Self::of(stream) {
             file.flags.fetch_or(if file.number == 0 { AT_END } else { FAILED }, Ordering::Relaxed);
@@ -196,7 +197,7 @@ impl File {
     }
 }
 
-/// A stream that this thread has to itself. What must not wait is written when it goes.
+/// A stream locked by this thread. Dropping it writes the text that must not wait.
 struct Writer {
     file: &'static File,
     buffer: Locked<'static, Buffer>,
@@ -246,14 +247,14 @@ impl Drop for Writer {
     }
 }
 
-/// Writes what the streams still hold.
+/// Writes the buffered text of the streams.
 pub fn flush_all() {
     for file in [&OUTPUT, &ERRORS] {
         Writer { file, buffer: file.buffer.lock() }.flush();
     }
 }
 
-/// A descriptor, without a buffer of its own but this.
+/// A descriptor, without a further buffer.
 struct Descriptor {
     number: c_int,
 }
@@ -297,7 +298,7 @@ pub(crate) unsafe extern "C" fn vfprintf(stream: *mut File, text: *const u8, arg
 }
 
 pub(crate) unsafe extern "C" fn vprintf(text: *const u8, arguments: *mut VaList) -> c_int {
-    // SAFETY: handed on.
+    // SAFETY: passed on to the caller.
     unsafe { vfprintf(STDOUT.load(Ordering::Relaxed), text, arguments) }
 }
 
@@ -315,7 +316,7 @@ pub(crate) unsafe extern "C" fn vsnprintf(to: *mut u8, size: usize, text: *const
         // SAFETY: as C demands.
         return unsafe { format(&mut Nowhere, text, &mut *arguments) };
     }
-    // Some pass the largest size there is where they know that the text is short.
+    // Some callers pass the largest size when they know that the text is short.
     let size = size.min(isize::MAX as usize).min(usize::MAX - to.addr());
     // SAFETY: as C demands: there is room.
     let mut cut = Cut { room: unsafe { raw::slice_mut(to, size - 1) }, used: 0 };
@@ -328,14 +329,14 @@ pub(crate) unsafe extern "C" fn vsnprintf(to: *mut u8, size: usize, text: *const
 }
 
 pub(crate) unsafe extern "C" fn vsprintf(to: *mut u8, text: *const u8, arguments: *mut VaList) -> c_int {
-    // SAFETY: handed on: what is not used of the room is not touched.
+    // SAFETY: passed on to the caller; unused room is not touched.
     unsafe { vsnprintf(to, usize::MAX, text, arguments) }
 }
 
 pub(crate) unsafe extern "C" fn vasprintf(place: *mut *mut u8, text: *const u8, arguments: *mut VaList) -> c_int {
     // SAFETY: as C demands.
     let arguments = unsafe { &mut *arguments };
-    // The arguments are gone through twice.
+    // The arguments are read twice.
     // SAFETY: a list is plain values.
     let mut again = unsafe { ptr::read(arguments) };
     // SAFETY: as C demands.
@@ -355,10 +356,10 @@ pub(crate) unsafe extern "C" fn vasprintf(place: *mut *mut u8, text: *const u8, 
     unsafe { vsnprintf(made, size + 1, text, arguments) }
 }
 
-// `flag` asks glibc to look for `%n` in writable formats; here it never writes.
+// `flag` asks glibc to check for `%n` in writable formats; here `%n` never writes.
 
 pub(crate) unsafe extern "C" fn __vprintf_chk(_flag: c_int, text: *const u8, arguments: *mut VaList) -> c_int {
-    // SAFETY: handed on.
+    // SAFETY: passed on to the caller.
     unsafe { vprintf(text, arguments) }
 }
 
@@ -368,7 +369,7 @@ pub(crate) unsafe extern "C" fn __vfprintf_chk(
     text: *const u8,
     arguments: *mut VaList,
 ) -> c_int {
-    // SAFETY: handed on.
+    // SAFETY: passed on to the caller.
     unsafe { vfprintf(stream, text, arguments) }
 }
 
@@ -378,7 +379,7 @@ pub(crate) unsafe extern "C" fn __vdprintf_chk(
     text: *const u8,
     arguments: *mut VaList,
 ) -> c_int {
-    // SAFETY: handed on.
+    // SAFETY: passed on to the caller.
     unsafe { vdprintf(number, text, arguments) }
 }
 
@@ -388,7 +389,7 @@ pub(crate) unsafe extern "C" fn __vasprintf_chk(
     text: *const u8,
     arguments: *mut VaList,
 ) -> c_int {
-    // SAFETY: handed on.
+    // SAFETY: passed on to the caller.
     unsafe { vasprintf(place, text, arguments) }
 }
 
@@ -399,7 +400,7 @@ pub(crate) unsafe extern "C" fn __vsprintf_chk(
     text: *const u8,
     arguments: *mut VaList,
 ) -> c_int {
-    // SAFETY: handed on.
+    // SAFETY: passed on to the caller.
     let length = unsafe { vsnprintf(to, room, text, arguments) };
     if usize::try_from(length).is_ok_and(|length| length >= room) {
         exit::overflow();
@@ -418,7 +419,7 @@ pub(crate) unsafe extern "C" fn __vsnprintf_chk(
     if room < size {
         exit::overflow();
     }
-    // SAFETY: handed on.
+    // SAFETY: passed on to the caller.
     unsafe { vsnprintf(to, size, text, arguments) }
 }
 
@@ -459,9 +460,9 @@ pub(crate) unsafe extern "C" fn fputc(octet: c_int, stream: *mut File) -> c_int 
     c_int::from(octet as u8)
 }
 
-/// What the macro `putc_unlocked` calls.
+/// The function that the macro `putc_unlocked` calls.
 pub(crate) unsafe extern "C" fn __overflow(stream: *mut File, octet: c_int) -> c_int {
-    // SAFETY: handed on.
+    // SAFETY: passed on to the caller.
     unsafe { fputc(octet, stream) }
 }
 
@@ -499,17 +500,17 @@ pub(crate) unsafe extern "C" fn setvbuf(stream: *mut File, _buffer: *mut u8, mod
         Some(file) if (FULL..=NONE).contains(&mode) => file.mode.store(mode, Ordering::Relaxed),
         _ => return -1,
     }
-    // SAFETY: handed on.
+    // SAFETY: passed on to the caller.
     unsafe { fflush(stream) }
 }
 
 pub(crate) unsafe extern "C" fn setbuf(stream: *mut File, buffer: *mut u8) {
-    // SAFETY: handed on.
+    // SAFETY: passed on to the caller.
     unsafe { setvbuf(stream, buffer, if buffer.is_null() { NONE } else { FULL }, 0) };
 }
 
 pub(crate) unsafe extern "C" fn setlinebuf(stream: *mut File) {
-    // SAFETY: handed on.
+    // SAFETY: passed on to the caller.
     unsafe { setvbuf(stream, ptr::null_mut(), LINE, 0) };
 }
 
@@ -580,9 +581,9 @@ pub(crate) unsafe extern "C" fn fileno(stream: *mut File) -> c_int {
     File::of(stream).map_or(-1, |file| file.number)
 }
 
-/// The stream stays: the image goes on to use it.
+/// Flushes the stream, which stays open, because the image uses it further.
 pub(crate) unsafe extern "C" fn fclose(stream: *mut File) -> c_int {
-    // SAFETY: handed on.
+    // SAFETY: passed on to the caller.
     unsafe { fflush(stream) }
 }
 

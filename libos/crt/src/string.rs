@@ -81,7 +81,8 @@ pub(crate) const STRING: &[Export] = exports![
 ];
 
 pub(crate) unsafe extern "C" fn memcpy(to: *mut u8, from: *const u8, count: usize) -> *mut u8 {
-    // SAFETY: as C demands; some compilers copy an object onto itself this way, which only `copy` allows.
+    // SAFETY: as C demands; some compilers copy an object onto itself this way, which only `copy`
+    // allows.
     unsafe { ptr::copy(from, to, count) };
     to
 }
@@ -93,12 +94,12 @@ pub(crate) unsafe extern "C" fn memmove(to: *mut u8, from: *const u8, count: usi
 }
 
 pub(crate) unsafe extern "C" fn mempcpy(to: *mut u8, from: *const u8, count: usize) -> *mut u8 {
-    // SAFETY: handed on.
+    // SAFETY: passed on to the caller.
     unsafe { memcpy(to, from, count) }.wrapping_add(count)
 }
 
 pub(crate) unsafe extern "C" fn memccpy(to: *mut u8, from: *const u8, octet: c_int, count: usize) -> *mut u8 {
-    // SAFETY: as C demands: up to the octet or so many.
+    // SAFETY: as C demands: the octets up to the match or `count` exist.
     for (index, value) in unsafe { octets(from) }.take(count).enumerate() {
         // SAFETY: as above.
         unsafe { to.wrapping_add(index).write(value) };
@@ -116,13 +117,13 @@ pub(crate) unsafe extern "C" fn memset(to: *mut u8, octet: c_int, count: usize) 
 }
 
 pub(crate) unsafe extern "C" fn explicit_bzero(to: *mut u8, count: usize) {
-    // SAFETY: handed on.
+    // SAFETY: passed on to the caller.
     unsafe { memset(to, 0, count) };
     compiler_fence(atomic::Ordering::SeqCst);
 }
 
 pub(crate) unsafe extern "C" fn bzero(to: *mut u8, count: usize) {
-    // SAFETY: handed on.
+    // SAFETY: passed on to the caller.
     unsafe { memset(to, 0, count) };
 }
 
@@ -138,7 +139,7 @@ pub(crate) unsafe extern "C" fn memcmp(one: *const u8, other: *const u8, count: 
 }
 
 pub(crate) unsafe extern "C" fn memchr(start: *const u8, octet: c_int, count: usize) -> *const u8 {
-    // SAFETY: as C demands: up to the octet or so many.
+    // SAFETY: as C demands: the octets up to the match or `count` exist.
     match unsafe { octets(start) }.take(count).position(|value| value == octet as u8) {
         Some(index) => start.wrapping_add(index),
         None => ptr::null(),
@@ -146,7 +147,7 @@ pub(crate) unsafe extern "C" fn memchr(start: *const u8, octet: c_int, count: us
 }
 
 pub(crate) unsafe extern "C" fn rawmemchr(start: *const u8, octet: c_int) -> *const u8 {
-    // SAFETY: handed on.
+    // SAFETY: passed on to the caller.
     unsafe { memchr(start, octet, usize::MAX) }
 }
 
@@ -191,13 +192,13 @@ pub(crate) unsafe extern "C" fn stpcpy(to: *mut u8, from: *const u8) -> *mut u8 
 }
 
 pub(crate) unsafe extern "C" fn strcpy(to: *mut u8, from: *const u8) -> *mut u8 {
-    // SAFETY: handed on.
+    // SAFETY: passed on to the caller.
     unsafe { stpcpy(to, from) };
     to
 }
 
 pub(crate) unsafe extern "C" fn stpncpy(to: *mut u8, from: *const u8, count: usize) -> *mut u8 {
-    // SAFETY: handed on.
+    // SAFETY: passed on to the caller.
     let length = unsafe { strnlen(from, count) };
     // SAFETY: as C demands, there is room for `count`.
     unsafe { ptr::copy_nonoverlapping(from, to, length) };
@@ -207,7 +208,7 @@ pub(crate) unsafe extern "C" fn stpncpy(to: *mut u8, from: *const u8, count: usi
 }
 
 pub(crate) unsafe extern "C" fn strncpy(to: *mut u8, from: *const u8, count: usize) -> *mut u8 {
-    // SAFETY: handed on.
+    // SAFETY: passed on to the caller.
     unsafe { stpncpy(to, from, count) };
     to
 }
@@ -238,7 +239,7 @@ pub(crate) unsafe extern "C" fn strlcpy(to: *mut u8, from: *const u8, size: usiz
 pub(crate) unsafe extern "C" fn strlcat(to: *mut u8, from: *const u8, size: usize) -> usize {
     // SAFETY: as C demands.
     let length = unsafe { strnlen(to, size) };
-    // SAFETY: handed on.
+    // SAFETY: passed on to the caller.
     length + unsafe { strlcpy(to.wrapping_add(length), from, size - length) }
 }
 
@@ -262,7 +263,7 @@ pub(crate) unsafe extern "C" fn strncmp(one: *const u8, other: *const u8, count:
 }
 
 pub(crate) unsafe extern "C" fn strcasecmp(one: *const u8, other: *const u8) -> c_int {
-    // SAFETY: handed on.
+    // SAFETY: passed on to the caller.
     unsafe { strncasecmp(one, other, usize::MAX) }
 }
 
@@ -273,7 +274,7 @@ pub(crate) unsafe extern "C" fn strncasecmp(one: *const u8, other: *const u8, co
 }
 
 pub(crate) unsafe extern "C" fn strxfrm(to: *mut u8, from: *const u8, size: usize) -> usize {
-    // SAFETY: handed on.
+    // SAFETY: passed on to the caller.
     unsafe { strlcpy(to, from, size) }
 }
 
@@ -284,7 +285,7 @@ pub(crate) unsafe extern "C" fn strchrnul(start: *const u8, octet: c_int) -> *co
 }
 
 pub(crate) unsafe extern "C" fn strchr(start: *const u8, octet: c_int) -> *const u8 {
-    // SAFETY: handed on.
+    // SAFETY: passed on to the caller.
     let found = unsafe { strchrnul(start, octet) };
     // SAFETY: this is in the string, or its end.
     if unsafe { found.read() } == octet as u8 { found } else { ptr::null() }
@@ -295,13 +296,13 @@ pub(crate) unsafe extern "C" fn strrchr(start: *const u8, octet: c_int) -> *cons
     unsafe { memrchr(start, octet, raw::length(start) + 1) }
 }
 
-/// Which octets a string holds.
+/// The set of octets in a string, as a table.
 ///
 /// # Safety
 /// The string ends.
 unsafe fn set(start: *const u8) -> [bool; 256] {
     let mut set = [false; 256];
-    // SAFETY: handed on.
+    // SAFETY: passed on to the caller.
     for octet in unsafe { text(start) } {
         set[usize::from(octet)] = true;
     }
@@ -321,7 +322,7 @@ pub(crate) unsafe extern "C" fn strcspn(start: *const u8, rejected: *const u8) -
 }
 
 pub(crate) unsafe extern "C" fn strpbrk(start: *const u8, accepted: *const u8) -> *const u8 {
-    // SAFETY: handed on.
+    // SAFETY: passed on to the caller.
     let found = start.wrapping_add(unsafe { strcspn(start, accepted) });
     // SAFETY: this is in the string, or its end.
     if unsafe { found.read() } == 0 { ptr::null() } else { found }
@@ -344,12 +345,12 @@ pub(crate) unsafe extern "C" fn strcasestr(start: *const u8, needle: *const u8) 
     }
 }
 
-/// Ends the token that begins here; returns where the next begins, or null.
+/// Ends the token that begins here; returns the beginning of the next, or null.
 ///
 /// # Safety
 /// Both are strings that end, and the first can be written.
 unsafe fn cut(start: *mut u8, separators: *const u8) -> *mut u8 {
-    // SAFETY: handed on.
+    // SAFETY: passed on to the caller.
     let end = unsafe { strpbrk(start, separators) }.cast_mut();
     if end.is_null() {
         return end;
@@ -395,12 +396,12 @@ pub(crate) unsafe extern "C" fn strsep(place: *mut *mut u8, separators: *const u
 }
 
 pub(crate) unsafe extern "C" fn strdup(start: *const u8) -> *mut u8 {
-    // SAFETY: handed on.
+    // SAFETY: passed on to the caller.
     unsafe { strndup(start, usize::MAX) }
 }
 
 pub(crate) unsafe extern "C" fn strndup(start: *const u8, limit: usize) -> *mut u8 {
-    // SAFETY: handed on.
+    // SAFETY: passed on to the caller.
     let length = unsafe { strnlen(start, limit) };
     // SAFETY: any size will do.
     let copy = unsafe { malloc(length + 1) };
@@ -420,14 +421,14 @@ pub(crate) unsafe extern "C" fn ffsl(value: c_long) -> c_int {
     if value == 0 { 0 } else { value.trailing_zeros() as c_int + 1 }
 }
 
-/// What gcc calls where it knows how large the destination is, and not whether that is enough.
+/// The functions that gcc calls if it knows the size of the destination, but not that it suffices.
 macro_rules! checked {
     ($($name:ident => $function:ident($($argument:ident: $type:ty),*) -> $result:ty, $needed:expr;)*) => {$(
         pub(crate) unsafe extern "C" fn $name($($argument: $type,)* room: usize) -> $result {
             if $needed > room {
                 exit::overflow();
             }
-            // SAFETY: handed on.
+            // SAFETY: passed on to the caller.
             unsafe { $function($($argument),*) }
         }
     )*};

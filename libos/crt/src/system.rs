@@ -1,46 +1,48 @@
-//! What the runtime asks of the image.
+//! The services of the image for the runtime.
 
 use core::ffi::c_int;
 use core::ptr;
 use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 use core::time::Duration;
 
-/// The image's side. Everything may be called by any thread at any time after [`set_system`].
+/// The image's side. Any thread may call these at any time after [`set_system`].
 pub struct System {
-    /// Text for a standard stream: 1 or 2.
+    /// Writes text to a standard stream: 1 or 2.
     pub write: fn(c_int, &[u8]),
-    /// Since 1970.
+    /// The time since 1970.
     pub now: fn() -> Duration,
-    /// Since a fixed point; never goes back.
+    /// The time since a fixed point; it never goes back.
     pub monotonic: fn() -> Duration,
     pub sleep: fn(Duration),
-    /// Handlers have run and streams are flushed when this is called.
+    /// Ends the image. The handlers have run and the streams are flushed when it is called.
     pub exit: fn(c_int) -> !,
     pub abort: fn() -> !,
     pub environment: fn(&str) -> Option<&'static str>,
     pub random: fn(&mut [u8]),
     /// The calling thread's `errno`.
     pub error_number: fn() -> *mut c_int,
-    /// The number of this pVM.
+    /// The id of this pVM.
     pub process: fn() -> c_int,
-    /// The calling thread's number: not 0, and no other living thread's.
+    /// The calling thread's number, not 0 and different from that of every other living thread.
     pub thread: fn() -> u32,
     pub yield_now: fn(),
-    /// Waits while the word holds this value, at most so long, until [`wake`](Self::wake). May return early for no reason.
+    /// Waits while the word holds this value, for at most this time, until [`wake`](Self::wake). It
+    /// may return early without a reason.
     pub wait: fn(&AtomicU32, u32, Option<Duration>),
-    /// Wakes as many threads as this that wait for the word.
+    /// Wakes at most this many threads that wait for the word.
     pub wake: fn(&AtomicU32, usize),
 }
 
 static SYSTEM: AtomicPtr<System> = AtomicPtr::new(ptr::null_mut());
 
-/// Says who answers for the image: once, before any exported function is called.
+/// Sets the image's services, once, before any exported function is called.
 pub fn set_system(system: &'static System) {
     SYSTEM.store(ptr::from_ref(system).cast_mut(), Ordering::Release);
 }
 
 pub(crate) fn system() -> &'static System {
     let system = SYSTEM.load(Ordering::Acquire);
-    // SAFETY: only `set_system` stores here, a reference that lasts for ever and is never written through.
+    // SAFETY: only `set_system` stores here, a reference that lasts for ever and is never written
+    // through.
     unsafe { system.as_ref() }.expect("the image calls `set_system` before it loads an object")
 }

@@ -1,5 +1,5 @@
-//! `pthread.h`, as far as a library needs it that others call from several threads: exclusion, waiting, once, and keys. Threads are the
-//! image's to make.
+//! `pthread.h`, for libraries that several threads call: exclusion, waiting, once, and keys. Only
+//! the image makes threads.
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -60,7 +60,7 @@ unsafe extern "C" fn nothing() -> c_int {
     0
 }
 
-/// For attributes: a number, where glibc has at least four octets.
+/// Initialises an attribute: one number; glibc's has at least four octets.
 unsafe extern "C" fn attribute_init(attribute: *mut c_int) -> c_int {
     // SAFETY: as C demands.
     unsafe { attribute.write(0) };
@@ -85,15 +85,15 @@ unsafe fn attribute(attribute: *const c_int) -> c_int {
     if attribute.is_null() {
         return 0;
     }
-    // SAFETY: handed on.
+    // SAFETY: passed on to the caller.
     unsafe { attribute.read() }
 }
 
-/// The first 20 octets of glibc's 40: what its static initialisers set is the kind; all else is 0.
+/// The first 20 octets of glibc's 40. Its static initialisers set the kind; all else is 0.
 #[repr(C)]
 pub(crate) struct Mutex {
     word: AtomicU32,
-    /// How often the owner has it, once it has it.
+    /// Number of times that the owner holds it.
     count: AtomicU32,
     owner: AtomicU32,
     users: u32,
@@ -104,7 +104,7 @@ const RECURSIVE: c_int = 1;
 const ERROR_CHECK: c_int = 2;
 
 impl Mutex {
-    /// 0, or why not.
+    /// Takes the mutex; returns 0 or the error number.
     fn take(&self, wait: bool) -> c_int {
         let me = (system().thread)();
         if self.owner.load(Ordering::Relaxed) == me {
@@ -167,7 +167,7 @@ unsafe extern "C" fn pthread_mutex_unlock(mutex: &Mutex) -> c_int {
     mutex.give()
 }
 
-/// The first 8 octets of glibc's 48, which are 0 at first.
+/// The first 8 octets of glibc's 48, which are 0 initially.
 #[repr(C)]
 pub(crate) struct Condition {
     /// Changes with each signal.
@@ -183,7 +183,8 @@ unsafe extern "C" fn pthread_cond_init(place: *mut Condition, clock: *const c_in
     0
 }
 
-/// One wait, which may end early: C allows that. Several mutexes nest only if they are recursive; then all of it is given and taken back.
+/// One wait, which may end early, as C allows. A recursive mutex is released completely and taken
+/// back as often.
 fn wait(condition: &Condition, mutex: &Mutex, limit: Option<Duration>) -> c_int {
     let turn = condition.turn.load(Ordering::Relaxed);
     let depth = mutex.count.swap(1, Ordering::Relaxed);
@@ -229,7 +230,7 @@ unsafe extern "C" fn pthread_cond_broadcast(condition: &Condition) -> c_int {
     0
 }
 
-/// The first 4 octets of glibc's 56, which are 0 at first: how many read, or [`WRITER`].
+/// The first 4 octets of glibc's 56, which are 0 initially: the number of readers, or [`WRITER`].
 type ReadWrite = AtomicU32;
 
 const WRITER: u32 = u32::MAX;
@@ -310,11 +311,11 @@ type Destructor = Option<unsafe extern "C" fn(*mut c_void)>;
 struct Keys {
     next: c_uint,
     destructors: BTreeMap<c_uint, Destructor>,
-    /// By key and thread.
+    /// The values by key and thread.
     values: BTreeMap<(c_uint, u32), *mut c_void>,
 }
 
-// SAFETY: the values are the threads', which each get their own back.
+// SAFETY: the values belong to the threads, and each thread gets only its own back.
 unsafe impl Send for Keys {}
 
 static KEYS: Lock<Keys> = Lock::new(Keys { next: 0, destructors: BTreeMap::new(), values: BTreeMap::new() });
@@ -356,10 +357,11 @@ unsafe extern "C" fn pthread_setspecific(key: c_uint, value: *mut c_void) -> c_i
     0
 }
 
-/// Runs the destructors of the calling thread's values: the image calls this at the end of a thread.
+/// Runs the destructors of the calling thread's values. The image calls this at the end of a
+/// thread.
 pub fn thread_ended() {
     let me = (system().thread)();
-    // A destructor may set values anew; POSIX asks for a bounded number of rounds.
+    // A destructor may set values anew. POSIX asks for a bounded number of rounds.
     for _ in 0..4 {
         let mut keys = KEYS.lock();
         let mine: Vec<_> = keys.values.extract_if(.., |(_, thread), _| *thread == me).collect();
@@ -371,7 +373,7 @@ pub fn thread_ended() {
         }
         for (destructor, value) in due {
             if let Some(destructor) = destructor {
-                // SAFETY: as C demands of whoever made the key.
+                // SAFETY: as C demands of the key's creator.
                 unsafe { destructor(value) };
             }
         }

@@ -49,7 +49,7 @@ static TIMEZONE: c_long = 0;
 static DAYLIGHT: c_int = 0;
 
 struct Names([*const c_char; 2]);
-// SAFETY: nobody changes the texts.
+// SAFETY: the texts are never changed.
 unsafe impl Sync for Names {}
 static NAMES: Names = Names([UTC.as_ptr(), UTC.as_ptr()]);
 const UTC: &CStr = c"UTC";
@@ -66,14 +66,14 @@ impl TimeSpec {
         Self { seconds: time.as_secs() as c_long, nanoseconds: c_long::from(time.subsec_nanos()) }
     }
 
-    /// `None` if it is none.
+    /// The time as a duration; `None` if it is invalid.
     pub(crate) fn duration(&self) -> Option<Duration> {
         let nanoseconds = u32::try_from(self.nanoseconds).ok().filter(|nanoseconds| *nanoseconds < 1_000_000_000)?;
         Some(Duration::new(u64::try_from(self.seconds).ok()?, nanoseconds))
     }
 }
 
-/// The kinds of clock (linux/time.h): of the wall, and those that never go back.
+/// The time of a clock (linux/time.h): of the wall clock, or of a monotonic one.
 pub(crate) fn read_clock(clock: c_int) -> Option<Duration> {
     match clock {
         CLOCK_REALTIME | 5 | 11 => Some((system().now)()),
@@ -170,28 +170,28 @@ pub(crate) struct Broken {
     second: c_int,
     minute: c_int,
     hour: c_int,
-    /// From 1.
+    /// Day of the month, from 1.
     day: c_int,
-    /// From 0.
+    /// Month, from 0.
     month: c_int,
-    /// Since 1900.
+    /// Years since 1900.
     year: c_int,
-    /// From Sunday.
+    /// Day of the week, from Sunday as 0.
     week_day: c_int,
-    /// From 0.
+    /// Day of the year, from 0.
     year_day: c_int,
     summer: c_int,
     offset: c_long,
     zone: *const c_char,
 }
 
-// SAFETY: the zone is a constant text, or the caller's business.
+// SAFETY: the zone is a constant text, or the caller's duty.
 unsafe impl Send for Broken {}
 
 const DAY: i64 = 86_400;
 
-/// Days since 1970 of a day of the Gregorian calendar; the month is from 0. Years are counted from March here, so that the day that some have
-/// and some have not comes last.
+/// Days since 1970 of a day of the Gregorian calendar; the month is from 0. Years are counted from
+/// March here, so that the leap day comes last.
 fn days(year: i64, month: i64, day: i64) -> i64 {
     let year = year - i64::from(month < 2);
     let from_march = (month + 10) % 12;
@@ -202,7 +202,7 @@ fn days(year: i64, month: i64, day: i64) -> i64 {
 impl Broken {
     fn new(time: i64) -> Option<Self> {
         let (number, rest) = (time.div_euclid(DAY), time.rem_euclid(DAY));
-        // Within 400 years, of 146097 days, the estimate is off by one at most.
+        // Within 400 years, or 146097 days, the estimate is off by one at most.
         let mut year = 1970 + (i128::from(number) * 400 / 146_097) as i64;
         // No year that a `tm` can hold is near the limits of the arithmetic.
         if !(i64::from(i32::MIN)..=i64::from(i32::MAX) + 1900).contains(&year) {
@@ -230,7 +230,7 @@ impl Broken {
         })
     }
 
-    /// Seconds since 1970, whatever range the parts are in.
+    /// Seconds since 1970; the parts may be out of range.
     fn seconds(&self) -> i64 {
         let months = i64::from(self.month);
         let year = i64::from(self.year) + 1900 + months.div_euclid(12);
@@ -253,7 +253,8 @@ unsafe extern "C" fn gmtime_r(time: &c_long, place: *mut Broken) -> *mut Broken 
     }
 }
 
-/// What functions without a place of the caller's return: C says that the next call overwrites it.
+/// The results of functions without a place of the caller's. As in C, the next call overwrites
+/// them.
 struct Shared<T>(core::cell::UnsafeCell<T>);
 // SAFETY: C forbids calls at the same time.
 unsafe impl<T> Sync for Shared<T> {}
@@ -261,7 +262,7 @@ unsafe impl<T> Sync for Shared<T> {}
 unsafe extern "C" fn gmtime(time: &c_long) -> *mut Broken {
     static PLACE: Shared<core::mem::MaybeUninit<Broken>> =
         Shared(core::cell::UnsafeCell::new(core::mem::MaybeUninit::uninit()));
-    // SAFETY: handed on.
+    // SAFETY: passed on to the caller.
     unsafe { gmtime_r(time, PLACE.0.get().cast()) }
 }
 
@@ -299,7 +300,7 @@ fn name(names: &[&'static str], index: c_int, length: usize) -> &'static str {
     &name[..name.len().min(length)]
 }
 
-/// Text into a buffer; what does not fit is noticed.
+/// Text into a buffer; an overflow is recorded.
 struct Out<'a> {
     cut: Cut<'a>,
     wanted: usize,
@@ -339,7 +340,8 @@ impl Broken {
                 out.cut.put(&[*octet]);
                 continue;
             }
-            // `E` and `O` ask for another era's or alphabet's way, which C's locale has not.
+            // `E` and `O` ask for the form of another era or alphabet, which C's locale does not
+            // have.
             if let [b'E' | b'O', after @ ..] = rest {
                 rest = after;
             }
@@ -428,19 +430,19 @@ unsafe extern "C" fn asctime_r(broken: &Broken, place: *mut u8) -> *mut u8 {
 static TEXT: Shared<[u8; 26]> = Shared(core::cell::UnsafeCell::new([0; 26]));
 
 unsafe extern "C" fn asctime(broken: &Broken) -> *mut u8 {
-    // SAFETY: handed on.
+    // SAFETY: passed on to the caller.
     unsafe { asctime_r(broken, TEXT.0.get().cast()) }
 }
 
 unsafe extern "C" fn ctime_r(time: &c_long, place: *mut u8) -> *mut u8 {
     match Broken::new(*time) {
-        // SAFETY: handed on.
+        // SAFETY: passed on to the caller.
         Some(broken) => unsafe { asctime_r(&broken, place) },
         None => ptr::null_mut(),
     }
 }
 
 unsafe extern "C" fn ctime(time: &c_long) -> *mut u8 {
-    // SAFETY: handed on.
+    // SAFETY: passed on to the caller.
     unsafe { ctime_r(time, TEXT.0.get().cast()) }
 }

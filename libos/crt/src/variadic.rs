@@ -1,4 +1,5 @@
-//! Functions with a variable number of arguments, which Rust can call but not define: System V ABI, AMD64 supplement, 3.5.7.
+//! Functions with a variable number of arguments, which Rust can call but not define (System V ABI,
+//! AMD64 supplement, 3.5.7).
 
 use core::arch::asm;
 
@@ -12,7 +13,8 @@ pub(crate) struct VaList {
 }
 
 impl VaList {
-    /// The next argument of a pointer's or an integer's type; of a narrower one the upper half is anything.
+    /// The next argument of a pointer or integer type. The upper half of a narrower one is
+    /// undefined.
     ///
     /// # Safety
     /// There is one, and it is of such a type.
@@ -30,7 +32,7 @@ impl VaList {
     /// # Safety
     /// As for [`Self::integer`].
     pub(crate) unsafe fn pointer<T>(&mut self) -> *mut T {
-        // SAFETY: handed on.
+        // SAFETY: passed on to the caller.
         core::ptr::with_exposed_provenance_mut(unsafe { self.integer() } as usize)
     }
 
@@ -57,7 +59,8 @@ impl VaList {
         self.overflow_arg_area = self.overflow_arg_area.map_addr(|address| address.next_multiple_of(16));
         let place = self.overflow(16);
         let mut rounded = 0.0_f64;
-        // SAFETY: ten octets are read where the caller laid the argument, eight are written to the variable; the x87's stack is as before.
+        // SAFETY: ten octets are read where the caller laid the argument, eight are written to the
+        // variable; the x87's stack is as before.
         unsafe {
             asm!("fld tbyte ptr [{}]", "fstp qword ptr [{}]", in(reg) place, in(reg) &raw mut rounded, options(nostack),
                 out("st(0)") _, out("st(1)") _, out("st(2)") _, out("st(3)") _, out("st(4)") _, out("st(5)") _, out("st(6)") _, out("st(7)") _);
@@ -72,8 +75,9 @@ impl VaList {
     }
 }
 
-/// `name(named arguments) => target`: a function that lays out its arguments as the ABI's `va_start` would, and calls the target with its
-/// named arguments and the list. Nothing below the stack pointer is used.
+/// `name(named arguments) => target`: a function that lays out its arguments as the ABI's
+/// `va_start` would, and calls the target with its named arguments and the list. Nothing below the
+/// stack pointer is used.
 macro_rules! variadic {
     ($($name:ident($named:tt) => $target:path),* $(,)?) => {$(
         #[unsafe(naked)]
@@ -88,7 +92,7 @@ macro_rules! variadic {
                 "mov [rsp + 56], rcx",
                 "mov [rsp + 64], r8",
                 "mov [rsp + 72], r9",
-                // The caller says in al whether it passed anything in vector registers.
+                // The caller sets al to the number of vector registers that it used.
                 "test al, al",
                 "jz 2f",
                 "movaps [rsp + 80], xmm0",

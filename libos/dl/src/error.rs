@@ -1,4 +1,4 @@
-//! What can go wrong.
+//! Errors.
 
 use alloc::string::String;
 use core::fmt;
@@ -6,52 +6,54 @@ use core::fmt;
 use zooid_loader::Refusal;
 use zooid_manifest::Refusal as RuleRefusal;
 
-/// Why a library was not opened, or something of it not found.
+/// The reason for which a library was not opened, or a symbol of it not found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Error {
     /// There is no file of this name.
     NotFound(String),
-    /// The file, or what it needs, cannot be loaded.
+    /// The file, or an object that it needs, cannot be loaded.
     Refused {
         /// Its name.
         object: String,
-        /// Why.
+        /// The reason.
         refusal: Refusal,
     },
-    /// A rule by which libraries may be mapped does not hold.
+    /// The library may not be mapped, by one of the rules.
     Forbidden {
         /// Its name.
         object: String,
-        /// Which rule, and why.
+        /// The rule, and the reason.
         rule: RuleRefusal,
     },
-    /// The host has it, but gives this pVM none of its versions: which rule does not hold, `pvm events` says there.
+    /// The host has the library, but gives this pVM none of its versions. `pvm events` names the
+    /// rule there.
     Withheld(String),
     /// No frames, or no addresses, are left.
     OutOfMemory,
     /// There is no such symbol.
     NoSymbol(String),
-    /// No library is open by this number, or this name.
+    /// No library is open with this number, or this name.
     NotOpen,
-    /// The image does not say `live!` of the library.
+    /// The image does not declare the library with `live!`.
     NotLive(String),
     /// There is no such version of it.
     NoVersion {
         /// The library's name.
         object: String,
-        /// What was asked for, if it was not the newest.
+        /// The version asked for, if it was not the newest.
         version: Option<String>,
     },
-    /// Other threads were in the middle of the old version, or of a section that uses it, until the time was over.
+    /// Other threads were in the middle of the old version, or of a section that uses it, until the
+    /// time limit.
     TimeLimit(String),
-    /// `migrate` of the new version returned this.
+    /// `migrate` of the new version returned an error.
     Migration {
         /// The library's name.
         object: String,
-        /// Not 0.
+        /// Its error number, not 0.
         code: i32,
     },
-    /// The calling thread is itself about to load or replace something.
+    /// The calling thread is itself in the middle of loading or replacing a library.
     Busy,
 }
 

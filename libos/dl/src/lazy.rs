@@ -1,14 +1,16 @@
 //! Functions that are looked up at their first call.
 //!
-//! The first entry of an object's PLT pushes the second word of its table and jumps to where the third one leads: [`resolve`], which finds
-//! on the stack that word, the number of the relocation, and the address to return to (psABI x86-64, 5.2).
+//! The first entry of an object's PLT pushes the second word of its table and jumps to the address
+//! in the third, which is [`resolve`]. That finds on the stack this word, the number of the
+//! relocation, and the return address (psABI x86-64, 5.2).
 
 use core::arch::naked_asm;
 use core::sync::atomic::{AtomicPtr, Ordering};
 
 use crate::load::{self, Key};
 
-/// Saves the registers that a call may change, `rax` first, below a frame of its own. What follows may call.
+/// Saves the registers that a call may change, `rax` first, below a frame of its own. Calls are
+/// allowed from then on.
 macro_rules! save {
     () => {
         "push rbp
@@ -43,7 +45,7 @@ macro_rules! save {
     };
 }
 
-/// Restores what [`save`] has saved; `rax` from `[rbp - 8]`.
+/// Restores the registers that [`save`] has saved; `rax` from `[rbp - 8]`.
 macro_rules! restore {
     () => {
         "movups xmm0, [rsp]
@@ -78,15 +80,18 @@ macro_rules! restore {
 
 pub(crate) use {restore, save};
 
-/// What [`resolve`] calls: [`bind`], in an image that opens libraries. Naked functions are in every image until its sections are linked, and what they name with them.
+/// The function that [`resolve`] calls: [`bind`], in an image that opens libraries. It is a
+/// variable because naked functions, and the symbols that they name, are in every image until its
+/// sections are linked.
 static BIND: AtomicPtr<()> = AtomicPtr::new(core::ptr::null_mut());
 
-/// To be called before an object is loaded.
+/// Sets [`BIND`]. It is called before an object is loaded.
 pub fn init() {
     BIND.store(bind as *mut (), Ordering::Relaxed);
 }
 
-/// Looks a function up, writes its address into the table, and goes on to it as if it had been called at once.
+/// Looks a function up, writes its address into the table, and jumps to it as if it had been called
+/// directly.
 #[unsafe(naked)]
 pub unsafe extern "C" fn resolve() {
     naked_asm!(
@@ -94,7 +99,7 @@ pub unsafe extern "C" fn resolve() {
         "mov rdi, [rbp + 8]",
         "mov rsi, [rbp + 16]",
         "call [rip + {bind}]",
-        // In place of the number of the relocation: `ret` goes there.
+        // The address replaces the number of the relocation, and `ret` jumps to it.
         "mov [rbp + 16], rax",
         restore!(),
         "lea rsp, [rsp + 8]",

@@ -1,12 +1,13 @@
-//! Loads shared objects into this pVM. What is decided is decided by `zooid-loader`; here pages are mapped, words are written, and functions of
-//! objects are called.
+//! Loads shared objects into this pVM. `zooid-loader` makes the decisions; this crate maps pages,
+//! writes words, and calls functions of objects.
 //!
-//! - [`open`], [`Library`], [`address`], [`iterate`]: what applications use, by way of `zooid::dl` and `dlopen`.
-//! - `load`: the objects that are loaded, and the steps from a file to a library in use.
-//! - `runtime`: what objects import.
-//! - `program`: what the image itself needs.
-//! - `rules`: whose libraries the image maps, and which.
-//! - `source`: where files come from.
+//! - [`open`], [`Library`], [`address`], [`iterate`]: the interface for applications, by way of
+//!   `zooid::dl` and `dlopen`.
+//! - `load`: the loaded objects, and the steps from a file to a library in use.
+//! - `runtime`: the symbols that objects import.
+//! - `program`: the objects that the image itself needs.
+//! - `rules`: the signers and versions of libraries that the image accepts.
+//! - `source`: the origin of files.
 //! - `update_requests`: updates that dom0 asks for.
 //! - `tls`: thread-local variables of objects.
 //! - `live`: libraries that are replaced while they are in use.
@@ -39,29 +40,34 @@ pub use rules::Rule;
 pub use zooid_loader::{Mismatch, Refusal};
 pub use zooid_manifest::Refusal as RuleRefusal;
 
-/// How an object is opened.
+/// Options for opening an object.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Flags {
-    /// Functions are looked up at their first call (`RTLD_LAZY`), unless the object wants it otherwise.
+    /// Functions are looked up at their first call (`RTLD_LAZY`), unless the object asks for an
+    /// earlier time.
     pub lazy: bool,
-    /// Its symbols, and those of what it needs, are for all objects that are opened later (`RTLD_GLOBAL`).
+    /// Its symbols, and those of its dependencies, are visible to all objects that are opened later
+    /// (`RTLD_GLOBAL`).
     pub global: bool,
 }
 
-/// An open library. Dropping it closes it: it is unmapped when nobody has it open, and nothing that is loaded needs it.
+/// An open library. Dropping it closes it; the library is unmapped when it is no longer open and no
+/// loaded object needs it.
 #[derive(Debug)]
 pub struct Library(load::Key);
 
-/// Opens a library, and all that it needs, and calls their initialisers. One that is open already is the same.
+/// Opens a library and all its dependencies, and calls their initialisers. A library that is open
+/// already is opened once more.
 ///
 /// # Errors
-/// See [`Error`]; nothing stays loaded that was not before.
+/// See [`Error`]; on an error nothing new stays loaded.
 pub fn open(name: &str, flags: Flags) -> Result<Library, Error> {
     load::open(name, flags).map(Library)
 }
 
 impl Library {
-    /// Where a function or a variable of it is, or of what it needs; a thread-local variable's is the calling thread's.
+    /// The address of a function or a variable of the library or of its dependencies. For a
+    /// thread-local variable, it is that of the calling thread.
     ///
     /// # Errors
     /// [`NoSymbol`](Error::NoSymbol).
@@ -69,20 +75,22 @@ impl Library {
         load::symbol(Some(self.0), name)
     }
 
-    /// A function of it, or of what it needs, to be called: `F` is its type, as in `extern "C" fn(c_int) -> c_int`.
+    /// A function of the library or of its dependencies. `F` is its type, such as `extern "C"
+    /// fn(c_int) -> c_int`.
     ///
     /// # Errors
     /// [`NoSymbol`](Error::NoSymbol).
     ///
     /// # Safety
-    /// The symbol is a function of that type, and is not called when the library is open no more.
+    /// The symbol is a function of that type, and is not called after the library is closed.
     pub unsafe fn function<F: Copy>(&self, name: &str) -> Result<F, Error> {
         const { assert!(size_of::<F>() == size_of::<usize>(), "F is to be a pointer to a function") };
         // SAFETY: the caller's promise.
         self.symbol(name).map(|address| unsafe { transmute_copy(&address) })
     }
 
-    /// Calls its `main` with these words, the first of which is the name it goes by, and ends the pVM with what it returns. Returns only if there is no `main`.
+    /// Calls its `main` with these words, the first of which is the program's name, and ends the
+    /// pVM with the result. Returns only if there is no `main`.
     pub fn run(&self, words: &[&str]) -> Error {
         match self.symbol("main") {
             Ok(main) => runtime::run(main, words),
@@ -90,14 +98,15 @@ impl Library {
         }
     }
 
-    /// Begins a section in which the calling thread sees one version of the library only: an [`update`] waits until it is over. Sections nest. One that begins
-    /// while an update waits for others is delayed.
+    /// Begins a section in which the calling thread sees one version of the library only; an
+    /// [`update`] waits until it is over. Sections nest. A section that begins while an update
+    /// waits for others is delayed.
     pub fn enter(&self) -> Section<'_> {
         live::enter(self.0);
         Section { library: self, _not_send: PhantomData }
     }
 
-    /// As a number that [`from_raw`](Self::from_raw) takes back.
+    /// The library as a number that [`from_raw`](Self::from_raw) takes back.
     pub fn into_raw(self) -> usize {
         let Self(load::Key(key)) = self;
         core::mem::forget(self);
@@ -105,7 +114,7 @@ impl Library {
     }
 
     /// # Errors
-    /// [`NotOpen`](Error::NotOpen) if no library is open by this number.
+    /// [`NotOpen`](Error::NotOpen) if no library is open with this number.
     pub fn from_raw(number: usize) -> Result<Self, Error> {
         let key = load::Key(number as u64);
         if load::is_open(key) { Ok(Self(key)) } else { Err(Error::NotOpen) }
@@ -118,12 +127,12 @@ impl Drop for Library {
     }
 }
 
-/// See [`Library::enter`]. Dropping it ends the section.
+/// A section begun by [`Library::enter`]. Dropping it ends the section.
 #[derive(Debug)]
 #[must_use]
 pub struct Section<'a> {
     library: &'a Library,
-    /// It is the thread's that began it.
+    /// It stays with the thread that began it.
     _not_send: PhantomData<*const ()>,
 }
 
@@ -133,20 +142,24 @@ impl Drop for Section<'_> {
     }
 }
 
-/// Replaces an open library, which the image lets be replaced ([`live!`]), by another version of it, or by the newest one. Returns which
-/// version was there before, and which one is now; where they are the same, nothing was to be done.
+/// Replaces an open library that the image declares with [`live!`] by another version of it, or by
+/// the newest one. Returns the version before and the version now; if they are equal, nothing was
+/// done.
 ///
-/// The new version is loaded beside the old one; then calls from outside and new sections wait until no thread is in the old one, for `limit` at most. `migrate`, if
-/// the new version exports such a function, takes over what the old one knows. From then on all who have the library open have the new version, and the
-/// old one is unloaded.
+/// The new version is loaded beside the old one. Then calls from outside and new sections wait
+/// until no thread is in the old one, for `limit` at most. If the new version exports a function
+/// `migrate`, it takes over the old one's state. From then on all users of the library have the new
+/// version, and the old one is unloaded.
 ///
 /// # Errors
-/// See [`Error`]: the old version is in use as before, and the new one is not loaded. In any case one line on the console says what has become of it.
+/// See [`Error`]: the old version is in use as before, and the new one is not loaded. In any case
+/// one line on the console reports the outcome.
 pub fn update(name: &str, version: Option<&str>, limit: Duration) -> Result<(String, String), Error> {
     live::update(name, version, limit).map(|(from, to)| (from.to_string(), to.to_string()))
 }
 
-/// Where a symbol is that any object would find that is opened now: of the image, or of a library that is open with `global`.
+/// The address of a symbol that every later opened object would find: of the image, or of a library
+/// that is open with `global`.
 ///
 /// # Errors
 /// [`NoSymbol`](Error::NoSymbol).
@@ -154,18 +167,18 @@ pub fn symbol(name: &str) -> Result<*const (), Error> {
     load::symbol(None, name)
 }
 
-/// What an address belongs to.
+/// The object and symbol that an address belongs to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Address {
     /// The object's name.
     pub object: String,
-    /// What is added to the addresses in its file.
+    /// The base, which is added to the addresses in its file.
     pub base: usize,
-    /// The symbol that covers the address, and where it begins.
+    /// The symbol that covers the address, with its first address.
     pub symbol: Option<(String, usize)>,
 }
 
-/// The object that has an address, if it is one that was loaded.
+/// The loaded object that contains an address.
 pub fn address(address: *const ()) -> Option<Address> {
     load::with(|loader| {
         let holder = loader.namespace.address(address as u64)?;
@@ -177,18 +190,18 @@ pub fn address(address: *const ()) -> Option<Address> {
     })
 }
 
-/// An object that is loaded.
+/// A loaded object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Object {
     /// Its name.
     pub name: String,
-    /// What is added to the addresses in its file.
+    /// The base, which is added to the addresses in its file.
     pub base: usize,
     /// Its addresses.
     pub range: Range<usize>,
 }
 
-/// Calls `each` with all objects that are loaded, in the order in which they were loaded.
+/// Calls `each` with every loaded object, in the order in which they were loaded.
 pub fn iterate(each: impl FnMut(Object)) {
     load::objects().into_iter().for_each(each);
 }

@@ -1,7 +1,9 @@
-//! Libraries that are replaced while they are in use: the entries by which others reach their functions, and the steps from one version to another.
+//! Libraries that are replaced while they are in use: the entries by which other objects reach
+//! their functions, and the steps from one version to another.
 //!
-//! An entry is a jump by way of its slot, a word that holds where the function is. While a library is being replaced, and for a function that is still to be
-//! chosen (IFUNC), the slot leads to what follows the jump instead: to the *gate*, which waits until there is a version to go on with.
+//! An entry is a jump by way of its slot, a word with the address of the function. While a library
+//! is being replaced, and for a function that is still to be chosen (IFUNC), the slot leads to the
+//! instructions behind the jump instead: to the *gate*, which waits until a version is in place.
 
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -30,43 +32,44 @@ use crate::load::{Key, Load, Loader, TURNS, apply, unload_unused, with};
 use crate::rules;
 use crate::source::{self, File};
 
-/// How many pages of entries a library can have; they are mapped as they are used.
+/// The most pages of entries that a library can have; they are mapped as they are used.
 const PAGES: usize = 16;
 
-/// How long an update waits at most before it looks again whether a thread has left the library, in nanoseconds. Most tell when they do.
+/// The longest time for which an update waits before it checks again that the threads have left the
+/// library. Most threads report it when they leave.
 const LOOK_AGAIN: Duration = Duration::from_millis(1);
 
-/// A library that may be replaced. It is known by where its entries begin.
+/// A replaceable library. Its key is the address of its first entry.
 pub struct Live {
     pub id: Id,
     name: String,
     version: Version,
     pages: Library,
-    /// Pages of entries that are mapped.
+    /// Number of mapped pages of entries.
     mapped: usize,
-    /// Where the entries lead.
+    /// The targets of the entries.
     targets: Vec<Definition>,
 }
 
-/// Who may not call a library's functions, and who uses it.
+/// The threads that use libraries, and the library that may not be called now.
 struct Gate {
     closed: Option<Closed>,
-    /// Threads in sections that use a library, and how deep they are in them.
+    /// Threads in sections that use a library, with the depth of the nesting.
     sections: Vec<(ThreadId, Key, usize)>,
 }
 
 /// The library that is being replaced.
 struct Closed {
     library: Key,
-    /// Of the old version.
+    /// The text of the old version.
     text: Vec<Range<u64>>,
     by: ThreadId,
 }
 
 static GATE: Masked<Gate> = Masked::new(Gate { closed: None, sections: Vec::new() });
-/// Those who wait until the gate is open.
+/// Threads that wait until the gate is open.
 static NEWCOMERS: WaitQueue = WaitQueue::new();
-/// The one who waits until all have left the old version.
+/// The thread that waits until all others have left the old version.
 static REPLACER: WaitQueue = WaitQueue::new();
 
 impl Gate {
@@ -74,13 +77,14 @@ impl Gate {
         self.closed.as_ref().is_some_and(|closed| closed.library == library)
     }
 
-    /// The place of a thread's entry among the sections.
+    /// The index of a thread's entry among the sections.
     fn section(&self, thread: ThreadId, library: Key) -> Option<usize> {
         self.sections.iter().position(|(other, used, _)| (*other, *used) == (thread, library))
     }
 
-    /// Whether the calling thread may go on into a library: it is open, or has to be left by this thread before it can be replaced. `frame` is that of a
-    /// function of this thread that has not returned.
+    /// True if the calling thread may go on into a library: the library is open, or this thread
+    /// must leave it before it can be replaced. `frame` is that of a function of this thread that
+    /// has not returned.
     fn admits(&self, library: Key, frame: u64) -> bool {
         let Some(closed) = self.closed.as_ref().filter(|closed| closed.library == library) else { return true };
         let me = thread::current();
@@ -88,10 +92,10 @@ impl Gate {
         closed.by == me || self.section(me, library).is_some() || unsafe { stacks::caller_in(&closed.text, frame) }
     }
 
-    /// Whether nobody is in the old version.
+    /// True if no thread is in the old version.
     fn is_left(&mut self) -> bool {
         let Some(closed) = &self.closed else { return true };
-        // In the child of a fork, most threads of the parent are no more.
+        // In the child of a fork, most threads of the parent do not exist.
         self.sections.retain(|(thread, ..)| thread::is_alive(*thread));
         !self.sections.iter().any(|(_, library, _)| *library == closed.library) && !stacks::any_in(&closed.text)
     }
@@ -126,7 +130,7 @@ pub fn enter(library: Key) {
     });
 }
 
-/// Ends what [`enter`] has begun; nothing, if it has not.
+/// Ends a section that [`enter`] has begun; without one, it does nothing.
 pub fn leave(library: Key) {
     let mut gate = GATE.lock();
     let Some(place) = gate.section(thread::current(), library) else { return };
@@ -140,7 +144,7 @@ pub fn leave(library: Key) {
     }
 }
 
-/// Lets a library that was added have entries; all or nothing.
+/// Gives a library that was added its entries; all or nothing.
 pub fn begin(loader: &mut Loader, id: Id, name: &str, version: Version) -> Result<(), OutOfMemory> {
     let pages = Library::new(2 * PAGES)?;
     let start = pages.start() as u64;
@@ -150,7 +154,7 @@ pub fn begin(loader: &mut Loader, id: Id, name: &str, version: Version) -> Resul
     Ok(())
 }
 
-/// Makes the entries work that have been handed out since the last call; if it fails, they are forgotten.
+/// Fills the entries that were handed out since the last call. If it fails, they are dropped.
 pub fn fill(loader: &mut Loader) -> Result<(), Error> {
     let Loader { namespace, live, .. } = loader;
     for (key, live) in live {
@@ -177,18 +181,18 @@ pub fn fill(loader: &mut Loader) -> Result<(), Error> {
 }
 
 impl Live {
-    /// Forgets the entries that do not work yet.
+    /// Drops the entries that are not filled yet.
     pub fn forget_new(&self, namespace: &mut Namespace<File, ExportTable<'static>>) {
         namespace.forget_entries(self.id, self.targets.len());
     }
 
-    /// Maps pages for so many entries.
+    /// Maps pages for `count` entries.
     fn make_room(&mut self, count: usize) -> Result<(), Error> {
         while self.mapped < count.div_ceil(ENTRIES_PER_PAGE) {
             let page = 2 * self.mapped;
             self.pages.map(page..page + 2, 0, &[]).map_err(|OutOfMemory| Error::OutOfMemory)?;
             let start = self.pages.start() + page * PAGE_SIZE;
-            // SAFETY: two pages that were mapped just now, and are nobody else's.
+            // SAFETY: two pages that were mapped just now, and that no other code uses.
             unsafe { write_entries(start) };
             self.pages.set_class(page..page + 1, PageClass::Text);
             self.mapped += 1;
@@ -196,7 +200,7 @@ impl Live {
         Ok(())
     }
 
-    /// Has the entries from number `first` on lead where they have to.
+    /// Sets the slots of the entries from number `first` on to their targets.
     fn set_slots(&self, first: usize, closed: bool) {
         for (number, target) in self.targets.iter().enumerate().skip(first) {
             let entry = entry_address(self.pages.start() as u64, number);
@@ -204,7 +208,7 @@ impl Live {
                 Definition::Address(address) if !closed => *address,
                 _ => entry + JUMP_LENGTH,
             };
-            // SAFETY: the slot of an entry that is mapped: a word that others read at any time.
+            // SAFETY: the slot of a mapped entry: a word that other threads read at any time.
             unsafe { ((entry as usize + PAGE_SIZE) as *mut u64).write_volatile(value) };
         }
     }
@@ -239,26 +243,27 @@ unsafe fn write_entries(page: usize) {
     }
 }
 
-/// What [`gate`] calls, for the reason that [`lazy`](crate::lazy) has.
+/// The function that [`gate`] calls; a variable for the reason given in [`lazy`](crate::lazy).
 static PASS: AtomicPtr<()> = AtomicPtr::new(core::ptr::null_mut());
 
-/// To be called before an object is loaded.
+/// Sets [`PASS`]. It is called before an object is loaded.
 pub fn init() {
     PASS.store(pass as *mut (), Ordering::Relaxed);
 }
 
-/// Where an entry leads whose function cannot be called at once: goes on to it as if it had been called, with all arguments. On the stack is
-/// the entry's number.
+/// The target of an entry whose function cannot be called at once. It continues to the function as
+/// if it had been called directly, with all arguments. The entry's number is on the stack.
 #[unsafe(naked)]
 unsafe extern "C" fn gate() {
     naked_asm!(
-        // `r11` is nobody's at a call (psABI x86-64, 3.2.1); without the number the frame is as any other.
+        // `r11` is free at a call (psABI x86-64, 3.2.1); without the number the frame is an
+        // ordinary one.
         "pop r11",
         save!(),
         "mov rdi, r11",
         "mov rsi, rbp",
         "call [rip + {pass}]",
-        // Where `save` has put r11.
+        // The place where `save` has put r11.
         "mov [rbp - 72], rax",
         restore!(),
         "jmp r11",
@@ -283,7 +288,7 @@ extern "C" fn pass(number: u64, frame: u64) -> u64 {
             let address = resolve();
             with(|loader| {
                 let Some(live) = loader.live.get_mut(&library) else { return };
-                // Unless it has been replaced meanwhile.
+                // The target may have been replaced meanwhile.
                 if live.targets.get(number) == Some(&Definition::Resolver(resolver)) {
                     live.targets[number] = Definition::Address(address);
                     live.set_slots(number, GATE.lock().is_closed(library));
@@ -295,7 +300,7 @@ extern "C" fn pass(number: u64, frame: u64) -> u64 {
     }
 }
 
-/// Replaces an open library by another version of it: see [`crate::update`].
+/// Replaces an open library by another version of it; see [`crate::update`].
 pub fn update(name: &str, version: Option<&str>, limit: Duration) -> Result<(Version, Version), Error> {
     let result = replace(name, version, time::after(limit));
     match &result {
@@ -330,17 +335,18 @@ fn replace(name: &str, version: Option<&str>, deadline: u64) -> Result<(Version,
     if result.is_err() {
         with(|loader| loader.set_open(key, 0));
     }
-    // The old version, or the new one.
+    // This unloads the old version, or the new one.
     unload_unused();
     result.map(|()| (from, to))
 }
 
-/// Puts a version in the place of another, which is then not open any more. Both are relocated and initialised.
+/// Puts a version in the place of another, which is then no longer open. Both are relocated and
+/// initialised.
 fn exchange(library: Key, old: Id, key: Key, name: &str, to: &Version, deadline: u64) -> Result<(), Error> {
     let (new, old_key, text) = with(|loader| {
         let new = loader.id(key).ok_or(Error::NotOpen)?;
         let old_key = loader.key(old).ok_or(Error::NotOpen)?;
-        // Before anybody waits.
+        // This comes before any thread waits.
         loader.replacement(old, new)?;
         let segments = loader.namespace.object(old).ok_or(Error::NotOpen)?.segments();
         let text = segments
@@ -355,7 +361,7 @@ fn exchange(library: Key, old: Id, key: Key, name: &str, to: &Version, deadline:
         with(|loader| {
             let replacement = loader.replacement(old, new)?;
             let _mask = events::mask();
-            // `migrate` may have taken its time, and not everybody comes by way of an entry.
+            // `migrate` may have taken its time, and not every call goes through an entry.
             if !GATE.lock().is_left() {
                 return Err(Error::TimeLimit(name.to_string()));
             }
@@ -368,7 +374,7 @@ fn exchange(library: Key, old: Id, key: Key, name: &str, to: &Version, deadline:
     result
 }
 
-/// Has all entries of a library lead where they have to.
+/// Sets all slots of a library to their targets.
 fn set_slots(library: Key) {
     with(|loader| {
         if let Some(live) = loader.live.get(&library) {
@@ -390,14 +396,15 @@ fn reach_safe_point(name: &str, deadline: u64) -> Result<(), Error> {
     }
 }
 
-/// Has the new version take over what the old one knows, if it wants to.
+/// Lets the new version take over the state of the old one, if it exports `migrate`.
 fn migrate(name: &str, old: Key, new: Id, key: Key) -> Result<(), Error> {
     let hook = with(|loader| {
         let hook = loader.namespace.object(new)?.symbol("migrate", None)?;
         (hook.defined && hook.kind == SymbolKind::Function).then(|| key.0.wrapping_add(hook.address))
     });
     let Some(hook) = hook else { return Ok(()) };
-    // SAFETY: the type of this function is laid down in docs/libraries.md, and the library is initialised.
+    // SAFETY: the type of this function is laid down in docs/libraries.md, and the library is
+    // initialised.
     let hook = unsafe { core::mem::transmute::<usize, extern "C" fn(*mut c_void, *mut c_void) -> i32>(hook as usize) };
     match hook(old.0 as *mut c_void, key.0 as *mut c_void) {
         0 => Ok(()),
@@ -405,7 +412,8 @@ fn migrate(name: &str, old: Key, new: Id, key: Key) -> Result<(), Error> {
     }
 }
 
-/// Makes the new version the one that everybody finds and calls. Events are masked, and nobody is in the old one; all or nothing.
+/// Makes the new version the one that is found and called; all or nothing. Events are masked, and
+/// no thread is in the old one.
 fn publish(
     loader: &mut Loader,
     library: Key,

@@ -23,20 +23,20 @@ use crate::live::{self, Live};
 use crate::source::{self, File};
 use crate::{Error, Flags, lazy, rules, runtime, tls};
 
-/// Names a loaded object for the rest of its life: its base address, at which nothing else is so long.
+/// A loaded object's identifier: its base address, which no other object has while it is loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Key(pub u64);
 
-/// What this pVM has of an object.
+/// The resources of this pVM for an object.
 struct Loaded {
     id: Id,
     pages: Library,
     /// Its thread-local variables.
     module: Option<u64>,
-    /// What descriptors of it lead to.
+    /// The arguments of its TLS descriptors.
     #[expect(clippy::vec_box, reason = "descriptors hold their addresses")]
     indices: Vec<Box<tls::Index>>,
-    /// How often it is open.
+    /// The number of times it is open.
     open: usize,
 }
 
@@ -45,7 +45,7 @@ pub struct Loader {
     loaded: BTreeMap<Key, Loaded>,
     /// The image itself, if it needs objects.
     program: Option<Id>,
-    /// Those that may be replaced, each by the key that it has for its users whatever its version.
+    /// The replaceable libraries, each by the key that it has for its users in all versions.
     pub live: BTreeMap<Key, Live>,
 }
 
@@ -75,7 +75,7 @@ fn lock() -> MutexGuard<'static, Option<Loader>> {
     LOADER.lock()
 }
 
-/// Calls `act` with what is loaded.
+/// Calls `act` with the loaded objects.
 pub fn with<R>(act: impl FnOnce(&mut Loader) -> R) -> R {
     let new = || Loader {
         namespace: Namespace::new(runtime::exports()),
@@ -96,7 +96,8 @@ fn stand_still(fork: &mut dyn FnMut()) {
     fork();
 }
 
-/// Opens an object: loads it and what it needs, if they are not there. Of a path, the last part counts.
+/// Opens an object: loads it and its dependencies, if they are missing. Only the last part of a
+/// path counts.
 pub fn open(path: &str, flags: Flags) -> Result<Key, Error> {
     let _turn = TURNS.take();
     let name = path.rsplit('/').next().unwrap_or_default();
@@ -116,14 +117,14 @@ pub fn open(path: &str, flags: Flags) -> Result<Key, Error> {
             log::warn!("{error}");
             libraries::refused(&error.to_string());
         }
-        // That is known there.
+        // The host has reported that one.
         Err(error @ Error::Withheld(_)) => log::warn!("{error}"),
         _ => {}
     }
     result
 }
 
-/// Loads what the program itself needs, for everyone, and relocates it.
+/// Loads the objects that the program itself needs, with global symbols, and relocates it.
 pub fn open_needed(program: Object<File>) -> Result<(), Error> {
     let _turn = TURNS.take();
     let name = rules::image();
@@ -148,7 +149,7 @@ fn call(function: u64) {
 /// One call of [`open`], or one update.
 pub struct Load<'a> {
     name: &'a str,
-    /// The objects that came with it, dependencies first when it is linked.
+    /// The objects that were added by it, dependencies first once they are linked.
     new: Vec<(Id, Key)>,
 }
 
@@ -159,18 +160,21 @@ impl<'a> Load<'a> {
         Self { name, new: Vec::new() }
     }
 
-    /// Does what `link` does, which runs no instruction of a new object, and then calls what has to be called; all or nothing.
+    /// Calls `link`, which runs no instruction of a new object, and then the resolvers and
+    /// initialisers; all or nothing.
     pub fn run<T>(
         mut self,
         link: impl FnOnce(&mut Self, &mut Loader) -> Result<(T, Vec<Call>), Error>,
     ) -> Result<T, Error> {
         let (result, calls) = with(|loader| link(&mut self, loader).inspect_err(|_| self.undo(loader)))?;
-        // Resolvers and initialisers may call what is looked up at the first call.
+        // Resolvers and initialisers may call functions that are looked up at the first call.
         for (address, resolver, addend) in calls {
-            // SAFETY: the planner says that a resolver of this object, or of one that it is bound to, is there: it is text now.
+            // SAFETY: the planner names a resolver of this object, or of one that it is bound to;
+            // its pages are text now.
             let resolve = unsafe { core::mem::transmute::<usize, extern "C" fn() -> u64>(resolver as usize) };
             let value = resolve().wrapping_add_signed(addend);
-            // SAFETY: the planner says that a word of this new object's is to be relocated there; it is writable still.
+            // SAFETY: the planner names a word of this new object that is to be relocated; it is
+            // still writable.
             unsafe { (address as *mut u64).write_unaligned(value) };
         }
         let initialisers = with(|loader| self.finish(loader));
@@ -178,7 +182,8 @@ impl<'a> Load<'a> {
         Ok(result)
     }
 
-    /// Everything up to the first instruction of another version of a library, which nobody finds for now: its own key, and the version.
+    /// Does all steps before the first instruction of another version of a library, which the
+    /// search does not find yet. Returns its own key, and the version.
     pub fn link_beside(
         &mut self,
         loader: &mut Loader,
@@ -192,7 +197,7 @@ impl<'a> Load<'a> {
         Ok(((key, version), calls))
     }
 
-    /// Everything up to the first instruction of a new object.
+    /// Does all steps before the first instruction of a new object.
     fn link(&mut self, loader: &mut Loader, root: Id, binding: Binding, global: bool) -> Result<Vec<Call>, Error> {
         while let Some(needed) = loader.namespace.missing(root).first().map(ToString::to_string) {
             self.add(loader, &needed)?;
@@ -215,7 +220,8 @@ impl<'a> Load<'a> {
             let is_lazy = binding == Binding::Lazy && !object.flags().bind_now;
             if let Some(got) = object.plt_got().filter(|got| is_lazy && has_words(object, *got, 3)) {
                 let got = (key.0.wrapping_add(got)) as *mut u64;
-                // SAFETY: words of a writable segment; the second and third word of this table are the loader's.
+                // SAFETY: words of a writable segment; the second and third word of this table are
+                // the loader's.
                 unsafe {
                     got.add(1).write(key.0);
                     got.add(2).write(lazy::resolve as *const () as u64);
@@ -234,7 +240,7 @@ impl<'a> Load<'a> {
         Ok(calls)
     }
 
-    /// Maps a library; its pages are writable still.
+    /// Maps a library; its pages are still writable.
     fn add(&mut self, loader: &mut Loader, name: &str) -> Result<Id, Error> {
         let (id, version) = self.add_file(loader, name, source::find(name)?, None)?;
         if rules::is_live(name) {
@@ -243,7 +249,7 @@ impl<'a> Load<'a> {
         Ok(id)
     }
 
-    /// Maps a file, of a library that is not there or as another version `beside` one that is.
+    /// Maps a file, of a missing library or as another version `beside` a present one.
     fn add_file(
         &mut self,
         loader: &mut Loader,
@@ -252,7 +258,8 @@ impl<'a> Load<'a> {
         beside: Option<Id>,
     ) -> Result<(Id, Version), Error> {
         let refused = |refusal: Refusal| Error::Refused { object: name.to_string(), refusal };
-        // The file is this pVM's own memory, or the store's, which nobody writes: what is judged is what is mapped.
+        // The file is this pVM's own memory, or the store's, which no guest writes, so the checked
+        // octets are the mapped ones.
         let version = rules::judge(name, &file)?;
         let object = Object::parse(file.clone()).map_err(refused)?;
         let span = object.span();
@@ -288,7 +295,8 @@ impl<'a> Load<'a> {
         }
     }
 
-    /// Takes the right to write from what is constant once it is relocated; the initialisers, in the order in which they are called.
+    /// Removes the right to write from pages that are constant after relocation. Returns the
+    /// initialisers, in the order in which they are called.
     fn finish(&self, loader: &mut Loader) -> Vec<u64> {
         let mut initialisers = Vec::new();
         for (id, key) in &self.new {
@@ -314,20 +322,20 @@ impl<'a> Load<'a> {
     }
 }
 
-/// Which of its pages have these addresses of an object.
+/// The numbers of the pages with these addresses of an object.
 fn pages(all: &Library, key: Key, addresses: Range<u64>) -> Range<usize> {
     let page = |address: u64| (key.0.wrapping_add(address) as usize - all.start()) / PAGE_SIZE;
     page(addresses.start)..page(addresses.end)
 }
 
-/// Whether so many words from an address on lie in a writable segment of an object.
+/// True if `count` words from an address on lie in a writable segment of an object.
 fn has_words(object: &Object<File>, address: u64, count: u64) -> bool {
     let end = address.saturating_add(count * size_of::<u64>() as u64);
     let holds = |segment: &Segment| segment.memory.start <= address && end <= segment.memory.end;
     object.segments().iter().any(|segment| segment.rights == Rights::ReadWrite && holds(segment))
 }
 
-/// The pointers to functions in an array of an object that is relocated.
+/// The pointers to functions in an array of a relocated object.
 fn functions(key: Key, array: Range<u64>) -> impl DoubleEndedIterator<Item = u64> {
     let count = (array.end - array.start) as usize / size_of::<u64>();
     let start = key.0.wrapping_add(array.start) as *const u64;
@@ -336,7 +344,8 @@ fn functions(key: Key, array: Range<u64>) -> impl DoubleEndedIterator<Item = u64
     pointers.filter(|pointer| *pointer != 0 && *pointer != u64::MAX)
 }
 
-/// Writes what a relocation asks for; what is to be called is left to be called, and what is to be kept for the object is left to be kept.
+/// Carries out a write of a relocation. Calls are added to `calls`, and arguments to be kept for
+/// the object to `indices`.
 pub fn apply(write: Write, calls: &mut Vec<Call>, indices: &mut Vec<(Id, Box<tls::Index>)>) {
     let at = write.address as *mut u64;
     let words: [Option<u64>; 2] = match write.value {
@@ -359,7 +368,8 @@ pub fn apply(write: Write, calls: &mut Vec<Call>, indices: &mut Vec<(Id, Box<tls
         Value::NoDescriptor { address } => [Some(tls::undefined as *const () as u64), Some(address)],
     };
     for (place, word) in words.into_iter().flatten().enumerate() {
-        // SAFETY: the planner says that all of it lies in a writable segment of an object that is being loaded, whose pages are mapped.
+        // SAFETY: the planner promises that all of it lies in a writable segment of an object that
+        // is being loaded, whose pages are mapped.
         unsafe { at.add(place).write_unaligned(word) };
     }
 }
@@ -377,13 +387,13 @@ impl Loader {
         self.loaded.iter().find(|(_, loaded)| loaded.id == id).map(|(key, _)| *key)
     }
 
-    /// What an object goes by for its users: it stays the same when the object is replaced.
+    /// The key of an object for its users, which stays the same when the object is replaced.
     fn lasting_key(&self, key: Key) -> Key {
         let id = self.id(key);
         self.live.iter().find(|(_, live)| Some(live.id) == id).map_or(key, |(lasting, _)| *lasting)
     }
 
-    /// The object that goes by a key, lasting or not.
+    /// The object with a key, lasting or not.
     pub fn id(&self, key: Key) -> Option<Id> {
         self.live.get(&key).map(|live| live.id).or_else(|| self.loaded.get(&key).map(|loaded| loaded.id))
     }
@@ -392,18 +402,19 @@ impl Loader {
         self.loaded.values_mut().find(|loaded| loaded.id == id)
     }
 
-    /// Says how often an object is open.
+    /// Sets the number of times an object is open.
     pub fn set_open(&mut self, key: Key, open: usize) {
         self.loaded.entry(key).and_modify(|loaded| loaded.open = open);
     }
 
-    /// What makes all who use `old` use `new`.
+    /// The changes that make all users of `old` use `new`.
     pub fn replacement(&self, old: Id, new: Id) -> Result<Replacement, Error> {
         let name = || self.namespace.name(old).unwrap_or_default().to_string();
         self.namespace.replacement(old, new).map_err(|refusal| Error::Refused { object: name(), refusal })
     }
 
-    /// Of what is to be written, the pages that are constant once they are relocated: object and number of each, and those of an object together.
+    /// The pages to be written that are constant after relocation: object and number of each,
+    /// sorted by object.
     fn constant_pages(&self, writes: &[Write]) -> Vec<(Key, usize)> {
         let page = |write: &Write| {
             let key = self.key(write.object)?;
@@ -418,7 +429,7 @@ impl Loader {
         all
     }
 
-    /// Makes writable what is to be written; all or nothing.
+    /// Makes these words writable; all or nothing.
     pub fn unseal(&mut self, writes: &[Write]) -> Result<(), Error> {
         for (key, page) in self.constant_pages(writes) {
             let Some(loaded) = self.loaded.get_mut(&key) else { continue };
@@ -430,7 +441,7 @@ impl Loader {
         Ok(())
     }
 
-    /// Takes the right to write from it again.
+    /// Removes the right to write from them again.
     pub fn seal(&mut self, writes: &[Write]) {
         for (key, page) in self.constant_pages(writes) {
             if let Some(loaded) = self.loaded.get_mut(&key) {
@@ -439,7 +450,7 @@ impl Loader {
         }
     }
 
-    /// Puts an object in the place of another, which is then not open any more.
+    /// Puts an object in the place of another, which is then no longer open.
     pub fn exchange(&mut self, old: Id, new: Id) {
         let open = self.loaded_mut(old).map_or(0, |loaded| core::mem::take(&mut loaded.open));
         for loaded in self.loaded.values_mut() {
@@ -453,7 +464,7 @@ impl Loader {
     }
 }
 
-/// Closes an object once; unloads what nobody uses any more, finalisers first.
+/// Closes an object once, and unloads the unused ones, finalisers first.
 pub fn close(key: Key) {
     let _turn = TURNS.take();
     with(|loader| {
@@ -465,7 +476,7 @@ pub fn close(key: Key) {
     unload_unused();
 }
 
-/// Unloads what nobody uses, finalisers first. The caller has the turn.
+/// Unloads the unused objects, finalisers first. The caller has the turn.
 pub fn unload_unused() {
     let unused: Vec<(Id, Key, Vec<u64>)> = with(|loader| {
         let open = loader.loaded.values().filter(|loaded| loaded.open > 0).map(|loaded| loaded.id);
@@ -483,7 +494,7 @@ pub fn unload_unused() {
     with(|loader| unused.into_iter().for_each(|(id, key, _)| loader.forget(id, key)));
 }
 
-/// Whether an object is open.
+/// True if an object is open.
 pub fn is_open(key: Key) -> bool {
     with(|loader| {
         let id = loader.id(key);
@@ -491,12 +502,13 @@ pub fn is_open(key: Key) -> bool {
     })
 }
 
-/// Where a symbol is: of an object and what it needs, or of all that is global.
+/// The address of a symbol, of an object and its dependencies, or of all that is global.
 pub fn symbol(key: Option<Key>, name: &str) -> Result<*const (), Error> {
     let none = || Error::NoSymbol(name.to_string());
     let found = with(|loader| {
         let id = key.map(|key| loader.id(key).ok_or_else(none)).transpose()?;
-        // Who has an object by its own key, as `migrate` has both versions, wants its own functions.
+        // A caller with an object's own key, as `migrate` has of both versions, wants the object's
+        // own functions.
         let own = id.filter(|_| key.is_some_and(|key| loader.loaded.contains_key(&key)));
         let refused = |refusal| Error::Refused { object: name.to_string(), refusal };
         let found = loader.namespace.lasting_symbol(id, name, own).map_err(refused)?.ok_or_else(none)?;
@@ -515,7 +527,8 @@ pub fn symbol(key: Option<Key>, name: &str) -> Result<*const (), Error> {
     Ok(address as *const ())
 }
 
-/// The address of the function behind entry `number` of an object's PLT, which it calls for the first time.
+/// The address of the function behind entry `number` of an object's PLT, which it calls for the
+/// first time.
 pub fn bind(key: Key, number: usize) -> Result<u64, Error> {
     let (address, value) = with(|loader| {
         let id = loader.loaded.get(&key).ok_or(Error::NotOpen)?.id;
@@ -535,7 +548,7 @@ pub fn bind(key: Key, number: usize) -> Result<u64, Error> {
         }
         _ => return Err(Error::NotOpen),
     };
-    // SAFETY: the planner says that the word is one of a writable segment of the object.
+    // SAFETY: the planner promises that the word is in a writable segment of the object.
     unsafe { (address as *mut u64).write(value) };
     Ok(value)
 }

@@ -1,4 +1,5 @@
-//! What the image itself needs: one that was linked with shared objects has a dynamic section, whose DT_NEEDED objects are loaded before `main`.
+//! The objects that the image itself needs. An image that was linked with shared objects has a
+//! dynamic section; its DT_NEEDED objects are loaded before `main`.
 
 use zooid_kernel::boot;
 use zooid_loader::Object;

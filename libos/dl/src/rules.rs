@@ -1,4 +1,5 @@
-//! What the image asks of libraries. It is part of the image: who gives the libraries cannot give the rules.
+//! The image's rules for libraries. They are part of the image, so that a supplier of libraries
+//! cannot set them.
 
 use alloc::collections::BTreeMap;
 use alloc::format;
@@ -14,19 +15,20 @@ use zooid_manifest::{PublicKey, Rules, Version};
 use crate::Error;
 use crate::source::File;
 
-/// What [`trust!`](crate::trust), [`require!`](crate::require) and [`live!`](crate::live) leave in the image.
+/// An entry that [`trust!`](crate::trust), [`require!`](crate::require) or [`live!`](crate::live)
+/// leaves in the image.
 #[derive(Debug)]
 pub enum Rule {
-    /// Who may vouch for libraries, and what the image is called.
+    /// A key whose owner may sign libraries, and the name of the image.
     Trust { key: PublicKey, image: &'static str },
-    /// Which versions of a library are wanted.
+    /// The wanted versions of a library.
     Require { library: &'static str, versions: &'static str },
-    /// Which library may be replaced while it is open.
+    /// A library that may be replaced while it is open.
     Live { library: &'static str },
 }
 
 impl Rule {
-    /// Of the content of a key file, when the image is built.
+    /// The key in the content of a key file, read when the image is built.
     #[doc(hidden)]
     pub const fn trust(file: &[u8], image: &'static str) -> Self {
         match PublicKey::parse(file) {
@@ -36,8 +38,8 @@ impl Rule {
     }
 }
 
-/// Lets the image map libraries that the owner of a key vouches for: the content of a `.pub` file of `pvm key generate`. For the
-/// image's main file.
+/// Lets the image map libraries that the owner of a key has signed. `key` is the content of a
+/// `.pub` file of `pvm key generate`. It is used in the image's main file.
 #[macro_export]
 macro_rules! trust {
     ($file:expr) => {
@@ -53,8 +55,8 @@ macro_rules! require {
     };
 }
 
-/// Lets a library be replaced by another version while it is open ([`update`](crate::update)). References to its functions from outside, of a library that
-/// is named so, are calls by way of a word of memory.
+/// Lets a library be replaced by another version while it is open ([`update`](crate::update)).
+/// References from outside to functions of such a library are calls by way of a word of memory.
 #[macro_export]
 macro_rules! live {
     ($library:literal) => {
@@ -82,34 +84,35 @@ unsafe extern "C" {
 
 fn all() -> &'static [Rule] {
     let (start, end) = (&raw const __rules_start, &raw const __rules_end);
-    // SAFETY: between them is the section `.zooid.libraries` (linker.ld), which holds nothing but values of `rule!`.
+    // SAFETY: between them is the section `.zooid.libraries` (linker.ld), which holds nothing but
+    // values of `rule!`.
     unsafe { core::slice::from_raw_parts(start.cast(), (end.addr() - start.addr()) / size_of::<Rule>()) }
 }
 
 /// The name of the family's root.
 static FAMILY: Once<Option<String>> = Once::new();
 
-/// Runs at boot, in the root: a child is of the family of its parent.
+/// Runs at boot, in the root: a child belongs to the family of its parent.
 pub fn init() {
     FAMILY.call_once(|| xenstore::read("name").ok());
 }
 
-/// Whether any library may be replaced.
+/// True if any library may be replaced.
 pub fn has_live() -> bool {
     all().iter().any(|rule| matches!(rule, Rule::Live { .. }))
 }
 
-/// Whether a library may be replaced while it is open.
+/// True if a library may be replaced while it is open.
 pub fn is_live(name: &str) -> bool {
     all().iter().any(|rule| matches!(rule, Rule::Live { library } if *library == name))
 }
 
-/// Whether objects run in guest user mode.
+/// True if objects run in guest user mode.
 pub fn is_user_mode() -> bool {
     thread::MODE.get().is_some()
 }
 
-/// What the image is called, if it trusts somebody.
+/// The name of the image, if it trusts a key.
 pub fn image() -> &'static str {
     let name = |rule: &Rule| match *rule {
         Rule::Trust { image, .. } => Some(image),
@@ -118,8 +121,8 @@ pub fn image() -> &'static str {
     all().iter().find_map(name).unwrap_or_default()
 }
 
-/// What pvmd is asked for (docs/protocols/libraries.md): so that it gives a version that is wanted. What it gives is judged all the same, and so ranges for which
-/// there is no room may be left out.
+/// The request to pvmd for a wanted version (docs/protocols/libraries.md). pvmd's answer is checked
+/// in any case, so ranges without room may be left out.
 pub fn wanted(name: &str, version: Option<&Version>) -> String {
     let mut text = String::from(name);
     if let Some(version) = version {
@@ -137,13 +140,14 @@ pub fn wanted(name: &str, version: Option<&Version>) -> String {
     text
 }
 
-/// How many files of one name are remembered: each stays mapped.
+/// Number of files of one name that are remembered. Each stays mapped.
 const REMEMBERED: usize = 4;
 
-/// Files for which all rules hold under a name, and their versions, the latest last. Nobody writes there while there is a value, and the next opening is spared the digest.
+/// Files for which all rules hold under a name, and their versions, the latest last. A remembered
+/// file does not change, so the next opening needs no digest.
 static GOOD: Mutex<BTreeMap<String, Vec<(File, Version)>>> = Mutex::new(BTreeMap::new());
 
-/// Whether the image may map this file under this name; its version.
+/// Checks that the image may map this file under this name; returns its version.
 pub fn judge(name: &str, file: &File) -> Result<Version, Error> {
     if let Some((_, version)) = GOOD.lock().get(name).and_then(|known| known.iter().find(|(good, _)| good.is(file))) {
         return Ok(version.clone());
@@ -167,7 +171,7 @@ pub fn judge(name: &str, file: &File) -> Result<Version, Error> {
     let oldest = (known.len() == REMEMBERED).then(|| known.remove(0));
     known.push((file.clone(), version.clone()));
     drop(good);
-    // That gives the file back to the store.
+    // The drop gives the file back to the store.
     drop(oldest);
     Ok(version)
 }

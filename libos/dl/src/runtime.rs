@@ -1,5 +1,6 @@
-//! What objects import: the C runtime (`zooid-crt`), whose requests the kernel serves, the functions of this crate that C knows as `dlopen` and so on, and
-//! what the crates of the image [export](zooid_kernel::export!).
+//! The symbols that objects import: the C runtime (`zooid-crt`), whose requests the kernel serves;
+//! the functions of this crate that C knows as `dlopen` and so on; and the symbols that the crates
+//! of the image [export](zooid_kernel::export!).
 
 use alloc::ffi::CString;
 use alloc::string::ToString;
@@ -19,7 +20,7 @@ use crate::load::Key;
 use crate::tls::get_address;
 use crate::{Error, Flags, Library, live};
 
-/// Libraries whose symbols the image has, if it has them.
+/// Libraries that count as provided, as far as the image has their symbols.
 const PROVIDED: &[&str] = &["libc.so.6", "libm.so.6", "libpthread.so.0", "libdl.so.2", "ld-linux-x86-64.so.2"];
 
 static SYSTEM: System = System {
@@ -47,7 +48,7 @@ static SYSTEM: System = System {
     wake: |_, _| WAITERS.wake_all(),
 };
 
-/// All threads that wait for a word: whoever is woken looks.
+/// The threads that wait for any word. Each woken thread checks its own.
 static WAITERS: WaitQueue = WaitQueue::new();
 
 /// Calls a program's `main`, and then C's `exit`.
@@ -55,7 +56,8 @@ pub fn run(main: *const (), words: &[&str]) -> ! {
     let words: Vec<CString> = words.iter().filter_map(|word| CString::new(*word).ok()).collect();
     let pointers: Vec<*const c_char> =
         words.iter().map(|word| word.as_ptr()).chain([ptr::null(), ptr::null()]).collect();
-    // SAFETY: a function of this name takes these arguments (C11 5.1.2.2.1, and the environment, which is empty); they live as long as this pVM.
+    // SAFETY: a function of this name takes these arguments (C11 5.1.2.2.1, and the environment,
+    // which is empty); they live as long as this pVM.
     let status = unsafe {
         let main = core::mem::transmute::<
             *const (),
@@ -67,10 +69,10 @@ pub fn run(main: *const (), words: &[&str]) -> ! {
     unsafe { zooid_crt::exit(status) }
 }
 
-/// Makes the runtime ready, and lists what objects may import.
+/// Prepares the runtime, and lists the symbols that objects may import.
 pub fn exports() -> ExportTable<'static> {
     zooid_crt::set_system(&SYSTEM);
-    // Not by `export!`, which would have every image hold the loader.
+    // `export!` is not used here, because every image would then hold the loader.
     let loader = [
         ("dlopen", dlopen as *const ()),
         ("dlsym", dlsym as *const ()),
@@ -94,7 +96,7 @@ pub fn exports() -> ExportTable<'static> {
 const RTLD_LAZY: c_int = 1;
 const RTLD_GLOBAL: c_int = 0x100;
 
-/// What `dlerror` says next.
+/// The next answer of `dlerror`.
 static LAST_ERROR: Masked<Option<CString>> = Masked::new(None);
 
 fn note(error: &Error) {
@@ -165,7 +167,7 @@ extern "C" fn library_leave(handle: *mut c_void) {
 }
 
 extern "C" fn dlerror() -> *const c_char {
-    /// What was returned last: it stays until the next call.
+    /// The last answer, which stays until the next call.
     static SAID: Masked<Option<CString>> = Masked::new(None);
     let error = LAST_ERROR.lock().take();
     let mut said = SAID.lock();

@@ -1,5 +1,6 @@
-//! Where libraries come from: the archive (tar) that `ramdisk=` of the guest's configuration names, and then the host's store, whose files pvmd
-//! maps here. Pages of the store belong to dom0's domain for libraries: nobody here can write them, and what is judged is what is mapped.
+//! The origin of libraries: the archive (tar) that `ramdisk=` of the guest's configuration names,
+//! and then the host's store, whose files pvmd maps here. Pages of the store belong to dom0's
+//! domain for libraries. No guest can write them, so the checked octets are the mapped ones.
 
 use alloc::collections::BTreeMap;
 use alloc::string::{String, ToString};
@@ -17,14 +18,14 @@ use zooid_manifest::{Manifest, SUFFIX, Version, is_name};
 
 use crate::{Error, program, rules};
 
-/// The file of a library, and what is said of it.
+/// The file of a library, with its manifest.
 #[derive(Clone)]
 pub enum File {
     Archive {
         octets: &'static [u8],
         manifest: Option<&'static [u8]>,
     },
-    /// It is mapped as long as there is a value.
+    /// A file of the store, mapped as long as a value exists.
     Store(Arc<Stored>),
 }
 
@@ -34,13 +35,14 @@ pub struct Stored {
     pages: Library,
 }
 
-/// The library that is called so in the archive; else that of the store, in the highest version whose rules hold.
+/// The library of this name in the archive; else that of the store, in the highest version whose
+/// rules hold.
 pub fn find(name: &str) -> Result<File, Error> {
     in_archive(name).map_or_else(|| in_store(name, None), Ok)
 }
 
-/// A version of a library, or the newest one: the manifest's word counts, and is not judged here. What is not the first version in an archive is called
-/// `NAME@VERSION`.
+/// A version of a library, or the newest one. The version is that of the manifest, which is not
+/// checked here. In an archive, a further version of a library is named `NAME@VERSION`.
 pub fn find_version(name: &str, version: Option<&Version>) -> Result<File, Error> {
     let versions = files().keys().filter_map(|file| {
         let (stem, at) = file.split_once('@').map_or((file.as_str(), None), |(stem, version)| (stem, Some(version)));
@@ -78,7 +80,7 @@ fn index() -> BTreeMap<String, &'static [u8]> {
     archive.entries().filter_map(file).collect()
 }
 
-/// How often a library is opened anew that pvmd has forgotten meanwhile.
+/// Attempts to open a library that pvmd forgets in between.
 const TRIES: usize = 3;
 
 fn in_store(name: &str, version: Option<&Version>) -> Result<File, Error> {
@@ -113,13 +115,13 @@ impl Stored {
 
     fn octets(&self, range: Range<usize>) -> &[u8] {
         assert!(range.start <= range.end && range.end <= self.library.pages * PAGE_SIZE, "octets of the library");
-        // SAFETY: these pages are mapped as long as this value lives, and nobody ever writes them.
+        // SAFETY: these pages are mapped as long as this value lives, and are never written.
         unsafe { core::slice::from_raw_parts((self.pages.start() + range.start) as *const u8, range.len()) }
     }
 }
 
 impl File {
-    /// What is said of it.
+    /// Its manifest.
     pub fn manifest(&self) -> Option<&[u8]> {
         match self {
             Self::Archive { manifest, .. } => *manifest,
@@ -130,13 +132,13 @@ impl File {
         }
     }
 
-    /// Whether it is the same file, octet by octet, as far as that can be told without reading it.
+    /// True if it is the same file, octet by octet, as far as can be known without reading it.
     pub fn is(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Archive { octets, manifest }, Self::Archive { octets: others, manifest: of_other }) => {
                 core::ptr::eq(*octets, *others) && manifest.map(<[u8]>::as_ptr) == of_other.map(<[u8]>::as_ptr)
             }
-            // As long as frames are mapped here they are nobody else's.
+            // As long as frames are mapped here, they belong to no other file.
             (Self::Store(stored), Self::Store(other)) => {
                 let layout = |stored: &Stored| (stored.library.size, stored.library.manifest_size);
                 layout(stored) == layout(other) && stored.pages.frames().eq(other.pages.frames())
@@ -145,8 +147,9 @@ impl File {
         }
     }
 
-    /// Maps a segment that nobody writes from the store's own pages, without a copy; false, and nothing is mapped, where that cannot be. Around
-    /// its content its pages hold what the file has there.
+    /// Maps a read-only segment from the store's own pages, without a copy. Returns false, with
+    /// nothing mapped, if that is not possible. Its pages hold the file's octets around the
+    /// content.
     pub fn share(&self, segment: &Segment, to: &mut Library, pages: Range<usize>) -> bool {
         let Self::Store(stored) = self else { return false };
         let execute = match segment.rights {
@@ -161,7 +164,7 @@ impl File {
         let first = segment.file.start / PAGE_SIZE;
         let shared = to
             .share(pages, |table, entries, page| libraries::map(stored.library, first + page, table, entries, execute));
-        // It has left the store meanwhile, say: then there is the copy that was judged.
+        // The file may have left the store meanwhile; then the checked copy is used.
         shared.is_ok()
     }
 }
@@ -175,7 +178,7 @@ impl AsRef<[u8]> for File {
     }
 }
 
-/// Runs at boot: a child finds the archive where its parent has found it.
+/// Runs at boot. A child finds the archive at the address where its parent found it.
 pub fn init() {
     boot::ramdisk();
     rules::init();

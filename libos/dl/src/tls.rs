@@ -1,7 +1,9 @@
-//! Thread-local variables of objects (psABI x86-64; "ELF Handling For Thread-Local Storage", variant II).
+//! Thread-local variables of objects (psABI x86-64; "ELF Handling For Thread-Local Storage",
+//! variant II).
 //!
-//! An object's variables lie in the reserve that every thread has below its thread pointer, if there is room. Where there is none,
-//! each thread gets a block when it first asks for a variable; an object that needs fixed places is refused then.
+//! An object's variables lie in the reserve that every thread has below its thread pointer, if
+//! there is room. Without room, each thread gets a block when it first uses a variable, and an
+//! object that needs fixed places is refused.
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -19,31 +21,32 @@ use crate::lazy::{restore, save};
 /// The variables of one object.
 struct Module {
     number: u64,
-    /// What a block begins with.
+    /// The initial contents of a block: address and length.
     content: (usize, usize),
     size: usize,
     align: usize,
-    /// How far below the thread pointer they are, if they have a fixed place.
+    /// The distance from the thread pointer down to them, if they have a fixed place.
     below: Option<u64>,
 }
 
 struct Modules {
     modules: Vec<Module>,
     next: u64,
-    /// Blocks of those without a fixed place, by thread pointer and module.
+    /// Blocks of modules without a fixed place, by thread pointer and module.
     blocks: BTreeMap<(u64, u64), Vec<u128>>,
 }
 
 static MODULES: Masked<Modules> = Masked::new(Modules { modules: Vec::new(), next: 1, blocks: BTreeMap::new() });
 
-/// What compiled code passes to [`get_address`].
+/// The argument that compiled code passes to [`get_address`].
 #[repr(C)]
 pub struct Index {
     pub module: u64,
     pub offset: u64,
 }
 
-/// A place for an object's variables. `base` is added to the addresses of the object, whose pages are mapped, and are so until [`remove`].
+/// A place for an object's variables. `base` is added to the addresses of the object, whose pages
+/// are mapped until [`remove`].
 pub fn add(segment: &TlsSegment, base: u64) -> TlsPlace {
     static HOOK: Once<()> = Once::new();
     HOOK.call_once(|| {
@@ -64,7 +67,8 @@ pub fn add(segment: &TlsSegment, base: u64) -> TlsPlace {
     TlsPlace { module: number, below }
 }
 
-/// How far below the thread pointer there is room for a block: as near as possible, for what has gone has left gaps.
+/// A free distance below the thread pointer for a block: the smallest one, because removed objects
+/// leave gaps.
 fn place(modules: &[Module], segment: &TlsSegment) -> Option<u64> {
     let taken = |below: u64| {
         let overlaps =
@@ -75,7 +79,8 @@ fn place(modules: &[Module], segment: &TlsSegment) -> Option<u64> {
     ends.filter_map(|end| segment.below(end)).filter(|below| !taken(*below)).min()
 }
 
-/// Gives all threads an object's variables as they begin: it has been relocated.
+/// Gives all threads the initial values of an object's variables, once the object has been
+/// relocated.
 pub fn begin(number: u64) {
     let modules = MODULES.lock();
     if let Some(module) = modules.modules.iter().find(|module| module.number == number) {
@@ -83,14 +88,15 @@ pub fn begin(number: u64) {
     }
 }
 
-/// Forgets an object's variables.
+/// Removes an object's variables.
 pub fn remove(number: u64) {
     let mut modules = MODULES.lock();
     modules.modules.retain(|module| module.number != number);
     modules.blocks.retain(|(_, module), _| *module != number);
 }
 
-/// A new thread gets the variables of all objects. What the thread before it at this address had is no more.
+/// Gives a new thread the variables of all objects. Those of an earlier thread at this address are
+/// dropped.
 fn begin_thread(pointer: u64) {
     let mut modules = MODULES.lock();
     modules.modules.iter().for_each(|module| fill(module, pointer));
@@ -101,14 +107,15 @@ fn fill(module: &Module, pointer: u64) {
     let Some(below) = module.below else { return };
     let start = (pointer - below) as *mut u8;
     let (content, length) = module.content;
-    // SAFETY: `add` chose a place inside the reserve, which is mapped in every thread and this module's alone; the content is in pages of the object.
+    // SAFETY: `add` chose a place inside the reserve, which is mapped in every thread and belongs
+    // to this module alone; the content is in pages of the object.
     unsafe {
         ptr::copy_nonoverlapping(content as *const u8, start, length);
         start.add(length).write_bytes(0, module.size - length);
     }
 }
 
-/// Where a variable of the calling thread is: `offset` bytes into the block of `module`.
+/// The address of a variable of the calling thread, `offset` bytes into the block of `module`.
 pub fn address(number: u64, offset: u64) -> u64 {
     let pointer = tls::thread_pointer();
     let mut modules = MODULES.lock();
@@ -143,28 +150,31 @@ pub unsafe extern "C" fn get_address(index: *const Index) -> u64 {
     address(module, offset)
 }
 
-/// A descriptor's function for a variable at a fixed place (psABI x86-64, TLS descriptors): the descriptor is at `%rax`, and the answer, too, is a distance from
-/// the thread pointer. No other register changes.
+/// The function of a descriptor for a variable at a fixed place (psABI x86-64, TLS descriptors).
+/// The descriptor is at `%rax`; the result in `%rax` is a distance from the thread pointer. No
+/// other register changes.
 #[unsafe(naked)]
 pub unsafe extern "C" fn fixed() {
     naked_asm!("mov rax, [rax + 8]", "ret");
 }
 
-/// One for a weak variable that nobody defines: its second word is the address that is to come out.
+/// The function of a descriptor for a weak variable without a definition. Its second word is the
+/// address to yield.
 #[unsafe(naked)]
 pub unsafe extern "C" fn undefined() {
     naked_asm!("mov rax, [rax + 8]", "sub rax, fs:0", "ret");
 }
 
-/// What [`on_demand`] calls, for the reason that [`lazy`](crate::lazy) has.
+/// The function that [`on_demand`] calls; a variable for the reason given in [`lazy`](crate::lazy).
 static GET_ADDRESS: AtomicPtr<()> = AtomicPtr::new(core::ptr::null_mut());
 
-/// To be called before an object is loaded.
+/// Sets [`GET_ADDRESS`]. It is called before an object is loaded.
 pub fn init() {
     GET_ADDRESS.store(get_address as *mut (), Ordering::Relaxed);
 }
 
-/// One for a variable without a fixed place: its second word leads to an [`Index`].
+/// The function of a descriptor for a variable without a fixed place. Its second word points to an
+/// [`Index`].
 #[unsafe(naked)]
 pub unsafe extern "C" fn on_demand() {
     naked_asm!(

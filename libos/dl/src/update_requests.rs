@@ -1,5 +1,6 @@
-//! Updates that dom0 asks for (`pvm lib update`), by way of two keys in xenstore: pvmd writes the request below this domain's home, where this pVM can only read, and
-//! this pVM its answer below `data` (docs/protocols/libraries.md).
+//! Updates that dom0 asks for (`pvm lib update`), by two keys in xenstore. pvmd writes the request
+//! below this domain's home, where this pVM can only read. This pVM writes its answer below `data`
+//! (docs/protocols/libraries.md).
 
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -10,15 +11,15 @@ use zooid_kernel::{thread, xenstore};
 
 use crate::{Error, live, rules};
 
-/// `NUMBER LIMIT NAME`, and the version, if one is asked for; the limit in milliseconds.
+/// `NUMBER LIMIT NAME`, and the version, if one is asked for. The limit is in milliseconds.
 const REQUEST: &str = "update";
 /// `NUMBER updated FROM TO`, `NUMBER not-open`, or `NUMBER kept REASON`; at first `ready`.
 const ANSWER: &str = "data/update";
-/// Most octets of a reason.
+/// Longest reason, in octets.
 const MAX_REASON: usize = 512;
 const STACK_SIZE: usize = 128 << 10;
 
-/// Begins to obey, in an image that has libraries that can be replaced.
+/// Starts to obey, in an image that has replaceable libraries.
 pub fn start() {
     if !rules::has_live() {
         return;

@@ -1,10 +1,10 @@
-//! Reading numbers and records at places that a file names.
+//! Reads of numbers and records at offsets that a file gives.
 
 use core::mem::size_of;
 
 use plain::Plain;
 
-/// The record at `offset`, wherever it is aligned. `None` if it is not all there.
+/// The record at `offset`, of any alignment. `None` if it is not wholly in `bytes`.
 pub fn record<T: Plain + Copy + Default>(bytes: &[u8], offset: usize) -> Option<T> {
     let mut record = T::default();
     record.copy_from_bytes(bytes.get(offset..)?.get(..size_of::<T>())?).ok()?;

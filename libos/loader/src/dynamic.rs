@@ -1,4 +1,4 @@
-//! The dynamic section: where the tables are, compared with what is in the file.
+//! The dynamic section: the places of the tables, checked against the file.
 
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -21,7 +21,7 @@ const DT_FILTER: u64 = 0x7fff_ffff;
 
 const SIZEOF_RELR: usize = 8;
 
-/// The tags that matter, as they stand in the file.
+/// The tags that matter, with the values in the file.
 #[derive(Default)]
 pub struct Tags {
     found: Vec<(u64, u64)>,
@@ -57,14 +57,15 @@ impl Tags {
     }
 }
 
-/// A table that is all in the file.
+/// A table that lies wholly in the file.
 #[derive(Clone, Debug, Default)]
 pub struct Entries {
     pub offset: usize,
     pub count: usize,
 }
 
-/// What the dynamic section says, checked. Addresses are relative to the base; offsets are into the file.
+/// The checked contents of the dynamic section. Addresses are relative to the base; offsets are
+/// into the file.
 #[derive(Debug)]
 pub struct Dynamic {
     pub flags: Flags,
@@ -78,7 +79,7 @@ pub struct Dynamic {
     pub verdef_count: u64,
     pub verneed: Option<Range<usize>>,
     pub verneed_count: u64,
-    /// From its begin to the end of what the file has.
+    /// From its beginning to the end of the segment's content in the file.
     pub gnu_hash: Option<Range<usize>>,
     pub hash: Option<Range<usize>>,
     pub rela: Entries,
@@ -98,7 +99,7 @@ impl Dynamic {
 
         let strings = reader.bytes(("DT_STRTAB", DT_STRTAB), ("DT_STRSZ", DT_STRSZ))?;
         let strings = strings.ok_or(Refusal::Without("string table (DT_STRTAB)"))?;
-        // So that every name in it ends in it.
+        // The string table ends with a NUL, so that every name in it does.
         if file.get(strings.clone()).and_then(<[u8]>::last) != Some(&0) {
             return Err(refuse("DT_STRSZ", strings.len() as u64, "the last string has no end"));
         }
@@ -124,7 +125,7 @@ impl Dynamic {
             reader.table(("DT_RELA", DT_RELA), ("DT_RELASZ", DT_RELASZ), SIZEOF_RELA)?,
             reader.table(("DT_JMPREL", DT_JMPREL), ("DT_PLTRELSZ", DT_PLTRELSZ), SIZEOF_RELA)?,
         );
-        // Some linkers count the relocations of the PLT, which then are the last, in DT_RELASZ too.
+        // Some linkers count the relocations of the PLT in DT_RELASZ too; they are then the last.
         let end = rela.offset + rela.count * SIZEOF_RELA;
         if jmprel.count > 0 && rela.offset <= jmprel.offset && end == jmprel.offset + jmprel.count * SIZEOF_RELA {
             rela.count = (jmprel.offset - rela.offset) / SIZEOF_RELA;
@@ -198,7 +199,7 @@ impl Reader<'_> {
         })
     }
 
-    /// What the file has from the address in `tag` to the end of the segment's content.
+    /// The range of the file from the address in `tag` to the end of the segment's content.
     fn rest(&self, name: &'static str, tag: u64) -> Result<Option<Range<usize>>, Refusal> {
         let Some(address) = self.tags.get(tag) else { return Ok(None) };
         self.segments
@@ -228,7 +229,8 @@ impl Reader<'_> {
         Ok(Entries { offset: range.start, count: range.len() / entry })
     }
 
-    /// No tag says how many symbols there are: DT_HASH does; else the table ends at the latest where the next begins.
+    /// The number of symbols, which no tag has: DT_HASH has it; else the table ends at the latest
+    /// where the next one begins.
     fn symbols(&self, file: &[u8], hash: Option<&Range<usize>>) -> Result<Entries, Refusal> {
         let rest = self.rest("DT_SYMTAB", DT_SYMTAB)?.ok_or(Refusal::Without("symbol table (DT_SYMTAB)"))?;
         let address = self.tags.bits(DT_SYMTAB);
@@ -248,7 +250,7 @@ impl Reader<'_> {
     }
 
     fn address(&self, name: &'static str, tag: u64, fits: impl Fn(&Segment) -> bool) -> Result<Option<u64>, Refusal> {
-        // glibc and linkers take 0 for "none".
+        // glibc and linkers take 0 for a missing table.
         let Some(address) = self.tags.get(tag).filter(|address| *address != 0) else { return Ok(None) };
         match self.segments.iter().any(|segment| segment.holds(address, 1) && fits(segment)) {
             true => Ok(Some(address)),
@@ -256,7 +258,7 @@ impl Reader<'_> {
         }
     }
 
-    /// An array of pointers in memory; what is in it is known when it has been relocated.
+    /// An array of pointers in memory. Its contents are known once it has been relocated.
     fn pointers(&self, start: Tag, size: Tag) -> Result<Range<u64>, Refusal> {
         let (address, length) = (self.tags.bits(start.1), self.tags.bits(size.1));
         if length == 0 {

@@ -1,17 +1,18 @@
-//! What the image, which no file describes, offers to the objects that it loads.
+//! The symbols that the image, which no file describes, exports to the objects that it loads.
 
 use alloc::vec::Vec;
 
 use crate::hash;
 
-/// Whose symbol it is that the image has.
+/// The origin of a symbol of the image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// The image itself. As a program's symbols do, these come before those of all objects.
+    /// The image itself. Like a program's symbols, these come before those of all objects.
     Own,
-    /// A library that the image stands in for. These come last: where the library itself is loaded, it is what counts.
+    /// A library that the image stands in for. These come last: if the library itself is loaded,
+    /// its symbols count.
     StandIn,
-    /// As above; every thread has the variable at this distance from its thread pointer.
+    /// As above, for a variable that every thread has at this distance from its thread pointer.
     StandInThreadLocal,
 }
 
@@ -22,12 +23,13 @@ pub struct Export {
     pub value: u64,
 }
 
-/// The symbols that are there before any object is loaded.
+/// The symbols that exist before any object is loaded.
 pub trait Exports {
-    /// A symbol by its name; `gnu_hash` is the hash of its name as DT_GNU_HASH has it.
+    /// A symbol by its name; `gnu_hash` is the hash of its name in the form of DT_GNU_HASH.
     fn find(&self, name: &[u8], gnu_hash: u32) -> Option<Export>;
 
-    /// Whether the symbols of this library are among them, so that nothing is loaded for a DT_NEEDED of that name.
+    /// True if the symbols of this library are among them, so that nothing is loaded for a
+    /// DT_NEEDED of that name.
     fn provides(&self, library: &str) -> bool;
 }
 
@@ -48,13 +50,13 @@ struct Slot<'a> {
 }
 
 impl<'a> ExportTable<'a> {
-    /// Of the image's own symbols, which are addresses.
+    /// A table of the image's own symbols, all of which are addresses.
     pub fn new(own: impl IntoIterator<Item = (&'a str, u64), IntoIter: Clone>, libraries: &'a [&'a str]) -> Self {
         let own = own.into_iter().map(|(name, value)| (name, Export { origin: Origin::Own, value }));
         Self::of(own, libraries)
     }
 
-    /// Of a name that comes twice the first counts.
+    /// A table of these symbols. Of a name that comes twice, the first counts.
     pub fn of(symbols: impl IntoIterator<Item = (&'a str, Export), IntoIter: Clone>, libraries: &'a [&'a str]) -> Self {
         let symbols = symbols.into_iter();
         let mut table = Self { slots: Vec::new(), libraries };
@@ -67,7 +69,7 @@ impl<'a> ExportTable<'a> {
         table
     }
 
-    /// Where the name is, or would be.
+    /// The slot of the name, or the free one for it.
     fn slot(&self, name: &[u8], hash: u32) -> usize {
         let mask = self.slots.len() - 1;
         let mut slot = hash as usize & mask;

@@ -5,12 +5,12 @@ use core::ops::Range;
 use crate::bytes::{u32_at, u64_at};
 use crate::refusal::Refusal;
 
-/// glibc's `_dl_new_hash`.
+/// The hash of DT_GNU_HASH, glibc's `_dl_new_hash`.
 pub fn gnu(name: &[u8]) -> u32 {
     name.iter().fold(5381, |hash: u32, octet| hash.wrapping_mul(33).wrapping_add(u32::from(*octet)))
 }
 
-/// gABI, figure 5-13; versions carry it too.
+/// The hash of DT_HASH (gABI, figure 5-13), which versions carry too.
 pub fn sysv(name: &[u8]) -> u32 {
     name.iter().fold(0, |hash: u32, octet| {
         let hash = (hash << 4).wrapping_add(u32::from(*octet));
@@ -19,7 +19,8 @@ pub fn sysv(name: &[u8]) -> u32 {
     })
 }
 
-/// A table with a Bloom filter: most names that an object does not define cost one word of memory.
+/// A table with a Bloom filter. For most names that an object does not define, one word of memory
+/// is read.
 #[derive(Debug)]
 pub struct GnuHash {
     buckets: u32,
@@ -59,7 +60,7 @@ impl GnuHash {
             true => u32_at(file, self.buckets_at + 4 * (hash % self.buckets) as usize).unwrap_or(0),
             false => 0,
         };
-        // A chain is a run of the table, and so ends with it at the latest. Bucket 0 is an empty one.
+        // A chain is a run of the table and ends with it at the latest. Bucket 0 is an empty one.
         let chain = start.checked_sub(self.first).filter(|_| start != 0);
         let at = chain.map_or(self.end, |chain| self.chains_at + 4 * chain as usize);
         let chain = file.get(at..self.end).unwrap_or_default().as_chunks().0;
@@ -79,7 +80,7 @@ impl GnuHash {
     }
 }
 
-/// The gABI's table. It may hold chains that never end; no walk is longer than the table.
+/// The gABI's table. Its chains may be endless, so no walk is longer than the table.
 #[derive(Debug)]
 pub struct SysvHash {
     buckets: u32,
@@ -119,7 +120,7 @@ mod tests {
 
     #[test]
     fn the_functions_are_those_of_the_linkers() {
-        // As binutils has them in `readelf`'s and `nm`'s own tables.
+        // The values in binutils' own tables for `readelf` and `nm`.
         assert_eq!((gnu(b""), gnu(b"printf"), gnu(b"exit")), (5381, 0x156b_2bb8, 0x7c96_7e3f));
         assert_eq!((sysv(b""), sysv(b"printf"), sysv(b"GLIBC_2.2.5")), (0, 0x077905a6, 0x0969_1a75));
     }

@@ -1,14 +1,19 @@
-//! The thinking part of the loader of shared objects: it maps nothing and touches no memory, it decides.
+//! The decisions of the loader of shared objects. It maps nothing and touches no memory.
 //!
-//! * [`Object`]: what an ELF64 x86-64 shared object says about itself, checked: [`Segment`]s, tables, symbols,
-//!   versions, [`Relocation`]s. Every offset and count in a file is a claim until it has been compared with the file.
-//! * [`Namespace`]: the objects that are loaded, and how a symbol is found among them and the kernel's [`Exports`],
-//!   as the gABI (chapter "Dynamic Linking") has it, and glibc where the gABI leaves it open.
-//! * [`Namespace::plan`]: the [`Write`]s that relocate new objects; then the order of initialisation.
-//! * [`Namespace::replacement`]: what makes all who use a library use another version of it.
-//! * [`Refusal`]: why an object is not loaded, with the place, in one line.
+//! * [`Object`]: the contents of an ELF64 x86-64 shared object, checked: [`Segment`]s, tables,
+//!   symbols, versions, [`Relocation`]s. Every offset and count in a file is a claim until it has
+//!   been checked against the file.
+//! * [`Namespace`]: the loaded objects, and the search for a symbol among them and the kernel's
+//!   [`Exports`]. It follows the gABI (chapter "Dynamic Linking"), and glibc where the gABI leaves
+//!   it open.
+//! * [`Namespace::plan`]: the [`Write`]s that relocate new objects; then the order of
+//!   initialisation.
+//! * [`Namespace::replacement`]: the changes that make all users of a library use another version
+//!   of it.
+//! * [`Refusal`]: the reason for which an object is not loaded, with the place, in one line.
 //!
-//! Whoever maps pages and writes words (a guest) or only wants to know (a tool in dom0) builds on this.
+//! A guest, which maps pages and writes words, and the tools of dom0, which only inspect, build on
+//! it.
 
 #![no_std]
 #![forbid(unsafe_code)]

@@ -1,7 +1,9 @@
 //! Libraries that are replaced while they are in use.
 //!
-//! Who is outside of such a library reaches its functions through *entries*, whose addresses stay when the library is replaced: each is a jump
-//! by way of a word, its *slot*. What is decided here is where entries are, what their slots hold, and which words of other objects are to be written anew.
+//! Code outside of such a library calls its functions through *entries*, whose addresses stay when
+//! the library is replaced. Each entry is a jump by way of a word, its *slot*. This module decides
+//! the places of the entries, the contents of their slots, and the words of other objects that must
+//! be rewritten.
 
 use alloc::string::ToString;
 use alloc::vec::Vec;
@@ -17,21 +19,22 @@ use crate::scope::{Bound, Definition, Found, Member};
 use crate::segment::Rights;
 use crate::symbol::{Key, SymbolKind, Wanted};
 
-/// Octets from one entry to the next. Its slot is a page behind it: pages of entries and pages of slots take turns.
+/// Octets from one entry to the next. The slot of an entry is one page behind it: pages of entries
+/// and pages of slots alternate.
 pub const ENTRY_SIZE: u64 = 16;
-/// Entries in a page. The first is not a function's: it is there for the others.
+/// Entries in a page. The first one belongs to no function: it serves the others.
 pub const ENTRIES_PER_PAGE: usize = (PAGE_SIZE / ENTRY_SIZE) as usize - 1;
 
 /// The entries of a library that was [made live](Namespace::make_live).
 #[derive(Debug)]
 pub(crate) struct Entries {
     start: u64,
-    /// How many there may be.
+    /// The highest number of entries.
     room: usize,
     used: Vec<Entry>,
 }
 
-/// A function that somebody outside uses.
+/// A function that code outside of the library uses.
 #[derive(Debug, PartialEq, Eq)]
 struct Entry {
     name: Vec<u8>,
@@ -39,7 +42,8 @@ struct Entry {
 }
 
 impl Entries {
-    /// The address of a function's entry, which is made if this is the first that asks; `None` if there is no room.
+    /// The address of a function's entry, which the first request makes; `None` if there is no
+    /// room.
     fn address(&mut self, name: &[u8], version: Option<&[u8]>) -> Option<u64> {
         let same = |entry: &Entry| entry.name == name && entry.version.as_deref() == version;
         let number = match self.used.iter().position(same) {
@@ -54,13 +58,13 @@ impl Entries {
     }
 }
 
-/// Where entry `number` is of those that begin at `start`.
+/// The address of entry `number`, of the entries that begin at `start`.
 pub fn entry_address(start: u64, number: usize) -> u64 {
     let (page, place) = (number / ENTRIES_PER_PAGE, number % ENTRIES_PER_PAGE);
     start + page as u64 * 2 * PAGE_SIZE + (place as u64 + 1) * ENTRY_SIZE
 }
 
-/// Which entry has an address; the inverse of [`entry_address`].
+/// The number of the entry at an address; the inverse of [`entry_address`].
 pub fn entry_number(start: u64, address: u64) -> Option<usize> {
     let distance = address.checked_sub(start)?;
     let place = (distance % (2 * PAGE_SIZE) / ENTRY_SIZE).checked_sub(1)? as usize;
@@ -68,24 +72,26 @@ pub fn entry_number(start: u64, address: u64) -> Option<usize> {
     (place < ENTRIES_PER_PAGE && entry_address(start, number) == address).then_some(number)
 }
 
-/// What is to be done so that all who use a library use its new version.
+/// The changes that make all users of a library use its new version.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Replacement {
-    /// Where the entries lead, in their order.
+    /// The targets of the entries, in the order of the entries.
     pub targets: Vec<Definition>,
     /// The words of other objects that refer to its variables.
     pub writes: Vec<Write>,
 }
 
 impl<B: AsRef<[u8]>, E: Exports> Namespace<B, E> {
-    /// From now on all references from outside to functions of an object lead to entries, which lie from `start` on: `pages` pages of them, and behind
-    /// each one of slots. Before anything is bound to the object.
+    /// Makes all later references from outside to functions of an object lead to entries. They lie
+    /// from `start` on, in `pages` pages, each followed by a page of slots. It is called before
+    /// anything is bound to the object.
     pub fn make_live(&mut self, id: Id, start: u64, pages: usize) {
         self.live.insert(id, Entries { start, room: pages * ENTRIES_PER_PAGE, used: Vec::new() });
     }
 
-    /// Takes in another version of an object that is there, under the same name. Until it [takes the place](Self::exchange) of the old one, nobody finds it or
-    /// its symbols; what the old one would find, it finds.
+    /// Adds another version of a present object, under the same name. The search finds neither it
+    /// nor its symbols until it [takes the place](Self::exchange) of the old one. Its own
+    /// references are bound as those of the old one.
     pub fn add_beside(
         &mut self,
         old: Id,
@@ -102,7 +108,8 @@ impl<B: AsRef<[u8]>, E: Exports> Namespace<B, E> {
         Ok(id)
     }
 
-    /// As [`symbol`](Self::symbol), for who keeps what is found while libraries are replaced: a function is its entry, but for those of `own`.
+    /// As [`symbol`](Self::symbol), for callers that keep the result while libraries are replaced:
+    /// a function is given as its entry, except for those of `own`.
     pub fn lasting_symbol(
         &mut self,
         handle: Option<Id>,
@@ -123,19 +130,20 @@ impl<B: AsRef<[u8]>, E: Exports> Namespace<B, E> {
         found
     }
 
-    /// How many entries an object has.
+    /// The number of entries of an object.
     pub fn entries(&self, id: Id) -> usize {
         self.live.get(&id).map_or(0, |entries| entries.used.len())
     }
 
-    /// Forgets all entries but the first `count`: nobody has been told of the others.
+    /// Drops all entries but the first `count`. Nothing may refer to the others.
     pub fn forget_entries(&mut self, id: Id, count: usize) {
         if let Some(entries) = self.live.get_mut(&id) {
             entries.used.truncate(count);
         }
     }
 
-    /// Where the entries of `id`, from number `first` on, lead in `version`: the object itself, or one that is to take its place.
+    /// The targets of the entries of `id`, from number `first` on, in `version`: the object itself,
+    /// or one that is to take its place.
     pub fn targets(&self, id: Id, version: Id, first: usize) -> Result<Vec<Definition>, Refusal> {
         let member = self.member(version).ok_or(Refusal::Stale)?;
         let entries = self.live.get(&id).map_or(&[][..], |entries| entries.used.get(first..).unwrap_or_default());
@@ -153,7 +161,8 @@ impl<B: AsRef<[u8]>, E: Exports> Namespace<B, E> {
         entries.iter().map(target).collect()
     }
 
-    /// What makes all who use `old` use `new`, which was added beside it and is relocated; or which use the new version does not allow.
+    /// The changes that make all users of `old` use `new`, which was added beside it and is
+    /// relocated. The error names a use that the new version does not allow.
     pub fn replacement(&self, old: Id, new: Id) -> Result<Replacement, Refusal> {
         let mut replacement = Replacement { targets: self.targets(old, new, 0)?, writes: Vec::new() };
         let member = self.member(new).ok_or(Refusal::Stale)?;
@@ -189,8 +198,9 @@ impl<B: AsRef<[u8]>, E: Exports> Namespace<B, E> {
         Ok(replacement)
     }
 
-    /// Puts an object that was added beside another in its place: each gets the number of the other, so that all who have the old one have the new one.
-    /// What is then `new` is the old version, which nobody needs.
+    /// Puts an object that was added beside another in its place. They exchange their numbers, so
+    /// that all users of the old one have the new one. `new` is then the number of the old version,
+    /// which is no longer needed.
     pub fn exchange(&mut self, old: Id, new: Id) {
         let (Some(mut before), Some(mut after)) = (self.objects.remove(&old), self.objects.remove(&new)) else {
             return;
@@ -206,7 +216,7 @@ impl<B: AsRef<[u8]>, E: Exports> Namespace<B, E> {
     }
 }
 
-/// Has one object stand for another in a list.
+/// Replaces one object by another in a list.
 fn rename(list: &mut Vec<Id>, from: Id, to: Id) {
     if let Some(place) = list.iter().position(|id| *id == from) {
         if list.contains(&to) {
@@ -218,7 +228,8 @@ fn rename(list: &mut Vec<Id>, from: Id, to: Id) {
 }
 
 impl Member<'_> {
-    /// The entry by which others reach a function of this object; `None` if the object is not one that is replaced.
+    /// The entry by which other objects reach a function of this object; `None` if the object is
+    /// not replaceable.
     pub(crate) fn entry(&self, live: &mut Live, name: &[u8], wanted: Wanted) -> Result<Option<u64>, Refusal> {
         let Some(entries) = live.get_mut(&self.beside.unwrap_or(self.id)) else { return Ok(None) };
         let version = self.view.find(&Key::new(name), wanted).and_then(|(index, _)| self.view.version_of(index));
@@ -227,10 +238,10 @@ impl Member<'_> {
     }
 }
 
-/// The entries of each object that has some.
+/// The entries of each object that has any.
 pub(crate) type Live = alloc::collections::BTreeMap<Id, Entries>;
 
-/// Whether a symbol stands for something that is called.
+/// True if a symbol stands for something that is called.
 pub(crate) fn is_function(member: &Member, symbol: &goblin::elf64::sym::Sym) -> bool {
     let executable = |address| {
         let mut segments = member.view.info.segments.iter();
@@ -238,7 +249,7 @@ pub(crate) fn is_function(member: &Member, symbol: &goblin::elf64::sym::Sym) -> 
     };
     match SymbolKind::of(symbol) {
         SymbolKind::Function | SymbolKind::Resolver => true,
-        // What is written in assembly language often does not say.
+        // Symbols from assembly language often have no type.
         SymbolKind::Other(0) => executable(symbol.st_value),
         _ => false,
     }

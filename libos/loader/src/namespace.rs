@@ -1,4 +1,4 @@
-//! The objects that are loaded, and who needs whom.
+//! The loaded objects and their dependencies.
 
 use alloc::collections::BTreeMap;
 use alloc::string::{String, ToString};
@@ -12,30 +12,33 @@ use crate::refusal::Refusal;
 use crate::scope::{Bound, Found, Holder, Member, Scope};
 use crate::symbol::{Key, Wanted};
 
-/// Names an object from [`Namespace::add`] to [`Namespace::remove`]; never used again after that.
+/// An object's number from [`Namespace::add`] to [`Namespace::remove`]; it is never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Id(u64);
 
-/// Where an object's thread-local variables are.
+/// The place of an object's thread-local variables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TlsPlace {
-    /// The number by which `__tls_get_addr` knows the object.
+    /// The module number of the object, for `__tls_get_addr`.
     pub module: u64,
-    /// How far below the thread pointer the block begins, in every thread; `None` if threads get it on demand.
-    /// [`TlsSegment::below`](crate::TlsSegment::below) finds a distance.
+    /// The distance from the thread pointer down to the beginning of the block, the same in every
+    /// thread; `None` if threads get it on demand. [`TlsSegment::below`](crate::TlsSegment::below)
+    /// finds a distance.
     pub below: Option<u64>,
 }
 
-/// The objects of one image. It holds no memory of theirs and knows nothing of how often one was opened.
+/// The objects of one image. It holds no memory of theirs, and does not count how often one was
+/// opened.
 ///
-/// To load an object: [`add`](Self::add) it; `add` what is [`missing`](Self::missing) until nothing is;
-/// [`link`](Self::link); [`plan`](Self::plan) what `link` returned, and write; protect GNU_RELRO; call the initialisers in
-/// the order that `link` returned. Whatever fails on the way, [`remove`](Self::remove) takes back what was added.
+/// The steps to load an object: [`add`](Self::add) it; `add` the [`missing`](Self::missing)
+/// libraries until there are none; [`link`](Self::link) it; [`plan`](Self::plan) the objects that
+/// `link` returned, and write; protect GNU_RELRO; call the initialisers in the order that `link`
+/// returned. If a step fails, [`remove`](Self::remove) takes back the added objects.
 #[derive(Debug)]
 pub struct Namespace<B, E> {
     pub(crate) objects: BTreeMap<Id, Loaded<B>>,
     next: u64,
-    /// Those whose symbols are for everyone, in this order.
+    /// The objects with global symbols, in the order of the search.
     global: Vec<Id>,
     exports: E,
     pub(crate) live: Live,
@@ -47,16 +50,17 @@ pub(crate) struct Loaded<B> {
     pub object: Object<B>,
     base: u64,
     tls: Option<TlsPlace>,
-    /// The object that it is another version of, and whose place it is to take, or had.
+    /// The object whose other version it is, and whose place it is to take, or had.
     pub beside: Option<Id>,
     /// Direct dependencies that are objects; complete when linked.
     pub needed: Vec<Id>,
-    /// If it was opened itself: its whole tree, as it was finalised if it were alone. Where a cycle is cut depends on it.
+    /// The whole tree of an object that was opened itself, in the order in which it would be
+    /// finalised alone. The place where a cycle is cut depends on it.
     pub sorted: Vec<Id>,
     linked: bool,
-    /// The objects through which it came to be loaded: their trees are where its symbols are looked for.
+    /// The objects through which it was loaded. Its symbols are looked for in their trees.
     pub roots: Vec<Id>,
-    /// Those, not among its dependencies, that its references are bound to.
+    /// The objects outside of its dependencies that its references are bound to.
     pub bound_to: Vec<Id>,
 }
 
@@ -65,8 +69,9 @@ impl<B: AsRef<[u8]>, E: Exports> Namespace<B, E> {
         Self { objects: BTreeMap::new(), next: 0, global: Vec::new(), exports, live: Live::new() }
     }
 
-    /// Takes an object in: at `base`, which is added to all of its addresses, and with its place for thread-local
-    /// variables, if it has any ([`Object::tls`]). Nobody finds its symbols before it is linked.
+    /// Adds an object. `base` is added to all of its addresses; `tls` is the place of its
+    /// thread-local variables, if it has any ([`Object::tls`]). The search does not find its
+    /// symbols before it is linked.
     pub fn add(&mut self, name: &str, object: Object<B>, base: u64, tls: Option<TlsPlace>) -> Result<Id, Refusal> {
         let named = || name.to_string();
         let span = object.span();
@@ -94,7 +99,7 @@ impl<B: AsRef<[u8]>, E: Exports> Namespace<B, E> {
         Ok(id)
     }
 
-    /// The object that goes by this name: the one it was added under, or its own.
+    /// The object with this name: the name that it was added under, or its own.
     pub fn find(&self, name: &str) -> Option<Id> {
         let mut objects = self.objects.iter().filter(|(_, loaded)| loaded.beside.is_none());
         objects.find(|(_, loaded)| loaded.name == name || loaded.object.soname() == Some(name)).map(|(id, _)| *id)
@@ -117,7 +122,8 @@ impl<B: AsRef<[u8]>, E: Exports> Namespace<B, E> {
         self.objects.keys().copied()
     }
 
-    /// The libraries that are needed, directly or not, and are not there: neither added nor among the exports.
+    /// The libraries that are needed, directly or not, but were not added and are not among the
+    /// exports.
     pub fn missing(&self, root: Id) -> Vec<&str> {
         let mut missing = Vec::new();
         for id in self.tree_by(root, |id| self.present(id)) {
@@ -130,9 +136,9 @@ impl<B: AsRef<[u8]>, E: Exports> Namespace<B, E> {
         missing
     }
 
-    /// Connects an object with those that it needs, all of which are there, and opens their symbols to each other; to
-    /// everyone, if `global`. Returns the objects that are new, in the order in which they are to be relocated and
-    /// initialised: dependencies first.
+    /// Connects an object with the objects that it needs, all of which were added, and opens their
+    /// symbols to each other, and to all objects if `global`. Returns the new objects in the order
+    /// in which they are to be relocated and initialised: dependencies first.
     pub fn link(&mut self, root: Id, global: bool) -> Result<Vec<Id>, Refusal> {
         if !self.objects.contains_key(&root) {
             return Err(Refusal::Stale);
@@ -165,13 +171,14 @@ impl<B: AsRef<[u8]>, E: Exports> Namespace<B, E> {
         Ok(order)
     }
 
-    /// An object and all that it needs, breadth first: where `dlsym` looks for a symbol of it.
+    /// An object and its dependencies, breadth first: the objects where `dlsym` looks for a symbol
+    /// of it.
     pub fn tree(&self, root: Id) -> Vec<Id> {
         self.tree_by(root, |id| self.objects.get(&id).map_or(Vec::new(), |loaded| loaded.needed.clone()))
     }
 
-    /// The definition of a name as `dlsym` (with a version, `dlvsym`) finds it: for an object in its tree, else in the
-    /// global scope.
+    /// The definition of a name that `dlsym` (with a version, `dlvsym`) finds: for an object in its
+    /// tree, else in the global scope.
     pub fn symbol(&self, handle: Option<Id>, name: &str, version: Option<&str>) -> Option<Found> {
         let wanted = version.map_or(Wanted::Newest, |version| Wanted::version(version.as_bytes()));
         self.find_symbol(handle, name, wanted)?.found()
@@ -191,7 +198,7 @@ impl<B: AsRef<[u8]>, E: Exports> Namespace<B, E> {
         scope.find(&Key::new(name.as_bytes()), wanted)
     }
 
-    /// The object, and the symbol if there is one, that an address belongs to.
+    /// The object that an address belongs to, and its symbol if there is one.
     pub fn address(&self, address: u64) -> Option<Holder<'_>> {
         let (id, loaded) = self
             .objects
@@ -204,8 +211,9 @@ impl<B: AsRef<[u8]>, E: Exports> Namespace<B, E> {
         Some(Holder { object: *id, base: loaded.base, symbol })
     }
 
-    /// Given the objects that someone has open: the linked ones that nobody needs, is bound to, or wants to stay, in the
-    /// order in which they are to be finalised: dependencies last.
+    /// The linked objects that can be unloaded while those in `open` are open: no object needs them
+    /// or is bound to them, and they do not ask to stay. They are in the order in which they are to
+    /// be finalised: dependencies last.
     pub fn unused(&self, open: &[Id]) -> Vec<Id> {
         let mut used: Vec<Id> = open.to_vec();
         used.extend(self.objects.iter().filter(|(_, loaded)| loaded.object.flags().no_delete).map(|(id, _)| *id));
@@ -219,14 +227,15 @@ impl<B: AsRef<[u8]>, E: Exports> Namespace<B, E> {
         let unused: Vec<Id> =
             self.objects.iter().filter(|(id, loaded)| loaded.linked && !used.contains(id)).map(|(id, _)| *id).collect();
         let order = order::finalisation(&unused, |id| self.dependencies(id));
-        // What an object is bound to counts less than what it needs.
+        // A binding to an object counts less than a dependency.
         match self.objects.values().any(|loaded| !loaded.bound_to.is_empty()) {
             true => order::finalisation(&order, |id| self.sorted(id).to_vec()),
             false => order,
         }
     }
 
-    /// Forgets an object; the others are left as if it had never been there, but for what is bound to it.
+    /// Removes an object. The others are as before it was added, except for those that are bound to
+    /// it.
     pub fn remove(&mut self, id: Id) -> Option<Object<B>> {
         let removed = self.objects.remove(&id)?;
         self.global.retain(|other| *other != id);
@@ -249,16 +258,18 @@ impl<B: AsRef<[u8]>, E: Exports> Namespace<B, E> {
         Some(Member { id, name: &loaded.name, base, tls, beside: loaded.beside, view })
     }
 
-    /// Where the references of an object are looked for: in itself, if it says so; among the exports; in the global
-    /// scope; in the trees through which it was loaded.
+    /// The places where the references of an object are looked for: the object itself, if it says
+    /// so; the exports; the global scope; the trees through which it was loaded.
     pub(crate) fn scope(&self, id: Id) -> Option<Scope<'_, E>> {
         let loaded = self.objects.get(&id)?;
         let symbolic = loaded.object.flags().symbolic;
         let mut order: Vec<Id> = symbolic.then_some(id).into_iter().collect();
-        // Its own comes last, for when all through which it was loaded have gone and something else keeps it.
+        // Its own tree comes last, for the case that all objects through which it was loaded have
+        // gone and something else keeps it.
         let trees = loaded.roots.iter().chain([&id]).flat_map(|root| self.tree(*root));
         for next in self.global.iter().copied().chain(trees) {
-            // One that is to take another's place finds its own symbols there, and nobody else finds them.
+            // An object that is to take another's place finds its own symbols there; no other
+            // object finds them.
             let next = if Some(next) == loaded.beside { id } else { next };
             if !order.contains(&next) {
                 order.push(next);
@@ -274,7 +285,8 @@ impl<B: AsRef<[u8]>, E: Exports> Namespace<B, E> {
         needed.filter_map(|name| self.find(name)).collect()
     }
 
-    /// What an object needs, in the order in which glibc comes to it when it sorts (`l_initfini`).
+    /// The dependencies of an object, in the order in which glibc comes to them when it sorts
+    /// (`l_initfini`).
     fn sorted(&self, id: Id) -> &[Id] {
         match self.objects.get(&id) {
             None => &[],
@@ -283,7 +295,7 @@ impl<B: AsRef<[u8]>, E: Exports> Namespace<B, E> {
         }
     }
 
-    /// Notes what an object is bound to.
+    /// Records the objects that an object is bound to.
     pub(crate) fn note(&mut self, id: Id, bound_to: &[Id]) {
         let known = self.objects.get(&id).map_or(&[][..], |loaded| &loaded.bound_to);
         let is_new = |bound: &Id| !self.sorted(id).contains(bound) && !known.contains(bound);
@@ -291,7 +303,7 @@ impl<B: AsRef<[u8]>, E: Exports> Namespace<B, E> {
         self.objects.entry(id).and_modify(|loaded| loaded.bound_to.extend(new));
     }
 
-    /// Those that an object cannot be without.
+    /// The objects that an object cannot be without.
     fn dependencies(&self, id: Id) -> Vec<Id> {
         let bound_to = self.objects.get(&id).into_iter().flat_map(|loaded| loaded.bound_to.iter().rev());
         self.sorted(id).iter().chain(bound_to).copied().collect()
@@ -311,7 +323,7 @@ impl<B: AsRef<[u8]>, E: Exports> Namespace<B, E> {
         tree
     }
 
-    /// That every library is there, with the versions that are needed of it.
+    /// Checks that every needed library is present and has the needed versions.
     fn check_needs(&self, id: Id) -> Result<(), Refusal> {
         let loaded = &self.objects[&id];
         let missing = |name: &&str| self.find(name).is_none() && !self.exports.provides(name);

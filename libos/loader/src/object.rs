@@ -21,13 +21,13 @@ use crate::version::Versions;
 const NT_GNU_BUILD_ID: u32 = 3;
 const GNU: &[u8] = b"GNU\0";
 
-/// How large an object may be.
+/// Limits on the size of an object.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// From its lowest to its highest address, in octets.
+    /// Octets from its lowest to its highest address.
     pub span: u64,
     pub segments: usize,
-    /// How many others it may need.
+    /// The number of other objects that it may need.
     pub needed: usize,
 }
 
@@ -37,23 +37,24 @@ impl Default for Limits {
     }
 }
 
-/// What the object asks of its loader.
+/// The requests of an object to its loader.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Flags {
     /// Every symbol is to be bound before the object runs.
     pub bind_now: bool,
-    /// Its own definitions come first.
+    /// Its own definitions come first in its search.
     pub symbolic: bool,
     /// It reaches its thread-local variables at fixed distances from the thread pointer.
     pub static_tls: bool,
     /// Once loaded, it stays.
     pub no_delete: bool,
-    /// Its symbols are for everyone, however it is opened.
+    /// Its symbols are global, however it is opened.
     pub global: bool,
 }
 
-/// A shared object whose file has been judged: that a value exists means that no table of it lies outside of the file
-/// and no segment where it may not. `B` is what holds the file's octets; they must not change while it lives.
+/// A shared object whose file has been checked. A value proves that each of its tables lies in the
+/// file, and that each segment has a valid place. `B` holds the file's octets, which must not
+/// change while it lives.
 #[derive(Debug)]
 pub struct Object<B> {
     bytes: B,
@@ -72,7 +73,7 @@ pub(crate) struct Info {
     pub hash: Option<SysvHash>,
 }
 
-/// An object's octets and what is known of them, whoever holds them.
+/// An object's octets and the facts found in them, independent of their holder.
 #[derive(Clone, Copy)]
 pub(crate) struct View<'a> {
     pub bytes: &'a [u8],
@@ -80,7 +81,7 @@ pub(crate) struct View<'a> {
 }
 
 impl<B: AsRef<[u8]>> Object<B> {
-    /// Judges a file, with the default [`Limits`].
+    /// Checks a file, with the default [`Limits`].
     pub fn parse(bytes: B) -> Result<Self, Refusal> {
         Self::parse_within(bytes, &Limits::default())
     }
@@ -90,8 +91,9 @@ impl<B: AsRef<[u8]>> Object<B> {
         Ok(Self { bytes, info })
     }
 
-    /// The program itself, which is mapped where its linker has placed it (base 0): text and constants are `bytes`, from the address `start` on, its
-    /// variables follow up to `end`, and its dynamic section, among the constants, has the addresses `dynamic`.
+    /// The program itself, mapped where its linker has placed it (base 0). `bytes` are text and
+    /// constants, from the address `start` on; its variables follow up to `end`; its dynamic
+    /// section, among the constants, has the addresses `dynamic`.
     pub fn program(bytes: B, start: u64, end: u64, dynamic: Range<u64>) -> Result<Self, Refusal> {
         let file = bytes.as_ref();
         let constants = start..start.saturating_add(file.len() as u64);
@@ -109,7 +111,7 @@ impl<B: AsRef<[u8]>> Object<B> {
         Ok(Self { bytes, info })
     }
 
-    /// What DT_SONAME says.
+    /// The name in DT_SONAME.
     pub fn soname(&self) -> Option<&str> {
         self.info.dynamic.soname.map(|name| text(self.view().string_at(name)))
     }
@@ -124,7 +126,7 @@ impl<B: AsRef<[u8]>> Object<B> {
         self.bytes.as_ref().get(self.info.build_id.clone()?)
     }
 
-    /// What is mapped, by rising address; no two share a page.
+    /// The mapped segments, by rising address; no two share a page.
     pub fn segments(&self) -> &[Segment] {
         &self.info.segments
     }
@@ -134,7 +136,7 @@ impl<B: AsRef<[u8]>> Object<B> {
         self.info.span()
     }
 
-    /// What the base must be a multiple of.
+    /// The alignment of the base, in octets.
     pub fn align(&self) -> u64 {
         self.info.segments.iter().map(|segment| segment.align).max().unwrap_or(1)
     }
@@ -152,28 +154,31 @@ impl<B: AsRef<[u8]>> Object<B> {
         self.info.dynamic.flags
     }
 
-    /// Where the PLT's table begins (DT_PLTGOT), whose second and third word are the loader's if it binds lazily.
+    /// The address of the PLT's table (DT_PLTGOT). Its second and third word are the loader's if it
+    /// binds lazily.
     pub fn plt_got(&self) -> Option<u64> {
         self.info.dynamic.plt_got
     }
 
-    /// The function to call first (DT_INIT), and where the pointers to those that follow are, in order.
+    /// The function to call first (DT_INIT), and the array of pointers to the functions that
+    /// follow, in order.
     pub fn init(&self) -> (Option<u64>, Range<u64>) {
         (self.info.dynamic.init, self.info.dynamic.init_array.clone())
     }
 
-    /// Where the pointers to the functions to call at the end are, the last one first, and the one after them (DT_FINI).
+    /// The array of pointers to the functions to call at the end, the last one first, and the
+    /// function after them (DT_FINI).
     pub fn fini(&self) -> (Range<u64>, Option<u64>) {
         (self.info.dynamic.fini_array.clone(), self.info.dynamic.fini)
     }
 
-    /// All dynamic symbols but the first, which is nobody's.
+    /// All dynamic symbols but the first, which is reserved.
     pub fn symbols(&self) -> impl Iterator<Item = Symbol<'_>> {
         let view = self.view();
         (1..view.info.dynamic.symbols.count as u32).filter_map(move |index| view.public_symbol(index))
     }
 
-    /// The definition of `name` that a reference would get: with the version, or the newest.
+    /// The definition of `name` that a reference would get: with the version, or else the newest.
     pub fn symbol(&self, name: &str, version: Option<&str>) -> Option<Symbol<'_>> {
         let wanted = version.map_or(Wanted::Newest, |version| Wanted::version(version.as_bytes()));
         let (index, _) = self.view().find(&Key::new(name.as_bytes()), wanted)?;
@@ -186,7 +191,7 @@ impl<B: AsRef<[u8]>> Object<B> {
         view.info.versions.defined().map(move |version| text(view.string_at(version.name)))
     }
 
-    /// The versions that it needs, each with the library that should have it.
+    /// The versions that it needs, each with the library that is to define it.
     pub fn needed_versions(&self) -> impl Iterator<Item = (&str, &str)> {
         let view = self.view();
         view.info
@@ -200,13 +205,14 @@ impl<B: AsRef<[u8]>> Object<B> {
         Relocations::new(self.view())
     }
 
-    /// Whether each relocation is of a known type, of a symbol that exists, in a writable segment: what a plan checks
-    /// too, but of the object alone. `name` is what it is called in a refusal.
+    /// Checks that each relocation is of a known type, of a symbol that exists, and in a writable
+    /// segment. A plan checks the same, but needs the other objects. `name` is the object's name in
+    /// a refusal.
     pub fn verify(&self, name: &str) -> Result<(), Refusal> {
         self.relocations().try_for_each(|relocation| relocation.check(self.view()).map_err(|fault| fault.at(name)))
     }
 
-    /// Whether an address, relative to the base, is in a segment or in the rest of its pages, but not behind the last.
+    /// True if an address, relative to the base, is in a segment or in the rest of its last page.
     pub(crate) fn holds(&self, address: u64) -> bool {
         let segments = &self.info.segments;
         let end = segments.last().map_or(0, |segment| segment.memory.end);
@@ -257,7 +263,7 @@ impl Info {
                 PT_GNU_RELRO if header.p_memsz > 0 => {
                     relro = Some(self::relro(header, &segments).ok_or(refuse(SegmentFault::NotLoaded))?);
                 }
-                // A note that is not there, or not well formed, is no reason to refuse: nothing depends on it.
+                // A missing or malformed note is no reason to refuse: nothing depends on it.
                 PT_NOTE if build_id.is_none() => build_id = content.and_then(|notes| self::build_id(file, notes)),
                 _ => {}
             }
@@ -267,7 +273,7 @@ impl Info {
         Ok(Self { relro: relro.filter(|pages| !pages.is_empty()), tls, build_id, ..info })
     }
 
-    /// What follows from the dynamic section.
+    /// The facts that follow from the dynamic section.
     fn of(file: &[u8], segments: Vec<Segment>, dynamic: Dynamic) -> Result<Self, Refusal> {
         Ok(Self {
             versions: Versions::parse(file, &dynamic)?,
@@ -286,7 +292,7 @@ impl Info {
         self.segments.first().map_or(0, |segment| segment.pages().start)..end
     }
 
-    /// Whether `length` octets at `address` may be written while the object is relocated.
+    /// True if `length` octets at `address` may be written while the object is relocated.
     pub fn writable(&self, address: u64, length: u64) -> bool {
         // Data comes last in most objects.
         self.segments.iter().rev().any(|segment| segment.rights == Rights::ReadWrite && segment.holds(address, length))
@@ -294,13 +300,14 @@ impl Info {
 }
 
 impl<'a> View<'a> {
-    /// The string that begins at `offset` of the file, which is one in the string table: that ends with a zero.
+    /// The string that begins at `offset` of the file. The offset is in the string table, which
+    /// ends with a zero.
     pub fn string_at(self, offset: usize) -> &'a [u8] {
         let rest = self.bytes.get(offset..self.info.dynamic.strings.end).unwrap_or_default();
         &rest[..rest.iter().position(|octet| *octet == 0).unwrap_or(rest.len())]
     }
 
-    /// The word that the file has for `address`; what the file does not have is zero.
+    /// The word that the file has for `address`; zero outside of the file's content.
     pub fn word(self, address: u64) -> u64 {
         let place = self.info.segments.iter().find_map(|segment| segment.file_range(address, 8));
         place.and_then(|place| bytes::u64_at(self.bytes, place.start)).unwrap_or(0)
@@ -338,7 +345,7 @@ fn header(file: &[u8]) -> Result<Header, Refusal> {
         ("the type", u64::from(header.e_type), header.e_type == ET_DYN),
         ("the machine", u64::from(header.e_machine), header.e_machine == EM_X86_64),
         ("the size of a program header", u64::from(header.e_phentsize), usize::from(header.e_phentsize) == SIZEOF_PHDR),
-        // PN_XNUM says that the number is elsewhere.
+        // PN_XNUM: the number is stored elsewhere.
         ("the number of program headers", u64::from(header.e_phnum), !matches!(header.e_phnum, 0 | 0xffff)),
     ] {
         if !good {
@@ -348,7 +355,8 @@ fn header(file: &[u8]) -> Result<Header, Refusal> {
     Ok(header)
 }
 
-/// The whole pages in it, if all of it is in one writable segment: its linker may have rounded up its end.
+/// The whole pages of GNU_RELRO, if all of it is in one writable segment: its linker may have
+/// rounded up its end.
 fn relro(header: &ProgramHeader, segments: &[Segment]) -> Option<Range<u64>> {
     let end = header.p_vaddr.checked_add(header.p_memsz)?;
     let inside = |segment: &&Segment| segment.pages().start <= header.p_vaddr && end <= segment.pages().end;
@@ -371,7 +379,8 @@ fn build_id(file: &[u8], notes: Range<usize>) -> Option<Range<usize>> {
     }
 }
 
-/// Names are ASCII in practice; one that is not even UTF-8 is found by no one, and only to be shown.
+/// A name as text. Names are ASCII in practice; one that is not UTF-8 cannot be looked up, only
+/// shown.
 pub(crate) fn text(name: &[u8]) -> &str {
     core::str::from_utf8(name).unwrap_or("(not text)")
 }

@@ -15,15 +15,15 @@ use crate::relocation::{Relocation, Relocations, Table};
 use crate::scope::{Bound, Member, Scope};
 use crate::symbol::SymbolKind;
 
-/// When the functions that an object calls through its PLT are looked up.
+/// The time at which the functions are looked up that an object calls through its PLT.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Binding {
     Now,
-    /// At the first call, unless the object wants it otherwise.
+    /// At the first call, unless the object asks for an earlier one.
     Lazy,
 }
 
-/// One thing to be written, into a writable segment of the object that it is about.
+/// One write into a writable segment of the object that it belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Write {
     pub object: Id,
@@ -36,31 +36,35 @@ pub enum Value {
     Word(u64),
     /// Four octets.
     Half(u32),
-    /// A word: what the function at `resolver` returns, plus `addend`. Called when all else has been written.
+    /// A word: the result of the function at `resolver`, plus `addend`. The function is called
+    /// after all other writes.
     Call {
         resolver: u64,
         addend: i64,
     },
-    /// A word: the address of the object's own code that has the loader look the function up at the first call.
+    /// A word: the address of the object's own code that lets the loader look the function up at
+    /// the first call.
     Lazy {
         stub: u64,
     },
-    /// Two words, a function of the loader and what it needs, to be chosen by where the variable is: `offset` octets into
-    /// the block of `module`, which is `below` octets below the thread pointer if it has a fixed place.
+    /// Two words, a function of the loader and its argument, which depend on the place of the
+    /// variable: `offset` octets into the block of `module`, which is `below` octets below the
+    /// thread pointer if it has a fixed place.
     Descriptor {
         module: u64,
         below: Option<u64>,
         offset: u64,
     },
-    /// Two words for a weak variable that nobody defines: its address is to come out as `address`.
+    /// Two words for a weak variable without a definition: the function must yield `address` as its
+    /// address.
     NoDescriptor {
         address: u64,
     },
 }
 
 impl<B: AsRef<[u8]>, E: Exports> Namespace<B, E> {
-    /// Calls `write` for all that is to be written to relocate these objects, in this order: those that
-    /// [`link`](Self::link) returned. What has been planned when a refusal comes has changed no object but these.
+    /// Calls `write` for all writes that relocate these objects, in order. `objects` are those that
+    /// [`link`](Self::link) returned. The writes before a refusal change no other object.
     pub fn plan(&mut self, objects: &[Id], binding: Binding, mut write: impl FnMut(Write)) -> Result<(), Refusal> {
         let mut calls = Vec::new();
         let mut live = core::mem::take(&mut self.live);
@@ -85,7 +89,8 @@ impl<B: AsRef<[u8]>, E: Exports> Namespace<B, E> {
             let mut planner = Planner { lazy: binding == Binding::Lazy, ..Planner::new(own, &scope, live) };
             for relocation in Relocations::new(own.view) {
                 match planner.plan(&relocation)? {
-                    // A resolver may call functions and read variables: of its own object, or of any other.
+                    // A resolver may call functions and read variables of its own object, or of any
+                    // other.
                     Some(call @ Write { value: Value::Call { .. }, .. }) => calls.push(call),
                     Some(other) => write(other),
                     None => {}
@@ -97,7 +102,8 @@ impl<B: AsRef<[u8]>, E: Exports> Namespace<B, E> {
         Ok(())
     }
 
-    /// What the entry with this number in the object's PLT is bound to: for the first call through it.
+    /// The write that binds the entry with this number in the object's PLT, for the first call
+    /// through it.
     pub fn bind(&mut self, object: Id, number: usize) -> Result<Write, Refusal> {
         let mut live = core::mem::take(&mut self.live);
         let result = self.bind_with(object, number, &mut live);
@@ -121,7 +127,7 @@ pub(crate) struct Planner<'a, E> {
     own: Member<'a>,
     scope: &'a Scope<'a, E>,
     lazy: bool,
-    /// The last symbol that was looked up: the next relocation is often about the same.
+    /// The last symbol that was looked up. The next relocation often has the same.
     last: Option<(u32, Sym, Bound<'a>)>,
     bound_to: Vec<Id>,
     live: &'a mut Live,
@@ -132,7 +138,8 @@ impl<'a, E: Exports> Planner<'a, E> {
         Self { own, scope, lazy: false, last: None, bound_to: Vec::new(), live }
     }
 
-    /// psABI x86-64, table 4.9, in its words: S is the symbol's value, A the addend, B the base, P the place.
+    /// The write of a relocation, in the terms of the psABI (x86-64, table 4.9): S is the symbol's
+    /// value, A the addend, B the base, P the place.
     fn plan(&mut self, relocation: &Relocation) -> Result<Option<Write>, Refusal> {
         let own = self.own;
         relocation.check(own.view).map_err(|fault| fault.at(own.name))?;
@@ -154,7 +161,8 @@ impl<'a, E: Exports> Planner<'a, E> {
         self.write(relocation, &symbol, bound)
     }
 
-    /// What a relocation writes whose symbol, `symbol` in the object's own table, is bound to this.
+    /// The write of a relocation whose symbol, `symbol` in the object's own table, is bound to
+    /// `bound`.
     pub fn write(&mut self, relocation: &Relocation, symbol: &Sym, bound: Bound) -> Result<Option<Write>, Refusal> {
         let own = self.own;
         let address = own.base.wrapping_add(relocation.target);
@@ -164,7 +172,7 @@ impl<'a, E: Exports> Planner<'a, E> {
             return Ok(self.thread_local(relocation, bound)?.map(|value| Write { object: own.id, address, value }));
         }
         if let R_X86_64_SIZE64 | R_X86_64_SIZE32 = relocation.kind {
-            // Of an export nobody knows the size but the one who refers to it.
+            // The size of an export is known only to the object that refers to it.
             let size = match bound {
                 Bound::Symbol(_, symbol) => symbol.st_size,
                 Bound::Export(_) | Bound::Nothing => symbol.st_size,
@@ -192,7 +200,8 @@ impl<'a, E: Exports> Planner<'a, E> {
                     let addend = match relocation.kind {
                         R_X86_64_64 => relocation.addend,
                         R_X86_64_GLOB_DAT | R_X86_64_JUMP_SLOT => 0,
-                        // No compiler asks for the distance to a function that is chosen later.
+                        // No compiler makes a reference by distance to a function that is chosen
+                        // later.
                         kind => return Err(Refusal::UnknownRelocation { place: relocation.place(own.name), kind }),
                     };
                     return write(Value::Call { resolver: member.address(&symbol), addend });
@@ -212,11 +221,12 @@ impl<'a, E: Exports> Planner<'a, E> {
         }
     }
 
-    /// `None`: nothing to write, for a weak variable that nobody defines.
+    /// The write for a thread-local variable. `None`: nothing is written for a weak one without a
+    /// definition.
     fn thread_local(&self, relocation: &Relocation, bound: Bound) -> Result<Option<Value>, Refusal> {
         let (member, offset) = match bound {
             Bound::Symbol(member, symbol) => match SymbolKind::of(&symbol) {
-                // No symbol: the object's own block.
+                // Without a symbol, the object's own block is meant.
                 _ if relocation.symbol == 0 => (member, 0),
                 SymbolKind::ThreadLocal => (member, symbol.st_value),
                 _ => return Err(self.wrong_kind(relocation)),

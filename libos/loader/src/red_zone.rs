@@ -1,12 +1,15 @@
-//! Functions that keep data below the stack pointer, in the "red zone" of the psABI (x86-64, 3.2.2).
+//! Finds functions that keep data below the stack pointer, in the "red zone" of the psABI (x86-64,
+//! 3.2.2).
 //!
-//! Xen writes the frame of an event or exception there when it interrupts code in guest kernel mode, so that such an
-//! object must not run in that mode. What is looked for is an instruction that addresses memory below `rsp`: directly,
-//! or through `rbp` where it is known how far `rsp` is below it, or by `lea`. All code is read in order, not followed: what is data in the
-//! middle of code may be taken for an access, never the other way round by that.
+//! Xen writes the frame of an event or exception there when it interrupts code in guest kernel
+//! mode, so such an object must not run in that mode. The search is for an instruction that
+//! addresses memory below `rsp`: directly, through `rbp` if the distance from `rsp` to it is known,
+//! or by `lea`. All code is read in order; jumps are not followed. Data in the middle of code may
+//! be taken for an access, but cannot hide one.
 //!
-//! With an index the place is not known: `array[i - 1]`, of an array at the bottom of the frame, looks like an access below it. It is taken for one only
-//! in a function that calls no other, as those with a red zone do.
+//! With an index the place is not known: `array[i - 1]`, of an array at the bottom of the frame,
+//! looks like an access below it. It counts as one only in a function that calls no other, because
+//! only such functions have a red zone.
 
 use alloc::collections::BTreeMap;
 use alloc::string::{String, ToString};
@@ -23,7 +26,8 @@ use crate::bytes;
 use crate::object::{Object, View, owned};
 use crate::segment::Rights;
 
-/// The red zone's size. What is addressed farther below is a probe of the stack, which keeps nothing there.
+/// The red zone's size in octets. An access farther below is a probe of the stack, which keeps no
+/// data there.
 const SIZE: i64 = 128;
 
 /// An instruction that uses the red zone.
@@ -31,9 +35,9 @@ const SIZE: i64 = 128;
 pub struct Place {
     /// Relative to the base.
     pub address: u64,
-    /// How far below the stack pointer.
+    /// Octets below the stack pointer.
     pub below: u64,
-    /// The exported function that it is in, if one is.
+    /// The exported function that contains the instruction, if there is one.
     pub function: Option<String>,
 }
 
@@ -47,12 +51,12 @@ impl fmt::Display for Place {
     }
 }
 
-/// A place, if there is one.
+/// One use of the red zone, if there is one.
 pub fn find<B: AsRef<[u8]>>(object: &Object<B>) -> Option<Place> {
     places(object).next()
 }
 
-/// All places.
+/// All uses of the red zone.
 pub fn places<B: AsRef<[u8]>>(object: &Object<B>) -> impl Iterator<Item = Place> {
     let view = object.view();
     let found = code(view)
@@ -64,7 +68,7 @@ pub fn places<B: AsRef<[u8]>>(object: &Object<B>) -> impl Iterator<Item = Place>
     })
 }
 
-/// Where code is: in the sections that say so; without sections, anywhere in an executable segment.
+/// The ranges of code: the sections marked as code, or, without sections, the executable segments.
 fn code(view: View) -> Vec<(u64, Range<usize>)> {
     let executable = || view.info.segments.iter().filter(|segment| segment.rights == Rights::ReadExecute);
     let header: Header = bytes::record(view.bytes, 0).unwrap_or_default();
@@ -86,20 +90,20 @@ fn code(view: View) -> Vec<(u64, Range<usize>)> {
     code
 }
 
-/// Reads code and gives the accesses: where, and how far below `rsp`.
+/// Reads code and yields the accesses: the place, and the octets below `rsp`.
 struct Reader<'a> {
     decoder: Decoder<'a>,
-    /// How far `rsp` is below `rbp`, where that is known.
+    /// Octets from `rsp` up to `rbp`, if known.
     frame: Option<i64>,
-    /// The same, for where a jump leads to.
+    /// The same for the targets of jumps.
     later: BTreeMap<u64, i64>,
-    /// The first access with an index in this function, as long as it calls nothing.
+    /// The first access with an index in this function, as long as the function has called nothing.
     held: Option<(u64, u64)>,
     calls: bool,
 }
 
 impl<'a> Reader<'a> {
-    /// What was held, if the function that ends here has called nothing.
+    /// The held access, if the function that ends here has called nothing.
     fn end_function(&mut self) -> Option<(u64, u64)> {
         let calls = core::mem::take(&mut self.calls);
         self.held.take().filter(|_| !calls)
@@ -110,10 +114,11 @@ impl<'a> Reader<'a> {
         Self { decoder, frame: None, later: BTreeMap::new(), held: None, calls: false }
     }
 
-    /// How far below `rsp` the instruction addresses memory, if it does.
+    /// The distance below `rsp` at which the instruction addresses memory, if it does.
     fn access(&self, instruction: &Instruction) -> Option<i64> {
         let memory = (0..instruction.op_count()).any(|number| instruction.op_kind(number) == OpKind::Memory);
-        // To say the address is enough, but for setting the stack pointer and for a `nop`.
+        // An address without an access is enough, except when it sets the stack pointer or belongs
+        // to a `nop`.
         let names = instruction.mnemonic() != Mnemonic::Nop && instruction.op0_register() != Register::RSP;
         if !memory || !names {
             return None;
@@ -121,7 +126,8 @@ impl<'a> Reader<'a> {
         let displacement = instruction.memory_displacement64() as i64;
         let below = match instruction.memory_base() {
             Register::RSP => -displacement,
-            // `lea` gives an address that may be anything: `rbp` is a general register in code without frames.
+            // `lea` may compute any number, because `rbp` is a general register in code without
+            // frames.
             Register::RBP if instruction.mnemonic() != Mnemonic::Lea => -displacement - self.frame?,
             _ => return None,
         };
@@ -139,7 +145,7 @@ impl<'a> Reader<'a> {
             Mnemonic::Pop => self.frame.map(|frame| frame - 8),
             Mnemonic::Sub if op0 == Register::RSP && constant() => self.frame.map(|frame| frame + amount()),
             Mnemonic::Add if op0 == Register::RSP && constant() => self.frame.map(|frame| frame - amount()),
-            // Moves it down, if at all.
+            // `and` can only move it down.
             Mnemonic::And if op0 == Register::RSP => self.frame,
             Mnemonic::Cmp | Mnemonic::Test => self.frame,
             Mnemonic::Leave => None,

@@ -1,12 +1,12 @@
-//! Why an object is not loaded.
+//! Reasons for which an object is not loaded.
 
 use alloc::string::String;
 use core::fmt;
 
 use crate::relocation::Table;
 
-/// Why an object is refused; `Display` is one line with the reason and the place. Unless a variant says otherwise, the
-/// file is to blame.
+/// The reason for which an object is refused; `Display` is one line with the reason and the place.
+/// Unless a variant says otherwise, the file is to blame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Refusal {
@@ -18,9 +18,9 @@ pub enum Refusal {
     Segment { number: usize, address: u64, fault: SegmentFault },
     /// The stack would have to be executable.
     ExecutableStack,
-    /// Every shared object has it, this one does not.
+    /// A part that every shared object has is missing.
     Without(&'static str),
-    /// What a dynamic tag points to, or says, cannot be.
+    /// A dynamic tag has an impossible value, or points to impossible data.
     Dynamic { tag: &'static str, value: u64, why: &'static str },
     /// DT_TEXTREL: relocations of pages that are not writable.
     TextRelocations,
@@ -34,67 +34,71 @@ pub enum Refusal {
     OutOfRange { place: Place, kind: u32 },
     /// The relocation names a symbol that the table does not have.
     NoSuchIndex { place: Place, symbol: u32 },
-    /// A thread-local relocation of a symbol that is not thread-local, or the other way round.
+    /// A thread-local relocation of a symbol that is not thread-local, or the reverse.
     WrongKind { place: Place, symbol: String },
-    /// The object needs its variable at a fixed distance from the thread pointer; the loader had no room for that.
+    /// The object needs its variable at a fixed distance from the thread pointer, and the loader
+    /// has no room for it.
     StaticTls { place: Place, provider: String },
-    /// A symbol that nobody defines.
+    /// A symbol without a definition.
     MissingSymbol { object: String, symbol: String, version: Option<String> },
-    /// The library that is there does not define this version.
+    /// The library is present, but does not define this version.
     MissingVersion { object: String, version: String, provider: String },
-    /// A library that was not added. The loader's mistake, or it is nowhere.
+    /// A library that was not added. The loader is to blame, or the library does not exist.
     MissingObject { object: String, needed: String },
-    /// The base address is not a multiple of the object's alignment, or not in the address space. The loader's mistake.
+    /// The base address is not a multiple of the object's alignment, or not in the address space.
+    /// The loader is to blame.
     Base { object: String, base: u64 },
-    /// The object would lie where another one is. The loader's mistake.
+    /// The object would overlap another one. The loader is to blame.
     Occupied { object: String, base: u64, other: String },
-    /// The object has thread-local variables, and no module number came with it. The loader's mistake.
+    /// The object has thread-local variables, but no module number came with it. The loader is to
+    /// blame.
     NoModule { object: String },
-    /// The new version of a library is not one for those who use the old one.
+    /// The new version of a library does not fit the users of the old one.
     Mismatch { symbol: String, mismatch: Mismatch },
-    /// More functions of a library are used than one that is to be replaced can have. The loader's limit.
+    /// More functions of a replaceable library are used than it can have entries. The loader's
+    /// limit is to blame.
     Entries { object: String, room: usize },
-    /// There is no such object, or no longer. The caller's mistake.
+    /// There is no such object, or no longer. The caller is to blame.
     Stale,
 }
 
-/// What is wrong with a segment.
+/// The fault of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SegmentFault {
-    /// Its content is not all in the file.
+    /// Its content does not lie wholly in the file.
     OutOfFile,
-    /// More content than memory.
+    /// It has more content than memory.
     LargerInFile,
-    /// Begins below the end of the one before.
+    /// It begins below the end of the segment before.
     Unordered,
-    /// Shares a page with the one before.
+    /// It shares a page with the segment before.
     Overlapping,
-    /// Address and file offset differ within a page, or the alignment is no power of two.
+    /// Its address and file offset differ within a page, or its alignment is no power of two.
     Misaligned,
-    /// Ends beyond the address space, or is larger than the loader's limit.
+    /// It ends beyond the address space, or is larger than the loader's limit.
     TooLarge,
-    /// Writable and executable.
+    /// It is writable and executable.
     WritableAndExecutable,
-    /// Neither readable nor anything else.
+    /// It has no rights.
     NoRights,
-    /// Lies outside the segments that are loaded (GNU_RELRO: outside a writable one).
+    /// It lies outside the segments that are loaded (GNU_RELRO: outside a writable one).
     NotLoaded,
 }
 
-/// What a new version of a library lacks.
+/// The fault of a new version of a library.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mismatch {
-    /// The symbol is not there.
+    /// The symbol is missing.
     Missing,
-    /// A function was a variable, or the other way round.
+    /// A function was a variable, or the reverse.
     OtherKind,
     /// A variable is smaller than it was.
     Smaller,
-    /// Other objects use a thread-local variable, of which every thread has one already.
+    /// Other objects use a thread-local variable, which every thread has already.
     ThreadLocal,
 }
 
-/// Where a relocation stands and what it is about.
+/// The place of a relocation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
     pub object: String,
@@ -185,7 +189,7 @@ impl fmt::Display for Refusal {
 
 impl core::error::Error for Refusal {}
 
-/// A name out of a file may hold anything; a line stays a line.
+/// A name from a file, which may hold any octets, escaped so that a line stays a line.
 fn clean(name: &str) -> core::str::EscapeDebug<'_> {
     name.escape_debug()
 }

@@ -1,4 +1,4 @@
-//! Relocations: one sequence out of three tables, each judged by itself.
+//! Relocations: one sequence from three tables, each relocation checked by itself.
 
 use alloc::string::ToString;
 use core::fmt;
@@ -11,14 +11,14 @@ use crate::dynamic::Entries;
 use crate::object::{View, owned};
 use crate::refusal::{Place, Refusal};
 
-/// Which table a relocation stands in.
+/// The table of a relocation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Table {
-    /// DT_RELR: addresses of words to which the base is added, packed.
+    /// DT_RELR: packed addresses of words to which the base is added.
     Relr,
-    /// DT_RELA
+    /// DT_RELA: relocations that are applied when the object is loaded.
     Rela,
-    /// DT_JMPREL: those of the PLT, which may be left for later.
+    /// DT_JMPREL: relocations of the PLT, which may be left for later.
     JmpRel,
 }
 
@@ -32,22 +32,22 @@ impl fmt::Display for Table {
     }
 }
 
-/// A word of the object that depends on where this object, or another, lies.
+/// A word of the object that depends on the place of this object, or of another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Relocation {
     pub table: Table,
-    /// In the table, from 0; for DT_RELR the number of the word that encodes it.
+    /// Its number in the table, from 0; for DT_RELR the number of the word that encodes it.
     pub number: usize,
-    /// R_X86_64_...
+    /// Its type, R_X86_64_*.
     pub kind: u32,
     /// The address that it relocates, relative to the base.
     pub target: u64,
-    /// Of the object's own symbol table; 0 for none.
+    /// The index of its symbol in the object's own table; 0 for none.
     pub symbol: u32,
     pub addend: i64,
 }
 
-/// What is wrong with one relocation, without the words to say it.
+/// The fault of one relocation, without its place.
 pub enum Fault {
     Copy(Relocation, alloc::string::String),
     Unknown(Relocation),
@@ -75,7 +75,7 @@ impl Relocation {
         Place { object: object.to_string(), table: self.table, number: self.number, target: self.target }
     }
 
-    /// How many octets it changes, if it is of a type that a shared object may have.
+    /// The number of octets that it changes, if it is of a type that a shared object may have.
     pub fn length(&self) -> Option<u64> {
         Some(match self.kind {
             R_X86_64_NONE => 0,
@@ -103,12 +103,13 @@ impl Relocation {
     }
 }
 
-/// All relocations of an object: first those that depend on the base alone.
+/// All relocations of an object, beginning with those that depend on the base alone.
 pub struct Relocations<'a> {
     view: View<'a>,
     table: Table,
     next: usize,
-    /// DT_RELR: the address that the next bitmap begins at, the bits of the present one that are left, and its begin.
+    /// The state of DT_RELR: the address of the next bitmap, the bits of the present one that are
+    /// left, and its beginning.
     base: u64,
     bits: u64,
     first: u64,
@@ -119,7 +120,7 @@ impl<'a> Relocations<'a> {
         Self { view, table: Table::Relr, next: 0, base: 0, bits: 0, first: 0 }
     }
 
-    /// The one with this number among those of the PLT.
+    /// The relocation with this number in the PLT's table.
     pub fn of_plt(view: View, number: usize) -> Option<Relocation> {
         rela(view, Table::JmpRel, &view.info.dynamic.jmprel, number)
     }
@@ -130,7 +131,8 @@ impl<'a> Relocations<'a> {
         Relocation { table, number, kind: R_X86_64_RELATIVE, target, symbol: 0, addend }
     }
 
-    /// gABI, "Relative Relocation Table": an even word is the address of a word; an odd one a map of the 63 words behind.
+    /// gABI, "Relative Relocation Table": an even word is the address of a word; an odd one is a
+    /// bitmap of the 63 words behind.
     fn relr(&mut self) -> Option<Relocation> {
         loop {
             if self.bits != 0 {

@@ -1,4 +1,4 @@
-//! Where a symbol is looked for, and what is found.
+//! The search for a symbol.
 
 use alloc::vec::Vec;
 
@@ -10,11 +10,11 @@ use crate::namespace::{Id, TlsPlace};
 use crate::object::View;
 use crate::symbol::{ABSOLUTE, Key, SymbolKind, Wanted, binds_locally};
 
-/// What a name stands for.
+/// The meaning of a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Definition {
     Address(u64),
-    /// A function to be called, which returns the address.
+    /// A function that is called and returns the address.
     Resolver(u64),
     /// A variable in each thread's block of this module.
     ThreadLocal {
@@ -26,17 +26,17 @@ pub enum Definition {
 /// A symbol that was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Found {
-    /// `None`: one of the image's exports.
+    /// The object that defines it; `None` for one of the image's exports.
     pub object: Option<Id>,
     pub definition: Definition,
 }
 
-/// Which object an address belongs to.
+/// The object that an address belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Holder<'a> {
     pub object: Id,
     pub base: u64,
-    /// The symbol that covers the address, and where it begins.
+    /// The symbol that covers the address, with its first address.
     pub symbol: Option<(&'a str, u64)>,
 }
 
@@ -61,18 +61,18 @@ impl Member<'_> {
     }
 }
 
-/// What a reference is bound to.
+/// The definition that a reference is bound to.
 #[derive(Clone, Copy)]
 pub enum Bound<'a> {
     Export(Export),
     Symbol(Member<'a>, Sym),
-    /// A weak reference to what nobody defines.
+    /// No definition, for a weak reference.
     Nothing,
 }
 
 /// The objects in which a reference is looked for, in order.
 pub struct Scope<'a, E> {
-    /// The image's symbols, and the number of members that come before its own.
+    /// The image's symbols, and the number of members that come before the image's own.
     pub exports: (&'a E, usize),
     pub members: Vec<Member<'a>>,
 }
@@ -97,7 +97,8 @@ impl<'a, E: Exports> Scope<'a, E> {
         stand_in.map(Bound::Export)
     }
 
-    /// What the symbol with this number in the object's own table is bound to. `None`: nobody defines it.
+    /// The definition that the symbol with this number in the object's own table is bound to.
+    /// `None`: there is none.
     pub fn bind(&self, own: Member<'a>, index: u32, symbol: &Sym) -> Option<Bound<'a>> {
         if binds_locally(symbol) {
             return Some(Bound::Symbol(own, *symbol));

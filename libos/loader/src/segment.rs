@@ -1,4 +1,4 @@
-//! Program headers: what is mapped where, with which rights.
+//! Program headers: the mapped ranges and their rights.
 
 use core::ops::Range;
 
@@ -7,7 +7,7 @@ use goblin::elf64::program_header::{PF_R, PF_W, PF_X, ProgramHeader};
 use crate::refusal::{Refusal, SegmentFault};
 use crate::{Limits, PAGE_SIZE};
 
-/// What the pages of a segment may do. There is no value for "writable and executable".
+/// The rights of a segment's pages. No value stands for "writable and executable".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rights {
     Read,
@@ -19,20 +19,20 @@ pub enum Rights {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Segment {
     pub rights: Rights,
-    /// Where it lies in memory; what is beyond the content of the file is zero.
+    /// Its range in memory; the part beyond the content of the file is zero.
     pub memory: Range<u64>,
-    /// Its content in the file; it begins at the same place within a page as `memory`.
+    /// Its content in the file. It begins at the same offset within a page as `memory`.
     pub file: Range<usize>,
     pub(crate) align: u64,
 }
 
 impl Segment {
-    /// All pages that it touches; no other segment has one of them.
+    /// All pages that it touches. No other segment has one of them.
     pub fn pages(&self) -> Range<u64> {
         page_down(self.memory.start)..page_up(self.memory.end)
     }
 
-    /// Where `length` octets of content for `address` lie in the file.
+    /// The range of the file with the `length` octets of content for `address`.
     pub(crate) fn file_range(&self, address: u64, length: u64) -> Option<Range<usize>> {
         let skip = address.checked_sub(self.memory.start)?;
         let end = skip.checked_add(length)?;
@@ -79,16 +79,17 @@ impl Segment {
     }
 }
 
-/// The thread-local variables of an object (PT_TLS): every thread gets a block of its own.
+/// The thread-local variables of an object (PT_TLS). Every thread gets a block of its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsSegment {
-    /// What a block begins with, in the file; the rest is zero.
+    /// The initial contents of a block, in the file; the rest is zero.
     pub file: Range<usize>,
-    /// Where that content lies in memory, relative to the base: what relocations have made of it counts.
+    /// The address of that content in memory, relative to the base. Relocations may have changed
+    /// it.
     pub address: u64,
-    /// Size of a block.
+    /// Size of a block, in octets.
     pub size: u64,
-    /// A power of two.
+    /// Alignment, a power of two.
     pub align: u64,
 }
 
@@ -110,7 +111,7 @@ impl TlsSegment {
         if header.p_filesz > header.p_memsz {
             return Err(refuse(SegmentFault::LargerInFile));
         }
-        // With no content, the address only says how the block is aligned.
+        // With no content, the address only gives the alignment of the block.
         let file = match header.p_filesz {
             0 => 0..0,
             length => segments
@@ -121,8 +122,9 @@ impl TlsSegment {
         Ok(Self { file, address: header.p_vaddr, size: header.p_memsz, align })
     }
 
-    /// The distance below the thread pointer at which the block begins if `used` octets below it are taken: the
-    /// smallest at which it is aligned as its content is (psABI x86-64, 3.4.6). The block reaches up from there.
+    /// The distance below the thread pointer at which the block begins if `used` octets below it
+    /// are taken: the smallest one at which it is aligned as its content (psABI x86-64, 3.4.6). The
+    /// block reaches up from there.
     pub fn below(&self, used: u64) -> Option<u64> {
         let first = self.address.wrapping_neg() & (self.align - 1);
         let end = used.checked_add(self.size)?.max(first) - first;

@@ -1,4 +1,4 @@
-//! Dynamic symbols, and how one is found in an object.
+//! Dynamic symbols, and the search for one in an object.
 
 use goblin::elf::sym::*;
 use goblin::elf64::sym::Sym;
@@ -7,16 +7,16 @@ use crate::bytes;
 use crate::hash;
 use crate::object::View;
 
-/// What a symbol stands for.
+/// The kind of a symbol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SymbolKind {
     Object,
     Function,
-    /// A function that gives the address of the function (STT_GNU_IFUNC).
+    /// A function that returns the address of the function (STT_GNU_IFUNC).
     Resolver,
-    /// A thread-local variable: its address is a distance from the begin of its object's block.
+    /// A thread-local variable. Its address is a distance from the beginning of its object's block.
     ThreadLocal,
-    /// Nothing that can be referred to by name, or not said.
+    /// A kind that cannot be referred to by name, or an unspecified one.
     Other(u8),
 }
 
@@ -32,14 +32,14 @@ impl SymbolKind {
     }
 }
 
-/// A symbol of an object's dynamic symbol table, to be looked at.
+/// A symbol of an object's dynamic symbol table, for inspection.
 #[derive(Clone, Copy, Debug)]
 pub struct Symbol<'a> {
     pub name: &'a str,
     pub version: Option<&'a str>,
-    /// Whether a reference without a version may get it.
+    /// True if a reference without a version may get it.
     pub default: bool,
-    /// Relative to the base, but for an absolute symbol and a thread-local one.
+    /// Its address relative to the base, except for an absolute symbol and a thread-local one.
     pub address: u64,
     pub size: u64,
     pub kind: SymbolKind,
@@ -47,7 +47,7 @@ pub struct Symbol<'a> {
     pub weak: bool,
 }
 
-/// A name to be found, with its hash.
+/// A name to search for, with its hash.
 pub struct Key<'a> {
     pub name: &'a [u8],
     pub gnu: u32,
@@ -59,17 +59,17 @@ impl<'a> Key<'a> {
     }
 }
 
-/// Which of several versions is wanted.
+/// The wanted version.
 #[derive(Clone, Copy)]
 pub enum Wanted<'a> {
-    /// A reference that was linked before its library had versions: gets the oldest.
+    /// A reference that was linked before its library had versions. It gets the oldest.
     Unversioned,
-    /// One that asks now, as `dlsym` does: gets the default.
+    /// A request at run time, as of `dlsym`. It gets the default.
     Newest,
     Version {
         hash: u32,
         name: &'a [u8],
-        /// Nothing but this version will do.
+        /// True if no other version will do.
         strict: bool,
     },
 }
@@ -80,10 +80,10 @@ impl<'a> Wanted<'a> {
     }
 }
 
-/// Whether a symbol of the right name is the one.
+/// The judgement of a symbol with the right name.
 enum Match {
     Yes,
-    /// If there is only one such.
+    /// It fits if it is the only one of its kind.
     Perhaps,
     No,
 }
@@ -108,7 +108,7 @@ impl<'a> View<'a> {
         rest.and_then(|rest| rest.strip_prefix(name)).is_some_and(|rest| rest.first() == Some(&0))
     }
 
-    /// The definition of a name that others may use.
+    /// The definition of a name that other objects may use.
     pub fn find(self, key: &Key, wanted: Wanted) -> Option<(u32, Sym)> {
         let mut perhaps = None;
         let mut several = false;
@@ -131,7 +131,8 @@ impl<'a> View<'a> {
         found.or(perhaps.filter(|_| !several))
     }
 
-    /// glibc's rules (`check_match`): they also serve objects that were linked before, or without, versions.
+    /// The judgement by glibc's rules (`check_match`), which also serve objects that were linked
+    /// before, or without, versions.
     fn fits(self, index: u32, wanted: Wanted) -> Match {
         let Some(entry) = self.versym(index) else { return Match::Yes };
         let (number, hidden) = (entry & 0x7fff, entry & 0x8000 != 0);
@@ -142,7 +143,7 @@ impl<'a> View<'a> {
                 None if !strict && !hidden => Match::Yes,
                 _ => Match::No,
             },
-            // 0 is local, 1 global without a version, 2 the first version of the library.
+            // Version 0 is local, 1 global without a version, 2 the first version of the library.
             Wanted::Unversioned if number < 3 => Match::Yes,
             Wanted::Newest if number < 2 => Match::Yes,
             _ if hidden => Match::No,
@@ -150,7 +151,8 @@ impl<'a> View<'a> {
         }
     }
 
-    /// The symbol that covers an address relative to the base: of several the one that begins last.
+    /// The symbol that covers an address relative to the base; of several, the one that begins
+    /// last.
     pub fn covering(self, address: u64) -> Option<(u32, Sym)> {
         let mut best: Option<(u32, Sym)> = None;
         for index in 1..self.info.dynamic.symbols.count as u32 {
@@ -165,7 +167,7 @@ impl<'a> View<'a> {
         best
     }
 
-    /// What a reference with this index asks for.
+    /// The version that a reference with this index asks for.
     pub fn wanted(self, index: u32) -> Wanted<'a> {
         let version = self.versym(index).and_then(|entry| self.info.versions.get(entry & 0x7fff));
         match version.filter(|version| !version.base) {
@@ -185,10 +187,10 @@ impl<'a> View<'a> {
     }
 }
 
-/// SHN_ABS: the value is an address by itself.
+/// SHN_ABS: the value is an absolute address.
 pub const ABSOLUTE: u16 = 0xfff1;
 
-/// Whether others may be bound to it.
+/// True if other objects may be bound to it.
 pub fn is_definition(symbol: &Sym) -> bool {
     let thread_local = symbol.st_info & 0xf == STT_TLS;
     symbol.st_shndx != 0
@@ -198,7 +200,8 @@ pub fn is_definition(symbol: &Sym) -> bool {
         && matches!(symbol.st_other & 3, STV_DEFAULT | STV_PROTECTED)
 }
 
-/// Whether a reference to it is bound within its own object: a local symbol, or one that none can replace.
+/// True if a reference to it is bound within its own object: it is a local symbol, or one that no
+/// other can replace.
 pub fn binds_locally(symbol: &Sym) -> bool {
     let defined = symbol.st_shndx != 0;
     symbol.st_info >> 4 == STB_LOCAL

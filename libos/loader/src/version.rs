@@ -1,4 +1,5 @@
-//! Symbol versions: what an object defines (DT_VERDEF) and what it needs of others (DT_VERNEED).
+//! Symbol versions: those that an object defines (DT_VERDEF) and those that it needs of others
+//! (DT_VERNEED).
 //!
 //! The records are those of "ELF Symbol Versioning" (LSB Core, chapter 10.7).
 
@@ -10,9 +11,9 @@ use crate::dynamic::Dynamic;
 use crate::object::View;
 use crate::refusal::Refusal;
 
-/// VER_FLG_BASE: the name of the object itself.
+/// VER_FLG_BASE: the version is the name of the object itself.
 const BASE: u16 = 1;
-/// VER_FLG_WEAK: may be missing.
+/// VER_FLG_WEAK: the version may be missing.
 const WEAK: u16 = 2;
 const SIZEOF_VERDEF: usize = 20;
 const SIZEOF_VERNEED: usize = 16;
@@ -22,16 +23,16 @@ const MOST: usize = 0x7fff;
 
 #[derive(Clone, Copy, Debug)]
 pub struct Version {
-    /// What DT_VERSYM calls it.
+    /// Its number in DT_VERSYM.
     number: u16,
     pub hash: u32,
     /// Its name in the file.
     pub name: usize,
-    /// The name of the library that it is needed of; `None` if it is defined here.
+    /// The name of the library that is to define it; `None` if it is defined here.
     pub file: Option<usize>,
     pub weak: bool,
     pub hidden: bool,
-    /// Stands for "no version".
+    /// True if it stands for "no version".
     pub base: bool,
 }
 
@@ -62,7 +63,7 @@ impl Versions {
         self.0.iter().filter(|version| version.file.is_none() && !version.base)
     }
 
-    /// Each with its library's name.
+    /// The needed versions, each with its library's name.
     pub fn needed(&self) -> impl Iterator<Item = (usize, &Version)> {
         self.0.iter().filter_map(|version| Some((version.file?, version)))
     }
@@ -141,7 +142,8 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// A record must be in the table. Chains may cross, so that what bounds their number is the room, not their length.
+    /// Checks that a record is in the table. Chains may cross, so the number of records is limited
+    /// by the room, not by their length.
     fn room(&self, at: usize, size: usize, versions: &[Version]) -> Result<(), Refusal> {
         if at + size > self.table.end {
             return Err(self.refuse(at, "a record ends outside of its segment's content"));

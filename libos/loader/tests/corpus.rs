@@ -1,4 +1,4 @@
-//! What fuzzing has found worth keeping, by the property that it is fuzzed with.
+//! Inputs that fuzzing has found, for each fuzzed property.
 
 #[path = "../../../fuzz/properties/corpus.rs"]
 mod corpus;

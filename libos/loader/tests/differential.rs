@@ -1,5 +1,6 @@
-//! The plan against the dynamic linker of this machine: objects are opened with it, and every word that a relocation is
-//! about must be what the plan says for the same base addresses; symbols and addresses must be found where it finds them.
+//! Compares the plan with the dynamic linker of this machine. The test opens objects with it. Every
+//! relocated word must be the one in the plan for the same base addresses, and the two must find
+//! the same symbols and addresses.
 
 mod common;
 
@@ -11,7 +12,7 @@ use std::sync::Mutex;
 use common::{Bytes, Object, build, directory, parse, provider, provider_by, run, source};
 use zooid_loader::{Binding, Definition, ExportTable, Id, Namespace, SymbolKind, TlsPlace, Value};
 
-/// One process has one set of loaded objects.
+/// Held by the running test, because a process has one set of loaded objects.
 static ALONE: Mutex<()> = Mutex::new(());
 
 type World = Namespace<Bytes, ExportTable<'static>>;
@@ -50,7 +51,8 @@ impl Opened {
     }
 
     fn ask<T: Copy>(self, request: c_int, mut answer: T) -> T {
-        // SAFETY: each request stores a value of the size of a pointer, which T has in all calls below.
+        // SAFETY: each request stores a value of the size of a pointer, which T has in all calls
+        // below.
         let status = unsafe { dlinfo(self.0, request, (&raw mut answer).cast()) };
         assert_eq!(status, 0);
         answer
@@ -61,7 +63,7 @@ impl Opened {
         unsafe { &*self.ask(RTLD_DI_LINKMAP, std::ptr::null::<LinkMap>()) }
     }
 
-    /// Where this thread has the object's variables.
+    /// The address of this thread's block of the object's variables.
     fn tls_block(self) -> u64 {
         // SAFETY: the number of an open module, and the first octet of its block.
         unsafe { __tls_get_addr(&[self.ask(RTLD_DI_TLS_MODID, 0), 0]) }
@@ -83,17 +85,17 @@ struct Linux {
 }
 
 impl Linux {
-    /// With what the program itself was linked to, which is the global scope.
+    /// The objects that the program itself was linked with, which are the global scope.
     fn new() -> Self {
         let mut linux = Self { world: Namespace::new(ExportTable::new([], &[])), opened: Vec::new() };
         let program = Opened(unsafe { libc::dlopen(std::ptr::null(), libc::RTLD_NOW) });
         let mut map = program.link_map();
-        // SAFETY: the list of what is never closed.
+        // SAFETY: the list of objects that are never closed.
         while let Some(next) = unsafe { map.next.as_ref() } {
             map = next;
             // SAFETY: a name ends with a zero.
             let path = unsafe { CStr::from_ptr(map.name) }.to_str().expect("a path");
-            // Not there yet when this process began: another test's.
+            // An object that appeared after the start belongs to another test.
             if Path::new(path).exists()
                 && !path.contains("/target/")
                 && ["libc.so", "libgcc_s", "ld-linux"].iter().any(|name| path.contains(name))
@@ -116,8 +118,8 @@ impl Linux {
         id
     }
 
-    /// Opens an object there and here, with those that it needs from `libraries`, and compares. Gives the types of its
-    /// relocations.
+    /// Opens an object there and here, with the objects that it needs from `libraries`, and
+    /// compares. Returns the types of its relocations.
     fn compare(&mut self, path: &str, libraries: &[&str], global: bool) -> Vec<u32> {
         let flags = libc::RTLD_NOW | if global { libc::RTLD_GLOBAL } else { 0 };
         let root = self.take(path, Opened::open(path, flags));
@@ -146,7 +148,7 @@ impl Linux {
         let written: HashSet<u64> = writes.iter().map(|write| write.address).collect();
         for id in objects {
             let (object, base) = (self.world.object(*id).expect("linked"), self.world.base(*id).expect("linked"));
-            // Nothing is written for a weak thread-local variable that nobody defines.
+            // A weak thread-local variable without a definition gets no write.
             let must = object.relocations().filter(|one| one.length() > Some(0) && !(16..=18).contains(&one.kind));
             let mut missed = must.filter(|relocation| !written.contains(&(base + relocation.target)));
             assert_eq!(missed.next(), None);
@@ -165,7 +167,7 @@ impl Linux {
                 Value::Descriptor { module, below, offset } => {
                     let argument = word(address + 8);
                     let fixed = below.is_some_and(|below| argument == offset.wrapping_sub(below));
-                    // Else it points to module and offset.
+                    // Without a fixed place, the word points to module and offset.
                     assert!(fixed || (word(argument), word(argument + 8)) == (module, offset), "{name}: {address:#x}");
                 }
                 Value::NoDescriptor { address: to } => assert_eq!(word(address + 8), to, "{name}: {address:#x}"),
@@ -174,13 +176,14 @@ impl Linux {
         }
     }
 
-    /// Each symbol of an object, by name, by name and version, and by its address.
+    /// Looks each symbol of an object up, by name, by name and version, and by its address.
     fn lookups(&self, id: Id) {
         let (_, opened) = self.opened.iter().find(|(opened, _)| *opened == id).expect("opened");
         let object = self.world.object(id).expect("linked");
         let mut found = 0;
-        // Of a thread-local variable that an object with DT_HASH only refers to, glibc's dlsym finds the reference, and gives
-        // the begin of that object's own block: not to be imitated.
+        // For a thread-local variable that an object with DT_HASH only refers to, glibc's dlsym
+        // finds the reference and returns the beginning of that object's own block. This is not
+        // imitated.
         for symbol in object.symbols().filter(|symbol| symbol.defined || symbol.kind != SymbolKind::ThreadLocal) {
             let name = CString::new(symbol.name).expect("no zero");
             // SAFETY: a handle that is open and a string.
@@ -217,7 +220,7 @@ impl Linux {
         // SAFETY: any address may be asked for.
         let known = unsafe { libc::dladdr(address as *const c_void, &raw mut info) } != 0;
         let here = self.world.address(address);
-        // Linux knows of objects that are not in this world.
+        // Linux has objects that this namespace does not have.
         let Some(holder) = here else { return };
         assert!(known);
         assert_eq!(holder.base, info.dli_fbase as u64);
@@ -229,7 +232,7 @@ impl Linux {
         }
     }
 
-    /// What `dlsym` makes of a definition.
+    /// The value that `dlsym` returns for a definition.
     fn value(&self, definition: Definition) -> u64 {
         match definition {
             Definition::Address(address) => address,
@@ -246,7 +249,8 @@ impl Linux {
 }
 
 fn word(address: u64) -> u64 {
-    // SAFETY: callers give addresses within objects that are open, where a relocation has written, or glibc points to.
+    // SAFETY: callers give addresses within objects that are open, where a relocation has written,
+    // or glibc points to.
     unsafe { (address as *const u64).read_unaligned() }
 }
 
@@ -286,7 +290,8 @@ fn plans_are_what_linux_does_with_the_distributions_libraries() {
     assert!(seen >= 1, "libm is on every machine");
 }
 
-/// The types of relocation, by their numbers, that all builds of `features.c` by a compiler together must have shown.
+/// The types of relocation, by their numbers, that the builds of `features.c` by a compiler must
+/// cover together.
 const EVERY_KIND: &[u32] = &[1, 6, 7, 8, 16, 17, 18, 33, 37];
 const DESCRIPTOR: u32 = 36;
 
@@ -304,7 +309,8 @@ fn plans_are_what_linux_does_with_every_feature() {
         ("oneseg", &["-Wl,-z,noseparate-code", "-Wl,-z,norelro"]),
         ("lld", &["-fuse-ld=lld", "-Wl,-z,relro"]),
         ("lldsysv", &["-fuse-ld=lld", "-Wl,--hash-style=sysv"]),
-        // Without glibc, which wants to be told of RELR, and Debian 12's lld does not.
+        // These are built without glibc, which must be told of RELR, and Debian 12's lld does not
+        // do so.
         ("lldrelr", &["-fuse-ld=lld", "-Wl,--pack-dyn-relocs=relr", "-Wl,-z,separate-code", "-nostdlib"]),
     ];
     let _alone = alone();
@@ -317,11 +323,11 @@ fn plans_are_what_linux_does_with_every_feature() {
     compare("gcc", builds, false, EVERY_KIND);
     compare("gcc", &[("descriptors", &["-mtls-dialect=gnu2"])], false, &[DESCRIPTOR]);
     compare("clang-14", builds, false, EVERY_KIND);
-    // From now on these have symbols for everyone.
+    // From here on, their symbols are global.
     compare("gcc", &[("everyone", &[])], true, &[]);
 }
 
-/// Gives the types of relocation that the builds have.
+/// Returns the types of relocation in the builds.
 fn compare_builds(compiler: &str, builds: &[(&str, &[&str])], global: bool) -> Vec<u32> {
     let directory = directory("features");
     let mut kinds = Vec::new();
@@ -347,7 +353,7 @@ fn a_reference_without_a_version_gets_the_oldest() {
     let write = |name: &str, text: &str| std::fs::write(directory.join(name), text).expect("writable");
     write("before.c", "int twice(int x) { return x; }");
     write("user.c", "extern int twice(int); int (*pointer)(int) = twice; int call(int x) { return twice(x); }");
-    // Linked when the library had no versions yet.
+    // This one was linked when the library had no versions yet.
     run("gcc", &directory, &["-shared", "-fPIC", "-Wl,-soname,libolder.so", "-o", "libolder.so", "before.c"]);
     let rpath = format!("-Wl,-rpath,{}", directory.display());
     run("gcc", &directory, &["-shared", "-fPIC", &rpath, "-o", "libuser.so", "user.c", "libolder.so"]);

@@ -1,4 +1,5 @@
-//! Libraries that are replaced: entries, what is written anew, and versions that do not fit those who use the old one.
+//! Libraries that are replaced: entries, rewritten words, and versions that do not fit the users of
+//! the old one.
 
 mod common;
 
@@ -23,18 +24,18 @@ struct Versions {
     world: World,
     old: Id,
     user: Id,
-    /// What was written to relocate the user.
+    /// The words written to relocate the user.
     words: BTreeMap<u64, u64>,
 }
 
-/// Builds a version in a directory of its own: all are called the same.
+/// Builds a version in a directory of its own, because all have the same name.
 fn version(directory: &Path, name: &str, arguments: &[&str]) -> PathBuf {
     let directory = directory.join(name);
     std::fs::create_dir_all(&directory).expect("below target/");
     gcc(&directory, "live", "live.c", &[&["-nostdlib"], arguments].concat())
 }
 
-/// The first version is open, and so is an object that uses it.
+/// Opens the first version and an object that uses it.
 fn open(directory: &Path, pages: usize, arguments: &[&str]) -> Result<Versions, Refusal> {
     let mut world = Namespace::new(ExportTable::new([("__tls_get_addr", 0x1000)], &[]));
     let live = version(directory, "1", &[]);
@@ -74,7 +75,7 @@ impl Versions {
         self.world.base(id).expect("as above") + object.symbol(symbol, None).expect("defined").address
     }
 
-    /// The word of the user's that a symbol of its own begins with.
+    /// The user's word at `place` of its symbol.
     fn word(&self, symbol: &str, place: u64) -> u64 {
         self.words[&(self.address(self.user, symbol) + 8 * place)]
     }
@@ -86,7 +87,7 @@ fn entries_have_their_places() {
         let address = entry_address(ENTRIES, number);
         assert_eq!(entry_number(ENTRIES, address), Some(number));
         assert_eq!(entry_number(ENTRIES, address + 1), None);
-        // The first of a page is no function's, and every other page is one of slots.
+        // The first entry of a page belongs to no function, and every other page is one of slots.
         assert_ne!(address % PAGE_SIZE, 0);
         assert_eq!((address - ENTRIES) / PAGE_SIZE % 2, 0);
     }
@@ -102,10 +103,11 @@ fn functions_are_reached_by_entries_from_outside_only() {
     let mut versions = Versions::new(&directory, &[]);
     let (call, chosen) = (versions.word("user_functions", 0), versions.word("user_functions", 1));
     assert!([call, chosen].iter().all(|entry| entry_number(ENTRIES, *entry).is_some()) && call != chosen);
-    // A variable is where it is.
+    // A variable is at its own address.
     assert_eq!(versions.word("user_constant", 0), versions.address(versions.old, "live_numbers") + 8);
     let (old, user) = (versions.old, versions.user);
-    // Whoever looks a function up gets the same entry; one that nobody has asked for before gets a new one; the library's own users get itself.
+    // Every search for a function gets the same entry. A function without one gets a new one. The
+    // library's own users get the function itself.
     let before = versions.world.entries(old);
     let mut look_up = |handle, name, own| {
         versions.world.lasting_symbol(handle, name, own).expect("there is room").map(|found| found.definition)
@@ -139,7 +141,7 @@ fn a_version_takes_the_place_of_another() {
     let (new_call, new_numbers) = (versions.address(new, "live_call"), versions.address(new, "live_numbers"));
     assert_ne!(new_numbers - NEW, versions.address(old, "live_numbers") - OLD);
 
-    // Until then nobody finds it.
+    // Until then, the search does not find it.
     let world = &mut versions.world;
     assert_eq!(world.find("liblive.so"), Some(old));
     assert_eq!(world.symbol(None, "live_call", None), None);
@@ -147,7 +149,7 @@ fn a_version_takes_the_place_of_another() {
     assert_eq!(replacement.targets, world.targets(old, new, 0).expect("as above"));
     assert!(replacement.targets.contains(&Definition::Address(new_call)));
 
-    // Each word that referred to a variable is written anew, and no other.
+    // Each word that referred to a variable is rewritten, and no other.
     let mut expected = BTreeMap::new();
     for (address, word) in &versions.words {
         for symbol in ["live_numbers", "live_other"] {
@@ -168,7 +170,7 @@ fn a_version_takes_the_place_of_another() {
     assert_eq!(writes, expected);
     assert!(writes.len() >= 2);
 
-    // From then on all who have the old one have the new one.
+    // From then on, all users of the old one have the new one.
     let world = &mut versions.world;
     world.exchange(old, new);
     assert_eq!((world.base(old), world.base(new)), (Some(NEW), Some(OLD)));
@@ -179,13 +181,13 @@ fn a_version_takes_the_place_of_another() {
     assert_eq!(world.unused(&[user]), [new]);
     assert!(world.remove(new).is_some());
     assert_eq!(world.unused(&[user]), []);
-    // And back, by way of the same entries.
+    // The way back uses the same entries.
     let again = parse(&version(&directory, "1", &[]));
     let back = world.add_beside(old, again, OLD, TLS).expect("the addresses are free again");
     world.link(back, false).expect("all is there");
     let replacement = world.replacement(old, back).expect("it fits");
     assert_eq!((replacement.targets.len(), replacement.writes.len()), (4, writes.len()));
-    // One that comes to nothing leaves nothing.
+    // A failed replacement leaves no trace.
     world.remove(back);
     assert_eq!(world.objects().collect::<Vec<_>>(), [old, user]);
 }
@@ -208,7 +210,7 @@ fn a_version_that_does_not_fit_is_refused_by_name() {
     let mut versions = Versions::new(&directory, &[]);
     let new = versions.add(&version(&directory, "larger", &["-DCOUNT=5"]));
     assert!(versions.world.replacement(versions.old, new).is_ok());
-    // Threads have the variables of the old one.
+    // Threads have the variables of the old one already.
     let mut versions = Versions::new(&directory, &["-DMINE"]);
     let new = versions.add(&version(&directory, "same", &[]));
     let refused = versions.world.replacement(versions.old, new);

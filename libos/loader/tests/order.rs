@@ -1,5 +1,5 @@
-//! Who needs whom: initialisation and finalisation as the dynamic linker of this machine has them, scopes, and what is
-//! unused once something was closed.
+//! Dependencies: initialisation and finalisation in the order of this machine's dynamic linker,
+//! scopes, and the objects that are unused once something was closed.
 
 mod common;
 
@@ -13,7 +13,7 @@ type World = Namespace<Bytes, ExportTable<'static>>;
 
 const NO_ADDRESS: u64 = 0x4000_0000;
 
-/// Graphs: for each object, from 1 up, those that it needs. Object 1 is opened.
+/// Graphs: for each object, from 1 up, the objects that it needs. Object 1 is opened.
 const GRAPHS: [&[&[usize]]; 6] = [
     &[&[2, 3], &[4], &[4], &[]],
     &[&[2, 3, 4], &[], &[2], &[3]],
@@ -28,7 +28,8 @@ fn name(graph: usize, number: usize) -> String {
     format!("g{graph}n{number}")
 }
 
-/// Builds all objects of a graph, twice: what is needed must be there before it can be linked to.
+/// Builds all objects of a graph twice, because a needed object must exist before it can be linked
+/// to.
 fn build(directory: &Path, graph: usize) {
     for needs in [false, true] {
         for (number, needed) in GRAPHS[graph].iter().enumerate() {
@@ -52,8 +53,9 @@ fn open_on_linux(directory: &Path, name: &str, flags: c_int) -> *mut c_void {
     handle
 }
 
-/// What Linux does when the objects of these numbers are opened one after the other, and closed in the same order: the numbers of those that are initialised
-/// by each opening, and finalised by each closing.
+/// The behaviour of Linux when the objects of these numbers are opened one after the other, and
+/// closed in the same order: the numbers of the objects that each opening initialises and each
+/// closing finalises.
 fn on_linux(directory: &Path, graph: usize, opened: &[usize]) -> Vec<Vec<usize>> {
     let open = |name: &str| open_on_linux(directory, name, libc::RTLD_NOW);
     let trace = open("trace");
@@ -100,7 +102,7 @@ impl Built {
         self.world.add(name, object, base, None).unwrap_or_else(|refusal| panic!("{refusal}"))
     }
 
-    /// Adds all that is needed, as a loader does.
+    /// Adds all needed objects, as a loader does.
     fn open(&mut self, directory: &Path, name: &str) -> (Id, Vec<Id>) {
         let root = self.world.find(name).unwrap_or_else(|| self.add(&directory.join(name)));
         while let Some(missing) = self.world.missing(root).first().map(|name| name.to_string()) {
@@ -123,7 +125,7 @@ fn initialisation_and_finalisation_are_as_on_linux() {
     gcc(&directory, "trace", "trace.c", &[]);
     (0..GRAPHS.len()).for_each(|graph| build(&directory, graph));
     compare_orders(&directory, false);
-    // Cycles are cut elsewhere as soon as any object is bound to one that it does not need.
+    // Cycles are cut elsewhere as soon as any object is bound to one outside of its dependencies.
     gcc(&directory, "bound", "traced.c", &["-DNUMBER=99"]);
     open_on_linux(&directory, "trace", libc::RTLD_NOW | libc::RTLD_GLOBAL);
     open_on_linux(&directory, "bound", libc::RTLD_NOW);
@@ -173,7 +175,7 @@ fn compare_orders(directory: &Path, bound: bool) {
 fn what_is_still_needed_or_bound_to_stays() {
     let directory = directory("unused");
     let provider = gcc(&directory, "provider", "trace.c", &[]);
-    // No DT_NEEDED: it finds `trace` in the global scope.
+    // It has no DT_NEEDED and finds `trace` in the global scope.
     let user = gcc(&directory, "user", "traced.c", &["-DNUMBER=1"]);
     let mut built = Built::new();
     let user = built.add(&user);
@@ -212,7 +214,7 @@ fn symbols_are_found_in_the_order_of_the_scopes() {
     built.world.link(two, true).expect("nothing is needed");
     assert_eq!(address(&built, None, "trace"), Some(two));
     assert_eq!(address(&built, Some(one), "trace"), Some(one));
-    // Opened again, for everyone: behind those who were there.
+    // The object is opened again, with global symbols, and comes behind the earlier ones.
     assert_eq!(built.world.link(one, true), Ok(vec![]));
     assert_eq!(address(&built, None, "trace"), Some(two));
     let found = built.world.symbol(None, "puts", None).expect("an export");
@@ -225,13 +227,15 @@ fn symbolic_objects_and_protected_symbols_are_bound_to_their_own() {
     std::fs::write(directory.join("own.c"), "void trace(int n) {} void (*pointer)(int) = trace;").expect("writable");
     run("gcc", &directory, &["-shared", "-fPIC", "-Wl,-z,now", "-o", "libown.so", "own.c"]);
     let file = read(&directory.join("libown.so"));
-    // Set by ld, the flag would leave nothing to be bound: it is put beside DF_BIND_NOW.
+    // With the flag set by ld, nothing would be left to bind, so the test adds it beside
+    // DF_BIND_NOW.
     let flags: Vec<u8> = [30_u64, 8].into_iter().flat_map(u64::to_le_bytes).collect();
     let place = file.windows(16).position(|entry| entry == flags).expect("DT_FLAGS");
     let mut symbolic = file.clone();
     symbolic[place + 8] |= 2;
 
-    // Nor would a protected symbol. Its value and size are found in the table, before them what is to be changed.
+    // A protected symbol would leave nothing either. The test finds its value and size in the
+    // table; the octets to change are before them.
     let object = Object::parse(file.clone()).expect("as ld made it");
     let trace = object.symbol("trace", None).expect("defined");
     let numbers: Vec<u8> = [trace.address, trace.size].into_iter().flat_map(u64::to_le_bytes).collect();
@@ -282,7 +286,7 @@ fn symbols_are_found_without_a_hash_table() {
     let path = provider(&directory, "hashed", &["-Wl,--hash-style=gnu"]);
     let (hashed, mut file) = (parse(&path), read(&path));
     let tag = file.windows(8).position(|tag| tag == 0x6fff_fef5_u64.to_le_bytes()).expect("DT_GNU_HASH");
-    // DT_DEBUG, which means nothing in a library.
+    // DT_DEBUG has no meaning in a library.
     file[tag..tag + 8].copy_from_slice(&21_u64.to_le_bytes());
     let plain = Object::parse(file).unwrap_or_else(|refusal| panic!("{refusal}"));
     assert!(hashed.symbols().count() > 8);

@@ -1,4 +1,4 @@
-//! What an object says about itself, beside what binutils' `readelf` says about it.
+//! Compares an object's contents, as read here, with the output of binutils' `readelf`.
 
 mod common;
 
@@ -13,7 +13,7 @@ fn readelf(options: &str, path: &Path) -> String {
     String::from_utf8(output.expect("binutils is there").stdout).expect("text")
 }
 
-/// What stands in brackets behind a word.
+/// The words in brackets behind a word.
 fn bracketed<'a>(text: &'a str, word: &str) -> Vec<&'a str> {
     let lines = text.lines().filter(|line| line.contains(word));
     lines.filter_map(|line| Some(line.split_once('[')?.1.split_once(']')?.0)).collect()
@@ -90,11 +90,11 @@ fn an_object_is_what_readelf_says() {
         // A default version is behind `@@`, another one, or one that is needed, behind `@`.
         let named =
             symbols.lines().filter(|line| line.split_whitespace().next().is_some_and(|word| word.ends_with(':')));
-        // Behind the heading and the first, which is nobody's.
+        // The names behind the heading and the reserved first symbol.
         let names =
             named.skip(2).map(|line| line.split_whitespace().rfind(|word| !word.starts_with('(')).unwrap_or_default());
         let names: Vec<String> = names.map(|name| name.replace("@@", "@")).collect();
-        // Of the symbol that stands for a version, readelf does not say that it has that version.
+        // readelf does not show the version of a symbol that stands for a version.
         let own = object.symbols().map(|symbol| match symbol.version {
             Some(version) if version != symbol.name => format!("{}@{version}", symbol.name),
             _ => symbol.name.to_string(),

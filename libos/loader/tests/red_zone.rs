@@ -1,4 +1,4 @@
-//! The red zone is found where compilers use it, and only there.
+//! The red zone is found in functions that use it, and only there.
 
 mod common;
 

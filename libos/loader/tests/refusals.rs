@@ -1,4 +1,4 @@
-//! What is refused, and with which words; and that no octets whatsoever make the loader do worse than refuse.
+//! Refusals and their words. No input makes the loader do worse than refuse.
 
 mod common;
 
@@ -10,7 +10,7 @@ use common::file::{DYNAMIC, ELF_HEADER, File, LOAD, PROGRAM_HEADER, RELRO, STACK
 use common::{Bytes, Object, directory, gcc, provider, read};
 use zooid_loader::{Binding, ExportTable, Limits, Namespace, Refusal, SegmentFault, TlsPlace, Value};
 
-/// Remembers how much memory this thread had at most.
+/// Records the highest amount of memory that this thread had.
 struct Counting;
 
 thread_local! {
@@ -18,7 +18,7 @@ thread_local! {
     static MOST: Cell<usize> = const { Cell::new(0) };
 }
 
-// SAFETY: all is the system's allocator's; the counters allocate nothing.
+// SAFETY: all memory is the system allocator's; the counters allocate nothing.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         NOW.set(NOW.get() + layout.size());
@@ -44,7 +44,7 @@ impl File {
         refusal
     }
 
-    /// The refusal of what `Object::parse` does not look at.
+    /// The refusal by steps after `Object::parse`.
     fn late_refusal(&self) -> String {
         let object = Object::parse(self.0.clone()).unwrap_or_else(|refusal| panic!("{refusal}"));
         let verified = object.verify("it").map_err(|refusal| refusal.to_string());
@@ -56,7 +56,7 @@ impl File {
     }
 }
 
-/// Links and plans an object by itself; all symbols of the tests' objects are there.
+/// Links and plans an object by itself; all symbols of the tests' objects are exported.
 fn plan(object: Object) -> Result<usize, Refusal> {
     let names = ["twice", "chosen", "guarded", "calls_hidden", "provided_data", "__cxa_finalize", "overridden"];
     let exports = ExportTable::new(names.into_iter().zip(0x5000_0000..), &["libprovider.so", "libc.so.6"]);
@@ -141,7 +141,7 @@ fn segments_that_cannot_be_mapped_are_refused() {
             other => panic!("case {number}: {other:?}"),
         }
     }
-    // A page that GNU_RELRO ends within stays writable.
+    // A page in which GNU_RELRO ends stays writable.
     let (relro, object) = (file.headers(RELRO)[0], |file: &File| Object::parse(file.0.clone()).expect("well formed"));
     let whole = object(&file).relro().expect("ld makes one");
     let shorter = object(&file.with_u64(relro + 40, file.u64(relro + 40) - 8)).relro();
@@ -234,7 +234,7 @@ fn what_no_library_may_ask_for_is_refused_by_name() {
 
 #[test]
 fn distances_are_from_the_place_that_is_relocated() {
-    // No linker leaves these to the loader without a complaint: they stand where a GLOB_DAT was.
+    // No linker leaves these to the loader without a complaint, so they replace a GLOB_DAT.
     let file = plain(&directory("distances"), "distances", &[]);
     let place = file.relocation(6);
     for (kind, addend, value) in [
@@ -248,7 +248,7 @@ fn distances_are_from_the_place_that_is_relocated() {
         let object = Object::parse(changed.0).unwrap_or_else(|refusal| panic!("{refusal}"));
         let target = file.u64(place);
         let base = 0x20_0000_0000 - (target & !0xfff);
-        // The first GLOB_DAT is of one of these.
+        // The first GLOB_DAT has one of these names.
         let names = ["_ITM_registerTMCloneTable", "_ITM_deregisterTMCloneTable", "__gmon_start__", "__cxa_finalize"];
         let symbols = names.map(|name| (name, base + target + 0x5000));
         let mut world = Namespace::new(ExportTable::new(symbols, &["libc.so.6"]));
@@ -280,7 +280,7 @@ fn what_is_missing_is_named() {
     let refusal = alone.link(id, false).expect_err("to be refused");
     assert_eq!(refusal.to_string(), "user: needs `libprovider.so`, which is not there");
 
-    // The file is there, but older than what the user was linked with.
+    // The file exists, but is older than the one that the user was linked with.
     let needs = object(&user);
     assert!(needs.needed_versions().any(|needed| needed == ("libprovider.so", "VERS_2")));
     let without = File(read(&provider));
@@ -292,7 +292,7 @@ fn what_is_missing_is_named() {
     let refusal = older.link(id, false).expect_err("to be refused");
     assert_eq!(refusal.to_string(), "user: needs the version `VERS_2` of libprovider.so");
 
-    // Exports say nothing of versions; a missing symbol is named with its own.
+    // Exports have no versions; a missing symbol is named with its own.
     let mut exported: Namespace<Bytes, _> = world(&["libc.so.6", "libprovider.so", "ld-linux-x86-64.so.2"]);
     let id = exported.add("user", object(&user), 0, tls).expect("there is room");
     let new = exported.link(id, false).expect("all is provided");
@@ -349,7 +349,7 @@ fn a_fixed_place_is_refused_when_there_is_none() {
     }
 }
 
-/// Does all that can be done with a file.
+/// Runs all operations on a file.
 fn exercise(bytes: &[u8]) -> bool {
     MOST.set(NOW.get());
     let before = NOW.get();
@@ -398,7 +398,7 @@ fn no_end_of_the_file_is_too_early() {
 fn chains_that_meet_do_not_multiply() {
     const NEEDS: u32 = 300;
     let directory = directory("chains");
-    // Records of DT_VERNEED, all of which lead to one chain of as many versions.
+    // Records of DT_VERNEED that share one chain of as many versions.
     let needs = (0..NEEDS).map(|number| format!("{:#x},1,{},16,", 1 | NEEDS << 16, 16 * (NEEDS - number)));
     let versions = (0..NEEDS).map(|_| "0,0x20000,1,16,".to_string());
     let source: String = needs.chain(versions).collect();
@@ -410,7 +410,7 @@ fn chains_that_meet_do_not_multiply() {
     let file = File(read(&directory.join("libchains.so")));
     let object = Object::parse(file.0.clone()).expect("well formed");
     let table = object.symbol("table", None).expect("defined").address;
-    // In place of two tags that are not needed.
+    // They replace two tags that are not needed.
     let (first, second) = (file.tag(4), file.tag(11));
     let file = file.with_u64(first, 0x6fff_fffe).with_u64(first + 8, table);
     let file = file.with_u64(second, 0x6fff_ffff).with_u64(second + 8, u64::from(NEEDS));
@@ -442,7 +442,8 @@ fn mutated_files_do_no_harm() {
         let section = file.u64(file.headers(DYNAMIC)[0] + 8) as usize;
         let mut bytes = file.0.clone();
         for _ in 0..=random(4) {
-            // Where it hurts: headers, tables at the begin, the dynamic section, anywhere.
+            // The sensitive parts: headers, tables at the beginning, the dynamic section, or
+            // anywhere.
             let at = match random(4) {
                 0 => random(ELF_HEADER + 11 * PROGRAM_HEADER),
                 1 => random(0x1000),

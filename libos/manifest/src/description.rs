@@ -1,4 +1,4 @@
-//! What is said of a library.
+//! The description of a library.
 
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -10,37 +10,38 @@ use semver::Version;
 use crate::hex::{self, Hex};
 use crate::refusal::Malformed;
 
-/// First line of every manifest: what is signed for this cannot be taken for something else.
+/// First line of every manifest. Text that is signed under it cannot be taken for anything else.
 const TITLE: &str = "zooid-library 1";
 /// Longest name, version or build id, in letters.
 const MAX_WORD: usize = 128;
-/// Most images or families that are named.
+/// Longest list of images or families.
 const MAX_LIST: usize = 32;
 
-/// A library, as its signer describes it.
+/// A library, as described by its signer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Description {
-    /// What it is opened by.
+    /// The name by which it is opened.
     pub name: String,
     /// Its version.
     pub version: Version,
-    /// The linker's build id, where there is one.
+    /// The linker's build id, if there is one.
     pub build_id: Option<Vec<u8>>,
-    /// Of the file, in octets.
+    /// The size of the file, in octets.
     pub size: u64,
-    /// Of the file.
+    /// The digest of the file.
     pub digest: Digest,
-    /// The first place that uses a red zone, which no pVM in guest kernel mode may run.
+    /// The first use of a red zone. A pVM in guest kernel mode may not run such a library.
     pub red_zone: Option<RedZone>,
-    /// The images that may map it, by rising name; none: all.
+    /// The images that may map it, by rising name; an empty list allows all.
     pub images: Vec<String>,
-    /// The families that may map it, by the names of their root pVMs, rising; none: all.
+    /// The families that may map it, by the names of their root pVMs, rising; an empty list allows
+    /// all.
     pub families: Vec<String>,
-    /// Whether nobody shall map it any more.
+    /// True if it may not be mapped any more.
     pub revoked: bool,
 }
 
-/// SHA-512 (FIPS 180-4).
+/// A SHA-512 digest (FIPS 180-4).
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Digest(pub(crate) [u8; 64]);
 
@@ -49,18 +50,19 @@ pub struct Digest(pub(crate) [u8; 64]);
 pub struct RedZone {
     /// Relative to the base.
     pub address: u64,
-    /// The function that it is in, where that is known and has a plain name.
+    /// The function that contains it, if it is known and has a plain name.
     pub function: Option<String>,
 }
 
-/// Whether images, families and libraries can have this name: letters, digits and `._+-`, at least one, and no dot first.
+/// True if images, families and libraries can have this name: at least one of letters, digits and
+/// `._+-`, and no dot first.
 pub fn is_name(text: &str) -> bool {
     let plain = |letter: u8| letter.is_ascii_alphanumeric() || b"._+-".contains(&letter);
     (1..=MAX_WORD).contains(&text.len()) && !text.starts_with('.') && text.bytes().all(plain)
 }
 
 impl Digest {
-    /// Of these octets.
+    /// The digest of these octets.
     pub fn of(octets: &[u8]) -> Self {
         Self(sha512::Hash::hash(octets))
     }
@@ -77,7 +79,7 @@ impl fmt::Debug for Hasher {
 }
 
 impl Hasher {
-    /// Takes the next part in.
+    /// Adds the next part.
     pub fn update(&mut self, octets: &[u8]) {
         self.0.update(octets);
     }
@@ -89,7 +91,7 @@ impl Hasher {
 }
 
 impl Description {
-    /// Of a file: nothing is known of it but its octets, and everybody may map it.
+    /// The description of a file: only its octets are known, and every image and family may map it.
     pub fn new(name: &str, version: Version, file: &[u8]) -> Self {
         Self {
             name: name.to_string(),
@@ -104,7 +106,8 @@ impl Description {
         }
     }
 
-    /// Reads the lines; what is not plain is left to the comparison with what would be written.
+    /// Reads the lines. A non-canonical form is left to the comparison with the text that would be
+    /// written.
     pub(crate) fn parse<'a>(lines: &mut impl Iterator<Item = &'a str>) -> Result<Self, Malformed> {
         let mut value = |key: &'static str| {
             let line = lines.next().unwrap_or_default();
@@ -158,7 +161,7 @@ fn red_zone(text: &str) -> Option<RedZone> {
     words.next().is_none().then_some(RedZone { address, function })
 }
 
-/// Names by rising order, or `*` for none.
+/// Names in rising order, or `*` for an empty list.
 fn list(text: &str) -> Option<Vec<String>> {
     if text == "*" {
         return Some(Vec::new());
@@ -167,7 +170,7 @@ fn list(text: &str) -> Option<Vec<String>> {
     (names.len() <= MAX_LIST && names.is_sorted_by(|one, next| one < next)).then_some(names)
 }
 
-/// The lines that are signed, but the last.
+/// The signed lines, except for the last.
 impl fmt::Display for Description {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(out, "{TITLE}\nname {}\nversion {}", self.name, self.version)?;

@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 use core::fmt;
 
-/// Writes octets.
+/// Octets that `Display` writes as digits.
 pub struct Hex<'a>(pub &'a [u8]);
 
 impl fmt::Display for Hex<'_> {
@@ -20,7 +20,7 @@ const fn digit(letter: u8) -> Option<u8> {
     }
 }
 
-/// Exactly `N` octets. `const`, so that a key can be read when an image is built.
+/// Exactly `N` octets. It is `const`, so that a key can be read when an image is built.
 pub const fn array<const N: usize>(text: &[u8]) -> Option<[u8; N]> {
     if text.len() != 2 * N {
         return None;

@@ -6,15 +6,16 @@ use ed25519_compact::{KeyPair, Seed, Signature};
 
 use crate::hex::{self, Hex};
 
-/// What signatures are checked with; known to all.
+/// The public key, by which signatures are checked.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PublicKey([u8; 32]);
 
-/// What signs; known to its owner.
+/// The secret key, which makes signatures and is known to its owner only.
 pub struct SecretKey(KeyPair);
 
 impl PublicKey {
-    /// Of the content of a key file. `const`, so that a wrong file stops the build of an image.
+    /// The key in the content of a key file. It is `const`, so that a wrong file stops the build of
+    /// an image.
     pub const fn parse(file: &[u8]) -> Option<Self> {
         let digits = match file {
             [digits @ .., b'\n'] => digits,
@@ -30,8 +31,8 @@ impl PublicKey {
         Self(octets)
     }
 
-    /// Whether the owner of the key has signed these octets. The group's small part is ignored (RFC 8032, 5.1.7): a key is
-    /// one that somebody chose to trust.
+    /// True if the owner of the key has signed these octets. The group's small part is ignored (RFC
+    /// 8032, 5.1.7), because a key is trusted by choice.
     pub(crate) fn has_signed(&self, octets: &[u8], signature: &[u8; 64]) -> bool {
         ed25519_compact::PublicKey::new(self.0).verify(octets, &Signature::new(*signature)).is_ok()
     }
@@ -51,17 +52,17 @@ impl fmt::Debug for PublicKey {
 }
 
 impl SecretKey {
-    /// From 32 octets that nobody can guess.
+    /// The key from a seed of 32 octets, which must be unpredictable.
     pub fn from_seed(seed: [u8; 32]) -> Self {
         Self(KeyPair::from_seed(Seed::new(seed)))
     }
 
-    /// Of the content of a key file, which is the seed.
+    /// The key in the content of a key file, which is the seed.
     pub fn parse(file: &[u8]) -> Option<Self> {
         PublicKey::parse(file).map(|key| Self::from_seed(key.0))
     }
 
-    /// The key that checks what this one signs.
+    /// The public key for signatures of this one.
     pub fn public(&self) -> PublicKey {
         PublicKey(*self.0.pk)
     }
@@ -71,7 +72,7 @@ impl SecretKey {
     }
 }
 
-/// Not the secret.
+/// Hides the secret.
 impl fmt::Debug for SecretKey {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(out, "SecretKey(of {})", self.public())

@@ -1,12 +1,14 @@
-//! Who vouches for a library, and who may map it: `docs/libraries.md` has the format and the rules.
+//! Signatures of libraries, and the rules by which they may be mapped. `docs/libraries.md` has the
+//! format and the rules.
 //!
-//! * [`Description`]: what is said of a library. [`Description::sign`] makes a manifest of it.
-//! * [`Manifest`]: the signed text that lies beside the library as `NAME.manifest`. There is one form of it: a text that is
-//!   read is the text that would be written.
-//! * [`Rules`]: what an image, or the store in dom0, asks of a library. [`Rules::judge`] decides.
+//! * [`Description`]: the facts about a library. [`Description::sign`] makes a manifest of it.
+//! * [`Manifest`]: the signed text that lies beside the library as `NAME.manifest`. It has one
+//!   form: a text is accepted only if it is the text that would be written.
+//! * [`Rules`]: the demands of an image, or of the store in dom0, on a library. [`Rules::judge`]
+//!   decides.
 //! * [`Refusal`]: the rule that does not hold, in one line.
 //!
-//! Nothing here opens files or maps pages: guests and dom0's tools use the same judgement.
+//! Nothing here opens files or maps pages; guests and dom0's tools use the same judgement.
 
 #![no_std]
 #![forbid(unsafe_code)]

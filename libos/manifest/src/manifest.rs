@@ -10,24 +10,25 @@ use crate::refusal::{Malformed, Refusal};
 
 /// Longest manifest, in octets.
 pub const MAX_OCTETS: usize = 8192;
-/// What is added to a library's name for that of its manifest.
+/// The suffix that makes a library's name the name of its manifest.
 pub const SUFFIX: &str = ".manifest";
 
-/// A description, and who vouches for it. That a value exists says only that it is well formed.
+/// A description and its signer. A value proves only that it is well formed, not that the signature
+/// is valid.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Manifest {
-    /// What is said.
+    /// The description.
     pub description: Description,
-    /// Whose signature it claims to have.
+    /// The key of the claimed signature.
     pub signer: PublicKey,
     signature: [u8; 64],
 }
 
 impl Description {
-    /// A manifest that says this.
+    /// The signed manifest of this description.
     ///
     /// # Errors
-    /// What is described cannot be written: a name with a blank, a list that is too long.
+    /// The description cannot be written: it has a name with a blank, or a list that is too long.
     pub fn sign(&self, key: &SecretKey) -> Result<Manifest, Malformed> {
         let signer = key.public();
         let manifest =
@@ -39,10 +40,10 @@ impl Description {
 }
 
 impl Manifest {
-    /// Reads a text, which must be just as it would be written.
+    /// Reads a text, which must be exactly the one that would be written.
     ///
     /// # Errors
-    /// The line that is wrong.
+    /// The first wrong line.
     pub fn parse(octets: &[u8]) -> Result<Self, Malformed> {
         if octets.len() > MAX_OCTETS {
             return Err(Malformed("length"));
@@ -58,11 +59,11 @@ impl Manifest {
         let signer = PublicKey::from_octets(signer);
         let signature = hex::array(digits("signature")?).ok_or(Malformed("signature"))?;
         let manifest = Self { description, signer, signature };
-        // Other ways to write a number, more blanks, more lines.
+        // This refuses other forms of a number, more blanks, and more lines.
         if manifest.to_string() == text { Ok(manifest) } else { Err(Malformed("form")) }
     }
 
-    /// Whether one of these keys vouches for this file under this name.
+    /// Checks that one of these keys has signed this file under this name.
     ///
     /// # Errors
     /// The part of the signature rule that does not hold.
@@ -74,7 +75,8 @@ impl Manifest {
         Ok(())
     }
 
-    /// Whether one of these keys vouches for what is said here of a library of this name: the signature rule without the file.
+    /// Checks that one of these keys has signed this description of a library of this name: the
+    /// signature rule without the file.
     ///
     /// # Errors
     /// The part of the signature rule that does not hold.

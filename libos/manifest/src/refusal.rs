@@ -1,4 +1,4 @@
-//! Why a library may not be mapped.
+//! Reasons for which a library may not be mapped.
 
 use alloc::string::String;
 use core::fmt;
@@ -8,7 +8,8 @@ use semver::Version;
 use crate::description::RedZone;
 use crate::key::PublicKey;
 
-/// The line of a manifest, by its first word, that is not there or not well formed; or `length`, `text` or `form`, of all of it.
+/// The line of a manifest, by its first word, that is missing or malformed; or `length`, `text` or
+/// `form`, for the whole text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Malformed(pub &'static str);
 
@@ -16,31 +17,31 @@ pub struct Malformed(pub &'static str);
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Refusal {
-    /// The image trusts nobody. Its author's mistake.
+    /// The image trusts no key. Its author is to blame.
     NoKeys,
     /// There is no manifest.
     Unsigned,
-    /// The manifest is none.
+    /// The manifest is malformed.
     Malformed(Malformed),
-    /// Somebody has signed it whom the image does not trust.
+    /// The signer is not one that the image trusts.
     UnknownSigner(PublicKey),
-    /// The signer has signed something else.
+    /// The signature is not one of this text.
     NotSigned,
     /// The manifest is that of another library.
     OtherLibrary(String),
-    /// The file is not the one that the manifest is about.
+    /// The file is not the one in the manifest.
     OtherFile,
-    /// Its signer does not want it to be mapped any more.
+    /// Its signer has revoked it.
     Revoked(Version),
-    /// The image wants another version.
+    /// The image requires another version.
     Version { version: Version, wanted: String },
-    /// What the image wants is no range of versions. Its author's mistake.
+    /// The image's requirement is no range of versions. Its author is to blame.
     NoRange(String),
-    /// The image is not one of those that may map it.
+    /// The image is not on the list of those that may map it.
     Image(String),
-    /// The pVM is of no family that may map it.
+    /// The pVM's family is not on the list of those that may map it.
     Family(Option<String>),
-    /// Its code would be overwritten by Xen's frames in guest kernel mode.
+    /// Xen's frames would overwrite its data in guest kernel mode.
     RedZone(RedZone),
 }
 

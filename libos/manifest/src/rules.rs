@@ -1,4 +1,4 @@
-//! What is asked of a library before it is mapped.
+//! The rules that a library must meet before it is mapped.
 
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -9,23 +9,24 @@ use crate::key::PublicKey;
 use crate::manifest::Manifest;
 use crate::refusal::Refusal;
 
-/// Who asks, and what for.
+/// The demands of an image on a library.
 #[derive(Clone, Debug, Default)]
 pub struct Rules<'a> {
-    /// Those who may vouch for a library.
+    /// The keys that may sign a library.
     pub keys: Vec<PublicKey>,
     /// The image that is to map it.
     pub image: &'a str,
-    /// The family of the pVM that is to map it: its root's name.
+    /// The family of the pVM that is to map it, by its root's name.
     pub family: Option<&'a str>,
-    /// Libraries, and the ranges that their versions must be in; of several for one, all hold.
+    /// Libraries with the ranges of their versions. If a library has several ranges, all must hold.
     pub versions: Vec<(&'a str, &'a str)>,
-    /// Whether it is to run in guest user mode, where nobody touches a red zone.
+    /// True if it is to run in guest user mode, where Xen's frames touch no red zone.
     pub user_mode: bool,
 }
 
 impl Rules<'_> {
-    /// What the manifest says, if the file may be mapped under this name: the signature rule, the version rule, the loader rule.
+    /// Checks that the file may be mapped under this name, by the signature rule, the version rule
+    /// and the loader rule. Returns the manifest's contents.
     ///
     /// # Errors
     /// The first rule that does not hold.
@@ -39,7 +40,8 @@ impl Rules<'_> {
         Ok(manifest)
     }
 
-    /// As [`judge`](Self::judge), for who has the manifest only: whether a file that is what it says may be mapped.
+    /// As [`judge`](Self::judge), for a caller without the file: checks that a file that matches
+    /// the manifest may be mapped.
     ///
     /// # Errors
     /// The first rule that does not hold.

@@ -127,7 +127,7 @@ fn every_rule_is_named() {
 fn a_changed_octet_anywhere_is_refused() {
     let good = text(&described()).into_bytes();
     for at in 0..good.len() {
-        // One that makes another digit or letter, one that makes no text, one that makes a new line.
+        // The changes make another digit or letter, an invalid text, and a new line.
         for change in [1, 0x20, 0x80, good[at] ^ b'\n'] {
             let mut bad = good.clone();
             bad[at] ^= change;

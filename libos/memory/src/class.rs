@@ -1,9 +1,9 @@
-//! Page classes: what a page is, what may be done with it, and what a fork does to it.
+//! Page classes: the kind of a page, its protection, and its treatment by a fork.
 
 use core::fmt;
 use xen_abi::pte::PteFlags;
 
-/// What a page is used for.
+/// The use of a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum PageClass {
     /// Instructions of the image or of a library.
@@ -24,14 +24,16 @@ pub enum PageClass {
     Device,
     /// A page of an IpC object, which relatives read and write (docs/protocols/ipc.md).
     Joint,
-    /// What a fork hands to the child: private pages as they were, copied. The child reads it at the same address.
+    /// Data of a fork for the child: copies of private pages. The child reads them at the same
+    /// address.
     Snapshot,
-    /// The kernel's own record of this domain's frames: p2m, start_info, the frame allocator's bitmap.
+    /// The kernel's own books of this domain's frames: p2m, start_info, the frame allocator's
+    /// bitmap.
     Special,
 }
 
-/// What may be done with a page. That a page is never both writable and executable needs no check:
-/// there is no value for it.
+/// The permitted accesses to a page. A check that no page is both writable and executable is not
+/// needed, because no value stands for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protection {
     /// Reading only.
@@ -42,23 +44,23 @@ pub enum Protection {
     ReadExecute,
 }
 
-/// What a fork does with a page.
+/// The treatment of a page by a fork.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ForkRule {
-    /// Nobody writes it while both read it, so parent and child use the same frame.
+    /// Parent and child use the same frame, which neither writes while both read it.
     Shared,
     /// Parent and child use the same frame until one of them writes; the writer gets a copy.
     CopyOnWrite,
     /// The child gets a copy during the fork. The page must stay writable at every moment, because
     /// Xen itself writes to it: it cannot push an exception frame on a read-only stack.
     Private,
-    /// Parent and child go on using the same frame, and what one writes the other sees.
+    /// Parent and child go on using the same frame, and each sees the writes of the other.
     Joint,
-    /// The frame is that of a library which many pVMs of the host have mapped, and which nobody can write: the child uses it too
-    /// (docs/protocols/libraries.md).
+    /// The frame is that of a library, mapped by many pVMs of the host and written by none. The
+    /// child uses it too (docs/protocols/libraries.md).
     Library,
-    /// The contents belong to one domain and mean nothing in another: the child makes its own at the
-    /// same address.
+    /// The contents belong to one domain and have no meaning in another. The child makes its own at
+    /// the same address.
     Special,
 }
 
@@ -78,7 +80,7 @@ impl PageClass {
         Self::Special,
     ];
 
-    /// What may be done with pages of this class.
+    /// The protection of pages of this class.
     pub const fn protection(self) -> Protection {
         match self {
             Self::Text => Protection::ReadExecute,
@@ -88,12 +90,13 @@ impl PageClass {
         }
     }
 
-    /// What a fork does with pages of this class.
+    /// The fork rule of pages of this class.
     pub const fn fork_rule(self) -> ForkRule {
         match self {
             Self::Text | Self::RoData | Self::Snapshot => ForkRule::Shared,
             Self::Heap | Self::LibraryData => ForkRule::CopyOnWrite,
-            // The kernel's own variables are among the data, and it must not fault while it resolves a fault.
+            // The kernel's own variables are among the data, and the kernel must not fault while it
+            // resolves a fault.
             Self::Data | Self::Stack => ForkRule::Private,
             Self::Joint => ForkRule::Joint,
             Self::PageTable | Self::Device | Self::Special => ForkRule::Special,
@@ -110,8 +113,8 @@ impl ForkRule {
     /// The bits of a page-table entry that hold a rule.
     pub const MASK: PteFlags = PteFlags::AVAILABLE_0.union(PteFlags::AVAILABLE_1).union(PteFlags::AVAILABLE_2);
 
-    /// The rule's mark in a page-table entry, in bits that processor and Xen leave alone: so the page tables themselves say
-    /// what a fork does with each page.
+    /// The rule's mark in a page-table entry, in bits that processor and Xen leave alone. The page
+    /// tables themselves thus hold the fork rule of each page.
     pub const fn pte_flags(self) -> PteFlags {
         match self {
             Self::Special => PteFlags::empty(),
@@ -138,9 +141,9 @@ impl ForkRule {
 }
 
 impl Protection {
-    /// The flags of a page-table entry with this protection. Accessed and dirty are set from the start,
-    /// which saves the processor from setting them. `USER` is absent: Xen adds it to a PV kernel's
-    /// pages, and takes a page that comes with it for one of guest user mode.
+    /// The flags of a page-table entry with this protection. Accessed and dirty are set from the
+    /// start, which saves the processor from setting them. `USER` is absent: Xen adds it to a PV
+    /// kernel's pages, and takes a page that has it for one of guest user mode.
     pub const fn pte_flags(self) -> PteFlags {
         let readable = PteFlags::PRESENT.union(PteFlags::ACCESSED);
         match self {

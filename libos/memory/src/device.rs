@@ -1,5 +1,5 @@
-//! Pages of the DEVICE zone with a fixed place, counted from its base: boot maps them there, and what waits in a prepared domain
-//! finds them there before it knows anything else.
+//! Pages of the DEVICE zone with a fixed place, counted from its base. Boot maps them there, so
+//! that the code that waits in a prepared domain finds them before it knows anything else.
 
 /// shared_info.
 pub const SHARED_INFO: usize = 0;

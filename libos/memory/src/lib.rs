@@ -1,15 +1,15 @@
-//! What lies where in a pVM's address space, and what each page may do.
+//! The layout of a pVM's address space, and the rights of each page.
 //!
-//! This is the one place that knows, for every page, whether it can be written or executed and what a
-//! fork does with it:
+//! This crate alone decides, for every page, if it can be written or executed, and how a fork
+//! treats it:
 //!
-//! * [`Zone`]: the fixed division of the address space. Zones begin and end at entries of the level 3
-//!   table, so that a fork can take the right to write from the whole heap by changing one entry of a
-//!   table and not touch stacks and devices, without which the guest could not even take a fault.
+//! * [`Zone`]: the fixed division of the address space. Zones begin and end at entries of the level
+//!   3 table. A fork can therefore remove the right to write from the whole heap by a change of one
+//!   table entry, without touching stacks and devices, which the guest needs even to take a fault.
 //! * [`PageClass`]: the kind of a page; it decides the [`Protection`] and the [`ForkRule`].
-//! * [`AddressSpace`]: which ranges are in use, by pages of which class.
+//! * [`AddressSpace`]: the ranges in use, each with the class of its pages.
 //!
-//! Nothing here touches a page table: `zooid-kernel` maps what this crate has decided.
+//! Nothing here touches a page table: `zooid-kernel` carries out the decisions of this crate.
 
 #![no_std]
 #![forbid(unsafe_code)]

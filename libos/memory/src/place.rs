@@ -1,14 +1,14 @@
-//! What an address is, in words for the report of a fault.
+//! Descriptions of addresses, for the report of a fault.
 
 use crate::{AddressSpace, PAGE_SIZE, PageClass, Region, Zone};
 use core::fmt;
 
-/// What an address is.
+/// The place of an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
-    /// The first page of all, never mapped: a null reference, or a field of one.
+    /// The first page of all, never mapped: the address is a null reference, or a field of one.
     NullPage,
-    /// Inside a region, so many bytes from its beginning.
+    /// Inside a region, at this distance in bytes from its beginning.
     Inside(Part, usize),
     /// The unmapped page right below a region: a stack has overflowed.
     GuardBelow(Part),
@@ -24,17 +24,17 @@ pub enum Place {
     Nowhere,
 }
 
-/// A region as a report names it.
+/// A region, as a report names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Part {
-    /// What its pages are.
+    /// The class of its pages.
     pub class: PageClass,
-    /// Which one it is among the regions of its class, from 1, in the order of addresses.
+    /// Its number among the regions of its class, from 1, in the order of addresses.
     pub number: usize,
 }
 
 impl AddressSpace {
-    /// Says what an address is.
+    /// The place of an address.
     pub fn describe(&self, address: usize) -> Place {
         if address < PAGE_SIZE {
             return Place::NullPage;
@@ -42,7 +42,7 @@ impl AddressSpace {
         if let Some(region) = self.lookup(address) {
             return Place::Inside(self.part(region), address - region.range.start);
         }
-        // The page's neighbours. Below a stack counts more than above whatever lies there.
+        // The page's neighbours. A stack above the page counts more than any region below it.
         let page = address - address % PAGE_SIZE;
         if let Some(region) = page.checked_add(PAGE_SIZE).and_then(|next| self.lookup(next)) {
             return Place::GuardBelow(self.part(region));

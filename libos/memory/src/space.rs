@@ -1,4 +1,4 @@
-//! The map of the address space: which ranges are in use, by pages of which class.
+//! The map of the address space: the ranges in use, each with the class of its pages.
 
 use crate::{PAGE_SIZE, PageClass, Zone};
 use alloc::collections::BTreeMap;
@@ -8,13 +8,14 @@ use core::ops::Range;
 /// A range of pages of one class.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Region {
-    /// First address, and first address behind.
+    /// The first address, and the first address behind.
     pub range: Range<usize>,
-    /// What the pages are.
+    /// The class of the pages.
     pub class: PageClass,
 }
 
-/// Why the map refuses a region. The caller is to blame, except for [`NoRoom`](Self::NoRoom).
+/// The reason for which the map refuses a region. The caller is to blame, except for
+/// [`NoRoom`](Self::NoRoom).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RegionError {
     /// The range is empty, or does not begin and end at page boundaries.
@@ -31,11 +32,11 @@ pub enum RegionError {
 
 /// All regions of the address space.
 ///
-/// A region given out by [`allocate`](Self::allocate) has at least one unmapped page, a *guard page*,
-/// on either side, so that running over its end is a fault.
+/// A region given out by [`allocate`](Self::allocate) has at least one unmapped page, a *guard
+/// page*, on either side, so that an access beyond its ends is a fault.
 #[derive(Debug, Default)]
 pub struct AddressSpace {
-    /// By first address; no two overlap.
+    /// The regions by first address; no two overlap.
     regions: BTreeMap<usize, Region>,
 }
 
@@ -65,8 +66,8 @@ impl AddressSpace {
         Ok(())
     }
 
-    /// Finds the first free range of `length` bytes in a zone, with room for guard pages on both sides,
-    /// marks it as in use and returns its first address.
+    /// Finds the first free range of `length` bytes in a zone, with room for guard pages on both
+    /// sides, marks it as in use and returns its first address.
     ///
     /// # Errors
     /// `BadRange` unless `length` is one or more whole pages; `WrongZone`; `NoRoom`.

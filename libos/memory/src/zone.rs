@@ -6,7 +6,7 @@ use core::ops::Range;
 
 /// The first address under level 4 entry 511, which holds all zones.
 const BASE: usize = 0xffff_ff80_0000_0000;
-/// What one level 3 entry covers.
+/// The bytes that one level 3 entry covers.
 const L3_SPAN: usize = 1 << 30;
 
 /// A part of the address space with one purpose.
@@ -29,12 +29,13 @@ pub enum Zone {
     Stacks,
     /// Pages shared with Xen or with another domain.
     Device,
-    /// Page tables, to be read: the table in the frame with number `pfn` is at `pfn * 4096` from the
-    /// zone's base.
+    /// Page tables, mapped to be read: the table in the frame with number `pfn` is at `pfn * 4096`
+    /// from the zone's base.
     Tables,
     /// Shared objects.
     Libraries,
-    /// The image and what Xen's domain builder puts behind it, at the addresses it was linked for.
+    /// The image, and the data that Xen's domain builder puts behind it, at the addresses it was
+    /// linked for.
     Image,
 }
 
@@ -74,8 +75,9 @@ impl Zone {
         Self::ALL.into_iter().find(|zone| zone.range().contains(&address))
     }
 
-    /// True if pages of this class may lie in the zone. What a fork treats differently is kept under
-    /// different level 3 entries, as far as a fork acts on those: the heap holds nothing but heap.
+    /// True if pages of this class may lie in the zone. A fork acts on level 3 entries, so pages
+    /// that it treats differently are under different entries: the heap zone holds nothing but
+    /// heap.
     pub const fn admits(self, class: PageClass) -> bool {
         match self {
             Self::Heap => matches!(class, PageClass::Heap),

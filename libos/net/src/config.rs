@@ -6,7 +6,7 @@ use core::fmt;
 use core::net::Ipv4Addr;
 use core::str::FromStr;
 
-/// How the network interface gets its address.
+/// The origin of the network interface's address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NetConfig {
     /// No network: the device is left alone.
@@ -17,7 +17,7 @@ pub enum NetConfig {
     Static(StaticAddress),
 }
 
-/// A fixed IPv4 address with what belongs to it.
+/// A fixed IPv4 address with its network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StaticAddress {
     /// The interface's own address.
@@ -30,7 +30,8 @@ pub struct StaticAddress {
     pub dns: Option<Ipv4Addr>,
 }
 
-/// Why a `net=` value was refused. `Display` is one line: what is wrong, and what is right.
+/// The reason for which a `net=` value was refused. `Display` is one line with the fault and the
+/// correct form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConfigError {
     /// The value is empty.

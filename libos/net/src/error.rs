@@ -1,8 +1,8 @@
-//! What a socket call can answer other than success.
+//! Errors of socket calls.
 
 use core::fmt;
 
-/// Outcome of a socket call that did not succeed; the kinds are those of `std::io::ErrorKind`.
+/// The error of a socket call; the kinds are those of `std::io::ErrorKind`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Error {
     /// The peer answered a connection attempt with a reset.
@@ -19,7 +19,7 @@ pub enum Error {
     AddrNotAvailable,
     /// There is no interface with an address, or no route from it to the peer.
     NetworkUnreachable,
-    /// Nothing can be done now; a registered waker says when to try again.
+    /// The call would have to wait; a registered waker tells when to try again.
     WouldBlock,
     /// The peer did not answer in time.
     TimedOut,
@@ -29,7 +29,7 @@ pub enum Error {
     OutOfMemory,
     /// The datagram does not fit into one packet or into the socket's buffer.
     MessageTooLong,
-    /// The name server says that the name does not exist, or did not answer.
+    /// The name server reports that the name does not exist, or did not answer.
     NameNotFound,
     /// The name is no valid host name, or no name server is configured.
     InvalidInput,

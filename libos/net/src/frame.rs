@@ -1,5 +1,5 @@
-//! What an Ethernet frame is, as far as the device and the socket lookup need to know, and its
-//! TCP and UDP checksums.
+//! The kind of an Ethernet frame, as far as the device and the socket lookup need it, and its TCP
+//! and UDP checksums.
 
 use core::net::Ipv4Addr;
 use smoltcp::wire::{ArpPacket, EthernetFrame, EthernetProtocol, IpProtocol, Ipv4Packet, TcpPacket, UdpPacket};
@@ -22,9 +22,9 @@ pub enum Frame {
         /// Port here.
         destination: u16,
     },
-    /// An ARP packet that asks for, or is sent to, this address.
+    /// An ARP packet that asks for this address, or is sent to it.
     Arp {
-        /// The protocol address that it is for.
+        /// The target protocol address.
         target: Ipv4Addr,
     },
     /// Any other IPv4 packet.
@@ -46,9 +46,9 @@ pub struct Segment {
     pub len: usize,
 }
 
-/// Classifies a received frame. `None`: drop it; it is malformed, of another protocol than
-/// IPv4, a fragment (reassembly is not offered), or its TCP or UDP checksum is wrong. The checksum is looked at unless `validated`,
-/// which is the backend's word that it need not be.
+/// Classifies a received frame. `None`: the frame is to be dropped. It is malformed, of another
+/// protocol than IPv4, or a fragment (reassembly is not offered), or its TCP or UDP checksum is
+/// wrong. The checksum is not checked if `validated`, the backend's word that it is correct.
 pub fn classify(bytes: &[u8], validated: bool) -> Option<Frame> {
     let ethernet = EthernetFrame::new_checked(bytes).ok()?;
     match ethernet.ethertype() {
@@ -94,7 +94,7 @@ fn classify_ipv4(ip: &Ipv4Packet<&[u8]>, validated: bool) -> Option<Frame> {
     }
 }
 
-/// How the checksum of a frame to be sent stands.
+/// The state of the checksum of a frame to be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Checksum {
     /// TCP: the field holds the sum of the pseudo header only, the backend completes it.
@@ -105,9 +105,9 @@ pub enum Checksum {
     None,
 }
 
-/// Prepares a frame that the stack has written for sending: in a TCP segment, puts the sum of the
-/// pseudo header into the checksum field, which is what a partial checksum starts from (the
-/// meaning of `XEN_NETTXF_csum_blank` in Linux's netback: `CHECKSUM_PARTIAL`).
+/// Prepares a frame that the stack has written for sending. In a TCP segment, it puts the sum of
+/// the pseudo header into the checksum field, the start of a partial checksum (the meaning of
+/// `XEN_NETTXF_csum_blank` in Linux's netback: `CHECKSUM_PARTIAL`).
 pub fn prepare(bytes: &mut [u8]) -> Checksum {
     let Some(ip) = ipv4(bytes) else {
         return Checksum::None;

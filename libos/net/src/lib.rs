@@ -1,12 +1,12 @@
 //! Network for a pVM: a Xen netfront below smoltcp, and sockets above it.
 //!
 //! The layers, bottom up:
-//! - [`platform`]: what the kernel must give (shared pages, grants, an event channel, xenstore);
-//! - [`rings`]: the front half of one shared ring, indices checked;
-//! - [`netfront`]: the xenstore negotiation with the backend, and losing and finding it again;
+//! - [`platform`]: the services of the kernel (shared pages, grants, an event channel, xenstore);
+//! - [`rings`]: the front half of one shared ring, with checked indices;
+//! - [`netfront`]: the xenstore negotiation with the backend, its loss and its return;
 //! - [`device`]: packets in ring slots, checksum and segmentation offload, `smoltcp::phy::Device`;
-//! - [`stack`]: the TCP/IP stack with its sockets, without threads and without a clock: time is an
-//!   argument and waiting is the caller's business (a `Waker` says when to try again).
+//! - [`stack`]: the TCP/IP stack with its sockets. It has no threads and no clock: time is an
+//!   argument, and the caller waits (a `Waker` tells when to try again).
 //!
 //! The wire protocol is described in `docs/protocols/netfront.md`.
 #![no_std]

@@ -1,9 +1,9 @@
 //! The frontend's side of the xenstore negotiation with the network backend.
 //!
-//! [`Frontend::step`] looks at xenstore as it is now and does the next thing; it is called once
-//! at the start and after every watch event, and calling it too often does no harm. The backend
-//! may go away and come back at any time: the frontend then closes, returns to Initialising when
-//! the backend is ready for that, and connects again with fresh rings.
+//! [`Frontend::step`] reads the present state of xenstore and does the next step. It is called once
+//! at the start and after every watch event; further calls do no harm. The backend may go away and
+//! come back at any time. The frontend then closes, returns to Initialising when the backend is
+//! ready for it, and connects again with fresh rings.
 
 use crate::device::{Connection, Features, Pages};
 use crate::platform::{Link, OutOfResources, Platform, Xenstore};
@@ -14,12 +14,12 @@ use smoltcp::wire::EthernetAddress;
 use xen_abi::io::xenbus::XenbusState as State;
 use xen_abi::{DomId, Errno};
 
-/// What the frontend is waiting for while it is not connected.
+/// The obstacle to a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Obstacle {
     /// The guest has no network device (no `vif=` line in its configuration).
     NoDevice,
-    /// The backend has not connected; the value of its `state` node as it stands.
+    /// The backend has not connected. The value is that of its `state` node.
     Backend(Option<String>),
 }
 
@@ -37,18 +37,18 @@ impl fmt::Display for Obstacle {
     }
 }
 
-/// Why a step failed. The frontend stays where it was.
+/// The reason for which a step failed. The state of the frontend has not changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FrontendError {
     /// Xenstore refused, with this errno.
     Store(Errno),
     /// The kernel had no memory, grants or event channel left.
     Resources,
-    /// A node holds what it must not: its name and its value (blame: toolstack or backend).
+    /// A node has an invalid value (blame: toolstack or backend).
     Malformed {
         /// The node below the frontend's or the backend's directory.
         node: &'static str,
-        /// What it holds.
+        /// Its value.
         value: String,
     },
 }
@@ -79,16 +79,16 @@ impl From<OutOfResources> for FrontendError {
     }
 }
 
-/// What a step changed. After anything but `Nothing` another step is due.
+/// The change made by a step. After anything but `Nothing` another step is due.
 #[derive(Debug)]
 pub enum Step<L: Link> {
-    /// Nothing that the device must know.
+    /// No change for the device.
     Nothing,
-    /// A new connection; what was before it is void.
+    /// A new connection. The one before it is void.
     Linked(Connection<L>),
-    /// The backend has mapped the rings: what was queued before must be announced again.
+    /// The backend has mapped the rings, so earlier requests must be announced again.
     Ready,
-    /// The backend is gone, and with it the connection.
+    /// The backend and the connection are gone.
     Lost,
 }
 
@@ -117,7 +117,7 @@ pub struct Frontend {
 }
 
 impl Frontend {
-    /// A frontend for device `index`. `offload` false declines packets of several pages.
+    /// A frontend for device `index`. If `offload` is false, it declines packets of several pages.
     pub fn new(index: u32, pages: Pages, offload: bool) -> Self {
         Self {
             path: format!("device/vif/{index}"),
@@ -129,7 +129,7 @@ impl Frontend {
         }
     }
 
-    /// What is missing for a connection, or `None` when there is one.
+    /// The obstacle to a connection; `None` when there is a connection.
     pub fn obstacle(&self) -> Option<&Obstacle> {
         match self.phase {
             Phase::Connected => None,
@@ -137,13 +137,14 @@ impl Frontend {
         }
     }
 
-    /// Forgets the device of the parent, in the child of a fork: the child has another one below the same path, or none.
+    /// Forgets the device of the parent, in the child of a fork. The child has another one below
+    /// the same path, or none.
     pub fn begin_life(&mut self) {
         self.phase = Phase::Waiting;
         self.obstacle = Obstacle::NoDevice;
     }
 
-    /// Whether the toolstack has made the device.
+    /// True if the toolstack has made the device.
     ///
     /// # Errors
     /// Xenstore refused.
@@ -151,7 +152,7 @@ impl Frontend {
         Ok(store.read(&self.node("backend"))?.is_some())
     }
 
-    /// Watches the device's directory. To be called once, before the first step.
+    /// Watches the device's directory. It is called once, before the first step.
     ///
     /// # Errors
     /// Xenstore refused.
@@ -159,7 +160,7 @@ impl Frontend {
         Ok(store.watch(&self.path)?)
     }
 
-    /// Does what the present content of xenstore calls for.
+    /// Does the step that the present contents of xenstore call for.
     ///
     /// # Errors
     /// See [`FrontendError`]; the next step tries again.
@@ -176,8 +177,7 @@ impl Frontend {
         match (self.phase, theirs) {
             (Phase::Waiting, State::INIT_WAIT) => self.connect(platform, &backend),
             (Phase::Waiting, _) => Ok(Step::Nothing),
-            // The toolstack made the directory anew: this is another device than the one that we
-            // were connected to.
+            // The toolstack made the directory anew: this is another device than the connected one.
             (_, _) if ours == State::INITIALISING => {
                 let step = self.lose(Phase::Waiting);
                 match theirs {
@@ -196,17 +196,18 @@ impl Frontend {
         }
     }
 
-    /// Gives the connection up: the backend leaves, or it broke the protocol. Later steps begin
-    /// anew once it can.
+    /// Gives the connection up, because the backend leaves or broke the protocol. Later steps begin
+    /// anew once the backend can.
     pub fn close<P: Platform + Xenstore>(&mut self, platform: &mut P) -> Step<P::Link> {
         let step = self.lose(Phase::Closed);
-        // Where this fails the toolstack has removed the directory, and nobody waits for us.
+        // If this fails, the toolstack has removed the directory, and the backend does not wait for
+        // us.
         let _ = self.set_state(platform, State::CLOSED);
         step
     }
 
-    /// After Closed: begin again once the backend can. A backend that is being removed (`online`
-    /// is 0) must see us stay in Closed, or its removal never ends.
+    /// Begins again after Closed, once the backend can. A backend that is being removed (`online`
+    /// is 0) must see the frontend stay in Closed, or its removal never ends.
     fn reopen<P: Platform + Xenstore>(
         &mut self,
         platform: &mut P,
@@ -228,7 +229,7 @@ impl Frontend {
         Ok(Step::Nothing)
     }
 
-    /// The backend's directory as the frontend's says, watched from the first time it is seen.
+    /// The backend's directory, as the frontend's names it, watched from the first time it is seen.
     fn find_backend(&mut self, store: &mut impl Xenstore) -> Result<Option<String>, FrontendError> {
         let found = store.read(&self.node("backend"))?;
         if found != self.backend {
@@ -256,8 +257,8 @@ impl Frontend {
             let value = platform.read(&format!("{backend}/{feature}"))?;
             Ok(value.as_deref() == Some("1"))
         };
-        // The data is copied into our pages (rx-copy); a backend without it flips pages, which
-        // nothing has done since Linux 2.6.
+        // The data is copied into our pages (rx-copy). A backend without it flips pages, which no
+        // backend has done since Linux 2.6.
         if !offered("feature-rx-copy")? {
             return Err(malformed("feature-rx-copy", String::new()));
         }
@@ -270,8 +271,8 @@ impl Frontend {
         Ok(Step::Linked(connection))
     }
 
-    /// Writes what the backend needs. It reads all of this only once it sees Connected, which is
-    /// why the state comes last and no transaction is needed.
+    /// Writes the nodes for the backend. It reads them only once it sees Connected, so the state
+    /// comes last and no transaction is needed.
     fn publish(&self, store: &mut impl Xenstore, link: &impl Link, gso: bool) -> Result<(), FrontendError> {
         let (tx, rx) = link.ring_grefs();
         let gso = if gso { "1" } else { "0" };
@@ -305,7 +306,7 @@ impl Frontend {
     }
 }
 
-/// The state in a node; what is absent or no number is UNKNOWN.
+/// The state in a node. A missing or malformed one counts as UNKNOWN.
 fn state(text: Option<&str>) -> State {
     text.and_then(|text| text.parse().ok()).map_or(State::UNKNOWN, State)
 }

@@ -1,4 +1,4 @@
-//! What a network device needs from the kernel, as traits; `libos/rt` connects them.
+//! The kernel's services for a network device, as traits; `libos/rt` implements them.
 
 use alloc::string::String;
 use core::ops::Range;
@@ -6,8 +6,8 @@ use xen_abi::{DomId, Errno, GrantRef, Port};
 
 /// One page that the backend can read and write at any moment.
 ///
-/// Only whole 32-bit words are moved, each exactly once, so that no reference into the page ever
-/// exists and a value that was checked is the value that is used.
+/// Only whole 32-bit words are moved, each exactly once. No reference into the page ever exists,
+/// and a checked value is the value that is used.
 pub trait SharedPage {
     /// The word at `index` (0 to 1023). Later reads are not moved before it (acquire).
     fn read(&self, index: usize) -> u32;
@@ -42,8 +42,8 @@ pub trait Link {
     /// Grant reference of receive page `page` (writable for the backend).
     fn rx_gref(&self, page: usize) -> GrantRef;
 
-    /// A part of the transmit buffer, whose pages are contiguous here. The backend only reads
-    /// it, which is why a slice of it may exist.
+    /// A part of the transmit buffer, whose pages are contiguous here. The backend only reads it,
+    /// so a slice of it may exist.
     fn tx_bytes(&mut self, range: Range<usize>) -> &mut [u8];
 
     /// Copies from receive page `page`, starting at `offset`, into `out`. Each byte is read
@@ -68,7 +68,7 @@ pub trait Platform {
     fn open(&mut self, backend: DomId, tx_pages: usize, rx_pages: usize) -> Result<Self::Link, OutOfResources>;
 }
 
-/// The kernel could not provide what a connection to the backend needs.
+/// The kernel has no resources for a connection to the backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OutOfResources;
 
@@ -89,7 +89,8 @@ pub trait Xenstore {
     fn write(&mut self, path: &str, value: &str) -> Result<(), Errno>;
 
     /// Watches the node and all below it. Every event must lead to a call of
-    /// [`crate::Stack::xenstore_changed`], and one comes at once; watching again what is watched changes nothing.
+    /// [`crate::Stack::xenstore_changed`], and one comes at once. A second watch of the same node
+    /// changes nothing.
     ///
     /// # Errors
     /// Xenstore answered with an error.

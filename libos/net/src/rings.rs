@@ -1,9 +1,9 @@
 //! The front half of a shared ring (`public/io/ring.h`), for slots of any whole number of words.
 //!
-//! What lies in the ring page can change at any time. Of it, only the backend's producer index
-//! and the slots are read; the index is refused when it claims more responses than there are
-//! requests outstanding, and a slot is copied once. Our own indices are kept here and never read
-//! back from the page.
+//! The contents of the ring page can change at any time. Only the backend's producer index and the
+//! slots are read. The index is refused when it claims more responses than there are requests
+//! outstanding, and a slot is copied once. Our own indices are kept here and never read back from
+//! the page.
 
 use crate::platform::SharedPage;
 use core::sync::atomic::{Ordering, fence};
@@ -23,7 +23,7 @@ const RSP_EVENT: usize = 3;
 const RING: usize = 16;
 const PAGE_WORDS: usize = PAGE_SIZE / 4;
 
-/// The backend's producer index lies outside what is outstanding (blame: backend).
+/// The backend's producer index lies outside of the outstanding requests (blame: backend).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BadProducer {
     /// The index as read.
@@ -33,11 +33,11 @@ pub struct BadProducer {
 /// Our half of a ring whose slots are `WORDS` 32-bit words wide.
 #[derive(Debug)]
 pub struct FrontRing<const WORDS: usize> {
-    /// Requests written, made visible to the backend or not (`req_prod_pvt`).
+    /// The index after the last written request, visible to the backend or not (`req_prod_pvt`).
     req_prod: RingIndex,
-    /// Requests made visible (`sring->req_prod` as we last set it).
+    /// The index after the last visible request (`sring->req_prod` as we last set it).
     req_pushed: RingIndex,
-    /// Responses consumed.
+    /// The index after the last consumed response.
     rsp_cons: RingIndex,
 }
 
@@ -83,7 +83,7 @@ impl<const WORDS: usize> FrontRing<WORDS> {
         self.req_prod = self.req_prod.plus(1);
     }
 
-    /// Makes the written requests visible. True when the backend wants to be notified
+    /// Makes the written requests visible. Returns true when the backend wants to be notified
     /// (`RING_PUSH_REQUESTS_AND_CHECK_NOTIFY`).
     #[must_use = "the backend may be waiting for a notification"]
     pub fn push(&mut self, page: &impl SharedPage) -> bool {
@@ -94,7 +94,7 @@ impl<const WORDS: usize> FrontRing<WORDS> {
         }
         page.write(REQ_PROD, new.0);
         self.req_pushed = new;
-        // The backend must see the requests before we look at its req_event.
+        // The backend must see the requests before its req_event is read.
         fence(Ordering::SeqCst);
         must_notify(old, new, RingIndex(page.read(REQ_EVENT)))
     }
@@ -128,7 +128,7 @@ impl<const WORDS: usize> FrontRing<WORDS> {
     #[must_use = "a response that is there already causes no notification"]
     pub fn arm(&self, page: &impl SharedPage, seen: u32) -> Result<u32, BadProducer> {
         page.write(RSP_EVENT, self.rsp_cons.plus(seen + 1).0);
-        // The backend must see our rsp_event before we look for responses again.
+        // The backend must see our rsp_event before responses are counted again.
         fence(Ordering::SeqCst);
         self.responses(page)
     }

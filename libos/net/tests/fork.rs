@@ -1,7 +1,7 @@
-//! What a fork makes of the network, in parent and child.
+//! The network in parent and child of a fork.
 //!
-//! A test cannot copy a stack as a fork does. But all here is deterministic: the same steps are done in two worlds, and what is
-//! the parent in the one becomes the child of the parent in the other.
+//! A test cannot copy a stack as a fork does. But all here is deterministic: the same steps are
+//! done in two worlds, and the parent in one becomes the child of the parent in the other.
 
 mod common;
 
@@ -37,7 +37,8 @@ fn pair() -> Lan {
     lan
 }
 
-/// Does `scenario` twice, and puts the parent of the second world into the first one as its own child, without a device.
+/// Runs `scenario` twice, and puts the parent of the second world into the first one as its own
+/// child, without a device.
 fn fork<T>(scenario: impl Fn() -> (Lan, T)) -> (Lan, T, T) {
     let (mut lan, parents) = scenario();
     let (mut twin, childs) = scenario();
@@ -60,7 +61,7 @@ fn fork<T>(scenario: impl Fn() -> (Lan, T)) -> (Lan, T, T) {
     (lan, parents, childs)
 }
 
-/// What dom0 does for a child: its configuration, then its device.
+/// The steps of dom0 for a child: its configuration, then its device.
 fn give_device(lan: &mut Lan, config: Option<&str>) {
     if let Some(config) = config {
         lan.guests[CHILD].host.set(CONFIG_NODE, config);
@@ -69,7 +70,7 @@ fn give_device(lan: &mut Lan, config: Option<&str>) {
     lan.settle();
 }
 
-/// Collects what the child sends.
+/// Collects the packets that the child sends.
 fn listen_to_child(lan: &mut Lan) -> Rc<RefCell<Vec<Packet>>> {
     let sent = Rc::new(RefCell::new(Vec::new()));
     let sink = sent.clone();
@@ -101,22 +102,22 @@ fn is_arp(packet: &Packet) -> bool {
 #[derive(Debug, Clone, Copy)]
 struct Sockets {
     listener: Listener,
-    /// The client's side.
+    /// The client's end.
     client: TcpSocket,
-    /// Accepted, with data to be read and data that was not sent yet.
+    /// Accepted, with data to be read and unsent data.
     accepted: TcpSocket,
-    /// To a listener of the client's.
+    /// Connected to a listener of the client's.
     outgoing: TcpSocket,
-    /// To nobody, without an answer yet.
+    /// Connecting to an address without a host, so unanswered.
     connecting: TcpSocket,
-    /// Closed with data under way: it lingers.
+    /// Closed with data under way, so that it lingers.
     closed: TcpSocket,
-    /// With a datagram in each queue.
+    /// A socket with a datagram in each queue.
     udp: UdpSocket,
     clients_udp: UdpSocket,
 }
 
-/// A parent with something of every kind.
+/// A parent with a socket in every state.
 fn busy() -> (Lan, Sockets) {
     let mut lan = pair();
     let listener = lan.stack(PARENT).tcp_listen(80, 8).unwrap();
@@ -131,7 +132,7 @@ fn busy() -> (Lan, Sockets) {
     for _ in 0..2 {
         lan.stack(CLIENT).tcp_accept(clients_listener).unwrap();
     }
-    // Another one, established and not accepted.
+    // A further connection, established and not accepted.
     lan.stack(CLIENT).tcp_connect(address(PARENT, 80)).unwrap();
     lan.stack(CLIENT).tcp_send(client, b"a request").unwrap();
     let udp = lan.stack(PARENT).udp_bind(7).unwrap();
@@ -141,7 +142,7 @@ fn busy() -> (Lan, Sockets) {
     lan.pass(Duration::from_secs(2));
     let connecting = lan.stack(PARENT).tcp_connect(address(77, 80)).unwrap();
     lan.go(PARENT);
-    // From here on without a turn to send.
+    // From here on it has no turn to send.
     lan.stack(PARENT).tcp_send(accepted, b"an answer").unwrap();
     lan.stack(PARENT).udp_send(udp, b"from the parent", address(CLIENT, 9)).unwrap();
     lan.stack(PARENT).tcp_send(closed, b"last words").unwrap();
@@ -149,7 +150,7 @@ fn busy() -> (Lan, Sockets) {
     (lan, Sockets { listener, client, accepted, outgoing, connecting, closed, udp, clients_udp })
 }
 
-/// Every call on a connection that the child has from its parent.
+/// Checks every call on a connection that the child has from its parent.
 fn assert_dead(lan: &mut Lan, socket: TcpSocket) {
     let stack = lan.stack(CHILD);
     let mut buffer = [0; 64];
@@ -239,7 +240,7 @@ fn listeners_are_reached_on_the_childs_own_address() {
         let peer = lan.stack(CLIENT).tcp_local(client).unwrap();
         let mut accepted = lan.stack(guest).tcp_accept(listener).unwrap();
         if guest == PARENT {
-            // Before it comes the one that nobody had accepted when the parent forked.
+            // Before it comes the connection that was not accepted when the parent forked.
             accepted = lan.stack(guest).tcp_accept(listener).unwrap();
         }
         assert_eq!(accepted.1, peer);

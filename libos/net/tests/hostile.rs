@@ -1,5 +1,5 @@
-//! A backend that breaks the protocol. The frontend must neither panic nor read what it must not: it gives the
-//! connection up and makes a new one.
+//! A backend that breaks the protocol. The frontend must neither panic nor read out of bounds: it
+//! gives the connection up and makes a new one.
 
 mod common;
 
@@ -275,7 +275,7 @@ fn a_checksum_is_verified_unless_the_backend_vouches_for_it() {
     let mut lan = guest();
     let socket = lan.stack(0).udp_bind(10).unwrap();
     let sender = lan.stack(1).udp_bind(11).unwrap();
-    // Take a good datagram off the way, and give it again in other forms.
+    // A good datagram is taken off the way, and given again in other forms.
     let seen = std::rc::Rc::new(std::cell::RefCell::new(Vec::new()));
     let tap = seen.clone();
     lan.others.push(Box::new(move |packet| {

@@ -1,4 +1,4 @@
-//! The xenstore side: connecting, what is written, losing the backend and finding it again.
+//! The xenstore side: connecting, the written nodes, and the loss and return of the backend.
 
 mod common;
 
@@ -17,7 +17,7 @@ fn stack(host: &Rc<Host>) -> Result<Stack<TestPlatform>, FrontendError> {
     Stack::new(TestPlatform(host.clone()), config, settings(1), NOW)
 }
 
-/// Lets the backend follow, and asks again.
+/// Lets the backend follow, and returns the state again.
 fn ready_at_last(host: &Host, stack: &mut Stack<TestPlatform>) -> Result<(), NotReady> {
     host.backend_react();
     stack.xenstore_changed(NOW).unwrap();
@@ -41,12 +41,12 @@ fn everything_is_written_before_the_state() {
     ];
     let written: Vec<_> = host.writes.borrow().clone();
     assert_eq!(written, expected.map(|(path, value)| (path.to_string(), value.to_string())));
-    // The backend has all it needs, and has not connected.
+    // The backend has all nodes that it needs, and has not connected.
     assert_eq!(stack.ready(), Err(NotReady::Device(Obstacle::Backend(Some("2".into())))));
     assert_eq!(ready_at_last(&host, &mut stack), Ok(()));
     let status = stack.status();
     assert_eq!((status.mac.unwrap().to_string(), status.offload), ("00-16-3e-00-00-01".into(), true));
-    // Nothing more happens however often it is asked.
+    // Further calls change nothing.
     for _ in 0..3 {
         stack.xenstore_changed(NOW).unwrap();
         host.backend_react();
@@ -60,7 +60,7 @@ fn a_lease_is_asked_for_once_the_backend_is_connected() {
     host.attach(&mac_text(1));
     let mut stack = Stack::new(TestPlatform(host.clone()), NetConfig::Dhcp, settings(1), NOW).unwrap();
     stack.poll(NOW);
-    // Until then the device may not be on its bridge.
+    // Before that, the device may not be on its bridge.
     assert_eq!(stack.status().counters.sent, 0);
     assert_eq!(ready_at_last(&host, &mut stack), Err(NotReady::NoLease));
     stack.poll(NOW);
@@ -90,7 +90,7 @@ fn a_missing_device_or_backend_is_said_to_be_missing() {
     host.set_backend_state("1");
     stack.xenstore_changed(NOW).unwrap();
     assert_eq!(stack.ready(), Err(NotReady::Device(Obstacle::Backend(Some("1".into())))));
-    // It comes after all.
+    // The device comes after all.
     host.attach(&mac_text(1));
     assert!(host.watch_pending.get());
     stack.xenstore_changed(NOW).unwrap();
@@ -178,7 +178,7 @@ fn connections_survive_detach_and_attach() {
     host.finish_detach();
     lan.settle();
     assert_eq!(lan.stack(0).ready(), Err(NotReady::Device(Obstacle::NoDevice)));
-    // Socket calls go on without a device.
+    // Socket calls work without a device.
     lan.stack(0).tcp_send(server, b"before").unwrap();
     lan.go(0);
     lan.pass(Duration::from_secs(3));
@@ -215,7 +215,8 @@ fn a_driver_that_is_unbound_and_bound_again_is_found_again() {
     host.set_backend_state("5");
     host.set_backend_state("6");
     lan.settle();
-    // online is still 1: the frontend goes back to Initialising, the backend to InitWait, and so on.
+    // online is still 1: the frontend goes back to Initialising, the backend to InitWait, and so
+    // on.
     assert_eq!(host.backend_state().as_deref(), Some("4"));
     assert_eq!(host.opened.get(), 2);
     still_works(&mut lan, client, server);

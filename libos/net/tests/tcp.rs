@@ -37,7 +37,7 @@ fn pattern(len: usize) -> Vec<u8> {
     (0..len as u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect()
 }
 
-/// Sends `data` from one end to the other, both reading and writing as soon as they can.
+/// Sends `data` from one end to the other. Both ends read and write as soon as they can.
 fn transfer(lan: &mut Lan, from: (usize, TcpSocket), to: (usize, TcpSocket), data: &[u8]) {
     let (mut sent, mut got) = (0, Vec::new());
     let mut buffer = vec![0; 100_000];
@@ -115,7 +115,7 @@ fn losses_are_made_good() {
 #[test]
 fn five_hundred_connections_at_once() {
     let mut lan = Lan::new();
-    // Of the memory of the smallest guest that has room for them.
+    // The memory is that of the smallest guest that has room for them.
     lan.add(zooid_net::Settings::for_memory(16 << 20, 3));
     lan.add(zooid_net::Settings::for_memory(16 << 20, 4));
     let listener = lan.stack(0).tcp_listen(80, 128).unwrap();

@@ -1,12 +1,14 @@
-//! An image without an application of its own, which runs those that come as shared objects: `pvm run --app`.
+//! An image without an application of its own. It runs those that come as shared objects: `pvm run
+//! --app`.
 //!
 //! ```ignore
 //! zooid::main!(zooid::app::host);
 //! zooid::dl::trust!(include_bytes!("shop.pub"));
 //! ```
 //!
-//! Each application runs in a child of the empty pVM, made for it, and ends with it: no pVM runs a second one. So what an application finds in its memory is
-//! what was there before the first one came, and what Xen gives, which it scrubs.
+//! Each application runs in a child of the empty pVM, made for it, and ends with it; no pVM runs a
+//! second one. An application therefore finds in its memory only the contents from before the first
+//! one came, and pages of Xen, which it has scrubbed.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -17,22 +19,22 @@ use crate::process::{self, AtFork};
 use crate::sync::{Condvar, Mutex};
 use crate::xenstore;
 
-/// Below this domain's home: what the next child is to run, written by pvmd before it asks for the fork. The object's name and the arguments, each with a
-/// line feed behind it.
+/// A key below this domain's home with the application of the next child, written by pvmd before it
+/// asks for the fork. It holds the object's name and the arguments, each followed by a line feed.
 const APPLICATION: &str = "application";
-/// Tells pvmd that this pVM takes applications.
+/// The key that tells pvmd that this pVM takes applications.
 const READY: (&str, &str) = ("data/application", "ready");
 
 struct Next {
     words: Option<String>,
-    /// Whether this is the child for it.
+    /// True in the child that is to run it.
     is_child: bool,
 }
 
 static NEXT: Mutex<Next> = Mutex::new(Next { words: None, is_child: false });
 static BORN: Condvar = Condvar::new();
 
-/// Waits for an application, and runs it in a child; the image's `main`.
+/// Waits for an application, and runs it in a child. It serves as the image's `main`.
 ///
 /// # Errors
 /// In the child: the object cannot be opened, or has no `main`.
@@ -56,19 +58,19 @@ pub fn host() -> Result<Infallible, dl::Error> {
     Err(library.run(&words))
 }
 
-/// Before a fork.
+/// Runs before a fork.
 fn look() {
-    // Nobody else asks how an application has ended: pvmd knows.
+    // No other code asks for the ends of applications: pvmd knows them.
     while let Ok(Some(_)) = process::waitpid(None, true) {}
     NEXT.lock().words = xenstore::read(APPLICATION).ok().filter(|words| !words.is_empty());
 }
 
-/// After it, in the empty pVM.
+/// Runs after a fork, in the empty pVM.
 fn forget() {
     NEXT.lock().words = None;
 }
 
-/// After it, in a child.
+/// Runs after a fork, in a child.
 fn begin() {
     let mut next = NEXT.lock();
     next.is_child = next.words.is_some();

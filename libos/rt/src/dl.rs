@@ -1,4 +1,5 @@
-//! Shared objects: libraries that are loaded while the pVM runs, from the archive (tar) that `ramdisk=` of its configuration names.
+//! Shared objects: libraries that are loaded while the pVM runs, from the archive (tar) that
+//! `ramdisk=` of its configuration names.
 //!
 //! ```ignore
 //! dl::trust!(include_bytes!("shop.pub"));
@@ -8,7 +9,8 @@
 //! let version = library.symbol("zlibVersion")?;
 //! ```
 //!
-//! A library that the image names so is replaced while it is in use: see [`update`] and [`Library::enter`].
+//! A library declared with `live!` can be replaced while it is in use: see [`update`] and
+//! [`Library::enter`].
 //!
 //! ```ignore
 //! dl::live!("libpage.so.1");
@@ -16,11 +18,11 @@
 //! let (from, to) = dl::update("libpage.so.1", Some("2.0.0"), Duration::from_secs(5))?;
 //! ```
 //!
-//! Nothing is mapped but what a key vouches for that the image trusts, and only as the manifest beside it allows: see
-//! `docs/libraries.md`.
+//! A library is mapped only if a key that the image trusts has signed it, and only as the manifest
+//! beside it allows: see `docs/libraries.md`.
 //!
-//! An object finds the libOS under the names of `zooid.h`, and the C runtime under those of C. It is built for kernel mode: position independent, and with
-//! `-mno-red-zone`.
+//! An object finds the libOS under the names of `zooid.h`, and the C runtime under those of C. It
+//! is built for kernel mode: position independent, and with `-mno-red-zone`.
 
 pub use zooid_dl::{
     Address, Error, Flags, Library, Mismatch, Object, Refusal, RuleRefusal, Section, address, iterate, live, open,

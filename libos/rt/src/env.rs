@@ -1,5 +1,5 @@
-//! Arguments, environment and settings, all from the guest's command line (`extra=` in its configuration):
-//! `net=dhcp log=info NAME=value -- argument "argument with blanks"`.
+//! Arguments, environment and settings, all from the guest's command line (`extra=` in its
+//! configuration): `net=dhcp log=info NAME=value -- argument "argument with blanks"`.
 
 use zooid_kernel::boot::command_line;
 
@@ -8,7 +8,8 @@ pub fn args() -> impl ExactSizeIterator<Item = &'static str> {
     command_line().arguments().iter().map(|word| word.as_str())
 }
 
-/// The value of an environment variable: a word `NAME=value` before `--`, with a name in upper case.
+/// The value of an environment variable: a word `NAME=value` before `--`, with a name in upper
+/// case.
 pub fn var(name: &str) -> Option<&'static str> {
     command_line().variable(name)
 }

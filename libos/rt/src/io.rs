@@ -6,17 +6,18 @@ use core::fmt;
 
 use zooid_kernel::console;
 
-/// Prints a formatted text, not mixed with others'.
+/// Prints a formatted text, not mixed with the output of other threads.
 pub fn print(text: fmt::Arguments<'_>) {
     console::print(text);
 }
 
-/// Something that bytes can be read from.
+/// A stream that bytes can be read from.
 pub trait Read {
-    /// Why it failed.
+    /// The reason for a failure.
     type Error;
 
-    /// Reads at least one byte unless `buffer` is empty or the stream has ended; 0 means the end.
+    /// Reads at least one byte unless `buffer` is empty or the stream has ended. Returns the number
+    /// of bytes; 0 means the end.
     fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Self::Error>;
 
     /// Reads to the end of the stream and appends to `all`.
@@ -32,12 +33,12 @@ pub trait Read {
     }
 }
 
-/// Something that bytes can be written to.
+/// A stream that bytes can be written to.
 pub trait Write {
-    /// Why it failed.
+    /// The reason for a failure.
     type Error;
 
-    /// Writes at least one byte unless `bytes` is empty, and returns how many.
+    /// Writes at least one byte unless `bytes` is empty, and returns the number of bytes.
     fn write(&mut self, bytes: &[u8]) -> Result<usize, Self::Error>;
 
     /// Writes all bytes.
@@ -50,7 +51,8 @@ pub trait Write {
     }
 }
 
-/// Reads a line from the console, without its end; shows what is typed, and lets Backspace take it back.
+/// Reads a line from the console, without its end. It shows the typed characters, and Backspace
+/// removes the last one.
 pub fn read_line() -> String {
     const BACKSPACE: u8 = 8;
     const DELETE: u8 = 0x7f;

@@ -1,5 +1,6 @@
-//! What relatives share: pipes, semaphores, message queues, memory. An object without a name is this pVM's and that of the children
-//! it forks afterwards; one with a name can be opened by any member of the family, and exists until it is removed or the family has ended.
+//! Objects shared by relatives: pipes, semaphores, message queues, memory. An object without a name
+//! belongs to this pVM and the children that it forks afterwards. One with a name can be opened by
+//! any member of the family, and exists until it is removed or the family has ended.
 //!
 //! ```ignore
 //! let (reader, writer) = ipc::pipe()?;
@@ -16,8 +17,9 @@
 //! }
 //! ```
 //!
-//! A call that may have to wait exists in three forms: `read` waits, `try_read` does not, `read_timeout` waits a limited time; `read_within` is
-//! all of them. [`poll`](crate::poll) waits for several of them at once.
+//! A call that may have to wait exists in three forms: `read` waits, `try_read` does not,
+//! `read_timeout` waits a limited time; `read_within` covers all of them. [`poll`](crate::poll)
+//! waits for several objects at once.
 
 pub use zooid_ipc::memory::SharedMemory;
 pub use zooid_ipc::pipe::{ATOMIC as PIPE_BUF, CAPACITY as PIPE_CAPACITY, PipeReader, PipeWriter, pipe};

@@ -1,4 +1,4 @@
-//! The library OS as an application sees it: an API that reads like `std`, for a pVM.
+//! The library OS for applications: an API in the style of `std`, for a pVM.
 //!
 //! ```ignore
 //! #![no_std]
@@ -13,7 +13,8 @@
 //! }
 //! ```
 //!
-//! An image carries what its application uses: nothing of a component (such as [`net`]) is linked in unless it is called.
+//! An image carries only the components that its application uses: nothing of a component (such as
+//! [`net`]) is linked in unless it is called.
 
 #![no_std]
 #![deny(unsafe_code)]
@@ -41,8 +42,8 @@ pub mod start;
 
 pub use log;
 
-/// Makes `main` the start of the application: a function without arguments that returns `()`, an exit code, or a
-/// `Result` of these whose error can be displayed.
+/// Makes `main` the start of the application. It is a function without arguments that returns `()`,
+/// an exit code, or a `Result` of these whose error can be displayed.
 #[macro_export]
 macro_rules! main {
     ($main:path) => {

@@ -1,4 +1,4 @@
-//! How much memory the pVM has, and where it is.
+//! The memory of the pVM: its size and use.
 
 use zooid_kernel::{heap, mmu};
 
@@ -7,22 +7,22 @@ use zooid_kernel::{heap, mmu};
 pub struct Statistics {
     /// All memory that the domain has.
     pub total: usize,
-    /// In use by nobody: the heap and new stacks take from it.
+    /// Memory that is not in use. The heap and new stacks take from it.
     pub free: usize,
-    /// What the heap has taken so far. It gives nothing back.
+    /// The size of the heap so far. It never shrinks.
     pub heap_size: usize,
-    /// What the application and the kernel have allocated from the heap.
+    /// The memory that the application and the kernel have allocated from the heap.
     pub heap_used: usize,
 }
 
 impl Statistics {
-    /// What can still be allocated, though not in one piece.
+    /// The memory that can still be allocated, though not in one piece.
     pub fn available(&self) -> usize {
         self.free + self.heap_size - self.heap_used
     }
 }
 
-/// The sizes now.
+/// The present sizes.
 pub fn statistics() -> Statistics {
     let (frames, heap) = (mmu::statistics(), heap::statistics());
     let bytes = |count: u64| count as usize * xen_abi::PAGE_SIZE;

@@ -1,7 +1,11 @@
-//! Waiting for several things at once: the ends of pipes, semaphores, message queues, [blocked signals](crate::signal::Blocked), sockets.
+//! Waiting for several objects at once: the ends of pipes, semaphores, message queues, [blocked
+//! signals](crate::signal::Blocked), sockets.
 //!
 //! ```ignore
-//! let mut entries = [PollEntry::new(&listener, Events::READABLE), PollEntry::new(&reader, Events::READABLE)];
+//! let mut entries = [
+//!     PollEntry::new(&listener, Events::READABLE),
+//!     PollEntry::new(&reader, Events::READABLE),
+//! ];
 //! if poll(&mut entries, Some(Duration::from_secs(1))) == 0 {
 //!     println!("nothing for a second");
 //! } else if entries[0].ready.contains(Events::READABLE) {
@@ -9,7 +13,7 @@
 //! }
 //! ```
 //!
-//! What is ready may not be so any more when another thread, or another relative, was faster: who must not wait uses the `try_` forms, and sockets that
-//! are `set_nonblocking`.
+//! An object may no longer be ready if another thread, or another relative, was faster. A caller
+//! that must not wait uses the `try_` forms, and sockets that are `set_nonblocking`.
 
 pub use zooid_ipc::poll::{Events, PollEntry, Pollable, poll, poll_within};

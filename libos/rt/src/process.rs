@@ -1,4 +1,4 @@
-//! The pVM as a process: how it ends.
+//! The pVM as a process: its end, its children, and signals.
 
 use core::convert::Infallible;
 use core::fmt::Display;
@@ -10,7 +10,8 @@ pub const SUCCESS: i32 = 0;
 /// Exit code of a `main` that returns an error.
 pub const FAILURE: i32 = 1;
 
-/// Ends the pVM; its domain ends with the reason `poweroff`. A code that is not 0 is shown on the console.
+/// Ends the pVM; its domain ends with the reason `poweroff`. A code other than 0 is shown on the
+/// console.
 pub fn exit(code: i32) -> ! {
     power::exit(code)
 }
@@ -21,7 +22,7 @@ pub fn abort() -> ! {
     power::crash()
 }
 
-/// What `main` may return.
+/// A type that `main` may return.
 pub trait Termination {
     /// The exit code.
     fn report(self) -> i32;
@@ -59,10 +60,11 @@ impl<T: Termination, E: Display> Termination for Result<T, E> {
 
 pub use zooid_fork::{AtFork, Ended, ForkError, Forked, PvmId, Status, WaitError, at_fork, id, parent_id, wait};
 
-/// Makes two pVMs of this one. Returns the child's id in the parent, and `None` in the child.
+/// Makes a child of this pVM. Returns the child's id in the parent, and `None` in the child.
 ///
-/// The child has its own domain; its memory is the parent's as it is now, copied when one of them writes. Only the calling
-/// thread lives on in it, and the libOS's own. Blocks while pvmd prepares a domain, if none is ready.
+/// The child has its own domain. Its memory is the parent's at the time of the call; each page is
+/// copied when one of them writes it. Only the calling thread, and those of the libOS, live on in
+/// it. The call blocks while pvmd prepares a domain, if none is ready.
 ///
 /// ```ignore
 /// match process::fork()? {
@@ -74,20 +76,22 @@ pub fn fork() -> Result<Option<PvmId>, ForkError> {
     zooid_fork::fork()
 }
 
-/// Makes up to `count` children at once, at most 256, which all begin with the same memory.
+/// Makes up to `count` children at once, at most 256, all with the same memory.
 pub fn fork_many(count: u32) -> Result<Forked, ForkError> {
     zooid_fork::fork_many(count, false)
 }
 
-/// Waits for the child `id`, or for any if it is `None`. With `nohang`, only looks: `None` when none has ended.
+/// Waits for the child `id`, or for any if it is `None`. With `nohang` it does not wait, and
+/// returns `None` if no child has ended.
 pub fn waitpid(id: Option<PvmId>, nohang: bool) -> Result<Option<Ended>, WaitError> {
     zooid_fork::wait_for(id, !nohang)
 }
 
-/// Sends a signal to a relative, or to this pVM itself; signal 0 only looks whether it lives.
+/// Sends a signal to a relative, or to this pVM itself. Signal 0 only checks that the pVM lives.
 ///
 /// # Errors
-/// [`ipc::Error::Invalid`](zooid_ipc::Error) when there is no such signal, [`NotFound`](zooid_ipc::Error::NotFound) when the family has no such pVM.
+/// [`ipc::Error::Invalid`](zooid_ipc::Error) if there is no such signal,
+/// [`NotFound`](zooid_ipc::Error::NotFound) if the family has no such pVM.
 pub fn kill(target: PvmId, signal: u8) -> Result<(), zooid_ipc::Error> {
     zooid_ipc::signal::kill(target, signal)
 }

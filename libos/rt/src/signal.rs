@@ -1,7 +1,9 @@
 //! Signals between relatives, and from dom0 (`pvm kill -s`).
 //!
-//! A handler runs in a thread of its own, one at a time, not in the middle of another thread: it may use everything of the libOS. Without one, most
-//! signals end the pVM, as POSIX has it; `SIGCHLD`, `SIGCONT`, `SIGURG`, `SIGWINCH`, and `SIGPIPE` do nothing. A child has its parent's handlers and mask.
+//! Handlers run in a thread of their own, one at a time, never in the middle of another thread. A
+//! handler may therefore use all of the libOS. Without a handler, most signals end the pVM, as in
+//! POSIX; `SIGCHLD`, `SIGCONT`, `SIGURG`, `SIGWINCH`, and `SIGPIPE` do nothing. A child has its
+//! parent's handlers and mask.
 
 pub use zooid_ipc::Error;
 pub use zooid_ipc::signal::{

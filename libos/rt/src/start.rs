@@ -1,4 +1,4 @@
-//! What `main!` expands to.
+//! The expansion of `main!`.
 
 use zooid_kernel::boot::BEFORE_MAIN;
 
@@ -6,7 +6,8 @@ use crate::process;
 
 pub use zooid_kernel::boot::Application;
 
-/// Settings of the command line that components read, whether or not this image has them: a configuration may be shared.
+/// Settings of the command line for components. They are accepted even if this image has no such
+/// component, because a configuration may be shared.
 const SETTINGS: &[&str] = &["net"];
 /// As [`SETTINGS`], for an image that can run in either mode.
 const SETTINGS_WITH_MODES: &[&str] = &["net", "mode"];
@@ -16,12 +17,13 @@ pub const fn application(main: fn()) -> Application {
     Application { main, settings: SETTINGS }
 }
 
-/// As [`application`], for one that calls [`in_mode`].
+/// As [`application`], for an image that calls [`in_mode`].
 pub const fn application_with_modes(main: fn()) -> Application {
     Application { main, settings: SETTINGS_WITH_MODES }
 }
 
-/// Runs `main`, once the image has what it needs, in the image's mode, and ends with what it returns.
+/// Runs `main` in the image's mode, once the objects that the image needs are loaded, and ends with
+/// its exit code.
 pub fn run(main: fn() -> i32) {
     if let Some(prepare) = BEFORE_MAIN.get() {
         prepare();

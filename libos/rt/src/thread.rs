@@ -14,13 +14,14 @@ struct Packet<T> {
     done: Condvar,
 }
 
-/// A thread that can be waited for. Dropping it lets the thread run on by itself.
+/// A thread that can be joined. Dropping the handle lets the thread run on by itself.
 pub struct JoinHandle<T> {
     packet: Arc<Packet<T>>,
 }
 
 impl<T> JoinHandle<T> {
-    /// Waits until the thread has ended, and returns what it returned. A thread that panics ends the whole pVM.
+    /// Waits until the thread has ended, and returns its result. A thread that panics ends the
+    /// whole pVM.
     pub fn join(self) -> T {
         let mut result = self.packet.result.lock();
         loop {
@@ -31,13 +32,13 @@ impl<T> JoinHandle<T> {
         }
     }
 
-    /// Whether the thread has ended.
+    /// True if the thread has ended.
     pub fn is_finished(&self) -> bool {
         self.packet.result.lock().is_some()
     }
 }
 
-/// How a thread is to be made.
+/// Options for a new thread.
 #[derive(Debug)]
 pub struct Builder {
     name: String,
@@ -56,12 +57,13 @@ impl Builder {
         Self::default()
     }
 
-    /// The name that reports of a crash show.
+    /// Sets the name, which reports of a crash show.
     pub fn name(self, name: &str) -> Self {
         Self { name: name.into(), ..self }
     }
 
-    /// Size of the stack in bytes. The page below it is unmapped: running over ends the pVM.
+    /// Sets the size of the stack in bytes. The page below it is unmapped, so that an overflow ends
+    /// the pVM.
     pub fn stack_size(self, stack_size: usize) -> Self {
         Self { stack_size, ..self }
     }

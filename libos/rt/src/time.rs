@@ -10,7 +10,7 @@ use zooid_kernel::time;
 pub struct Instant(u64);
 
 impl Instant {
-    /// The present.
+    /// The present point.
     pub fn now() -> Self {
         Self(time::now())
     }
@@ -25,7 +25,7 @@ impl Instant {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
 
-    /// As Xen's system time, in nanoseconds.
+    /// The point as Xen's system time, in nanoseconds.
     pub(crate) fn system_time(self) -> u64 {
         self.0
     }
@@ -33,7 +33,7 @@ impl Instant {
 
 impl Add<Duration> for Instant {
     type Output = Self;
-    /// Saturates: a point that far ahead is never reached.
+    /// Saturates: a point that far in the future is never reached.
     fn add(self, duration: Duration) -> Self {
         Self(self.0.saturating_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)))
     }
@@ -51,8 +51,9 @@ pub fn unix_time() -> Duration {
     Duration::from_nanos(time::wall_clock(time::now()))
 }
 
-/// As [`unix_time`], as of when anything in this pVM last read the clock, such as the network at the arrival of a packet:
-/// for dates that many answers carry, where reading the clock is dear.
+/// As [`unix_time`], at the time of the last reading of the clock by any code of this pVM, such as
+/// the network at the arrival of a packet. It is for dates in many answers, because reading the
+/// clock is expensive.
 pub fn recent_unix_time() -> Duration {
     Duration::from_nanos(time::wall_clock(time::recent()))
 }

@@ -1,7 +1,7 @@
 //! xenstore: the configuration database that all domains of a host share.
 //!
-//! A path without a leading `/` is relative to this domain's home, `/local/domain/<domid>`; a domain may write below its
-//! `data`. A request blocks only the thread that makes it.
+//! A path without a leading `/` is relative to this domain's home, `/local/domain/<domid>`; a
+//! domain may write below its `data`. A request blocks only the thread that makes it.
 
 use alloc::string::String;
 
@@ -12,7 +12,7 @@ pub use zooid_kernel::xenstore::{
 
 use crate::time::{Duration, Instant};
 
-/// Tells of changes at a path and below it. Dropping it ends the watch.
+/// A watch of a path and the paths below it. Dropping it ends the watch.
 pub struct Watch(xenstore::Watch);
 
 /// Watches `path`. The first event comes at once.
@@ -24,13 +24,13 @@ pub fn watch(path: &str) -> Result<Watch, Error> {
 }
 
 impl Watch {
-    /// Waits for the next event and returns the path that changed; `None` when there will be no more, because xenstored
-    /// broke the protocol.
+    /// Waits for the next event and returns the path that changed. Returns `None` when there will
+    /// be no more, because xenstored broke the protocol.
     pub fn wait(&mut self) -> Option<String> {
         self.0.wait(None)
     }
 
-    /// As [`Watch::wait`], but `None` also when nothing has changed for `timeout`.
+    /// As [`Watch::wait`], but returns `None` also when there was no change for `timeout`.
     pub fn wait_timeout(&mut self, timeout: Duration) -> Option<String> {
         self.0.wait(Some((Instant::now() + timeout).system_time()))
     }

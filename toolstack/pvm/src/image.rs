@@ -1,6 +1,7 @@
-//! Which kernels are Zooid's: their ELF notes say so (Xen's `public/elfnote.h`).
+//! Recognition of Zooid's kernels by their ELF notes (Xen's `public/elfnote.h`).
 //!
-//! That is how a pVM without the fork component, which does not announce itself, is told from other guests that `xl` has started.
+//! A pVM without the fork component does not announce itself. The notes tell it from other guests
+//! that `xl` has started.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -8,16 +9,16 @@ use std::path::Path;
 
 use xen_abi::elfnote::ElfNote;
 
-/// Most program headers that are looked at: an image has about five.
+/// Most program headers that are read; an image has about five.
 const MAX_HEADERS: u16 = 64;
-/// Most octets of notes that are looked at: an image has some hundreds.
+/// Most octets of notes that are read; an image has some hundreds.
 const MAX_NOTES: u64 = 64 << 10;
 /// `PT_NOTE` of the ELF specification.
 const PT_NOTE: u32 = 4;
 /// Size of `Elf64_Phdr`.
 const HEADER_SIZE: u16 = 56;
 
-/// Whether the file is a kernel of a pVM. One that cannot be read is none.
+/// True if the file is a kernel of a pVM. An unreadable file counts as none.
 pub fn is_zooid(file: &Path) -> bool {
     File::open(file).and_then(|mut file| guest_os(&mut file)).is_ok_and(|name| name.as_deref() == Some(b"Zooid"))
 }
@@ -47,7 +48,8 @@ fn guest_os(file: &mut (impl Read + Seek)) -> io::Result<Option<Vec<u8>>> {
     Ok(None)
 }
 
-/// The value of that note among `notes`: each is the sizes of name and value, a type, and both, padded to 4 octets.
+/// The value of that note among `notes`. A note is the sizes of name and value, a type, and both,
+/// padded to 4 octets.
 fn find(notes: &[u8]) -> Option<&[u8]> {
     let mut rest = notes;
     while let Some((head, body)) = rest.split_at_checked(12) {
@@ -92,7 +94,7 @@ mod tests {
         octets
     }
 
-    /// An ELF file with these notes and nothing else.
+    /// An ELF file with these notes only.
     fn image(notes: &[u8]) -> Vec<u8> {
         let mut octets = vec![0; 64 + 56];
         octets[..6].copy_from_slice(b"\x7fELF\x02\x01");

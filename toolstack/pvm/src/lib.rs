@@ -1,10 +1,11 @@
-//! What `pvmd` (the daemon) and `pvm` (the command) are made of.
+//! The parts of `pvmd` (the daemon) and `pvm` (the command).
 //!
 //! - [`cli`]: the command.
-//! - [`engine`]: one thread that knows every pVM of this host, keeps domains prepared for them, and makes those children.
-//! - [`image`]: which kernels are Zooid's.
+//! - [`engine`]: one thread that knows every pVM of this host, keeps domains prepared for them, and
+//!   makes those children.
+//! - [`image`]: recognition of Zooid's kernels.
 //! - [`library`]: the store of libraries, and keys.
-//! - [`protocol`]: what the two programs say to each other.
+//! - [`protocol`]: the protocol between the two programs.
 //! - [`server`]: the daemon around the engine: options, log, socket.
 
 #![forbid(unsafe_code)]

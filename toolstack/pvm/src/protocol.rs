@@ -1,6 +1,7 @@
-//! What `pvm` and `pvmd` say to each other over the daemon's socket: lines of JSON, described in `docs/protocols/pvmd.md`.
+//! The protocol between `pvm` and `pvmd` on the daemon's socket: lines of JSON, described in
+//! `docs/protocols/pvmd.md`.
 //!
-//! What is asked about is in [`engine`](crate::engine): its types are the answers.
+//! The types of the answers are in [`engine`](crate::engine).
 
 use std::fmt;
 
@@ -11,7 +12,7 @@ use crate::engine::{Closed, Error, Event, Target};
 
 /// Version of the protocol.
 pub const VERSION: u32 = 1;
-/// Where the daemon listens, unless told otherwise.
+/// The default path of the daemon's socket.
 pub const SOCKET: &str = "/run/zooid/pvmd.sock";
 /// Longest line that the daemon reads, in octets.
 pub const MAX_LINE: usize = 65_536;
@@ -22,36 +23,39 @@ pub const FIRST_GENERATION: u32 = 1 << 15;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Call {
-    /// [`VERSION`].
+    /// The version of the protocol: [`VERSION`].
     pub version: u32,
-    /// What is asked.
+    /// The request.
     pub request: Request,
 }
 
-/// The part of a [`Call`] that every version has: read first, so that another version is named as such.
+/// The part of a [`Call`] that every version has. It is read first, so that another version is
+/// reported as such.
 #[derive(Deserialize)]
 pub struct CallVersion {
-    /// Version of the protocol that the client speaks.
+    /// The client's version of the protocol.
     pub version: u32,
 }
 
-/// What a client asks.
+/// A request. Its answer is named for each.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Request {
-    /// Who answers: [`DaemonVersion`].
+    /// The daemon's version: [`DaemonVersion`].
     Version,
-    /// The pVMs, as a list of [`PvmInfo`](crate::engine::PvmInfo); with `all` those too that ended lately.
+    /// The pVMs, as a list of [`PvmInfo`](crate::engine::PvmInfo); with `all`, those too that ended
+    /// lately.
     List { all: bool },
     /// One [`PvmInfo`](crate::engine::PvmInfo).
     Inspect { pvm: Target },
-    /// [`Ended`](crate::engine::Ended), once it has.
+    /// [`Ended`](crate::engine::Ended), once the pVM has ended.
     Wait { pvm: Target },
-    /// The ids that got the signal.
+    /// The ids of the pVMs that got the signal.
     Kill { pvm: Target, signal: u8, family: bool },
     /// Nothing; the pVM has been asked to end.
     Stop { pvm: Target },
-    /// What has become of it, an [`Update`](crate::engine::Update): the pVM replaces a library by this version, or by the newest, within so many milliseconds.
+    /// The outcome, an [`Update`](crate::engine::Update): the pVM replaces a library by this
+    /// version, or by the newest, within this number of milliseconds.
     Update {
         pvm: Target,
         library: String,
@@ -59,7 +63,8 @@ pub enum Request {
         version: Option<String>,
         limit_ms: u32,
     },
-    /// The ids of the children, each of which runs the application, if there is one: the object's name and the arguments.
+    /// The ids of the children. Each runs the application, if there is one: the object's name and
+    /// the arguments.
     Fork {
         pvm: Target,
         count: u32,
@@ -72,11 +77,13 @@ pub enum Request {
     Stats,
     /// A list of [`PoolInfo`](crate::engine::PoolInfo).
     Pool,
-    /// A list of [`ObjectInfo`](crate::engine::ObjectInfo): the named objects of the family of a pVM, or of all.
+    /// A list of [`ObjectInfo`](crate::engine::ObjectInfo): the named objects of the family of a
+    /// pVM, or of all.
     Objects { family: Option<Target> },
     /// Nothing; the family of the pVM has no object of this name any more.
     RemoveObject { pvm: Target, name: String },
-    /// [`Line::Event`] for each event that the daemon remembers; with `follow` also for each that comes.
+    /// [`Line::Event`] for each event that the daemon remembers; with `follow`, also for each later
+    /// one.
     Events { follow: bool },
 }
 
@@ -84,11 +91,11 @@ pub enum Request {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Line {
-    /// What was asked for; final.
+    /// The answer; final.
     Answer(Value),
-    /// Why it was not done; final.
+    /// The reason for a failure; final.
     Error(Fault),
-    /// Something happened; more lines follow.
+    /// An event; more lines follow.
     Event(Event),
 }
 
@@ -99,23 +106,23 @@ pub struct DaemonVersion {
     pub version: u32,
     /// Name and version of the program.
     pub program: String,
-    /// Its process.
+    /// Its process id.
     pub pid: u32,
 }
 
-/// Why the daemon did not do what was asked.
+/// The reason for which the daemon did not carry out a request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fault {
-    /// For programs.
+    /// The kind, for programs.
     pub kind: FaultKind,
-    /// For people: one line.
+    /// The message, for people: one line.
     pub message: String,
-    /// An error number of Linux, where there is one.
+    /// An error number of Linux, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub errno: Option<u32>,
 }
 
-/// Kinds of [`Fault`], by who can do something about it.
+/// Kinds of [`Fault`], by the party that can remedy it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum FaultKind {
@@ -131,19 +138,19 @@ pub enum FaultKind {
     NoSuchObject,
     /// The pVM: its image has no fork component, or has not announced itself yet.
     CannotFork,
-    /// The pVM: it is no empty one, or has not said so yet.
+    /// The pVM: it is no empty one, or has not announced itself as such yet.
     TakesNoApplication,
     /// The pVM: it did not reach a safe point in time.
     NoSafePoint,
-    /// Nobody: the pVM ended before it could.
+    /// No party: the pVM ended before it could.
     HasEnded,
-    /// The operator (a quota) or the host (memory; what Xen said).
+    /// The operator (a quota) or the host (memory; Xen's error).
     Refused,
     /// The client: too many connections, or it reads too slowly.
     Busy,
     /// The daemon is about to end.
     Stopping,
-    /// One that this version does not know.
+    /// A kind that this version does not know.
     #[serde(other)]
     Other,
 }
@@ -180,7 +187,7 @@ impl Fault {
 
 impl fmt::Display for Fault {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // From another program: it may hold what a terminal would obey.
+        // The message is from another program: it may hold characters that command a terminal.
         self.message.chars().filter(|c| !c.is_control()).try_for_each(|c| write!(out, "{c}"))
     }
 }

@@ -1,4 +1,4 @@
-//! What several unit tests need.
+//! Common parts of several unit tests.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 pub struct TemporaryDirectory(PathBuf);
 
 impl TemporaryDirectory {
-    /// A new one, which has `name` in its path.
+    /// A new directory, with `name` in its path.
     pub fn new(name: &str) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
@@ -16,7 +16,7 @@ impl TemporaryDirectory {
         Self(path)
     }
 
-    /// Where it is.
+    /// Its path.
     pub fn path(&self) -> &Path {
         &self.0
     }

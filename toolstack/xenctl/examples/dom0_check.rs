@@ -1,6 +1,6 @@
-//! Does, in a booted dom0, everything that the crate can do: makes two domains, lets one run on a page table that names a frame
-//! of the other, maps, grants, signals, speaks with xenstore, and destroys both. Ends with `check passed`, or at the first thing
-//! that is not as it should be.
+//! Exercises, in a booted dom0, all operations of the crate: makes two domains, lets one run on a
+//! page table that names a frame of the other, maps, grants, signals, speaks with xenstore, and
+//! destroys both. Ends with `check passed`, or at the first unexpected result.
 #![forbid(unsafe_code)]
 
 use std::error::Error as StdError;
@@ -20,15 +20,15 @@ type Result<T> = std::result::Result<T, Box<dyn StdError>>;
 
 const ALL: PteFlags = PteFlags::PRESENT.union(PteFlags::WRITABLE).union(PteFlags::USER).union(PteFlags::ACCESSED);
 const READ: PteFlags = PteFlags::PRESENT.union(PteFlags::USER).union(PteFlags::ACCESSED);
-/// Where the guest's pages are: its program, its own data, and the other domain's page.
+/// The address of the guest's pages: its program, its own data, and the other domain's page.
 const BASE: u64 = 0x40_0000;
 const DATA: u64 = BASE + 0x1000;
 const FOREIGN: u64 = BASE + 0x2000;
-/// What the guest finds in the other domain's page, and ends with.
+/// The value that the guest finds in the other domain's page, and ends with.
 const REASON: u32 = 77;
 
 fn main() -> ExitCode {
-    // The first time, Xen and Linux keep a page or two for themselves.
+    // At the first run, Xen and Linux keep a page or two for themselves.
     match check().and_then(|_| check()) {
         Ok((before, after)) if before == after => {
             println!("check passed");
@@ -45,7 +45,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Fails with what was expected.
+/// Fails with the unmet expectation.
 fn expect(condition: bool, what: &str) -> Result<()> {
     println!("{} {what}", if condition { "ok  " } else { "FAIL" });
     if condition { Ok(()) } else { Err(what.into()) }
@@ -56,14 +56,14 @@ fn refused<T>(result: std::result::Result<T, Error>, errno: Errno, what: &str) -
     expect(found == Some(errno), &format!("{what}: {errno}, and it is {found:?}"))
 }
 
-/// Returns how many pages were free before and after.
+/// Returns the number of free pages before and after.
 fn check() -> Result<(u64, u64)> {
     let xen = Xen::open()?;
     let free = settled(&xen)?;
     let parent = create(&xen, [1; 16])?;
     let child = create(&xen, [2; 16])?;
     let outcome = with_domains(&xen, parent, child);
-    // What a failure left is removed too, so that the next run begins clean.
+    // The remains of a failure are removed too, so that the next run begins clean.
     for domain in [parent, child] {
         if xen.domain_info(domain)?.is_some_and(|info| !info.is_dying()) {
             xen.destroy(domain)?;
@@ -86,7 +86,7 @@ fn create(xen: &Xen, handle: [u8; 16]) -> Result<DomId> {
     })?)
 }
 
-/// Free pages, when they do not change any more: Xen scrubs and frees in the background.
+/// The number of free pages, once it is stable: Xen scrubs and frees in the background.
 fn settled(xen: &Xen) -> Result<u64> {
     let mut last = 0;
     loop {
@@ -171,7 +171,7 @@ fn settings(xen: &Xen, parent: DomId, child: DomId) -> Result<()> {
     refused(xen.vcpu_context(child, 0), Errno::ENODATA, "the state of a vcpu without one")
 }
 
-/// A port of ours, bound to one of the child's, and that.
+/// A port of ours, bound to one of the child's, and the child's port.
 fn channel_to(xen: &Xen, child: DomId) -> Result<(xenctl::EventChannels, Port, Port)> {
     let events = xen.events()?;
     let remote = xen.alloc_unbound(child, DomId::DOM0)?;
@@ -184,7 +184,8 @@ fn channel_to(xen: &Xen, child: DomId) -> Result<(xenctl::EventChannels, Port, P
     Ok((events, port, remote))
 }
 
-/// Fills the child's pages, tables first: 0 to 3 are of levels 4 to 1, 4 its program, 5 its data, and 6 for grants.
+/// Fills the child's pages, tables first: 0 to 3 are of levels 4 to 1, 4 its program, 5 its data,
+/// and 6 for grants.
 fn build(xen: &Xen, child: DomId, frames: &[Mfn], port: Port) -> Result<()> {
     let pages = xen.map_foreign(child, frames, Protection::ReadWrite)?;
     for page in 0..frames.len() {
@@ -233,7 +234,7 @@ fn program() -> Vec<u8> {
     [call(event_channel_op, send, DATA), call(sched_op, shutdown, FOREIGN), vec![0xeb, 0xfe]].concat()
 }
 
-/// Puts the parent's frame into the child's table.
+/// Writes the parent's frame into the child's table.
 fn share(xen: &Xen, parent: DomId, child: DomId, l1: Mfn, frame: Mfn) -> Result<()> {
     let at = |index: u64, pte| MmuUpdate::pte(l1.addr() + index * 8, pte);
     let updates = [
@@ -304,7 +305,7 @@ fn run(xen: &Xen, child: DomId, l4: Mfn, events: &xenctl::EventChannels, port: P
         "the state of a vcpu is what was loaded",
     )?;
     expect(loaded.ctrlreg[3] == VcpuGuestContext::cr3(l4), "with its cr3")?;
-    // No upcall: an event is pending, and there is no handler.
+    // The guest gets no upcall: an event is pending, and there is no handler.
     let shared_info = xen.domain_info(child)?.ok_or("the child is gone")?.shared_info_frame;
     xen.map_foreign(child, &[shared_info], Protection::ReadWrite)?.copy_in(1, &[1]);
     xen.unpause(child)?;
@@ -371,7 +372,7 @@ fn store(child: DomId, ring: Mfn, xen: &Xen) -> Result<()> {
     xen.destroy(child)?;
     ended.recv_timeout(Duration::from_secs(10))?;
     expect(xen.domain_info(child)?.is_none_or(|info| info.is_dying()), "a watch tells of the domain's end")?;
-    // xenstored has released it by itself, having seen its end, or does so now.
+    // xenstored has released the domain when it saw its end, or does so now.
     match store.release(child) {
         Ok(()) | Err(xenstore::Error::NotFound | xenstore::Error::Invalid) => {}
         Err(error) => return Err(error.into()),

@@ -10,14 +10,14 @@ use std::sync::{Mutex, PoisonError};
 
 use xen_abi::PAGE_SIZE;
 
-/// Most buffers that are kept: as many calls can be under way at once without a new mapping.
+/// Number of buffers that are kept. As many calls can be under way at once without a new mapping.
 const KEPT: usize = 8;
 
-/// Buffers that are used again and again, because a mapping costs more than most hypercalls.
+/// Buffers that are reused, because a mapping costs more than most hypercalls.
 #[derive(Debug)]
 pub struct Pool {
-    /// `/dev/xen/hypercall`, whose memory is always present; what Xen finds absent fails with `EFAULT` (Linux,
-    /// drivers/xen/privcmd-buf.c).
+    /// `/dev/xen/hypercall`, whose memory is always present. A hypercall fails with `EFAULT` on
+    /// absent memory (Linux, drivers/xen/privcmd-buf.c).
     device: File,
     free: Mutex<Vec<Buffer>>,
 }
@@ -28,7 +28,7 @@ impl Pool {
         Pool { device, free: Mutex::default() }
     }
 
-    /// A buffer of at least `length` octets, with whatever the last user left in it.
+    /// A buffer of at least `length` octets, with the contents that its last user left.
     ///
     /// # Errors
     /// Linux has no memory.
@@ -36,7 +36,8 @@ impl Pool {
         let found = {
             let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
             let fitting = free.iter().position(|buffer| buffer.length >= length);
-            // One that is too small makes way for a larger one, so that the pool grows with what is asked of it.
+            // A buffer that is too small is replaced by a larger one, so that the pool grows with
+            // the requests.
             fitting.or_else(|| free.len().checked_sub(1)).map(|index| free.swap_remove(index))
         };
         let buffer = match found {
@@ -50,7 +51,7 @@ impl Pool {
 /// A buffer that goes back to its pool.
 pub struct Loan<'a> {
     pool: &'a Pool,
-    /// Present until it goes back.
+    /// `None` once it has gone back.
     buffer: Option<Buffer>,
 }
 
@@ -59,7 +60,7 @@ impl Loan<'_> {
         self.buffer.as_ref().expect("present until the drop")
     }
 
-    /// Its address, for a hypercall. What Xen writes there is seen only by who holds the loan.
+    /// Its address, for a hypercall. Only the holder of the loan sees Xen's writes there.
     pub fn address(&self) -> u64 {
         self.buffer().start.as_ptr() as u64
     }
@@ -70,8 +71,9 @@ impl Deref for Loan<'_> {
 
     fn deref(&self) -> &[u8] {
         let buffer = self.buffer();
-        // SAFETY: `start` and `length` are those of a mapping that lives as long as the buffer. Only the loan's holder uses
-        // it; the kernel and Xen write to it only during a call, whose caller holds the loan exclusively.
+        // SAFETY: `start` and `length` are those of a mapping that lives as long as the buffer.
+        // Only the loan's holder uses it; the kernel and Xen write to it only during a call, whose
+        // caller holds the loan exclusively.
         unsafe { std::slice::from_raw_parts(buffer.start.as_ptr(), buffer.length) }
     }
 }
@@ -100,7 +102,7 @@ struct Buffer {
     length: usize,
 }
 
-// SAFETY: it owns its mapping, which is the same for all threads.
+// SAFETY: the buffer owns its mapping, which is the same for all threads.
 unsafe impl Send for Buffer {}
 
 impl Buffer {
@@ -135,7 +137,7 @@ impl Drop for Buffer {
 mod tests {
     use super::*;
 
-    /// Any file that can be mapped does.
+    /// A pool of any file that can be mapped.
     fn pool(test: &str) -> Pool {
         let path = std::env::temp_dir().join(format!("xenctl-{test}-{}", std::process::id()));
         let file = File::options().read(true).write(true).create(true).truncate(true).open(&path).unwrap();

@@ -1,5 +1,5 @@
-//! Compares the octets that this crate makes and reads with those of Xen's C headers: a C program, compiled here, fills the
-//! structures by their fields' names and prints them.
+//! Compares the octets that this crate makes and reads with those of Xen's C headers: a C program,
+//! compiled here, fills the structures by their fields' names and prints them.
 
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -13,7 +13,8 @@ use crate::domctl::{self, command};
 use crate::vcpu::{UserRegs, VcpuGuestContext};
 use crate::{evtchn, mapping, privcmd};
 
-/// Prints a name and octets in hexadecimal for each of the structures, filled with values that this module knows too.
+/// Prints a name and octets in hexadecimal for each of the structures. Their values are known to
+/// this module too.
 const PROGRAM: &str = r#"
 #define __XEN_TOOLS__ 1
 #include <stddef.h>
@@ -138,7 +139,7 @@ int main(void)
 }
 "#;
 
-/// What the C program prints.
+/// The output of the C program.
 fn c_octets() -> BTreeMap<String, Vec<u8>> {
     let directory = std::env::temp_dir();
     let path = |ending: &str| directory.join(format!("xenctl-octets-{}{ending}", std::process::id()));

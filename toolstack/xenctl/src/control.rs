@@ -1,31 +1,32 @@
-//! What `sysctl` and `domctl` have in common: a structure that begins with a command and the interface's version, and memory
-//! that its guest handles name.
+//! The common part of `sysctl` and `domctl`: a structure that begins with a command and the
+//! interface's version, and the memory that its guest handles name.
 
 use xen_abi::Mfn;
 use xen_abi::xen::Hypercall;
 
 /// A sysctl or domctl, with the memory that its guest handles name.
 ///
-/// Whoever makes one writes into the octets how much of the data Xen may use, and that is never more than there is: the
-/// module that makes the call relies on it.
+/// The maker of a request writes into the octets the length of the data that Xen may use, which is
+/// never more than there is. The module that makes the call relies on it.
 #[derive(Clone, Debug)]
 pub struct Request {
     hypercall: Hypercall,
     octets: Vec<u8>,
     data: Vec<u8>,
-    /// Where a handle is, and where in `data` it points to.
+    /// Pairs of a handle's offset and the offset in `data` that it points to.
     handles: Vec<(usize, usize)>,
 }
 
 impl Request {
-    /// A structure of `size` octets with this command, and no more.
+    /// A structure of `size` octets with this command and zeros.
     pub(crate) fn new(hypercall: Hypercall, size: usize, command: u32) -> Self {
         let mut request = Request { hypercall, octets: vec![0; size], data: Vec::new(), handles: Vec::new() };
         request.put(0, &command.to_le_bytes());
         request
     }
 
-    /// Puts `data` behind the guest handle at `handle`. Its length in the octets is the caller's to write.
+    /// Puts `data` behind the guest handle at `handle`. The caller writes its length into the
+    /// octets.
     pub(crate) fn add_data(&mut self, handle: usize, data: &[u8]) {
         self.handles.push((handle, self.data.len()));
         self.data.extend_from_slice(data);
@@ -39,12 +40,12 @@ impl Request {
         self.put(at, &value.to_le_bytes());
     }
 
-    /// The structure as it was made, or as Xen left it.
+    /// The structure as it was made, or as Xen returned it.
     pub(crate) fn octets(&self) -> &[u8] {
         &self.octets
     }
 
-    /// What the handles name, one behind the other.
+    /// The data of all handles, in a row.
     pub(crate) fn data(&self) -> &[u8] {
         &self.data
     }
@@ -53,7 +54,7 @@ impl Request {
         self.hypercall
     }
 
-    /// Octets of memory that the call needs: the structure and its data behind it.
+    /// Octets of memory that the call needs, for the structure and the data behind it.
     pub(crate) fn length(&self) -> usize {
         self.octets.len() + self.data.len()
     }
@@ -69,7 +70,7 @@ impl Request {
         memory[size..self.length()].copy_from_slice(&self.data);
     }
 
-    /// Takes structure and data back as Xen left them.
+    /// Takes structure and data back after Xen's changes.
     pub(crate) fn read_from(&mut self, memory: &[u8]) {
         let (octets, data) = memory.split_at(self.octets.len());
         self.octets.copy_from_slice(octets);

@@ -1,37 +1,41 @@
-//! What can be said about a domain: how it is made, what Xen reports of it, and what is set for it.
+//! Properties of a domain: the parameters of its creation, Xen's report of it, and its settings.
 
 use xen_abi::sched::ShutdownReason;
 use xen_abi::{DomId, Mfn};
 
-/// What a new PV domain is to be, the part of `struct xen_domctl_createdomain` that a PV domain has a say in.
+/// The parameters of a new PV domain, the part of `struct xen_domctl_createdomain` that matters to
+/// one.
 ///
-/// `ssidref`, `iommu_opts`, `altp2m`, `vmtrace_size` and `arch` are 0, and the grant table is of version 1.
+/// `ssidref`, `iommu_opts`, `altp2m`, `vmtrace_size` and `arch` are 0, and the grant table is of
+/// version 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CreateDomain {
     /// `XEN_DOMCTL_CDF_*`; 0 is a plain PV domain.
     pub flags: u32,
-    /// vcpus that it may have; [`crate::Hypervisor::max_vcpus`] makes them.
+    /// vcpus that it may have. [`crate::Hypervisor::max_vcpus`] makes them.
     pub max_vcpus: u32,
     /// Highest port that it may use.
     pub max_evtchn_port: u32,
-    /// Frames of its grant table, 512 entries in each; negative: Xen's default. More than Xen's limit is `EINVAL`.
+    /// Frames of its grant table, 512 entries in each; negative: Xen's default. More than Xen's
+    /// limit is `EINVAL`.
     pub max_grant_frames: i32,
-    /// Frames for the mappings that it makes of others' grants; negative: Xen's default.
+    /// Frames for its mappings of others' grants; negative: Xen's default.
     pub max_maptrack_frames: i32,
-    /// Its UUID. Xen keeps it and tells it to the tools; it has no other meaning.
+    /// Its UUID. Xen stores it for the tools; it has no other meaning.
     pub handle: [u8; 16],
     /// The pool of processors that it runs on.
     pub cpupool: u32,
 }
 
-/// What Xen says about a domain, `struct xen_domctl_getdomaininfo`.
+/// Xen's report of a domain, `struct xen_domctl_getdomaininfo`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DomainInfo {
     /// The domain.
     pub id: DomId,
     /// `XEN_DOMINF_*`; the methods below read it.
     pub flags: u32,
-    /// Pages that it has (`tot_pages`), those included that it gave back and another domain still maps.
+    /// Pages that it has (`tot_pages`). Pages that it gave back count while another domain maps
+    /// them.
     pub pages: u64,
     /// Pages that it may have.
     pub max_pages: u64,
@@ -41,7 +45,7 @@ pub struct DomainInfo {
     pub cpu_time: u64,
     /// vcpus that are up.
     pub nr_online_vcpus: u32,
-    /// Highest number of a vcpu; nothing before there is one.
+    /// Highest number of a vcpu; `None` before there is one.
     pub max_vcpu_id: Option<u32>,
     /// Its UUID.
     pub handle: [u8; 16],
@@ -57,48 +61,48 @@ impl DomainInfo {
     const RUNNING: u32 = 1 << 5;
     pub(crate) const SHUTDOWN_SHIFT: u32 = 16;
 
-    /// Destroyed, but something still holds its memory: a zombie if that lasts.
+    /// True if it was destroyed, but its memory is still held: a zombie if that lasts.
     pub fn is_dying(&self) -> bool {
         self.flags & Self::DYING != 0
     }
 
-    /// Held by a [`crate::Hypervisor::pause`], or not started yet.
+    /// True if it is held by a [`crate::Hypervisor::pause`], or not started yet.
     pub fn is_paused(&self) -> bool {
         self.flags & Self::PAUSED != 0
     }
 
-    /// Every vcpu waits for an event.
+    /// True if every vcpu waits for an event.
     pub fn is_blocked(&self) -> bool {
         self.flags & Self::BLOCKED != 0
     }
 
-    /// A vcpu is on a processor.
+    /// True if a vcpu is on a processor.
     pub fn is_running(&self) -> bool {
         self.flags & Self::RUNNING != 0
     }
 
-    /// Why it ended; nothing while it has not.
+    /// The reason for which it ended; `None` while it has not.
     pub fn shutdown_reason(&self) -> Option<ShutdownReason> {
         let reason = ShutdownReason(self.flags >> Self::SHUTDOWN_SHIFT & 0xff);
         (self.flags & Self::SHUTDOWN != 0).then_some(reason)
     }
 }
 
-/// How a domain sees the time-stamp counter, `struct xen_domctl_tsc_info`.
+/// The time-stamp counter of a domain, `struct xen_domctl_tsc_info`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TscInfo {
     /// One of the constants below.
     pub mode: u32,
-    /// Frequency that the domain is told of, in kHz.
+    /// Frequency that the domain sees, in kHz.
     pub khz: u32,
-    /// Changes when the domain has to look at its clock anew.
+    /// A number that changes when the domain has to read its clock's parameters anew.
     pub incarnation: u32,
     /// Nanoseconds that the domain has counted.
     pub elapsed_ns: u64,
 }
 
 impl TscInfo {
-    /// `TSC_MODE_DEFAULT`: emulated unless the processor's counter is fit to be used.
+    /// `TSC_MODE_DEFAULT`: emulated unless the processor's counter is reliable.
     pub const DEFAULT: u32 = 0;
     /// `TSC_MODE_ALWAYS_EMULATE`.
     pub const ALWAYS_EMULATE: u32 = 1;
@@ -106,7 +110,8 @@ impl TscInfo {
     pub const NEVER_EMULATE: u32 = 2;
 }
 
-/// What a domain is told about its processor: CPUID leaves and MSRs as Xen serialises them, to be set for another domain.
+/// The processor that a domain sees: CPUID leaves and MSRs as Xen serialises them, to be set for
+/// another domain.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CpuPolicy {
     /// `xen_cpuid_leaf_t[]`.
@@ -115,24 +120,25 @@ pub struct CpuPolicy {
     pub(crate) msrs: Vec<u8>,
 }
 
-/// Which scheduler a domain is under, `XEN_SCHEDULER_*`.
+/// The scheduler of a domain, `XEN_SCHEDULER_*`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Scheduler(pub u32);
 
 impl Scheduler {
-    /// The older one with weights.
+    /// The older scheduler with weights.
     pub const CREDIT: Self = Self(5);
     /// Xen's default.
     pub const CREDIT2: Self = Self(6);
 }
 
-/// A domain's share of the processors, `struct xen_domctl_sched_credit` and `struct xen_domctl_sched_credit2`.
+/// A domain's share of the processors, `struct xen_domctl_sched_credit` and `struct
+/// xen_domctl_sched_credit2`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SchedParams {
     /// The scheduler of the domain's pool. Setting the parameters of another one is `EINVAL`.
     pub scheduler: Scheduler,
     /// Share in relation to those of the other domains; 256 is usual.
     pub weight: u16,
-    /// Percent of one processor that it never gets more than; 0: no such limit.
+    /// The most that it gets, in percent of one processor; 0: no limit.
     pub cap: u16,
 }

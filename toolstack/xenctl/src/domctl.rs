@@ -1,7 +1,7 @@
-//! `public/domctl.h`: the octets of a `xen_domctl_t`, of what is asked with it and answered.
+//! `public/domctl.h`: the octets of a `xen_domctl_t`, of its data and its answers.
 //!
-//! The layouts used here are the same in all of [`VERSIONS`], but for one field that is said below; `tests/c_headers.rs`
-//! compares them with the C headers of the build machine.
+//! The layouts used here are the same in all of [`VERSIONS`], except for one field that is noted
+//! below. `tests/c_headers.rs` compares them with the C headers of the build machine.
 
 use xen_abi::DomId;
 use xen_abi::xen::Hypercall;
@@ -10,9 +10,9 @@ use crate::control::{Request, mfn_at, u16_at, u32_at, u64_at};
 use crate::domain::{CpuPolicy, CreateDomain, DomainInfo, SchedParams, Scheduler, TscInfo};
 use crate::vcpu;
 
-/// Interface versions that are known: Xen 4.17; 4.18; 4.19 to 4.21; 4.22.
+/// The known interface versions: Xen 4.17; 4.18; 4.19 to 4.21; 4.22.
 pub const VERSIONS: [u32; 4] = [0x15, 0x16, 0x17, 0x18];
-/// From here on, `createdomain` has a field `altp2m` before `vmtrace_size`.
+/// The first version in which `createdomain` has a field `altp2m` before `vmtrace_size`.
 const HAS_ALTP2M: u32 = 0x17;
 
 /// Size of `struct xen_domctl`.
@@ -56,7 +56,7 @@ mod schedop {
     pub const GETINFO: u32 = 1;
 }
 
-/// A command that says nothing but the domain: destroy, pause, unpause, getdomaininfo, gettscinfo.
+/// A command whose only argument is the domain: destroy, pause, unpause, getdomaininfo, gettscinfo.
 pub(crate) fn plain(command: u32, domain: DomId) -> Request {
     let mut request = Request::new(Hypercall::DOMCTL, SIZE, command);
     request.put(DOMAIN, &domain.0.to_le_bytes());
@@ -68,7 +68,8 @@ pub(crate) fn domain(answer: &Request) -> DomId {
     DomId(u16_at(answer.octets(), DOMAIN))
 }
 
-/// `XEN_DOMCTL_createdomain`, in the layout of interface `version`; Xen writes the new domain's number, see [`domain`].
+/// `XEN_DOMCTL_createdomain`, in the layout of interface `version`. Xen writes the new domain's
+/// number; see [`domain`].
 pub(crate) fn create(version: u32, config: &CreateDomain) -> Request {
     const GRANT_VERSION: u32 = 1;
     let mut request = plain(command::CREATEDOMAIN, DomId(0));
@@ -104,7 +105,7 @@ pub(crate) fn set_handle(domain: DomId, handle: &[u8; 16]) -> Request {
     request
 }
 
-/// What Xen answered to a [`plain`] `GETDOMAININFO`.
+/// Xen's answer to a [`plain`] `GETDOMAININFO`.
 pub(crate) fn info(answer: &Request) -> DomainInfo {
     parse_info(&answer.octets()[U..U + DOMAIN_INFO_SIZE])
 }
@@ -126,7 +127,7 @@ pub(crate) fn parse_info(octets: &[u8]) -> DomainInfo {
     }
 }
 
-/// `XEN_DOMCTL_setvcpucontext`, or `getvcpucontext` to be answered by [`vcpu_context`].
+/// `XEN_DOMCTL_setvcpucontext`, or `getvcpucontext`, whose answer [`vcpu_context`] reads.
 pub(crate) fn vcpu_context_request(command: u32, domain: DomId, vcpu: u32, context: &[u8; vcpu::SIZE]) -> Request {
     let mut request = plain(command, domain);
     request.put_u32(U, vcpu);
@@ -149,7 +150,7 @@ pub(crate) fn set_tsc_info(domain: DomId, info: &TscInfo) -> Request {
     request
 }
 
-/// What Xen answered to a [`plain`] `GETTSCINFO`.
+/// Xen's answer to a [`plain`] `GETTSCINFO`.
 pub(crate) fn tsc_info(answer: &Request) -> TscInfo {
     let octets = answer.octets();
     TscInfo {
@@ -160,7 +161,8 @@ pub(crate) fn tsc_info(answer: &Request) -> TscInfo {
     }
 }
 
-/// `XEN_DOMCTL_get_cpu_policy` with room for so many leaves and MSRs; without, Xen says how many there can be.
+/// `XEN_DOMCTL_get_cpu_policy` with room for these numbers of leaves and MSRs. Without room, Xen
+/// answers with the numbers.
 pub(crate) fn get_cpu_policy(domain: DomId, (leaves, msrs): (usize, usize)) -> Request {
     let policy = CpuPolicy { leaves: vec![0; leaves * CPUID_LEAF_SIZE], msrs: vec![0; msrs * MSR_ENTRY_SIZE] };
     cpu_policy_request(command::GET_CPU_POLICY, domain, &policy)
@@ -185,12 +187,12 @@ fn cpu_policy_request(command: u32, domain: DomId, policy: &CpuPolicy) -> Reques
     request
 }
 
-/// How many leaves and MSRs Xen says there are.
+/// The numbers of leaves and MSRs in Xen's answer.
 pub(crate) fn cpu_policy_counts(answer: &Request) -> (usize, usize) {
     (u32_at(answer.octets(), U) as usize, u32_at(answer.octets(), U + 4) as usize)
 }
 
-/// The policy out of an answered [`get_cpu_policy`] that had room for `room`.
+/// The policy in the answer to a [`get_cpu_policy`] that had room for `room`.
 pub(crate) fn cpu_policy(answer: &Request, room: (usize, usize)) -> CpuPolicy {
     let (leaves, msrs) = cpu_policy_counts(answer);
     let (leaf_room, msr_room) = answer.data().split_at(room.0 * CPUID_LEAF_SIZE);
@@ -200,7 +202,7 @@ pub(crate) fn cpu_policy(answer: &Request, room: (usize, usize)) -> CpuPolicy {
     }
 }
 
-/// `XEN_DOMCTL_scheduler_op`, `getinfo`; Xen refuses it for another scheduler than the domain's.
+/// `XEN_DOMCTL_scheduler_op`, `getinfo`. Xen refuses it for another scheduler than the domain's.
 pub(crate) fn get_sched_params(domain: DomId, scheduler: Scheduler) -> Request {
     scheduler_op(domain, schedop::GETINFO, &SchedParams { scheduler, weight: 0, cap: 0 })
 }
@@ -219,7 +221,7 @@ fn scheduler_op(domain: DomId, operation: u32, params: &SchedParams) -> Request 
     request
 }
 
-/// The parameters out of an answered [`get_sched_params`].
+/// The parameters in the answer to a [`get_sched_params`].
 pub(crate) fn sched_params(answer: &Request) -> SchedParams {
     let octets = answer.octets();
     SchedParams { scheduler: Scheduler(u32_at(octets, U)), weight: u16_at(octets, U + 8), cap: u16_at(octets, U + 10) }

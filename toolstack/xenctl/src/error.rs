@@ -1,4 +1,4 @@
-//! Why something was not done.
+//! Errors.
 
 use std::fmt;
 use std::io;
@@ -6,30 +6,31 @@ use std::io;
 use xen_abi::Errno;
 use xen_abi::grant_table::GrantStatus;
 
-/// There is no way to the hypervisor: this is no dom0, the caller is not root, or a module is not loaded.
+/// The hypervisor cannot be reached: this is no dom0, the caller is not root, or a module is not
+/// loaded.
 #[derive(Debug)]
 pub struct OpenError {
     pub(crate) path: &'static str,
     pub(crate) cause: io::Error,
 }
 
-/// Why Xen, or Linux on the way to it, did not do what was asked.
+/// The reason for which Xen, or Linux on the way to it, did not carry out an operation.
 #[derive(Debug)]
 pub enum Error {
-    /// No way to the hypervisor.
+    /// The hypervisor cannot be reached.
     Open(OpenError),
     /// Linux has no memory for the call.
     Memory(io::Error),
-    /// This Xen's interface of this name (`sysctl`, `domctl`) is of a version that is not known.
+    /// The version of this Xen's interface of this name (`sysctl`, `domctl`) is unknown.
     UnknownInterface(&'static str),
-    /// Xen refused the operation of this name, or Linux did with an error number of the same kind.
+    /// Xen refused the operation of this name, or Linux did with a similar error number.
     Refused(&'static str, Errno),
     /// Xen refused the grant-table operation of this name.
     Grant(&'static str, GrantStatus),
 }
 
 impl Error {
-    /// The error number, when Xen or Linux gave one.
+    /// The error number, if Xen or Linux gave one.
     pub fn errno(&self) -> Option<Errno> {
         match self {
             Self::Open(OpenError { cause, .. }) | Self::Memory(cause) => cause.raw_os_error().map(errno),

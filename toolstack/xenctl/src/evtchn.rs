@@ -21,11 +21,11 @@ const NOTIFY: libc::c_ulong = ioctl::request(b'E', 4, 4);
 /// For the comparison with the C headers.
 #[cfg(test)]
 pub(crate) const REQUESTS: [u64; 4] = [BIND_INTERDOMAIN, BIND_UNBOUND_PORT, UNBIND, NOTIFY];
-/// Ports that are taken at once.
+/// Number of ports that are read at once.
 const AT_ONCE: usize = 64;
 
-/// A set of dom0's ports. To wait for them together with other things, poll its file descriptor: when that can be read,
-/// [`wait`](Events::wait) returns at once.
+/// A set of dom0's ports. A caller that waits for other events too polls its file descriptor: when
+/// it can be read, [`wait`](Events::wait) returns at once.
 #[derive(Debug)]
 pub struct EventChannels {
     device: File,
@@ -37,14 +37,14 @@ impl EventChannels {
         ioctl::open_nonblocking(EVTCHN).map(|device| EventChannels { device })
     }
 
-    /// Makes a request; the number that the kernel returns.
+    /// Makes a request, and returns the kernel's number.
     fn request(&self, name: &'static str, request: libc::c_ulong, mut arguments: [u32; 2]) -> Result<u32, Error> {
         // SAFETY: the kernel reads one or two integers and writes none.
         let result = unsafe { ioctl(&self.device, request, arguments.as_mut_ptr()) };
         result.map(|number| number as u32).map_err(|error| Error::os(name, &error))
     }
 
-    /// Whether there is something to read before `deadline`.
+    /// Waits until there is something to read; returns false if `deadline` came first.
     fn poll(&self, deadline: Option<Instant>) -> io::Result<bool> {
         loop {
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
@@ -97,7 +97,7 @@ impl Events for EventChannels {
     fn wait(&self, timeout: Option<Duration>) -> Result<Vec<Port>, Error> {
         let failed = |error| Error::os("wait for events", &error);
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-        // Who does not want to wait knows that there is something, most of the time.
+        // A caller that does not wait mostly knows already that there is something.
         if timeout != Some(Duration::ZERO) && !self.poll(deadline).map_err(failed)? {
             return Ok(Vec::new());
         }

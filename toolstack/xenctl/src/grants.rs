@@ -1,10 +1,11 @@
-//! Grants in use, out of what Xen writes to its log for the debug key `g` (xen/common/grant_table.c,
-//! `gnttab_usage_print_all`): there is no hypercall that counts them.
+//! Grants in use, read from Xen's log. Xen writes them for the debug key `g`
+//! (xen/common/grant_table.c, `gnttab_usage_print_all`), because no hypercall counts them.
 
-/// Begins and ends the report.
+/// The prefix of the report's first and last line.
 const REPORT: &str = "gnttab_usage_print_all ";
 
-/// Grant entries that are mapped, in all domains, by the last report in Xen's log; nothing when there is no whole report.
+/// The number of mapped grant entries in all domains, from the last report in Xen's log; `None`
+/// without a complete report.
 ///
 /// ```text
 /// (XEN) gnttab_usage_print_all [ key 'g' pressed

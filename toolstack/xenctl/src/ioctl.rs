@@ -1,4 +1,5 @@
-//! Linux's `ioctl` for Xen's devices, whose requests are numbered `_IOC(_IOC_NONE, letter, number, size)`.
+//! Linux's `ioctl` for Xen's devices, whose requests are numbered `_IOC(_IOC_NONE, letter, number,
+//! size)`.
 #![allow(unsafe_code)]
 
 use std::fs::File;
@@ -13,7 +14,7 @@ pub fn open(path: &'static str) -> Result<File, OpenError> {
     File::options().read(true).write(true).open(path).map_err(|cause| OpenError { path, cause })
 }
 
-/// Opens a device whose reads return at once, with `EAGAIN` where there is nothing to read.
+/// Opens a device whose reads return at once, with `EAGAIN` if there is nothing to read.
 pub fn open_nonblocking(path: &'static str) -> Result<File, OpenError> {
     let opened = File::options().read(true).write(true).custom_flags(libc::O_NONBLOCK).open(path);
     opened.map_err(|cause| OpenError { path, cause })
@@ -24,13 +25,14 @@ pub const fn request(letter: u8, number: u8, size: usize) -> libc::c_ulong {
     (size as libc::c_ulong) << 16 | (letter as libc::c_ulong) << 8 | number as libc::c_ulong
 }
 
-/// Makes a request; what it returns.
+/// Makes a request, and returns the kernel's number.
 ///
 /// # Errors
 /// The kernel's.
 ///
 /// # Safety
-/// `argument` is valid for whatever the kernel reads and writes there for `request`, as is what it points to.
+/// `argument`, and the memory that it points to, are valid for the kernel's reads and writes for
+/// `request`.
 pub unsafe fn ioctl<T>(device: &File, request: libc::c_ulong, argument: *mut T) -> io::Result<u64> {
     // SAFETY: passed on to the caller.
     let result = unsafe { libc::ioctl(device.as_raw_fd(), request, argument) };

@@ -1,14 +1,15 @@
 //! Xen's control interface, from a program in a Linux dom0.
 //!
-//! - [`Hypervisor`] says what can be asked; [`Memory`] and [`Events`] are the ways to other domains' frames and ports.
-//! - [`Xen`] is the real one: hypercalls through `/dev/xen/privcmd`, [`Mapping`]s through that and `/dev/xen/gntdev`,
-//!   [`EventChannels`] through `/dev/xen/evtchn`.
+//! - [`Hypervisor`] has the operations; [`Memory`] and [`Events`] are the access to other domains'
+//!   frames and ports.
+//! - [`Xen`] is the real one: hypercalls through `/dev/xen/privcmd`, [`Mapping`]s through that and
+//!   `/dev/xen/gntdev`, [`EventChannels`] through `/dev/xen/evtchn`.
 //! - [`fake::FakeXen`] is one in memory, for tests.
 //! - [`xenstore::Store`] is a client of xenstored.
-//! - [`sysctl`] and [`domctl`] have the octets of what is asked and answered. These interfaces are the toolstack's own: they
-//!   change with Xen's releases, so they stand here and not in `xen-abi`.
+//! - [`sysctl`] and [`domctl`] have the octets of requests and answers. These interfaces are the
+//!   toolstack's own and change with Xen's releases, so they are here and not in `xen-abi`.
 //!
-//! Unsafe code is in the modules `buffer`, `ioctl`, `privcmd`, `mapping` and `evtchn`, and nowhere else.
+//! Unsafe code is in the modules `buffer`, `ioctl`, `privcmd`, `mapping` and `evtchn` only.
 
 #![deny(unsafe_code)]
 

@@ -1,12 +1,14 @@
-//! Frames of other domains in this process: those that dom0 may map for being dom0 (privcmd, xen/sys/privcmd.h), and those
-//! that were granted to it (gntdev, xen/sys/gntdev.h).
+//! Frames of other domains in this process: those that dom0 may map as the control domain (privcmd,
+//! xen/sys/privcmd.h), and those that were granted to it (gntdev, xen/sys/gntdev.h).
 //!
-//! Whoever owns the frames may write them at any time, so no reference into a mapping exists: integers are read and written
-//! as atomics, and octets are copied by an instruction of which the compiler knows nothing.
+//! The frames' owner may write them at any time, so no reference into a mapping exists. Integers
+//! are read and written as atomics, and octets are copied by an instruction that is opaque to the
+//! compiler.
 //!
-//! A page does not vanish while it is mapped. A mapping holds a reference to the frame: a domain that gives the frame back, or
-//! ends, goes on without it, and Xen frees the frame after the mapping. Nor can a grant be withdrawn while it is mapped. A
-//! granted page whose granter ends can still be read and written; nobody will see it.
+//! A page does not vanish while it is mapped. A mapping holds a reference to the frame: a domain
+//! that gives the frame back, or ends, goes on without it, and Xen frees the frame after the
+//! mapping. A grant cannot be withdrawn while it is mapped either. A granted page whose granter has
+//! ended can still be read and written; no other domain sees the writes.
 #![allow(unsafe_code)]
 
 use std::arch::asm;
@@ -25,10 +27,11 @@ use crate::ioctl::{self, ioctl};
 
 pub const GNTDEV: &str = "/dev/xen/gntdev";
 const MMAPBATCH_V2: libc::c_ulong = ioctl::request(b'P', 4, size_of::<PrivcmdMmapBatchV2>());
-/// `struct ioctl_gntdev_map_grant_ref` up to its list, and one element of that.
+/// Sizes of `struct ioctl_gntdev_map_grant_ref` without its list, and of one element of the list.
 const MAP_GRANT_HEAD: usize = 16;
 const GRANT_REF: usize = 8;
-/// Where the kernel writes the index in it, and where in an element the reference is, behind the domain.
+/// Offsets of the index that the kernel writes, and of the reference in an element, behind the
+/// domain.
 const INDEX: usize = 8;
 const GREF_SHIFT: u32 = 32;
 const MAP_GRANT_REF: libc::c_ulong = ioctl::request(b'G', 0, MAP_GRANT_HEAD + GRANT_REF);
@@ -67,18 +70,19 @@ struct UnmapGrantRef {
     pad: u32,
 }
 
-/// Frames of another domain that are mapped, one behind the other, until this is dropped.
+/// Mapped frames of another domain, in a row, until this is dropped.
 #[derive(Debug)]
 pub struct Mapping {
     start: NonNull<u8>,
     size: usize,
     protection: Protection,
-    /// For grants: what gntdev has to forget, after the pages are unmapped.
+    /// For grants: the entry of gntdev, to be removed after the pages are unmapped.
     _grants: Option<Grants>,
 }
 
-// SAFETY: it owns a range of addresses that is the same for all threads, and is used by atomic accesses and by copies that
-// are as much prepared for other threads as for the other domain.
+// SAFETY: the value owns a range of addresses that is the same for all threads. It is used by
+// atomic accesses and by copies that allow for concurrent changes by other threads as well as by
+// the other domain.
 unsafe impl Send for Mapping {}
 // SAFETY: as above.
 unsafe impl Sync for Mapping {}
@@ -87,7 +91,7 @@ impl Mapping {
     /// Maps `frames` of `domain` by way of privcmd's `device`.
     ///
     /// # Errors
-    /// Linux has no memory; or why Xen refused the first that it did.
+    /// Linux has no memory, or the error of the first frame that Xen refused.
     pub(crate) fn foreign(device: &File, domain: DomId, frames: &[Mfn], protection: Protection) -> Result<Self, Error> {
         let mapping = Self::new(device, frames.len(), 0, protection, None).map_err(|e| Error::os("map_foreign", &e))?;
         let mut errors = vec![0_i32; frames.len()];
@@ -98,10 +102,11 @@ impl Mapping {
             arr: frames.as_ptr(),
             err: errors.as_mut_ptr(),
         };
-        // SAFETY: `arr` and `err` have `num` elements and live as long as the call; the frames go to the pages of `mapping`, to
-        // which nobody else has access yet.
+        // SAFETY: `arr` and `err` have `num` elements and live as long as the call; the frames go
+        // to the pages of `mapping`, which no other code uses yet.
         let result = unsafe { ioctl(device, MMAPBATCH_V2, &raw mut batch) };
-        // The kernel reports a page that fails beside the others' success; such a page would be a SIGBUS to use.
+        // The kernel reports a failed page beside the others' success; an access to such a page
+        // would be a SIGBUS.
         match errors.iter().find(|error| **error != 0) {
             Some(error) => Err(Error::os("map_foreign", &io::Error::from_raw_os_error(-error))),
             None => result.map(|_| mapping).map_err(|error| Error::os("map_foreign", &error)),
@@ -111,7 +116,7 @@ impl Mapping {
     /// Maps the grants `refs` of `domain` by way of gntdev's `device`.
     ///
     /// # Errors
-    /// Linux has no memory, or Xen refused a grant: the kernel says `EINVAL` then.
+    /// Linux has no memory, or Xen refused a grant, which the kernel reports as `EINVAL`.
     pub(crate) fn grants(
         device: &Arc<File>,
         domain: DomId,
@@ -146,7 +151,7 @@ impl Mapping {
         }
     }
 
-    /// The address of `length` octets at `offset`, which are inside the mapping and aligned.
+    /// The address of `length` octets at `offset`, checked to be inside the mapping and aligned.
     fn at(&self, offset: usize, length: usize, align: usize) -> NonNull<u8> {
         let inside = offset.checked_add(length).is_some_and(|end| end <= self.size);
         assert!(inside && offset.is_multiple_of(align), "{length} octets at {offset} of a mapping of {}", self.size);
@@ -154,18 +159,19 @@ impl Mapping {
         unsafe { self.start.add(offset) }
     }
 
-    /// As [`at`](Self::at), to be written.
+    /// As [`at`](Self::at), for writing.
     fn at_mut(&self, offset: usize, length: usize, align: usize) -> NonNull<u8> {
         assert!(self.protection == Protection::ReadWrite, "a write to what is mapped for reading");
         self.at(offset, length, align)
     }
 }
 
-/// An atomic in place of an integer at `$address`, a checked one.
+/// An atomic over the integer at `$address`, which was checked.
 macro_rules! atomic {
     ($type:ident, $address:expr) => {
-        // SAFETY: the address is mapped for as long as `self` is borrowed, and aligned, as `at` checked. This process uses it
-        // by atomics and by `copy` only; the other domain's accesses are like those of the copy.
+        // SAFETY: the address is mapped for as long as `self` is borrowed, and aligned, as `at`
+        // checked. This process uses it by atomics and by `copy` only; the other domain's accesses
+        // are like those of the copy.
         unsafe { $type::from_ptr($address.as_ptr().cast()) }
     };
 }
@@ -193,15 +199,16 @@ impl Memory for Mapping {
 
     fn copy_out(&self, offset: usize, to: &mut [u8]) {
         let from = self.at(offset, to.len(), 1);
-        // SAFETY: `to.len()` octets at `from` are mapped, as `at` checked, and `to` is borrowed exclusively.
+        // SAFETY: `to.len()` octets at `from` are mapped, as `at` checked, and `to` is borrowed
+        // exclusively.
         unsafe { copy(from.as_ptr(), to.as_mut_ptr(), to.len()) };
     }
 
     fn copy_words_out(&self, offset: usize, to: &mut [u64]) {
         let octets = size_of_val(to);
         let from = self.at(offset, octets, size_of::<u64>());
-        // SAFETY: `octets` octets at `from` are mapped, as `at` checked; `to` has as many and is borrowed exclusively, and any
-        // octets make a word.
+        // SAFETY: `octets` octets at `from` are mapped, as `at` checked; `to` has as many and is
+        // borrowed exclusively, and any octets make a word.
         unsafe { copy(from.as_ptr(), to.as_mut_ptr().cast(), octets) };
     }
 
@@ -219,14 +226,17 @@ impl Memory for Mapping {
     }
 }
 
-/// Copies octets, of which either side may be changed by another domain meanwhile. The order of the single accesses is
-/// undefined; all are done in between those before and after the call.
+/// Copies octets that another domain may change meanwhile, on either side. The order of the single
+/// accesses is undefined; all are done after the accesses before the call and before those after
+/// it.
 ///
 /// # Safety
-/// `count` octets at `from` can be read, and as many at `to` written, without harm to a reference.
+/// `count` octets at `from` can be read, and as many at `to` written, without a reference to any of
+/// them.
 unsafe fn copy(from: *const u8, to: *mut u8, count: usize) {
-    // SAFETY: both read and write what the caller answers for, and change the three registers only; the direction flag is clear,
-    // as the ABI has it. Racing accesses mean nothing to the processor, and the compiler does not see any.
+    // SAFETY: both read and write memory that the caller answers for, and change the three
+    // registers only. The direction flag is clear, by the ABI. Racing accesses are defined for the
+    // processor, and the compiler does not see any.
     unsafe {
         asm!(
             "rep movsq",
@@ -252,20 +262,20 @@ impl Drop for Mapping {
 #[derive(Debug)]
 struct Grants {
     device: Arc<File>,
-    /// Where they are in the device.
+    /// Their place in the device.
     index: u64,
     count: u32,
 }
 
 impl Grants {
-    /// Tells gntdev which grants a later mapping is of; Xen is asked for them when that is made.
+    /// Tells gntdev the grants of a later mapping. Xen is asked for them when the mapping is made.
     fn add(device: &Arc<File>, domain: DomId, refs: &[GrantRef]) -> io::Result<Self> {
         // The structure has elements of eight octets only: a list of words has its alignment.
         let mut words = vec![0_u64; MAP_GRANT_HEAD / 8];
         words[0] = refs.len() as u64;
         words.extend(refs.iter().map(|gref| u64::from(domain.0) | u64::from(gref.0) << GREF_SHIFT));
-        // SAFETY: the kernel reads the head and `count` references behind it, all of which `words` has, and writes the index,
-        // the second word.
+        // SAFETY: the kernel reads the head and `count` references behind it, all of which `words`
+        // has, and writes the index, the second word.
         unsafe { ioctl(device, MAP_GRANT_REF, words.as_mut_ptr()) }?;
         Ok(Grants { device: device.clone(), index: words[INDEX / 8], count: refs.len() as u32 })
     }
@@ -274,7 +284,8 @@ impl Grants {
 impl Drop for Grants {
     fn drop(&mut self) {
         let mut request = UnmapGrantRef { index: self.index, count: self.count, pad: 0 };
-        // SAFETY: the request reads one `struct ioctl_gntdev_unmap_grant_ref`. It says nothing that can be helped here.
+        // SAFETY: the request reads one `struct ioctl_gntdev_unmap_grant_ref`. A failure could not
+        // be handled here.
         let _ = unsafe { ioctl(&self.device, UNMAP_GRANT_REF, &raw mut request) };
     }
 }
@@ -283,7 +294,7 @@ impl Drop for Grants {
 mod tests {
     use super::*;
 
-    /// Anonymous memory in place of foreign frames.
+    /// A mapping of anonymous memory instead of foreign frames.
     fn mapping(pages: usize, protection: Protection) -> Mapping {
         let size = pages * PAGE_SIZE;
         let access = libc::PROT_READ | libc::PROT_WRITE;

@@ -32,7 +32,7 @@ struct PrivcmdHypercall {
     arg: [u64; 5],
 }
 
-/// Why a call did nothing.
+/// The reason for which a call did nothing.
 #[derive(Debug)]
 pub enum CallError {
     /// Linux has no memory for it.
@@ -44,7 +44,7 @@ pub enum CallError {
 }
 
 impl CallError {
-    /// With the operation's name.
+    /// The error, with the operation's name.
     pub fn of(self, operation: &'static str) -> Error {
         match self {
             Self::Memory(error) => Error::Memory(error),
@@ -82,26 +82,27 @@ impl Privcmd {
         self.buffers.take(length).map_err(CallError::Memory)
     }
 
-    /// Makes a sysctl or domctl of interface `version`; `request` is then as Xen left it.
+    /// Makes a sysctl or domctl of interface `version`. `request` then has Xen's answer.
     ///
     /// # Errors
-    /// No memory, or what Xen says.
+    /// No memory, or Xen's error.
     pub fn control(&self, version: u32, request: &mut Request) -> Result<(), CallError> {
         let mut buffer = self.buffer(request.length())?;
         let address = buffer.address();
         request.write_to(version, &mut buffer, address);
-        // SAFETY: Xen writes to the structure and to its data, of which a `Request` names no more than its length, for which
-        // `buffer` has room.
+        // SAFETY: Xen writes to the structure and to its data, of which a `Request` names no more
+        // than its length, for which `buffer` has room.
         unsafe { self.call(request.hypercall(), [address, 0, 0, 0, 0]) }?;
         request.read_from(&buffer);
         Ok(())
     }
 
-    /// Makes a `memory_op` that takes a `struct xen_memory_reservation`: `numbers` go in, and what Xen leaves there comes out.
-    /// Returns how many extents were done, which may be less than there are.
+    /// Makes a `memory_op` that takes a `struct xen_memory_reservation`, with `numbers` as its
+    /// list, which Xen may change. Returns the number of extents that were done, which may be less
+    /// than all.
     ///
     /// # Errors
-    /// No memory, or what Xen says.
+    /// No memory, or Xen's error.
     pub fn reservation(
         &self,
         operation: MemoryOp,
@@ -118,7 +119,8 @@ impl Privcmd {
         put(&mut buffer, offset_of!(MemoryReservation, extent_order), &order.to_le_bytes());
         put(&mut buffer, offset_of!(MemoryReservation, domid), &domain.0.to_le_bytes());
         put_words(&mut buffer[LIST..], numbers.iter().copied());
-        // SAFETY: Xen writes at most `nr_extents` numbers, for which `buffer` has room behind the structure.
+        // SAFETY: Xen writes at most `nr_extents` numbers, for which `buffer` has room behind the
+        // structure.
         let done = unsafe { self.call(Hypercall::MEMORY_OP, [u64::from(operation.0), address, 0, 0, 0]) }? as usize;
         let words = buffer[LIST..].chunks_exact(8);
         numbers.iter_mut().zip(words).for_each(|(number, word)| *number = mfn_at(word, 0).0);
@@ -128,7 +130,7 @@ impl Privcmd {
     /// `XENMEM_claim_pages`: a `struct xen_memory_reservation` without a list.
     ///
     /// # Errors
-    /// No memory, or what Xen says.
+    /// No memory, or Xen's error.
     pub fn claim_pages(&self, domain: DomId, pages: u64) -> Result<(), CallError> {
         let mut buffer = self.buffer(size_of::<MemoryReservation>())?;
         let address = buffer.address();
@@ -140,26 +142,28 @@ impl Privcmd {
         Ok(())
     }
 
-    /// `mmu_update`: how many entries were done, and why the next one was not.
+    /// `mmu_update`. Returns the number of entries that were done, and the error of the next one.
     pub fn mmu_update(
         &self,
         pt_owner: DomId,
         pg_owner: DomId,
         updates: &[MmuUpdate],
     ) -> (usize, Result<(), CallError>) {
-        // public/xen.h: the owner of the tables, plus one, in the upper half; 0 there would be the caller itself.
+        // public/xen.h: the upper half is the owner of the tables, plus one; 0 there would be the
+        // caller itself.
         let owners = (u64::from(pt_owner.0) + 1) << 16 | u64::from(pg_owner.0);
         let words = updates.iter().flat_map(|update| [update.ptr, update.val]);
         self.batch(Hypercall::MMU_UPDATE, updates.len(), size_of::<MmuUpdate>(), words, owners)
     }
 
-    /// `mmuext_op`: how many operations were done, and why the next one was not.
+    /// `mmuext_op`. Returns the number of operations that were done, and the error of the next one.
     pub fn mmuext_op(&self, domain: DomId, operations: &[MmuextOp]) -> (usize, Result<(), CallError>) {
         let words = operations.iter().flat_map(|op| [u64::from(op.cmd.0), op.arg1, op.arg2]);
         self.batch(Hypercall::MMUEXT_OP, operations.len(), size_of::<MmuextOp>(), words, u64::from(domain.0))
     }
 
-    /// A call that takes a list of `count` elements of `size` octets, counts those it has done, and names `subject` last.
+    /// Makes a call that takes a list of `count` elements of `size` octets, a counter of those
+    /// done, and `subject` as its last argument.
     fn batch(
         &self,
         hypercall: Hypercall,
@@ -185,7 +189,7 @@ impl Privcmd {
     /// `GNTTABOP_setup_table`: the frames of `domain`'s grant table, grown to `frames` of them.
     ///
     /// # Errors
-    /// No memory, or what Xen says.
+    /// No memory, or Xen's error.
     pub fn grant_table_setup(&self, domain: DomId, frames: u32) -> Result<Vec<Mfn>, CallError> {
         const LIST: usize = size_of::<GnttabSetupTable>();
         let mut buffer = self.buffer(LIST + frames as usize * size_of::<Mfn>())?;
@@ -194,7 +198,8 @@ impl Privcmd {
         put(&mut buffer, offset_of!(GnttabSetupTable, dom), &domain.0.to_le_bytes());
         put(&mut buffer, offset_of!(GnttabSetupTable, nr_frames), &frames.to_le_bytes());
         put(&mut buffer, offset_of!(GnttabSetupTable, frame_list), &(address + LIST as u64).to_le_bytes());
-        // SAFETY: Xen writes the status, inside the structure, and `nr_frames` frame numbers, for which `buffer` has room.
+        // SAFETY: Xen writes the status, inside the structure, and `nr_frames` frame numbers, for
+        // which `buffer` has room.
         unsafe { self.call(Hypercall::GRANT_TABLE_OP, [u64::from(GrantTableOp::SETUP_TABLE.0), address, 1, 0, 0]) }?;
         let status = u16_at(&buffer, offset_of!(GnttabSetupTable, status));
         GrantStatus(status.cast_signed()).check().map_err(CallError::Grant)?;
@@ -204,25 +209,27 @@ impl Privcmd {
     /// Makes an `event_channel_op` whose structure has no pointers; `octets` go in and come out.
     ///
     /// # Errors
-    /// No memory, or what Xen says.
+    /// No memory, or Xen's error.
     pub fn event_channel_op(&self, operation: EventChannelOp, octets: &mut [u8]) -> Result<(), CallError> {
         let mut buffer = self.buffer(octets.len())?;
         buffer[..octets.len()].copy_from_slice(octets);
         let address = buffer.address();
-        // SAFETY: Xen writes inside the operation's structure; none is larger than a page, and a buffer is one at least.
+        // SAFETY: Xen writes inside the operation's structure; none is larger than a page, and a
+        // buffer is one at least.
         unsafe { self.call(Hypercall::EVENT_CHANNEL_OP, [u64::from(operation.0), address, 0, 0, 0]) }?;
         octets.copy_from_slice(&buffer[..octets.len()]);
         Ok(())
     }
 
-    /// Makes a hypercall; the value that it returns.
+    /// Makes a hypercall, and returns its value.
     ///
     /// # Safety
-    /// Whatever memory of this process Xen writes for this operation lies in a [`Loan`] that the caller holds exclusively.
+    /// All memory of this process that Xen writes for this operation lies in a [`Loan`] that the
+    /// caller holds exclusively.
     unsafe fn call(&self, op: Hypercall, arg: [u64; 5]) -> Result<u64, Errno> {
         let mut hypercall = PrivcmdHypercall { op: u64::from(op.0), arg };
-        // SAFETY: the request reads and writes one `privcmd_hypercall_t`, which `hypercall` is; the rest is the caller's
-        // duty.
+        // SAFETY: the request reads and writes one `privcmd_hypercall_t`, which `hypercall` is; the
+        // rest is the caller's duty.
         let result = unsafe { ioctl(&self.hypercalls, HYPERCALL, &raw mut hypercall) };
         // Linux hands Xen's error number on as its own.
         result.map_err(|error| Errno(error.raw_os_error().unwrap_or_default().unsigned_abs()))

@@ -1,7 +1,7 @@
-//! `public/sysctl.h`: the octets of a `xen_sysctl_t`, of what is asked with it and answered.
+//! `public/sysctl.h`: the octets of a `xen_sysctl_t`, of its data and its answers.
 //!
-//! The layouts used here are the same in all of [`VERSIONS`]; `tests/c_headers.rs` compares them with the C headers of the
-//! build machine.
+//! The layouts used here are the same in all of [`VERSIONS`]. `tests/c_headers.rs` compares them
+//! with the C headers of the build machine.
 
 use xen_abi::DomId;
 use xen_abi::xen::Hypercall;
@@ -10,16 +10,17 @@ use crate::control::{Request, u32_at, u64_at};
 use crate::domain::DomainInfo;
 use crate::domctl::{self, DOMAIN_INFO_SIZE};
 
-/// Interface versions that are known, newest last: Xen 4.17 to 4.20 have the first, 4.21 and 4.22 the second.
+/// The known interface versions, newest last: Xen 4.17 to 4.20 have the first, 4.21 and 4.22 the
+/// second.
 pub const VERSIONS: [u32; 2] = [0x15, 0x16];
 
 /// Size of `struct xen_sysctl`.
 pub const SIZE: usize = 136;
 /// Offset of its union `u`.
 const U: usize = 8;
-/// Most domains that are asked for at once.
+/// Number of domains that are asked for at once.
 const DOMAINS_AT_ONCE: usize = 256;
-/// How much of Xen's log is read at once.
+/// Octets of Xen's log that are read at once.
 const LOG_AT_ONCE: usize = 32 << 10;
 
 /// `XEN_SYSCTL_*`.
@@ -34,7 +35,8 @@ fn request(command: u32) -> Request {
     Request::new(Hypercall::SYSCTL, SIZE, command)
 }
 
-/// With `data` behind the guest handle at `handle`, and its length, in units of `unit` octets, at `count`.
+/// The request with `data` behind the guest handle at `handle`, and its length, in units of `unit`
+/// octets, at `count`.
 fn with_data(mut request: Request, data: &[u8], unit: usize, handle: usize, count: usize) -> Request {
     request.put_u32(count, (data.len() / unit) as u32);
     request.add_data(handle, data);
@@ -53,12 +55,13 @@ pub(crate) fn domain_list(first: DomId) -> Request {
     with_data(request, &[0; DOMAINS_AT_ONCE * DOMAIN_INFO_SIZE], DOMAIN_INFO_SIZE, U + 8, U + 4)
 }
 
-/// `XEN_SYSCTL_debug_keys`: what `xl debug-keys` does; Xen answers in its log.
+/// `XEN_SYSCTL_debug_keys`, as `xl debug-keys`; Xen answers in its log.
 pub(crate) fn debug_keys(keys: &[u8]) -> Request {
     with_data(request(command::DEBUG_KEYS), keys, 1, U, U + 8)
 }
 
-/// `XEN_SYSCTL_readconsole`: Xen's log from the position `from` on, or from its start, answered by [`log`].
+/// `XEN_SYSCTL_readconsole`: Xen's log from the position `from` on, or from its start, answered by
+/// [`log`].
 pub(crate) fn read_console(from: u32) -> Request {
     let mut request = request(command::READCONSOLE);
     let incremental = 1;
@@ -67,18 +70,18 @@ pub(crate) fn read_console(from: u32) -> Request {
     with_data(request, &[0; LOG_AT_ONCE], 1, U + 8, U + 16)
 }
 
-/// Pages that Xen has free, out of an answered [`physinfo`].
+/// Pages that Xen has free, in the answer to a [`physinfo`].
 pub(crate) fn free_pages(answer: &Request) -> u64 {
     u64_at(answer.octets(), U + 48)
 }
 
-/// The domains out of an answered [`domain_list`]; when there are none, the list has ended.
+/// The domains in the answer to a [`domain_list`]; an empty answer ends the list.
 pub(crate) fn domains(answer: &Request) -> Vec<DomainInfo> {
     let count = u32_at(answer.octets(), U + 16) as usize;
     answer.data().chunks_exact(DOMAIN_INFO_SIZE).take(count).map(domctl::parse_info).collect()
 }
 
-/// The text out of an answered [`read_console`], and where the next one goes on.
+/// The text in the answer to a [`read_console`], and the position of the next one.
 pub(crate) fn log(answer: &Request) -> (&[u8], u32) {
     let count = (u32_at(answer.octets(), U + 16) as usize).min(answer.data().len());
     (&answer.data()[..count], u32_at(answer.octets(), U + 4))
@@ -88,7 +91,7 @@ pub(crate) fn log(answer: &Request) -> (&[u8], u32) {
 mod tests {
     use super::*;
 
-    /// What Xen would find.
+    /// The structure in the form that Xen reads.
     fn written(request: &Request) -> Vec<u8> {
         let mut memory = vec![0xff; request.length()];
         request.write_to(0x15, &mut memory, 0x7000_0000);

@@ -1,5 +1,5 @@
-//! The state of a vcpu as Xen loads and saves it for the tools: `struct vcpu_guest_context` of public/arch-x86/xen.h, for a
-//! 64-bit PV guest.
+//! The state of a vcpu in the form that Xen loads and saves for the tools: `struct
+//! vcpu_guest_context` of public/arch-x86/xen.h, for a 64-bit PV guest.
 
 use xen_abi::Mfn;
 use xen_abi::arch_x86::{TrapInfo, VgcfFlags};
@@ -34,12 +34,12 @@ pub struct UserRegs {
     /// Xen's own.
     pub entry_vector: u32,
     pub rip: u64,
-    /// Ring 3, or Xen sets it so: a kernel's is 0xe033.
+    /// Xen sets ring 3 if it is another; a kernel's selector is 0xe033.
     pub cs: u16,
     pub saved_upcall_mask: u8,
     pub rflags: u64,
     pub rsp: u64,
-    /// A kernel's is 0xe02b.
+    /// A kernel's selector is 0xe02b.
     pub ss: u16,
     pub es: u16,
     pub ds: u16,
@@ -50,23 +50,27 @@ pub struct UserRegs {
 /// The state of a vcpu, `struct vcpu_guest_context`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VcpuGuestContext {
-    /// What `fxsave` writes; all zero is a state that can be loaded only without [`VgcfFlags::I387_VALID`].
+    /// The image of `fxsave`. All zeros is a state that can be loaded only without
+    /// [`VgcfFlags::I387_VALID`].
     pub fpu_ctxt: [u8; 512],
-    /// [`VgcfFlags::IN_KERNEL`] and [`VgcfFlags::ONLINE`] for a new vcpu that is to run kernel code.
+    /// [`VgcfFlags::IN_KERNEL`] and [`VgcfFlags::ONLINE`] for a new vcpu that is to run kernel
+    /// code.
     pub flags: VgcfFlags,
     pub user_regs: UserRegs,
-    /// Handlers by vector; Xen looks at those with an address.
+    /// Handlers by vector. Xen reads those with an address.
     pub trap_ctxt: [TrapInfo; TRAPS],
     /// Local descriptor table: vaddr and number of entries.
     pub ldt_base: u64,
     pub ldt_ents: u64,
-    /// Global descriptor table: its frames and number of entries. None are needed: Xen has flat segments.
+    /// Global descriptor table: its frames and number of entries. None are needed, because Xen has
+    /// flat segments.
     pub gdt_frames: [Mfn; 16],
     pub gdt_ents: u64,
     /// Stack for entries from guest user mode.
     pub kernel_ss: u64,
     pub kernel_sp: u64,
-    /// cr0 to cr7; 3 is that of guest kernel mode (see [`cr3`](Self::cr3)), 1 that of guest user mode.
+    /// cr0 to cr7; 3 is that of guest kernel mode (see [`cr3`](Self::cr3)), 1 that of guest user
+    /// mode.
     pub ctrlreg: [u64; 8],
     pub debugreg: [u64; 8],
     pub event_callback_eip: u64,
@@ -80,7 +84,7 @@ pub struct VcpuGuestContext {
 }
 
 impl VcpuGuestContext {
-    /// What cr3 is for the top table in the frame `l4`.
+    /// The value of cr3 for the level 4 table in the frame `l4`.
     pub const fn cr3(l4: Mfn) -> u64 {
         l4.addr()
     }
@@ -177,7 +181,8 @@ impl VcpuGuestContext {
 }
 
 impl UserRegs {
-    /// Calls `each` for every eight octets of the structure, with their offset in `struct vcpu_guest_context`.
+    /// Calls `each` for every eight octets of the structure, with their offset in `struct
+    /// vcpu_guest_context`.
     fn each_word(&mut self, mut each: impl FnMut(usize, &mut u64)) {
         let mut private = u64::from(self.error_code) | u64::from(self.entry_vector) << 32;
         let mut cs = u64::from(self.cs) | u64::from(self.saved_upcall_mask) << 32;
@@ -226,7 +231,8 @@ mod tests {
         assert_eq!(VcpuGuestContext::decode(&encoded), decoded);
 
         let paddings = (0..SIZE).filter(|at| encoded[*at] != octets[*at]).count();
-        // Five selectors with six octets each, five beside cs and the mask, four per trap; some of them happen to be 0.
+        // Five selectors with six octets each, five beside cs and the mask, four per trap; some of
+        // them happen to be 0.
         assert!((30 + 5 + 4 * TRAPS - 20..=30 + 5 + 4 * TRAPS).contains(&paddings), "{paddings}");
         assert_eq!(encoded[at::USER_REGS + 128..][..8], octets[at::USER_REGS + 128..][..8], "rip");
         assert_eq!(decoded.gs_base_user, u64_at(&octets, SIZE - 8));

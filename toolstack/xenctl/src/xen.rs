@@ -21,22 +21,23 @@ use crate::privcmd::{CallError, Privcmd};
 use crate::sysctl;
 use crate::vcpu::{self, VcpuGuestContext};
 
-/// The hypervisor below this dom0. Any number of threads may use it; their hypercalls do not wait for each other here.
+/// The hypervisor below this dom0. Any number of threads may use it; their hypercalls do not wait
+/// for each other here.
 #[derive(Debug)]
 pub struct Xen {
     privcmd: Privcmd,
     gntdev: Arc<File>,
-    /// Of the sysctl interface.
+    /// The version of the sysctl interface.
     sysctl: u32,
-    /// Of the domctl interface.
+    /// The version of the domctl interface.
     domctl: u32,
 }
 
 impl Xen {
-    /// Opens the way to the hypervisor and finds out which interfaces it has.
+    /// Opens the devices of the hypervisor and finds the versions of its interfaces.
     ///
     /// # Errors
-    /// This is no dom0, or one of Xen's interfaces is not known.
+    /// This is no dom0, or the version of one of Xen's interfaces is unknown.
     pub fn open() -> Result<Self, Error> {
         let privcmd = Privcmd::open().map_err(Error::Open)?;
         let sysctl = known(&privcmd, "sysctl", &sysctl::VERSIONS, &sysctl::physinfo())?;
@@ -46,7 +47,7 @@ impl Xen {
         Ok(Xen { privcmd, gntdev, sysctl, domctl })
     }
 
-    /// Ports of `domain` that are in use.
+    /// The number of ports of `domain` that are in use.
     pub fn event_channels(&self, domain: DomId) -> Result<usize, Error> {
         let mut octets = [0; size_of::<EvtchnStatus>()];
         let mut in_use = 0;
@@ -54,7 +55,7 @@ impl Xen {
             octets[..2].copy_from_slice(&domain.0.to_le_bytes());
             octets[offset_of!(EvtchnStatus, port)..][..4].copy_from_slice(&port.to_le_bytes());
             match self.privcmd.event_channel_op(EventChannelOp::STATUS, &mut octets) {
-                // Behind the last port that there can be.
+                // This is behind the last possible port.
                 Err(CallError::Refused(Errno::EINVAL)) if port > 0 => break,
                 result => result.map_err(|error| error.of("EVTCHNOP_status"))?,
             }
@@ -63,7 +64,7 @@ impl Xen {
         Ok(in_use)
     }
 
-    /// What Xen's log says after `key` was pressed, as `xl debug-keys` does; older text comes before it.
+    /// Xen's log after `key` was pressed, as by `xl debug-keys`; older text comes before it.
     pub fn debug_key(&self, key: u8) -> Result<Vec<u8>, Error> {
         self.sysctl("debug_keys", sysctl::debug_keys(&[key]))?;
         let mut text = Vec::new();
@@ -91,7 +92,7 @@ impl Xen {
         Ok(request)
     }
 
-    /// A command that says and answers nothing but the domain.
+    /// Makes a command whose only argument and answer is the domain.
     fn command(&self, name: &'static str, command: u32, domain: DomId) -> Result<(), Error> {
         self.domctl(name, domctl::plain(command, domain)).map(drop)
     }
@@ -102,7 +103,8 @@ fn known(privcmd: &Privcmd, name: &'static str, versions: &[u32], question: &Req
     for version in versions {
         match privcmd.control(*version, &mut question.clone()) {
             Ok(()) => return Ok(*version),
-            // What Xen says to another version than its own (xen/common/sysctl.c, xen/common/domctl.c).
+            // Xen's error for another version than its own (xen/common/sysctl.c,
+            // xen/common/domctl.c).
             Err(CallError::Refused(Errno::EACCES)) => {}
             Err(error) => return Err(error.of(name)),
         }
@@ -132,7 +134,7 @@ impl Hypervisor for Xen {
 
     fn domain_info(&self, domain: DomId) -> Result<Option<DomainInfo>, Error> {
         match self.domctl("getdomaininfo", domctl::plain(command::GETDOMAININFO, domain)) {
-            // Older ones answer with the next domain when there is none of this number.
+            // Older versions answer with the next domain if there is none of this number.
             Ok(answer) => Ok(Some(domctl::info(&answer)).filter(|info| info.id == domain)),
             Err(Error::Refused(_, Errno::ESRCH)) => Ok(None),
             Err(error) => Err(error),
@@ -160,11 +162,12 @@ impl Hypervisor for Xen {
     }
 
     fn destroy(&self, domain: DomId) -> Result<(), Error> {
-        /// `ERESTART`, which `xen-abi` does not have: Xen gives it to no guest.
+        /// `ERESTART`, which `xen-abi` does not have: Xen returns it to no guest.
         const ERESTART: Errno = Errno(85);
         loop {
             match self.command("destroydomain", command::DESTROYDOMAIN, domain) {
-                // Xen goes on by itself, but for older versions; each call does a part of the work.
+                // Xen continues by itself, except in older versions, where each call does a part of
+                // the work.
                 Err(Error::Refused(_, Errno::EAGAIN | ERESTART)) => {}
                 result => return result,
             }

@@ -1,7 +1,8 @@
 //! A client of xenstored in dom0, over its Unix socket (docs/misc/xenstore.txt in Xen).
 //!
-//! Any thread may call a [`Store`]; each request blocks only its caller. A thread of the store's own reads what xenstored sends,
-//! and hands changes of watched paths to whoever watches. The protocol is `zooid_core::xenstore`'s.
+//! Any thread may call a [`Store`]; each request blocks only its caller. A thread of the store
+//! reads the messages of xenstored, and hands changes of watched paths to the watchers. The
+//! protocol is `zooid_core::xenstore`'s.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
@@ -19,7 +20,7 @@ use zooid_core::xenstore::{
 
 use crate::error::OpenError;
 
-/// Where xenstored listens; the second is the first on systems where `/var/run` is no link.
+/// Paths of xenstored's socket. The second is the first on systems where `/var/run` is no link.
 const SOCKETS: [&str; 2] = ["/run/xenstored/socket", "/var/run/xenstored/socket"];
 
 /// A connection to xenstored. Paths are absolute, from `/`.
@@ -40,16 +41,16 @@ struct Shared {
 #[derive(Debug, Default)]
 struct State {
     client: Client,
-    /// Who waits for the reply, by the request's number.
+    /// The channels for replies, by the request's number.
     waiting: BTreeMap<u32, SyncSender<Result<Vec<u8>, Error>>>,
-    /// By token.
+    /// The watchers, by token.
     watchers: BTreeMap<String, Watcher>,
     last_token: u64,
-    /// The connection has ended or could not be understood; nothing works any more.
+    /// The connection has ended or could not be understood; every later request fails.
     broken: Option<Error>,
 }
 
-/// Who is told of a change.
+/// The receiver of a watch's changes.
 #[derive(Clone)]
 struct Watcher(Arc<dyn Fn(&str) + Send + Sync>);
 
@@ -69,7 +70,7 @@ impl Store {
         connected.and_then(Self::over).map_err(|cause| OpenError { path: SOCKETS[0], cause })
     }
 
-    /// Talks to the xenstored at the other end of `socket`.
+    /// Makes a store for the xenstored at the other end of `socket`.
     ///
     /// # Errors
     /// No thread can be started.
@@ -86,12 +87,12 @@ impl Store {
         Transaction { shared: &self.shared, id: TransactionId::NONE }
     }
 
-    /// What is written at `path`; [`Error::NotFound`] when there is no such node.
+    /// The value of `path`; [`Error::NotFound`] if there is no such node.
     pub fn read(&self, path: &str) -> Result<String, Error> {
         self.outside().read(path)
     }
 
-    /// Makes `path` hold `value`; what is missing on the way is made.
+    /// Sets the value of `path`; missing nodes on the way are made.
     pub fn write(&self, path: &str, value: &str) -> Result<(), Error> {
         self.outside().write(path, value)
     }
@@ -111,12 +112,14 @@ impl Store {
         self.outside().mkdir(path)
     }
 
-    /// Sets who may use `path`: the owner first, whose access is that of everybody who is not named.
+    /// Sets the permissions of `path`. The first entry names the owner; its access is that of all
+    /// domains that are not named.
     pub fn set_permissions(&self, path: &str, permissions: &[Permission]) -> Result<(), Error> {
         self.outside().set_permissions(path, permissions)
     }
 
-    /// Runs `body` in a transaction, again and again until it meets no other change. An error of `body` undoes it.
+    /// Runs `body` in a transaction, and repeats it until it meets no other change. An error of
+    /// `body` undoes it.
     pub fn transact<T>(&self, mut body: impl FnMut(&Transaction<'_>) -> Result<T, Error>) -> Result<T, Error> {
         loop {
             let id = transaction(&self.outside().request(Command::StartTransaction)?)?;
@@ -131,11 +134,11 @@ impl Store {
         }
     }
 
-    /// Calls `changed` with the path at every change at or below `path`, and once at once, until the watch is dropped. `path` may
-    /// be `@introduceDomain` or `@releaseDomain`.
+    /// Calls `changed` with the path at every change at or below `path`, and once immediately,
+    /// until the watch is dropped. `path` may be `@introduceDomain` or `@releaseDomain`.
     ///
-    /// `changed` runs on the store's thread, on which replies arrive too: it must not wait for anything that another request
-    /// decides. Sending on a channel is what it is for.
+    /// `changed` runs on the store's thread, on which replies arrive too. It must not wait for the
+    /// result of another request; typically it sends on a channel.
     pub fn watch(&self, path: &str, changed: impl Fn(&str) + Send + Sync + 'static) -> Result<Watch, Error> {
         let token = {
             let mut state = self.shared.state();
@@ -144,23 +147,25 @@ impl Store {
             state.watchers.insert(token.clone(), Watcher(Arc::new(changed)));
             token
         };
-        // From here on dropping it cleans up.
+        // From here on, dropping `watch` cleans up.
         let watch = Watch { shared: self.shared.clone(), path: path.to_owned(), token };
         self.outside().request(Command::Watch { path, token: &watch.token })?;
         Ok(watch)
     }
 
-    /// Tells xenstored of a domain: `ring` is the frame of its ring, which its grant 1 gives to dom0, and `port` its port for it.
+    /// Tells xenstored of a domain. `ring` is the frame of its ring, which its grant 1 gives to
+    /// dom0, and `port` its port for the ring.
     pub fn introduce(&self, domain: DomId, ring: Mfn, port: Port) -> Result<(), Error> {
         self.outside().request(Command::Introduce { domain, ring, port }).map(drop)
     }
 
-    /// Ends xenstored's service of a domain. Do that after the domain was destroyed: earlier, and others keep its rings mapped.
+    /// Ends xenstored's service of a domain. It must come after the domain was destroyed: otherwise
+    /// its ring stays mapped.
     pub fn release(&self, domain: DomId) -> Result<(), Error> {
         self.outside().request(Command::Release(domain)).map(drop)
     }
 
-    /// Whether xenstored serves a domain.
+    /// True if xenstored serves a domain.
     pub fn is_introduced(&self, domain: DomId) -> Result<bool, Error> {
         Ok(introduced(&self.outside().request(Command::IsDomainIntroduced(domain))?)?)
     }
@@ -170,7 +175,7 @@ impl Drop for Store {
     fn drop(&mut self) {
         // Ends the reader's wait. The connection may have ended by itself.
         let _ = self.shared.socket.shutdown(Shutdown::Both);
-        // A watcher may own the store: then this is the reader, which ends by itself.
+        // A watcher may own the store. This thread is then the reader, which ends by itself.
         if let Some(reader) = self.reader.take().filter(|reader| reader.thread().id() != thread::current().id()) {
             let _ = reader.join();
         }
@@ -230,7 +235,8 @@ impl Transaction<'_> {
     }
 }
 
-/// Ends its watch when it is dropped. A change that was on its way then may still be told.
+/// A watch, which ends when it is dropped. A change that was on its way at that time may still be
+/// reported.
 #[derive(Debug)]
 pub struct Watch {
     shared: Arc<Shared>,
@@ -240,10 +246,11 @@ pub struct Watch {
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        // Outside of the lock, because the watcher is somebody else's code, whose end may drop anything.
+        // The drop is outside of the lock, because it runs the watcher's own code, which may drop
+        // anything.
         let _watcher = self.shared.state().watchers.remove(&self.token);
-        // Nobody waits for the reply, since this may be the thread that reads it. An error means that the watch was never made,
-        // or that nothing works any more.
+        // The reply is not waited for, because this may be the thread that reads it. An error means
+        // that the watch was never made, or that the connection is broken.
         let _ = self.shared.send(&Command::Unwatch { path: &self.path, token: &self.token }.into(), None);
     }
 }
@@ -274,13 +281,14 @@ impl Shared {
             bytes
         };
         (&self.socket).write_all(&bytes).map_err(|_| {
-            // A part of it may be with xenstored: what came behind it would be misread.
+            // A part of the message may be with xenstored, which would misread the octets behind
+            // it.
             let _ = self.socket.shutdown(Shutdown::Both);
             StreamError::Closed.into()
         })
     }
 
-    /// Reads what xenstored sends, to the end of the connection.
+    /// Reads the messages of xenstored, to the end of the connection.
     fn serve(&self) {
         let mut buffer = [0; 4096];
         loop {
@@ -292,14 +300,14 @@ impl Shared {
             if let Err(error) = result {
                 let mut state = self.state();
                 state.broken = Some(error);
-                // Whoever waits finds out by the end of the channel.
+                // The callers that wait see the end of the channel.
                 state.waiting.clear();
                 return;
             }
         }
     }
 
-    /// Hands on what `bytes` complete.
+    /// Handles the messages that `bytes` complete.
     fn receive(&self, bytes: &[u8]) -> Result<(), Error> {
         self.state().client.feed(bytes);
         loop {
@@ -308,13 +316,13 @@ impl Shared {
                 None => return Ok(()),
                 Some(Incoming::Reply { request_id, result }) => {
                     if let Some(waiter) = state.waiting.remove(&request_id) {
-                        // Whoever waits does so until the reply comes, and there is room for one.
+                        // A caller waits until the reply comes, and there is room for one.
                         let _ = waiter.try_send(result);
                     }
                 }
                 Some(Incoming::Watch { path, token }) => {
                     let watcher = state.watchers.get(&token).cloned();
-                    // The lock is not held while somebody else's code runs.
+                    // The lock is not held while the watcher's code runs.
                     drop(state);
                     if let Some(Watcher(changed)) = watcher {
                         changed(&path);

@@ -1,4 +1,5 @@
-//! Compares the layouts that `sysctl` uses with Xen's C headers, by compiling a C program that prints them.
+//! Compares the layouts that `sysctl` uses with Xen's C headers, by compiling a C program that
+//! prints them.
 
 use std::path::Path;
 use std::process::Command;
@@ -52,7 +53,7 @@ fn layouts_are_those_of_the_c_headers() {
     assert_eq!(layouts, expected);
 }
 
-/// What the C program prints.
+/// The output of the C program.
 fn run(program: &str) -> String {
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let (source, binary) = (directory.join("sysctl.c"), directory.join("sysctl"));

@@ -1,5 +1,5 @@
-//! `public/arch-x86/xen.h` and `public/arch-x86/xen-x86_64.h`: traps, selectors, `iret`, and x86's part of the shared
-//! page.
+//! `public/arch-x86/xen.h` and `public/arch-x86/xen-x86_64.h`: traps, selectors, `iret`, and x86's
+//! part of the shared page.
 
 use crate::Mfn;
 
@@ -7,7 +7,7 @@ use crate::Mfn;
 pub const FLAT_RING3_CS64: u16 = 0xe033;
 /// Selector of the stack segment that goes with it.
 pub const FLAT_RING3_SS64: u16 = 0xe02b;
-/// Selector of the data segment that goes with it: the null selector.
+/// Selector of the data segment that goes with it, the null selector.
 pub const FLAT_RING3_DS64: u16 = 0;
 /// Code selector of a 64-bit PV kernel.
 pub const FLAT_KERNEL_CS: u16 = FLAT_RING3_CS64;
@@ -39,7 +39,8 @@ pub const MACH2PHYS_NR_ENTRIES: u64 = (MACH2PHYS_VIRT_END - MACH2PHYS_VIRT_START
 pub struct TrapInfo {
     /// The exception's vector.
     pub vector: u8,
-    /// Bits 0 and 1: the least privileged ring that may raise it by `int`; and [`TrapInfo::MASK_EVENTS`].
+    /// Bits 0 and 1 hold the least privileged ring that may raise the exception by `int`. Bit 2 is
+    /// [`TrapInfo::MASK_EVENTS`].
     pub flags: u8,
     /// The handler's code selector.
     pub cs: u16,
@@ -57,7 +58,7 @@ impl TrapInfo {
 }
 
 open_enum! {
-    /// What `set_segment_base` sets, `SEGBASE_*`.
+    /// The register that `set_segment_base` sets, `SEGBASE_*`.
     pub struct SegmentBase: u32 {
         /// The base of `fs`.
         FS = 0;
@@ -89,7 +90,8 @@ bitflags::bitflags! {
     }
 }
 
-/// What the `iret` hypercall finds on the stack, lowest address first, `struct iret_context`.
+/// The frame that the `iret` hypercall reads from the stack, lowest address first, `struct
+/// iret_context`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct IretContext {
@@ -116,13 +118,14 @@ pub struct ArchVcpuInfo {
 }
 assert_layout!(ArchVcpuInfo, 16, cr2: 0);
 
-/// x86's part of `shared_info`, `struct arch_shared_info`: where the tools find the guest's p2m.
+/// x86's part of `shared_info`, `struct arch_shared_info`. The tools find the guest's p2m by it.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ArchSharedInfo {
     /// Entries of the p2m.
     pub max_pfn: u64,
-    /// Root of the three-level tree of the p2m's frames; 0: not set up, `!0`: the linear p2m below is to be used.
+    /// Root of the three-level tree of the p2m's frames. 0: none is set up. `!0`: the linear p2m
+    /// below is to be used.
     pub pfn_to_mfn_frame_list_list: Mfn,
     pub nmi_reason: u64,
     /// cr3 of the address space that `p2m_vaddr` belongs to; 0: none.

@@ -1,4 +1,4 @@
-//! `public/callback.h`: where Xen enters the guest's kernel.
+//! `public/callback.h`: the entry points of the guest's kernel that Xen calls.
 
 open_enum! {
     /// An operation of `callback_op`, `CALLBACKOP_*`.
@@ -9,7 +9,7 @@ open_enum! {
 }
 
 open_enum! {
-    /// Which entry, `CALLBACKTYPE_*`.
+    /// The kind of entry point, `CALLBACKTYPE_*`.
     pub struct CallbackType: u16 {
         /// An event is pending. Events are masked on entry.
         EVENT = 0;
@@ -35,7 +35,7 @@ bitflags::bitflags! {
     }
 }
 
-/// Sets an entry, `struct callback_register`.
+/// Sets an entry point, `struct callback_register`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CallbackRegister {
@@ -47,7 +47,7 @@ pub struct CallbackRegister {
 }
 assert_layout!(CallbackRegister, 16, kind: 0, flags: 2, address: 8);
 
-/// Removes an entry, `struct callback_unregister`.
+/// Removes an entry point, `struct callback_unregister`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CallbackUnregister {

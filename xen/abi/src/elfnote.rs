@@ -1,4 +1,5 @@
-//! `public/elfnote.h`: types of the ELF notes, named "Xen", that tell the domain builder about an image.
+//! `public/elfnote.h`: types of the ELF notes, named "Xen", that describe an image to the domain
+//! builder.
 
 open_enum! {
     /// An ELF note's type, `XEN_ELFNOTE_*`.
@@ -11,7 +12,7 @@ open_enum! {
         HYPERCALL_PAGE = 2;
         /// vaddr of pfn 0.
         VIRT_BASE = 3;
-        /// What to subtract from the ELF file's physical addresses.
+        /// The number to subtract from the ELF file's physical addresses.
         PADDR_OFFSET = 4;
         /// The interface: `xen-3.0`.
         XEN_VERSION = 5;
@@ -26,7 +27,7 @@ open_enum! {
         BSD_SYMTAB = 11;
         /// Lowest vaddr at which Xen may begin.
         HV_START_LOW = 12;
-        /// How an entry of level 1 shows that its mfn is valid.
+        /// The mask and value that mark the mfn of a level-1 entry as valid.
         L1_MFN_VALID = 13;
         /// 1: the guest understands that a suspend was cancelled.
         SUSPEND_CANCEL = 14;

@@ -1,9 +1,10 @@
 //! `public/errno.h`: the error numbers that hypercalls return, negated.
 
 open_enum! {
-    /// An error number from Xen, kept as it came. Shown by its name, as in `EINVAL`.
+    /// An error number from Xen, kept as it came. Its name is shown, as in `EINVAL`.
     ///
-    /// The values are those of x86 Linux. `EWOULDBLOCK` and `EDEADLOCK` are further names of `EAGAIN` and `EDEADLK`.
+    /// The values are those of x86 Linux. `EWOULDBLOCK` and `EDEADLOCK` are further names of
+    /// `EAGAIN` and `EDEADLK`.
     pub struct Errno: u32 {
         EPERM = 1;
         ENOENT = 2;
@@ -58,7 +59,8 @@ open_enum! {
 impl core::error::Error for Errno {}
 
 impl Errno {
-    /// What a hypercall's return value means: negative is an error, anything else the operation's own result.
+    /// Splits a hypercall's return value: a negative one is an error, any other is the operation's
+    /// own result.
     ///
     /// # Errors
     /// The error number that `result` holds.

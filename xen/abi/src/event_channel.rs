@@ -14,7 +14,7 @@ impl core::fmt::Display for Port {
     }
 }
 
-/// Ports that a domain has: a bit each in `shared_info`.
+/// Ports that a domain has. Each has a bit in `shared_info`.
 pub const EVTCHN_2L_NR_CHANNELS: usize = 64 * 64;
 
 open_enum! {
@@ -72,7 +72,7 @@ pub struct EvtchnBindVirq {
 }
 assert_layout!(EvtchnBindVirq, 12, virq: 0, vcpu: 4, port: 8);
 
-/// Makes a port on which a vcpu can be interrupted by this domain, `struct evtchn_bind_ipi`.
+/// Makes a port by which this domain can interrupt one of its vcpus, `struct evtchn_bind_ipi`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EvtchnBindIpi {
@@ -98,7 +98,7 @@ pub struct EvtchnSend {
 }
 assert_layout!(EvtchnSend, 4);
 
-/// Says which vcpu a port's events go to, `struct evtchn_bind_vcpu`.
+/// Selects the vcpu that receives a port's events, `struct evtchn_bind_vcpu`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EvtchnBindVcpu {
@@ -124,7 +124,7 @@ pub struct EvtchnReset {
 assert_layout!(EvtchnReset, 2);
 
 open_enum! {
-    /// What a port is bound to, `EVTCHNSTAT_*`.
+    /// The kind of binding of a port, `EVTCHNSTAT_*`.
     pub struct EvtchnStat: u32 {
         CLOSED = 0;
         UNBOUND = 1;
@@ -135,7 +135,8 @@ open_enum! {
     }
 }
 
-/// Asks about a port, `struct evtchn_status`; [`EvtchnStatus::binding`] reads the answer.
+/// Asks for the state of a port, `struct evtchn_status`. [`EvtchnStatus::binding`] reads the
+/// answer.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EvtchnStatus {
@@ -143,19 +144,19 @@ pub struct EvtchnStatus {
     pub port: Port,
     /// Out.
     pub status: EvtchnStat,
-    /// Out: the vcpu that the port's events go to.
+    /// Out: the vcpu that receives the port's events.
     pub vcpu: u32,
     /// Out: the union `u`, whose meaning depends on `status`.
     pub u: [u32; 2],
 }
 assert_layout!(EvtchnStatus, 24, dom: 0, port: 4, status: 8, vcpu: 12, u: 16);
 
-/// What a port is bound to, as [`EvtchnStatus`] says it.
+/// The binding of a port, with the other end where there is one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Binding {
     /// The port is not in use.
     Closed,
-    /// The port waits for this domain.
+    /// The port waits for this domain to bind to it.
     Unbound { remote_dom: DomId },
     /// The port is connected to this port of that domain.
     Interdomain { remote_dom: DomId, remote_port: Port },
@@ -165,12 +166,12 @@ pub enum Binding {
     Virq(Virq),
     /// The port is bound to interrupts between vcpus.
     Ipi,
-    /// Something that this crate does not know.
+    /// A status that this crate does not know.
     Other(EvtchnStat),
 }
 
 impl EvtchnStatus {
-    /// What the answer says about the port.
+    /// The binding of the port, read from `status` and `u`.
     #[must_use]
     pub const fn binding(&self) -> Binding {
         // A `domid_t` is the low half of its word; its other half is padding.

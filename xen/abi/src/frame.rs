@@ -1,4 +1,4 @@
-//! Frame numbers. A PV guest deals with two kinds that must never be mixed up, so they are distinct types.
+//! Frame numbers. A PV guest has two kinds that must never be mixed up, so they are distinct types.
 
 /// Bytes in a page, and in a frame.
 pub const PAGE_SIZE: usize = 1 << PAGE_SHIFT;
@@ -35,12 +35,12 @@ macro_rules! frame_number {
 }
 
 frame_number! {
-    /// The guest's linear frame number: 0 up to the number of pages that it was given. Its address is a paddr.
+    /// The guest's own linear frame number, 0 to its number of pages - 1. Its address is a paddr.
     Pfn
 }
 
 frame_number! {
-    /// A machine frame number: what a PV guest's page table holds. Its address is a maddr.
+    /// A machine frame number, as a PV guest's page table holds it. Its address is a maddr.
     Mfn
 }
 

@@ -22,13 +22,13 @@ impl core::fmt::Display for GrantRef {
     }
 }
 
-/// Names a mapping made by [`GnttabMapGrantRef`], `grant_handle_t`.
+/// A mapping made by [`GnttabMapGrantRef`], `grant_handle_t`.
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GrantHandle(pub u32);
 
 bitflags::bitflags! {
-    /// Type and state of a grant entry, `GTF_*`. No bit set is an unused entry.
+    /// Type and state of a grant entry, `GTF_*`. An entry without a bit set is unused.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
     pub struct GrantFlags: u16 {
         /// Type: the other domain may map the frame.
@@ -56,15 +56,15 @@ bitflags::bitflags! {
     }
 }
 
-/// An entry of the grant table, `struct grant_entry_v1`. Write `flags` last, and change it while the entry is in use
-/// only by an atomic compare and exchange.
+/// An entry of the grant table, `struct grant_entry_v1`. `flags` is written last. While the entry
+/// is in use, `flags` is changed only by an atomic compare and exchange.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct GrantEntryV1 {
     pub flags: GrantFlags,
     /// The domain that is granted access.
     pub domid: DomId,
-    /// The frame's mfn, which fits: Xen puts frames beyond 2^32 out of reach of version 1.
+    /// The frame's mfn. It fits: Xen keeps frames beyond 2^32 out of reach of version 1.
     pub frame: u32,
 }
 assert_layout!(GrantEntryV1, 8, flags: 0, domid: 2, frame: 4);
@@ -91,7 +91,7 @@ open_enum! {
 open_enum! {
     /// The outcome of one grant-table request, `GNTST_*`.
     pub struct GrantStatus: i16 {
-        /// It was done.
+        /// The request was carried out.
         OKAY = 0;
         /// An error without a number of its own.
         GENERAL_ERROR = -1;
@@ -115,9 +115,9 @@ open_enum! {
         BAD_COPY_ARG = -10;
         /// The frame's address is too large.
         ADDRESS_TOO_BIG = -11;
-        /// Not done; try again.
+        /// The request was not carried out; try again.
         EAGAIN = -12;
-        /// Xen has no room for it.
+        /// Xen has no room for the entry.
         NO_SPACE = -13;
     }
 }
@@ -125,7 +125,7 @@ open_enum! {
 impl core::error::Error for GrantStatus {}
 
 impl GrantStatus {
-    /// Success, or the error.
+    /// `Ok` for `OKAY`, else the status as an error.
     ///
     /// # Errors
     /// Every status but `OKAY`.
@@ -135,7 +135,7 @@ impl GrantStatus {
 }
 
 bitflags::bitflags! {
-    /// How a grant is mapped, `GNTMAP_*`.
+    /// The way in which a grant is mapped, `GNTMAP_*`.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
     pub struct GntmapFlags: u32 {
         /// For access by devices.
@@ -185,7 +185,7 @@ pub struct GnttabUnmapGrantRef {
 }
 assert_layout!(GnttabUnmapGrantRef, 24, host_addr: 0, dev_bus_addr: 8, handle: 16, status: 20);
 
-/// Grows the grant table to `nr_frames` and tells where it is, `struct gnttab_setup_table`.
+/// Grows the grant table to `nr_frames` and returns its frames, `struct gnttab_setup_table`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct GnttabSetupTable {
@@ -193,7 +193,7 @@ pub struct GnttabSetupTable {
     pub nr_frames: u32,
     /// Out.
     pub status: GrantStatus,
-    /// Where to write `nr_frames` frame numbers.
+    /// Address of an array that gets `nr_frames` frame numbers.
     pub frame_list: *mut Mfn,
 }
 assert_layout!(GnttabSetupTable, 24, dom: 0, nr_frames: 4, status: 8, frame_list: 16);
@@ -213,7 +213,7 @@ pub struct GnttabQuerySize {
 assert_layout!(GnttabQuerySize, 16, dom: 0, nr_frames: 4, max_nr_frames: 8, status: 12);
 
 bitflags::bitflags! {
-    /// Which ends of a copy are named by a grant, `GNTCOPY_*`.
+    /// The ends of a copy that are named by a grant, `GNTCOPY_*`.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
     pub struct GntcopyFlags: u16 {
         /// The source.

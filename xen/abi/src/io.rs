@@ -1,4 +1,5 @@
-//! `public/io/`: what the two ends of a split device, the console and xenstore put into the pages that they share.
+//! `public/io/`: the contents of the pages that the two ends of a split device, of the console and
+//! of xenstore share.
 
 pub mod console;
 pub mod netif;

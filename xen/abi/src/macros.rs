@@ -1,6 +1,7 @@
-//! How this crate writes down a number with known names, and a layout that must hold.
+//! Macros for numbers with known names and for layouts that are checked when compiled.
 
-/// Declares an open enum: a newtype over the ABI's integer with a constant per known value. Any other value is kept.
+/// Declares an open enum: a newtype over the ABI's integer with a constant per known value. Any
+/// other value is kept.
 macro_rules! open_enum {
     (
         $(#[$attribute:meta])*

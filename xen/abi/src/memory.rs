@@ -5,7 +5,7 @@ use crate::DomId;
 open_enum! {
     /// An operation of `memory_op`, `XENMEM_*`.
     pub struct MemoryOp: u32 {
-        /// Add frames; tells their mfns.
+        /// Add frames; returns their mfns.
         INCREASE_RESERVATION = 0;
         /// Give frames back.
         DECREASE_RESERVATION = 1;
@@ -17,7 +17,7 @@ open_enum! {
         MAXIMUM_RESERVATION = 4;
         /// Frames of the machine-to-physical table.
         MACHPHYS_MFN_LIST = 5;
-        /// Add frames behind given pfns.
+        /// Add frames for given pfns.
         POPULATE_PHYSMAP = 6;
         /// Only for guests that Xen translates.
         ADD_TO_PHYSMAP = 7;
@@ -27,7 +27,7 @@ open_enum! {
         MACHINE_MEMORY_MAP = 10;
         /// Trade frames for contiguous or lower ones.
         EXCHANGE = 11;
-        /// Where the machine-to-physical table is mapped.
+        /// The place where the machine-to-physical table is mapped.
         MACHPHYS_MAPPING = 12;
         /// Set a domain's memory map.
         SET_MEMORY_MAP = 13;
@@ -42,7 +42,8 @@ open_enum! {
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct MemoryReservation {
-    /// `nr_extents` frame numbers: pfns going in for `POPULATE_PHYSMAP`, and mfns coming out; mfns for the others.
+    /// Address of `nr_extents` frame numbers. `POPULATE_PHYSMAP` reads pfns and writes mfns; the
+    /// others read mfns.
     pub extent_start: *mut u64,
     pub nr_extents: u64,
     /// Each extent has 2^`extent_order` frames.
@@ -53,8 +54,8 @@ pub struct MemoryReservation {
 }
 assert_layout!(MemoryReservation, 32, extent_start: 0, nr_extents: 8, extent_order: 16, mem_flags: 20, domid: 24);
 
-/// The domain that `CURRENT_RESERVATION`, `MAXIMUM_RESERVATION` and `MAXIMUM_GPFN` ask about, `struct
-/// xen_memory_domain`.
+/// The domain that `CURRENT_RESERVATION`, `MAXIMUM_RESERVATION` and `MAXIMUM_GPFN` ask about,
+/// `struct xen_memory_domain`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MemoryDomain {
@@ -62,7 +63,7 @@ pub struct MemoryDomain {
 }
 assert_layout!(MemoryDomain, 2);
 
-/// Where the machine-to-physical table is, `struct xen_machphys_mapping`.
+/// The place of the machine-to-physical table, `struct xen_machphys_mapping`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MachphysMapping {

@@ -1,5 +1,6 @@
-//! Page-table entries of x86-64 with 4 KiB pages (Intel SDM volume 3A, section 4.5; AMD APM volume 2, section 5.3).
-//! In a PV guest they hold machine frame numbers, and Xen checks every one that the guest writes.
+//! Page-table entries of x86-64 with 4 KiB pages (Intel SDM volume 3A, section 4.5; AMD APM volume
+//! 2, section 5.3). In a PV guest they hold machine frame numbers, and Xen checks every one that
+//! the guest writes.
 
 use crate::{Mfn, PAGE_SHIFT};
 
@@ -7,15 +8,17 @@ use crate::{Mfn, PAGE_SHIFT};
 pub const PTES_PER_TABLE: usize = 512;
 
 bitflags::bitflags! {
-    /// The bits of a page-table entry that are not the frame's number. Bits 52 to 58 are left to software; Xen keeps
-    /// its own marks there in entries that it has checked, so an entry read back may show more bits than were written.
+    /// The bits of a page-table entry beside the frame's number. Bits 52 to 58 are left to
+    /// software. Xen keeps its own marks there in entries that it has checked, so an entry read
+    /// back may show more bits than were written.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
     pub struct PteFlags: u64 {
         /// The entry is valid.
         const PRESENT = 1 << 0;
         /// Writes are allowed.
         const WRITABLE = 1 << 1;
-        /// Ring 3 may use the page. Xen sets it on a 64-bit PV guest's pages, whose kernel also runs in ring 3.
+        /// Ring 3 may use the page. Xen sets it on a 64-bit PV guest's pages, whose kernel also
+        /// runs in ring 3.
         const USER = 1 << 2;
         /// Write-through caching (PWT).
         const WRITE_THROUGH = 1 << 3;
@@ -58,19 +61,19 @@ impl Pte {
         Pte((mfn.0 << PAGE_SHIFT) & Self::ADDRESS | flags.bits())
     }
 
-    /// The frame that the entry names; meaningless unless it is present.
+    /// The frame that the entry names. It has a meaning only if the entry is present.
     #[must_use]
     pub const fn mfn(self) -> Mfn {
         Mfn((self.0 & Self::ADDRESS) >> PAGE_SHIFT)
     }
 
-    /// All bits that are not the frame's number, unknown ones included.
+    /// All bits beside the frame's number, unknown ones included.
     #[must_use]
     pub const fn flags(self) -> PteFlags {
         PteFlags::from_bits_retain(self.0 & !Self::ADDRESS)
     }
 
-    /// Whether the processor would follow the entry.
+    /// True if the processor follows the entry.
     #[must_use]
     pub const fn is_present(self) -> bool {
         self.flags().contains(PteFlags::PRESENT)

@@ -15,7 +15,7 @@ open_enum! {
         POLL = 3;
         /// End another domain.
         REMOTE_SHUTDOWN = 4;
-        /// Set the reason that a later end is reported with.
+        /// Set the reason with which a later end is reported.
         SHUTDOWN_CODE = 5;
         /// Set, feed or remove a watchdog timer.
         WATCHDOG = 6;
@@ -25,7 +25,7 @@ open_enum! {
 }
 
 open_enum! {
-    /// Why a domain ends, `SHUTDOWN_*`; the tools act by it.
+    /// The reason for which a domain ends, `SHUTDOWN_*`. The tools act on it.
     pub struct ShutdownReason: u32 {
         /// Done.
         POWEROFF = 0;
@@ -66,7 +66,7 @@ assert_layout!(SchedPoll, 24, ports: 0, nr_ports: 8, timeout: 16);
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SchedWatchdog {
-    /// 0 makes a watchdog.
+    /// The watchdog's number; 0 makes a new one.
     pub id: u32,
     /// Seconds; 0 removes the watchdog `id`.
     pub timeout: u32,

@@ -1,4 +1,4 @@
-//! `public/vcpu.h`: a vcpu's timers, its state, and where Xen writes about it.
+//! `public/vcpu.h`: a vcpu's timers, its state, and the areas where Xen publishes them.
 
 use crate::Mfn;
 
@@ -23,7 +23,7 @@ open_enum! {
 }
 
 open_enum! {
-    /// What a vcpu is doing, `RUNSTATE_*`.
+    /// The state of a vcpu, `RUNSTATE_*`.
     pub struct Runstate: i32 {
         /// It is on a processor.
         RUNNING = 0;
@@ -36,7 +36,7 @@ open_enum! {
     }
 }
 
-/// What a vcpu is doing and has done, `struct vcpu_runstate_info`.
+/// The state of a vcpu and the time spent in each state, `struct vcpu_runstate_info`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct VcpuRunstateInfo {
@@ -61,7 +61,7 @@ bitflags::bitflags! {
     /// Flags of a single-shot timer, `VCPU_SSHOTTMR_*`.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
     pub struct SshottmrFlags: u32 {
-        /// A time in the past is `ETIME`, not an event at once.
+        /// A time in the past gives `ETIME` instead of an immediate event.
         const FUTURE = 1 << 0;
     }
 }
@@ -80,9 +80,9 @@ assert_layout!(VcpuSetSingleshotTimer, 16, timeout_abs_ns: 0, flags: 8);
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct VcpuRegisterVcpuInfo {
-    /// Frame that gets the `vcpu_info`.
+    /// The frame that gets the `vcpu_info`.
     pub mfn: Mfn,
-    /// Where in it, without crossing its end.
+    /// Offset in the frame; the structure may not cross the frame's end.
     pub offset: u32,
     pub rsvd: u32,
 }

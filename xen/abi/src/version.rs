@@ -1,11 +1,11 @@
-//! `public/version.h`: what Xen says about itself.
+//! `public/version.h`: Xen's version and features.
 
 open_enum! {
     /// An operation of `xen_version`, `XENVER_*`.
     pub struct XenVersionOp: u32 {
         /// Major number in bits 16 to 31, minor in 0 to 15.
         VERSION = 0;
-        /// What follows them, as [`Extraversion`].
+        /// The third part of the version, as [`Extraversion`].
         EXTRAVERSION = 1;
         COMPILE_INFO = 2;
         CAPABILITIES = 3;
@@ -28,7 +28,8 @@ pub type Extraversion = [u8; 16];
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FeatureInfo {
-    /// Which 32: below [`XENFEAT_NR_SUBMAPS`](crate::features::XENFEAT_NR_SUBMAPS).
+    /// Index of the group of 32 features, below
+    /// [`XENFEAT_NR_SUBMAPS`](crate::features::XENFEAT_NR_SUBMAPS).
     pub submap_idx: u32,
     /// Out: a bit per feature.
     pub submap: u32,

@@ -1,5 +1,6 @@
-//! `public/xen.h`: hypercall numbers, domains, virtual interrupts, page-table operations, and the small operations
-//! that have no header of their own. The pages that Xen hands to a guest are in [`StartInfo`] and [`SharedInfo`].
+//! `public/xen.h`: hypercall numbers, domains, virtual interrupts, page-table operations, and the
+//! small operations that have no header of their own. The pages that Xen hands to a guest are in
+//! [`StartInfo`] and [`SharedInfo`].
 
 mod shared_info;
 mod start_info;
@@ -65,9 +66,9 @@ impl DomId {
     pub const FIRST_RESERVED: DomId = DomId(0x7ff0);
     /// The calling domain.
     pub const SELF: DomId = DomId(0x7ff0);
-    /// Owner of I/O memory, where a page-table operation names an owner.
+    /// Owner of I/O memory, in a page-table operation that names an owner.
     pub const IO: DomId = DomId(0x7ff1);
-    /// Owner of Xen's own pages, where a page-table operation names an owner.
+    /// Owner of Xen's own pages, in a page-table operation that names an owner.
     pub const XEN: DomId = DomId(0x7ff2);
     /// Owner of pages shared between domains.
     pub const COW: DomId = DomId(0x7ff3);
@@ -88,11 +89,11 @@ open_enum! {
     pub struct Virq: u32 {
         /// Per vcpu: the time base was updated, or a requested time has come.
         TIMER = 0;
-        /// Per vcpu: somebody asks the guest to show its state.
+        /// Per vcpu: dom0 asks the guest to show its state.
         DEBUG = 1;
         /// dom0: bytes received on the emergency console.
         CONSOLE = 2;
-        /// dom0: something happened to some domain, such as its end.
+        /// dom0: the state of a domain changed, for example by its end.
         DOM_EXC = 3;
         /// dom0: records in the trace buffer.
         TBUF = 4;
@@ -119,7 +120,7 @@ open_enum! {
 pub const NR_VIRQS: u32 = 24;
 
 open_enum! {
-    /// What one [`MmuUpdate`] does; it is held in the two low bits of its `ptr`.
+    /// The action of one [`MmuUpdate`], held in the two low bits of its `ptr`.
     pub struct MmuCommand: u64 {
         /// Write a page-table entry, after Xen's checks.
         NORMAL_PT_UPDATE = 0;
@@ -158,7 +159,7 @@ impl MmuUpdate {
 }
 
 open_enum! {
-    /// What an [`MmuextOp`] does, `MMUEXT_*`.
+    /// The action of an [`MmuextOp`], `MMUEXT_*`.
     pub struct MmuextCmd: u32 {
         /// Check `mfn` as a table of level 1 and keep it checked.
         PIN_L1_TABLE = 0;
@@ -203,12 +204,12 @@ open_enum! {
     }
 }
 
-/// One request of `mmuext_op`, `struct mmuext_op`. What the two arguments mean depends on `cmd`; the constructors
-/// below write down what the guest uses.
+/// One request of `mmuext_op`, `struct mmuext_op`. The meaning of the two arguments depends on
+/// `cmd`. The constructors below cover the requests that the guest makes.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MmuextOp {
-    /// What to do.
+    /// The action.
     pub cmd: MmuextCmd,
     /// An mfn, or a linear address.
     pub arg1: u64,
@@ -244,7 +245,8 @@ impl MmuextOp {
 }
 
 bitflags::bitflags! {
-    /// What `update_va_mapping` flushes, `UVMF_*`. Without `ALL` it is this vcpu's TLB.
+    /// The part of the TLB that `update_va_mapping` flushes, `UVMF_*`. Without `ALL`, only this
+    /// vcpu's TLB is meant.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
     pub struct UvmFlags: u64 {
         /// Flush nothing.
@@ -304,7 +306,7 @@ open_enum! {
 pub struct MulticallEntry {
     /// The hypercall's number, see [`Hypercall`].
     pub op: u64,
-    /// Out: what it returned; see [`Errno::check`](crate::Errno::check).
+    /// Out: the hypercall's return value; see [`Errno::check`](crate::Errno::check).
     pub result: i64,
     /// Its arguments; unused ones do not matter.
     pub args: [u64; 6],

@@ -1,8 +1,10 @@
-//! Compares everything in this crate that has a counterpart in Xen's public C headers with that counterpart: the size
-//! of each structure, the offset and size of each field, and each constant.
+//! Compares each item of this crate that has a counterpart in Xen's public C headers with it: the
+//! size of each structure, the offset and size of each field, and each constant.
 //!
-//! The table below holds each item once. From it the test writes a C program that prints what the headers say, compiles
-//! it with the C compiler of this machine, runs it, and compares. Two structures have no counterpart: the page-table
+//! The table below holds each item once. The test writes a C program from it that prints the
+//! headers' values, compiles and runs it with this machine's C compiler, and compares. Two
+//! structures have no counterpart: the page-table entry, which is the processor's, and the E820
+//! entry, which is the BIOS's.
 //! entry, which is the processor's, and the E820 entry, which is the BIOS's.
 
 mod table;
@@ -82,7 +84,7 @@ fn every_error_that_xenstore_can_name_is_known() {
     }
 }
 
-/// What a C program with `body` in its `main` prints.
+/// The output of a C program with `body` in its `main`.
 fn run_c(name: &str, body: &str) -> String {
     assert!(
         Path::new("/usr/include/xen/xen.h").exists(),

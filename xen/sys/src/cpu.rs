@@ -1,4 +1,4 @@
-//! What this vcpu does when it is interrupted: trap table, callbacks, kernel stack, segment bases.
+//! The entry points of this vcpu: trap table, callbacks, kernel stack, segment bases.
 
 use crate::page::{hypercall, input};
 use xen_abi::Errno;
@@ -12,24 +12,25 @@ use xen_abi::xen::Hypercall;
 /// `EINVAL`: an address is not canonical; the entries before it are set.
 ///
 /// # Safety
-/// `traps` ends with [`TrapInfo::END`], and every handler deals with the frame that Xen pushes and is sound wherever
-/// its exception can happen.
+/// `traps` ends with [`TrapInfo::END`]. Every handler accepts the frame that Xen pushes and is
+/// sound wherever its exception can happen.
 pub unsafe fn set_trap_table(traps: &[TrapInfo]) -> Result<(), Errno> {
     // SAFETY: Xen reads `traps` up to its end mark; the handlers are the caller's duty.
     unsafe { hypercall::<{ Hypercall::SET_TRAP_TABLE.0 }>([input(traps), 0, 0, 0, 0]) }.map(drop)
 }
 
-/// Sets one of the kernel's entries: for events, for segments that Xen cannot restore, for system calls. (The older
-/// hypercall `set_callbacks` does the same, but hides errors.)
+/// Sets one of the kernel's entry points: for events, for segments that Xen cannot restore, or for
+/// system calls. (The older hypercall `set_callbacks` does the same, but hides errors.)
 ///
 /// # Errors
 /// `EINVAL`: the address is not canonical. `ENOSYS`: no such entry.
 ///
 /// # Safety
-/// The entry deals with the frame that Xen pushes and is sound wherever it can be entered.
+/// The entry point accepts the frame that Xen pushes and is sound wherever it can be entered.
 pub unsafe fn callback_op_register(callback: CallbackRegister) -> Result<(), Errno> {
     let args = [CallbackOp::REGISTER.0.into(), input(&callback), 0, 0, 0];
-    // SAFETY: Xen reads `callback`, which lives until the call returns; the entry is the caller's duty.
+    // SAFETY: Xen reads `callback`, which lives until the call returns; the entry is the caller's
+    // duty.
     unsafe { hypercall::<{ Hypercall::CALLBACK_OP.0 }>(args) }.map(drop)
 }
 
@@ -51,7 +52,8 @@ pub unsafe fn stack_switch(ss: u16, sp: u64) -> Result<(), Errno> {
 /// `EINVAL`: not canonical, or no such segment.
 ///
 /// # Safety
-/// Code that runs with the new base finds there what it relies on: for [`SegmentBase::FS`] a thread block.
+/// Code that runs with the new base finds there the data that it relies on: for
+/// [`SegmentBase::FS`], a thread block.
 pub unsafe fn set_segment_base(which: SegmentBase, base: u64) -> Result<(), Errno> {
     // SAFETY: no argument is a pointer that Xen follows; the new base is the caller's duty.
     unsafe { hypercall::<{ Hypercall::SET_SEGMENT_BASE.0 }>([which.0.into(), base, 0, 0, 0]) }.map(drop)

@@ -8,7 +8,8 @@ use xen_abi::event_channel::{
 use xen_abi::xen::{Hypercall, Virq};
 use xen_abi::{DomId, Errno, Port};
 
-/// Makes a port in `dom` that `remote_dom` may bind to. An unprivileged domain can only name [`DomId::SELF`] as `dom`.
+/// Makes a port in `dom` that `remote_dom` may bind to. An unprivileged domain can only name
+/// [`DomId::SELF`] as `dom`.
 ///
 /// # Errors
 /// `ENOSPC`: the domain has no port left. `EPERM`: not for that `dom`. `ESRCH`: no such domain.
@@ -19,10 +20,12 @@ pub fn event_channel_op_alloc_unbound(dom: DomId, remote_dom: DomId) -> Result<P
     Ok(op.port)
 }
 
-/// Binds to `remote_port`, which `remote_dom` made for this domain. The new port has an event pending.
+/// Binds to `remote_port`, which `remote_dom` made for this domain. The new port has an event
+/// pending.
 ///
 /// # Errors
-/// `EINVAL`: no such port, or not for this domain. `ENOSPC`: this domain has no port left. `ESRCH`: no such domain.
+/// `EINVAL`: no such port, or not for this domain. `ENOSPC`: this domain has no port left. `ESRCH`:
+/// no such domain.
 pub fn event_channel_op_bind_interdomain(remote_dom: DomId, remote_port: Port) -> Result<Port, Errno> {
     let mut op = EvtchnBindInterdomain { remote_dom, remote_port, local_port: Port(0) };
     // SAFETY: `op` is the operation's own structure.
@@ -33,7 +36,8 @@ pub fn event_channel_op_bind_interdomain(remote_dom: DomId, remote_port: Port) -
 /// Binds a new port to `virq` of `vcpu`, or of the domain (with `vcpu` 0).
 ///
 /// # Errors
-/// `EEXIST`: it is bound already. `EINVAL`: no such virtual interrupt. `ENOENT`: no such vcpu. `ENOSPC`: no port left.
+/// `EEXIST`: it is bound already. `EINVAL`: no such virtual interrupt. `ENOENT`: no such vcpu.
+/// `ENOSPC`: no port left.
 pub fn event_channel_op_bind_virq(virq: Virq, vcpu: u32) -> Result<Port, Errno> {
     let mut op = EvtchnBindVirq { virq, vcpu, port: Port(0) };
     // SAFETY: `op` is the operation's own structure.
@@ -59,7 +63,7 @@ pub fn event_channel_op_send(port: Port) -> Result<(), Errno> {
     unsafe { event_channel_op(EventChannelOp::SEND, &mut EvtchnSend { port }) }
 }
 
-/// What `port` of `dom` is bound to. An unprivileged domain can only name [`DomId::SELF`] as `dom`.
+/// The binding of `port` of `dom`. An unprivileged domain can only name [`DomId::SELF`] as `dom`.
 ///
 /// # Errors
 /// `EINVAL`: no such port. `EPERM`: not for that `dom`. `ESRCH`: no such domain.
@@ -82,7 +86,8 @@ pub fn event_channel_op_unmask(port: Port) -> Result<(), Errno> {
 /// # Safety
 /// `argument` is the structure that belongs to `op`.
 unsafe fn event_channel_op<T>(op: EventChannelOp, argument: &mut T) -> Result<(), Errno> {
-    // SAFETY: Xen reads and writes `argument`, which is borrowed for the call and by the caller's word is large enough.
+    // SAFETY: Xen reads and writes `argument`. It is borrowed for the call and, by the caller's
+    // promise, large enough.
     unsafe { hypercall::<{ Hypercall::EVENT_CHANNEL_OP.0 }>([op.0.into(), inout(argument), 0, 0, 0]) }.map(drop)
 }
 

@@ -1,8 +1,8 @@
 //! A hypercall page for host tests, in which a function of the test plays Xen.
 //!
-//! The entries are reached by the very instructions that a guest executes, so a test sees each argument in the register
-//! where Xen would look for it. On the way back all registers that Xen may change hold garbage, so that a clobber which
-//! is missing from the assembly shows.
+//! The entries are reached by the same instructions as in a guest, so a test sees each argument in
+//! the register where Xen looks for it. On return, all registers that Xen may change hold garbage,
+//! so that a missing clobber in the assembly shows.
 
 extern crate std;
 
@@ -14,7 +14,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use xen_abi::Errno;
 use xen_abi::xen::Hypercall;
 
-// Each entry leaves its own address in rax: that tells its number.
+// Each entry leaves its own address in rax; the hypercall's number follows from it.
 global_asm!(
     ".pushsection .hypercall_page, \"ax\", @progbits",
     ".balign 4096",
@@ -32,8 +32,8 @@ global_asm!(
     enter = sym enter,
 );
 
-/// Gathers the registers, calls `play`, and comes back with its result, garbage where Xen may leave garbage, and all
-/// else as it was.
+/// Gathers the registers, calls `play`, and returns its result. Registers that Xen may change come
+/// back with garbage, all others as they were.
 #[unsafe(naked)]
 unsafe extern "C" fn enter() {
     core::arch::naked_asm!(
@@ -75,14 +75,14 @@ pub struct Call {
 }
 
 impl Call {
-    /// Which hypercall it is.
+    /// The hypercall's number.
     pub fn number(&self) -> Hypercall {
         let offset = self.entry.addr() - (&raw const crate::hypercall_page).addr();
         assert_eq!(offset % crate::HYPERCALL_ENTRY_SIZE, 0);
         Hypercall((offset / crate::HYPERCALL_ENTRY_SIZE) as u32)
     }
 
-    /// What argument `index` points to.
+    /// The value that argument `index` points to.
     pub fn pointee<T>(&mut self, index: usize) -> &mut T {
         &mut self.pointees(index, 1)[0]
     }
@@ -90,12 +90,13 @@ impl Call {
     /// The `count` elements that argument `index` points to.
     pub fn pointees<T>(&mut self, index: usize, count: usize) -> &mut [T] {
         let address = core::ptr::with_exposed_provenance_mut(self.args[index] as usize);
-        // SAFETY: the test knows which type the hypercall under test passes here; it is borrowed for the call.
+        // SAFETY: the test knows which type the hypercall under test passes here; it is borrowed
+        // for the call.
         unsafe { core::slice::from_raw_parts_mut(address, count) }
     }
 }
 
-/// What plays Xen: gets the call and returns what comes back in rax.
+/// The function that plays Xen. It gets the call and returns the value for rax.
 pub type Player = fn(&mut Call) -> i64;
 
 std::thread_local! {
@@ -103,7 +104,7 @@ std::thread_local! {
     static FAILURE: Cell<Option<Box<dyn Any + Send>>> = const { Cell::new(None) };
 }
 
-/// Runs `guest` on a machine where `player` is Xen; a failed assertion of either fails the test.
+/// Runs `guest` on a machine where `player` is Xen. A failed assertion of either fails the test.
 pub fn with_xen<R>(player: Player, guest: impl FnOnce() -> R) -> R {
     PLAYER.set(Some(player));
     let result = guest();
@@ -114,7 +115,8 @@ pub fn with_xen<R>(player: Player, guest: impl FnOnce() -> R) -> R {
     result
 }
 
-/// Lets the test answer. A panic must not unwind through [`enter`], so it is kept for [`with_xen`].
+/// Lets the test answer. A panic must not unwind through [`enter`], so it is stored for
+/// [`with_xen`].
 extern "C" fn play(call: &mut Call) -> i64 {
     let answer = AssertUnwindSafe(|| PLAYER.get().expect("a hypercall outside of `with_xen`")(call));
     catch_unwind(answer).unwrap_or_else(|failure| {

@@ -9,7 +9,7 @@ use xen_abi::grant_table::{
 use xen_abi::xen::Hypercall;
 use xen_abi::{DomId, Errno, Mfn};
 
-/// Why an operation on the grant table failed.
+/// The reason for which an operation on the grant table failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GrantTableError {
     /// Xen refused the hypercall.
@@ -29,12 +29,12 @@ impl fmt::Display for GrantTableError {
 
 impl core::error::Error for GrantTableError {}
 
-/// Grows the grant table of `dom` to `frames.len()` frames, if it has fewer, and writes the numbers of its first frames
-/// to `frames`. An unprivileged domain can only name [`DomId::SELF`].
+/// Grows the grant table of `dom` to `frames.len()` frames, if it has fewer, and writes the numbers
+/// of its first frames to `frames`. An unprivileged domain can only name [`DomId::SELF`].
 ///
 /// # Errors
-/// `GENERAL_ERROR`: more frames than the domain may have, or than Xen has memory for. `PERMISSION_DENIED`: not for that
-/// `dom`. `BAD_DOMAIN`: no such domain.
+/// `GENERAL_ERROR`: more frames than the domain may have, or than Xen has memory for.
+/// `PERMISSION_DENIED`: not for that `dom`. `BAD_DOMAIN`: no such domain.
 pub fn grant_table_op_setup_table(dom: DomId, frames: &mut [Mfn]) -> Result<(), GrantTableError> {
     frames.as_mut_ptr().expose_provenance();
     let mut op = GnttabSetupTable {
@@ -43,14 +43,15 @@ pub fn grant_table_op_setup_table(dom: DomId, frames: &mut [Mfn]) -> Result<(), 
         status: GrantStatus::OKAY,
         frame_list: frames.as_mut_ptr(),
     };
-    // SAFETY: `op` is the operation's own structure; through it, Xen writes no more than `frames` holds.
+    // SAFETY: `op` is the operation's own structure; through it, Xen writes no more than `frames`
+    // holds.
     unsafe { grant_table_op(GrantTableOp::SETUP_TABLE, core::slice::from_mut(&mut op)) }
         .map_err(GrantTableError::Hypercall)?;
     op.status.check().map_err(GrantTableError::Request)
 }
 
-/// Frames that the grant table of `dom` has (`nr_frames`) and may have (`max_nr_frames`). An unprivileged domain can
-/// only name [`DomId::SELF`].
+/// Frames that the grant table of `dom` has (`nr_frames`) and may have (`max_nr_frames`). An
+/// unprivileged domain can only name [`DomId::SELF`].
 ///
 /// # Errors
 /// `PERMISSION_DENIED`: not for that `dom`. `BAD_DOMAIN`: no such domain.
@@ -69,10 +70,10 @@ pub fn grant_table_op_query_size(dom: DomId) -> Result<GnttabQuerySize, GrantTab
 /// Xen's, for the hypercall as a whole.
 ///
 /// # Safety
-/// Nothing is in use at the addresses that the requests name, and what is mapped there is treated as memory that
+/// The addresses that the requests name are unused, and the mapped memory is treated as memory that
 /// another domain may change at any time.
 pub unsafe fn grant_table_op_map_grant_ref(requests: &mut [GnttabMapGrantRef]) -> Result<(), Errno> {
-    // SAFETY: the structures are the operation's own; what they map is the caller's duty.
+    // SAFETY: the structures are the operation's own; the mappings are the caller's duty.
     unsafe { grant_table_op(GrantTableOp::MAP_GRANT_REF, requests) }
 }
 
@@ -84,27 +85,31 @@ pub unsafe fn grant_table_op_map_grant_ref(requests: &mut [GnttabMapGrantRef]) -
 /// # Safety
 /// Nothing uses the pages any more.
 pub unsafe fn grant_table_op_unmap_grant_ref(requests: &mut [GnttabUnmapGrantRef]) -> Result<(), Errno> {
-    // SAFETY: the structures are the operation's own; what they unmap is the caller's duty.
+    // SAFETY: the structures are the operation's own; the unmapping is the caller's duty.
     unsafe { grant_table_op(GrantTableOp::UNMAP_GRANT_REF, requests) }
 }
 
-/// Lets Xen copy between pages of this domain and of others. Each request has a `status` of its own.
+/// Lets Xen copy between pages of this domain and of others. Each request has a `status` of its
+/// own.
 ///
 /// # Errors
 /// Xen's, for the hypercall as a whole.
 ///
 /// # Safety
-/// Bytes of this domain that are written to may change now, and those that are read may be shown to the other domain.
+/// Bytes of this domain that are written to may change now, and those that are read may be
+/// disclosed to the other domain.
 pub unsafe fn grant_table_op_copy(requests: &mut [GnttabCopy]) -> Result<(), Errno> {
-    // SAFETY: the structures are the operation's own; what they copy is the caller's duty.
+    // SAFETY: the structures are the operation's own; the copied ranges are the caller's duty.
     unsafe { grant_table_op(GrantTableOp::COPY, requests) }
 }
 
 /// # Safety
-/// `requests` are structures that belong to `op`, and what they name may be used as they say.
+/// `requests` are structures that belong to `op`, and the memory that they name may be used
+/// accordingly.
 unsafe fn grant_table_op<T>(op: GrantTableOp, requests: &mut [T]) -> Result<(), Errno> {
     let args = [op.0.into(), inout(requests), requests.len() as u64, 0, 0];
-    // SAFETY: Xen reads and writes `requests`, which are borrowed for the call; the rest is the caller's duty.
+    // SAFETY: Xen reads and writes `requests`, which are borrowed for the call; the rest is the
+    // caller's duty.
     unsafe { hypercall::<{ Hypercall::GRANT_TABLE_OP.0 }>(args) }.map(drop)
 }
 

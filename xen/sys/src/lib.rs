@@ -1,12 +1,13 @@
-//! Hypercalls of a 64-bit Xen PV guest: the hypercall page, and one typed function per operation, named after the ABI.
+//! Hypercalls of a 64-bit Xen PV guest: the hypercall page, and one typed function per operation,
+//! named after the ABI.
 //!
-//! The functions do what Xen's interface says and nothing more: no state is kept and no policy made here. An operation
-//! that can break memory safety (page tables, traps, stacks, mappings) is `unsafe`; one that cannot is safe. Every
-//! error is the errno that Xen returned.
+//! The functions follow Xen's interface and add nothing: they keep no state and make no policy. An
+//! operation that can break memory safety (page tables, traps, stacks, mappings) is `unsafe`; one
+//! that cannot is safe. Every error is the errno that Xen returned.
 //!
-//! The image's linker script places section `.hypercall_page`, and its ELF note names [`hypercall_page`]. There is no
-//! function for `iret`, which takes its arguments on the stack and does not return: assembly jumps to
-//! `hypercall_page +` [`IRET_OFFSET`].
+//! The image's linker script places section `.hypercall_page`, and its ELF note names
+//! [`hypercall_page`]. The `iret` hypercall has no function, because it takes its arguments on the
+//! stack and does not return: assembly jumps to `hypercall_page +` [`IRET_OFFSET`].
 
 #![no_std]
 #![deny(clippy::undocumented_unsafe_blocks)]

@@ -1,16 +1,17 @@
-//! `memory_op`: the frames that this domain has.
+//! `memory_op`: the frames of this domain.
 
 use crate::page::{hypercall, inout};
 use xen_abi::memory::{E820Entry, MachphysMapping, MemoryDomain, MemoryMap, MemoryOp, MemoryReservation};
 use xen_abi::xen::Hypercall;
 use xen_abi::{DomId, Errno, Mfn, Pfn};
 
-/// Gets a new frame for each of `pfns` and writes its number to the same place in `mfns`. Returns how many came: fewer
-/// than asked for when Xen is out of memory or the domain has all that it may have. The machine-to-physical table then
-/// knows them; the p2m and the page tables are the caller's to change.
+/// Gets a new frame for each of `pfns` and writes its number to the same place in `mfns`. Returns
+/// the number of frames that came: fewer than asked for when Xen is out of memory or the domain has
+/// reached its limit. Xen enters the new frames into the machine-to-physical table; the p2m and the
+/// page tables are the caller's to change.
 ///
 /// # Errors
-/// None is known: where Xen refuses, it does and counts nothing.
+/// None is known: Xen does not fail the call, but stops counting.
 ///
 /// # Panics
 /// If the two slices differ in length.
@@ -21,11 +22,13 @@ pub fn memory_op_populate_physmap(pfns: &[Pfn], mfns: &mut [Mfn]) -> Result<usiz
         *mfn = Mfn(pfn.0);
     }
     let extents = mfns.as_mut_ptr().cast();
-    // SAFETY: Xen reads and writes `mfns`, numbers of 64 bits, borrowed for the call. New frames are mapped nowhere.
+    // SAFETY: Xen reads and writes `mfns`, numbers of 64 bits, borrowed for the call. New frames
+    // are mapped nowhere.
     unsafe { change_reservation(MemoryOp::POPULATE_PHYSMAP, extents, mfns.len()) }
 }
 
-/// Gives `mfns` back to Xen. Returns how many went: Xen stops at the first that is not this domain's.
+/// Gives `mfns` back to Xen. Returns the number of frames that went: Xen stops at the first that is
+/// not this domain's.
 ///
 /// # Errors
 /// None is known.
@@ -34,8 +37,8 @@ pub fn memory_op_populate_physmap(pfns: &[Pfn], mfns: &mut [Mfn]) -> Result<usiz
 /// Nothing uses the frames any more, and no page table maps them.
 pub unsafe fn memory_op_decrease_reservation(mfns: &[Mfn]) -> Result<usize, Errno> {
     let extents = mfns.as_ptr().cast::<u64>().cast_mut();
-    // SAFETY: Xen reads `mfns`, numbers of 64 bits, borrowed for the call, and does not write there; that the frames
-    // are free is the caller's duty.
+    // SAFETY: Xen reads `mfns`, numbers of 64 bits, borrowed for the call, and does not write
+    // there; that the frames are free is the caller's duty.
     unsafe { change_reservation(MemoryOp::DECREASE_RESERVATION, extents, mfns.len()) }
 }
 
@@ -57,7 +60,7 @@ pub fn memory_op_maximum_reservation(domid: DomId) -> Result<u64, Errno> {
     unsafe { memory_op(MemoryOp::MAXIMUM_RESERVATION, &mut MemoryDomain { domid }) }
 }
 
-/// Where the machine-to-physical table is mapped.
+/// The place where the machine-to-physical table is mapped.
 ///
 /// # Errors
 /// `ENOSYS`: Xen does not know the operation.
@@ -68,21 +71,23 @@ pub fn memory_op_machphys_mapping() -> Result<MachphysMapping, Errno> {
     Ok(mapping)
 }
 
-/// Writes the memory map that the tools gave this domain to `entries`. Returns how many entries it has.
+/// Writes the memory map that the tools gave this domain to `entries`. Returns the number of its
+/// entries.
 ///
 /// # Errors
 /// `ENOSYS`: the tools gave none.
 pub fn memory_op_memory_map(entries: &mut [E820Entry]) -> Result<usize, Errno> {
     entries.as_mut_ptr().expose_provenance();
     let mut map = MemoryMap { nr_entries: entries.len() as u32, buffer: entries.as_mut_ptr() };
-    // SAFETY: the structure is the operation's own; through it, Xen writes no more than `entries` holds.
+    // SAFETY: the structure is the operation's own; through it, Xen writes no more than `entries`
+    // holds.
     unsafe { memory_op(MemoryOp::MEMORY_MAP, &mut map) }?;
     Ok(map.nr_entries as usize)
 }
 
 /// # Safety
-/// `op` takes a reservation; `extents` points to `count` frame numbers that it may read and, unless it only frees,
-/// write; the frames may be given away.
+/// `op` takes a reservation. `extents` points to `count` frame numbers that it may read and, unless
+/// it only frees, write. The frames may be given away.
 unsafe fn change_reservation(op: MemoryOp, extents: *mut u64, count: usize) -> Result<usize, Errno> {
     extents.expose_provenance();
     let mut reservation = MemoryReservation {
@@ -92,14 +97,17 @@ unsafe fn change_reservation(op: MemoryOp, extents: *mut u64, count: usize) -> R
         mem_flags: 0,
         domid: DomId::SELF,
     };
-    // SAFETY: the structure is the operation's own; what it points to is the caller's duty.
+    // SAFETY: the structure is the operation's own; the memory that it points to is the caller's
+    // duty.
     unsafe { memory_op(op, &mut reservation) }.map(|count| count as usize)
 }
 
 /// # Safety
-/// `argument` is the structure that belongs to `op`, and what it points to is as `op` expects.
+/// `argument` is the structure that belongs to `op`, and the memory that it points to is as `op`
+/// expects.
 unsafe fn memory_op<T>(op: MemoryOp, argument: &mut T) -> Result<u64, Errno> {
-    // SAFETY: Xen reads and writes `argument`, which is borrowed for the call and by the caller's word is large enough.
+    // SAFETY: Xen reads and writes `argument`. It is borrowed for the call and, by the caller's
+    // promise, large enough.
     unsafe { hypercall::<{ Hypercall::MEMORY_OP.0 }>([op.0.into(), inout(argument), 0, 0, 0]) }
 }
 

@@ -1,56 +1,61 @@
-//! `mmu_update`, `mmuext_op`, `update_va_mapping`: page tables, which a PV guest changes only through Xen.
+//! `mmu_update`, `mmuext_op`, `update_va_mapping`: page tables, which a PV guest changes only
+//! through Xen.
 
 use crate::page::{hypercall, inout, input};
 use xen_abi::pte::Pte;
 use xen_abi::xen::{Hypercall, MmuUpdate, MmuextOp, UvmFlags};
 use xen_abi::{DomId, Errno};
 
-/// Performs `updates` in order. `domid` owns the frames that they map: [`DomId::SELF`], or another for a foreign
-/// mapping. Returns how many were done, which is all of them. No TLB is flushed.
+/// Performs `updates` in order. `domid` owns the frames that they map: [`DomId::SELF`], or another
+/// domain for a foreign mapping. Returns the number of updates, all of which were done. No TLB is
+/// flushed.
 ///
 /// # Errors
-/// `EINVAL`: Xen's checks refused an update; those before it were done. `EPERM`: no right to that domain's frames.
-/// `ESRCH`: no such domain.
+/// `EINVAL`: Xen's checks refused an update; those before it were done. `EPERM`: no right to that
+/// domain's frames. `ESRCH`: no such domain.
 ///
 /// # Safety
-/// Memory that Rust code relies on stays mapped as it is: no update removes, redirects or weakens a mapping that is in
-/// use, or makes writable what must not change.
+/// Memory that Rust code relies on stays mapped as it is: no update removes, redirects or weakens a
+/// mapping that is in use, or makes constant memory writable.
 pub unsafe fn mmu_update(updates: &[MmuUpdate], domid: DomId) -> Result<usize, Errno> {
     let mut done = 0u32;
     let args = [input(updates), updates.len() as u64, inout(&mut done), domid.0.into(), 0];
-    // SAFETY: Xen reads `updates` and writes `done`; what the updates do is the caller's duty.
+    // SAFETY: Xen reads `updates` and writes `done`; the effects of the updates are the caller's
+    // duty.
     unsafe { hypercall::<{ Hypercall::MMU_UPDATE.0 }>(args) }?;
     Ok(done as usize)
 }
 
-/// Performs `ops` in order: pinning, base pointers, TLB flushes, page clearing and copying. `domid` owns the frames, as
-/// in [`mmu_update`]. Returns how many were done, which is all of them.
+/// Performs `ops` in order: pinning, base pointers, TLB flushes, page clearing and copying. `domid`
+/// owns the frames, as in [`mmu_update`]. Returns the number of operations, all of which were done.
 ///
 /// # Errors
-/// `EINVAL`: Xen's checks refused an operation; those before it were done. `EPERM`: no right to that domain's frames.
-/// `ESRCH`: no such domain.
+/// `EINVAL`: Xen's checks refused an operation; those before it were done. `EPERM`: no right to
+/// that domain's frames. `ESRCH`: no such domain.
 ///
 /// # Safety
-/// As for [`mmu_update`]; a new base pointer maps the running code, its stack and its data as the old one does; a frame
-/// that is cleared or copied to is not in use.
+/// As for [`mmu_update`]. A new base pointer maps the running code, its stack and its data as the
+/// old one does. A frame that is cleared or copied to is not in use.
 pub unsafe fn mmuext_op(ops: &[MmuextOp], domid: DomId) -> Result<usize, Errno> {
     let mut done = 0u32;
     let args = [input(ops), ops.len() as u64, inout(&mut done), domid.0.into(), 0];
-    // SAFETY: Xen reads `ops` and writes `done`; what the operations do is the caller's duty.
+    // SAFETY: Xen reads `ops` and writes `done`; the effects of the operations are the caller's
+    // duty.
     unsafe { hypercall::<{ Hypercall::MMUEXT_OP.0 }>(args) }?;
     Ok(done as usize)
 }
 
-/// Makes `pte` the entry of level 1 for `vaddr` in the current address space, and flushes what `flags` say.
+/// Makes `pte` the entry of level 1 for `vaddr` in the current address space, and flushes the TLB
+/// as `flags` say.
 ///
 /// # Errors
 /// `EINVAL`: Xen's checks refused the entry, or there is no table of level 1 for `vaddr`.
 ///
 /// # Safety
-/// As for [`mmu_update`]. With [`UvmFlags::TLB_FLUSH`] or [`UvmFlags::INVLPG`], `flags` have no further bits but
-/// [`UvmFlags::ALL`]: Xen would take them for the address of a vcpu mask.
+/// As for [`mmu_update`]. With [`UvmFlags::TLB_FLUSH`] or [`UvmFlags::INVLPG`], `flags` have no
+/// further bits but [`UvmFlags::ALL`]: Xen would take them for the address of a vcpu mask.
 pub unsafe fn update_va_mapping(vaddr: u64, pte: Pte, flags: UvmFlags) -> Result<(), Errno> {
-    // SAFETY: no argument is a pointer; what the new entry does is the caller's duty.
+    // SAFETY: no argument is a pointer; the effect of the new entry is the caller's duty.
     unsafe { hypercall::<{ Hypercall::UPDATE_VA_MAPPING.0 }>([vaddr, pte.0, flags.bits(), 0, 0]) }.map(drop)
 }
 

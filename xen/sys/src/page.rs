@@ -1,4 +1,4 @@
-//! The hypercall page and the one place where the guest enters Xen on purpose.
+//! The hypercall page, and the only place where the guest enters Xen on purpose.
 
 use core::arch::asm;
 use xen_abi::Errno;
@@ -7,11 +7,12 @@ use xen_abi::xen::Hypercall;
 /// Bytes of each entry of the hypercall page (`public/arch-x86/xen-x86_64.h`).
 pub const HYPERCALL_ENTRY_SIZE: usize = 32;
 
-/// Where in the hypercall page assembly jumps for `iret`, with an [`IretContext`](xen_abi::arch_x86::IretContext) on
-/// the stack.
+/// Offset in the hypercall page to which assembly jumps for `iret`, with an
+/// [`IretContext`](xen_abi::arch_x86::IretContext) on the stack.
 pub const IRET_OFFSET: usize = Hypercall::IRET.0 as usize * HYPERCALL_ENTRY_SIZE;
 
-// The domain builder fills the page that the ELF note HYPERCALL_PAGE names; until then every entry traps (int3).
+// The domain builder fills the page that the ELF note HYPERCALL_PAGE names. Until then every entry
+// traps (int3).
 #[cfg(not(test))]
 core::arch::global_asm!(
     ".pushsection .hypercall_page, \"ax\", @progbits",
@@ -25,26 +26,29 @@ core::arch::global_asm!(
 );
 
 unsafe extern "C" {
-    /// The hypercall page: entry `n`, at `n *` [`HYPERCALL_ENTRY_SIZE`], makes hypercall number `n`.
+    /// The hypercall page: entry `n`, at `n *` [`HYPERCALL_ENTRY_SIZE`], makes hypercall number
+    /// `n`.
     ///
-    /// Declared for its address, which the image's ELF note and the kernel's assembly need; never read or call it.
+    /// It is declared for its address, which the image's ELF note and the kernel's assembly need.
+    /// It is never read or called.
     pub static hypercall_page: [u8; 4096];
 }
 
-/// Makes hypercall `NR` with five arguments, in rdi, rsi, rdx, r10 and r8. Xen may change these, rcx and r11; the
-/// result comes in rax. The entry pushes two words, and Xen may read and write memory: so the assembly is neither
-/// `nostack` nor `nomem`.
+/// Makes hypercall `NR` with five arguments, in rdi, rsi, rdx, r10 and r8. Xen may change these,
+/// rcx and r11; the result comes in rax. The entry pushes two words, and Xen may read and write
+/// memory, so the assembly is neither `nostack` nor `nomem`.
 ///
-/// Hypercalls with fewer arguments go the same way with zeros: five register moves cost nothing beside a trap.
+/// Hypercalls with fewer arguments pass zeros: five register moves cost nothing beside a trap.
 ///
 /// # Safety
-/// The caller answers for everything that Xen does by this hypercall: pointers among the arguments must be valid for
-/// what Xen reads and writes through them, and no effect may break what Rust relies on.
+/// The caller answers for all effects of this hypercall. Pointers among the arguments must be valid
+/// for Xen's reads and writes, and no effect may break the assumptions of Rust code.
 #[inline(always)]
 pub(crate) unsafe fn hypercall<const NR: u32>(args: [u64; 5]) -> Result<u64, Errno> {
     let result: i64;
-    // SAFETY: (1) the entry is code that Xen provides and it returns with the stack as it was; (2) every register that
-    // the interface lets Xen change is an output or clobber; (3) what the hypercall itself does is the caller's duty.
+    // SAFETY: (1) the entry is code that Xen provides and it returns with the stack as it was; (2)
+    // every register that the interface lets Xen change is an output or clobber; (3) the
+    // effects of the hypercall itself are the caller's duty.
     unsafe {
         asm!(
             "call {page} + {nr} * {entry_size}",

@@ -11,16 +11,16 @@ pub fn sched_op_yield() {
     let _ = unsafe { sched_op(SchedOp::YIELD, 0, 0) };
 }
 
-/// Unmasks events and waits until one is pending, in one step, so that no event is missed in between. The upcall runs
-/// before this returns.
+/// Unmasks events and waits until one is pending, in one step, so that no event is missed in
+/// between. The upcall runs before this returns.
 pub fn sched_op_block() {
-    // SAFETY: the operation has no argument; the upcall's handler is sound at any time or could not be registered. It
-    // cannot fail.
+    // SAFETY: the operation has no argument; the upcall's handler is sound at any time or could not
+    // be registered. It cannot fail.
     let _ = unsafe { sched_op(SchedOp::BLOCK, 0, 0) };
 }
 
-/// Waits, with events masked, until one is pending on one of `ports`, or until system time reaches `timeout`
-/// nanoseconds (0: for ever).
+/// Waits, with events masked, until one is pending on one of `ports`, or until system time reaches
+/// `timeout` nanoseconds (0: for ever).
 ///
 /// # Errors
 /// `EINVAL`: more than 128 ports, or one that does not exist.
@@ -40,30 +40,34 @@ pub fn sched_op_shutdown(reason: ShutdownReason) -> Result<(), Errno> {
     if reason == ShutdownReason::SUSPEND || reason.name().is_none() {
         return Err(Errno::EINVAL);
     }
-    // SAFETY: Xen reads the structure, which lives until the call returns. The domain runs no further.
+    // SAFETY: Xen reads the structure, which lives until the call returns. The domain runs no
+    // further.
     unsafe { sched_op(SchedOp::SHUTDOWN, input(&SchedShutdown { reason }), 0) }.map(drop)
 }
 
-/// Suspends this domain. `start_info` is the frame that the tools fill in for the resumed domain. Returns whether the
+/// Suspends this domain. `start_info` is the frame that the tools fill in for the resumed domain.
+/// Returns true if the suspend was cancelled and nothing has changed.
 /// suspend was cancelled: then nothing has changed.
 ///
 /// # Errors
 /// None is known.
 ///
 /// # Safety
-/// - `start_info` is the frame of the start_info page, and nothing but it is used that way.
-/// - The caller can do without what a resumed domain has lost: events, grants, the shared_info mapping, and every mfn
-///   that is not in a page table or in the p2m.
+/// - `start_info` is the frame of the start_info page, and only that frame is so used.
+/// - The caller can do without the resources that a resumed domain has lost: events, grants, the
+///   shared_info mapping, and every mfn that is neither in a page table nor in the p2m.
 pub unsafe fn sched_op_suspend(start_info: Mfn) -> Result<bool, Errno> {
     let shutdown = SchedShutdown { reason: ShutdownReason::SUSPEND };
-    // SAFETY: Xen reads `shutdown`, which lives until the call returns; the rest is the caller's duty.
+    // SAFETY: Xen reads `shutdown`, which lives until the call returns; the rest is the caller's
+    // duty.
     unsafe { sched_op(SchedOp::SHUTDOWN, input(&shutdown), start_info.0) }.map(|cancelled| cancelled != 0)
 }
 
 /// # Safety
 /// `argument` is 0 or the address of the structure that belongs to `op`.
 unsafe fn sched_op(op: SchedOp, argument: u64, third: u64) -> Result<u64, Errno> {
-    // SAFETY: Xen only reads what is at `argument`, which by the caller's word is as it expects.
+    // SAFETY: Xen only reads the memory at `argument`, which by the caller's promise is as it
+    // expects.
     unsafe { hypercall::<{ Hypercall::SCHED_OP.0 }>([op.0.into(), argument, third, 0, 0]) }
 }
 

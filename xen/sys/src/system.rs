@@ -1,4 +1,4 @@
-//! The hypercalls that stand alone: console, timer, version, assists, and many calls in one.
+//! The hypercalls that stand alone: console, timer, version, assists, and multicall.
 
 use crate::page::{hypercall, inout, input};
 use xen_abi::Errno;
@@ -8,14 +8,14 @@ use xen_abi::xen::{ConsoleIo, Hypercall, MulticallEntry, VmAssistCmd, VmAssistTy
 /// Writes `bytes` to Xen's console.
 ///
 /// # Errors
-/// `EPERM`: the domain may not; a release build of Xen lets only dom0 write.
+/// `EPERM`: the domain may not write; a release build of Xen allows it to dom0 only.
 pub fn console_io_write(bytes: &[u8]) -> Result<(), Errno> {
     let args = [ConsoleIo::WRITE.0.into(), bytes.len() as u64, input(bytes), 0, 0];
     // SAFETY: Xen reads `bytes`, which are borrowed for the call.
     unsafe { hypercall::<{ Hypercall::CONSOLE_IO.0 }>(args) }.map(drop)
 }
 
-/// Reads what was typed on Xen's console. Returns how many bytes came.
+/// Reads the input of Xen's console. Returns the number of bytes.
 ///
 /// # Errors
 /// `EPERM`: the domain is not dom0.
@@ -25,8 +25,9 @@ pub fn console_io_read(buffer: &mut [u8]) -> Result<usize, Errno> {
     unsafe { hypercall::<{ Hypercall::CONSOLE_IO.0 }>(args) }.map(|count| count as usize)
 }
 
-/// Raises `VIRQ_TIMER` once, when system time reaches `timeout` nanoseconds; 0 takes the timer back. It is the calling
-/// vcpu's single-shot timer. For a time more than 2^50 ns (13 days) ahead, Xen takes 100 ms from now.
+/// Raises `VIRQ_TIMER` once, when system time reaches `timeout` nanoseconds; 0 cancels the timer.
+/// It is the calling vcpu's single-shot timer. For a time more than 2^50 ns (13 days) ahead, Xen
+/// takes 100 ms from now.
 ///
 /// # Errors
 /// None is known.
@@ -45,13 +46,13 @@ pub fn xen_version_version() -> Result<(u16, u16), Errno> {
     Ok(((version >> 16) as u16, version as u16))
 }
 
-/// What follows the minor number in Xen's version, padded with NULs.
+/// The third part of Xen's version, such as `.5`, padded with NULs.
 ///
 /// # Errors
 /// None is known.
 pub fn xen_version_extraversion() -> Result<Extraversion, Errno> {
     let mut extraversion = Extraversion::default();
-    // SAFETY: `extraversion` is what the operation writes, and is borrowed for the call.
+    // SAFETY: the operation writes `extraversion`, which is borrowed for the call.
     unsafe { xen_version(XenVersionOp::EXTRAVERSION, inout(&mut extraversion)) }?;
     Ok(extraversion)
 }
@@ -73,26 +74,29 @@ pub fn xen_version_get_features(submap_idx: u32) -> Result<u32, Errno> {
 /// # Errors
 /// `EINVAL`: Xen does not have it.
 pub fn vm_assist(cmd: VmAssistCmd, kind: VmAssistType) -> Result<(), Errno> {
-    // SAFETY: an assist makes more of what the guest does succeed; none changes the meaning of its memory.
+    // SAFETY: an assist makes Xen emulate more of the guest's instructions; none changes the
+    // meaning of its memory.
     unsafe { hypercall::<{ Hypercall::VM_ASSIST.0 }>([cmd.0.into(), kind.0.into(), 0, 0, 0]) }.map(drop)
 }
 
-/// Makes the hypercalls in `calls`, in order. Each has a `result` of its own; a failure stops none of the others.
+/// Makes the hypercalls in `calls`, in order. Each has a `result` of its own; a failure stops none
+/// of the others.
 ///
 /// # Errors
 /// `EINVAL`: the call is itself part of a multicall.
 ///
 /// # Safety
-/// What each single hypercall asks of its caller.
+/// The conditions of each single hypercall.
 pub unsafe fn multicall(calls: &mut [MulticallEntry]) -> Result<(), Errno> {
-    // SAFETY: Xen reads and writes `calls`, which are borrowed for the call; what they do is the caller's duty.
+    // SAFETY: Xen reads and writes `calls`, which are borrowed for the call; their effects are the
+    // caller's duty.
     unsafe { hypercall::<{ Hypercall::MULTICALL.0 }>([inout(calls), calls.len() as u64, 0, 0, 0]) }.map(drop)
 }
 
 /// # Safety
-/// `argument` is 0 or the address of what `op` reads and writes.
+/// `argument` is 0 or the address of the structure that `op` reads and writes.
 unsafe fn xen_version(op: XenVersionOp, argument: u64) -> Result<u64, Errno> {
-    // SAFETY: what is at `argument` is, by the caller's word, as Xen expects.
+    // SAFETY: the memory at `argument` is, by the caller's promise, as Xen expects.
     unsafe { hypercall::<{ Hypercall::XEN_VERSION.0 }>([op.0.into(), argument, 0, 0, 0]) }
 }
 

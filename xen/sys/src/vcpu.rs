@@ -5,7 +5,7 @@ use xen_abi::vcpu::{SshottmrFlags, VcpuOp, VcpuRegisterVcpuInfo, VcpuSetSinglesh
 use xen_abi::xen::Hypercall;
 use xen_abi::{Errno, Mfn};
 
-/// Whether `vcpu` is up.
+/// True if `vcpu` is up.
 ///
 /// # Errors
 /// `ENOENT`: no such vcpu.
@@ -14,19 +14,19 @@ pub fn vcpu_op_is_up(vcpu: u32) -> Result<bool, Errno> {
     unsafe { vcpu_op(VcpuOp::IS_UP, vcpu, 0) }.map(|up| up != 0)
 }
 
-/// Raises the calling vcpu's `VIRQ_TIMER` once, when system time reaches `timeout_abs_ns`. It replaces the time set
-/// before.
+/// Raises the calling vcpu's `VIRQ_TIMER` once, when system time reaches `timeout_abs_ns`. It
+/// replaces the time set before.
 ///
 /// # Errors
-/// `ETIME`: the time has passed, and `flags` say that this is an error (Xen 4.17 ignores them and raises the event).
-/// `EINVAL`: not the calling vcpu.
+/// `ETIME`: the time has passed, and `flags` say that this is an error (Xen 4.17 ignores them and
+/// raises the event). `EINVAL`: not the calling vcpu.
 pub fn vcpu_op_set_singleshot_timer(vcpu: u32, timeout_abs_ns: u64, flags: SshottmrFlags) -> Result<(), Errno> {
     let timer = VcpuSetSingleshotTimer { timeout_abs_ns, flags };
     // SAFETY: `timer` is the operation's own structure and lives until the call returns.
     unsafe { vcpu_op(VcpuOp::SET_SINGLESHOT_TIMER, vcpu, input(&timer)) }.map(drop)
 }
 
-/// Takes the single-shot timer back.
+/// Cancels the single-shot timer.
 ///
 /// # Errors
 /// `EINVAL`: not the calling vcpu.
@@ -44,24 +44,26 @@ pub fn vcpu_op_stop_periodic_timer(vcpu: u32) -> Result<(), Errno> {
     unsafe { vcpu_op(VcpuOp::STOP_PERIODIC_TIMER, vcpu, 0) }.map(drop)
 }
 
-/// Moves the `vcpu_info` of `vcpu` from shared_info to `offset` in the frame `mfn`; possible once per vcpu.
+/// Moves the `vcpu_info` of `vcpu` from shared_info to `offset` in the frame `mfn`; possible once
+/// per vcpu.
 ///
 /// # Errors
-/// `EINVAL`: done before, not this domain's frame, or the structure would cross its end.
+/// `EINVAL`: done before, not this domain's frame, or the structure would cross the frame's end.
 ///
 /// # Safety
 /// Those 64 bytes belong to Xen from now on.
 pub unsafe fn vcpu_op_register_vcpu_info(vcpu: u32, mfn: Mfn, offset: u32) -> Result<(), Errno> {
     let place = VcpuRegisterVcpuInfo { mfn, offset, rsvd: 0 };
-    // SAFETY: `place` is the operation's own structure and lives until the call returns; where it points is the
-    // caller's duty.
+    // SAFETY: `place` is the operation's own structure and lives until the call returns; where it
+    // points is the caller's duty.
     unsafe { vcpu_op(VcpuOp::REGISTER_VCPU_INFO, vcpu, input(&place)) }.map(drop)
 }
 
 /// # Safety
-/// `argument` is 0 or the address of the structure that belongs to `op`, which does not write there.
+/// `argument` is 0 or the address of the structure that belongs to `op`, which does not write
+/// there.
 unsafe fn vcpu_op(op: VcpuOp, vcpu: u32, argument: u64) -> Result<u64, Errno> {
-    // SAFETY: Xen reads what is at `argument`, which by the caller's word is as it expects.
+    // SAFETY: Xen reads the memory at `argument`, which by the caller's promise is as it expects.
     unsafe { hypercall::<{ Hypercall::VCPU_OP.0 }>([op.0.into(), vcpu.into(), argument, 0, 0]) }
 }
 

@@ -1,11 +1,13 @@
-//! Run queue and timers as data: which thread runs next, who sleeps until when, and when the timer
-//! must fire.
+//! Run queue and timers as data: the next thread to run, the deadlines of sleeping threads, and the
+//! time of the next timer.
 //!
-//! [`Scheduler`] holds no stacks and switches nothing; the kernel's shell asks it for a decision and
-//! acts. One vCPU, round robin. While several threads can run, time is cut into slices, and a thread that has run through a
-//! whole one is preempted at its end; so it gets between one and two. The clock is not read when threads change, because
-//! reading it can cost more than the change: only when a slice begins and when the timer fires. Everything but [`Scheduler::spawn`] runs in
-//! constant or logarithmic time, allocates nothing, and may therefore run with events masked.
+//! [`Scheduler`] holds no stacks and switches nothing; the kernel's shell asks it for a decision
+//! and acts. It serves one vCPU, round robin. While several threads can run, time is cut into
+//! slices. A thread that has run through a whole slice is preempted at its end, so it gets between
+//! one and two. The clock is read only when a slice begins and when the timer fires, not when
+//! threads change, because reading it can cost more than the change. Everything but
+//! [`Scheduler::spawn`] runs in constant or logarithmic time, allocates nothing, and may therefore
+//! run with events masked.
 //!
 //! A thread is in one [`State`] at a time:
 //!
@@ -22,8 +24,8 @@ use alloc::collections::{TryReserveError, VecDeque};
 use alloc::vec::Vec;
 use sleepers::Sleepers;
 
-/// Names a thread. The generation tells a thread from an earlier one that had the same slot, so a
-/// stale id is noticed and never reaches a stranger.
+/// A thread's identifier. The generation tells a thread from an earlier one that had the same slot,
+/// so that a stale id is noticed and never reaches another thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ThreadId {
     slot: u32,
@@ -31,19 +33,19 @@ pub struct ThreadId {
 }
 
 impl ThreadId {
-    /// The thread's slot: a small number, reused after [`Scheduler::reap`]. The shell indexes its own
-    /// table of stacks and registers with it.
+    /// The thread's slot, a small number that is reused after [`Scheduler::reap`]. The shell
+    /// indexes its own table of stacks and registers with it.
     pub const fn slot(self) -> usize {
         self.slot as usize
     }
 
-    /// How many threads had this slot before.
+    /// The number of threads that had this slot before.
     pub const fn generation(self) -> u32 {
         self.generation
     }
 }
 
-/// What a thread is doing.
+/// The state of a thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
     /// Waits for its turn.
@@ -56,10 +58,10 @@ pub enum State {
     Exited,
 }
 
-/// Why a blocked thread became ready.
+/// The reason for which a blocked thread became ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WakeReason {
-    /// Somebody called [`Scheduler::wake`].
+    /// [`Scheduler::wake`] was called for it.
     Woken,
     /// Its deadline passed.
     TimedOut,
@@ -83,7 +85,8 @@ pub struct Scheduler {
     sleepers: Sleepers,
     running: Option<ThreadId>,
     slice_ns: u64,
-    /// When the present time slice ends; set while, and for a moment after, several threads can run.
+    /// The end of the present time slice; set while, and for a moment after, several threads can
+    /// run.
     slice_end: Option<u64>,
     /// The running thread has been running since before the present slice began.
     ran_through: bool,
@@ -122,8 +125,8 @@ impl Scheduler {
         Ok(ThreadId { slot, generation: thread.generation })
     }
 
-    /// Takes the next ready thread from the run queue and makes it the running one. `None`: nothing can run, block in the
-    /// hypervisor.
+    /// Takes the next ready thread from the run queue and makes it the running one. `None`: no
+    /// thread can run, and the vCPU blocks in the hypervisor.
     ///
     /// # Panics
     /// If a thread is running: call [`preempt`](Self::preempt), [`block`](Self::block) or
@@ -139,7 +142,7 @@ impl Scheduler {
         self.running
     }
 
-    /// Puts the running thread at the end of the run queue: its slice is over, or it yields.
+    /// Puts the running thread at the end of the run queue, because its slice is over or it yields.
     ///
     /// # Panics
     /// If no thread is running.
@@ -150,8 +153,8 @@ impl Scheduler {
 
     /// Blocks the running thread until [`wake`](Self::wake) or, if one is given, until `deadline`.
     ///
-    /// Whoever wakes must not run between the caller's test of the condition and this call: both
-    /// belong under one masking of events.
+    /// The code that wakes the thread must not run between the caller's test of the condition and
+    /// this call. Both therefore run under one masking of events.
     ///
     /// # Panics
     /// If no thread is running.
@@ -162,8 +165,8 @@ impl Scheduler {
         }
     }
 
-    /// Makes a blocked thread ready and forgets its deadline. False, and nothing happens, if the
-    /// thread is not blocked or no longer exists.
+    /// Makes a blocked thread ready and forgets its deadline. Returns false, and changes nothing,
+    /// if the thread is not blocked or no longer exists.
     pub fn wake(&mut self, id: ThreadId) -> bool {
         if self.state(id) != Some(State::Blocked) {
             return false;
@@ -173,8 +176,8 @@ impl Scheduler {
         true
     }
 
-    /// The timer has fired: makes every thread ready whose deadline is `now` or earlier, the earliest first, and ends
-    /// the time slice if it is over.
+    /// Handles the timer at time `now`: makes every thread ready whose deadline is `now` or
+    /// earlier, the earliest first, and ends the time slice if it is over.
     pub fn timer_fired(&mut self, now: u64) {
         while let Some(slot) = self.sleepers.pop_due(now) {
             self.make_ready(slot, WakeReason::TimedOut);
@@ -187,7 +190,7 @@ impl Scheduler {
     }
 
     /// Ends the running thread. Its slot stays taken until [`reap`](Self::reap), because the caller
-    /// still stands on its stack.
+    /// still runs on its stack.
     ///
     /// # Panics
     /// If no thread is running.
@@ -195,8 +198,8 @@ impl Scheduler {
         self.stop_running(State::Exited)
     }
 
-    /// Frees the slot of an exited thread, once its stack is not in use. False, and nothing happens,
-    /// if the thread has not exited or is reaped already.
+    /// Frees the slot of an exited thread, once its stack is not in use. Returns false, and changes
+    /// nothing, if the thread has not exited or is reaped already.
     pub fn reap(&mut self, id: ThreadId) -> bool {
         if self.state(id) != Some(State::Exited) {
             return false;
@@ -208,7 +211,7 @@ impl Scheduler {
         true
     }
 
-    /// Ends every thread but the running one, which is all that lives on in the child of a fork.
+    /// Ends every thread but the running one, which alone lives on in the child of a fork.
     pub fn end_others(&mut self) {
         let running = self.running.map(ThreadId::slot);
         for (slot, thread) in self.threads.iter_mut().enumerate() {
@@ -223,18 +226,19 @@ impl Scheduler {
         self.slice_over = false;
     }
 
-    /// The running thread; `None` only between the end of one and [`pick`](Self::pick), and while idle.
+    /// The running thread; `None` only between the end of one and [`pick`](Self::pick), and while
+    /// idle.
     pub fn running(&self) -> Option<ThreadId> {
         self.running
     }
 
-    /// What a thread is doing; `None` if it no longer exists.
+    /// The state of a thread; `None` if it no longer exists.
     pub fn state(&self, id: ThreadId) -> Option<State> {
         let thread = self.threads.get(id.slot())?;
         if thread.generation == id.generation { thread.state } else { None }
     }
 
-    /// Why the running thread's last [`block`](Self::block) ended.
+    /// The reason for which the running thread's last [`block`](Self::block) ended.
     ///
     /// # Panics
     /// If no thread is running.
@@ -253,12 +257,13 @@ impl Scheduler {
         self.threads.len() - self.free.len()
     }
 
-    /// True when the running thread is to be preempted: it has had a whole slice, and another one waits.
+    /// True when the running thread is to be preempted: it has had a whole slice, and another
+    /// thread waits.
     pub fn slice_is_over(&self) -> bool {
         self.slice_over
     }
 
-    /// True when a time slice is to begin: several threads can run, and none has begun.
+    /// True when a time slice is to begin: several threads can run, and no slice has begun.
     pub fn wants_slice(&self) -> bool {
         self.is_contended() && self.slice_end.is_none()
     }
@@ -270,7 +275,8 @@ impl Scheduler {
         end
     }
 
-    /// When the timer must fire, at the latest: the earliest deadline of a blocked thread, or the end of the slice.
+    /// The latest time at which the timer must fire: the earliest deadline of a blocked thread, or
+    /// the end of the slice.
     pub fn next_timer(&self) -> Option<u64> {
         self.slice_end.into_iter().chain(self.sleepers.earliest()).min()
     }

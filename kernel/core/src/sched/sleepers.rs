@@ -14,7 +14,7 @@ struct Sleeper {
 pub(super) struct Sleepers {
     /// A binary min-heap by deadline: the children of `i` are `2 * i + 1` and `2 * i + 2`.
     heap: Vec<Sleeper>,
-    /// Where each slot's entry is in the heap.
+    /// The position of each slot's entry in the heap.
     positions: Vec<Option<u32>>,
 }
 
@@ -50,7 +50,7 @@ impl Sleepers {
         }
     }
 
-    /// Removes all of them.
+    /// Removes all deadlines.
     pub(super) fn clear(&mut self) {
         self.heap.clear();
         self.positions.fill(None);
@@ -67,7 +67,7 @@ impl Sleepers {
         let removed = self.heap.swap_remove(position);
         self.positions[removed.slot as usize] = None;
         if position < self.heap.len() {
-            // The last entry came here; it may belong further up or further down.
+            // The last entry moved here; it may belong further up or further down.
             let position = self.rise(position);
             self.sink(position);
         }

@@ -133,7 +133,7 @@ fn pick_while_a_thread_runs_is_a_bug() {
     sched.pick();
 }
 
-/// What a straightforward scheduler of the same rules would do.
+/// A straightforward scheduler of the same rules.
 #[derive(Default)]
 struct Model {
     ready: VecDeque<ThreadId>,
@@ -178,7 +178,7 @@ fn behaves_like_the_model_and_never_allocates_after_spawn() {
                 let due = model.blocked.extract_if(.., |(_, d)| d.is_some_and(|d| d <= now));
                 let mut due: Vec<_> = due.map(|(id, _)| id).collect();
                 assert_eq!(due.len(), sched.ready_count() - before);
-                // Equal deadlines wake in any order: take over the scheduler's.
+                // Equal deadlines wake in any order, so the scheduler's order is taken over.
                 let woken = sched.ready.iter().skip(model.ready.len()).copied();
                 due.sort_by_key(|id| woken.clone().position(|slot| slot as usize == id.slot()));
                 model.ready.extend(due);

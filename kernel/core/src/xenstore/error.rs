@@ -1,20 +1,20 @@
-//! Why a request to xenstore failed.
+//! Errors of requests to xenstore.
 
 use crate::ring::BadIndex;
 use alloc::string::String;
 use core::fmt;
 use xen_abi::io::xs_wire::XsType;
 
-/// Why a request failed.
+/// The reason for which a request failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Error {
     /// `ENOENT`: there is no such node, or no such watch or transaction.
     NotFound,
-    /// `EACCES`: the node's permissions, set by whoever owns it, exclude this domain.
+    /// `EACCES`: the node's permissions, set by its owner, exclude this domain.
     AccessDenied,
-    /// `EAGAIN`: the transaction met another change; do it again from the start.
+    /// `EAGAIN`: the transaction conflicted with another change; repeat it from the start.
     Again,
-    /// `EINVAL`: xenstored does not take the path or value; the caller is to blame.
+    /// `EINVAL`: xenstored refuses the path or value; the caller is to blame.
     Invalid,
     /// `EEXIST`: the watch exists already.
     Exists,
@@ -24,7 +24,7 @@ pub enum Error {
     Other(String),
     /// The request is longer than the protocol allows; the caller is to blame.
     TooLong,
-    /// A value is no text; who wrote it is to blame.
+    /// A value is not UTF-8; its writer is to blame.
     NotUtf8,
     /// A path or token contains a NUL, which would end it; the caller is to blame.
     EmbeddedNul,
@@ -32,7 +32,7 @@ pub enum Error {
     Broken(StreamError),
 }
 
-/// How xenstored broke the protocol.
+/// The way in which xenstored broke the protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StreamError {
     /// The connection ended: xenstored is gone. Only dom0's connection, a socket, can end.
@@ -48,14 +48,14 @@ pub enum StreamError {
         /// The reply's type.
         found: XsType,
     },
-    /// A payload does not have the form that its type asks for.
+    /// A payload does not have the form of its type.
     BadPayload,
-    /// The ring's indices make no sense.
+    /// The ring's indices contradict its size.
     BadIndex(BadIndex),
 }
 
 impl Error {
-    /// The error with this name; it stands, with a NUL behind it, in the payload of an error message.
+    /// The error with this name. In the payload of an error message, a NUL follows the name.
     pub(super) fn from_name(payload: &[u8]) -> Self {
         match payload.strip_suffix(&[0]).unwrap_or(payload) {
             b"ENOENT" => Self::NotFound,

@@ -1,10 +1,12 @@
 //! The xenstore client's side of the protocol: bytes in, bytes out.
 //!
-//! Requests become bytes in [`Client::encode`]; bytes from xenstored go into [`Client::feed`] and come out of
-//! [`Client::receive`] as [`Incoming`] messages, in whatever pieces the ring delivered them. Replies are matched to
-//! requests by their number, so any number of requests can be under way. The ring and the waiting are the caller's.
+//! Requests become bytes in [`Client::encode`]. Bytes from xenstored go into [`Client::feed`], in
+//! whatever pieces the ring delivered them, and come out of [`Client::receive`] as [`Incoming`]
+//! messages. Replies are matched to requests by their number, so any number of requests can be
+//! under way. The ring and the waiting are the caller's.
 //!
-//! The protocol is Xen's `docs/misc/xenstore.txt`; the layout of messages is [`xen_abi::io::xs_wire`].
+//! The protocol is Xen's `docs/misc/xenstore.txt`; the layout of messages is
+//! [`xen_abi::io::xs_wire`].
 
 mod error;
 mod reply;
@@ -23,29 +25,29 @@ use xen_abi::io::xs_wire::{Header, XsType, strings};
 /// One connection to xenstored.
 #[derive(Debug, Default)]
 pub struct Client {
-    /// The number that was given to a request last.
+    /// The number of the last request.
     last_id: u32,
     /// Requests without a reply so far, and their types.
     pending: BTreeMap<u32, XsType>,
-    /// What came in and makes no whole message yet.
+    /// The bytes received that form no whole message yet.
     received: Vec<u8>,
 }
 
 /// A message from xenstored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Incoming {
-    /// The answer to a request: its payload, for [`names`] and its siblings to read, or why there is none.
+    /// The answer to a request: its payload, for [`names`] and its siblings to read, or an error.
     Reply {
-        /// What [`Client::encode`] returned for the request.
+        /// The number that [`Client::encode`] returned for the request.
         request_id: u32,
         /// The payload, or xenstored's refusal.
         result: Result<Vec<u8>, Error>,
     },
-    /// Something changed at or below a watched path.
+    /// A change at or below a watched path.
     Watch {
         /// The path that changed; relative if the watched one was.
         path: String,
-        /// The token that the watch was made with.
+        /// The token of the watch.
         token: String,
     },
 }
@@ -56,10 +58,10 @@ impl Client {
         Self { last_id: 0, pending: BTreeMap::new(), received: Vec::new() }
     }
 
-    /// Gives a request a number and writes it down. The bytes have to be sent whole and unmixed.
+    /// Gives a request a number and encodes it. The bytes must be sent whole and unmixed.
     ///
     /// # Errors
-    /// [`Error::TooLong`] and [`Error::EmbeddedNul`]; no number is used up then.
+    /// [`Error::TooLong`] and [`Error::EmbeddedNul`]; no number is used up in these cases.
     pub fn encode(&mut self, request: &Request<'_>) -> Result<(u32, Vec<u8>), Error> {
         let kind = request.command.kind();
         let payload = request.command.payload()?;
@@ -73,12 +75,12 @@ impl Client {
         Ok((id, bytes))
     }
 
-    /// Forgets the part of a message that has come, because the rest will not.
+    /// Discards the received part of a message, because the rest will not come.
     pub fn forget_partial(&mut self) {
         self.received.clear();
     }
 
-    /// Takes what arrived from xenstored.
+    /// Takes the bytes that arrived from xenstored.
     pub fn feed(&mut self, bytes: &[u8]) {
         self.received.extend_from_slice(bytes);
     }
@@ -86,8 +88,8 @@ impl Client {
     /// The next whole message, or `None` until more bytes have been fed.
     ///
     /// # Errors
-    /// [`Error::Broken`]: xenstored does not keep to the protocol. Where the next message would begin is unknown, so
-    /// every later call returns the same.
+    /// [`Error::Broken`]: xenstored broke the protocol. The beginning of the next message is
+    /// unknown, so every later call returns the same error.
     pub fn receive(&mut self) -> Result<Option<Incoming>, Error> {
         let Some((header, payload)) = self.received.split_first_chunk() else { return Ok(None) };
         let header = Header::decode(*header).map_err(|too_long| StreamError::TooLong(too_long.len))?;
@@ -115,7 +117,7 @@ impl Client {
         }
     }
 
-    /// The next number that no pending request has; never 0, which stands in watch events.
+    /// The next number that no pending request has. It is never 0, which stands in watch events.
     fn unused_id(&self) -> u32 {
         let mut id = self.last_id.wrapping_add(1);
         while id == 0 || self.pending.contains_key(&id) {

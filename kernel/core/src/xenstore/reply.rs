@@ -6,10 +6,11 @@ use alloc::vec::Vec;
 use xen_abi::DomId;
 use xen_abi::io::xs_wire::strings;
 
-/// A value or a string as text.
+/// A value or a string, decoded as text.
 ///
 /// # Errors
-/// [`StreamError::BadPayload`]: it is not UTF-8. xenstore keeps any bytes, so another client may be to blame.
+/// [`StreamError::BadPayload`]: it is not UTF-8. xenstore keeps any bytes, so another client may be
+/// to blame.
 pub fn text(bytes: &[u8]) -> Result<String, StreamError> {
     core::str::from_utf8(bytes).map(String::from).map_err(|_| StreamError::BadPayload)
 }
@@ -26,18 +27,19 @@ pub fn names(payload: &[u8]) -> Result<Vec<String>, StreamError> {
 /// [`DirectoryPart`](super::Command::DirectoryPart).
 #[derive(Debug, Default)]
 pub struct NameList {
-    /// What names the state of the node that the parts are of.
+    /// The generation of the node that the parts belong to.
     generation: Vec<u8>,
     names: Vec<u8>,
 }
 
 impl NameList {
-    /// Where the next part begins.
+    /// The offset of the next part, in bytes.
     pub fn offset(&self) -> usize {
         self.names.len()
     }
 
-    /// Takes the next part; true when it was the last. If the node has changed meanwhile, the list begins again.
+    /// Takes the next part; returns true for the last. If the node has changed meanwhile, the list
+    /// begins again.
     ///
     /// # Errors
     /// [`StreamError::BadPayload`].

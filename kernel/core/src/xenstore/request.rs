@@ -1,4 +1,4 @@
-//! What can be asked of xenstored.
+//! Requests to xenstored.
 
 use super::Error;
 use alloc::vec::Vec;
@@ -11,11 +11,11 @@ use xen_abi::{DomId, Mfn, Port};
 pub struct Request<'a> {
     /// The transaction that the command is part of.
     pub transaction: TransactionId,
-    /// What is asked.
+    /// The command.
     pub command: Command<'a>,
 }
 
-/// Names a transaction; xenstored hands it out.
+/// A transaction's identifier, chosen by xenstored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TransactionId(pub u32);
 
@@ -24,7 +24,7 @@ impl TransactionId {
     pub const NONE: Self = Self(0);
 }
 
-/// What is asked. A path without a leading `/` is relative to the domain's home.
+/// A command. A path without a leading `/` is relative to the domain's home.
 #[derive(Clone, Copy, Debug)]
 pub enum Command<'a> {
     /// The names of a node's children, for [`names`](super::names) to read.
@@ -38,7 +38,7 @@ pub enum Command<'a> {
     },
     /// A node's value.
     Read(&'a str),
-    /// Sets a node's value; makes it, and those above it, if they are missing.
+    /// Sets a node's value; makes the node, and those above it, if they are missing.
     Write(&'a str, &'a [u8]),
     /// Makes a node, and those above it, if they are missing.
     Mkdir(&'a str),
@@ -46,13 +46,14 @@ pub enum Command<'a> {
     Remove(&'a str),
     /// A node's permissions, for [`permissions`](super::permissions) to read.
     GetPermissions(&'a str),
-    /// Sets a node's permissions. The first names the owner, and what domains that are not listed may do.
+    /// Sets a node's permissions. The first one names the owner, and the access of domains that are
+    /// not listed.
     SetPermissions(&'a str, &'a [Permission]),
-    /// Asks for an event at every change at or below a path, and for one at once.
+    /// Asks for an event at every change at or below a path. One event comes at once.
     Watch {
         /// The path, or `@introduceDomain` or `@releaseDomain`.
         path: &'a str,
-        /// Comes back in the events.
+        /// The token that the events repeat.
         token: &'a str,
     },
     /// Ends the watch with this path and token.
@@ -66,10 +67,12 @@ pub enum Command<'a> {
     StartTransaction,
     /// Ends the request's transaction.
     EndTransaction {
-        /// Whether its changes are made, which may fail with [`Error::Again`], or forgotten.
+        /// True if its changes are to be made, which may fail with [`Error::Again`]; false if they
+        /// are to be dropped.
         commit: bool,
     },
-    /// Tells xenstored of a domain, which serves it from then on. From dom0 only, as are the next two.
+    /// Tells xenstored of a domain, which it serves from then on. Only dom0 may send this and the
+    /// next two.
     Introduce {
         /// The domain.
         domain: DomId,
@@ -84,12 +87,12 @@ pub enum Command<'a> {
     IsDomainIntroduced(DomId),
 }
 
-/// What one domain may do with a node.
+/// The access of one domain to a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Permission {
     /// The domain.
     pub domain: DomId,
-    /// What it may do.
+    /// Its access.
     pub access: Access,
 }
 
@@ -224,7 +227,7 @@ impl Access {
 }
 
 impl fmt::Display for Permission {
-    /// As the protocol writes it: a letter and a domid.
+    /// The form of the protocol: a letter and a domid.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}{}", self.access.letter(), self.domain.0)
     }

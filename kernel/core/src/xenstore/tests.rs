@@ -107,7 +107,7 @@ fn watch_events_come_between_replies() {
     let watch = Incoming::Watch { path: "control/shutdown".into(), token: "token".into() };
     assert_eq!(client.receive(), Ok(Some(watch)));
     assert_eq!(client.pending.len(), 1);
-    // The number in an event means nothing, and more may stand behind the token.
+    // The number in an event has no meaning, and more may stand behind the token.
     client.feed(&message(15, 1, 0, b"a\0b\0more\0"));
     assert_eq!(client.receive(), Ok(Some(Incoming::Watch { path: "a".into(), token: "b".into() })));
     assert_eq!(client.pending.len(), 1);

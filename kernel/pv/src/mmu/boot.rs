@@ -1,8 +1,10 @@
-//! The change from the domain builder's page tables, in which everything is writable and executable, to our own.
+//! The change from the domain builder's page tables, in which everything is writable and
+//! executable, to our own.
 //!
-//! The builder maps the image, what it put behind it, and at least 512 KiB more at VIRT_BASE (public/xen.h, "Start-of-day
-//! memory layout"). New tables are written into frames of that spare part; then they are made read-only, pinned and
-//! loaded, and the builder's are unpinned and become free memory.
+//! The builder maps the image, the data that it put behind the image, and at least 512 KiB more at
+//! VIRT_BASE (public/xen.h, "Start-of-day memory layout"). New tables are written into frames of
+//! that spare part. Then they are made read-only, pinned and loaded, and the builder's are unpinned
+//! and become free memory.
 
 use core::ops::Range;
 
@@ -33,19 +35,19 @@ fn boot_address(frame: Pfn) -> usize {
     Zone::Image.base() + frame.0 as usize * PAGE_SIZE
 }
 
-/// Address of one of this domain's frames in the builder's mapping: for the time before [`switch`].
+/// Address of one of this domain's frames in the builder's mapping, for the time before [`switch`].
 pub fn boot_address_of(frame: Mfn) -> usize {
     boot_address(m2p(frame))
 }
 
-/// What the builder left in memory, as address ranges in its mapping.
+/// The memory that the builder filled, as address ranges in its mapping.
 pub struct Layout {
     /// The name table behind the image, and the ramdisk if there is one.
     pub extras: Range<usize>,
     /// The list of mfns.
     p2m: Range<usize>,
     start_info: usize,
-    /// The builder's page tables and boot stack: free once they are not used.
+    /// The builder's page tables and boot stack, free once they are not used.
     left_over: Range<usize>,
     /// The bitmaps of free frames and of numbers without a frame.
     bitmap: Range<usize>,
@@ -64,12 +66,13 @@ impl Layout {
         }
     }
 
-    /// Where p2m, bitmaps and start_info lie.
+    /// The addresses of p2m, bitmaps and start_info.
     pub fn records(&self) -> (usize, usize, usize) {
         (self.p2m.start, self.bitmap.start, self.start_info)
     }
 
-    /// What is mapped at its old address in the new tables, with the protection of its class.
+    /// The ranges that are mapped at their old addresses in the new tables, with the protection of
+    /// their class.
     pub fn kept(&self) -> [(Range<usize>, PageClass); 8] {
         [
             (image::text_start()..image::text_end(), PageClass::Text),
@@ -84,7 +87,7 @@ impl Layout {
     }
 }
 
-/// The page tables that are being built: frames in a row, written through the builder's mapping.
+/// The page tables under construction: frames in a row, written through the builder's mapping.
 struct Builder<'a> {
     p2m: &'a [u64],
     first: Pfn,
@@ -108,7 +111,7 @@ impl Builder<'_> {
         (boot_address(table) as *mut Pte).wrapping_add(index)
     }
 
-    /// The table of `level` that covers `address`; it and those above are made if they are missing.
+    /// The table of `level` that covers `address`. It and those above are made if they are missing.
     fn ensure_table(&mut self, address: usize, level: u32) -> Pfn {
         let mut table = self.first;
         for above in (level + 1..=4).rev() {
@@ -139,8 +142,9 @@ impl Builder<'_> {
 /// `devices` are mapped at the start of the DEVICE zone, in this order.
 ///
 /// # Safety
-/// Called once, early in boot, on the image's boot stack, with the values Xen gave at entry: `info` is the start info
-/// page, `boot_stack_top` the stack pointer. No references into the builder's page tables or boot stack exist.
+/// Called once, early in boot, on the image's boot stack, with the values Xen gave at entry: `info`
+/// is the start info page, `boot_stack_top` the stack pointer. No references into the builder's
+/// page tables or boot stack exist.
 pub unsafe fn switch(
     info: &StartInfo,
     info_address: usize,
@@ -163,7 +167,8 @@ pub unsafe fn switch(
     for (page, frame) in devices.iter().enumerate() {
         builder.map(Zone::Device.base() + page * PAGE_SIZE, *frame, PageClass::Device.pte_flags());
     }
-    // Level 2 of the TABLES zone is complete, so that a table can always be mapped there with at most one more table.
+    // Level 2 of the TABLES zone is complete, so that a table can always be mapped there with at
+    // most one more table.
     let window_end = window(Pfn(info.nr_pages));
     for address in (Zone::Tables.base()..window_end).step_by(L2_SPAN) {
         builder.ensure_table(address, 2);
@@ -190,7 +195,8 @@ pub unsafe fn switch(
         MmuextOp::on_frame(MmuextCmd::NEW_BASEPTR, root),
         MmuextOp::on_frame(MmuextCmd::UNPIN_TABLE, old_root),
     ];
-    // SAFETY: the new tables map all that is in use at the same addresses: image, stack, start info, p2m.
+    // SAFETY: the new tables map all that is in use at the same addresses: image, stack, start
+    // info, p2m.
     unsafe { xen_sys::mmuext_op(&switch, DomId::SELF) }.expect("Xen refuses the page tables");
 
     let words = bitmap_words(info.nr_pages);

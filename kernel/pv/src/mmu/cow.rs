@@ -1,8 +1,10 @@
-//! Copy-on-write: what a fork does to the heap and to variables of libraries, and what a write to a shared page does then.
+//! Copy-on-write of the heap and of variables of libraries: the protection by a fork, and the
+//! handling of a write to a shared page.
 //!
-//! A fork takes the right to write in the entries of level 2, a few for megabytes of heap. The first write below such an entry
-//! takes it from the pages instead and gives it back above; then, and at each further page, the writer gets a copy. All of
-//! it happens in the writer's own domain. Nothing of this is linked into an image without the fork component.
+//! A fork removes the right to write from the entries of level 2, of which a few cover megabytes of
+//! heap. The first write below such an entry removes the right from the pages instead and restores
+//! it above. Then, and at each further page, the writer gets a copy. All of it happens in the
+//! writer's own domain. Nothing of this is linked into an image without the fork component.
 
 use core::sync::atomic::Ordering;
 
@@ -20,22 +22,22 @@ use crate::life::Component;
 
 /// Address range that a table of level 1 covers, in bytes.
 const L1_SPAN: usize = PTES_PER_TABLE * PAGE_SIZE;
-/// Frames that are asked of Xen at once, or given back.
+/// Number of frames that are asked of Xen, or given back, in one hypercall.
 const FRAMES_AT_ONCE: usize = 32;
 
-/// What the kernel calls for a write to a page that is present and must not be written: `true` when it may be tried
-/// again. Set by the fork component.
+/// The function that the kernel calls for a write to a present, write-protected page. It returns
+/// true when the write may be tried again. Set by the fork component.
 pub static WRITE_FAULT: Once<fn(usize) -> bool> = Once::new();
 
-/// Where the page goes while its address gets another frame.
+/// Buffer for the contents of a page while its address gets another frame.
 static BOUNCE: Masked<[u64; PAGE_SIZE / 8]> = Masked::new([0; PAGE_SIZE / 8]);
 
-/// Lets frames be asked of Xen when there are none.
+/// Lets the domain ask Xen for frames when none is free.
 pub fn enable() {
     with_memory(|memory| memory.frames.set_populate(populate));
 }
 
-/// Takes the right to write from all that is copied on write.
+/// Removes the right to write from all pages that are copied on write.
 pub fn protect() {
     let heap = Zone::Heap.base()..HEAP_END.load(Ordering::Relaxed);
     let libraries = Zone::Libraries.base()..LIBRARIES_END.load(Ordering::Relaxed);
@@ -63,8 +65,9 @@ fn without_write(entry: Pte) -> Pte {
     Pte(entry.0 & !PteFlags::WRITABLE.bits())
 }
 
-/// Makes the page at `address` writable after a fault, by a copy where others may read its frame: `shared` says whether
-/// they may read frames of this domain. `false` when the page is none that a fork has protected.
+/// Makes the page at `address` writable after a fault, by a copy if others may read its frame:
+/// `shared` is true if they may read frames of this domain. Returns false when no fork has
+/// protected the page.
 pub fn resolve_write(address: usize, shared: bool) -> Result<bool, OutOfFrames> {
     let page = address & !(PAGE_SIZE - 1);
     if !Zone::Heap.range().contains(&page) && !Zone::Libraries.range().contains(&page) {
@@ -94,11 +97,13 @@ pub fn resolve_write(address: usize, shared: bool) -> Result<bool, OutOfFrames> 
             own => {
                 let copy = frames.alloc().ok_or(OutOfFrames)?;
                 let mut bounce = BOUNCE.lock();
-                // SAFETY: a present page of the heap, which the fault says can be read; the buffer is a page long.
+                // SAFETY: a present page of the heap, which the fault says can be read; the buffer
+                // is a page long.
                 unsafe { copy_page(page as *const u64, bounce.as_mut_ptr()) };
                 remap(page, frames.mfn(copy), ForkRule::CopyOnWrite);
                 mapped(page, Mapped::Pages);
-                // SAFETY: the page is this domain's own and writable now; nothing else runs meanwhile.
+                // SAFETY: the page is this domain's own and writable now; nothing else runs
+                // meanwhile.
                 unsafe { copy_page(bounce.as_ptr(), page as *mut u64) };
                 if let Some(own) = own {
                     frames.lend(own);
@@ -109,10 +114,11 @@ pub fn resolve_write(address: usize, shared: bool) -> Result<bool, OutOfFrames> 
     })
 }
 
-/// Makes a page of the heap one that forks copy at once (`Private`), or on write; `shared` as for [`resolve_write`]. `false`, and
-/// nothing changes, when it is not mapped or there is no frame for it.
+/// Sets the fork rule of a page of the heap: copied at once (`Private`), or on write. `shared` is
+/// as for [`resolve_write`]. Returns false, and changes nothing, when the page is not mapped or
+/// there is no frame for it.
 pub fn set_rule(address: usize, rule: ForkRule, shared: bool) -> bool {
-    // What is writable is read by this domain alone.
+    // A page that is writable is read by this domain alone.
     if !matches!(resolve_write(address, shared), Ok(true)) {
         return false;
     }
@@ -121,7 +127,7 @@ pub fn set_rule(address: usize, rule: ForkRule, shared: bool) -> bool {
     true
 }
 
-/// Takes the right to write from all pages of one table of level 1 that are copied on write.
+/// Removes the right to write from all pages of one table of level 1 that are copied on write.
 fn protect_table(frames: &Frames, table: Pfn) {
     let mut batch = [MmuUpdate::default(); BATCH];
     let mut count = 0;
@@ -142,7 +148,8 @@ fn protect_table(frames: &Frames, table: Pfn) {
 
 fn remap(page: usize, frame: Mfn, rule: ForkRule) {
     let entry = Pte::new(frame, PageClass::Heap.protection().pte_flags() | rule.pte_flags());
-    // SAFETY: a page that is copied on write and mapped already; the frame holds what the page held, or gets it before anything else runs.
+    // SAFETY: a page that is copied on write and mapped already; the frame holds the page's
+    // contents, or gets them before anything else runs.
     unsafe { xen_sys::update_va_mapping(page as u64, entry, UvmFlags::INVLPG) }
         .expect("Xen refuses a page-table entry");
 }
@@ -159,12 +166,13 @@ pub unsafe fn copy_page(from: *const u64, to: *mut u64) {
     }
 }
 
-/// Frees the frames that relatives were left with, once none of them lives any more.
+/// Frees the frames that were left to relatives, once none of them lives any more.
 pub fn reclaim() {
     with_memory(|memory| memory.frames.reclaim());
 }
 
-/// Gives lent frames back to Xen, which keeps them for those who read them, so that their numbers get others.
+/// Gives lent frames back to Xen, which keeps them for their readers, so that their numbers get
+/// other frames.
 fn hand_back(frames: &mut Frames, needed: u64) {
     let mut given = 0;
     while given < needed {
@@ -185,7 +193,7 @@ fn hand_back(frames: &mut Frames, needed: u64) {
     }
 }
 
-/// Asks Xen for frames, in batches, until `needed` came or Xen has no more.
+/// Asks Xen for frames, in batches, until `needed` are free or Xen has no more.
 fn populate(frames: &mut Frames, needed: u64) {
     if frames.vacant_count() < needed {
         hand_back(frames, needed - frames.vacant_count());

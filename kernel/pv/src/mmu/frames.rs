@@ -1,19 +1,20 @@
-//! The frames that Xen gave this domain: which are free, and what their machine frame numbers are.
+//! The frames that Xen gave this domain: the free ones, and their machine frame numbers.
 
 use xen_abi::{Mfn, Pfn};
 use zooid_core::frames::FrameAllocator;
 
-/// Where Xen maps the machine-to-physical table for 64-bit guests (public/arch-x86/xen-x86_64.h, MACH2PHYS_VIRT_START).
+/// Where Xen maps the machine-to-physical table for 64-bit guests (public/arch-x86/xen-x86_64.h,
+/// MACH2PHYS_VIRT_START).
 const M2P: usize = 0xffff_8000_0000_0000;
-/// What the p2m says of a frame number that no frame stands behind.
+/// The p2m's entry for a frame number without a frame.
 const NO_FRAME: u64 = u64::MAX;
-/// Marks, in the p2m, a frame that nothing here maps any more, but relatives may read.
+/// Marks, in the p2m, a frame that is no longer mapped here, but that relatives may read.
 const LENT: u64 = 1 << 62;
 
 /// All frames of the domain.
 pub struct Frames {
     free: FrameAllocator<'static>,
-    /// Numbers that no frame stands behind, because Xen has it, or never gave one. Only forks make such numbers.
+    /// Numbers without a frame, because Xen has it or never gave one. Only forks make such numbers.
     vacant: FrameAllocator<'static>,
     /// The mfn of each pfn: the list that the domain builder made.
     p2m: &'static mut [u64],
@@ -29,7 +30,7 @@ impl Frames {
         Self { free, vacant, p2m, lent: 0, populate: None }
     }
 
-    /// Takes a free frame. What it holds is left over from an earlier use in this domain.
+    /// Takes a free frame. Its contents are left over from an earlier use in this domain.
     pub fn alloc(&mut self) -> Option<Pfn> {
         self.free.alloc().or_else(|| {
             self.ensure(1);
@@ -37,7 +38,8 @@ impl Frames {
         })
     }
 
-    /// Tries to have `count` free frames; `false` when there are fewer, and Xen gives no more.
+    /// Tries to have `count` free frames; returns false when there are fewer, and Xen gives no
+    /// more.
     pub fn ensure(&mut self, count: u64) -> bool {
         if self.free_count() < count
             && let Some(populate) = self.populate
@@ -47,7 +49,7 @@ impl Frames {
         self.free_count() >= count
     }
 
-    /// Gives a frame back that nothing maps any more.
+    /// Gives a frame back that is no longer mapped.
     pub fn free(&mut self, frame: Pfn) {
         self.free.free(frame).expect("a frame is freed once");
     }
@@ -57,7 +59,7 @@ impl Frames {
         self.free.free_frames()
     }
 
-    /// Frames that can be taken, if Xen gives what it may.
+    /// Frames that can be taken, if Xen gives all that it may.
     pub fn obtainable(&self) -> u64 {
         self.free_count() + self.vacant_count() + self.lent
     }
@@ -77,13 +79,14 @@ impl Frames {
         Mfn(self.p2m[frame.0 as usize])
     }
 
-    /// The frame of this domain that a machine frame is, if it is one. Xen's table is a hint, the p2m decides.
+    /// The frame of this domain behind a machine frame, if it belongs to it. Xen's table is a hint,
+    /// the p2m decides.
     pub fn pfn(&self, frame: Mfn) -> Option<Pfn> {
         let hint = m2p(frame);
         (self.p2m.get(hint.0 as usize) == Some(&frame.0)).then_some(hint)
     }
 
-    /// Has `populate` asked for frames when none is free.
+    /// Sets the function that is asked for frames when none is free.
     pub fn set_populate(&mut self, populate: fn(&mut Self, u64)) {
         self.populate = Some(populate);
     }
@@ -93,7 +96,8 @@ impl Frames {
         self.vacant.alloc()
     }
 
-    /// Says that `frame`, taken with [`take_vacant`](Self::take_vacant) or in use, has no frame behind it.
+    /// Records that `frame`, taken with [`take_vacant`](Self::take_vacant) or in use, has no frame
+    /// behind it.
     pub fn vacate(&mut self, frame: Pfn) {
         self.p2m[frame.0 as usize] = NO_FRAME;
         self.vacant.free(frame).expect("a number is vacated once");
@@ -105,13 +109,14 @@ impl Frames {
         self.free(frame);
     }
 
-    /// Keeps a frame that nothing here maps any more for the relatives that may read it.
+    /// Keeps a frame that is no longer mapped here for the relatives that may read it.
     pub fn lend(&mut self, frame: Pfn) {
         self.p2m[frame.0 as usize] |= LENT;
         self.lent += 1;
     }
 
-    /// Gives a frame back that nothing here maps any more, and that relatives may read if this image can have some.
+    /// Gives a frame back that is no longer mapped here. Relatives may read it if this image can
+    /// have some.
     pub fn retire(&mut self, frame: Pfn) {
         if self.populate.is_some() { self.lend(frame) } else { self.free(frame) }
     }
@@ -123,7 +128,7 @@ impl Frames {
         }
     }
 
-    /// Calls `take` with up to `count` lent frames, which are not lent any more. Returns how many they were.
+    /// Calls `take` with up to `count` lent frames, which are lent no longer. Returns their number.
     pub fn take_lent(&mut self, count: u64, mut take: impl FnMut(&mut Self, Pfn)) -> u64 {
         let wanted = count.min(self.lent);
         let mut taken = 0;
@@ -142,7 +147,7 @@ impl Frames {
         taken
     }
 
-    /// Counts anew, after bitmaps and p2m were replaced in place: in a child.
+    /// Counts anew, after bitmaps and p2m were replaced in place, in a child.
     pub fn recount(&mut self) {
         self.free.recount();
         self.vacant.recount();
@@ -150,8 +155,10 @@ impl Frames {
     }
 }
 
-/// What Xen's machine-to-physical table says of `frame`, which must be a frame of some domain on this host.
+/// The pfn that Xen's machine-to-physical table has for `frame`, which must be a frame of some
+/// domain on this host.
 pub fn m2p(frame: Mfn) -> Pfn {
-    // SAFETY: Xen maps the table read-only in every PV guest, with an entry for each frame of the host.
+    // SAFETY: Xen maps the table read-only in every PV guest, with an entry for each frame of the
+    // host.
     Pfn(unsafe { ((M2P as *const u64).add(frame.0 as usize)).read_volatile() })
 }

@@ -1,8 +1,9 @@
 //! Pages of shared objects, in the LIBRARIES zone.
 //!
-//! A page begins as [`PageClass::LibraryData`], writable and not executable, to be filled; [`Library::set_class`] then gives it its rights for
-//! good. So no page is ever writable and executable, also while an object is loaded. [`Library::share`] maps frames that other pVMs use too: dom0's, by the fork rule
-//! [`Library`](ForkRule::Library).
+//! A page begins as [`PageClass::LibraryData`], writable and not executable, to be filled.
+//! [`Library::set_class`] then gives it its final rights, so no page is ever writable and
+//! executable, not even while an object is loaded. [`Library::share`] maps frames of dom0 that
+//! other pVMs use too, by the fork rule [`Library`](ForkRule::Library).
 
 use core::ops::Range;
 use core::sync::atomic::Ordering;
@@ -15,7 +16,7 @@ use super::cow::copy_page;
 use super::frames::Frames;
 use super::{LIBRARIES_END, Mapped, Memory, allocate, flush_tlb, map_new, mapped, release, tables, unmap, with_memory};
 
-/// A range of addresses for a shared object, and what is mapped there. Dropping it unmaps all.
+/// A range of addresses for a shared object, with its mapped pages. Dropping it unmaps them.
 #[derive(Debug)]
 pub struct Library {
     start: usize,
@@ -29,7 +30,7 @@ pub struct OutOfMemory;
 impl Library {
     /// Addresses for `pages` pages; nothing is mapped there.
     pub fn new(pages: usize) -> Result<Self, OutOfMemory> {
-        // What lies there at first decides nothing: each page has a class of its own.
+        // The class of the range does not matter: each page has a class of its own.
         let start = allocate(Zone::Libraries, pages, PageClass::RoData).ok_or(OutOfMemory)?;
         LIBRARIES_END.fetch_max(start + pages * PAGE_SIZE, Ordering::Relaxed);
         Ok(Self { start, pages })
@@ -56,13 +57,14 @@ impl Library {
         self.start + pages.start * PAGE_SIZE..self.start + pages.end * PAGE_SIZE
     }
 
-    /// Maps new pages, where nothing is mapped, that hold `content` from so many octets on, and are zero besides; all or none.
+    /// Maps new pages at unmapped addresses, all or none. They hold `content` from octet `from` on,
+    /// and zeros behind it.
     pub fn map(&mut self, pages: Range<usize>, from: usize, content: &[u8]) -> Result<(), OutOfMemory> {
         let range = self.addresses(pages);
         let rest = range.len().checked_sub(from + content.len()).expect("room for the content");
         map_new(range.start, range.len() / PAGE_SIZE, PageClass::LibraryData).map_err(|_| OutOfMemory)?;
         let start = range.start as *mut u8;
-        // SAFETY: mapped just now, and nobody else's.
+        // SAFETY: the pages were mapped just now, and no other code uses them.
         unsafe {
             start.write_bytes(0, from);
             start.add(from).copy_from_nonoverlapping(content.as_ptr(), content.len());
@@ -71,8 +73,9 @@ impl Library {
         Ok(())
     }
 
-    /// Makes constants writable, which is over with the next [`set_class`](Self::set_class): each page gets a frame of its own first, because relatives may read
-    /// the one that it has. If it fails, all pages hold what they held.
+    /// Makes constants writable until the next [`set_class`](Self::set_class). Each page gets a
+    /// frame of its own first, because relatives may read its present one. If it fails, all pages
+    /// keep their contents.
     pub fn make_writable(&mut self, pages: Range<usize>) -> Result<(), OutOfMemory> {
         let mut content = alloc::vec![0_u64; PAGE_SIZE / 8];
         for page in self.addresses(pages).step_by(PAGE_SIZE) {
@@ -82,7 +85,8 @@ impl Library {
                 // SAFETY: a mapped page, and a buffer that is as long.
                 unsafe { copy_page(page as *const u64, content.as_mut_ptr()) };
                 let entry = Pte::new(frames.mfn(frame), PageClass::LibraryData.pte_flags());
-                // SAFETY: a page of the object, which gets its content back below, before anything else runs.
+                // SAFETY: a page of the object, which gets its content back below, before anything
+                // else runs.
                 unsafe { tables.change(frames, page, 1, |_, _| entry) };
                 flush_tlb();
                 // SAFETY: as above; it can be written now.
@@ -96,8 +100,9 @@ impl Library {
         Ok(())
     }
 
-    /// Has `map` map another domain's frames, where nothing is mapped; all or none. It is called with the frame of a page table, entries of it, and the first
-    /// of the pages, counted from the start of `pages`; what it maps cannot be written and never changes.
+    /// Lets `map` map another domain's frames at unmapped addresses, all or none. `map` is called
+    /// with the frame of a page table, a range of its entries, and the first of the pages, counted
+    /// from the start of `pages`. The pages that it maps cannot be written and never change.
     pub fn share(
         &mut self,
         pages: Range<usize>,
@@ -114,7 +119,7 @@ impl Library {
             let done = (page - range.start) / PAGE_SIZE;
             let made = if table.is_ok() { done + count } else { done };
             if let Err(error) = table.and_then(|table| map(table, first..first + count, done)) {
-                // Also what may have been mapped before something went wrong.
+                // This includes pages that were mapped before a failure.
                 unmap(range.start, made, Frames::retire);
                 return Err(error);
             }
@@ -124,7 +129,8 @@ impl Library {
         Ok(())
     }
 
-    /// Gives mapped pages their class for good: text, constants, or variables. Shared ones have theirs.
+    /// Gives mapped pages their final class: text, constants, or variables. Shared ones have theirs
+    /// already.
     pub fn set_class(&mut self, pages: Range<usize>, class: PageClass) {
         assert!(Zone::Libraries.admits(class), "a class of libraries");
         let range = self.addresses(pages);
@@ -135,7 +141,8 @@ impl Library {
                 // A hole stays one.
                 None => Pte::ABSENT,
             };
-            // SAFETY: the pages are the object's, whose loader says that nobody relies on other rights.
+            // SAFETY: the pages are the object's, and its loader promises that no code relies on
+            // other rights.
             unsafe { tables.change(frames, range.start, range.len() / PAGE_SIZE, change) };
             flush_tlb();
         });

@@ -1,7 +1,8 @@
-//! Memory: frames, page tables, and who has which part of the address space.
+//! Memory: frames, page tables, and the map of the address space.
 //!
-//! A frame that is in use is mapped once, in the zone of its use (`zooid_memory::Zone`); there is no mapping of all memory.
-//! Two locks: [`FRAMES`] never allocates from the heap, so that the heap can grow under it; [`SPACE`] may.
+//! A frame that is in use is mapped once, in the zone of its use (`zooid_memory::Zone`); there is
+//! no mapping of all memory. There are two locks: [`FRAMES`] never allocates from the heap, so that
+//! the heap can grow under it; [`SPACE`] may.
 
 mod boot;
 pub mod cow;
@@ -38,22 +39,23 @@ struct Memory {
 
 static FRAMES: Masked<Option<Memory>> = Masked::new(None);
 static SPACE: Once<Masked<AddressSpace>> = Once::new();
-/// End of what the heap has so far.
+/// End of the mapped part of the heap.
 static HEAP_END: AtomicUsize = AtomicUsize::new(0);
-/// No library has ever been mapped behind this.
+/// End of the highest library ever mapped.
 static LIBRARIES_END: AtomicUsize = AtomicUsize::new(0);
 
-/// What has changed in the page tables.
+/// A kind of change in the page tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mapped {
-    /// What one table of level 1 maps.
+    /// The entries of one table of level 1 changed.
     Pages,
-    /// There is a new table.
+    /// A table was added.
     Table,
 }
 
-/// What the kernel calls after a change, with an address that the table covers; it must not map anything. Set by the fork component. A
-/// change of the right to write, which copy-on-write gives and takes, is none.
+/// The function that the kernel calls after a change, with an address that the table covers. It
+/// must not map anything. Set by the fork component. A change of the right to write by
+/// copy-on-write does not count.
 pub static MAPPED: Once<fn(usize, Mapped)> = Once::new();
 
 fn mapped(address: usize, change: Mapped) {
@@ -62,16 +64,16 @@ fn mapped(address: usize, change: Mapped) {
     }
 }
 
-/// How many frames the domain has, and how many of them are in use by nobody.
+/// Numbers of the domain's frames.
 #[derive(Clone, Copy, Debug)]
 pub struct MemoryStatistics {
-    /// Frames of the domain, or that it may ask of Xen, 4 KiB each.
+    /// Frames that the domain has or may ask of Xen, 4 KiB each.
     pub total: u64,
     /// Frames that are free.
     pub free: u64,
 }
 
-/// How many frames there are, and are free, now.
+/// The present numbers of frames.
 pub fn statistics() -> MemoryStatistics {
     with_memory(|memory| MemoryStatistics { total: memory.frames.total(), free: memory.frames.obtainable() })
 }
@@ -80,9 +82,10 @@ fn with_memory<R>(act: impl FnOnce(&mut Memory) -> R) -> R {
     act(FRAMES.lock().as_mut().expect("memory is used after it is set up"))
 }
 
-/// Leaves the builder's page tables for our own. `devices` are mapped at the start of the DEVICE zone.
+/// Replaces the builder's page tables by our own. `devices` are mapped at the start of the DEVICE
+/// zone.
 ///
-/// Returns what lies where in the image zone.
+/// Returns the layout of the image zone.
 ///
 /// # Safety
 /// As for `boot::switch`.
@@ -95,15 +98,15 @@ pub unsafe fn init(info: &StartInfo, info_address: usize, boot_stack_top: usize,
     layout
 }
 
-/// Where p2m, bitmaps and start_info lie.
+/// The addresses of p2m, bitmaps and start_info.
 static RECORDS: Once<(usize, usize, usize)> = Once::new();
 
-/// Where the p2m, the bitmaps of frames and start_info lie: for who builds a child.
+/// The addresses of the p2m, the bitmaps of frames and start_info, for the construction of a child.
 pub fn records() -> (usize, usize, usize) {
     *RECORDS.get().expect("memory is used after it is set up")
 }
 
-/// The pages of variables of the image.
+/// The pages of the image's variables.
 pub fn data_pages() -> Range<usize> {
     image::data_start()..image::boot_stack_guard()
 }
@@ -112,18 +115,19 @@ pub fn data_pages() -> Range<usize> {
 pub fn init_space(layout: &Layout) {
     let mut space = AddressSpace::new();
     let zones = [
-        // The whole zone, so that growing needs no entry: the map must not be locked when the heap grows.
+        // The entry is the whole zone, so that growing needs no new one: the map must not be locked
+        // when the heap grows.
         (Zone::Heap.range(), PageClass::Heap),
         (Zone::Device.base()..Zone::Device.base() + device::RESERVED * PAGE_SIZE, PageClass::Device),
     ];
-    // A stripped image has no name table: nothing lies behind it.
+    // A stripped image has no name table, so its range is empty.
     for (range, class) in layout.kept().into_iter().chain(zones).filter(|(range, _)| !range.is_empty()) {
         space.insert(range, class).expect("the regions of the image are disjoint");
     }
     SPACE.call_once(|| Masked::new(space));
 }
 
-/// Frees the boot stack, which nothing runs on any more.
+/// Frees the boot stack, which is no longer in use.
 pub fn free_boot_stack() {
     let start = image::boot_stack_guard() + PAGE_SIZE;
     unmap_and_free(start, (image::boot_stack_end() - start) / PAGE_SIZE);
@@ -139,13 +143,13 @@ fn allocate(zone: Zone, count: usize, class: PageClass) -> Option<usize> {
     space().lock().allocate(zone, count * PAGE_SIZE, class).ok()
 }
 
-/// Gives a range of addresses back that begins at `start`; nothing is mapped there any more.
+/// Frees the range of addresses that begins at `start`; it is no longer mapped.
 fn release(start: usize) {
     space().lock().remove(start).expect("what is released was allocated");
 }
 
-/// Maps new frames at the end of the heap: at least `length` bytes. Returns start and length, or `None` when there are
-/// not enough frames.
+/// Maps new frames at the end of the heap, at least `length` bytes. Returns start and length, or
+/// `None` when there are not enough frames.
 pub fn extend_heap(length: usize) -> Option<(usize, usize)> {
     let length = length.checked_next_multiple_of(PAGE_SIZE)?;
     let start = HEAP_END.load(Ordering::Relaxed);
@@ -157,14 +161,15 @@ pub fn extend_heap(length: usize) -> Option<(usize, usize)> {
     Some((start, length))
 }
 
-/// Frames that only a service may map: an application that takes all memory, and copes with it, does not end the kernel's own threads.
+/// Number of frames that only a service may map, so that an application that takes all memory and
+/// survives does not end the kernel's own threads.
 const KEPT_FOR_SERVICES: u64 = 4;
 
-/// Maps `count` new frames from `start` on, where nothing is mapped; none when there are not enough.
+/// Maps `count` new frames from `start` on, at unmapped addresses; none when there are not enough.
 fn map_new(start: usize, count: usize, class: PageClass) -> Result<(), OutOfFrames> {
     with_memory(|Memory { frames, tables }| {
-        // Page tables are paid from the same frames: at most so many of level 1 and 2, and for each of them, so that it can
-        // be read, one more in the TABLES zone.
+        // Page tables come from the same frames: at most this many of level 1 and 2, and for each
+        // of them, so that it can be read, one more in the TABLES zone.
         let most_tables = count.div_ceil(PTES_PER_TABLE) + count.div_ceil(PTES_PER_TABLE * PTES_PER_TABLE) + 2;
         let needed = (count + 2 * most_tables) as u64;
         let kept = if thread::is_service() { 0 } else { KEPT_FOR_SERVICES };
@@ -185,10 +190,12 @@ fn unmap_and_free(start: usize, count: usize) {
     unmap(start, count, Frames::free);
 }
 
-/// Unmaps `count` pages from `start` on and calls `give` with those of their frames that are this domain's.
+/// Unmaps `count` pages from `start` on and calls `give` with each of their frames that is this
+/// domain's.
 fn unmap(start: usize, count: usize, give: impl Fn(&mut Frames, Pfn)) {
     with_memory(|Memory { frames, tables }| {
-        // Each frame is freed only after the flush below: until then nothing else runs, as the lock masks events.
+        // Each frame is freed only after the flush below. Until then no other code runs, because
+        // the lock masks events.
         let unmap = |frames: &mut Frames, entry| {
             if let Some(frame) = tables::frame_of(entry).and_then(|frame| frames.pfn(frame)) {
                 give(frames, frame);
@@ -202,12 +209,12 @@ fn unmap(start: usize, count: usize, give: impl Fn(&mut Frames, Pfn)) {
 }
 
 fn flush_tlb() {
-    // SAFETY: forgets cached translations only.
+    // SAFETY: the operation only drops cached translations.
     unsafe { xen_sys::mmuext_op(&[MmuextOp::tlb_flush_local()], DomId::SELF) }.expect("Xen flushes a TLB when asked");
 }
 
-/// Maps frames that Xen or another domain also uses, for ever, from page `number` of the DEVICE zone on: one of those with a
-/// fixed place (`zooid_memory::device`).
+/// Maps frames that Xen or another domain also uses, for ever, from page `number` of the DEVICE
+/// zone on. The page is one of those with a fixed place (`zooid_memory::device`).
 pub fn map_reserved(number: usize, frames: &[Mfn]) -> Result<SharedPages, Errno> {
     assert!(number + frames.len() <= device::RESERVED, "pages with a fixed place");
     let start = Zone::Device.base() + number * PAGE_SIZE;
@@ -222,8 +229,8 @@ pub fn map_reserved(number: usize, frames: &[Mfn]) -> Result<SharedPages, Errno>
     Ok(unsafe { SharedPages::new(start as *mut u8, frames.len()) })
 }
 
-/// A new, zeroed page of this domain's own at page `number` of the DEVICE zone, which is one of those with a fixed place
-/// (`zooid_memory::device`) and not in use. It stays.
+/// A new, zeroed page of this domain at page `number` of the DEVICE zone, for ever. The page is one
+/// of those with a fixed place (`zooid_memory::device`) and not in use.
 pub fn new_reserved_page(number: usize) -> Result<SharedPages, Errno> {
     assert!(number < device::RESERVED, "a page with a fixed place");
     let address = Zone::Device.base() + number * PAGE_SIZE;
@@ -234,7 +241,8 @@ pub fn new_reserved_page(number: usize) -> Result<SharedPages, Errno> {
     Ok(unsafe { SharedPages::new(address as *mut u8, 1) })
 }
 
-/// New, zeroed pages of this domain's own that will be shared with another domain: of the class `Device` or `Snapshot`.
+/// New, zeroed pages of this domain that will be shared with another domain, of the class `Device`
+/// or `Snapshot`.
 pub fn new_shared_pages(count: usize, class: PageClass) -> Result<SharedPages, Errno> {
     let start = allocate(Zone::Device, count, class).ok_or(Errno::ENOMEM)?;
     if map_new(start, count, class).is_err() {
@@ -253,8 +261,8 @@ pub fn free_shared_pages(pages: SharedPages) {
     release(pages.address());
 }
 
-/// Addresses for `count` joint pages (`PageClass::Joint`), where nothing is mapped yet, but page tables are there: the frames are
-/// another domain's, and dom0 maps them.
+/// Addresses for `count` joint pages (`PageClass::Joint`). Their page tables exist, but nothing is
+/// mapped yet: the frames are another domain's, and dom0 maps them.
 pub fn allocate_joint(count: usize) -> Option<usize> {
     let start = allocate(Zone::Device, count, PageClass::Joint)?;
     let made = with_memory(|Memory { frames, tables }| {
@@ -267,7 +275,7 @@ pub fn allocate_joint(count: usize) -> Option<usize> {
     Some(start)
 }
 
-/// Of `count` pages from `start` on, the first one in each table of level 1.
+/// The first page in each table of level 1, of `count` pages from `start` on.
 fn first_in_tables(start: usize, count: usize) -> impl Iterator<Item = usize> {
     let pages = (start..start + count * PAGE_SIZE).step_by(PAGE_SIZE);
     pages.filter(move |page| *page == start || tables::index(*page, 1) == 0)
@@ -281,7 +289,7 @@ pub fn place_of(address: usize) -> Option<(Mfn, usize)> {
     })
 }
 
-/// Takes joint pages over that dom0 has mapped at what [`allocate_joint`] has returned.
+/// Takes over joint pages that dom0 has mapped at the addresses of [`allocate_joint`].
 ///
 /// # Safety
 /// All `count` of them are mapped.
@@ -307,8 +315,8 @@ pub fn mfn_of(address: usize) -> Option<Mfn> {
     with_memory(|memory| tables::frame_of(memory.tables.entry(&memory.frames, address)))
 }
 
-/// Calls `each` with every page that is mapped in a zone, in the order of addresses, and its entry. It must not map or unmap
-/// anything; pages that come or go meanwhile may be missed.
+/// Calls `each` with every page that is mapped in a zone, in the order of addresses, and its entry.
+/// It must not map or unmap anything. Pages that come or go meanwhile may be missed.
 pub fn for_each_page(zone: Zone, mut each: impl FnMut(usize, Pte)) {
     let span = PTES_PER_TABLE * PAGE_SIZE;
     let end = match zone {
@@ -330,7 +338,8 @@ pub fn for_each_page(zone: Zone, mut each: impl FnMut(usize, Pte)) {
     }
 }
 
-/// Calls `each` with those of the pages that are mapped and that a fork treats by `rule`. It must not map or unmap anything.
+/// Calls `each` with those of the pages that are mapped and that have the fork rule `rule`. It must
+/// not map or unmap anything.
 pub fn with_rule(rule: ForkRule, pages: impl Iterator<Item = usize>, mut each: impl FnMut(usize)) {
     let mut last = (usize::MAX, None);
     for page in pages {
@@ -347,7 +356,7 @@ pub fn with_rule(rule: ForkRule, pages: impl Iterator<Item = usize>, mut each: i
     }
 }
 
-/// Reads a word that a frame pointer names, if it is mapped: for back traces, which trust nothing.
+/// Reads the word at `address`, if it is mapped: for back traces, which trust no frame pointer.
 pub fn read_stack_word(address: u64) -> Option<u64> {
     let lock = FRAMES.try_lock()?;
     let memory = lock.as_ref()?;
@@ -359,7 +368,7 @@ pub fn read_stack_word(address: u64) -> Option<u64> {
     Some(unsafe { (address as *const u64).read_volatile() })
 }
 
-/// What lies at an address, in words for a report.
+/// A description of the memory at an address, for a report.
 pub fn describe(address: u64) -> impl fmt::Display {
     struct Description(usize);
     impl fmt::Display for Description {

@@ -1,7 +1,7 @@
 //! Stacks of threads: mapped pages with an unmapped page below.
 //!
-//! A stack is made of present pages from the start, because Xen writes exception and event frames at the stack pointer of a
-//! guest in kernel mode and ends the domain if it cannot.
+//! All pages of a stack are present from the start, because Xen writes exception and event frames
+//! at the stack pointer of a guest in kernel mode and ends the domain if it cannot.
 
 use alloc::vec::Vec;
 
@@ -27,7 +27,7 @@ pub enum StackError {
 pub struct Stack {
     base: usize,
     size: usize,
-    /// Lowest address that was given out by `reserve` and `push`.
+    /// Lowest address taken by `reserve` and `push`.
     top: usize,
 }
 
@@ -48,7 +48,8 @@ impl Stack {
         Ok(Self { base, size, top: base + size })
     }
 
-    /// Takes `size` bytes, zeroed, from the top, at a multiple of `align`. For a stack that no thread runs on yet.
+    /// Takes `size` bytes, zeroed, from the top, at a multiple of `align`. No thread runs on the
+    /// stack yet.
     pub fn reserve(&mut self, size: usize, align: usize) -> usize {
         let start = (self.top - size) & !(align - 1);
         assert!(start >= self.base, "the stack is too small for its thread block");
@@ -58,14 +59,14 @@ impl Stack {
         start
     }
 
-    /// Pushes a word. For a stack that no thread runs on yet.
+    /// Pushes a word. No thread runs on the stack yet.
     pub fn push(&mut self, value: u64) {
         let slot = self.reserve(size_of::<u64>(), align_of::<u64>());
         // SAFETY: `reserve` gave it, aligned.
         unsafe { (slot as *mut u64).write(value) };
     }
 
-    /// Forgets what was pushed, on a stack that no thread runs on any more.
+    /// Discards the pushed words, on a stack that no thread runs on any more.
     pub fn clear(&mut self) {
         self.top = self.end();
     }
@@ -75,7 +76,7 @@ impl Stack {
         self.base + self.size
     }
 
-    /// The stack pointer after what was pushed.
+    /// The stack pointer after the pushed words.
     pub fn top(&self) -> u64 {
         self.top as u64
     }

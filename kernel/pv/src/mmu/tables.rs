@@ -1,8 +1,8 @@
 //! The live page tables: reading them, and changing them through the hypervisor.
 //!
-//! A PV guest may read its page tables but not write them; every change is an `mmu_update` that Xen checks. To be read, a
-//! table has to be mapped: the frame with number `pfn` is mapped read-only at `pfn * 4096` in the TABLES zone if it is
-//! a page table, and not mapped there otherwise.
+//! A PV guest may read its page tables but not write them; every change is an `mmu_update` that Xen
+//! checks. A table must be mapped to be read: if the frame with number `pfn` is a page table, it is
+//! mapped read-only at `pfn * 4096` in the TABLES zone. Other frames are not mapped there.
 
 use core::ops::Range;
 
@@ -14,9 +14,9 @@ use zooid_memory::Zone;
 use super::frames::Frames;
 use super::{Mapped, mapped};
 
-/// How many entries one hypercall changes: the batch lies on the stack.
+/// Number of entries that one hypercall changes. The batch lies on the stack.
 pub const BATCH: usize = 32;
-/// Flags of an entry of level 2 to 4: what it leads to decides about writing and execution.
+/// Flags of an entry of level 2 to 4. The entries below it decide about writing and execution.
 pub const TABLE_FLAGS: PteFlags =
     PteFlags::PRESENT.union(PteFlags::WRITABLE).union(PteFlags::USER).union(PteFlags::ACCESSED);
 
@@ -29,7 +29,7 @@ pub fn index(address: usize, level: u32) -> usize {
     address >> (12 + 9 * (level - 1)) & (PTES_PER_TABLE - 1)
 }
 
-/// Where the table in frame `table` is mapped to be read.
+/// The address where the table in frame `table` is mapped to be read.
 pub fn window(table: Pfn) -> usize {
     Zone::Tables.base() + table.0 as usize * PAGE_SIZE
 }
@@ -40,7 +40,8 @@ pub struct Tables {
 }
 
 impl Tables {
-    /// The hierarchy whose level 4 table is in frame `root`. All its tables are mapped in the TABLES zone.
+    /// The hierarchy whose level 4 table is in frame `root`. All its tables are mapped in the
+    /// TABLES zone.
     pub const fn new(root: Pfn) -> Self {
         Self { root }
     }
@@ -50,7 +51,7 @@ impl Tables {
         self.root
     }
 
-    /// Goes over to the hierarchy whose level 4 table is in frame `root`.
+    /// Switches to the hierarchy whose level 4 table is in frame `root`.
     pub fn set_root(&mut self, root: Pfn) {
         self.root = root;
     }
@@ -87,7 +88,7 @@ impl Tables {
         Ok(table)
     }
 
-    /// Takes a frame for a page table, empties it and makes it readable in the TABLES zone.
+    /// Takes a frame for a page table, clears it and makes it readable in the TABLES zone.
     fn new_table(&self, frames: &mut Frames) -> Result<Pfn, OutOfFrames> {
         loop {
             let table = frames.alloc().ok_or(OutOfFrames)?;
@@ -101,7 +102,8 @@ impl Tables {
                 submit(&[update(frames.mfn(covering), index(address, 1), leaf)]);
                 return Ok(table);
             }
-            // No table covers this part of the TABLES zone yet: the frame becomes that table, and its own first entry.
+            // No table covers this part of the TABLES zone yet, so the frame becomes that table,
+            // and its own first entry.
             let above = self.table(frames, address, 2).expect("level 2 of the TABLES zone is made at boot");
             submit(&[update(frames.mfn(above), index(address, 2), Pte::new(frame, TABLE_FLAGS))]);
             submit(&[update(frame, index(address, 1), leaf)]);
@@ -111,8 +113,8 @@ impl Tables {
     /// Makes the entries of the `count` pages from `start` on what `next` yields, and the tables that they need.
     ///
     /// # Safety
-    /// Nothing relies on what these pages were, and what they become does not break a promise about memory in use. If
-    /// pages were present before, the caller flushes the TLB.
+    /// No code relies on the former mapping of these pages, and the new one breaks no promise about
+    /// memory in use. If pages were present before, the caller flushes the TLB.
     pub unsafe fn map(
         &self,
         frames: &mut Frames,
@@ -179,16 +181,17 @@ pub fn frame_of(entry: Pte) -> Option<Mfn> {
 /// Entry `index` of a table, which must be one of ours.
 pub fn read(table: Pfn, index: usize) -> Pte {
     let address = (window(table) + index * size_of::<u64>()) as *const u64;
-    // SAFETY: page tables are mapped in the TABLES zone; Xen sets accessed and dirty bits there, hence volatile.
+    // SAFETY: page tables are mapped in the TABLES zone; Xen sets accessed and dirty bits there,
+    // hence volatile.
     Pte(unsafe { address.read_volatile() })
 }
 
-/// The request to make entry `index` of a table `entry`.
+/// The request that sets entry `index` of a table to `entry`.
 pub fn update(table: Mfn, index: usize, entry: Pte) -> MmuUpdate {
     MmuUpdate::pte(table.addr() + (index * size_of::<Pte>()) as u64, entry)
 }
 
-/// Has Xen apply the updates. That it refuses one means that our books are wrong.
+/// Lets Xen apply the updates. A refusal means that our books are wrong.
 pub fn submit(updates: &[MmuUpdate]) {
     // SAFETY: `map` and `change` pass their own callers' promise on; the other uses only add page tables where nothing was.
     unsafe { xen_sys::mmu_update(updates, DomId::SELF) }.expect("Xen refuses a page-table entry");

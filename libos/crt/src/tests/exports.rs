@@ -18,7 +18,7 @@ fn every_export_is_found_by_its_name() {
     assert_eq!(find(c"no_such_function"), None);
 }
 
-/// `UPDATE=1 cargo test -p zooid-crt` writes the table anew.
+/// `UPDATE=1 cargo test -p zooid-crt` rewrites the table.
 #[test]
 fn the_page_lists_the_exports() {
     const BEGIN: &str = "| header | names |\n|---|---|\n";

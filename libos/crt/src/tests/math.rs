@@ -1,10 +1,11 @@
-//! `math.h`: within a few units in the last place of the C library's, which are nearly always the best there are.
+//! `math.h`: results within a few units in the last place of the C library's, which are nearly
+//! always the best.
 
 use core::ffi::{CStr, c_int, c_long};
 
 use super::{Random, ours, theirs};
 
-/// How many numbers lie between.
+/// The number of representable numbers between the two.
 fn apart(one: f64, other: f64) -> u64 {
     if one.is_nan() || other.is_nan() {
         return if one.is_nan() == other.is_nan() { 0 } else { u64::MAX };
@@ -28,7 +29,7 @@ fn apart_single(one: f32, other: f32) -> u64 {
     order(one).abs_diff(order(other))
 }
 
-/// Numbers of all sizes, many near 1, and the corners.
+/// Numbers of all sizes, many near 1, and special values.
 fn values(random: &mut Random) -> f64 {
     const CORNERS: [f64; 14] = [
         0.0,
@@ -48,7 +49,7 @@ fn values(random: &mut Random) -> f64 {
     ];
     match random.below(4) {
         0 => CORNERS[random.below(CORNERS.len())],
-        // glibc tells signalling NaNs apart.
+        // glibc treats signalling NaNs separately.
         1 => Some(f64::from_bits(random.next())).filter(|value| !value.is_nan()).unwrap_or(f64::NAN),
         2 => (random.next() as i64) as f64 / 1e18,
         _ => (random.next() as i64) as f64 / 1e17,

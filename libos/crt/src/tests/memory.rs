@@ -1,4 +1,4 @@
-//! `malloc`: blocks keep their octets, their alignment, and apart from each other.
+//! `malloc`: blocks keep their octets and their alignment, and do not overlap.
 
 use core::ffi::c_int;
 use std::vec::Vec;
@@ -83,7 +83,7 @@ fn blocks_keep_what_is_in_them() {
 }
 
 impl Block {
-    /// After `realloc`, which promises the usual alignment only.
+    /// Checks a block after `realloc`, which promises the usual alignment only.
     fn check_kept(self) {
         Block { alignment: 16, ..self }.check();
     }

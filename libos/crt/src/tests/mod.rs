@@ -1,4 +1,4 @@
-//! Against the C library of the build machine.
+//! Comparisons with the C library of the build machine.
 
 #![allow(clippy::undocumented_unsafe_blocks)] // the tests are callers, with C's duties
 
@@ -62,12 +62,12 @@ pub(crate) fn set_up() {
     ONCE.call_once(|| set_system(&HOST));
 }
 
-/// What this thread wrote to standard output since the last call.
+/// The text that this thread wrote to standard output since the last call.
 fn written() -> Vec<u8> {
     WRITTEN.take()
 }
 
-/// The function of this name, as an object gets it.
+/// The function of this name, as an object imports it.
 fn ours<F: Copy>(name: &CStr) -> F {
     set_up();
     let address = find(name).unwrap_or_else(|| panic!("{name:?} is not exported"));
@@ -86,7 +86,7 @@ unsafe extern "C" {
 
 /// The function of this name of the build machine's C library.
 fn theirs<F: Copy>(name: &CStr) -> F {
-    // What libm has hides nothing of libc's.
+    // libm's symbols hide none of libc's.
     let address = unsafe { dlsym(dlopen(c"libm.so.6".as_ptr(), NOW), name.as_ptr()) };
     assert!(!address.is_null(), "{name:?} is not in the C library");
     assert_eq!(size_of::<F>(), size_of_val(&address));
@@ -94,7 +94,7 @@ fn theirs<F: Copy>(name: &CStr) -> F {
     unsafe { transmute_copy(&address) }
 }
 
-/// Numbers that are the same each time (xorshift64*).
+/// A generator with the same numbers each time (xorshift64*).
 struct Random(u64);
 
 impl Random {

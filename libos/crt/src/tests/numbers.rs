@@ -12,13 +12,13 @@ unsafe extern "C" {
     fn __errno_location() -> *mut c_int;
 }
 
-/// Calls both and compares the result, where the number ends, and `errno`.
+/// Calls both and compares the result, the end of the number, and `errno`.
 macro_rules! same {
     ($type:ty, $name:expr, $text:expr, $value:ident => $bits:expr $(, $argument:expr)*) => {{
         let text: &[u8] = $text;
         let run = |function: $type, number: *mut c_int| {
             let mut end: *const c_char = core::ptr::null();
-            // SAFETY: the text ends; both variables are there.
+            // SAFETY: the text ends; both variables exist.
             unsafe {
                 number.write(0);
                 let $value = function(text.as_ptr().cast(), &mut end $(, $argument)*);
@@ -42,7 +42,7 @@ type Double = unsafe extern "C" fn(*const c_char, *mut *const c_char) -> f64;
 type Float = unsafe extern "C" fn(*const c_char, *mut *const c_char) -> f32;
 
 fn both_reals(text: &[u8]) {
-    // A NaN's payload is not carried over.
+    // A NaN's payload is not compared.
     same!(Double, c"strtod", text, value => if value.is_nan() { 1 } else { value.to_bits() });
     same!(Float, c"strtof", text, value => if value.is_nan() { 1 } else { value.to_bits() });
 }
@@ -83,7 +83,7 @@ fn integers_are_read_as_by_the_c_library() {
     texts.extend((0..5000).map(|_| random.text(12, b" +-0x19afzZ")));
     for text in texts {
         for base in [0, 2, 8, 10, 16, 36, 1, 37, -1] {
-            // For a base that is none, glibc does not say where the number ends.
+            // For an invalid base, glibc does not return the end of the number.
             if (2..=36).contains(&base) || base == 0 {
                 same!(Long, c"strtol", &text, value => value, base);
                 same!(Long, c"strtoul", &text, value => value, base);

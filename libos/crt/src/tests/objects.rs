@@ -1,7 +1,8 @@
-//! C programs: compiled by gcc with the C library's headers, and run on this runtime as an object would be; the expected output is that of
-//! the same program with the C library.
+//! C programs: compiled by gcc with the C library's headers, and run on this runtime as an object
+//! would be. The expected output is that of the same program with the C library.
 //!
-//! The object is linked with a jump for every export, so that nothing else answers, and what is not exported is missed by the linker.
+//! The object is linked with a jump for every export, so that no other library answers, and the
+//! linker reports a missing export.
 
 use core::ffi::{CStr, c_char, c_int};
 use std::fmt::Write;
@@ -15,7 +16,7 @@ use std::{env, ffi::CString, format, fs, process};
 use super::{NOW, dlopen, dlsym, set_up, written};
 use crate::{EXPORTS, find};
 
-/// Exports that are no functions: an object has their first two words.
+/// Exports that are no functions. An object has their first two words.
 const VARIABLES: [&CStr; 14] = [
     c"stdin",
     c"stdout",
@@ -33,7 +34,7 @@ const VARIABLES: [&CStr; 14] = [
     c"_IO_2_1_stderr_",
 ];
 
-/// What the loader exports by itself.
+/// The names that the loader exports itself.
 const LOADER: [&CStr; 4] = [c"dlopen", c"dlsym", c"dlclose", c"dlerror"];
 
 /// The standard streams' buffers are shared by all threads.
@@ -86,7 +87,7 @@ impl Drop for Folder {
     }
 }
 
-/// Runs the program on this runtime: its status, and what it wrote.
+/// Runs the program on this runtime; returns its status and its output.
 fn run(folder: &Folder, source: &str, options: &[&str]) -> (c_int, Vec<u8>) {
     set_up();
     let (assembly, object) = (folder.file("jumps.s"), folder.file("object.so"));
@@ -154,7 +155,7 @@ fn a_program_prints_what_it_prints_with_the_c_library() {
 
 #[test]
 fn fortified_functions_end_the_program() {
-    // The child runs this test alone, with the mistake to make.
+    // The child runs this test alone, with the mistake in this variable.
     const MISTAKE: &str = "ZOOID_CRT_MISTAKE";
     type Checked = unsafe extern "C" fn(*mut u8, *const c_char, usize, usize);
     type Print = unsafe extern "C" fn(*mut u8, c_int, usize, *const c_char, ...);

@@ -132,7 +132,7 @@ fn fractions_are_printed_as_by_the_c_library() {
         for letter in ["f", "F", "e", "E", "g", "G", "a", "A"] {
             let format = CString::new(format!("<{specification}{letter}>")).unwrap();
             for value in &values {
-                // glibc 2.36 forgets noughts here: `%#g` of 999999.5 is `1.e+06` there.
+                // glibc 2.36 drops zeros here: `%#g` of 999999.5 is `1.e+06` there.
                 if letter == "g" || letter == "G" {
                     let count = precision_of(&specification).max(1) - 1;
                     let power = |text: String| text.rsplit('e').next().map(String::from);

@@ -11,13 +11,14 @@ type Find = unsafe extern "C" fn(*const u8, c_int) -> usize;
 type FindBound = unsafe extern "C" fn(*const u8, c_int, usize) -> usize;
 type Search = unsafe extern "C" fn(*const u8, usize, *const u8, usize) -> usize;
 
-/// Runs both; compares results and what became of the buffers. Pointers into the first buffer are compared as such.
+/// Runs both; compares results and the contents of the buffers. Pointers into the first buffer are
+/// compared as such.
 fn same(name: &CStr, first: &[u8], second: &[u8], run: impl Fn(*const (), *mut u8, *mut u8) -> usize) {
     let mut buffers = (first.to_vec(), second.to_vec());
     let (a, b) = (buffers.0.as_mut_ptr(), buffers.1.as_mut_ptr());
     let one = run(ours(name), a, b);
     let mine = (buffers.0.clone(), buffers.1.clone());
-    // The same buffers, so that pointers are the same.
+    // The buffers are the same, so that pointers are the same.
     buffers.0.copy_from_slice(first);
     buffers.1.copy_from_slice(second);
     let other = run(theirs(name), a, b);
@@ -29,7 +30,7 @@ fn cast<F: Copy>(function: *const ()) -> F {
     unsafe { core::mem::transmute_copy(&function) }
 }
 
-/// A comparison says no more than this.
+/// The sign of a comparison's result, the only part with a meaning.
 fn sign(result: usize) -> usize {
     (result as c_int).signum() as usize
 }
@@ -46,7 +47,8 @@ fn strings_are_treated_as_by_the_c_library() {
         second.resize(32, 0x66);
         let (count, octet) = (random.below(14), c_int::from(alphabet[random.below(alphabet.len())]));
         let short = random.below(3);
-        // SAFETY, for all calls: the strings end, and there is room behind the first for the second.
+        // SAFETY, for all calls: the strings end, and there is room behind the first for the
+        // second.
         for name in [c"strcmp", c"strcasecmp", c"strcoll"] {
             same(name, &first, &second, |f, a, b| sign(unsafe { cast::<Two>(f)(a, b) }));
         }
@@ -123,7 +125,7 @@ fn tokens(start: *mut u8, next: impl Fn(*mut u8, *mut *mut u8) -> *mut u8) -> us
 #[test]
 fn strings_are_copied_only_as_far_as_there_is_room() {
     type Copy = unsafe extern "C" fn(*mut u8, *const u8, usize) -> usize;
-    // glibc has them since 2.38: the results here are OpenBSD's manual's.
+    // glibc has them since 2.38; these results are from OpenBSD's manual.
     for (name, size, expected, text) in [
         (c"strlcpy", 0, 5, "ab"),
         (c"strlcpy", 1, 5, ""),
@@ -154,7 +156,8 @@ fn characters_have_the_classes_of_the_c_library() {
         for index in -128..256 {
             for name in [c"__ctype_tolower_loc", c"__ctype_toupper_loc"] {
                 let (mine, other) = (ours::<Table<i32>>(name)(), theirs::<Table<i32>>(name)());
-                // glibc's tables for C's locale map -128..-1 as the octets they stand for; what programs may ask is EOF and octets.
+                // glibc's tables for C's locale map -128..-1 as the corresponding octets; programs
+                // may only ask for EOF and octets.
                 if index >= -1 {
                     assert_eq!((*mine).offset(index).read(), (*other).offset(index).read(), "{name:?} {index}");
                 }

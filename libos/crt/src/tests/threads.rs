@@ -1,4 +1,4 @@
-//! Exclusion between threads, and what each has for itself.
+//! Exclusion between threads, and data of each thread.
 
 use core::cell::UnsafeCell;
 use core::ffi::{c_int, c_uint, c_void};
@@ -44,7 +44,8 @@ fn mutexes_and_locks_exclude() {
                     let (place, count) = (&place, &count);
                     for _ in 0..2000 {
                         assert_eq!(call(lock, place), 0);
-                        // Between reading and writing others may run, if they can.
+                        // Between reading and writing, other threads may run unless they are
+                        // excluded.
                         let value = unsafe { count.0.get().read_volatile() };
                         if value % 64 == 0 {
                             thread::yield_now();

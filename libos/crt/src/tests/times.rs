@@ -71,11 +71,11 @@ fn times_are_written_as_by_the_c_library() {
     type Write = unsafe extern "C" fn(*mut c_char, usize, *const c_char, &Broken) -> usize;
     type Break = unsafe extern "C" fn(&c_long, &mut Broken) -> *const Broken;
     let format = c"%a %A %b %B %c %C %d %D %e %F %g %G %h %H %I %j %k %l %m %M %n %p %P %r %R %S %t %T %u %U %V %w %W %x %X %y %Y %z %Z %% %Ey %Od";
-    // Years of four digits: of others glibc's `%C` has no nought in front.
+    // Only years of four digits, because glibc's `%C` has no leading zero for others.
     for time in times().into_iter().filter(|time| (-30_610_224_000..250_000_000_000).contains(time)) {
         let mut broken = Broken::NONE;
         unsafe { theirs::<Break>(c"gmtime_r")(&time, &mut broken) };
-        // glibc calls it GMT; here it is UTC.
+        // glibc names it GMT; here it is UTC.
         broken.zone = c"UTC".as_ptr().addr();
         let [mine, other] = [ours::<Write>(c"strftime"), theirs::<Write>(c"strftime")].map(|function| {
             let mut text = [0_u8; 400];

@@ -1,4 +1,5 @@
-//! Shared objects with something in them changed. (For the boot tests' libraries, too: tests/runner/damaged.rs)
+//! Shared objects with changed octets, also for the boot tests' libraries
+//! (tests/runner/damaged.rs).
 
 #![allow(dead_code, reason = "each user takes a part of it")]
 
@@ -33,20 +34,21 @@ impl File {
         self.with(at, &value.to_le_bytes())
     }
 
-    /// Where the program headers of a kind are.
+    /// The offsets of the program headers of a kind.
     pub fn headers(&self, kind: u32) -> Vec<usize> {
         let count = u16::from_le_bytes([self.0[56], self.0[57]]);
         let all = (0..usize::from(count)).map(|number| ELF_HEADER + number * PROGRAM_HEADER);
         all.filter(|at| self.u32(*at) == kind).collect()
     }
 
-    /// Where the entry of a dynamic tag is.
+    /// The offset of the entry of a dynamic tag.
     pub fn tag(&self, tag: u64) -> usize {
         let section = self.u64(self.headers(DYNAMIC)[0] + 8) as usize;
         (section..).step_by(16).find(|at| self.u64(*at) == tag).expect("the tag is there")
     }
 
-    /// Where the relocations of DT_RELA are; text segments lie in the file where they lie in memory.
+    /// The offset and size of DT_RELA. Text segments have the same offsets in the file and in
+    /// memory.
     pub fn rela(&self) -> (usize, usize) {
         (self.u64(self.tag(7) + 8) as usize, self.u64(self.tag(8) + 8) as usize / 24)
     }

@@ -10,7 +10,7 @@ use std::process::Command;
 pub type Bytes = Vec<u8>;
 pub type Object = zooid_loader::Object<Bytes>;
 
-/// A directory for what one test builds.
+/// A directory for the files of one test.
 pub fn directory(test: &str) -> PathBuf {
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(test);
     std::fs::create_dir_all(&directory).expect("below target/");
@@ -21,19 +21,19 @@ pub fn source(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/objects").join(name)
 }
 
-/// Runs a compiler, and stops the test if it fails.
+/// Runs a compiler; a failure stops the test.
 pub fn run(program: &str, directory: &Path, arguments: &[&str]) {
     let output = Command::new(program).current_dir(directory).args(arguments).output();
     let output = output.unwrap_or_else(|error| panic!("{program}: {error}"));
     assert!(output.status.success(), "{program} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// Builds `lib{name}.so` of a source in `objects/`, called that in its DT_SONAME too.
+/// Builds `lib{name}.so` from a source in `objects/`, with that name as DT_SONAME too.
 pub fn gcc(directory: &Path, name: &str, from: &str, arguments: &[&str]) -> PathBuf {
     build("gcc", directory, name, from, arguments)
 }
 
-/// The same by a compiler of this name.
+/// As [`gcc`], with the named compiler.
 pub fn build(compiler: &str, directory: &Path, name: &str, from: &str, arguments: &[&str]) -> PathBuf {
     let (source, library) = (source(from), format!("lib{name}.so"));
     let soname = format!("-Wl,-soname,{library}");

@@ -7,7 +7,7 @@ extern int nowhere(void) __attribute__((weak));
 extern int nowhere_data __attribute__((weak));
 extern __thread int nowhere_tls __attribute__((weak));
 
-// GLOB_DAT, 64 with an addend, RELATIVE; many of these, so that RELR has use for bitmaps.
+// GLOB_DAT, 64 with an addend, RELATIVE; many of these, so that RELR uses bitmaps.
 int *far_data = &provided_data[3];
 int (*function)(int) = twice;
 int (*resolved)(void) = chosen;
@@ -30,11 +30,11 @@ __attribute__((tls_model("initial-exec")))
 #endif
 __thread int fixed_tls = 11;
 
-// IRELATIVE: chosen here, called from here only.
+// IRELATIVE: the function is chosen here and called from here only.
 static int one(void) { return own[0] + 1; }
 static int (*choose_one(void))(void) { return one; }
 __attribute__((visibility("hidden"), ifunc("choose_one"))) int chosen_here(void);
-// An IFUNC that others can see.
+// An IFUNC that other objects see.
 static int (*choose_visible(void))(void) { return one; }
 int visible_chosen(void) __attribute__((ifunc("choose_visible")));
 
@@ -42,7 +42,7 @@ int overridden(void) { return 2; }
 __attribute__((visibility("protected"))) int guarded_here(void) { return 12; }
 int (*guarded_pointer)(void) = guarded_here;
 
-// SIZE64 comes from assembly only.
+// Only assembly makes SIZE64.
 __asm__(".pushsection .data\n.globl sizes\nsizes: .quad provided_data@SIZE\n.popsection");
 
 __attribute__((constructor)) static void begin(void) { own[1] = 1; }
@@ -55,8 +55,8 @@ int work(int x) {
         + (nowhere ? nowhere() : 0) + (&nowhere_data ? nowhere_data : 0) + (constant[x & 1] == near_data);
 }
 
-// Others than this may read and write a variable in their own ways.
+// Other objects may access a variable by other models.
 int next_tls(void) { return ++provided_tls + 100 * ++visible_tls + 10000 * ++local_tls[0] + 1000000 * ++fixed_tls + ++local_zero[ZERO - 1]; }
 
-// Only descriptors know of a thread-local variable that nobody defines.
+// Only descriptors support a thread-local variable without a definition.
 int finds_tls(void) { return &nowhere_tls ? nowhere_tls : 0; }

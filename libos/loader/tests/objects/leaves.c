@@ -1,4 +1,4 @@
-// Leaf functions with data on the stack: where a compiler may use the red zone.
+// Leaf functions with data on the stack, where a compiler may use the red zone.
 
 int exported_leaf(int x) {
     volatile int data[8];

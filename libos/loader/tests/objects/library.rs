@@ -1,4 +1,4 @@
-//! What rustc makes of a library without the standard one.
+//! A library without the standard one, for rustc.
 #![no_std]
 #![crate_type = "cdylib"]
 

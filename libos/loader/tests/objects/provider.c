@@ -1,4 +1,4 @@
-// What `features.c` needs: functions in two versions, a chosen function, variables of each kind.
+// The needs of `features.c`: functions in two versions, a chosen function, variables of each kind.
 #include <stdarg.h>
 
 int provided_data[4] = {1, 2, 3, 4};

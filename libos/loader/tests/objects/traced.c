@@ -1,4 +1,4 @@
-// Says when it is initialised and when it is finalised. NUMBER is its own; trace.c remembers.
+// Reports its initialisation and its finalisation. NUMBER is its own; trace.c records the reports.
 extern void trace(int);
 
 __attribute__((constructor)) static void begin(void) { trace(NUMBER); }

@@ -1,8 +1,8 @@
 //! The network device: packets in and out of the rings of one connection.
 //!
-//! Both buffers are granted once and used again and again. A packet to be sent is written by the
-//! stack straight into granted pages, which the backend only reads. A received packet is copied
-//! once into a private buffer and judged there.
+//! Both buffers are granted once and reused. A packet to be sent is written by the stack straight
+//! into granted pages, which the backend only reads. A received packet is copied once into a
+//! private buffer and checked there.
 
 mod rx;
 mod tx;
@@ -23,29 +23,29 @@ use tx::TxQueue;
 use xen_abi::PAGE_SIZE;
 use xen_abi::io::netif::NetifExtraType;
 
-/// IP packet size on the wire (`public/io/netif.h`, section MTU: 1500 where nothing else is said).
+/// IP packet size on the wire (`public/io/netif.h`, section MTU: 1500 unless given otherwise).
 pub const MTU: usize = 1500;
 
 /// Largest frame handed to the backend for segmentation: 44 full segments and their headers, so
 /// that no short segment ends it. It stays below `XEN_NETIF_MAX_TX_SIZE` and fills 16 pages.
 const GSO_FRAME: usize = ETHERNET_HEADER + 40 + 44 * (MTU - 40);
 
-/// What the backend did that no correct backend does. The connection is given up.
+/// A violation of the protocol by the backend. The connection is given up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// A ring's response producer index is impossible.
     Producer(BadProducer),
     /// A transmit response names a page that is not in flight.
     TxId(u16),
-    /// A transmit response of the kind that answers extra slots, and none is in flight.
+    /// A transmit response is of the kind that answers extra slots, but none is in flight.
     TxExtra,
     /// A receive response does not carry the id of the request in its slot.
     RxId(u16),
     /// A received piece does not lie within its page.
     RxRange {
-        /// Where it is said to start.
+        /// Its offset in the page, as given.
         offset: u16,
-        /// How many bytes it is said to have.
+        /// Its length in bytes, as given.
         size: u16,
     },
     /// An extra slot of a type that does not exist.
@@ -75,7 +75,7 @@ impl From<BadProducer> for Fault {
     }
 }
 
-/// What was agreed with the backend.
+/// The features agreed with the backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Features {
     /// The interface's own address.
@@ -84,7 +84,7 @@ pub struct Features {
     pub gso: bool,
 }
 
-/// Packets that were counted and not delivered.
+/// Counts of packets, delivered and not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Packets sent.
@@ -107,11 +107,11 @@ pub struct Connection<L: Link> {
 }
 
 impl<L: Link> Connection<L> {
-    /// Initialises the rings of `link` and posts all receive pages. Must precede the moment at
-    /// which the backend maps the rings.
+    /// Initialises the rings of `link` and posts all receive pages. It must come before the backend
+    /// maps the rings.
     ///
     /// # Panics
-    /// When `tx_pages` or `rx_pages` is not what [`Pages::new`] gives.
+    /// When `tx_pages` or `rx_pages` is not a result of [`Pages::new`].
     pub fn new(link: L, pages: Pages, features: Features) -> Self {
         let frame_pages = match features.gso {
             true => GSO_FRAME.div_ceil(PAGE_SIZE),
@@ -138,8 +138,8 @@ pub struct Pages {
 }
 
 impl Pages {
-    /// Sizes rounded to what the rings take: powers of two from 32 (one largest packet and more)
-    /// to 256 (the slots of a ring).
+    /// Sizes rounded to those that the rings take: powers of two from 32 (one largest packet and
+    /// more) to 256 (the slots of a ring).
     pub fn new(tx: usize, rx: usize) -> Self {
         let fit = |pages: usize| pages.clamp(32, 256).next_power_of_two();
         Self { tx: fit(tx), rx: fit(rx) }
@@ -157,29 +157,29 @@ pub struct Device<L: Link> {
 }
 
 impl<L: Link> Device<L> {
-    /// A device without a connection: nothing comes in, nothing goes out.
+    /// A device without a connection: no packet comes in or goes out.
     pub fn new() -> Self {
         Self { connection: None, frame: vec![0; RX_FRAME_MAX], frame_len: 0, counters: Counters::default() }
     }
 
-    /// Puts `connection` in the place of the one before, if any, which is dropped.
+    /// Replaces the connection by `connection`; the old one, if any, is dropped.
     pub fn attach(&mut self, connection: Option<Connection<L>>) {
         self.connection = connection;
         self.frame_len = 0;
     }
 
-    /// Drops the parent's connection, in the child of a fork, and counts anew.
+    /// Drops the parent's connection, in the child of a fork, and resets the counters.
     pub fn begin_life(&mut self) {
         self.attach(None);
         self.counters = Counters::default();
     }
 
-    /// What was agreed with the present backend; `None` without one.
+    /// The features agreed with the present backend; `None` without one.
     pub fn features(&self) -> Option<Features> {
         self.connection.as_ref().map(|c| c.features)
     }
 
-    /// What has been counted since the device was made.
+    /// The counts since the device was made.
     pub fn counters(&self) -> Counters {
         self.counters
     }
@@ -196,13 +196,13 @@ impl<L: Link> Device<L> {
         Ok(())
     }
 
-    /// Whether a packet of any size could be sent now.
+    /// True if a packet of any size could be sent now.
     pub fn can_send(&mut self) -> bool {
         self.connection.as_mut().is_some_and(|c| c.tx.has_room())
     }
 
-    /// Asks for an event when the backend gives transmit pages back. True when some are back
-    /// already.
+    /// Asks for an event when the backend gives transmit pages back. Returns true when some are
+    /// back already.
     ///
     /// # Errors
     /// The backend broke the protocol.
@@ -213,7 +213,7 @@ impl<L: Link> Device<L> {
         }
     }
 
-    /// Fetches the next received packet for the stack and says what it is. `None`: there is none
+    /// Fetches the next received packet for the stack and returns its kind. `None`: there is none
     /// now, and an event will follow the next one.
     ///
     /// # Errors
@@ -237,7 +237,8 @@ impl<L: Link> Device<L> {
         Ok(None)
     }
 
-    /// Makes all that was written visible to the backend, and notifies it once if it wants that.
+    /// Makes all written requests visible to the backend, and notifies it once if it asked for
+    /// that.
     pub fn flush(&mut self) {
         if let Some(c) = &mut self.connection {
             let tx = c.tx.push(c.link.tx_ring());
@@ -248,7 +249,7 @@ impl<L: Link> Device<L> {
         }
     }
 
-    /// Notifies the backend whether it asked or not: it may have connected after the requests.
+    /// Notifies the backend even if it did not ask: it may have connected after the requests.
     pub fn kick(&self) {
         if let Some(c) = &self.connection {
             c.link.notify();
@@ -291,7 +292,7 @@ impl<L: Link> phy::Device for Device<L> {
         let mut caps = DeviceCapabilities::default();
         caps.medium = Medium::Ethernet;
         caps.max_transmission_unit = ETHERNET_HEADER + MTU;
-        // Received packets have been judged in `fetch`. Sent UDP datagrams carry a full checksum:
+        // Received packets have been checked in `fetch`. Sent UDP datagrams carry a full checksum:
         // they are short, and DHCP servers that read raw packets insist on it.
         caps.checksum.tcp = phy::Checksum::None;
         caps.checksum.udp = phy::Checksum::Tx;

@@ -10,14 +10,14 @@ use xen_abi::io::ring::RingIndex;
 /// Slots with data that a packet may have; Linux's netback uses up to 17, and one is kept spare.
 const DATA_SLOTS_MAX: usize = 18;
 
-/// Bytes of the longest packet: 64 KiB of IP, an Ethernet header, and what VLAN tags may add.
+/// Bytes of the longest packet: 64 KiB of IP, an Ethernet header, and room for VLAN tags.
 pub const RX_FRAME_MAX: usize = 0x1_0000 + 64;
 
 /// Requests given back before the backend is told, so that it never waits for the last one.
 const REPOST_BATCH: u32 = 32;
 
-/// The receive ring. Page `n` always lies behind the requests whose index is `n` modulo the
-/// number of pages, so a slot alone tells its page, and the id is only there to be checked.
+/// The receive ring. Page `n` always belongs to the requests whose index is `n` modulo the number
+/// of pages. A slot alone thus determines its page, and the id is only checked.
 #[derive(Debug)]
 pub struct RxQueue {
     ring: FrontRing<2>,
@@ -59,7 +59,7 @@ impl RxQueue {
                 }
                 return Ok(Some(packet));
             }
-            // Either nothing is there or the rest of a packet is missing.
+            // Either there is no packet or the rest of one is missing.
             let seen = waiting;
             waiting = self.ring.arm(ring, seen)?;
             if waiting == seen {
@@ -124,8 +124,8 @@ impl RxQueue {
     /// The place after the extra slots that start at `slot`. `None`: some are missing.
     fn skip_extras(&self, ring: &impl SharedPage, mut slot: u32, waiting: u32) -> Result<Option<u32>, Fault> {
         while slot < waiting {
-            // Nothing in an extra slot is needed: the size of the segments that a large packet
-            // was made of matters only to who forwards it.
+            // Nothing in an extra slot is needed: the segment size of a large packet only matters
+            // to a host that forwards it.
             let extra = wire::rx_extra(self.ring.peek(ring, slot));
             match extra.kind {
                 NetifExtraType::GSO | NetifExtraType::MCAST_ADD | NetifExtraType::MCAST_DEL | NetifExtraType::HASH => {}

@@ -21,11 +21,11 @@ use xen_abi::io::netif::{
 #[derive(Debug)]
 pub struct TxQueue {
     ring: FrontRing<3>,
-    /// Whether the page is in flight.
+    /// True for each page in flight.
     busy: Vec<bool>,
     /// Extra slots in flight; they are answered without an id.
     extras: u32,
-    /// Where the next packet goes.
+    /// The first page of the next packet, if it is free.
     next: usize,
     /// Pages from `next` on that are known to be free.
     run: usize,
@@ -45,8 +45,8 @@ impl TxQueue {
         }
     }
 
-    /// Whether the largest packet could be sent now. Afterwards [`next_page`](Self::next_page)
-    /// says where it would lie.
+    /// True if the largest packet could be sent now. It would then begin at
+    /// [`next_page`](Self::next_page).
     pub fn has_room(&mut self) -> bool {
         // One slot more for the extra info.
         self.ring.free() as usize > self.frame_pages && (self.run >= self.frame_pages || self.find_run())
@@ -58,7 +58,7 @@ impl TxQueue {
     }
 
     /// Queues the packet of `len` bytes that was written at [`next_page`](Self::next_page), after
-    /// [`has_room`](Self::has_room) said yes.
+    /// [`has_room`](Self::has_room) has returned true.
     pub fn send(&mut self, link: &impl Link, len: usize, checksum: Checksum, segment: Option<NonZeroU16>) {
         let pages = len.div_ceil(PAGE_SIZE);
         assert!(pages <= self.run && len <= XEN_NETIF_MAX_TX_SIZE);
@@ -71,7 +71,7 @@ impl TxQueue {
         let ring = link.tx_ring();
         for (index, page) in (self.next..self.next + pages).enumerate() {
             flags.set(NettxFlags::MORE_DATA, index + 1 < pages);
-            // The first slot tells the size of the whole packet, the others their own.
+            // The first slot has the size of the whole packet, the others their own.
             let size = match index {
                 0 => len,
                 _ => (len - index * PAGE_SIZE).min(PAGE_SIZE),
@@ -97,7 +97,7 @@ impl TxQueue {
         self.run -= pages;
     }
 
-    /// Takes back answered pages. Returns how many slots the backend refused.
+    /// Takes back answered pages. Returns the number of slots that the backend refused.
     pub fn reclaim(&mut self, ring: &impl SharedPage) -> Result<u64, Fault> {
         let mut refused = 0;
         let waiting = self.ring.responses(ring)?;

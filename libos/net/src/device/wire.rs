@@ -1,4 +1,5 @@
-//! The slots of the two rings, as the words that they consist of (`public/io/netif.h`; x86 is little-endian).
+//! The slots of the two rings, as the words that they consist of (`public/io/netif.h`; x86 is
+//! little-endian).
 
 use xen_abi::io::netif::{
     NetifExtraFlags, NetifExtraInfo, NetifExtraType, NetifRxRequest, NetifRxResponse, NetifStatus, NetifTxRequest,
@@ -60,7 +61,7 @@ mod tests {
     use xen_abi::GrantRef;
     use xen_abi::io::netif::{NetifGsoType, NettxFlags};
 
-    // The octets are read off the diagrams in netif.h.
+    // The octets are taken from the diagrams in netif.h.
 
     fn words<const N: usize>(octets: &[u8]) -> [u32; N] {
         core::array::from_fn(|i| u32::from_le_bytes(octets[i * 4..i * 4 + 4].try_into().unwrap()))

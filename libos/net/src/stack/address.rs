@@ -1,4 +1,4 @@
-//! The interface's address: given, or leased from a DHCP server.
+//! The interface's address, fixed or leased from a DHCP server.
 
 use super::{Kind, Stack};
 use crate::config::NetConfig;
@@ -15,7 +15,7 @@ use smoltcp::wire::{
 /// Time between DHCP discoveries while no server has answered.
 const DISCOVER_PAUSE: Duration = Duration::from_secs(2);
 
-/// An interface's IPv4 address with what belongs to it.
+/// An interface's IPv4 address with its network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Address {
     /// The address itself.
@@ -29,7 +29,7 @@ pub struct Address {
 }
 
 impl Address {
-    /// Whether packets to `peer` have a way to go: it is a neighbour, or there is a gateway.
+    /// True if packets to `peer` have a route: it is a neighbour, or there is a gateway.
     pub(super) fn reaches(&self, peer: Ipv4Addr) -> bool {
         self.gateway.is_some() || peer.is_broadcast() || Ipv4Cidr::new(self.address, self.prefix).contains_addr(&peer)
     }
@@ -58,8 +58,9 @@ impl<P: Platform + Xenstore> Stack<P> {
         }
     }
 
-    /// Begins to ask for an address, if one is to be leased and this is the first time. Not before the backend is
-    /// connected: until then the device may not be on its bridge yet, and the question would be lost.
+    /// Begins to ask for an address, if one is to be leased and this is the first time. It waits
+    /// until the backend is connected: before that the device may not be on its bridge yet, and the
+    /// request would be lost.
     pub(super) fn ask_for_lease(&mut self) {
         if self.origin.wants_lease() && self.dhcp.is_none() {
             let mut socket = dhcpv4::Socket::new();
@@ -72,7 +73,7 @@ impl<P: Platform + Xenstore> Stack<P> {
         }
     }
 
-    /// Follows what the DHCP client has found out.
+    /// Takes over a change of the lease by the DHCP client.
     pub(super) fn lease_changed(&mut self, now: Instant) {
         let Some(entry) = self.dhcp.and_then(|handle| self.net.table.get(handle)) else {
             return;
@@ -103,8 +104,8 @@ impl<P: Platform + Xenstore> Stack<P> {
         }
     }
 
-    /// Tells the neighbours which Ethernet address ours belongs to, as they may remember another one (RFC 5227,
-    /// section 2.3). It is sent with the next packets.
+    /// Announces our Ethernet address to the neighbours, as they may remember another one (RFC
+    /// 5227, section 2.3). The announcement is sent with the next packets.
     pub(super) fn announce(&mut self, now: Instant) {
         let (Some(features), Some(own)) = (self.net.device.features(), self.address) else {
             return;

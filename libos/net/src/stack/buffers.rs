@@ -1,23 +1,24 @@
-//! Memory for TCP connections: a budget, from which the first connections get large buffers and later ones smaller
-//! ones, so that many fit and few are fast.
+//! Memory for TCP connections. From a budget, the first connections get large buffers and later
+//! ones smaller ones, so that many fit and few are fast.
 //!
-//! A connection that ends leaves its socket here with its buffers, for the next one of that size: clearing fresh
-//! buffers would be the dearest part of a short connection.
+//! A connection that ends leaves its socket here with its buffers, for the next one of that size,
+//! because clearing fresh buffers would be the most expensive part of a short connection.
 
 use alloc::vec::Vec;
 use smoltcp::socket::tcp::{CongestionControl, Socket, SocketBuffer};
 
-/// Buffers are never smaller than this, in each direction: a full segment and some.
+/// The smallest size of a buffer in each direction, in bytes: more than a full segment.
 const SMALLEST: usize = 2 << 10;
 
-/// Nor larger: four of the largest packets under way.
+/// The largest size: four of the largest packets.
 const LARGEST: usize = 256 << 10;
 
-/// How many connections may be there already, and what part of the budget the next one gets.
+/// Pairs of numbers: with fewer connections than the first, the next one gets the budget divided by
+/// the second.
 const SHARES: [(usize, usize); 2] = [(8, 32), (64, 256)];
 const LAST_SHARE: usize = 1024;
 
-/// The sockets that are not in use, and an account of all.
+/// The unused sockets, and an account of all.
 #[derive(Debug)]
 pub struct Buffers {
     budget: usize,
@@ -32,7 +33,7 @@ impl Buffers {
         Self { budget, used: 0, live: 0, spare: Vec::new() }
     }
 
-    /// A closed socket as new. `None`: the budget is spent, or the heap is.
+    /// A closed socket in its initial state. `None`: the budget or the heap is used up.
     pub fn take(&mut self) -> Option<Socket<'static>> {
         let share = SHARES.iter().find(|(below, _)| self.live < *below).map_or(LAST_SHARE, |(_, share)| *share);
         let size = (self.budget / share / 2).clamp(SMALLEST, LARGEST);
@@ -44,10 +45,10 @@ impl Buffers {
         Some(socket)
     }
 
-    /// Takes a socket back that is in use no more.
+    /// Takes an unused socket back.
     pub fn give(&mut self, mut socket: Socket<'static>) {
         self.live -= 1;
-        // What `listen` and `connect` leave as it is.
+        // `listen` and `connect` do not reset these.
         socket.abort();
         socket.set_congestion_control(CongestionControl::Reno);
         socket.set_nagle_enabled(true);

@@ -1,27 +1,28 @@
-//! What a fork makes of a stack in the child.
+//! The stack in the child of a fork.
 //!
-//! The child's memory holds its parent's stack, and all of that goes on in the parent: device, address, connections. The child
-//! gets a device and an address of its own, some time later. Listeners and UDP sockets stay, empty, and are reached there;
-//! handles of connections and name queries are stale, and no packet is ever sent for them.
+//! The child's memory holds its parent's stack, which goes on in the parent with its device,
+//! address and connections. The child gets a device and an address of its own, some time later.
+//! Listeners and UDP sockets stay, empty, and are reached there. Handles of connections and name
+//! queries are stale, and no packet is ever sent for them.
 
 use super::{Kind, NotReady, Random, Stack};
 use crate::config::NetConfig;
 use crate::netfront::FrontendError;
 use crate::platform::{Platform, Xenstore};
 
-/// Where a child's configuration stands, below its home: what `net=` may say. Who makes the child's device writes this
-/// before.
+/// The node of a child's configuration, below its home, in the form of `net=`. The maker of the
+/// child's device writes it before the device.
 pub const CONFIG_NODE: &str = "data/zooid-net";
 
-/// Whose the configuration is.
+/// The owner of the configuration.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Origin {
     /// This domain's own.
     Own(NetConfig),
-    /// That of the parent, in a child that was not told its own yet.
+    /// That of the parent, in a child that has none of its own yet.
     Parent {
         config: NetConfig,
-        /// The child has a device, so that nothing more will be told.
+        /// The child has a device, so no configuration will follow.
         final_word: bool,
     },
 }
@@ -41,7 +42,7 @@ impl Origin {
         matches!(self, Self::Own(NetConfig::Dhcp))
     }
 
-    /// Why there will be no network, as far as the configuration tells.
+    /// The reason for which there will be no network, as far as the configuration tells.
     pub(super) fn obstacle(self) -> Option<NotReady> {
         match self {
             Self::Own(NetConfig::Off) | Self::Parent { config: NetConfig::Off, .. } => Some(NotReady::Off),
@@ -52,10 +53,12 @@ impl Origin {
 }
 
 impl<P: Platform + Xenstore> Stack<P> {
-    /// Makes what was the parent's stack the child's, before anything else is asked of it. It then waits for the
-    /// child's own configuration and device. `seed` is other than the parent's and all siblings'.
+    /// Turns the parent's stack into the child's, before any other use. It then waits for the
+    /// child's own configuration and device. `seed` differs from that of the parent and all
+    /// siblings.
     ///
-    /// Of the platform, nothing is used; the watches that it keeps must tell of the child's own xenstore home from now on.
+    /// Nothing of the platform is used. From now on its watches must report the child's own
+    /// xenstore home.
     pub fn begin_life(&mut self, seed: u64) {
         self.origin = Origin::parents(self.origin.config());
         self.random = Random(seed);
@@ -79,8 +82,8 @@ impl<P: Platform + Xenstore> Stack<P> {
         }
     }
 
-    /// Finds out a child's own configuration. False when there is none yet, or it wants no network: the device is to be
-    /// left alone.
+    /// Reads a child's own configuration. Returns false when there is none yet, or it wants no
+    /// network; the device is then left alone.
     pub(super) fn settle_configuration(&mut self) -> Result<bool, FrontendError> {
         let parents = match self.origin {
             Origin::Own(config) => return Ok(config != NetConfig::Off),
@@ -91,7 +94,7 @@ impl<P: Platform + Xenstore> Stack<P> {
         let has_device = self.frontend.has_device(&mut self.platform)?;
         let config = match self.platform.read(CONFIG_NODE)? {
             Some(text) => text.parse().map_err(|_| FrontendError::Malformed { node: CONFIG_NODE, value: text })?,
-            // An address that was given belongs to the parent alone.
+            // A fixed address belongs to the parent alone.
             None if has_device && !matches!(parents, NetConfig::Static(_)) => parents,
             None => {
                 self.origin = Origin::Parent { config: parents, final_word: has_device };

@@ -12,12 +12,13 @@ use core::task::Waker;
 use smoltcp::socket::dns;
 use smoltcp::wire::{DnsQueryType, IpAddress};
 
-/// A query under way. Its answer must be taken, or the query cancelled.
+/// A query under way. The caller takes its answer or cancels it.
 #[must_use = "a query occupies memory until its answer is taken or it is cancelled"]
 #[derive(Debug)]
 pub struct NameQuery(u32);
 
-/// The queries under way, each with a number that no other query of this stack, or of what it was before a fork, has.
+/// The queries under way. Each has a number that no other query of this stack, or of the stack
+/// before a fork, has.
 #[derive(Default)]
 pub(super) struct Queries {
     made: u32,
@@ -67,7 +68,8 @@ impl<P: Platform + Xenstore> Stack<P> {
     ///
     /// # Errors
     /// The query comes back with `WouldBlock` while it is under way. `NameNotFound`: there is no
-    /// such name, or no server answered. `NotConnected`: it is the parent's query, in the child of a fork.
+    /// such name, or no server answered. `NotConnected`: it is the parent's query, in the child of
+    /// a fork.
     pub fn resolved(&mut self, query: NameQuery) -> Result<Vec<Ipv4Addr>, (Error, Option<NameQuery>)> {
         let Some((socket, under_way)) = self.query(&query) else {
             return Err((Error::NotConnected, None));
@@ -93,7 +95,7 @@ impl<P: Platform + Xenstore> Stack<P> {
         }
     }
 
-    /// Gives a query up.
+    /// Cancels a query.
     pub fn cancel_resolve(&mut self, query: NameQuery) {
         if let Some((socket, under_way)) = self.query(&query) {
             socket.cancel_query(under_way.handle);
@@ -101,7 +103,8 @@ impl<P: Platform + Xenstore> Stack<P> {
         }
     }
 
-    /// Ends all queries, as those of a fork's parent, and tells who waits for them.
+    /// Ends all queries, which are those of a fork's parent, and wakes the threads that wait for
+    /// them.
     pub(super) fn forget_queries(&mut self) {
         for (_, query) in core::mem::take(&mut self.queries.by_number) {
             if let Some(waker) = query.waker {
@@ -116,7 +119,7 @@ impl<P: Platform + Xenstore> Stack<P> {
         Some((entry.get::<dns::Socket>(), self.queries.by_number.get_mut(&query.0)?))
     }
 
-    /// Tells the DNS client the present name server.
+    /// Passes the present name server to the DNS client.
     pub(super) fn apply_name_server(&mut self) {
         let server = self.address.and_then(|address| address.dns);
         if let Some(entry) = self.dns.and_then(|handle| self.net.table.get(handle)) {

@@ -2,7 +2,7 @@
 //!
 //! smoltcp has no backlog: a socket in LISTEN takes one connection, and a SYN that finds none is
 //! reset. Here a socket is made for each SYN to a listened port when it arrives, as long as the
-//! listener has room; beyond that the SYN is dropped, and the peer tries again.
+//! listener has room. Beyond that the SYN is dropped, and the peer tries again.
 
 use super::tcp::{Flow, Owner, TcpSocket, peer_of};
 use super::{Handle, Kind, Stack};
@@ -31,14 +31,14 @@ pub(super) struct ListenState {
 }
 
 impl ListenState {
-    /// In the child of a fork: the parent's connections are the parent's.
+    /// Drops the parent's connections, in the child of a fork.
     pub(super) fn begin_life(&mut self) {
         self.half_open = 0;
         self.established.clear();
     }
 }
 
-/// What a SYN for a listened port leads to.
+/// The treatment of a SYN for a listened port.
 pub(super) enum Admission {
     Socket(Handle),
     Full,
@@ -89,7 +89,7 @@ impl<P: Platform + Xenstore> Stack<P> {
         Ok((TcpSocket(handle), peer))
     }
 
-    /// Whether there is a connection to accept.
+    /// Checks that there is a connection to accept.
     ///
     /// # Errors
     /// As [`Stack::tcp_accept`].
@@ -147,7 +147,7 @@ impl<P: Platform + Xenstore> Stack<P> {
         Admission::Socket(handle)
     }
 
-    /// A half-open connection is established, and waits to be accepted.
+    /// Queues an established connection, which was half open, to be accepted.
     pub(super) fn established(&mut self, port: u16, handle: Handle) {
         self.leave_half_open(port);
         if let Some(listener) = self.listeners.get_mut(&port) {
@@ -158,7 +158,7 @@ impl<P: Platform + Xenstore> Stack<P> {
         }
     }
 
-    /// A half-open connection of the listener on `port` is so no more.
+    /// Counts a half-open connection of the listener on `port` as gone.
     pub(super) fn leave_half_open(&mut self, port: u16) {
         if let Some(listener) = self.listeners.get_mut(&port) {
             listener.half_open = listener.half_open.saturating_sub(1);

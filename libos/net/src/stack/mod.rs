@@ -1,11 +1,10 @@
 //! The TCP/IP stack of a guest: sockets over one network device.
 //!
-//! [`Stack`] has no thread, no clock and no lock. Whoever owns it calls [`Stack::poll`] when the
-//! device's event channel fires, when the moment that the last call returned has come, and (or
-//! [`Stack::transmit`], which is cheaper) after socket calls; and [`Stack::xenstore_changed`] when
-//! a watch fires. A call that cannot be answered yet returns [`Error::WouldBlock`]; a waker
-//! registered for the socket says when to try again. There is one waker for each direction of a
-//! socket: the last one registered.
+//! [`Stack`] has no thread, no clock and no lock. Its owner calls [`Stack::poll`] when the device's
+//! event channel fires, at the time that the last call returned, and after socket calls (where
+//! [`Stack::transmit`] is cheaper); and [`Stack::xenstore_changed`] when a watch fires. A call that
+//! would have to wait returns [`Error::WouldBlock`]; a waker registered for the socket tells when
+//! to try again. There is one waker for each direction of a socket: the last one registered.
 
 mod address;
 mod buffers;
@@ -40,10 +39,10 @@ pub use listen::Listener;
 pub use tcp::TcpSocket;
 pub use udp::UdpSocket;
 
-/// Packets taken in before the caller gets a chance to do something else.
+/// Number of packets taken in before the call returns.
 const INGRESS_BUDGET: usize = 256;
 
-/// Pause before a socket is looked at again that wants to send but did not.
+/// Pause before the next turn of a socket that wants to send but did not.
 const STALL_PAUSE: Duration = Duration::from_millis(1);
 
 /// Sizes and choices of a stack.
@@ -66,7 +65,7 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// What suits a guest of `memory` bytes.
+    /// The settings for a guest of `memory` bytes.
     pub fn for_memory(memory: usize, seed: u64) -> Self {
         const MIB: usize = 1 << 20;
         let (pages, time_wait) = match memory / MIB {
@@ -87,12 +86,12 @@ impl Settings {
     }
 }
 
-/// Why the network is not usable by the time it should be.
+/// The reason for which the network is not usable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NotReady {
     /// The configuration says `net=off`.
     Off,
-    /// A child whose parent's address was given, and to whom dom0 has given none of its own (blame: dom0).
+    /// The parent's address was fixed, and dom0 has given this child none of its own (blame: dom0).
     NoAddress,
     /// There is no connection to a backend (blame: configuration or dom0).
     Device(Obstacle),
@@ -118,7 +117,7 @@ impl fmt::Display for NotReady {
 
 impl core::error::Error for NotReady {}
 
-/// The interface as it stands.
+/// The state of the interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Status {
     /// The interface's Ethernet address, while a backend is connected.
@@ -133,7 +132,7 @@ pub struct Status {
     pub counters: Counters,
 }
 
-/// What a socket is.
+/// The kind of a socket.
 #[derive(Debug)]
 enum Kind {
     Tcp(tcp::Tcp),
@@ -152,10 +151,10 @@ pub struct Stack<P: Platform + Xenstore> {
     settings: Settings,
     random: Random,
     buffers: Buffers,
-    /// Connections by local port, peer's address and port.
+    /// Connections by local port, peer's address and peer's port.
     flows: BTreeMap<tcp::Flow, Handle>,
     listeners: BTreeMap<u16, listen::ListenState>,
-    /// Made so far; tells a listener from an earlier one on the same port.
+    /// Number of listeners made so far. It tells a listener from an earlier one on the same port.
     listeners_made: u32,
     time_wait: alloc::collections::VecDeque<Handle>,
     udp_ports: BTreeMap<u16, Handle>,
@@ -168,12 +167,12 @@ pub struct Stack<P: Platform + Xenstore> {
 /// The part that moves packets between device and sockets.
 struct Net<L: crate::platform::Link> {
     device: Device<L>,
-    /// Made with the first connection to a backend, and anew with every other.
+    /// Made with each connection to a backend.
     interface: Option<Interface>,
     table: Table<Kind>,
-    /// Where packets go that are for no socket: the interface answers them itself.
+    /// An empty set for packets without a socket, which the interface answers itself.
     nobody: SocketSet<'static>,
-    /// No deadline of any socket is earlier.
+    /// A time that is not after the deadline of any socket.
     next_deadline: Option<Instant>,
 }
 
@@ -184,7 +183,8 @@ impl<L: crate::platform::Link> fmt::Debug for Net<L> {
 }
 
 impl<P: Platform + Xenstore> Stack<P> {
-    /// A stack whose device is still to be connected; watches xenstore and takes the first steps.
+    /// A stack whose device is still to be connected. It watches xenstore and takes the first
+    /// steps.
     ///
     /// # Errors
     /// As [`Stack::xenstore_changed`].
@@ -195,7 +195,8 @@ impl<P: Platform + Xenstore> Stack<P> {
         Ok(this)
     }
 
-    /// As [`Stack::new`], in the child of a fork whose parent had the configuration `parents` and used no network.
+    /// As [`Stack::new`], in the child of a fork whose parent had the configuration `parents` and
+    /// used no network.
     ///
     /// # Errors
     /// As [`Stack::xenstore_changed`].
@@ -237,12 +238,12 @@ impl<P: Platform + Xenstore> Stack<P> {
         self.xenstore_changed(now)
     }
 
-    /// Follows what has changed in xenstore: connects to the backend, or gives it up. To be followed by
+    /// Handles a change in xenstore: connects to the backend, or gives it up. The caller then calls
     /// [`Stack::poll`], whatever the outcome.
     ///
     /// # Errors
-    /// Xenstore or the kernel refused something, or a node holds what it must not. The device
-    /// stays unconnected; the next change is a new attempt.
+    /// Xenstore or the kernel refused a request, or a node has an invalid value. The device stays
+    /// unconnected; the next change is a new attempt.
     pub fn xenstore_changed(&mut self, now: Instant) -> Result<(), FrontendError> {
         if !self.settle_configuration()? {
             return Ok(());
@@ -264,10 +265,10 @@ impl<P: Platform + Xenstore> Stack<P> {
         }
     }
 
-    /// Whether the network is usable: connected, and with an address.
+    /// Checks that the network is usable: connected, and with an address.
     ///
     /// # Errors
-    /// It is not, for this reason; the caller decides how long to wait.
+    /// The reason for which it is not. The caller decides how long to wait.
     pub fn ready(&self) -> Result<(), NotReady> {
         if let Some(obstacle) = self.origin.obstacle() {
             return Err(obstacle);
@@ -279,7 +280,7 @@ impl<P: Platform + Xenstore> Stack<P> {
         }
     }
 
-    /// The interface as it stands.
+    /// The present state of the interface.
     pub fn status(&self) -> Status {
         let features = self.net.device.features();
         Status {
@@ -291,24 +292,25 @@ impl<P: Platform + Xenstore> Stack<P> {
         }
     }
 
-    /// The kernel's side, as it was given to [`Stack::new`].
+    /// The platform, as it was given to [`Stack::new`].
     pub fn platform(&mut self) -> &mut P {
         &mut self.platform
     }
 
-    /// Takes in what has arrived, sends what is to be sent, and wakes whom that concerns. Returns
-    /// when to call again if nothing happens before; `None`: never.
+    /// Takes in received packets, sends queued ones, and wakes the waiting tasks. Returns the time
+    /// of the next call if nothing happens before; `None`: never.
     pub fn poll(&mut self, now: Instant) -> Option<Instant> {
         let result = self.ingress(now);
         self.finish(result, now)
     }
 
-    /// The sending half of [`Stack::poll`], for after socket calls. Returns the same.
+    /// The sending half of [`Stack::poll`], for use after socket calls. Returns the same.
     pub fn transmit(&mut self, now: Instant) -> Option<Instant> {
         self.finish(Ok(false), now)
     }
 
-    /// Whether a call since the last [`Stack::transmit`] has left something to send: without it, that changes nothing.
+    /// True if a call since the last [`Stack::transmit`] has left packets to send. Otherwise that
+    /// would change nothing.
     pub fn has_queued(&self) -> bool {
         self.net.table.has_queued()
     }
@@ -330,7 +332,7 @@ impl<P: Platform + Xenstore> Stack<P> {
         }
     }
 
-    /// A new connection to a backend: the interface is made anew, the sockets stay.
+    /// Takes a new connection to a backend: the interface is made anew, the sockets stay.
     fn link(&mut self, connection: Connection<P::Link>, now: Instant) {
         self.net.device.attach(Some(connection));
         let Some(features) = self.net.device.features() else {
@@ -353,7 +355,7 @@ impl<P: Platform + Xenstore> Stack<P> {
         log::info!("net: connected, {}, offload {}", features.mac, features.gso);
     }
 
-    /// Takes in packets; true when more are waiting than one call may take.
+    /// Takes in packets; returns true when more are waiting than one call may take.
     fn ingress(&mut self, now: Instant) -> Result<bool, Fault> {
         self.net.device.reclaim()?;
         for _ in 0..INGRESS_BUDGET {
@@ -382,7 +384,7 @@ impl<P: Platform + Xenstore> Stack<P> {
         Ok(true)
     }
 
-    /// Sends what queued sockets have, as far as the device takes it.
+    /// Sends the packets of queued sockets, as far as the device takes them.
     fn egress(&mut self, now: Instant) -> Result<(), Fault> {
         if self.net.next_deadline.is_some_and(|due| due <= now) {
             self.net.next_deadline = self.net.table.queue_due(now);
@@ -401,7 +403,7 @@ impl<P: Platform + Xenstore> Stack<P> {
         }
     }
 
-    /// Lets one socket send, and looks at what has become of it.
+    /// Lets one socket send, and handles its change of state.
     fn serve(&mut self, handle: Handle, now: Instant) {
         let before = self.tcp_state(handle);
         let outcome = self.net.send(handle, now);
@@ -415,12 +417,12 @@ impl<P: Platform + Xenstore> Stack<P> {
     }
 }
 
-/// What became of a socket's turn to send.
+/// The result of a socket's turn to send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Sent {
-    /// At least one packet.
+    /// The socket sent at least one packet.
     Some,
-    /// Nothing: it has nothing, or cannot send it now.
+    /// The socket had nothing to send, or cannot send it now.
     Nothing,
     /// The device took no more; the socket stays queued.
     NoRoom,
@@ -439,7 +441,7 @@ impl<L: crate::platform::Link> Net<L> {
         interface.poll_ingress_single(now, &mut self.device, set);
     }
 
-    /// Queues the socket no later than at `deadline`.
+    /// Sets the deadline of the socket to `deadline` at the latest.
     fn look_again(&mut self, handle: Handle, deadline: Instant) {
         if let Some(entry) = self.table.get(handle) {
             entry.deadline = sooner(entry.deadline, Some(deadline));
@@ -447,7 +449,7 @@ impl<L: crate::platform::Link> Net<L> {
         }
     }
 
-    /// Lets a socket send until it has nothing more to send now or the device takes no more.
+    /// Lets a socket send until it has no more to send now or the device takes no more.
     fn send(&mut self, handle: Handle, now: Instant) -> Sent {
         let (Some(interface), Some(entry)) = (&mut self.interface, self.table.get(handle)) else {
             return Sent::Nothing;

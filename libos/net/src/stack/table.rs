@@ -1,9 +1,8 @@
 //! The sockets of a stack, each in a `SocketSet` of its own.
 //!
-//! smoltcp looks for the socket of a packet, and for sockets that have something to send, by going
-//! through the whole set it is given. With one set per socket the stack can look the socket up
-//! itself and touch only those that have something to do: the cost of a packet does not grow with
-//! the number of connections.
+//! smoltcp finds the socket of a packet, and the sockets with something to send, by a walk through
+//! the whole set. With one set per socket the stack can look the socket up itself and touch only
+//! those that have work: the cost of a packet does not grow with the number of connections.
 
 use alloc::collections::VecDeque;
 use alloc::vec;
@@ -12,22 +11,23 @@ use smoltcp::iface::{SocketHandle, SocketSet};
 use smoltcp::socket::AnySocket;
 use smoltcp::time::Instant;
 
-/// Names a socket for as long as it lives; later sockets in the same place are told apart.
+/// A socket's handle, valid for as long as the socket lives. Later sockets in the same place have
+/// other handles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Handle {
     index: usize,
     generation: u32,
 }
 
-/// One socket and what the stack knows about it.
+/// One socket and the stack's data about it.
 #[derive(Debug)]
 pub struct Entry<K> {
     pub set: SocketSet<'static>,
     pub socket: SocketHandle,
     pub kind: K,
-    /// When the socket wants to be looked at even if nothing happens.
+    /// The time of the socket's next turn if no event comes before.
     pub deadline: Option<Instant>,
-    /// In the queue of sockets to be looked at.
+    /// True while it is in the queue.
     queued: bool,
 }
 
@@ -85,7 +85,7 @@ impl<K> Table<K> {
         slot.entry.take()
     }
 
-    /// Queues the socket to be looked at, if it is not queued.
+    /// Queues the socket for a turn, if it is not queued.
     pub fn queue(&mut self, handle: Handle) {
         if let Some(entry) = self.get(handle)
             && !entry.queued
@@ -105,7 +105,7 @@ impl<K> Table<K> {
         }
     }
 
-    /// The next socket to be looked at.
+    /// The next socket in the queue.
     pub fn next(&mut self) -> Option<Handle> {
         while let Some(handle) = self.queue.pop_front() {
             if let Some(entry) = self.get(handle) {
@@ -121,12 +121,12 @@ impl<K> Table<K> {
         self.slots.len() - self.free.len()
     }
 
-    /// Whether a socket is queued.
+    /// True if a socket is queued.
     pub fn has_queued(&self) -> bool {
         !self.queue.is_empty()
     }
 
-    /// All sockets that `wanted` says yes to.
+    /// All sockets for which `wanted` returns true.
     pub fn select(&self, wanted: impl Fn(&Entry<K>) -> bool) -> Vec<Handle> {
         let named = |(index, slot): (usize, &Slot<K>)| {
             let handle = Handle { index, generation: slot.generation };
@@ -135,7 +135,7 @@ impl<K> Table<K> {
         self.slots.iter().enumerate().filter_map(named).collect()
     }
 
-    /// Queues every socket whose deadline has come, and returns the earliest deadline to come.
+    /// Queues every socket whose deadline has come, and returns the earliest later deadline.
     pub fn queue_due(&mut self, now: Instant) -> Option<Instant> {
         let mut earliest = None;
         for (index, slot) in self.slots.iter_mut().enumerate() {

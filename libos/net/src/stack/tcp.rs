@@ -11,9 +11,9 @@ use smoltcp::socket::tcp::{RecvError, Socket, State};
 use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::{IpAddress, IpEndpoint};
 
-/// An acknowledgement waits this long for data to go with it.
+/// Time that an acknowledgement waits for data to go with it.
 const ACK_DELAY: Duration = Duration::from_millis(10);
-/// Unless more octets than this are to be acknowledged: a small segment's worth.
+/// Number of octets, a small segment's, above which an acknowledgement does not wait.
 const DELAYED_MAX: usize = 536;
 /// A connection attempt, in either direction, ends after this time without an answer.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(60);
@@ -34,14 +34,14 @@ fn flow(port: u16, peer: Ipv4Addr, peer_port: u16) -> Flow {
     u64::from(port) << 48 | u64::from(peer_port) << 32 | u64::from(peer.to_bits())
 }
 
-/// What the stack knows about a TCP socket beside the socket.
+/// The stack's data about a TCP socket, beside the socket.
 #[derive(Debug)]
 pub(super) struct Tcp {
     pub(super) flow: Flow,
     pub(super) owner: Owner,
-    /// Why the connection ended, when it did not end by agreement.
+    /// The reason for which the connection ended, unless both sides closed it.
     error: Option<Error>,
-    /// The application wants to hear nothing more.
+    /// The application has shut down the receive direction.
     deaf: bool,
     /// Octets received since the socket could last acknowledge any.
     unacknowledged: usize,
@@ -51,19 +51,19 @@ pub(super) struct Tcp {
 pub(super) enum Owner {
     /// On its way to being accepted from this port's listener: not established yet.
     HalfOpen(u16),
-    /// The application, or a listener's queue.
+    /// The application's, or in a listener's queue.
     Application,
-    /// Nobody: it is closing.
+    /// Without an owner: it is closing.
     Nobody,
 }
 
 impl<P: Platform + Xenstore> Stack<P> {
-    /// Begins to connect to `peer`; [`Stack::tcp_connected`] tells the outcome.
+    /// Begins to connect to `peer`. [`Stack::tcp_connected`] returns the outcome.
     ///
     /// # Errors
-    /// `AddrNotAvailable`: no such address or port can be connected to, or all local ports are
-    /// used. `NetworkUnreachable`: the interface has no address, or no route. `OutOfMemory`: there are too many
-    /// connections.
+    /// `AddrNotAvailable`: the address or port is invalid, or all local ports are used.
+    /// `NetworkUnreachable`: the interface has no address, or no route. `OutOfMemory`: there are
+    /// too many connections.
     pub fn tcp_connect(&mut self, peer: SocketAddrV4) -> Result<TcpSocket, Error> {
         let (address, peer_port) = (*peer.ip(), peer.port());
         if peer_port == 0 || !is_unicast(address) {
@@ -89,7 +89,7 @@ impl<P: Platform + Xenstore> Stack<P> {
         Ok(TcpSocket(handle))
     }
 
-    /// Whether the connection is established. The send direction's waker tells of a change.
+    /// Checks that the connection is established. The send direction's waker is woken by a change.
     ///
     /// # Errors
     /// `WouldBlock`: not yet. `ConnectionRefused`, `TimedOut`: it failed.
@@ -102,11 +102,11 @@ impl<P: Platform + Xenstore> Stack<P> {
         }
     }
 
-    /// Queues as much of `data` as there is room for, and returns how much that was.
+    /// Queues as much of `data` as there is room for, and returns the number of octets.
     ///
     /// # Errors
     /// `WouldBlock`: no room now. `BrokenPipe`: this direction was shut down. `NotConnected`, or
-    /// why the connection ended.
+    /// the reason for which the connection ended.
     pub fn tcp_send(&mut self, socket: TcpSocket, data: &[u8]) -> Result<usize, Error> {
         let handle = socket.0;
         let (tcp, socket) = self.tcp(socket)?;
@@ -120,11 +120,12 @@ impl<P: Platform + Xenstore> Stack<P> {
         Ok(sent)
     }
 
-    /// Takes received data into `buffer`; 0 when the peer has shut down its direction and all
-    /// has been taken (or when `buffer` is empty).
+    /// Takes received data into `buffer`. Returns 0 when the peer has shut down its direction and
+    /// all data has been taken (or when `buffer` is empty).
     ///
     /// # Errors
-    /// `WouldBlock`: nothing is there. `NotConnected`, or why the connection ended.
+    /// `WouldBlock`: there is no data. `NotConnected`, or the reason for which the connection
+    /// ended.
     pub fn tcp_receive(&mut self, socket: TcpSocket, buffer: &mut [u8]) -> Result<usize, Error> {
         let handle = socket.0;
         let (tcp, socket) = self.tcp(socket)?;
@@ -140,13 +141,13 @@ impl<P: Platform + Xenstore> Stack<P> {
             (Err(_), _) => return Err(tcp.error.unwrap_or(Error::NotConnected)),
         };
         if crowded {
-            // The peer may be waiting to hear of the room.
+            // The peer may be waiting for the new window.
             self.net.table.queue(handle);
         }
         Ok(taken)
     }
 
-    /// As [`Stack::tcp_receive`], but leaves the data where it is.
+    /// As [`Stack::tcp_receive`], but leaves the data in the socket.
     ///
     /// # Errors
     /// As [`Stack::tcp_receive`].
@@ -164,7 +165,7 @@ impl<P: Platform + Xenstore> Stack<P> {
         }
     }
 
-    /// Whether there is room for [`Stack::tcp_send`].
+    /// Checks that there is room for [`Stack::tcp_send`].
     ///
     /// # Errors
     /// As [`Stack::tcp_send`].
@@ -178,7 +179,7 @@ impl<P: Platform + Xenstore> Stack<P> {
         }
     }
 
-    /// Wakes `waker` when a receive call may do better than before.
+    /// Wakes `waker` when a receive call may succeed.
     ///
     /// # Errors
     /// `NotConnected`: no such socket.
@@ -187,7 +188,7 @@ impl<P: Platform + Xenstore> Stack<P> {
         Ok(())
     }
 
-    /// Wakes `waker` when a send call may do better than before, or a connection attempt ends.
+    /// Wakes `waker` when a send call may succeed, or a connection attempt ends.
     ///
     /// # Errors
     /// `NotConnected`: no such socket.
@@ -196,7 +197,7 @@ impl<P: Platform + Xenstore> Stack<P> {
         Ok(())
     }
 
-    /// Says that no more will be sent; what is queued still is.
+    /// Shuts down the send direction. Queued data is still sent.
     ///
     /// # Errors
     /// `NotConnected`: there is no connection.
@@ -211,7 +212,7 @@ impl<P: Platform + Xenstore> Stack<P> {
         Ok(())
     }
 
-    /// Receives no more: from now on the peer seems to have shut down its direction.
+    /// Shuts down the receive direction. From now on the peer seems to have shut down its own.
     ///
     /// # Errors
     /// `NotConnected`: no such socket.
@@ -229,7 +230,7 @@ impl<P: Platform + Xenstore> Stack<P> {
         Ok(())
     }
 
-    /// Whether [`Stack::tcp_set_nodelay`] is on.
+    /// True if [`Stack::tcp_set_nodelay`] is on.
     ///
     /// # Errors
     /// `NotConnected`: no such socket.
@@ -254,8 +255,8 @@ impl<P: Platform + Xenstore> Stack<P> {
         Ok(peer_of(self.tcp(socket)?.0.flow))
     }
 
-    /// Ends the socket. What is queued is still sent and acknowledged; but when there is received
-    /// data that was never taken, the peer is told by a reset (RFC 2525, section 2.17).
+    /// Closes the socket. Queued data is still sent and acknowledged. If received data was never
+    /// taken, a reset tells the peer so (RFC 2525, section 2.17).
     pub fn tcp_close(&mut self, socket: TcpSocket) {
         let Ok((_, inner)) = self.tcp(socket) else {
             return;
@@ -292,7 +293,7 @@ impl<P: Platform + Xenstore> Stack<P> {
             return;
         };
         let before = socket.state();
-        // More than a segment at once deserves an acknowledgement at once (RFC 9293, SHLD-19).
+        // More than a segment at once calls for an acknowledgement at once (RFC 9293, SHLD-19).
         let bulk = segment.len > crate::device::MTU;
         socket.set_ack_delay(Some(if bulk { Duration::ZERO } else { ACK_DELAY }));
         self.net.deliver(Some(handle), now);
@@ -303,8 +304,9 @@ impl<P: Platform + Xenstore> Stack<P> {
         self.tcp_settle(handle, before, true);
     }
 
-    /// Whether a socket, having taken in a segment of `len` octets in state `before`, has nothing to send but an
-    /// acknowledgement that may wait. It saves most requests a turn: the answer comes first.
+    /// True if a socket that has taken in a segment of `len` octets in state `before` has nothing
+    /// to send but an acknowledgement that may wait. This saves most requests a turn, because the
+    /// answer comes first.
     fn acknowledges_later(&mut self, handle: Handle, before: State, len: usize) -> bool {
         let Some((tcp, socket)) = self.tcp_any(handle) else {
             return false;
@@ -315,7 +317,7 @@ impl<P: Platform + Xenstore> Stack<P> {
             && tcp.unacknowledged < DELAYED_MAX
     }
 
-    /// Draws the consequences of what a socket has become since it was in state `before`.
+    /// Acts on the change of a socket's state since `before`.
     pub(super) fn tcp_settle(&mut self, handle: Handle, before: State, by_packet: bool) {
         let Some(entry) = self.net.table.get(handle) else {
             return;
@@ -351,13 +353,14 @@ impl<P: Platform + Xenstore> Stack<P> {
                 }
             },
             Owner::Nobody => match state {
-                // Closed before its turn: the reset is sent, or could not be.
+                // The socket was closed before its turn: the reset is sent, or could not be.
                 State::Closed if before == State::Closed || socket.local_endpoint().is_none() => {
                     self.forget(handle);
                 }
                 State::Closed => {}
                 _ if socket.recv_queue() > 0 => {
-                    // Data for nobody: the peer must know (RFC 1122, section 4.2.2.13).
+                    // Data for a socket without an owner: the peer must be told (RFC 1122, section
+                    // 4.2.2.13).
                     socket.abort();
                     self.net.table.queue(handle);
                 }
@@ -372,7 +375,7 @@ impl<P: Platform + Xenstore> Stack<P> {
         Some(self.tcp_any(handle)?.1.state())
     }
 
-    /// Takes a socket from its owner: it closes, by a reset when `reset`, and then disappears.
+    /// Takes a socket from its owner. It closes, by a reset if `reset`, and then disappears.
     pub(super) fn abandon(&mut self, handle: Handle, reset: bool) {
         let Some((tcp, socket)) = self.tcp_any(handle) else {
             return;
@@ -386,7 +389,7 @@ impl<P: Platform + Xenstore> Stack<P> {
         if before == State::TimeWait {
             self.limit_time_wait(handle);
         }
-        // A socket that has nothing to send any more disappears at its next turn.
+        // A socket with no more to send disappears at its next turn.
         self.net.table.queue(handle);
     }
 
@@ -400,7 +403,7 @@ impl<P: Platform + Xenstore> Stack<P> {
         }
     }
 
-    /// Removes a socket without a word to the peer.
+    /// Removes a socket without a packet to the peer.
     pub(super) fn forget(&mut self, handle: Handle) {
         let Some(mut entry) = self.net.table.remove(handle) else {
             return;
@@ -440,7 +443,7 @@ impl<P: Platform + Xenstore> Stack<P> {
     }
 }
 
-/// Why a connection that was in state `before` is closed now.
+/// The reason for which a connection that was in state `before` is closed now.
 fn ended(before: State, by_packet: bool, has_address: bool) -> Option<Error> {
     match (before, by_packet) {
         (State::SynSent, true) => Some(Error::ConnectionRefused),

@@ -19,8 +19,8 @@ pub const DATAGRAM_MAX: usize = MTU - 20 - 8;
 /// Datagrams that each of the two queues holds at most.
 const QUEUE: usize = 64;
 
-/// Queued datagrams are dropped when the first one cannot be sent for this long, because its
-/// receiver's Ethernet address cannot be found out.
+/// Time after which queued datagrams are dropped because the first one cannot be sent: its
+/// receiver's Ethernet address cannot be found.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The ports of DHCP and of name servers.
@@ -31,16 +31,16 @@ const DNS_SERVER: u16 = 53;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UdpSocket(Handle);
 
-/// What the stack knows about a UDP socket.
+/// The stack's data about a UDP socket.
 ///
-/// Sending and receiving have a smoltcp socket each: the only way to drop a datagram that cannot
-/// be sent, before which all others wait, is to close the socket, and that must not lose what was
-/// received. The entry's own socket receives.
+/// Sending and receiving have a smoltcp socket each. A datagram that cannot be sent holds up all
+/// others, and the only way to drop it is to close the socket; received datagrams must not be lost
+/// by that. The entry's own socket receives.
 #[derive(Debug)]
 pub(super) struct Udp {
     port: u16,
     sender: SocketHandle,
-    /// Since when the first datagram in the queue could not be sent.
+    /// The time from which the first datagram in the queue could not be sent.
     stuck_since: Option<Instant>,
 }
 
@@ -48,8 +48,8 @@ impl<P: Platform + Xenstore> Stack<P> {
     /// A socket on `port` (0: on any free one).
     ///
     /// # Errors
-    /// `AddrInUse`: there is a socket on that port. `AddrNotAvailable`: no port is free. `OutOfMemory`: the heap has
-    /// no room for its buffers.
+    /// `AddrInUse`: there is a socket on that port. `AddrNotAvailable`: no port is free.
+    /// `OutOfMemory`: the heap has no room for its buffers.
     pub fn udp_bind(&mut self, port: u16) -> Result<UdpSocket, Error> {
         let ports = &self.udp_ports;
         let port = match port {
@@ -89,8 +89,8 @@ impl<P: Platform + Xenstore> Stack<P> {
     ///
     /// # Errors
     /// `WouldBlock`: no room now. `MessageTooLong`: longer than [`DATAGRAM_MAX`].
-    /// `AddrNotAvailable`: no such address or port can be sent to. `NetworkUnreachable`: the
-    /// interface has no address, or no route. `NotConnected`: no such socket.
+    /// `AddrNotAvailable`: the address or port is invalid. `NetworkUnreachable`: the interface has
+    /// no address, or no route. `NotConnected`: no such socket.
     pub fn udp_send(&mut self, socket: UdpSocket, data: &[u8], to: SocketAddrV4) -> Result<(), Error> {
         if data.len() > DATAGRAM_MAX.min(self.settings.udp_buffer) {
             return Err(Error::MessageTooLong);
@@ -107,8 +107,8 @@ impl<P: Platform + Xenstore> Stack<P> {
         Ok(())
     }
 
-    /// Takes a datagram into `buffer`, without what does not fit. Returns its length in `buffer`
-    /// and its sender.
+    /// Takes a datagram into `buffer`, and drops the part that does not fit. Returns its length in
+    /// `buffer` and its sender.
     ///
     /// # Errors
     /// `WouldBlock`: none is there. `NotConnected`: no such socket.
@@ -120,7 +120,7 @@ impl<P: Platform + Xenstore> Stack<P> {
         Ok((length, sender_of(from)?))
     }
 
-    /// As [`Stack::udp_receive`], but leaves the datagram where it is.
+    /// As [`Stack::udp_receive`], but leaves the datagram in the socket.
     ///
     /// # Errors
     /// As [`Stack::udp_receive`].
@@ -132,7 +132,7 @@ impl<P: Platform + Xenstore> Stack<P> {
         Ok((length, sender_of(*from)?))
     }
 
-    /// Whether there is room for a datagram, a small one at least.
+    /// Checks that there is room for a datagram, a small one at least.
     ///
     /// # Errors
     /// `WouldBlock`: no room now. `NotConnected`: no such socket.
@@ -159,7 +159,7 @@ impl<P: Platform + Xenstore> Stack<P> {
         Ok(())
     }
 
-    /// Ends the socket; what has not been sent yet is dropped.
+    /// Closes the socket; unsent datagrams are dropped.
     pub fn udp_close(&mut self, socket: UdpSocket) {
         if let Ok(port) = self.udp_port(socket) {
             self.udp_ports.remove(&port);
@@ -167,7 +167,8 @@ impl<P: Platform + Xenstore> Stack<P> {
         }
     }
 
-    /// In the child of a fork: the socket keeps its port. What the parent received or is to send stays with the parent.
+    /// Resets the socket in the child of a fork. It keeps its port; the parent's datagrams stay
+    /// with the parent.
     pub(super) fn udp_begin_life(&mut self, handle: Handle) {
         let Ok(entry) = self.net.get(handle) else { return };
         let Kind::Udp(udp) = &mut entry.kind else { return };
@@ -176,7 +177,7 @@ impl<P: Platform + Xenstore> Stack<P> {
         for socket in [entry.socket, udp.sender] {
             let socket = entry.set.get_mut::<Socket>(socket);
             socket.close();
-            // The port is what it was, and not 0.
+            // The port is the old one, and not 0.
             let _ = socket.bind(udp.port);
         }
     }
@@ -201,7 +202,7 @@ impl<P: Platform + Xenstore> Stack<P> {
         }
     }
 
-    /// Drops what a socket cannot send for too long. `sent`: it could send just now.
+    /// Drops datagrams that a socket could not send for too long. `sent`: it could send just now.
     pub(super) fn udp_settle(&mut self, handle: Handle, sent: bool, now: Instant) {
         let Ok(entry) = self.net.get(handle) else {
             return;
@@ -219,7 +220,7 @@ impl<P: Platform + Xenstore> Stack<P> {
             log::debug!("net: UDP port {}: no such receiver, datagrams dropped", udp.port);
             udp.stuck_since = None;
             sender.close();
-            // The port is what it was, and not 0.
+            // The port is the old one, and not 0.
             let _ = sender.bind(udp.port);
         }
     }

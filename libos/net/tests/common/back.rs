@@ -8,9 +8,10 @@ use std::rc::Rc;
 /// A page of 32-bit words.
 pub struct Words(pub RefCell<Vec<u32>>);
 
-/// What a frontend has granted.
+/// The memory that a frontend has granted.
 pub struct Memory {
-    /// Grant references: tx ring, rx ring, then from +1000 the transmit pages, from +2000 the receive pages.
+    /// Grant references: tx ring, rx ring, then from +1000 the transmit pages, from +2000 the
+    /// receive pages.
     pub base: u32,
     pub tx_ring: Words,
     pub rx_ring: Words,
@@ -43,13 +44,13 @@ pub struct Packet {
 }
 
 impl Packet {
-    /// A packet as a network card delivers it: nothing is said about its checksum.
+    /// A packet from a network card: its checksum flags are clear.
     pub fn plain(bytes: Vec<u8>) -> Self {
         Self { bytes, csum_blank: false, validated: false, gso: None }
     }
 }
 
-/// How the backend misbehaves, or is slow.
+/// The backend's misbehaviour or slowness.
 #[derive(Default)]
 pub struct Habits {
     /// Transmit responses are kept back until [`Back::answer`].
@@ -179,7 +180,7 @@ impl Back {
         packet
     }
 
-    /// Answers up to `count` packets that were taken.
+    /// Answers up to `count` of the taken packets.
     pub fn answer(&mut self, count: usize) {
         for _ in 0..count {
             let answers = match self.habits.reverse {
@@ -193,7 +194,7 @@ impl Back {
         }
     }
 
-    /// Puts one transmit response, whatever it says, and announces it.
+    /// Puts one transmit response with any contents, and announces it.
     pub fn put_tx(&mut self, id: u16, status: i16) {
         let word = u32::from(id) | u32::from(status as u16) << 16;
         let old = self.tx_rsp;
@@ -246,7 +247,8 @@ impl Back {
         self.announce(old, self.rx_rsp, event);
     }
 
-    /// Takes a receive request and answers it with `id` (its own when `None`), without announcing.
+    /// Takes a receive request and answers it with `id` (its own when `None`), without an
+    /// announcement.
     pub fn put_rx(&mut self, id: Option<u16>, offset: u16, flags: u16, status: i16) {
         let (own, _, _) = self.rx_request();
         let mut octets = [0; 8];
@@ -279,7 +281,7 @@ impl Back {
         while let Some(packet) = self.backlog.front() {
             let slots = packet.bytes.len().div_ceil(PAGE) as u32 + u32::from(packet.gso.is_some());
             if self.rx_free() < slots {
-                // Tell me when there are more.
+                // The frontend is asked for an event when there are more.
                 self.memory.rx_ring.0.borrow_mut()[REQ_EVENT] = self.rx_cons + slots;
                 if self.rx_free() < slots {
                     return;

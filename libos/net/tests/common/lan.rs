@@ -1,4 +1,4 @@
-//! Guests on one bridge, with a clock that jumps to the next thing that is due.
+//! Guests on one bridge, with a clock that jumps to the next deadline.
 
 use super::back::Packet;
 use super::{Host, TestPlatform};
@@ -20,14 +20,15 @@ pub struct Guest {
 pub struct Lan {
     pub guests: Vec<Guest>,
     pub now: Instant,
-    /// The bridge cuts large segments and completes checksums, as on the way to another machine.
+    /// If set, the bridge cuts large segments and completes checksums, as on the way to another
+    /// machine.
     pub cut: bool,
-    /// Packets seen: number, and the longest.
+    /// Number of packets seen, and the length of the longest.
     pub packets: usize,
     pub longest: usize,
-    /// Whether a packet is lost on the way; called with its number.
+    /// Returns true if a packet is lost on the way; called with its number.
     pub lose: Loss,
-    /// What others on the bridge answer to a frame.
+    /// The answers of other hosts on the bridge to a frame.
     pub others: Vec<Other>,
 }
 
@@ -76,7 +77,7 @@ impl Lan {
         &mut self.guests[index].stack
     }
 
-    /// Does all that can be done without time passing.
+    /// Does all steps that need no time to pass.
     pub fn settle(&mut self) {
         for round in 0.. {
             assert!(round < 100_000, "never quiet");
@@ -111,7 +112,7 @@ impl Lan {
         }
     }
 
-    /// After socket calls of a guest: lets it send.
+    /// Lets a guest send, after its socket calls.
     pub fn go(&mut self, index: usize) {
         let guest = &mut self.guests[index];
         guest.deadline = guest.stack.transmit(self.now);
@@ -174,7 +175,7 @@ fn deliver(guests: &[Guest], from: Option<usize>, packet: &Packet) {
     }
 }
 
-/// Checks what a correct frontend's packet must be, completing the checksum as hardware would.
+/// Checks that a packet is one of a correct frontend, and completes its checksum as hardware would.
 fn check(packet: &Packet) {
     let mut bytes = packet.bytes.clone();
     if EthernetFrame::new_unchecked(&bytes).ethertype() != EthernetProtocol::Ipv4 {
@@ -209,7 +210,8 @@ fn check(packet: &Packet) {
     }
 }
 
-/// Adds the sum over the TCP segment to the partial sum in its checksum field (what `csum_blank` asks for).
+/// Adds the sum over the TCP segment to the partial sum in its checksum field, as `csum_blank` asks
+/// for.
 fn complete(bytes: &mut [u8], blank: bool) {
     if !blank {
         return;
@@ -225,7 +227,7 @@ fn complete(bytes: &mut [u8], blank: bool) {
     bytes[start + 16..start + 18].copy_from_slice(&(!(sum as u16)).to_be_bytes());
 }
 
-/// Cuts a large segment into what goes over a wire, with complete checksums.
+/// Cuts a large segment into the packets on a wire, with complete checksums.
 fn cut(packet: &Packet) -> Vec<Packet> {
     let ethernet = EthernetFrame::new_unchecked(&packet.bytes);
     let is_tcp = ethernet.ethertype() == EthernetProtocol::Ipv4 && packet.bytes[14 + 9] == 6;

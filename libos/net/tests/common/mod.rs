@@ -1,7 +1,8 @@
-//! A dom0 for the tests: xenstore, a toolstack, a network backend that behaves like Linux's xen-netback, and a bridge.
+//! A dom0 for the tests: xenstore, a toolstack, a network backend that behaves like Linux's
+//! xen-netback, and a bridge.
 //!
-//! Nothing here uses the crate's own ring or slot code: slots are taken apart octet by octet as `public/io/netif.h`
-//! draws them.
+//! Nothing here uses the crate's own ring or slot code: slots are decoded octet by octet from the
+//! diagrams of `public/io/netif.h`.
 #![allow(dead_code)] // each test binary uses its own part
 
 pub mod back;
@@ -18,13 +19,13 @@ use zooid_net::platform::{Link, OutOfResources, Platform, SharedPage, Xenstore};
 
 pub const PAGE: usize = 4096;
 
-/// What the guest and dom0 share.
+/// The state that the guest and dom0 share.
 pub struct Host {
     pub nodes: RefCell<BTreeMap<String, String>>,
     pub watches: RefCell<Vec<String>>,
-    /// A watch has fired since the guest last looked.
+    /// A watch has fired since the guest's last step.
     pub watch_pending: Cell<bool>,
-    /// The event channel has fired since the guest last looked.
+    /// The event channel has fired since the guest's last step.
     pub event_pending: Rc<Cell<bool>>,
     /// The guest has notified the backend.
     pub kicked: Rc<Cell<bool>>,
@@ -91,7 +92,7 @@ impl Host {
         self.set(&format!("{BACKEND}/state"), state);
     }
 
-    /// What `xl network-attach` (or a guest's creation) does, and xen-netback's probe.
+    /// The steps of `xl network-attach` (or of a guest's creation), and of xen-netback's probe.
     pub fn attach(&self, mac: &str) {
         self.sealed.set(false);
         self.set("device/vif/0/backend", BACKEND);
@@ -118,7 +119,7 @@ impl Host {
         self.sealed.set(true);
     }
 
-    /// What xen-netback does when the frontend's state has changed (`frontend_changed`).
+    /// The reaction of xen-netback to a change of the frontend's state (`frontend_changed`).
     pub fn backend_react(&self) {
         let front = self.node("device/vif/0/state");
         let back = self.backend_state();
@@ -224,7 +225,7 @@ impl Link for TestLink {
         Port(self.memory.base + 2)
     }
     fn tx_gref(&self, page: usize) -> GrantRef {
-        // The backend sees a page as it is when its reference is put into a request.
+        // The backend sees the page in its state when the reference is put into a request.
         let range = page * PAGE..(page + 1) * PAGE;
         self.memory.tx.borrow_mut()[range.clone()].copy_from_slice(&self.tx[range]);
         GrantRef(self.memory.base + 1000 + page as u32)

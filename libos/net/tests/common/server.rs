@@ -1,4 +1,5 @@
-//! A host on the bridge that answers ARP requests for itself, and is a DHCP server and a name server.
+//! A host on the bridge that answers ARP requests for itself, and is a DHCP server and a name
+//! server.
 
 use super::back::Packet;
 use smoltcp::phy::ChecksumCapabilities;
@@ -13,7 +14,7 @@ use std::rc::Rc;
 pub const SERVER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 254);
 pub const SERVER_MAC: EthernetAddress = EthernetAddress([0x02, 0, 0, 0, 0, 0xfe]);
 
-/// A UDP datagram from the server on the bridge, as a network card delivers it.
+/// A UDP datagram from the server on the bridge, as from a network card.
 pub fn datagram(to_mac: EthernetAddress, to: Ipv4Addr, ports: (u16, u16), payload: &[u8]) -> Packet {
     let udp = UdpRepr { src_port: ports.0, dst_port: ports.1 };
     let ip = Ipv4Repr {
@@ -69,7 +70,8 @@ pub fn payload(packet: &Packet, port: u16) -> Option<(EthernetAddress, Ipv4Addr,
     (udp.dst_port() == port).then(|| (from.0, from.1, from.2, udp.payload().to_vec()))
 }
 
-/// A name server: 10.0.0.77 for all names but those with a part that begins with "no".
+/// A name server: it answers 10.0.0.77 for all names except those with a part that begins with
+/// "no".
 pub fn name_server(packet: &Packet) -> Vec<Packet> {
     let Some((mac, ip, port, query)) = payload(packet, 53) else { return vec![] };
     // RFC 1035: the same id and question, one answer (or NXDOMAIN).
@@ -83,7 +85,8 @@ pub fn name_server(packet: &Packet) -> Vec<Packet> {
     vec![datagram(mac, ip, (53, port), &answer)]
 }
 
-/// A DHCP server that gives each client the address that `address` says, for `lease` seconds while `lease` is not 0.
+/// A DHCP server that gives each client the address that `address` returns, for `lease` seconds
+/// while `lease` is not 0.
 pub fn dhcp_server(
     lease: Rc<Cell<u32>>,
     address: impl Fn(EthernetAddress) -> Ipv4Addr,

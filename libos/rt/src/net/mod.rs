@@ -1,10 +1,12 @@
-//! Network: TCP and UDP sockets that read like those of `std::net`, with blocking calls on threads, over IPv4.
+//! Network: TCP and UDP sockets in the style of `std::net`, with blocking calls on threads, over
+//! IPv4.
 //!
-//! The network comes up at the first call that needs it, as the setting `net=` says (`dhcp` where it says nothing), and stays
-//! up. A thread of its own takes in packets; a call that sends does so itself.
+//! The network comes up at the first call that needs it, with the setting `net=` (`dhcp` without
+//! one), and stays up. A thread of its own takes in packets; a call that sends does so itself.
 //!
-//! In the child of a fork, connections of the parent answer `NotConnected`; listeners and UDP sockets are the child's, on its own
-//! address. The network comes up by itself there if the parent's was up; a call that needs it waits as at first.
+//! In the child of a fork, connections of the parent return `NotConnected`. Listeners and UDP
+//! sockets are the child's, on its own address. If the parent's network was up, the child's comes
+//! up by itself; a call that needs it waits as at first.
 
 mod platform;
 mod tcp;
@@ -38,26 +40,26 @@ pub use udp::UdpSocket;
 
 type Stack = zooid_net::Stack<Kernel>;
 
-/// How long a call waits for the device and for an address.
+/// The time in nanoseconds that a call waits for the device and for an address.
 const START_PATIENCE: u64 = 10_000_000_000;
 
-/// Why a network call failed.
+/// The reason for which a network call failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Error {
-    /// The call on this socket; the kinds are those of `std::io::ErrorKind`.
+    /// The call on this socket failed; the kinds are those of `std::io::ErrorKind`.
     Socket(SocketError),
     /// There is no network.
     Down(Down),
 }
 
-/// Why there is no network.
+/// The reason for which there is no network.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Down {
-    /// Device or address are missing, or not wanted.
+    /// The device or the address is missing, or not wanted.
     NotReady(NotReady),
     /// The device could not be set up.
     Device(FrontendError),
-    /// No thread could be made for it.
+    /// There was no memory for its thread.
     OutOfMemory,
 }
 
@@ -90,7 +92,7 @@ impl From<SocketError> for Error {
 }
 
 impl Error {
-    /// Whether this is the answer of a call whose time-out has passed.
+    /// True if the call failed because its time-out has passed.
     pub fn is_timeout(&self) -> bool {
         *self == Self::Socket(SocketError::TimedOut)
     }
@@ -101,7 +103,7 @@ pub fn status() -> Result<Status, Error> {
     Ok(network()?.lock().status())
 }
 
-/// The IPv4 addresses of a host name, from the name server that `net=` or DHCP gave.
+/// The IPv4 addresses of a host name, by the name server of `net=` or of DHCP.
 pub fn lookup_host(name: &str) -> Result<Vec<Ipv4Addr>, Error> {
     if let Ok(address) = name.parse() {
         return Ok([address].into());
@@ -126,13 +128,13 @@ struct Network {
     stack: Mutex<Stack>,
     /// Signalled when the network thread has something to do.
     attention: Arc<Event>,
-    /// System time at which the network thread looks again by itself.
+    /// System time at which the network thread next runs by itself.
     next_look: AtomicU64,
     /// The network thread was made.
     has_thread: AtomicBool,
-    /// The life of the domain ([`evtchn::lives`]) that the stack is in.
+    /// The life of the domain ([`evtchn::lives`]) that the stack belongs to.
     life: AtomicU32,
-    /// One more than the last life in which the network was up at some time.
+    /// The last life in which the network was up at some time, plus 1.
     up: AtomicU32,
     /// Counts the network thread's turns while the network is not up, and is signalled with them.
     turns: AtomicU32,
@@ -140,7 +142,7 @@ struct Network {
 }
 
 static NETWORK: Once<Network> = Once::new();
-/// Held while it is made.
+/// Held while the network is made.
 static START: Mutex<()> = Mutex::new(());
 
 /// The network, once it is up.
@@ -193,7 +195,7 @@ fn make_stack(attention: Arc<Event>) -> Result<Stack, Down> {
     make(Kernel::new(attention), config, settings, now()).map_err(Down::Device)
 }
 
-/// The network thread, which a child has anew.
+/// The network thread. A child starts it anew.
 fn serve() {
     if let Some(network) = NETWORK.get() {
         network.run();
@@ -219,7 +221,7 @@ fn stand_still(fork: &mut dyn FnMut()) {
     fork();
 }
 
-/// Follows xenstore and moves packets. Returns the system time of the next look.
+/// Follows xenstore and moves packets. Returns the system time of the next step.
 fn step(stack: &mut Stack) -> u64 {
     if stack.platform().take_changes()
         && let Err(error) = stack.xenstore_changed(now())
@@ -245,7 +247,7 @@ impl Network {
         }
     }
 
-    /// The stack, as it is in this life of the domain.
+    /// The stack, in the state of this life of the domain.
     fn lock(&self) -> MutexGuard<'_, Stack> {
         let mut stack = self.stack.lock();
         let life = evtchn::lives();
@@ -256,7 +258,7 @@ impl Network {
         stack
     }
 
-    /// Whether the network was up at some time in this life.
+    /// True if the network was up at some time in this life.
     fn is_up(&self) -> bool {
         self.up.load(Ordering::Relaxed) == evtchn::lives() + 1
     }
@@ -278,7 +280,8 @@ impl Network {
             let Err(reason) = self.lock().ready() else { break };
             let hopeless = match reason {
                 NotReady::Off => true,
-                // The toolstack makes the devices of a configuration before the guest runs, but those of a child after.
+                // The toolstack makes the devices of a configuration before the guest runs, but
+                // those of a child after.
                 NotReady::Device(Obstacle::NoDevice) => evtchn::lives() == 0,
                 _ => false,
             };
@@ -290,7 +293,7 @@ impl Network {
         Ok(())
     }
 
-    /// Makes a call on the stack and sends what it led to.
+    /// Makes a call on the stack and sends the resulting packets.
     fn with<T>(&self, act: impl FnOnce(&mut Stack) -> T) -> T {
         let mut stack = self.lock();
         let result = act(&mut stack);
@@ -309,8 +312,9 @@ impl Network {
         }
     }
 
-    /// Repeats `attempt` until it answers something else than `WouldBlock`; when it does answer that, it has registered
-    /// the waker. `TimedOut` when the limit passes; `WouldBlock` where it must not wait.
+    /// Repeats `attempt` until it returns another result than `WouldBlock`. An attempt that returns
+    /// it has registered the waker. Returns `TimedOut` when the limit passes, and `WouldBlock` if
+    /// it must not wait.
     fn wait<T>(
         &self,
         waiter: &Waiter,
@@ -339,10 +343,10 @@ impl Network {
     }
 }
 
-/// How long a call waits.
+/// The time that a call may wait.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Limit {
-    /// As long as it takes.
+    /// Without a limit.
     #[default]
     None,
     Within(Duration),
@@ -356,7 +360,7 @@ impl Limit {
     }
 }
 
-/// What a thread blocks on until a socket has news.
+/// The event on which a thread waits for changes of a socket.
 struct Waiter {
     event: Arc<WakeEvent>,
     waker: Waker,
@@ -364,7 +368,7 @@ struct Waiter {
 
 struct WakeEvent {
     event: Event,
-    /// Signalled as well: of threads that wait for other things, too.
+    /// Events of threads that wait for other objects, too; they are also signalled.
     watchers: Masked<Vec<Arc<Event>>>,
 }
 
@@ -394,7 +398,8 @@ impl Waiter {
     }
 }
 
-/// What a socket is ready for, of what is wanted: `ask` says it for reading and for writing, as a call would that takes and sends nothing.
+/// The wanted events that a socket is ready for. `ask` makes a call for reading or for writing that
+/// transfers nothing.
 fn readiness(wanted: Events, mut ask: impl FnMut(Events) -> Result<(), SocketError>) -> Events {
     let mut ready = Events::empty();
     for direction in [Events::READABLE, Events::WRITABLE].into_iter().filter(|direction| wanted.contains(*direction)) {

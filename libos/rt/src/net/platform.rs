@@ -1,4 +1,4 @@
-//! What the network component wants of the kernel, connected to the kernel.
+//! The kernel's services for the network component.
 
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -11,7 +11,7 @@ use zooid_kernel::gnttab::{GrantedPages, ReadablePages};
 use zooid_kernel::xenstore::{self, Error, Watch};
 use zooid_net::platform::{Link, OutOfResources, Platform, SharedPage, Xenstore};
 
-/// The kernel as a network device sees it. Everything that needs the stack's attention signals one event.
+/// The kernel, as a network device uses it. All sources signal one event.
 pub struct Kernel {
     attention: Arc<Event>,
     watches: Vec<(String, Watch)>,
@@ -23,7 +23,7 @@ impl Kernel {
         Self { attention, watches: Vec::new() }
     }
 
-    /// Whether something that is watched has changed since the last call.
+    /// True if a watched node has changed since the last call.
     pub fn take_changes(&mut self) -> bool {
         let mut changed = false;
         for (_, watch) in &mut self.watches {

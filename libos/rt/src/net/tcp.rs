@@ -42,12 +42,12 @@ impl TcpListener {
         Ok((TcpStream::new(self.network, socket), peer))
     }
 
-    /// Whether [`accept`](Self::accept) fails with `WouldBlock` rather than wait.
+    /// Lets [`accept`](Self::accept) fail with `WouldBlock` rather than wait, if `nonblocking`.
     pub fn set_nonblocking(&self, nonblocking: bool) {
         self.nonblocking.store(nonblocking, Ordering::Relaxed);
     }
 
-    /// The connections that arrive, for ever.
+    /// An endless iterator over the connections that arrive.
     pub fn incoming(&self) -> Incoming<'_> {
         Incoming(self)
     }
@@ -82,7 +82,7 @@ impl Pollable for TcpListener {
     }
 }
 
-/// See [`TcpListener::incoming`].
+/// The iterator of [`TcpListener::incoming`].
 pub struct Incoming<'a>(&'a TcpListener);
 
 impl Iterator for Incoming<'_> {
@@ -93,7 +93,7 @@ impl Iterator for Incoming<'_> {
     }
 }
 
-/// Which directions [`TcpStream::shutdown`] closes.
+/// The directions that [`TcpStream::shutdown`] closes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shutdown {
     /// Receive no more.
@@ -104,7 +104,7 @@ pub enum Shutdown {
     Both,
 }
 
-/// A TCP connection. Dropping it closes it: what was written is still sent.
+/// A TCP connection. Dropping it closes it; written data is still sent.
 ///
 /// All methods take `&self`, so that one thread may read while another writes.
 pub struct TcpStream {
@@ -128,7 +128,7 @@ impl TcpStream {
         Self { network, socket, reader: Waiter::new(), writer: Waiter::new(), timeouts }
     }
 
-    /// Connects to `peer`; gives up when the network does.
+    /// Connects to `peer`; fails when the network gives up.
     pub fn connect(peer: SocketAddrV4) -> Result<Self, Error> {
         Self::connect_within(peer, Limit::None)
     }
@@ -149,7 +149,7 @@ impl TcpStream {
         Ok(stream)
     }
 
-    /// Reads what there is, at least one byte; 0 when the peer has closed its direction.
+    /// Reads the available bytes, at least one; returns 0 when the peer has closed its direction.
     pub fn read(&self, buffer: &mut [u8]) -> Result<usize, Error> {
         self.network.wait(&self.reader, self.read_limit(), |stack, waker| {
             stack.tcp_receive(self.socket, buffer).inspect_err(|_| {
@@ -167,7 +167,7 @@ impl TcpStream {
         })
     }
 
-    /// Writes as much as there is room for, at least one byte, and returns how many.
+    /// Writes as much as there is room for, at least one byte, and returns the number of bytes.
     pub fn write(&self, bytes: &[u8]) -> Result<usize, Error> {
         self.network.wait(&self.writer, self.write_limit(), |stack, waker| {
             stack.tcp_send(self.socket, bytes).inspect_err(|_| {
@@ -198,17 +198,17 @@ impl TcpStream {
         })
     }
 
-    /// How long a read may wait; `None` for ever. After it the read fails with `TimedOut`.
+    /// Limits the wait of a read, which then fails with `TimedOut`; `None` removes the limit.
     pub fn set_read_timeout(&self, timeout: Option<Duration>) {
         self.timeouts.lock().read = Limit::of(timeout);
     }
 
-    /// How long a write may wait; `None` for ever. After it the write fails with `TimedOut`.
+    /// Limits the wait of a write, which then fails with `TimedOut`; `None` removes the limit.
     pub fn set_write_timeout(&self, timeout: Option<Duration>) {
         self.timeouts.lock().write = Limit::of(timeout);
     }
 
-    /// Whether reads and writes fail with `WouldBlock` rather than wait.
+    /// Lets reads and writes fail with `WouldBlock` rather than wait, if `nonblocking`.
     pub fn set_nonblocking(&self, nonblocking: bool) {
         self.timeouts.lock().nonblocking = nonblocking;
     }
@@ -223,7 +223,7 @@ impl TcpStream {
         if timeouts.nonblocking { Limit::Now } else { timeouts.write }
     }
 
-    /// Sends small pieces at once, instead of gathering them while others are under way.
+    /// Sends small pieces at once, instead of gathering them while others are unacknowledged.
     pub fn set_nodelay(&self, nodelay: bool) -> Result<(), Error> {
         Ok(self.network.lock().tcp_set_nodelay(self.socket, nodelay)?)
     }

@@ -32,7 +32,7 @@ impl UdpSocket {
 
     /// Sends one datagram to `peer`; waits for room in the queue.
     pub fn send_to(&self, datagram: &[u8], peer: SocketAddrV4) -> Result<(), Error> {
-        // In a child it may not be, though there are sockets.
+        // In a child, the network may not be up although there are sockets.
         self.network.wait_until_up()?;
         self.network.wait(&self.writer, self.limit(Limit::None), |stack, waker| {
             stack.udp_send(self.socket, datagram, peer).inspect_err(|_| {
@@ -41,7 +41,8 @@ impl UdpSocket {
         })
     }
 
-    /// Waits for a datagram and takes what fits in `buffer`. Returns its length there, and who sent it.
+    /// Waits for a datagram and takes the part that fits in `buffer`. Returns its length there, and
+    /// its sender.
     pub fn recv_from(&self, buffer: &mut [u8]) -> Result<(usize, SocketAddrV4), Error> {
         let limit = self.limit(*self.read_timeout.lock());
         self.network.wait(&self.reader, limit, |stack, waker| {
@@ -51,12 +52,13 @@ impl UdpSocket {
         })
     }
 
-    /// How long [`UdpSocket::recv_from`] may wait; `None` for ever. After it that fails with `TimedOut`.
+    /// Limits the wait of [`UdpSocket::recv_from`], which then fails with `TimedOut`; `None`
+    /// removes the limit.
     pub fn set_read_timeout(&self, timeout: Option<Duration>) {
         *self.read_timeout.lock() = Limit::of(timeout);
     }
 
-    /// Whether calls fail with `WouldBlock` rather than wait.
+    /// Lets calls fail with `WouldBlock` rather than wait, if `nonblocking`.
     pub fn set_nonblocking(&self, nonblocking: bool) {
         self.nonblocking.store(nonblocking, Ordering::Relaxed);
     }

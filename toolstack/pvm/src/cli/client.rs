@@ -12,7 +12,7 @@ use super::error::Error;
 use crate::engine::{Event, PvmInfo, Target};
 use crate::protocol::{Call, Line, Request, VERSION};
 
-/// How long a daemon may take for what needs no waiting.
+/// Time that a daemon may take for an answer that needs no waiting.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A connection to the daemon.
@@ -40,10 +40,11 @@ impl Client {
         Ok(Self { path: path.to_owned(), input: BufReader::new(stream), output, partial: Vec::new() })
     }
 
-    /// Asks and waits for the answer as long as it takes, where the daemon has to wait for something itself.
+    /// Sends a request and waits for the answer without a limit, because the daemon may have to
+    /// wait itself.
     ///
     /// # Errors
-    /// The daemon's fault, or why it did not answer.
+    /// The daemon's fault, or the reason for which it did not answer.
     pub fn ask_value(&mut self, request: Request) -> Result<Value, Error> {
         let waits = matches!(
             request,
@@ -66,7 +67,7 @@ impl Client {
         understand(self.ask_value(request)?)
     }
 
-    /// What is known of a pVM.
+    /// The facts about a pVM.
     ///
     /// # Errors
     /// As [`ask_value`](Self::ask_value)'s.
@@ -74,7 +75,7 @@ impl Client {
         self.ask(Request::Inspect { pvm: pvm.clone() })
     }
 
-    /// Sends a request whose answer is fetched by [`next`](Self::next).
+    /// Sends a request. [`next`](Self::next) fetches the answer.
     ///
     /// # Errors
     /// The daemon has ended.
@@ -82,15 +83,15 @@ impl Client {
         let call = Call { version: VERSION, request };
         let mut line = serde_json::to_vec(&call).map_err(|error| Error::NotUnderstood(error.to_string()))?;
         line.push(b'\n');
-        // One that turns a client away closes before it reads: its line says why.
+        // A daemon that turns a client away closes before it reads; its line says why.
         let _ = self.output.write_all(&line);
         Ok(())
     }
 
-    /// The next line; nothing when the deadline has passed.
+    /// The next line; `None` when the deadline has passed.
     ///
     /// # Errors
-    /// The daemon's fault, or what happened to the connection.
+    /// The daemon's fault, or the failure of the connection.
     pub fn next(&mut self, deadline: Option<Instant>) -> Result<Option<Answer>, Error> {
         loop {
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
@@ -114,7 +115,8 @@ impl Client {
         }
     }
 
-    /// What becomes readable when [`next`](Self::next) has something to read, if it has read all there was.
+    /// A stream that becomes readable when [`next`](Self::next) has something to read, once it has
+    /// read all that was there.
     pub fn stream(&self) -> &UnixStream {
         &self.output
     }
@@ -123,16 +125,16 @@ impl Client {
 /// A line that is no error.
 #[derive(Debug)]
 pub enum Answer {
-    /// What was asked for.
+    /// The answer.
     Final(Value),
-    /// Something happened; more lines follow.
+    /// An event; more lines follow.
     Event(Event),
 }
 
-/// An answer of a known type.
+/// Decodes an answer of a known type.
 ///
 /// # Errors
-/// It is something else.
+/// The answer has another type.
 pub fn understand<T: DeserializeOwned>(value: Value) -> Result<T, Error> {
     serde_json::from_value(value).map_err(|error| Error::NotUnderstood(error.to_string()))
 }
@@ -146,7 +148,7 @@ mod tests {
     use std::os::unix::net::UnixListener;
     use std::thread;
 
-    /// Connects to a daemon that says `words` whatever it is asked.
+    /// Connects to a daemon that answers every request with `words`.
     fn client(words: &'static [u8]) -> Client {
         let directory = TemporaryDirectory::new("client");
         let path = directory.path().join("socket");

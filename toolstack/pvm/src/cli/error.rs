@@ -1,4 +1,4 @@
-//! What can go wrong in `pvm`: one line that says what to do, and an exit code for each kind.
+//! Errors of `pvm`: one line with the remedy, and an exit code for each kind.
 
 use std::path::PathBuf;
 use std::{fmt, io};
@@ -9,12 +9,12 @@ use crate::engine::{EndStatus, Target};
 use crate::library;
 use crate::protocol::{Fault, FaultKind};
 
-/// Why `pvm` did not do what was asked.
+/// The reason for which `pvm` failed.
 #[derive(Debug)]
 pub enum Error {
-    /// The daemon says no.
+    /// The daemon refused.
     Fault(Fault),
-    /// Nobody listens at the socket.
+    /// No daemon listens at the socket.
     NotRunning(PathBuf),
     /// The caller may not open the socket.
     NoRight(PathBuf),
@@ -22,30 +22,30 @@ pub enum Error {
     Silent(PathBuf),
     /// The daemon ended before it answered.
     Lost,
-    /// What the daemon says cannot be understood: another version?
+    /// The daemon's answer cannot be understood; it may be of another version.
     NotUnderstood(String),
     /// It took longer than the caller wanted to wait.
     TimedOut(String),
-    /// There is no such guest to start.
+    /// There is no guest of this name.
     NoGuest(String),
-    /// A pVM goes on with the version of a library that it has.
+    /// A pVM keeps its present version of a library.
     NotUpdated { pvm: String, library: String, reason: String },
     /// A configuration, an image or an argument that no guest can be started from.
     BadGuest(String),
-    /// The guest ended before it gave a sign of life.
+    /// The guest ended before it showed up.
     Died(String, EndStatus),
-    /// `xl` failed; what it said.
+    /// `xl` failed, with this output.
     Xl(&'static str, String),
-    /// Something about libraries or keys.
+    /// An error of libraries or keys.
     Library(library::Error),
-    /// Linux refused what the words say.
+    /// Linux refused the operation that the text names.
     Io(String, io::Error),
     /// Standard output is closed.
     Output(io::Error),
 }
 
 impl Error {
-    /// The exit code, as `pvm --help` has it.
+    /// The exit code, from the table in `pvm --help`.
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Fault(fault) => match fault.kind {
@@ -72,11 +72,11 @@ impl Error {
         }
     }
 
-    /// For programs: kind, message, and what else is known.
+    /// The error as JSON: kind, message, and further facts.
     pub fn to_json(&self) -> serde_json::Value {
         let kind = match self {
             Self::Fault(fault) => {
-                // The daemon's own words; a fault is always an object.
+                // The daemon's own words. A fault is always an object.
                 let mut object = json!(fault);
                 object["message"] = self.to_string().into();
                 return json!({ "error": object });
@@ -111,7 +111,7 @@ impl From<library::Error> for Error {
     }
 }
 
-/// What to do about a fault of the daemon's.
+/// The remedy for a fault of the daemon's.
 fn hint(fault: &Fault) -> &'static str {
     match fault.kind {
         FaultKind::NoSuchPvm => ": `pvm list --all` shows those that there are",

@@ -42,7 +42,7 @@ fn write(directory: &Path, all: impl FnOnce(&Path) -> io::Result<()>) -> Result<
     done.map_err(|error| Error::Io(format!("write to {}", directory.display()), error))
 }
 
-/// Writes the page of a command, and of those below it, named as `git-commit(1)` is.
+/// Writes the page of a command, and of its subcommands, named in the manner of `git-commit(1)`.
 fn page(command: clap::Command, section: &str, directory: &Path) -> io::Result<()> {
     let mut command = command.disable_help_subcommand(true);
     command.build();
@@ -68,7 +68,8 @@ fn page(command: clap::Command, section: &str, directory: &Path) -> io::Result<(
     Ok(())
 }
 
-/// The text below the options: a line that ends in a colon begins a section, indented lines stay as they are, others are filled.
+/// Formats the text below the options. A line that ends in a colon begins a section, indented lines
+/// stay as they are, others are filled.
 fn sections(notes: &str) -> String {
     let mut text = String::new();
     for line in notes.lines() {

@@ -1,4 +1,5 @@
-//! What `pvm run` can start: from a name, an image or a configuration to a configuration for `xl create`.
+//! Guests for `pvm run`: from a name, an image or a configuration to a configuration for `xl
+//! create`.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -6,11 +7,11 @@ use std::path::{Path, PathBuf};
 
 use super::error::Error;
 
-/// Where guests lie: `NAME`, and its configuration `NAME.cfg`.
+/// The directory of guests: `NAME`, and its configuration `NAME.cfg`.
 pub const GUESTS: &str = "/opt/zooid/guests";
 /// Memory of a guest without a configuration, in MiB.
 const DEFAULT_MEMORY: u32 = 16;
-/// Longest name: it must fit into xenconsoled's file names.
+/// Longest name, in octets: it must fit into xenconsoled's file names.
 const MAX_NAME: usize = 200;
 
 /// A guest that can be started.
@@ -22,22 +23,22 @@ pub struct Guest {
     config: String,
 }
 
-/// What is chosen for one start.
+/// The options of one start.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Choice<'a> {
     /// Its name.
     pub name: &'a str,
-    /// Memory in MiB; nothing: what the configuration says.
+    /// Memory in MiB; `None` leaves the configuration's.
     pub memory: Option<u32>,
     /// Arguments for the application.
     pub args: &'a [String],
 }
 
 impl Guest {
-    /// What `spec` names: a guest below `guests`, or a file.
+    /// The guest that `spec` names: one below `guests`, or a file.
     ///
     /// # Errors
-    /// There is no such thing, or nothing can be started from it.
+    /// There is no such file, or it is no image or configuration.
     pub fn find(spec: &str, guests: &Path) -> Result<Self, Error> {
         let path = path_of(spec, guests)?;
         let mut start = [0; 4];
@@ -72,7 +73,7 @@ impl Guest {
         Ok(Self { name, config })
     }
 
-    /// The text for `xl create`: of several lines for one key, xl takes the last.
+    /// The text for `xl create`. If several lines set one key, xl takes the last.
     pub fn config(&self, choice: Choice<'_>) -> String {
         let mut config = format!("{}name = {}\n", self.config, quoted(choice.name));
         if let Some(memory) = choice.memory {
@@ -89,7 +90,7 @@ impl Guest {
     }
 }
 
-/// A name that xl, xenstore and xenconsoled can do with.
+/// Checks that a name is valid for xl, xenstore and xenconsoled.
 pub fn parse_name(text: &str) -> Result<String, String> {
     let fine = |c: char| c.is_ascii_alphanumeric() || "-_.+:".contains(c);
     if text.is_empty() || text.len() > MAX_NAME || !text.chars().all(fine) {
@@ -101,7 +102,7 @@ pub fn parse_name(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-/// The first name after `name` that is not `taken`: with a number behind it.
+/// The first name from `name` on, with a number appended, that is not `taken`.
 pub fn free_name(name: &str, taken: impl Fn(&str) -> bool) -> String {
     let numbered = (2_u64..).map(|number| format!("{name}-{number}"));
     std::iter::once(name.to_owned()).chain(numbered).find(|name| !taken(name)).unwrap_or_default()
@@ -136,10 +137,10 @@ fn path_of(spec: &str, guests: &Path) -> Result<PathBuf, Error> {
     }
 }
 
-/// What the last line that assigns to `key` assigns, as it is written there.
+/// The value in the last line that assigns to `key`, in its written form.
 ///
-/// Of xl's language (`libxlu_cfg_l.l`) this knows lines that begin with a key; who writes several assignments in one line gets the
-/// answer for the first.
+/// Of xl's language (`libxlu_cfg_l.l`) this supports lines that begin with a key. If one line has
+/// several assignments, the first counts.
 fn assigned<'a>(config: &'a str, key: &str) -> Option<&'a str> {
     config.lines().rev().find_map(|line| {
         let rest = line.trim_start().strip_prefix(key)?.trim_start();
@@ -249,7 +250,7 @@ mod tests {
         let guest = Guest { name: "x".into(), config: "kernel = 'x'\n".into() };
         let config = guest.config(Choice { name: "x", memory: None, args: &args });
         let raw = assigned(&config, "extra").unwrap();
-        // xl's own reading of the string; only escapes that `quoted` makes are in it.
+        // xl's own reading of the string, limited to the escapes that `quoted` makes.
         let inner = raw.strip_prefix('\'').unwrap().strip_suffix('\'').unwrap();
         let extra = inner.replace(r"\\", "\0").replace(r"\'", "'").replace(r"\n", "\n").replace('\0', "\\");
         assert_eq!(CommandLine::parse(extra.as_bytes(), &[]).unwrap().arguments(), args);

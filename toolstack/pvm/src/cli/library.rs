@@ -16,7 +16,7 @@ use crate::engine::{Kind, PvmInfo, Target, Update};
 use crate::library::{self, Entry, Keys, Store, TrustedKey};
 use crate::protocol::{FaultKind, Request};
 
-/// What `pvm lib` does.
+/// Carries out `pvm lib`.
 pub fn lib(socket: &Path, json: bool, options: LibOptions, out: &mut impl Write) -> Result<u8, Error> {
     let (store, keys) = (Store::new(&options.store), Keys::new(&options.keys));
     match options.command {
@@ -67,17 +67,18 @@ fn running(socket: &Path, family: Option<Target>) -> Result<Vec<Target>, Error> 
     Ok(pvms.into_iter().map(|pvm| Target::Id(pvm.id)).collect())
 }
 
-/// An update that pVMs are asked for.
+/// A request to pVMs for an update.
 struct UpdateRequest {
     library: String,
     to: Option<Version>,
     limit_ms: u32,
-    /// The pVMs were named: each has to do it. Else those do it that have the library open.
+    /// True if the pVMs were named: each has to do it. Otherwise those with the library open have
+    /// to.
     named: bool,
 }
 
 impl UpdateRequest {
-    /// Asks one pVM after the other; the exit code is that of the first that has not done it.
+    /// Asks one pVM after the other. The exit code is that of the first failure.
     fn update(&self, socket: &Path, pvms: &[Target], json: bool, out: &mut impl Write) -> Result<u8, Error> {
         let mut client = Client::connect(socket)?;
         let (mut code, mut done) = (0, 0);
@@ -105,7 +106,7 @@ impl UpdateRequest {
                     continue;
                 }
                 Ok(Update::NotOpen) if !self.named => continue,
-                // One that replaces no libraries, or has ended meanwhile.
+                // This pVM replaces no libraries, or has ended meanwhile.
                 Err(Error::Fault(fault))
                     if !self.named
                         && matches!(fault.kind, FaultKind::Refused | FaultKind::HasEnded | FaultKind::NoSuchPvm) =>
@@ -131,7 +132,7 @@ impl UpdateRequest {
     }
 }
 
-/// These libraries, with their versions where none is named; without any, all.
+/// These libraries, with all versions of those without one; all libraries if none is named.
 fn chosen(store: &Store, libraries: Vec<Which>) -> Result<Vec<(String, Version)>, Error> {
     let all = store.all()?;
     if libraries.is_empty() {
@@ -181,7 +182,7 @@ fn file_name(path: &Path) -> Result<String, Error> {
     Ok(name.ok_or_else(bad)?.to_owned())
 }
 
-/// The manifest that lies beside a file.
+/// The manifest beside a file.
 fn beside(file: &Path, name: &str) -> Result<Manifest, library::Error> {
     let mut path = file.as_os_str().to_owned();
     path.push(SUFFIX);
@@ -201,7 +202,7 @@ fn sorted(mut names: Vec<String>) -> Vec<String> {
     names
 }
 
-/// What `pvm key` does.
+/// Carries out `pvm key`.
 pub fn key(json: bool, options: KeyOptions, out: &mut impl Write) -> Result<u8, Error> {
     let keys = Keys::new(&options.keys);
     match options.command {

@@ -1,4 +1,4 @@
-//! What a guest has printed, on its way to standard output: as it is, or as an object for each line.
+//! The output of a guest, on its way to standard output: unchanged, or as an object for each line.
 
 use std::io::Write;
 
@@ -11,7 +11,7 @@ use super::print_json;
 /// Longest line that is kept together; a guest may print without end.
 const MAX_LINE: usize = 64 << 10;
 
-/// Passes a console on.
+/// Passes the output of a console on.
 pub struct Lines<'a, W> {
     out: &'a mut W,
     json: bool,
@@ -19,12 +19,12 @@ pub struct Lines<'a, W> {
 }
 
 impl<'a, W: Write> Lines<'a, W> {
-    /// Passes it on to `out`.
+    /// Passes the output on to `out`.
     pub fn new(out: &'a mut W, json: bool) -> Self {
         Self { out, json, partial: Vec::new() }
     }
 
-    /// Takes what comes next.
+    /// Takes the next octets.
     ///
     /// # Errors
     /// Standard output is closed.
@@ -43,7 +43,7 @@ impl<'a, W: Write> Lines<'a, W> {
         Ok(())
     }
 
-    /// Takes note that nothing more comes.
+    /// Takes the end of the output.
     ///
     /// # Errors
     /// Standard output is closed.

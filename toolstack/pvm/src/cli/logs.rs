@@ -1,4 +1,4 @@
-//! What a pVM has printed: the files that xenconsoled writes with `--log=guest`.
+//! Output of pVMs, in the files that xenconsoled writes with `--log=guest`.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
@@ -16,7 +16,7 @@ use super::lines::Lines;
 use crate::engine::Target;
 use crate::protocol::{FaultKind, Request};
 
-/// Where xenconsoled keeps them.
+/// The directory of xenconsoled's files.
 const DIRECTORY: &str = "/var/log/xen/console";
 
 /// The file of the pVM with this name.
@@ -24,7 +24,7 @@ pub fn path(name: &str) -> PathBuf {
     PathBuf::from(DIRECTORY).join(format!("guest-{name}.log"))
 }
 
-/// A console's file that is read while xenconsoled writes it.
+/// A console's file, read while xenconsoled writes it.
 pub struct Console {
     path: PathBuf,
     file: Option<File>,
@@ -34,10 +34,11 @@ pub struct Console {
     closed: bool,
 }
 
-/// How long to wait for xenconsoled to close the file of a domain that has ended: a domain may stay after its end (`on_crash`).
+/// Time to wait for xenconsoled to close the file of a domain that has ended. A domain may stay
+/// after its end (`on_crash`).
 const CLOSE_LIMIT: Duration = Duration::from_secs(1);
 
-/// What [`Console::wait`] waited for.
+/// The result of [`Console::wait`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Woken {
     /// The file may have grown.
@@ -49,7 +50,7 @@ pub enum Woken {
 }
 
 impl Console {
-    /// The file at `path`, which need not be there yet, from `position` on.
+    /// The file at `path`, which need not exist yet, from `position` on.
     ///
     /// # Errors
     /// Linux has no inotify left, or the file cannot be read.
@@ -57,17 +58,17 @@ impl Console {
         let changes = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)
             .map_err(|error| Error::Io("watch files".to_owned(), error.into()))?;
         let mut console = Self { path, file: None, position, changes, closed: false };
-        // First the watch, then the look: what comes in between is seen.
+        // The watch comes before the look, so that no change in between is missed.
         if !console.attach()? {
             let directory = console.path.parent().unwrap_or(&console.path);
-            // Where there is no directory nobody records anything, and none will come.
+            // If there is no directory, there is no recording, and none will come.
             let _ = inotify::add_watch(&console.changes, directory, WatchFlags::CREATE);
             console.attach()?;
         }
         Ok(console)
     }
 
-    /// Opens the file if it is there by now; whether it is.
+    /// Opens the file if it exists by now; returns true if it does.
     fn attach(&mut self) -> Result<bool, Error> {
         if self.file.is_some() {
             return Ok(true);
@@ -85,12 +86,12 @@ impl Console {
         }
     }
 
-    /// Whether there is a file.
+    /// True if there is a file.
     pub fn exists(&self) -> bool {
         self.file.is_some()
     }
 
-    /// What was written since the last call.
+    /// The octets written since the last call.
     ///
     /// # Errors
     /// The file cannot be read.
@@ -98,7 +99,7 @@ impl Console {
         self.attach()?;
         let Some(file) = &mut self.file else { return Ok(Vec::new()) };
         let mut read = || {
-            // A file that was cut begins anew (`copytruncate` of logrotate).
+            // A truncated file begins anew (`copytruncate` of logrotate).
             self.position = self.position.min(file.metadata()?.len());
             file.seek(SeekFrom::Start(self.position))?;
             let mut octets = Vec::new();
@@ -108,7 +109,7 @@ impl Console {
         read().map_err(|error: io::Error| Error::Io(format!("read {}", self.path.display()), error))
     }
 
-    /// Waits until something is written, `other` has something to read, or the time is over.
+    /// Waits until the file changes, `other` has something to read, or the time is over.
     ///
     /// # Errors
     /// Linux cannot wait.
@@ -135,8 +136,9 @@ impl Console {
         Ok(Woken::Changed)
     }
 
-    /// The rest, of a domain that has ended. xenconsoled takes what a guest prints from it before it writes it down, so the end of the
-    /// guest may be known first; it closes the file when the domain is gone.
+    /// The rest of the output of a domain that has ended. xenconsoled takes a guest's output before
+    /// it writes it to the file, so the end of the guest may be known first. It closes the file
+    /// when the domain is gone.
     ///
     /// # Errors
     /// As [`read`](Self::read) and [`wait`](Self::wait).
@@ -152,7 +154,7 @@ impl Console {
     }
 }
 
-/// Shows a log, and with `follow` all of it until the pVM ends.
+/// Shows a log; with `follow`, all of it until the pVM ends.
 ///
 /// # Errors
 /// There is no such pVM and no such log.
@@ -170,7 +172,7 @@ pub fn show(
     };
     let (id, name) = match (found, pvm) {
         (Ok((id, name)), _) => (Some(id), name),
-        // Logs outlive their pVMs, and daemons.
+        // Logs outlive their pVMs and the daemon.
         (Err(error), Target::Name(name)) if without_daemon(&error) && path(name).exists() => (None, name.clone()),
         (Err(error), _) => return Err(error),
     };
@@ -199,7 +201,7 @@ pub fn show(
             out.put(&console.read_last()?)?;
             out.finish()?;
             return match end.take().map(|mut client| client.next(None)) {
-                // Ended before this asked: that is what it waited for.
+                // The pVM ended before this request, which waits for its end.
                 Some(Err(error)) if !matches!(&error, Error::Fault(fault) if fault.kind == FaultKind::NoSuchPvm) => {
                     Err(error)
                 }
@@ -209,13 +211,13 @@ pub fn show(
     }
 }
 
-/// Whether a log may be there all the same.
+/// True if a log may exist in spite of the error.
 fn without_daemon(error: &Error) -> bool {
     matches!(error, Error::NotRunning(_) | Error::Silent(_))
         || matches!(error, Error::Fault(fault) if fault.kind == FaultKind::NoSuchPvm)
 }
 
-/// Why there is no log.
+/// The error for a missing log.
 pub fn no_log(name: &str) -> Error {
     let path = path(name);
     if path.parent().is_some_and(|directory| directory.is_dir()) {
@@ -233,7 +235,7 @@ pub fn no_log(name: &str) -> Error {
     )
 }
 
-/// Writes to standard output at once.
+/// Writes to standard output, without buffering.
 ///
 /// # Errors
 /// It is closed.
@@ -241,7 +243,7 @@ pub fn put(out: &mut impl Write, octets: &[u8]) -> Result<(), Error> {
     out.write_all(octets).and_then(|()| out.flush()).map_err(Error::Output)
 }
 
-/// Where the last `lines` lines begin.
+/// The offset of the last `lines` lines.
 fn start_of_last(text: &[u8], lines: usize) -> usize {
     let body = text.strip_suffix(b"\n").unwrap_or(text);
     match lines {

@@ -1,4 +1,4 @@
-//! The command `pvm`: asks the daemon, starts guests with `xl`, and shows what comes of it.
+//! The command `pvm`: asks the daemon, starts guests with `xl`, and shows the results.
 
 mod client;
 mod error;
@@ -36,13 +36,13 @@ use render::Surroundings;
 use crate::engine::{Ended, PvmInfo, Target};
 use crate::protocol::Request;
 
-/// What `pvm` does.
+/// Carries out `pvm`.
 pub fn main() -> ExitCode {
     let options = Options::parse();
     let json = options.json;
     match execute(options) {
         Ok(code) => ExitCode::from(code),
-        // Who reads our output has seen enough, as `head` has.
+        // The reader of our output needs no more, like `head`.
         Err(Error::Output(error)) if error.kind() == ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
             report(json, &error);
@@ -82,7 +82,7 @@ fn execute(options: Options) -> Result<u8, Error> {
         Command::Logs { follow, tail, pvm } => logs::show(connect(), &pvm, follow, tail, Lines::new(out, json))?,
         Command::Console { pvm } => {
             let domid = connect()?.inspect(&pvm)?.domid.to_string();
-            // Returns only when it fails.
+            // `exec` returns only on failure.
             return Err(xl::not_there(xl::command().args(["console", &domid]).exec()));
         }
         Command::Wait { timeout, pvm } => {
@@ -102,7 +102,7 @@ fn execute(options: Options) -> Result<u8, Error> {
         }
         Command::Stop { timeout, pvms } => {
             return each(json, pvms, |pvm| {
-                // The id is what the name stood for when it was asked to stop.
+                // The id is that of the name at the time of the request to stop.
                 let mut client = connect()?;
                 let target = Target::Id(client.inspect(pvm)?.id);
                 client.ask_value(Request::Stop { pvm: target.clone() })?;
@@ -173,7 +173,8 @@ fn wait(mut client: Client, pvm: &Target, timeout: Option<Duration>) -> Result<E
     }
 }
 
-/// Does the same to each; one that fails does not keep it from the others. The exit code is the first failure's.
+/// Does the same to each pVM. A failure does not keep it from the others. The exit code is that of
+/// the first failure.
 fn each(json: bool, pvms: Vec<Target>, mut act: impl FnMut(&Target) -> Result<(), Error>) -> Result<u8, Error> {
     let mut code = 0;
     for pvm in pvms {
@@ -189,7 +190,7 @@ fn each(json: bool, pvms: Vec<Target>, mut act: impl FnMut(&Target) -> Result<()
     Ok(code)
 }
 
-/// Prints an answer: as it came, or as people read it.
+/// Prints an answer, as JSON or as text.
 fn show<T: serde::de::DeserializeOwned>(
     out: &mut impl Write,
     json: bool,
@@ -199,7 +200,7 @@ fn show<T: serde::de::DeserializeOwned>(
     if json { print_json(out, &value) } else { put(out, render(understand(value)?).as_bytes()) }
 }
 
-/// One line.
+/// Prints a value as one line of JSON.
 fn print_json(out: &mut impl Write, value: &impl Serialize) -> Result<(), Error> {
     let line = serde_json::to_string(value).map_err(|error| Error::Output(error.into()))?;
     put(out, (line + "\n").as_bytes())
@@ -207,7 +208,7 @@ fn print_json(out: &mut impl Write, value: &impl Serialize) -> Result<(), Error>
 
 fn surroundings() -> Surroundings {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    // The first of these that is set decides (locale(7)).
+    // The first of these variables that is set decides (locale(7)).
     let locale = ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().filter_map(|name| std::env::var(name).ok());
     let locale = locale.into_iter().find(|value| !value.is_empty()).unwrap_or_default().to_ascii_lowercase();
     Surroundings { now_us: now.as_micros() as u64, unicode: locale.contains("utf-8") || locale.contains("utf8") }

@@ -12,7 +12,7 @@ use crate::engine::Target;
 use crate::library::{KEYS, STORE};
 use crate::protocol::SOCKET;
 
-/// The table of exit codes; `error::Error::exit_code` is where they come from.
+/// The table of exit codes, which come from `error::Error::exit_code`.
 const EXIT_STATUS: &str = "\
 Exit status:
   0    done
@@ -38,18 +38,19 @@ it ran out of memory or was destroyed.";
     arg_required_else_help = true
 )]
 pub struct Options {
-    /// Print JSON: one value a line; consoles as {"line": "..."}, errors on standard error as {"error": {...}}
+    /// Print JSON: one value a line; consoles as {"line": "..."}, errors on standard error as
+    /// {"error": {...}}
     #[arg(long, global = true)]
     pub json: bool,
     /// Where pvmd listens
     #[arg(long, global = true, value_name = "FILE", default_value = SOCKET, hide = true)]
     pub socket: PathBuf,
-    /// What to do.
+    /// The command.
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// What `pvm` does.
+/// The commands of `pvm`.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Start a pVM and print its id
@@ -182,13 +183,13 @@ Examples:
     },
     /// Look at the prepared domains
     Pool {
-        /// What to do.
+        /// The command.
         #[command(subcommand)]
         command: Pool,
     },
     /// Look at memory that relatives share by a name, and clear it away
     Ipc {
-        /// What to do.
+        /// The command.
         #[command(subcommand)]
         command: Ipc,
     },
@@ -199,13 +200,13 @@ Examples:
     /// Write man pages or completions of pvm and pvmd to a directory
     #[command(hide = true)]
     Generate {
-        /// What to write.
+        /// The kind of output.
         #[command(subcommand)]
         what: Generate,
     },
 }
 
-/// What `pvm run` is told.
+/// The options of `pvm run`.
 #[derive(Args, Debug)]
 pub struct Run {
     /// Stream its console and end with its exit code; Ctrl-C leaves it running
@@ -217,7 +218,8 @@ pub struct Run {
     /// Memory in MiB
     #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(4..))]
     pub memory: Option<u32>,
-    /// Run a shared object of this name, in a child of an empty pVM; the guest is that one, which is started if it does not run
+    /// Run a shared object of this name, in a child of an empty pVM; the guest is that one, which
+    /// is started if it does not run
     #[arg(long, value_name = "LIBRARY", conflicts_with = "name")]
     pub app: Option<String>,
     /// A guest below /opt/zooid/guests, an image, or a configuration of xl
@@ -233,7 +235,7 @@ pub struct Run {
     pub args: Vec<String>,
 }
 
-/// What can be done with the pool.
+/// The commands of `pvm pool`.
 #[derive(Clone, Copy, Debug, Subcommand)]
 pub enum Pool {
     /// List the prepared domains
@@ -241,7 +243,7 @@ pub enum Pool {
     List,
 }
 
-/// What can be done with objects of IpC.
+/// The commands of `pvm ipc`.
 #[derive(Debug, Subcommand)]
 pub enum Ipc {
     /// List the named objects
@@ -268,7 +270,7 @@ Examples:
     },
 }
 
-/// What `pvm lib` is told.
+/// The options of `pvm lib`.
 #[derive(Args, Debug)]
 pub struct LibOptions {
     /// Where the libraries are
@@ -277,15 +279,16 @@ pub struct LibOptions {
     /// Where the keys are
     #[arg(long, global = true, value_name = "DIRECTORY", default_value = KEYS, hide = true)]
     pub keys: PathBuf,
-    /// What to do.
+    /// The command.
     #[command(subcommand)]
     pub command: Lib,
 }
 
-/// What can be done with libraries.
+/// The commands of `pvm lib`.
 #[derive(Debug, Subcommand)]
 pub enum Lib {
-    /// Take a library into the store, beside its other versions, signed now or by the manifest beside it
+    /// Take a library into the store, beside its other versions, signed now or by the manifest
+    /// beside it
     #[command(after_help = "\
 Examples:
   pvm lib add ./libz.so.1                     with ./libz.so.1.manifest
@@ -359,7 +362,7 @@ Examples:
     },
 }
 
-/// Which library: `NAME`, or `NAME@VERSION`.
+/// A library: `NAME`, or `NAME@VERSION`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Which {
     pub name: String,
@@ -378,7 +381,7 @@ impl std::str::FromStr for Which {
     }
 }
 
-/// A library that is to come into the store.
+/// A library to be added to the store.
 #[derive(Args, Debug)]
 pub struct NewLibrary {
     /// What it is opened by [default: the file's name]
@@ -404,18 +407,18 @@ fn parse_version(text: &str) -> Result<Version, String> {
     Version::parse(text).map_err(|error| error.to_string())
 }
 
-/// What `pvm key` is told.
+/// The options of `pvm key`.
 #[derive(Args, Debug)]
 pub struct KeyOptions {
     /// Where the keys are
     #[arg(long, global = true, value_name = "DIRECTORY", default_value = KEYS, hide = true)]
     pub keys: PathBuf,
-    /// What to do.
+    /// The command.
     #[command(subcommand)]
     pub command: Key,
 }
 
-/// What can be done with keys.
+/// The commands of `pvm key`.
 #[derive(Debug, Subcommand)]
 pub enum Key {
     /// Make a pair of keys: NAME.key, which signs and is to be kept secret, and NAME.pub
@@ -439,7 +442,7 @@ An image trusts it with `zooid::dl::trust!(include_bytes!(\"shop.pub\"))`, the s
     List,
 }
 
-/// A name as `pvm ipc list` has it; the slash that the application says in front may be there.
+/// A name in the form of `pvm ipc list`. It may have the slash in front that the application uses.
 fn parse_object(text: &str) -> Result<String, String> {
     match text.strip_prefix('/').unwrap_or(text) {
         "" => Err("a name is not empty".to_owned()),
@@ -448,7 +451,7 @@ fn parse_object(text: &str) -> Result<String, String> {
     }
 }
 
-/// What is made from the description of the command line.
+/// The files generated from the description of the command line.
 #[derive(Debug, Subcommand)]
 pub enum Generate {
     /// Man pages

@@ -1,21 +1,22 @@
-//! What is shown while something takes long: one line on a terminal's standard error, gone when it is done.
+//! The progress of a long operation: one line on a terminal's standard error, removed when it is
+//! done.
 
 use std::io::{IsTerminal, Write, stderr};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-/// Before this much time nobody wants to know.
+/// Time before the line appears.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// How often the line is written anew.
+/// Time between updates of the line.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Shows a line from a second after it was made until it is dropped.
+/// Shows a line, from a second after its creation until it is dropped.
 #[derive(Debug)]
 pub struct Progress(Option<(Sender<()>, JoinHandle<()>)>);
 
 impl Progress {
-    /// Says `what` is being waited for, if there is a terminal to say it on.
+    /// Shows `what` as the reason for the wait, if standard error is a terminal.
     pub fn new(what: impl Into<String>) -> Self {
         if !stderr().is_terminal() {
             return Self(None);

@@ -1,4 +1,4 @@
-//! What `pvm` shows to people.
+//! The text output of `pvm`.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -9,12 +9,12 @@ use xen_abi::Errno;
 use crate::engine::{Event, EventKind, ObjectInfo, PoolInfo, PvmInfo, State, Stats};
 use crate::library::{Entry, TrustedKey};
 
-/// How long ago something was, and lines of trees, depend on the caller's surroundings.
+/// The parts of the caller's environment that ages and lines of trees depend on.
 #[derive(Clone, Copy, Debug)]
 pub struct Surroundings {
-    /// Now, in microseconds since 1970.
+    /// The present time, in microseconds since 1970.
     pub now_us: u64,
-    /// Whether the terminal shows more than ASCII.
+    /// True if the terminal shows more than ASCII.
     pub unicode: bool,
 }
 
@@ -41,13 +41,15 @@ pub fn list(pvms: &[PvmInfo], around: Surroundings) -> String {
 pub fn tree(pvms: &[PvmInfo], around: Surroundings) -> String {
     let mut children: HashMap<Option<u32>, Vec<&PvmInfo>> = HashMap::new();
     for pvm in pvms {
-        // Whose parent is not shown stands at the left, and so does one that claims to be its own.
+        // A pVM stands at the left if its parent is not shown, or if it claims to be its own
+        // parent.
         let parent = pvm.parent.filter(|parent| *parent != pvm.id && pvms.iter().any(|other| other.id == *parent));
         children.entry(parent).or_default().push(pvm);
     }
     let shape = if around.unicode { ["├─ ", "└─ ", "│  ", "   "] } else { ["|-- ", "`-- ", "|   ", "    "] };
     let mut text = String::new();
-    // Depth first: what is put on the stack last is shown next. Each with what stands before it, and before its children.
+    // Depth first: the last entry of the stack is shown next. Each has the text in front of it, and
+    // in front of its children.
     let mut stack: Vec<(&PvmInfo, String, String)> = Vec::new();
     let roots = children.remove(&None).unwrap_or_default();
     stack.extend(roots.into_iter().rev().map(|root| (root, String::new(), String::new())));
@@ -63,7 +65,7 @@ pub fn tree(pvms: &[PvmInfo], around: Surroundings) -> String {
     text
 }
 
-/// All that is known of one.
+/// All facts about one pVM.
 pub fn inspect(pvm: &PvmInfo, around: Surroundings) -> String {
     let ids = |ids: &[u32]| if ids.is_empty() { dash() } else { join(ids) };
     let backend = pvm.backend.map_or_else(dash, |backend| format!("{backend:?}").to_lowercase());
@@ -156,7 +158,7 @@ pub fn objects(objects: &[ObjectInfo]) -> String {
     table.text()
 }
 
-/// One line for what happened.
+/// An event as one line.
 pub fn event(event: &Event) -> String {
     let what = match &event.kind {
         EventKind::Started { parent: None, .. } => "started".to_owned(),
@@ -200,7 +202,7 @@ pub fn libraries(entries: &[Entry]) -> String {
     table.text()
 }
 
-/// All that is said of one.
+/// All facts about one library.
 pub fn library(entry: &Entry) -> String {
     let trusted = match &entry.trusted_as {
         Some(name) => format!("trusted as {name}"),
@@ -234,7 +236,7 @@ fn all_or(names: &[String]) -> String {
     if names.is_empty() { "all".to_owned() } else { names.join(" ") }
 }
 
-/// What it does, or how it ended.
+/// Its state, or its end.
 fn state(pvm: &PvmInfo) -> String {
     match (pvm.state, pvm.ended) {
         (State::Ended, Some(ended)) => ended.status.to_string(),
@@ -242,7 +244,7 @@ fn state(pvm: &PvmInfo) -> String {
     }
 }
 
-/// A name as a guest's toolstack may have it, without what would command a terminal.
+/// A name from a guest's toolstack, without characters that would command a terminal.
 fn plain(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).collect()
 }
@@ -263,7 +265,7 @@ fn memory(kib: u64) -> String {
     }
 }
 
-/// A length of time with three digits.
+/// A duration with three digits.
 fn span(ns: u64) -> String {
     let (value, unit) = match ns {
         0..1_000 => return format!("{ns} ns"),
@@ -381,7 +383,8 @@ mod tests {
         ];
         for (name, text) in text {
             let file = format!("{}/src/cli/golden/{name}.txt", env!("CARGO_MANIFEST_DIR"));
-            // After a change that is meant: BLESS=1 cargo test -p pvm golden, and look at the difference.
+            // After an intended change: BLESS=1 cargo test -p pvm golden, and look at the
+            // difference.
             if std::env::var_os("BLESS").is_some() {
                 std::fs::write(&file, &text).unwrap();
             }

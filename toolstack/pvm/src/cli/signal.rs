@@ -7,7 +7,7 @@ use std::str::FromStr;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Signal(pub u8);
 
-/// Most signals that a pVM knows.
+/// Highest signal number of a pVM.
 const MOST: u8 = 63;
 
 const NAMES: [&str; 31] = [

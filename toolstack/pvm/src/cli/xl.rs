@@ -5,10 +5,10 @@ use std::process::{Command, Stdio};
 
 use super::error::Error;
 
-/// What `xl WORDS...` prints.
+/// The output of `xl WORDS...`.
 ///
 /// # Errors
-/// It is not there, or failed: the error holds the last line that it said.
+/// It does not exist, or failed. The error holds the last line of its output.
 pub fn run(what: &'static str, words: &[&str]) -> Result<String, Error> {
     let output = command().arg(what).args(words).stdin(Stdio::null()).output().map_err(not_there)?;
     if output.status.success() {
@@ -17,12 +17,12 @@ pub fn run(what: &'static str, words: &[&str]) -> Result<String, Error> {
     Err(Error::Xl(what, complaint(&String::from_utf8_lossy(&output.stderr))))
 }
 
-/// `xl`, yet without words.
+/// `xl`, without arguments.
 pub fn command() -> Command {
     Command::new("xl")
 }
 
-/// There is no `xl`, or it cannot be started.
+/// The error for an `xl` that does not exist or cannot be started.
 pub fn not_there(error: std::io::Error) -> Error {
     match error.kind() {
         ErrorKind::NotFound => Error::Io("start xl: install Xen's tools (Debian: xen-utils)".to_owned(), error),
@@ -30,7 +30,8 @@ pub fn not_there(error: std::io::Error) -> Error {
     }
 }
 
-/// The line that says why: libxl says it first and then what it could not do for that reason.
+/// The line with the reason. libxl prints it first, and then the operations that it could not do
+/// for that reason.
 fn complaint(said: &str) -> String {
     let lines = || said.lines().map(str::trim).filter(|line| !line.is_empty());
     let error = lines().find(|line| line.contains("error:")).or_else(|| lines().next());

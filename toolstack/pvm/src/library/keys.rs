@@ -1,4 +1,4 @@
-//! Keys: who signs, and whom the store trusts.
+//! Keys for signing, and the keys that the store trusts.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read, Write};
@@ -10,13 +10,13 @@ use zooid_manifest::{PublicKey, SecretKey, is_name};
 
 use super::{Error, read, steps};
 
-/// Longest key file that is read.
+/// Longest key file that is read, in octets.
 const MAX_FILE: u64 = 1024;
 
-/// Makes a pair of keys, `NAME.key` and `NAME.pub`; where they are, the secret one first.
+/// Makes a pair of keys, `NAME.key` and `NAME.pub`. Returns their paths, the secret one first.
 ///
 /// # Errors
-/// One of them is there already, or the directory cannot be written to.
+/// One of them exists already, or the directory cannot be written to.
 pub fn generate(name: &Path) -> Result<[PathBuf; 2], Error> {
     let mut seed = [0; 32];
     let urandom = fs::File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut seed));
@@ -62,17 +62,17 @@ fn read_public(path: &Path) -> Result<PublicKey, Error> {
 #[derive(Clone, Debug)]
 pub struct Keys(PathBuf);
 
-/// A key that is trusted.
+/// A trusted key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TrustedKey {
-    /// That of its file.
+    /// The name of its file.
     pub name: String,
     /// Its digits.
     pub key: String,
 }
 
 impl Keys {
-    /// Those in a directory, which need not be there.
+    /// The keys in a directory, which need not exist.
     pub fn new(directory: &Path) -> Self {
         Self(directory.to_owned())
     }
@@ -102,7 +102,7 @@ impl Keys {
     /// Trusts the public key in a file, by the file's name.
     ///
     /// # Errors
-    /// There is none in it, or another key has that name.
+    /// The file has no key, or another key has that name.
     pub fn trust(&self, file: &Path) -> Result<TrustedKey, Error> {
         let name = file.file_name().and_then(|name| name.to_str()?.strip_suffix(".pub")).filter(|name| is_name(name));
         let name = name.ok_or_else(|| {

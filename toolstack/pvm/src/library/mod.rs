@@ -1,11 +1,13 @@
-//! Libraries in dom0: the store, the keys that are trusted, and how a library is described and signed. `docs/libraries.md` says what for.
+//! Libraries in dom0: the store, the trusted keys, and the description and signature of a library.
+//! `docs/libraries.md` has the purpose.
 //!
 //! - [`Store`]: the libraries of this host.
-//! - [`Keys`]: whose libraries the store takes.
-//! - [`describe`]: what is known of a file.
+//! - [`Keys`]: the keys whose libraries the store accepts.
+//! - [`describe`]: the facts about a file.
 //!
-//! `pvm` does this without the daemon: a file may be larger than a line of its protocol, lie where the daemon may not look, and a secret key
-//! is nobody's business. Who serves libraries reads the same store.
+//! `pvm` does this without the daemon: a file may be larger than a line of its protocol, or lie
+//! where the daemon may not read, and a secret key stays with its owner. The daemon, which serves
+//! libraries, reads the same store.
 
 mod keys;
 mod steps;
@@ -20,14 +22,14 @@ use zooid_manifest::{Description, Malformed, RedZone, Refusal, Version, is_name}
 pub use keys::{Keys, TrustedKey, generate, read_secret};
 pub use store::{Entry, Store};
 
-/// Where the libraries of a host are, and the keys of those who may vouch for them.
+/// The directories of a host's libraries and of the trusted keys.
 pub const STORE: &str = "/var/lib/zooid/lib";
 pub const KEYS: &str = "/etc/zooid/keys";
 
 /// Largest library, in octets.
 const MAX_SIZE: u64 = 1 << 30;
 
-/// Why something was not done with libraries or keys.
+/// The reason for which an operation on libraries or keys failed.
 #[derive(Debug)]
 pub enum Error {
     /// The store has no library of this name.
@@ -38,11 +40,11 @@ pub enum Error {
     Rule(String, Refusal),
     /// The file is no shared object that a pVM could load.
     Object(String, zooid_loader::Refusal),
-    /// What was said of the library cannot be written down.
+    /// The description of the library cannot be written as a manifest.
     Description(Malformed),
-    /// Something is not what it should be; what to do.
+    /// A file or a directory is not as it should be, with the remedy.
     Bad(String),
-    /// Linux refused what the words say.
+    /// Linux refused the operation that the text names.
     Io(String, io::Error),
 }
 
@@ -76,7 +78,7 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// What is known of a library from its file: also where it uses a red zone.
+/// The description of a library, made from its file. It includes the first use of a red zone.
 ///
 /// # Errors
 /// It is no shared object that a pVM could load.
@@ -91,7 +93,7 @@ pub fn describe(name: &str, version: Version, file: &[u8]) -> Result<Description
     Ok(description)
 }
 
-/// A file with at most so many octets.
+/// A file with at most `most` octets.
 pub(crate) fn read(path: &Path, most: u64) -> Result<Vec<u8>, Error> {
     use std::io::Read;
     let failed = |error| Error::Io(format!("read {}", path.display()), error);
@@ -117,7 +119,7 @@ pub(crate) mod tests {
     use crate::testing::TemporaryDirectory;
     use std::process::Command;
 
-    /// A library of the system's compiler.
+    /// A library, built by the system's compiler.
     pub fn compile(directory: &TemporaryDirectory, name: &str, source: &str, options: &[&str]) -> Vec<u8> {
         let (source_file, library) = (directory.path().join("source.c"), directory.path().join(name));
         std::fs::write(&source_file, source).unwrap();

@@ -1,4 +1,4 @@
-//! Changes of files as lists of steps: a test does some of them only, as a kill would.
+//! Changes of files as lists of steps. A test carries out only some of them, as after a kill.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -7,16 +7,16 @@ use std::path::{Path, PathBuf};
 
 use super::Error;
 
-/// What is done to files. None of them does half of what others can see.
+/// A step. No other process sees half of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Writes a file that nobody looks at, and has the disk keep it.
+    /// Writes a file that no process reads yet, and syncs it to the disk.
     Write { path: PathBuf, octets: Vec<u8>, mode: u32 },
-    /// Gives a file its name; what had it is gone.
+    /// Gives a file its name, and replaces the one that had it.
     Rename { from: PathBuf, to: PathBuf },
-    /// Has the disk keep the names of a directory.
+    /// Syncs the names of a directory to the disk.
     Sync(PathBuf),
-    /// Removes a file, if it is there.
+    /// Removes a file, if it exists.
     Remove(PathBuf),
 }
 
@@ -50,14 +50,14 @@ fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Does all steps, until one fails.
+/// Carries out the steps, until one fails.
 pub fn act(steps: &[Step]) -> Result<(), Error> {
     steps
         .iter()
         .try_for_each(|step| step.act().map_err(|error| Error::Io(format!("write {}", step.path().display()), error)))
 }
 
-/// The steps after which a file is there, or still what it was.
+/// The steps that put a file in place. If they are interrupted, the old file, if any, remains.
 pub fn put(directory: &Path, name: &str, octets: Vec<u8>, mode: u32) -> [Step; 3] {
     let (temporary, path) = (directory.join(format!(".{name}.new")), directory.join(name));
     [

@@ -1,8 +1,10 @@
-//! The libraries of this host: `NAME@VERSION.manifest` for each, and `objects/SHA512`, the file that the manifest is about.
+//! The libraries of this host: `NAME@VERSION.manifest` for each, and `objects/SHA512`, the file
+//! that the manifest describes.
 //!
-//! A library is what its manifest says: a rename of the manifest is what puts it in, or, with its removal, takes it
-//! out. There may be several versions of one name. Objects never change, so that who has one mapped keeps what was judged. What no manifest names is left over from a kill, and goes
-//! with the next change.
+//! The manifest makes the library: its rename adds the library, and its removal takes it out. There
+//! may be several versions of one name. Objects never change, so a mapped library stays the one
+//! that was checked. Objects that no manifest names are left over from a kill, and are removed with
+//! the next change.
 
 use std::fs::{self, File};
 use std::io;
@@ -15,27 +17,27 @@ use zooid_manifest::{Description, Digest, MAX_OCTETS, Manifest, PublicKey, Refus
 use super::steps::{self, Step};
 use super::{Error, Keys, describe, read, read_library};
 
-/// The store, in a directory that need not be there.
+/// The store, in a directory that need not exist.
 #[derive(Clone, Debug)]
 pub struct Store(PathBuf);
 
-/// What is said of a library in the store.
+/// The description of a library in the store.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
-    /// What it is opened by.
+    /// The name by which it is opened.
     pub name: String,
     pub version: String,
     pub build_id: Option<String>,
-    /// In octets.
+    /// Its size, in octets.
     pub size: u64,
     pub sha512: String,
-    /// The first place that uses a red zone.
+    /// The first use of a red zone.
     pub red_zone: Option<String>,
-    /// Those that may map it; empty: all.
+    /// The images that may map it; an empty list allows all.
     pub images: Vec<String>,
     pub families: Vec<String>,
     pub revoked: bool,
-    /// The key that has signed it, and its name where it is trusted.
+    /// The key that has signed it, and its name if it is trusted.
     pub signer: String,
     pub trusted_as: Option<String>,
 }
@@ -65,16 +67,17 @@ impl Entry {
 }
 
 impl Store {
-    /// The one in a directory.
+    /// The store in a directory.
     pub fn new(directory: &Path) -> Self {
         Self(directory.to_owned())
     }
 
-    /// Puts a library in, beside other versions of its name, if the rules hold that can be judged here: it is signed by a key that is
-    /// trusted, and is what is said of it. What is said of a file that is there already may be said anew.
+    /// Adds a library, beside other versions of its name, if the rules hold that can be checked
+    /// here: a trusted key has signed it, and it matches its description. The description of a
+    /// present file may be replaced.
     ///
     /// # Errors
-    /// A rule does not hold, or that version is another file; the store is as it was.
+    /// A rule does not hold, or that version has another file; the store has not changed.
     pub fn put(&self, manifest: &Manifest, file: &[u8], keys: &Keys) -> Result<Entry, Error> {
         let keys = keys.all()?;
         let Description { name, version, digest, .. } = &manifest.description;
@@ -98,10 +101,10 @@ impl Store {
         object.into_iter().chain(text).collect()
     }
 
-    /// Takes a version of a library out, or all. Who has it mapped goes on.
+    /// Removes a version of a library, or all. Mapped files stay for their users.
     ///
     /// # Errors
-    /// There is none of this name, or no such version.
+    /// There is no library of this name, or no such version.
     pub fn remove(&self, name: &str, version: Option<&Version>) -> Result<(), Error> {
         let _lock = self.lock()?;
         let mut versions = self.versions(name)?;
@@ -114,20 +117,20 @@ impl Store {
         self.sweep()
     }
 
-    /// What is said of a version of a library, or of the highest one.
+    /// The description of a version of a library, or of the highest one.
     ///
     /// # Errors
-    /// There is none of this name, or no such version, or its manifest is none.
+    /// There is no library of this name, or no such version, or its manifest is malformed.
     pub fn inspect(&self, name: &str, version: Option<&Version>, keys: &Keys) -> Result<Entry, Error> {
         let highest = self.versions(name)?.into_iter().next();
         let version = version.cloned().or(highest).ok_or_else(|| no_library(name, None))?;
         Ok(Entry::new(&self.manifest(name, &version)?, &keys.all()?))
     }
 
-    /// Judges a version of a library anew: its manifest, its file, and what is said of the file.
+    /// Checks a version of a library anew: its manifest, its file, and the description of the file.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// The fault that was found.
     pub fn verify(&self, name: &str, version: &Version, keys: &Keys) -> Result<Entry, Error> {
         let keys = keys.all()?;
         let manifest = self.manifest(name, version)?;
@@ -154,10 +157,10 @@ impl Store {
         Ok(self.all()?.into_iter().filter(|(other, _)| other == name).map(|(_, version)| version).collect())
     }
 
-    /// What is said of a version of a library, for who judges it.
+    /// The manifest of a version of a library, for a check.
     ///
     /// # Errors
-    /// There is no such version, or its manifest is none.
+    /// There is no such version, or its manifest is malformed.
     pub fn manifest(&self, name: &str, version: &Version) -> Result<Manifest, Error> {
         if !is_name(name) {
             return Err(no_library(name, Some(version)));
@@ -176,7 +179,7 @@ impl Store {
         Ok(manifest)
     }
 
-    /// The file that a manifest is about. It never changes, and lives as long as it is open.
+    /// The file that a manifest describes. It never changes, and exists as long as it is open.
     ///
     /// # Errors
     /// It cannot be opened.
@@ -188,7 +191,7 @@ impl Store {
         self.0.join("objects")
     }
 
-    /// Held by who changes the store.
+    /// The lock for changes of the store.
     fn lock(&self) -> Result<File, Error> {
         let objects = self.objects();
         fs::create_dir_all(&objects).map_err(|error| Error::Io(format!("make {}", objects.display()), error))?;
@@ -198,7 +201,8 @@ impl Store {
         Ok(directory)
     }
 
-    /// Removes what no manifest names. As long as one cannot be read, nothing goes.
+    /// Removes the objects that no manifest names. While a manifest cannot be read, nothing is
+    /// removed.
     fn sweep(&self) -> Result<(), Error> {
         let mut used = Vec::new();
         for (name, version) in self.all()? {
@@ -230,14 +234,14 @@ fn no_library(name: &str, version: Option<&Version>) -> Error {
     Error::NoLibrary(version.map_or_else(|| name.to_owned(), |version| format!("{name}@{version}")))
 }
 
-/// The signature rule, and whether the file is what is said of it.
+/// Checks the signature rule, and that the file matches its description.
 fn judge(manifest: &Manifest, name: &str, file: &[u8], keys: &[(String, PublicKey)]) -> Result<(), Error> {
     let said = &manifest.description;
     let keys: Vec<PublicKey> = keys.iter().map(|(_, key)| *key).collect();
     manifest.vouches(&keys, name, file).map_err(|rule| Error::Rule(name.to_owned(), rule))?;
     let found = describe(name, said.version.clone(), file)?;
     match found.red_zone {
-        // The signer has not looked.
+        // The signer has not checked for it.
         Some(place) if said.red_zone.is_none() => Err(Error::Rule(name.to_owned(), Refusal::RedZone(place))),
         _ => Ok(()),
     }
@@ -290,7 +294,7 @@ mod tests {
             self.store.put(manifest, file, &self.keys)
         }
 
-        /// The versions of a library, each of which is good.
+        /// The versions of a library, each checked.
         fn versions(&self, name: &str) -> Vec<u64> {
             let versions = self.store.versions(name).unwrap();
             for version in &versions {
@@ -300,7 +304,7 @@ mod tests {
             versions.iter().map(|version| version.major).collect()
         }
 
-        /// How many files there are.
+        /// The numbers of files.
         fn files(&self) -> (usize, usize) {
             (names(&self.store.0).unwrap().len() - 1, names(&self.store.objects()).unwrap().len())
         }
@@ -324,7 +328,7 @@ mod tests {
         other.0.description.version = version.clone();
         other.0 = other.0.description.sign(&world.secret).unwrap();
         assert!(matches!(world.put(&other), Err(Error::Exists { .. })), "that version has other octets");
-        // The same file may get other rules.
+        // The rules of the same file may change.
         let mut revoked = one.clone();
         revoked.0.description.revoked = true;
         revoked.0 = revoked.0.description.sign(&world.secret).unwrap();
@@ -362,7 +366,7 @@ mod tests {
                 }
                 let versions: &[u64] = if steps < 5 { &[1] } else { &[2, 1] };
                 assert_eq!(world.versions("a.so"), versions, "{steps} steps");
-                // Nothing of it is in the way, and nothing stays.
+                // Nothing of it disturbs later changes, and nothing stays.
                 world.put(&world.library("a.so", 3)).unwrap();
                 assert_eq!(world.files(), (versions.len() + 1, versions.len() + 1));
             }
@@ -389,7 +393,7 @@ mod tests {
         assert_eq!(refused(&forged, &file), "a.so: signature rule: the manifest is not what its signer has signed");
         let no_library = Description::new("a.so", Version::new(1, 0, 0), b"text").sign(&world.secret).unwrap();
         assert!(refused(&no_library, b"text").starts_with("a.so: the file ends within the ELF header"));
-        // A signer who keeps quiet about a red zone.
+        // The signer omitted the red zone.
         let leaf = "int leaf(int a) { volatile int b[4] = {a}; return b[1]; }";
         let file = compile(&world.directory, "a.so", leaf, &["-mred-zone"]);
         let mut description = describe("a.so", Version::new(1, 0, 0), &file).unwrap();

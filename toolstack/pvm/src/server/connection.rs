@@ -13,9 +13,9 @@ use super::history::History;
 use crate::engine::{Command, Event, Handle, Reply};
 use crate::protocol::{Call, CallVersion, DaemonVersion, Fault, FaultKind, Line, MAX_LINE, Request, VERSION};
 
-/// How often a request that takes long looks whether its client is still there.
+/// Interval at which a long request checks that its client is still there.
 const LOOK: Duration = Duration::from_secs(1);
-/// How long a client may take to read what is written to it.
+/// Time that a client may take to read an answer.
 const WRITE_LIMIT: Duration = Duration::from_secs(10);
 
 /// A client's connection.
@@ -26,9 +26,9 @@ pub struct Connection {
     history: History,
 }
 
-/// Why a request has no answer.
+/// The reason for which a request has no answer.
 enum Trouble {
-    /// The client is told.
+    /// A fault, of which the client is told.
     Fault(Fault),
     /// The client is gone.
     Gone,
@@ -49,7 +49,7 @@ impl Connection {
     /// Serves it until it closes the connection.
     ///
     /// # Errors
-    /// The connection failed: nobody need care.
+    /// The connection failed. No action is needed.
     pub fn serve(mut self) -> io::Result<()> {
         loop {
             let mut line = Vec::new();
@@ -120,7 +120,7 @@ impl Connection {
         }
     }
 
-    /// Has the engine do something, and gives up when the client does.
+    /// Lets the engine carry out a command, and gives up when the client does.
     fn ask<T: Serialize>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<serde_json::Value, Trouble> {
         let (reply, answer) = mpsc::channel();
         self.engine.send(command(reply)).map_err(|closed| Trouble::Fault(closed.into()))?;
@@ -131,7 +131,7 @@ impl Connection {
         }
     }
 
-    /// The next thing from a channel; nothing when the channel has ended.
+    /// The next value from a channel; `None` when the channel has ended.
     fn next<T>(&self, channel: &Receiver<T>) -> Result<Option<T>, Trouble> {
         loop {
             match channel.recv_timeout(LOOK) {
@@ -143,7 +143,7 @@ impl Connection {
         }
     }
 
-    /// Whether the client has closed its end.
+    /// True if the client has closed its end.
     fn is_gone(&self) -> bool {
         let mut polled = [PollFd::new(&self.output, PollFlags::RDHUP)];
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
@@ -169,7 +169,7 @@ pub fn write_line(output: &mut UnixStream, line: &Line) -> io::Result<()> {
     output.write_all(&text)
 }
 
-/// The request of a line.
+/// The request in a line.
 fn understand(line: &[u8]) -> Result<Request, Fault> {
     let CallVersion { version } = serde_json::from_slice(line).map_err(|error| malformed(error.to_string()))?;
     if version != VERSION {

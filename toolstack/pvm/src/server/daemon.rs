@@ -19,13 +19,13 @@ use crate::protocol::SOCKET;
 
 /// Events that may wait for the thread that remembers them.
 const EVENT_BACKLOG: usize = 4096;
-/// How long the engine may take to end in order.
+/// Time that the engine may take to end in order.
 const QUIT_LIMIT: Duration = Duration::from_secs(20);
 
 /// Set before the engine is asked to end.
 static STOPPED: AtomicBool = AtomicBool::new(false);
 
-/// Why the daemon ended other than by being stopped.
+/// The reason for which the daemon ended without being stopped.
 #[derive(Debug)]
 enum Failure {
     Config(BadConfig),
@@ -36,7 +36,7 @@ enum Failure {
     Ended,
 }
 
-/// What `pvmd` does.
+/// Carries out `pvmd`.
 pub fn main() -> ExitCode {
     match run(Options::parse()) {
         Ok(()) => ExitCode::SUCCESS,
@@ -63,7 +63,7 @@ fn run(options: Options) -> Result<(), Failure> {
     let Level(level) = settings.log.unwrap_or(Level(LevelFilter::Info));
     logging::init(level, settings.log_format.unwrap_or_default());
 
-    // The socket comes first: its lock is what makes this the only daemon.
+    // The socket comes first, because its lock makes this the only daemon.
     let path = settings.socket.as_deref().unwrap_or(Path::new(SOCKET));
     let socket = Socket::bind(path, settings.group.as_deref()).map_err(Failure::Socket)?;
     let listener = socket.listener().map_err(Failure::Io)?;
@@ -91,7 +91,8 @@ fn run(options: Options) -> Result<(), Failure> {
     }
 }
 
-/// Has the engine end at the first signal, and gives up at the second or when it takes too long.
+/// Lets the engine end at the first signal, and gives up at the second or when the engine takes too
+/// long.
 fn stop_at_first(signals: &mut Signals, engine: &Handle) {
     let mut forever = signals.forever();
     forever.next();

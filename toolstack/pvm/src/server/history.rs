@@ -1,4 +1,4 @@
-//! The events that the daemon remembers, and who is told of new ones.
+//! The events that the daemon remembers, and the followers of new ones.
 
 use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
@@ -11,7 +11,7 @@ const REMEMBERED: usize = 1000;
 /// Events that a follower may be behind.
 const BEHIND: usize = 1024;
 
-/// Shared by the thread that takes the engine's events and those of the connections.
+/// The history, shared by the thread that takes the engine's events and those of the connections.
 #[derive(Clone, Debug, Default)]
 pub struct History(Arc<Mutex<Inner>>);
 
@@ -33,7 +33,7 @@ impl History {
         let mut inner = self.lock();
         inner.followers.retain(|follower| match follower.try_send(event.clone()) {
             Ok(()) => true,
-            // Too slow, or gone: its end of the channel says so.
+            // The follower is too slow, or gone. Its end of the channel shows that.
             Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => false,
         });
         if inner.past.len() == REMEMBERED {
@@ -42,12 +42,13 @@ impl History {
         inner.past.push_back(event);
     }
 
-    /// What happened, oldest first.
+    /// The remembered events, oldest first.
     pub fn past(&self) -> Vec<Event> {
         self.lock().past.iter().cloned().collect()
     }
 
-    /// What happened, and all that will: none is missing in between. The channel ends when its reader is too slow.
+    /// The remembered events, and all later ones without a gap. The channel ends when its reader is
+    /// too slow.
     pub fn follow(&self) -> (Vec<Event>, Receiver<Event>) {
         let (sender, receiver) = sync_channel(BEHIND);
         let mut inner = self.lock();
@@ -55,7 +56,8 @@ impl History {
         (inner.past.iter().cloned().collect(), receiver)
     }
 
-    /// Nothing here panics while it holds the lock; should it, what is there is still whole.
+    /// Locks the inner state. No code panics while it holds the lock; if it did, the state would
+    /// still be consistent.
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

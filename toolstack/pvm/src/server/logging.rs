@@ -10,12 +10,12 @@ use log::{Level, LevelFilter, Log, Metadata, Record};
 
 use super::settings::LogFormat;
 
-/// What a line looks like.
+/// The form of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Style {
     /// Time, level, module, text, values.
     Text,
-    /// The level as sd-daemon(3) has it; journald knows the time.
+    /// The level in the form of sd-daemon(3); journald has the time.
     Journal,
     /// An object.
     Json,
@@ -23,7 +23,7 @@ enum Style {
 
 struct Logger(Style);
 
-/// Logs to standard error from now on.
+/// Logs to standard error from here on.
 pub fn init(level: LevelFilter, format: LogFormat) {
     let style = match format {
         LogFormat::Json => Style::Json,
@@ -44,7 +44,8 @@ impl Log for Logger {
         if self.enabled(record.metadata()) {
             let mut line = line(self.0, record, SystemTime::now());
             line.push('\n');
-            // One write, so that lines of threads do not mix; there is nobody to tell that it failed.
+            // One write, so that lines of threads do not mix. A failure could not be reported
+            // anywhere.
             let _ = std::io::stderr().write_all(line.as_bytes());
         }
     }
@@ -61,7 +62,7 @@ fn line(style: Style, record: &Record<'_>, now: SystemTime) -> String {
         fields.add("level", level.as_str().to_ascii_lowercase());
         fields.add("module", module);
         fields.add("message", record.args().to_string());
-        // A visitor of ours never fails.
+        // Our visitor never fails.
         let _ = record.key_values().visit(&mut fields);
         return serde_json::Value::Object(fields.0).to_string();
     }
@@ -69,14 +70,14 @@ fn line(style: Style, record: &Record<'_>, now: SystemTime) -> String {
         Style::Journal => format!("<{}>{module}: ", priority(level)),
         _ => format!("{time} {level:5} {module}: "),
     };
-    // A record is one line, whatever a guest's words in it hold.
+    // A record is one line, even if a guest's words in it hold line feeds.
     let text = record.args().to_string();
     line.extend(text.chars().map(|c| if c.is_control() { ' ' } else { c }));
     let _ = record.key_values().visit(&mut Pairs(&mut line));
     line
 }
 
-/// As syslog(3) numbers them.
+/// The number of a level in syslog(3).
 fn priority(level: Level) -> u8 {
     match level {
         Level::Error => 3,

@@ -1,7 +1,8 @@
-//! The daemon around the engine: its configuration, its log, its socket, and its place among the host's services.
+//! The daemon around the engine: its configuration, its log, its socket, and its place among the
+//! host's services.
 //!
-//! There is a thread for each connection, because each waits for one thing at a time and there are few; what is shared is the engine's
-//! [`Handle`](crate::engine::Handle) and the [`History`] of events.
+//! Each connection has a thread, because each waits for one event at a time and there are few. The
+//! threads share the engine's [`Handle`](crate::engine::Handle) and the [`History`] of events.
 
 mod connection;
 mod daemon;
@@ -31,10 +32,10 @@ use crate::protocol::{Fault, FaultKind, Line};
 
 /// Connections at a time.
 const MAX_CONNECTIONS: usize = 64;
-/// How long to wait when Linux has no file descriptor or thread left.
+/// Pause when Linux has no file descriptor or thread left.
 const BREATH: Duration = Duration::from_millis(100);
 
-/// Serves whoever connects, for as long as the process lives.
+/// Serves all clients, for as long as the process lives.
 pub fn serve(listener: &UnixListener, engine: &Handle, history: &History) {
     let connections = Arc::new(AtomicUsize::new(0));
     for stream in listener.incoming() {
@@ -60,7 +61,8 @@ pub fn serve(listener: &UnixListener, engine: &Handle, history: &History) {
 }
 
 fn turn_away(mut stream: UnixStream) -> io::Result<()> {
-    // It fits into the socket's buffer; a client that makes even this wait is not waited for.
+    // The line fits into the socket's buffer. If a client makes even this wait, the daemon does not
+    // wait for it.
     stream.set_nonblocking(true)?;
     let fault = Fault::new(FaultKind::Busy, "pvmd has as many connections as it takes: try again later");
     let _ = connection::write_line(&mut stream, &Line::Error(fault));

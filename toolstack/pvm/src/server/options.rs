@@ -36,7 +36,7 @@ pub struct Options {
     /// Read the configuration, say whether it is good, and end
     #[arg(long)]
     pub check: bool,
-    /// What is chosen here wins over the configuration.
+    /// Settings here override those of the configuration.
     #[command(flatten)]
     pub settings: Settings,
 }

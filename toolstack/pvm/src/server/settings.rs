@@ -1,4 +1,5 @@
-//! What an operator may choose: the same names as options of `pvmd` and as keys of `/etc/zooid/pvmd.toml`.
+//! The operator's settings: the same names are options of `pvmd` and keys of
+//! `/etc/zooid/pvmd.toml`.
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -15,14 +16,16 @@ const VIF_SCRIPT: &str = "/etc/xen/scripts/vif-bridge";
 /// Longest name of a network interface in Linux (IFNAMSIZ without its NUL).
 const MAX_INTERFACE_NAME: usize = 15;
 
-/// What was chosen in one place; the defaults are those of [`Config`].
+/// The settings from one source; the defaults are those of [`Config`].
 #[derive(Args, Clone, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct Settings {
-    /// How children get their parents' memory: foreign page-table entries, grants, or whichever dom0 can [default: auto]
+    /// How children get their parents' memory: foreign page-table entries, grants, or whichever
+    /// dom0 can [default: auto]
     #[arg(long, value_enum, value_name = "NAME")]
     pub backend: Option<BackendName>,
-    /// always: a fork reserves what it copies at once; never: it reserves all that both sides could copy [default: always]
+    /// always: a fork reserves what it copies at once; never: it reserves all that both sides could
+    /// copy [default: always]
     #[arg(long, value_enum, value_name = "WHEN")]
     pub overcommit: Option<OvercommitName>,
     /// Domains that are kept prepared for each root pVM [default: 1]
@@ -71,7 +74,8 @@ pub struct Settings {
     /// How long `pvm fork` may take to a safe point, such as 5s or 500ms [default: 5s]
     #[arg(long, value_name = "TIME")]
     pub outside_timeout: Option<Time>,
-    /// How long a prepared domain, or a child that resumes, may take before it counts as broken [default: 10s]
+    /// How long a prepared domain, or a child that resumes, may take before it counts as broken
+    /// [default: 10s]
     #[arg(long, value_name = "TIME")]
     pub start_timeout: Option<Time>,
     /// Socket that pvm talks to [default: /run/zooid/pvmd.sock]
@@ -101,7 +105,7 @@ pub enum BackendName {
     Grant,
 }
 
-/// When more may be promised than there is.
+/// The policy for promises beyond the free memory.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum OvercommitName {
@@ -117,7 +121,7 @@ pub enum AnnounceName {
     Any,
 }
 
-/// How the log is written.
+/// The format of the log.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum LogFormat {
@@ -128,30 +132,31 @@ pub enum LogFormat {
     Json,
 }
 
-/// What is logged.
+/// The level of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Level(pub log::LevelFilter);
 
 /// An amount of memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Size {
-    /// In KiB.
+    /// The amount in KiB.
     pub kib: u64,
 }
 
-/// A length of time.
+/// A duration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Time(pub Duration);
 
-/// Why a configuration was refused: one line that says where, what, and what to do.
+/// The reason for which a configuration was refused: one line with the place, the fault, and the
+/// remedy.
 #[derive(Debug)]
 pub struct BadConfig(String);
 
 impl Settings {
-    /// Reads a file; one that is not there chooses nothing, unless it `must_exist`.
+    /// Reads a file. A missing file sets nothing, unless it `must_exist`.
     ///
     /// # Errors
-    /// The file cannot be read, or says something that no setting is.
+    /// The file cannot be read, or has an unknown setting.
     pub fn read(file: &Path, must_exist: bool) -> Result<Self, BadConfig> {
         let text = match fs::read_to_string(file) {
             Ok(text) => text,
@@ -164,7 +169,7 @@ impl Settings {
         })
     }
 
-    /// What was chosen here, and what of the rest was chosen in `other`.
+    /// The settings of this value, and those of `other` where this has none.
     #[must_use]
     pub fn or(self, other: Self) -> Self {
         Self {
@@ -194,10 +199,10 @@ impl Settings {
         }
     }
 
-    /// What the engine is told.
+    /// The configuration of the engine.
     ///
     /// # Errors
-    /// Settings that are fine each and make no sense together, or values that nothing can run with.
+    /// Settings that contradict each other, or impossible values.
     pub fn config(&self) -> Result<Config, BadConfig> {
         let default = Config::default();
         let memory = |chosen: Option<Size>, default| chosen.map_or(default, |size| size.kib);
@@ -283,7 +288,7 @@ impl Settings {
     }
 }
 
-/// Whether Linux would take it for a network interface (`dev_valid_name`).
+/// True if Linux would accept it as the name of a network interface (`dev_valid_name`).
 fn is_interface_name(name: &str) -> bool {
     !name.is_empty()
         && name.len() <= MAX_INTERFACE_NAME

@@ -1,4 +1,4 @@
-//! The daemon's socket: one daemon, and only who may.
+//! The daemon's socket: it ensures a single daemon and limits the access.
 
 use std::fs::{self, DirBuilder, File, Permissions, TryLockError};
 use std::io;
@@ -16,7 +16,7 @@ pub struct Socket {
     _lock: File,
 }
 
-/// Why there is no socket.
+/// The reason for which there is no socket.
 #[derive(Debug)]
 pub enum SocketError {
     /// Another daemon has it.
@@ -25,14 +25,15 @@ pub enum SocketError {
     BadPath(PathBuf),
     /// `/etc/group` has no such group.
     NoSuchGroup(String),
-    /// Linux refused what the words say.
+    /// Linux refused the operation that the text names.
     Io(&'static str, PathBuf, io::Error),
 }
 
 impl Socket {
     /// Listens at `path`, for root, and for the members of `group` if there is one.
     ///
-    /// The socket appears with its rights in one step, in place of what a killed daemon may have left.
+    /// The socket appears with its permissions in one step, and replaces one that a killed daemon
+    /// may have left.
     ///
     /// # Errors
     /// See [`SocketError`].
@@ -54,7 +55,7 @@ impl Socket {
             TryLockError::Error(error) => SocketError::Io("lock", lock_path, error),
         })?;
 
-        // Nobody but root reaches the socket before it has its rights.
+        // Only root reaches the socket before it has its permissions.
         let private = path.with_extension(process::id().to_string());
         let inside = private.join("socket");
         let _ = fs::remove_dir_all(&private);
@@ -70,7 +71,7 @@ impl Socket {
         Ok(Self { path: path.to_owned(), listener, _lock: lock })
     }
 
-    /// What connections come from.
+    /// The listener, from which connections come.
     ///
     /// # Errors
     /// No file descriptor is left.

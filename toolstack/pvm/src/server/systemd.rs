@@ -1,4 +1,4 @@
-//! Telling the service manager how the daemon is (sd_notify(3)).
+//! Reports of the daemon's state to the service manager (sd_notify(3)).
 
 use std::env;
 use std::io;
@@ -10,7 +10,7 @@ pub const READY: &str = "READY=1";
 /// The daemon is about to end.
 pub const STOPPING: &str = "STOPPING=1";
 
-/// Tells the service manager, if there is one that wants to know. It is no reason to fail that it cannot be told.
+/// Reports a state to the service manager, if there is one. A failure is ignored.
 pub fn notify(state: &str) {
     if let Some(socket) = env::var("NOTIFY_SOCKET").ok().filter(|name| !name.is_empty())
         && let Err(error) = send(&socket, state)

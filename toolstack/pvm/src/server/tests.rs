@@ -20,7 +20,7 @@ struct Client {
 
 impl Client {
     fn send(&mut self, line: &str) {
-        // A server that turns a client away closes before it reads: its line says why.
+        // A server that turns a client away closes before it reads; its line says why.
         let _ = writeln!(self.output, "{line}");
     }
 
@@ -37,7 +37,7 @@ impl Client {
     }
 }
 
-/// A server whose engine is `play`, which is given each command.
+/// A server whose engine is `play`, which gets each command.
 struct Bench {
     _directory: TemporaryDirectory,
     path: std::path::PathBuf,
@@ -190,7 +190,7 @@ fn there_is_an_end_to_connections() {
     }
     assert!(bench.connect().line().contains(r#""kind":"busy""#));
     clients.pop();
-    // The server sees the end of that connection when it comes to it.
+    // The server sees the end of that connection when its turn comes.
     while !bench.connect().ask("\"version\"").contains("answer") {}
 }
 

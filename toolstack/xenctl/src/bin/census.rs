@@ -1,5 +1,5 @@
-//! Prints, as one JSON object, everything that a domain uses and must give back: what is compared before and after to see
-//! a leak.
+//! Prints, as one JSON object, all resources that a domain uses and must give back. A comparison of
+//! the output before and after shows a leak.
 #![forbid(unsafe_code)]
 
 use std::error::Error;

@@ -1,4 +1,4 @@
-//! `public/io/netif.h`: what the two ends of a virtual network interface put into their rings.
+//! `public/io/netif.h`: the requests and responses in the rings of a virtual network interface.
 
 use crate::GrantRef;
 use crate::io::ring::Sring;
@@ -33,26 +33,26 @@ bitflags::bitflags! {
 pub struct NetifTxRequest {
     /// Grant of the page that holds it.
     pub gref: GrantRef,
-    /// Where in the page.
+    /// Offset of the packet in the page, in bytes.
     pub offset: u16,
     pub flags: NettxFlags,
     /// Comes back in the response.
     pub id: u16,
-    /// Bytes: of the whole packet in its first request, of the part in others.
+    /// Bytes: of the whole packet in its first request, of the part in the others.
     pub size: u16,
 }
 assert_layout!(NetifTxRequest, 12, gref: 0, offset: 4, flags: 6, id: 8, size: 10);
 
 open_enum! {
-    /// What became of a request, `NETIF_RSP_*`.
+    /// The outcome of a request, `NETIF_RSP_*`.
     pub struct NetifStatus: i16 {
-        /// Not sent.
+        /// The packet was not sent.
         DROPPED = -2;
-        /// Wrong.
+        /// The request was malformed.
         ERROR = -1;
-        /// Sent.
+        /// The packet was sent.
         OKAY = 0;
-        /// Answer to a slot that held no request, such as an extra info.
+        /// The slot held no request, but for example an extra info.
         NULL = 1;
     }
 }
@@ -99,23 +99,23 @@ bitflags::bitflags! {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NetifRxResponse {
     pub id: u16,
-    /// Where in the page.
+    /// Offset of the packet in the page, in bytes.
     pub offset: u16,
     pub flags: NetrxFlags,
-    /// Bytes, or a [`NetifStatus`] if negative.
+    /// Length in bytes, or a [`NetifStatus`] if negative.
     pub status: i16,
 }
 assert_layout!(NetifRxResponse, 8, id: 0, offset: 2, flags: 4, status: 6);
 
 open_enum! {
-    /// What an extra info is about, `XEN_NETIF_EXTRA_TYPE_*`.
+    /// The subject of an extra info, `XEN_NETIF_EXTRA_TYPE_*`.
     pub struct NetifExtraType: u8 {
         NONE = 0;
         /// Segmentation.
         GSO = 1;
         /// Listen to a multicast address.
         MCAST_ADD = 2;
-        /// No longer listen to it.
+        /// Listen to the multicast address no longer.
         MCAST_DEL = 3;
         /// The packet's hash.
         HASH = 4;
@@ -132,7 +132,7 @@ bitflags::bitflags! {
 }
 
 open_enum! {
-    /// How a large packet is to be segmented, `XEN_NETIF_GSO_TYPE_*`.
+    /// The segmentation of a large packet, `XEN_NETIF_GSO_TYPE_*`.
     pub struct NetifGsoType: u8 {
         NONE = 0;
         /// TCP over IPv4.
@@ -142,7 +142,7 @@ open_enum! {
     }
 }
 
-/// More about a packet, in a slot of its own, `struct netif_extra_info`.
+/// Further facts about a packet, in a slot of their own, `struct netif_extra_info`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NetifExtraInfo {

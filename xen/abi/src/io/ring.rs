@@ -1,7 +1,9 @@
-//! `public/io/ring.h`: the arithmetic of rings in shared pages, as pure functions on values that the caller has read.
+//! `public/io/ring.h`: the arithmetic of rings in shared pages, as pure functions on values that
+//! the caller has read.
 //!
-//! Indices run freely over all 32 bits and are reduced only where a slot is touched. A ring's size is a power of two.
-//! The other end can write anything into the shared indices: [`RingIndex::ahead_of`] judges what it wrote.
+//! Indices run freely over all 32 bits and are reduced only where a slot is touched. A ring's size
+//! is a power of two. The other end can write anything into the shared indices;
+//! [`RingIndex::ahead_of`] checks them.
 
 use crate::PAGE_SIZE;
 
@@ -10,7 +12,8 @@ use crate::PAGE_SIZE;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct RingIndex(pub u32);
 
-/// The other end moved its index further than the ring is long: it is broken or hostile, and the ring with it.
+/// The other end moved its index further than the ring is long. It is broken or hostile, and the
+/// ring is lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RingOverflow;
 
@@ -29,17 +32,17 @@ impl RingIndex {
         RingIndex(self.0.wrapping_add(count))
     }
 
-    /// How far this index is ahead of `behind`, modulo 2^32.
+    /// The distance from `behind` to this index, modulo 2^32.
     #[must_use]
     pub const fn since(self, behind: RingIndex) -> u32 {
         self.0.wrapping_sub(behind.0)
     }
 
-    /// How far this index is ahead of `behind` in a ring of `size`: for a producer's index, how much there is to
-    /// consume.
+    /// The distance from `behind` to this index in a ring of `size`. For a producer's index, it is
+    /// the number of entries to consume.
     ///
     /// # Errors
-    /// [`RingOverflow`] if that is more than the ring holds.
+    /// [`RingOverflow`] if the distance is greater than `size`.
     pub const fn ahead_of(self, behind: RingIndex, size: u32) -> Result<u32, RingOverflow> {
         let count = self.since(behind);
         if count <= size { Ok(count) } else { Err(RingOverflow) }
@@ -52,7 +55,7 @@ impl RingIndex {
         (self.0 & (size - 1)) as usize
     }
 
-    /// How many of the next `count` slots come before the ring of `size` wraps round.
+    /// The number of the next `count` slots that come before the ring of `size` wraps round.
     #[must_use]
     pub const fn contiguous(self, count: u32, size: u32) -> usize {
         let to_end = size as usize - self.slot(size);
@@ -60,14 +63,16 @@ impl RingIndex {
     }
 }
 
-/// Whether a producer that moved from `old` to `new` must notify the other end, which asked for an event at `event`
-/// (`RING_PUSH_REQUESTS_AND_CHECK_NOTIFY`). Read `event` after `new` was made visible, with a full barrier between.
+/// True if a producer that moved from `old` to `new` must notify the other end, which asked for an
+/// event at `event` (`RING_PUSH_REQUESTS_AND_CHECK_NOTIFY`). The caller reads `event` after it has
+/// made `new` visible, with a full barrier between the two.
 #[must_use]
 pub const fn must_notify(old: RingIndex, new: RingIndex, event: RingIndex) -> bool {
     new.since(event) < new.since(old)
 }
 
-/// Start of the shared page of a request/response ring (`struct *_sring` of `DEFINE_RING_TYPES`); its slots follow.
+/// Start of the shared page of a request/response ring (`struct *_sring` of `DEFINE_RING_TYPES`);
+/// its slots follow.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Sring {
@@ -85,7 +90,7 @@ pub struct Sring {
 assert_layout!(Sring, 64, req_prod: 0, req_event: 4, rsp_prod: 8, rsp_event: 12);
 
 impl Sring {
-    /// A ring in which nothing has happened (`SHARED_RING_INIT`): both ends want an event for the first entry.
+    /// An unused ring (`SHARED_RING_INIT`): both ends want an event for the first entry.
     pub const EMPTY: Sring = Sring {
         req_prod: RingIndex(0),
         req_event: RingIndex(1),

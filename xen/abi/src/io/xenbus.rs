@@ -7,9 +7,9 @@ open_enum! {
         UNKNOWN = 0;
         /// Starting.
         INITIALISING = 1;
-        /// Started; waits for what the other end or a hotplug script has to write.
+        /// Started; waits for entries of the other end or of a hotplug script.
         INIT_WAIT = 2;
-        /// Has written all that the other end needs; waits for it to connect.
+        /// All that the other end needs is written; waits for it to connect.
         INITIALISED = 3;
         /// In use.
         CONNECTED = 4;

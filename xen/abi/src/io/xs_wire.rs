@@ -1,12 +1,13 @@
 //! `public/io/xs_wire.h`: xenstore's messages and the page that carries them.
 //!
-//! A message is a [`Header`] and `len` bytes of payload, mostly strings that end in a NUL. Octets are little-endian.
+//! A message is a [`Header`] and `len` bytes of payload. Most payloads are strings that end in a
+//! NUL. Octets are little-endian.
 
 use crate::io::ring::RingIndex;
 
 /// Bytes of each of the two rings.
 pub const XENSTORE_RING_SIZE: u32 = 1024;
-/// Longest payload. xenstored cuts off a guest that sends more.
+/// Longest payload, in bytes. xenstored disconnects a guest that sends more.
 pub const XENSTORE_PAYLOAD_MAX: usize = 4096;
 /// Longest absolute path.
 pub const XENSTORE_ABS_PATH_MAX: usize = 3072;
@@ -51,7 +52,7 @@ open_enum! {
 }
 
 bitflags::bitflags! {
-    /// What xenstored can do, `XENSTORE_SERVER_FEATURE_*`.
+    /// Abilities of xenstored, `XENSTORE_SERVER_FEATURE_*`.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
     pub struct ServerFeatures: u32 {
         /// The guest may ask for the rings to be reset.
@@ -71,7 +72,7 @@ open_enum! {
 }
 
 open_enum! {
-    /// Why xenstored gave up on the rings, `XENSTORE_ERROR_*`.
+    /// The reason for which xenstored gave up on the rings, `XENSTORE_ERROR_*`.
     pub struct RingError: u32 {
         NONE = 0;
         /// Communication failed.
@@ -105,11 +106,11 @@ assert_layout!(
     server_features: 2064, connection: 2068, error: 2072,
 );
 
-/// The payload is longer than [`XENSTORE_PAYLOAD_MAX`]. On encoding it is the caller's error; on decoding xenstored
-/// broke the protocol, and the bytes that follow cannot be trusted.
+/// The payload is longer than [`XENSTORE_PAYLOAD_MAX`]. On encoding, the caller is at fault. On
+/// decoding, xenstored broke the protocol, and the bytes that follow cannot be trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PayloadTooLong {
-    /// Its length.
+    /// The payload's length in bytes.
     pub len: usize,
 }
 
@@ -121,7 +122,7 @@ impl core::fmt::Display for PayloadTooLong {
 
 impl core::error::Error for PayloadTooLong {}
 
-/// A message's header, `struct xsd_sockmsg`. One that exists has a payload of a lawful length.
+/// A message's header, `struct xsd_sockmsg`. Its payload has a valid length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
     kind: XsType,
@@ -134,8 +135,9 @@ impl Header {
     /// Bytes of a header.
     pub const SIZE: usize = 16;
 
-    /// The header of a message of type `kind` with `payload_len` bytes of payload. The answer carries the same
-    /// `req_id`; `tx_id` is the transaction that the request is part of, 0 for none.
+    /// The header of a message of type `kind` with `payload_len` bytes of payload. The answer
+    /// carries the same `req_id`; `tx_id` is the transaction that the request is part of, 0 for
+    /// none.
     ///
     /// # Errors
     /// [`PayloadTooLong`].
@@ -152,7 +154,7 @@ impl Header {
         self.kind
     }
 
-    /// The request that this is, or answers; 0 in a watch event.
+    /// The number of the request that this is or answers; 0 in a watch event.
     #[must_use]
     pub const fn req_id(&self) -> u32 {
         self.req_id
@@ -196,7 +198,8 @@ impl Header {
     }
 }
 
-/// The strings of a payload, each without the NUL that ends it. A last one that lacks its NUL counts too.
+/// The strings of a payload, each without the NUL that ends it. A last string without a NUL counts
+/// too.
 pub fn strings(payload: &[u8]) -> impl Iterator<Item = &[u8]> {
     payload.split_inclusive(|byte| *byte == 0).map(|string| string.strip_suffix(&[0]).unwrap_or(string))
 }

@@ -1,8 +1,8 @@
-//! The page that a domain shares with Xen: events, time, and what the guest tells the tools about its memory.
+//! The page that a domain shares with Xen: events, time, and the guest's p2m for the tools.
 
 use crate::arch_x86::{ArchSharedInfo, ArchVcpuInfo};
 
-/// vcpus that have a place in [`SharedInfo`]; others register one of their own.
+/// vcpus that have a place in [`SharedInfo`]. Others register a place of their own.
 pub const XEN_LEGACY_MAX_VCPUS: usize = 32;
 
 bitflags::bitflags! {
@@ -16,14 +16,14 @@ bitflags::bitflags! {
     }
 }
 
-/// How a vcpu turns its TSC into system time, `struct vcpu_time_info`.
+/// The conversion of a vcpu's TSC to system time, `struct vcpu_time_info`.
 ///
-/// Time in nanoseconds since Xen booted is `system_time + ((((tsc - tsc_timestamp) << tsc_shift) * tsc_to_system_mul)
-/// >> 32)`, where a negative shift is to the right.
+/// Time in nanoseconds since Xen booted is `system_time + ((((tsc - tsc_timestamp) << tsc_shift) *
+/// tsc_to_system_mul) >> 32)`, where a negative shift is to the right.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct VcpuTimeInfo {
-    /// Odd while Xen is writing; a reader that finds it changed starts again.
+    /// Odd while Xen is writing. A reader that finds it changed starts again.
     pub version: u32,
     pub pad0: u32,
     /// The TSC when `system_time` was taken.
@@ -39,15 +39,16 @@ pub struct VcpuTimeInfo {
 }
 assert_layout!(VcpuTimeInfo, 32, tsc_timestamp: 8, system_time: 16, tsc_to_system_mul: 24, tsc_shift: 28);
 
-/// What Xen shares per vcpu, `struct vcpu_info`.
+/// The part of the page that belongs to one vcpu, `struct vcpu_info`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct VcpuInfo {
-    /// Xen sets it when an event is pending; the guest clears it *before* it looks for pending ports.
+    /// Set by Xen when an event is pending. The guest clears it *before* it looks for pending
+    /// ports.
     pub evtchn_upcall_pending: u8,
     /// Non-zero: Xen makes no upcall. Only this vcpu changes it.
     pub evtchn_upcall_mask: u8,
-    /// A bit per word of [`SharedInfo::evtchn_pending`] that may hold something.
+    /// A bit for each word of [`SharedInfo::evtchn_pending`] that may have a bit set.
     pub evtchn_pending_sel: u64,
     pub arch: ArchVcpuInfo,
     pub time: VcpuTimeInfo,
@@ -62,9 +63,9 @@ assert_layout!(
 #[derive(Clone, Copy, Debug)]
 pub struct SharedInfo {
     pub vcpu_info: [VcpuInfo; XEN_LEGACY_MAX_VCPUS],
-    /// A bit per port, set when an event is pending; the guest clears it.
+    /// A bit for each port, set while an event is pending; the guest clears it.
     pub evtchn_pending: [u64; 64],
-    /// A bit per port, set by the guest: no upcall for that port.
+    /// A bit for each port, set by the guest: Xen makes no upcall for that port.
     pub evtchn_mask: [u64; 64],
     /// Version of the wall clock below, as [`VcpuTimeInfo::version`].
     pub wc_version: u32,

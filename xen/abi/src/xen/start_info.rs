@@ -1,4 +1,4 @@
-//! What Xen tells a PV guest when it starts, and again when it resumes.
+//! The page that describes the domain to a PV guest when it starts or resumes.
 
 use crate::{Mfn, Pfn, Port};
 
@@ -17,7 +17,7 @@ bitflags::bitflags! {
         const MULTIBOOT_MOD = 1 << 2;
         /// `mod_start` is a pfn.
         const MOD_START_PFN = 1 << 3;
-        /// The tools can follow a p2m that is mapped linearly (`p2m_vaddr`) and need no tree.
+        /// The tools can follow a linear p2m (`p2m_vaddr`) and need no tree.
         const VIRT_P2M_4TOOLS = 1 << 4;
         /// Options of power management; dom0 only.
         const PM_MASK = 0xff << 8;
@@ -48,7 +48,8 @@ pub struct StartInfo {
     pub nr_pt_frames: u64,
     /// vaddr of the p2m: one mfn per page.
     pub mfn_list: u64,
-    /// vaddr of the module (initrd), or its pfn with [`SifFlags::MOD_START_PFN`]; 0 without a module.
+    /// vaddr of the module (initrd), or its pfn with [`SifFlags::MOD_START_PFN`]; 0 without a
+    /// module.
     pub mod_start: u64,
     /// Bytes of the module.
     pub mod_len: u64,

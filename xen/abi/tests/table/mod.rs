@@ -23,7 +23,7 @@ use xen_abi::{DomId, Errno, GrantRef, PAGE_SIZE, Port};
 /// A constant: the C expression and the Rust one.
 macro_rules! value {
     ($checks:ident, $c:expr, $rust:expr) => {
-        // Through i128, so that a negative number becomes what C's conversion to unsigned makes of it.
+        // Through i128, so that a negative number is converted to unsigned as in C.
         $checks.push(Check { c: $c.to_string(), rust: ($rust) as i128 as u64 })
     };
 }
@@ -46,7 +46,8 @@ macro_rules! flags {
     };
 }
 
-/// A structure: its size, and offset and size of each field. A field whose name differs in C is followed by that name.
+/// A structure: its size, and offset and size of each field. A field whose name differs in C is
+/// followed by that name.
 macro_rules! layout {
     ($checks:ident, $c:literal, $type:ty { $($field:ident $(= $c_field:literal)?),* }) => {
         value!($checks, format!("sizeof({})", $c), size_of::<$type>());
@@ -318,7 +319,7 @@ fn netif(checks: &mut Vec<Check>) {
     layout!(checks, "struct netif_rx_response", NetifRxResponse { id, offset, flags, status });
     layout!(checks, "struct netif_extra_info", NetifExtraInfo { kind = "type", flags, u });
 
-    // A ring's page, of which `Sring` is what comes before the slots.
+    // The page of a ring; `Sring` is its part before the slots.
     value!(checks, "sizeof(RING_IDX)", size_of::<RingIndex>());
     value!(checks, "offsetof(struct netif_tx_sring, req_prod)", offset_of!(Sring, req_prod));
     value!(checks, "offsetof(struct netif_tx_sring, req_event)", offset_of!(Sring, req_event));
