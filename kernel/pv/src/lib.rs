@@ -8,7 +8,6 @@
 //! [`gnttab`], [`xenstore`], [`power`]. [`boot`] starts them in this order.
 
 #![no_std]
-#![deny(clippy::undocumented_unsafe_blocks)]
 
 extern crate alloc;
 

@@ -3,7 +3,6 @@
 //! A crate of its own, because the compiler keeps functions with a C name even if nothing calls them.
 
 #![no_std]
-#![deny(clippy::undocumented_unsafe_blocks)]
 
 extern crate alloc;
 

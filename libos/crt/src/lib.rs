@@ -12,7 +12,6 @@
 //! description reads or writes, strings that end. A `SAFETY` comment "as C demands" means these.
 
 #![no_std]
-#![deny(clippy::undocumented_unsafe_blocks)]
 
 extern crate alloc;
 #[cfg(test)]

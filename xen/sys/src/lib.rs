@@ -9,7 +9,6 @@
 //! `hypercall_page +` [`IRET_OFFSET`].
 
 #![no_std]
-#![deny(clippy::undocumented_unsafe_blocks)]
 
 mod cpu;
 mod event_channel;
