@@ -5,7 +5,9 @@ use core::ffi::CStr;
 /// What an object may import: a function, or a variable.
 #[derive(Clone, Copy)]
 pub struct Export {
+    /// As C spells it.
     pub name: &'static CStr,
+    /// Where the function or variable lies.
     pub address: *const (),
 }
 

@@ -18,11 +18,24 @@ use crate::source::File;
 #[derive(Debug)]
 pub enum Rule {
     /// Who may vouch for libraries, and what the image is called.
-    Trust { key: PublicKey, image: &'static str },
+    Trust {
+        /// Whose signature counts.
+        key: PublicKey,
+        /// The name of the image.
+        image: &'static str,
+    },
     /// Which versions of a library are wanted.
-    Require { library: &'static str, versions: &'static str },
+    Require {
+        /// The name of the library.
+        library: &'static str,
+        /// A range as in `Cargo.toml`.
+        versions: &'static str,
+    },
     /// Which library may be replaced while it is open.
-    Live { library: &'static str },
+    Live {
+        /// The name of the library.
+        library: &'static str,
+    },
 }
 
 impl Rule {

@@ -18,6 +18,7 @@ use crate::symbol::SymbolKind;
 /// When the functions that an object calls through its PLT are looked up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Binding {
+    /// When the object is relocated.
     Now,
     /// At the first call, unless the object wants it otherwise.
     Lazy,
@@ -26,34 +27,46 @@ pub enum Binding {
 /// One thing to be written, into a writable segment of the object that it is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Write {
+    /// The object that is relocated.
     pub object: Id,
+    /// vaddr of the first octet.
     pub address: u64,
+    /// What is written there.
     pub value: Value,
 }
 
+/// What is written, little-endian.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Value {
+    /// Eight octets.
     Word(u64),
     /// Four octets.
     Half(u32),
     /// A word: what the function at `resolver` returns, plus `addend`. Called when all else has been written.
     Call {
+        /// vaddr of the function.
         resolver: u64,
+        /// What is added to its result.
         addend: i64,
     },
     /// A word: the address of the object's own code that has the loader look the function up at the first call.
     Lazy {
+        /// vaddr of that code.
         stub: u64,
     },
     /// Two words, a function of the loader and what it needs, to be chosen by where the variable is: `offset` octets into
     /// the block of `module`, which is `below` octets below the thread pointer if it has a fixed place.
     Descriptor {
+        /// Number of the object's module.
         module: u64,
+        /// In octets; nothing: it has no fixed place.
         below: Option<u64>,
+        /// In octets.
         offset: u64,
     },
     /// Two words for a weak variable that nobody defines: its address is to come out as `address`.
     NoDescriptor {
+        /// 0, plus the addend of the relocation.
         address: u64,
     },
 }

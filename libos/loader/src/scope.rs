@@ -13,12 +13,15 @@ use crate::symbol::{ABSOLUTE, Key, SymbolKind, Wanted, binds_locally};
 /// What a name stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Definition {
+    /// A function or variable at this vaddr.
     Address(u64),
     /// A function to be called, which returns the address.
     Resolver(u64),
     /// A variable in each thread's block of this module.
     ThreadLocal {
+        /// Number of the module.
         module: u64,
+        /// In octets from the begin of its block.
         offset: u64,
     },
 }
@@ -28,13 +31,16 @@ pub enum Definition {
 pub struct Found {
     /// `None`: one of the image's exports.
     pub object: Option<Id>,
+    /// Its value.
     pub definition: Definition,
 }
 
 /// Which object an address belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Holder<'a> {
+    /// The object.
     pub object: Id,
+    /// Its base address.
     pub base: u64,
     /// The symbol that covers the address, and where it begins.
     pub symbol: Option<(&'a str, u64)>,

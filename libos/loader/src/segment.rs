@@ -10,14 +10,18 @@ use crate::{Limits, PAGE_SIZE};
 /// What the pages of a segment may do. There is no value for "writable and executable".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rights {
+    /// Reading: constants.
     Read,
+    /// Reading and writing: variables.
     ReadWrite,
+    /// Reading and execution: instructions.
     ReadExecute,
 }
 
 /// A part of the object that is mapped (PT_LOAD). Addresses are relative to the base.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Segment {
+    /// Those that it keeps.
     pub rights: Rights,
     /// Where it lies in memory; what is beyond the content of the file is zero.
     pub memory: Range<u64>,

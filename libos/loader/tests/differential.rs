@@ -86,6 +86,7 @@ impl Linux {
     /// With what the program itself was linked to, which is the global scope.
     fn new() -> Self {
         let mut linux = Self { world: Namespace::new(ExportTable::new([], &[])), opened: Vec::new() };
+        // SAFETY: the program itself is open already: nothing is loaded, and no code is run.
         let program = Opened(unsafe { libc::dlopen(std::ptr::null(), libc::RTLD_NOW) });
         let mut map = program.link_map();
         // SAFETY: the list of what is never closed.

@@ -33,7 +33,12 @@ pub enum Refusal {
     /// Its signer does not want it to be mapped any more.
     Revoked(Version),
     /// The image wants another version.
-    Version { version: Version, wanted: String },
+    Version {
+        /// The one that the manifest has.
+        version: Version,
+        /// The range that the image wants.
+        wanted: String,
+    },
     /// What the image wants is no range of versions. Its author's mistake.
     NoRange(String),
     /// The image is not one of those that may map it.

@@ -44,11 +44,13 @@ open_enum! {
 pub struct MemoryReservation {
     /// `nr_extents` frame numbers: pfns going in for `POPULATE_PHYSMAP`, and mfns coming out; mfns for the others.
     pub extent_start: *mut u64,
+    /// Extents; what was done is the hypercall's result.
     pub nr_extents: u64,
     /// Each extent has 2^`extent_order` frames.
     pub extent_order: u32,
     /// `XENMEMF_*`; 0: any frame will do.
     pub mem_flags: u32,
+    /// Whose memory; only [`DomId::SELF`] for an unprivileged caller.
     pub domid: DomId,
 }
 assert_layout!(MemoryReservation, 32, extent_start: 0, nr_extents: 8, extent_order: 16, mem_flags: 20, domid: 24);
@@ -58,6 +60,7 @@ assert_layout!(MemoryReservation, 32, extent_start: 0, nr_extents: 8, extent_ord
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MemoryDomain {
+    /// Whose memory.
     pub domid: DomId,
 }
 assert_layout!(MemoryDomain, 2);
@@ -81,6 +84,7 @@ assert_layout!(MachphysMapping, 24, v_start: 0, v_end: 8, max_mfn: 16);
 pub struct MemoryMap {
     /// In: entries that `buffer` can take. Out: entries written.
     pub nr_entries: u32,
+    /// Where to write them.
     pub buffer: *mut E820Entry,
 }
 assert_layout!(MemoryMap, 16, nr_entries: 0, buffer: 8);
