@@ -14,7 +14,7 @@ use zooid_manifest::{PublicKey, Rules, Version};
 use crate::Error;
 use crate::source::File;
 
-/// What [`trust!`](crate::trust), [`require!`](crate::require) and [`live!`](crate::live) leave in the image.
+/// What [`trust!`](crate::trust), [`require!`](crate::require) and [`live!`](macro@crate::live) leave in the image.
 #[derive(Debug)]
 pub enum Rule {
     /// Who may vouch for libraries, and what the image is called.

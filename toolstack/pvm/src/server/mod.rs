@@ -1,7 +1,7 @@
 //! The daemon around the engine: its configuration, its log, its socket, and its place among the host's services.
 //!
 //! There is a thread for each connection, because each waits for one thing at a time and there are few; what is shared is the engine's
-//! [`Handle`](crate::engine::Handle) and the [`History`] of events.
+//! [`Handle`] and the [`History`] of events.
 
 mod connection;
 mod daemon;
