@@ -31,17 +31,37 @@ pub enum Error {
     /// The buffer is full to its last byte, so Xen's builder may have cut off the end.
     Truncated,
     /// The byte at this offset is not UTF-8.
-    NotUtf8 { offset: usize },
+    NotUtf8 {
+        /// In octets from the begin.
+        offset: usize,
+    },
     /// The quote opened at this offset is never closed.
-    OpenQuote { offset: usize },
+    OpenQuote {
+        /// In octets from the begin.
+        offset: usize,
+    },
     /// A backslash inside quotes is followed by a character that is no escape.
-    BadEscape { escape: char },
+    BadEscape {
+        /// The character.
+        escape: char,
+    },
     /// A word before `--` is neither a setting nor an environment variable.
-    NotASetting { word: String },
+    NotASetting {
+        /// The word.
+        word: String,
+    },
     /// No part of this image knows the setting.
-    UnknownSetting { key: String, nearest: Option<String> },
+    UnknownSetting {
+        /// Its name.
+        key: String,
+        /// A known one that is spelled much like it.
+        nearest: Option<String>,
+    },
     /// A setting is given twice.
-    Repeated { key: String },
+    Repeated {
+        /// Its name.
+        key: String,
+    },
 }
 
 impl CommandLine {

@@ -10,7 +10,6 @@
 //! [`boot`] starts them in this order.
 
 #![no_std]
-#![deny(clippy::undocumented_unsafe_blocks)]
 
 extern crate alloc;
 

@@ -273,7 +273,7 @@ impl Transaction {
         String::from_utf8(self.request(Command::Read(path))?).map_err(|_| Error::NotUtf8)
     }
 
-    /// As [`write`].
+    /// As [`write()`].
     pub fn write(&self, path: &str, value: &str) -> Result<(), Error> {
         self.request(Command::Write(path, value.as_bytes())).map(drop)
     }

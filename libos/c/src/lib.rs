@@ -5,7 +5,6 @@
 //! not called.
 
 #![no_std]
-#![deny(clippy::undocumented_unsafe_blocks)]
 
 extern crate alloc;
 

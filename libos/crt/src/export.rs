@@ -5,7 +5,9 @@ use core::ffi::CStr;
 /// A function or a variable that an object may import.
 #[derive(Clone, Copy)]
 pub struct Export {
+    /// As C spells it.
     pub name: &'static CStr,
+    /// Where the function or variable lies.
     pub address: *const (),
 }
 

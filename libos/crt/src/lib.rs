@@ -17,7 +17,6 @@
 //! `SAFETY` comment "as C demands" means these.
 
 #![no_std]
-#![deny(clippy::undocumented_unsafe_blocks)]
 
 extern crate alloc;
 #[cfg(test)]

@@ -13,11 +13,15 @@ pub struct System {
     pub now: fn() -> Duration,
     /// The time since a fixed point; it never goes back.
     pub monotonic: fn() -> Duration,
+    /// Blocks the calling thread for at least so long.
     pub sleep: fn(Duration),
     /// Ends the image. The handlers have run and the streams are flushed when it is called.
     pub exit: fn(c_int) -> !,
+    /// Ends the pVM as a crash.
     pub abort: fn() -> !,
+    /// A variable of the environment.
     pub environment: fn(&str) -> Option<&'static str>,
+    /// Fills the octets with random ones.
     pub random: fn(&mut [u8]),
     /// The calling thread's `errno`.
     pub error_number: fn() -> *mut c_int,
@@ -25,6 +29,7 @@ pub struct System {
     pub process: fn() -> c_int,
     /// The calling thread's number, not 0 and different from that of every other living thread.
     pub thread: fn() -> u32,
+    /// Lets other threads run.
     pub yield_now: fn(),
     /// Waits while the word holds this value, for at most this time, until [`wake`](Self::wake). It
     /// may return early without a reason.

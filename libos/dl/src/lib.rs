@@ -14,7 +14,6 @@
 //! - `lazy`: functions that are looked up at their first call.
 
 #![no_std]
-#![deny(clippy::undocumented_unsafe_blocks)]
 
 extern crate alloc;
 

@@ -15,16 +15,28 @@ use zooid_manifest::{PublicKey, Rules, Version};
 use crate::Error;
 use crate::source::File;
 
-/// An entry that [`trust!`](crate::trust), [`require!`](crate::require) or [`live!`](crate::live)
-/// leaves in the image.
+/// What [`trust!`](crate::trust), [`require!`](crate::require) and [`live!`](macro@crate::live) leave in the image.
 #[derive(Debug)]
 pub enum Rule {
     /// A key whose owner may sign libraries, and the name of the image.
-    Trust { key: PublicKey, image: &'static str },
+    Trust {
+        /// Whose signature counts.
+        key: PublicKey,
+        /// The name of the image.
+        image: &'static str,
+    },
     /// The wanted versions of a library.
-    Require { library: &'static str, versions: &'static str },
+    Require {
+        /// The name of the library.
+        library: &'static str,
+        /// A range as in `Cargo.toml`.
+        versions: &'static str,
+    },
     /// A library that may be replaced while it is open.
-    Live { library: &'static str },
+    Live {
+        /// The name of the library.
+        library: &'static str,
+    },
 }
 
 impl Rule {

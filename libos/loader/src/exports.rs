@@ -19,7 +19,9 @@ pub enum Origin {
 /// A symbol of the image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Export {
+    /// In whose name the image has it.
     pub origin: Origin,
+    /// Its address, or its distance from the thread pointer: see [`Origin`].
     pub value: u64,
 }
 

@@ -65,6 +65,7 @@ pub(crate) struct Loaded<B> {
 }
 
 impl<B: AsRef<[u8]>, E: Exports> Namespace<B, E> {
+    /// A namespace without objects, in which these are there already.
     pub fn new(exports: E) -> Self {
         Self { objects: BTreeMap::new(), next: 0, global: Vec::new(), exports, live: Live::new() }
     }
@@ -105,14 +106,17 @@ impl<B: AsRef<[u8]>, E: Exports> Namespace<B, E> {
         objects.find(|(_, loaded)| loaded.name == name || loaded.object.soname() == Some(name)).map(|(id, _)| *id)
     }
 
+    /// The object itself, while it is there.
     pub fn object(&self, id: Id) -> Option<&Object<B>> {
         self.objects.get(&id).map(|loaded| &loaded.object)
     }
 
+    /// What is added to its addresses.
     pub fn base(&self, id: Id) -> Option<u64> {
         self.objects.get(&id).map(|loaded| loaded.base)
     }
 
+    /// The name that it was added under.
     pub fn name(&self, id: Id) -> Option<&str> {
         self.objects.get(&id).map(|loaded| loaded.name.as_str())
     }

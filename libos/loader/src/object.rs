@@ -26,6 +26,7 @@ const GNU: &[u8] = b"GNU\0";
 pub struct Limits {
     /// Octets from its lowest to its highest address.
     pub span: u64,
+    /// How many parts are mapped (PT_LOAD).
     pub segments: usize,
     /// The number of other objects that it may need.
     pub needed: usize,
@@ -86,6 +87,10 @@ impl<B: AsRef<[u8]>> Object<B> {
         Self::parse_within(bytes, &Limits::default())
     }
 
+    /// Judges a file, with limits of the caller's.
+    ///
+    /// # Errors
+    /// Why it is no shared object that can be loaded.
     pub fn parse_within(bytes: B, limits: &Limits) -> Result<Self, Refusal> {
         let info = Info::parse(bytes.as_ref(), limits)?;
         Ok(Self { bytes, info })
@@ -146,10 +151,12 @@ impl<B: AsRef<[u8]>> Object<B> {
         self.info.relro.clone()
     }
 
+    /// Its thread-local variables, if it has any (PT_TLS).
     pub fn tls(&self) -> Option<&TlsSegment> {
         self.info.tls.as_ref()
     }
 
+    /// What DT_FLAGS and DT_FLAGS_1 ask for.
     pub fn flags(&self) -> Flags {
         self.info.dynamic.flags
     }

@@ -18,6 +18,7 @@ use crate::symbol::SymbolKind;
 /// The time at which the functions are looked up that an object calls through its PLT.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Binding {
+    /// When the object is relocated.
     Now,
     /// At the first call, unless the object asks for an earlier one.
     Lazy,
@@ -26,38 +27,50 @@ pub enum Binding {
 /// One write into a writable segment of the object that it belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Write {
+    /// The object that is relocated.
     pub object: Id,
+    /// vaddr of the first octet.
     pub address: u64,
+    /// What is written there.
     pub value: Value,
 }
 
+/// What is written, little-endian.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Value {
+    /// Eight octets.
     Word(u64),
     /// Four octets.
     Half(u32),
     /// A word: the result of the function at `resolver`, plus `addend`. The function is called
     /// after all other writes.
     Call {
+        /// vaddr of the function.
         resolver: u64,
+        /// What is added to its result.
         addend: i64,
     },
     /// A word: the address of the object's own code that lets the loader look the function up at
     /// the first call.
     Lazy {
+        /// vaddr of that code.
         stub: u64,
     },
     /// Two words, a function of the loader and its argument, which depend on the place of the
     /// variable: `offset` octets into the block of `module`, which is `below` octets below the
     /// thread pointer if it has a fixed place.
     Descriptor {
+        /// Number of the object's module.
         module: u64,
+        /// In octets; nothing: it has no fixed place.
         below: Option<u64>,
+        /// In octets.
         offset: u64,
     },
     /// Two words for a weak variable without a definition: the function must yield `address` as its
     /// address.
     NoDescriptor {
+        /// 0, plus the addend of the relocation.
         address: u64,
     },
 }

@@ -11,53 +11,154 @@ use crate::relocation::Table;
 #[non_exhaustive]
 pub enum Refusal {
     /// The file ends too early.
-    Truncated { what: &'static str, offset: u64 },
+    Truncated {
+        /// The part that it ends in.
+        what: &'static str,
+        /// In octets from the begin of the file.
+        offset: u64,
+    },
     /// A field of the ELF header has a value that no x86-64 shared object of ours has.
-    Header { field: &'static str, value: u64 },
+    Header {
+        /// Its name, as in `Elf64_Ehdr`.
+        field: &'static str,
+        /// What stands there.
+        value: u64,
+    },
     /// The segment of this program header cannot be mapped as it asks.
-    Segment { number: usize, address: u64, fault: SegmentFault },
+    Segment {
+        /// Of the program header, from 0.
+        number: usize,
+        /// Where it asks to be, relative to the base.
+        address: u64,
+        /// What is wrong.
+        fault: SegmentFault,
+    },
     /// The stack would have to be executable.
     ExecutableStack,
     /// A part that every shared object has is missing.
     Without(&'static str),
     /// A dynamic tag has an impossible value, or points to impossible data.
-    Dynamic { tag: &'static str, value: u64, why: &'static str },
+    Dynamic {
+        /// Its name, as in `DT_...`.
+        tag: &'static str,
+        /// What stands there.
+        value: u64,
+        /// What is wrong.
+        why: &'static str,
+    },
     /// DT_TEXTREL: relocations of pages that are not writable.
     TextRelocations,
     /// R_X86_64_COPY, which only an executable may hold.
-    CopyRelocation { place: Place, symbol: String },
+    CopyRelocation {
+        /// The relocation.
+        place: Place,
+        /// The name of the symbol.
+        symbol: String,
+    },
     /// A type of relocation that no shared object holds, or that is not supported.
-    UnknownRelocation { place: Place, kind: u32 },
+    UnknownRelocation {
+        /// The relocation.
+        place: Place,
+        /// Its type, `R_X86_64_...`.
+        kind: u32,
+    },
     /// The word to be relocated is not in a writable segment of the object.
-    NotWritable { place: Place },
+    NotWritable {
+        /// The relocation.
+        place: Place,
+    },
     /// The value does not fit into 32 bits at this base address.
-    OutOfRange { place: Place, kind: u32 },
+    OutOfRange {
+        /// The relocation.
+        place: Place,
+        /// Its type, `R_X86_64_...`.
+        kind: u32,
+    },
     /// The relocation names a symbol that the table does not have.
-    NoSuchIndex { place: Place, symbol: u32 },
+    NoSuchIndex {
+        /// The relocation.
+        place: Place,
+        /// The number that it names.
+        symbol: u32,
+    },
     /// A thread-local relocation of a symbol that is not thread-local, or the reverse.
-    WrongKind { place: Place, symbol: String },
+    WrongKind {
+        /// The relocation.
+        place: Place,
+        /// The name of the symbol.
+        symbol: String,
+    },
     /// The object needs its variable at a fixed distance from the thread pointer, and the loader
     /// has no room for it.
-    StaticTls { place: Place, provider: String },
+    StaticTls {
+        /// The relocation.
+        place: Place,
+        /// The object that defines it.
+        provider: String,
+    },
     /// A symbol without a definition.
-    MissingSymbol { object: String, symbol: String, version: Option<String> },
+    MissingSymbol {
+        /// The object that refers to it.
+        object: String,
+        /// The name of the symbol.
+        symbol: String,
+        /// The version that is wanted, if any.
+        version: Option<String>,
+    },
     /// The library is present, but does not define this version.
-    MissingVersion { object: String, version: String, provider: String },
+    MissingVersion {
+        /// The object that refers to it.
+        object: String,
+        /// The version that is wanted.
+        version: String,
+        /// The library that is there.
+        provider: String,
+    },
     /// A library that was not added. The loader is to blame, or the library does not exist.
-    MissingObject { object: String, needed: String },
+    MissingObject {
+        /// The object that needs it.
+        object: String,
+        /// The library's name.
+        needed: String,
+    },
     /// The base address is not a multiple of the object's alignment, or not in the address space.
     /// The loader is to blame.
-    Base { object: String, base: u64 },
+    Base {
+        /// The object that is refused.
+        object: String,
+        /// The address that was given.
+        base: u64,
+    },
     /// The object would overlap another one. The loader is to blame.
-    Occupied { object: String, base: u64, other: String },
+    Occupied {
+        /// The object that is refused.
+        object: String,
+        /// The address that was given.
+        base: u64,
+        /// The one that is there.
+        other: String,
+    },
     /// The object has thread-local variables, but no module number came with it. The loader is to
     /// blame.
-    NoModule { object: String },
+    NoModule {
+        /// The object that is refused.
+        object: String,
+    },
     /// The new version of a library does not fit the users of the old one.
-    Mismatch { symbol: String, mismatch: Mismatch },
+    Mismatch {
+        /// The name of the symbol.
+        symbol: String,
+        /// What is wrong with it.
+        mismatch: Mismatch,
+    },
     /// More functions of a replaceable library are used than it can have entries. The loader's
     /// limit is to blame.
-    Entries { object: String, room: usize },
+    Entries {
+        /// The library.
+        object: String,
+        /// How many it can have.
+        room: usize,
+    },
     /// There is no such object, or no longer. The caller is to blame.
     Stale,
 }
@@ -101,7 +202,9 @@ pub enum Mismatch {
 /// The place of a relocation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
+    /// The object's name.
     pub object: String,
+    /// Which of its tables.
     pub table: Table,
     /// Its number in the table, from 0; for DT_RELR the number of the word that encodes it.
     pub number: usize,

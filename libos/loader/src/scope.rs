@@ -13,12 +13,15 @@ use crate::symbol::{ABSOLUTE, Key, SymbolKind, Wanted, binds_locally};
 /// The meaning of a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Definition {
+    /// A function or variable at this vaddr.
     Address(u64),
     /// A function that is called and returns the address.
     Resolver(u64),
     /// A variable in each thread's block of this module.
     ThreadLocal {
+        /// Number of the module.
         module: u64,
+        /// In octets from the begin of its block.
         offset: u64,
     },
 }
@@ -28,13 +31,16 @@ pub enum Definition {
 pub struct Found {
     /// The object that defines it; `None` for one of the image's exports.
     pub object: Option<Id>,
+    /// Its value.
     pub definition: Definition,
 }
 
 /// The object that an address belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Holder<'a> {
+    /// The object.
     pub object: Id,
+    /// Its base address.
     pub base: u64,
     /// The symbol that covers the address, with its first address.
     pub symbol: Option<(&'a str, u64)>,

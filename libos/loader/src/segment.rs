@@ -10,14 +10,18 @@ use crate::{Limits, PAGE_SIZE};
 /// The rights of a segment's pages. No value stands for "writable and executable".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rights {
+    /// Reading: constants.
     Read,
+    /// Reading and writing: variables.
     ReadWrite,
+    /// Reading and execution: instructions.
     ReadExecute,
 }
 
 /// A part of the object that is mapped (PT_LOAD). Addresses are relative to the base.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Segment {
+    /// Those that it keeps.
     pub rights: Rights,
     /// Its range in memory; the part beyond the content of the file is zero.
     pub memory: Range<u64>,

@@ -10,7 +10,9 @@ use crate::object::View;
 /// The kind of a symbol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SymbolKind {
+    /// A variable (STT_OBJECT, STT_COMMON).
     Object,
+    /// A function (STT_FUNC).
     Function,
     /// A function that returns the address of the function (STT_GNU_IFUNC).
     Resolver,
@@ -35,15 +37,21 @@ impl SymbolKind {
 /// A symbol of an object's dynamic symbol table, for inspection.
 #[derive(Clone, Copy, Debug)]
 pub struct Symbol<'a> {
+    /// As the string table has it.
     pub name: &'a str,
+    /// The version that it is defined in, or wanted of.
     pub version: Option<&'a str>,
     /// True if a reference without a version may get it.
     pub default: bool,
     /// Its address relative to the base, except for an absolute symbol and a thread-local one.
     pub address: u64,
+    /// In octets; 0 where it is not said.
     pub size: u64,
+    /// Its type.
     pub kind: SymbolKind,
+    /// Whether this object defines it, and not only refers to it.
     pub defined: bool,
+    /// Whether it may be missing (STB_WEAK).
     pub weak: bool,
 }
 

@@ -88,6 +88,7 @@ impl Linux {
     /// The objects that the program itself was linked with, which are the global scope.
     fn new() -> Self {
         let mut linux = Self { world: Namespace::new(ExportTable::new([], &[])), opened: Vec::new() };
+        // SAFETY: the program itself is open already: nothing is loaded, and no code is run.
         let program = Opened(unsafe { libc::dlopen(std::ptr::null(), libc::RTLD_NOW) });
         let mut map = program.link_map();
         // SAFETY: the list of objects that are never closed.

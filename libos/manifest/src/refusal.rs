@@ -34,7 +34,12 @@ pub enum Refusal {
     /// Its signer has revoked it.
     Revoked(Version),
     /// The image requires another version.
-    Version { version: Version, wanted: String },
+    Version {
+        /// The one that the manifest has.
+        version: Version,
+        /// The range that the image wants.
+        wanted: String,
+    },
     /// The image's requirement is no range of versions. Its author is to blame.
     NoRange(String),
     /// The image is not on the list of those that may map it.

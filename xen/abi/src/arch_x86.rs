@@ -95,15 +95,23 @@ bitflags::bitflags! {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct IretContext {
+    /// Register after the return.
     pub rax: u64,
+    /// Register after the return, unless `flags` says [`VgcfFlags::IN_SYSCALL`].
     pub r11: u64,
+    /// As r11.
     pub rcx: u64,
+    /// How to return.
     pub flags: VgcfFlags,
+    /// vaddr to go on at.
     pub rip: u64,
+    /// Code selector, whose ring says whether guest kernel or user mode goes on.
     pub cs: u64,
     /// Bit 9 clear: events are masked after the return.
     pub rflags: u64,
+    /// Stack pointer after the return.
     pub rsp: u64,
+    /// Stack selector.
     pub ss: u64,
 }
 assert_layout!(IretContext, 72, rax: 0, flags: 24, rip: 32, ss: 64);
@@ -114,6 +122,7 @@ assert_layout!(IretContext, 72, rax: 0, flags: 24, rip: 32, ss: 64);
 pub struct ArchVcpuInfo {
     /// The address of the last page fault.
     pub cr2: u64,
+    /// Zero.
     pub pad: u64,
 }
 assert_layout!(ArchVcpuInfo, 16, cr2: 0);
@@ -127,6 +136,7 @@ pub struct ArchSharedInfo {
     /// Root of the three-level tree of the p2m's frames. 0: none is set up. `!0`: the linear p2m
     /// below is to be used.
     pub pfn_to_mfn_frame_list_list: Mfn,
+    /// Bits `XEN_NMIREASON_*`; dom0 only.
     pub nmi_reason: u64,
     /// cr3 of the address space that `p2m_vaddr` belongs to; 0: none.
     pub p2m_cr3: u64,

@@ -41,6 +41,7 @@ bitflags::bitflags! {
 pub struct CallbackRegister {
     /// The field `type`.
     pub kind: CallbackType,
+    /// How it is entered.
     pub flags: CallbackFlags,
     /// vaddr of the entry.
     pub address: u64,
@@ -53,6 +54,7 @@ assert_layout!(CallbackRegister, 16, kind: 0, flags: 2, address: 8);
 pub struct CallbackUnregister {
     /// The field `type`.
     pub kind: CallbackType,
+    /// Zero.
     pub unused: u16,
 }
 assert_layout!(CallbackUnregister, 4, kind: 0);

@@ -43,6 +43,7 @@ open_enum! {
 pub struct EvtchnAllocUnbound {
     /// The domain that gets the port; only [`DomId::SELF`] for an unprivileged caller.
     pub dom: DomId,
+    /// The domain that may bind to it.
     pub remote_dom: DomId,
     /// Out: the new port.
     pub port: Port,
@@ -53,7 +54,9 @@ assert_layout!(EvtchnAllocUnbound, 8, dom: 0, remote_dom: 2, port: 4);
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EvtchnBindInterdomain {
+    /// The domain that made the port.
     pub remote_dom: DomId,
+    /// Its port.
     pub remote_port: Port,
     /// Out: this domain's port, with an event pending.
     pub local_port: Port,
@@ -64,6 +67,7 @@ assert_layout!(EvtchnBindInterdomain, 12, remote_dom: 0, remote_port: 4, local_p
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EvtchnBindVirq {
+    /// The interrupt.
     pub virq: Virq,
     /// 0 for a virtual interrupt that is not per vcpu.
     pub vcpu: u32,
@@ -76,6 +80,7 @@ assert_layout!(EvtchnBindVirq, 12, virq: 0, vcpu: 4, port: 8);
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EvtchnBindIpi {
+    /// The vcpu to be interrupted.
     pub vcpu: u32,
     /// Out: the new port.
     pub port: Port,
@@ -86,6 +91,7 @@ assert_layout!(EvtchnBindIpi, 8, vcpu: 0, port: 4);
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EvtchnClose {
+    /// The local port.
     pub port: Port,
 }
 assert_layout!(EvtchnClose, 4);
@@ -94,6 +100,7 @@ assert_layout!(EvtchnClose, 4);
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EvtchnSend {
+    /// The local port.
     pub port: Port,
 }
 assert_layout!(EvtchnSend, 4);
@@ -102,7 +109,9 @@ assert_layout!(EvtchnSend, 4);
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EvtchnBindVcpu {
+    /// The local port.
     pub port: Port,
+    /// The vcpu whose upcall is made.
     pub vcpu: u32,
 }
 assert_layout!(EvtchnBindVcpu, 8, port: 0, vcpu: 4);
@@ -111,6 +120,7 @@ assert_layout!(EvtchnBindVcpu, 8, port: 0, vcpu: 4);
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EvtchnUnmask {
+    /// The local port.
     pub port: Port,
 }
 assert_layout!(EvtchnUnmask, 4);
@@ -119,6 +129,7 @@ assert_layout!(EvtchnUnmask, 4);
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EvtchnReset {
+    /// The domain; only [`DomId::SELF`] for an unprivileged caller.
     pub dom: DomId,
 }
 assert_layout!(EvtchnReset, 2);
@@ -140,7 +151,9 @@ open_enum! {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EvtchnStatus {
+    /// The domain that has the port; only [`DomId::SELF`] for an unprivileged caller.
     pub dom: DomId,
+    /// The port asked about.
     pub port: Port,
     /// Out.
     pub status: EvtchnStat,
@@ -157,9 +170,17 @@ pub enum Binding {
     /// The port is not in use.
     Closed,
     /// The port waits for this domain to bind to it.
-    Unbound { remote_dom: DomId },
+    Unbound {
+        /// Who may bind to it.
+        remote_dom: DomId,
+    },
     /// The port is connected to this port of that domain.
-    Interdomain { remote_dom: DomId, remote_port: Port },
+    Interdomain {
+        /// The other end's domain.
+        remote_dom: DomId,
+        /// The other end.
+        remote_port: Port,
+    },
     /// The port is bound to a physical interrupt.
     Pirq(u32),
     /// The port is bound to a virtual interrupt.

@@ -61,6 +61,7 @@ bitflags::bitflags! {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct GrantEntryV1 {
+    /// Kind of the entry, its rights, and whether it is in use.
     pub flags: GrantFlags,
     /// The domain that is granted access.
     pub domid: DomId,
@@ -157,7 +158,9 @@ bitflags::bitflags! {
 pub struct GnttabMapGrantRef {
     /// vaddr, or maddr of a page-table entry.
     pub host_addr: u64,
+    /// How it is mapped.
     pub flags: GntmapFlags,
+    /// The entry of the other domain's table.
     pub gref: GrantRef,
     /// The domain that granted.
     pub dom: DomId,
@@ -177,8 +180,11 @@ assert_layout!(
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct GnttabUnmapGrantRef {
+    /// Where it was mapped: as in [`GnttabMapGrantRef`].
     pub host_addr: u64,
+    /// The address for devices, if it was mapped for them.
     pub dev_bus_addr: u64,
+    /// Of the mapping.
     pub handle: GrantHandle,
     /// Out.
     pub status: GrantStatus,
@@ -189,7 +195,9 @@ assert_layout!(GnttabUnmapGrantRef, 24, host_addr: 0, dev_bus_addr: 8, handle: 1
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct GnttabSetupTable {
+    /// The table's domain; only [`DomId::SELF`] for an unprivileged caller.
     pub dom: DomId,
+    /// Frames that the table is to have at least.
     pub nr_frames: u32,
     /// Out.
     pub status: GrantStatus,
@@ -202,6 +210,7 @@ assert_layout!(GnttabSetupTable, 24, dom: 0, nr_frames: 4, status: 8, frame_list
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct GnttabQuerySize {
+    /// The table's domain; only [`DomId::SELF`] for an unprivileged caller.
     pub dom: DomId,
     /// Out.
     pub nr_frames: u32,
@@ -254,10 +263,13 @@ impl GnttabCopyPtr {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct GnttabCopy {
+    /// From where.
     pub source: GnttabCopyPtr,
+    /// To where.
     pub dest: GnttabCopyPtr,
     /// Bytes.
     pub len: u16,
+    /// Which of both is a grant.
     pub flags: GntcopyFlags,
     /// Out.
     pub status: GrantStatus,

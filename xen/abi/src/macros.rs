@@ -15,7 +15,12 @@ macro_rules! open_enum {
         pub struct $name(pub $int);
 
         impl $name {
-            $($(#[$value_attribute])* pub const $value_name: Self = Self($value);)*
+            $(
+                $(#[$value_attribute])*
+                ///
+                #[doc = concat!("Number ", stringify!($value), ".")]
+                pub const $value_name: Self = Self($value);
+            )*
 
             /// Every named value, with its name.
             pub const NAMED: &'static [(&'static str, Self)] = &[$((stringify!($value_name), Self::$value_name)),*];

@@ -45,11 +45,13 @@ pub struct MemoryReservation {
     /// Address of `nr_extents` frame numbers. `POPULATE_PHYSMAP` reads pfns and writes mfns; the
     /// others read mfns.
     pub extent_start: *mut u64,
+    /// Extents; what was done is the hypercall's result.
     pub nr_extents: u64,
     /// Each extent has 2^`extent_order` frames.
     pub extent_order: u32,
     /// `XENMEMF_*`; 0: any frame will do.
     pub mem_flags: u32,
+    /// Whose memory; only [`DomId::SELF`] for an unprivileged caller.
     pub domid: DomId,
 }
 assert_layout!(MemoryReservation, 32, extent_start: 0, nr_extents: 8, extent_order: 16, mem_flags: 20, domid: 24);
@@ -59,6 +61,7 @@ assert_layout!(MemoryReservation, 32, extent_start: 0, nr_extents: 8, extent_ord
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MemoryDomain {
+    /// Whose memory.
     pub domid: DomId,
 }
 assert_layout!(MemoryDomain, 2);
@@ -82,6 +85,7 @@ assert_layout!(MachphysMapping, 24, v_start: 0, v_end: 8, max_mfn: 16);
 pub struct MemoryMap {
     /// In: entries that `buffer` can take. Out: entries written.
     pub nr_entries: u32,
+    /// Where to write them.
     pub buffer: *mut E820Entry,
 }
 assert_layout!(MemoryMap, 16, nr_entries: 0, buffer: 8);

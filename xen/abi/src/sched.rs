@@ -46,6 +46,7 @@ open_enum! {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SchedShutdown {
+    /// What the tools are told.
     pub reason: ShutdownReason,
 }
 assert_layout!(SchedShutdown, 4);
@@ -54,6 +55,7 @@ assert_layout!(SchedShutdown, 4);
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct SchedPoll {
+    /// Ports of which one pending event is enough.
     pub ports: *const Port,
     /// At most 128.
     pub nr_ports: u32,

@@ -40,6 +40,7 @@ open_enum! {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct VcpuRunstateInfo {
+    /// The present one.
     pub state: Runstate,
     /// System time in nanoseconds at which `state` began.
     pub state_entry_time: u64,
@@ -72,6 +73,7 @@ bitflags::bitflags! {
 pub struct VcpuSetSingleshotTimer {
     /// System time in nanoseconds.
     pub timeout_abs_ns: u64,
+    /// What to do about a time in the past.
     pub flags: SshottmrFlags,
 }
 assert_layout!(VcpuSetSingleshotTimer, 16, timeout_abs_ns: 0, flags: 8);
@@ -84,6 +86,7 @@ pub struct VcpuRegisterVcpuInfo {
     pub mfn: Mfn,
     /// Offset in the frame; the structure may not cross the frame's end.
     pub offset: u32,
+    /// Zero.
     pub rsvd: u32,
 }
 assert_layout!(VcpuRegisterVcpuInfo, 16, mfn: 0, offset: 8, rsvd: 12);

@@ -19,7 +19,9 @@ const INTERFACE_VERSION: &str = "0x00040e00";
 
 /// A C expression, and the value that this crate has for it.
 pub struct Check {
+    /// The expression.
     pub c: String,
+    /// The value, as an unsigned integer of 64 bits.
     pub rust: u64,
 }
 

@@ -10,7 +10,6 @@
 //! stack and does not return: assembly jumps to `hypercall_page +` [`IRET_OFFSET`].
 
 #![no_std]
-#![deny(clippy::undocumented_unsafe_blocks)]
 
 mod cpu;
 mod event_channel;

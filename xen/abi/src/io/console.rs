@@ -15,9 +15,13 @@ pub struct XenconsInterface {
     pub r#in: [u8; XENCONS_IN_SIZE as usize],
     /// From the guest.
     pub out: [u8; XENCONS_OUT_SIZE as usize],
+    /// Octets that the guest has read.
     pub in_cons: RingIndex,
+    /// Octets that the console has written.
     pub in_prod: RingIndex,
+    /// Octets that the console has read.
     pub out_cons: RingIndex,
+    /// Octets that the guest has written.
     pub out_prod: RingIndex,
 }
 assert_layout!(

@@ -35,6 +35,7 @@ pub struct NetifTxRequest {
     pub gref: GrantRef,
     /// Offset of the packet in the page, in bytes.
     pub offset: u16,
+    /// More about the packet.
     pub flags: NettxFlags,
     /// Comes back in the response.
     pub id: u16,
@@ -61,7 +62,9 @@ open_enum! {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NetifTxResponse {
+    /// The request's.
     pub id: u16,
+    /// What became of it.
     pub status: NetifStatus,
 }
 assert_layout!(NetifTxResponse, 4, id: 0, status: 2);
@@ -72,7 +75,9 @@ assert_layout!(NetifTxResponse, 4, id: 0, status: 2);
 pub struct NetifRxRequest {
     /// Comes back in the response.
     pub id: u16,
+    /// Zero.
     pub pad: u16,
+    /// Grant of the page, for writing.
     pub gref: GrantRef,
 }
 assert_layout!(NetifRxRequest, 8, id: 0, gref: 4);
@@ -98,9 +103,11 @@ bitflags::bitflags! {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NetifRxResponse {
+    /// The request's.
     pub id: u16,
     /// Offset of the packet in the page, in bytes.
     pub offset: u16,
+    /// More about the packet.
     pub flags: NetrxFlags,
     /// Length in bytes, or a [`NetifStatus`] if negative.
     pub status: i16,
@@ -148,6 +155,7 @@ open_enum! {
 pub struct NetifExtraInfo {
     /// The field `type`.
     pub kind: NetifExtraType,
+    /// Whether another one follows.
     pub flags: NetifExtraFlags,
     /// The union `u`, whose meaning depends on `kind`.
     pub u: [u16; 3],

@@ -84,7 +84,9 @@ pub struct Sring {
     pub rsp_prod: RingIndex,
     /// The frontend wants an event when `rsp_prod` reaches this.
     pub rsp_event: RingIndex,
+    /// One end's own; nothing here looks at it.
     pub pvt: [u8; 4],
+    /// Zero.
     pub pad: [u8; 44],
 }
 assert_layout!(Sring, 64, req_prod: 0, req_event: 4, rsp_prod: 8, rsp_event: 12);

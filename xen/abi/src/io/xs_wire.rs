@@ -92,12 +92,19 @@ pub struct XenstoreDomainInterface {
     pub req: [u8; XENSTORE_RING_SIZE as usize],
     /// From xenstored.
     pub rsp: [u8; XENSTORE_RING_SIZE as usize],
+    /// Octets of requests that xenstored has read.
     pub req_cons: RingIndex,
+    /// Octets of requests that the guest has written.
     pub req_prod: RingIndex,
+    /// Octets of answers that the guest has read.
     pub rsp_cons: RingIndex,
+    /// Octets of answers that xenstored has written.
     pub rsp_prod: RingIndex,
+    /// What xenstored can do.
     pub server_features: ServerFeatures,
+    /// Whether the rings are in use.
     pub connection: Connection,
+    /// Why xenstored has given the rings up.
     pub error: RingError,
 }
 assert_layout!(

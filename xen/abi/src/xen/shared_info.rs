@@ -25,6 +25,7 @@ bitflags::bitflags! {
 pub struct VcpuTimeInfo {
     /// Odd while Xen is writing. A reader that finds it changed starts again.
     pub version: u32,
+    /// Not used.
     pub pad0: u32,
     /// The TSC when `system_time` was taken.
     pub tsc_timestamp: u64,
@@ -34,7 +35,9 @@ pub struct VcpuTimeInfo {
     pub tsc_to_system_mul: u32,
     /// Shift of the tick count before it is multiplied.
     pub tsc_shift: i8,
+    /// How far the TSC can be relied on.
     pub flags: PvclockFlags,
+    /// Not used.
     pub pad1: [u8; 2],
 }
 assert_layout!(VcpuTimeInfo, 32, tsc_timestamp: 8, system_time: 16, tsc_to_system_mul: 24, tsc_shift: 28);
@@ -50,7 +53,9 @@ pub struct VcpuInfo {
     pub evtchn_upcall_mask: u8,
     /// A bit for each word of [`SharedInfo::evtchn_pending`] that may have a bit set.
     pub evtchn_pending_sel: u64,
+    /// x86's part.
     pub arch: ArchVcpuInfo,
+    /// This vcpu's clock.
     pub time: VcpuTimeInfo,
 }
 assert_layout!(
@@ -62,6 +67,7 @@ assert_layout!(
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct SharedInfo {
+    /// Of the first vcpus; others register a place of their own.
     pub vcpu_info: [VcpuInfo; XEN_LEGACY_MAX_VCPUS],
     /// A bit for each port, set while an event is pending; the guest clears it.
     pub evtchn_pending: [u64; 64],
@@ -75,6 +81,7 @@ pub struct SharedInfo {
     pub wc_nsec: u32,
     /// Seconds, high half.
     pub wc_sec_hi: u32,
+    /// x86's part.
     pub arch: ArchSharedInfo,
 }
 assert_layout!(SharedInfo, 3136, evtchn_pending: 2048, evtchn_mask: 2560, wc_version: 3072, arch: 3088);
