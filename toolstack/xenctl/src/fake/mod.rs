@@ -4,6 +4,7 @@
 //! with the same errors. [`Guest`] acts as a domain does. Nothing runs: whatever a vcpu would do, a test does.
 //!
 //! - [`Census`] counts what is in use: the same before and after means that nothing leaks.
+//! - [`FakeXen::set_plan`] asks a function of the test at each operation whether it fails; the function may let time pass.
 //! - [`FakeXen::inject`] lets the n-th operation fail, or ends the process before or after it: nothing that the process holds
 //!   survives, and nothing that it does has an effect, until [`FakeXen::restart`].
 //!
@@ -62,6 +63,29 @@ pub enum Fault {
     KillAfter,
 }
 
+/// What a test has to say at each operation.
+#[derive(Default)]
+struct Plan(Option<Box<dyn FnMut(&'static str) -> Option<Fault> + Send>>);
+
+impl std::fmt::Debug for Plan {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str("Plan")
+    }
+}
+
+/// An entry of a domain's level 1 table that names a frame of another domain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ForeignEntry {
+    /// Whose table it is.
+    pub domain: DomId,
+    /// The frame.
+    pub mfn: xen_abi::Mfn,
+    /// Whose frame it is.
+    pub owner: DomId,
+    /// The domain can write it.
+    pub writable: bool,
+}
+
 /// Everything that is in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Census {
@@ -108,6 +132,32 @@ impl FakeXen {
         ids.filter_map(|id| state.info(*id)).collect()
     }
 
+    /// The same machine, whose dom0 can map `limit` granted pages at once (`max_maptrack_frames`).
+    pub fn with_maptrack(self, limit: usize) -> Self {
+        self.lock().maptrack = limit;
+        self
+    }
+
+    /// Granted pages that dom0 has mapped.
+    pub fn maptrack(&self) -> usize {
+        self.lock().mappings.values().map(|mapped| mapped.grants.len()).sum()
+    }
+
+    /// Entries of all level 1 tables that are in use as such and name another domain's frame.
+    pub fn foreign_entries(&self) -> Vec<ForeignEntry> {
+        self.lock().frames.foreign_entries()
+    }
+
+    /// All frames that are in use and not Xen's own, with their owners.
+    pub fn all_frames(&self) -> Vec<(xen_abi::Mfn, DomId)> {
+        self.lock().frames.all().filter(|(_, frame)| !frame.special).map(|(mfn, frame)| (mfn, frame.owner)).collect()
+    }
+
+    /// Whether a port of the process has an event that it was not told of.
+    pub fn has_events(&self) -> bool {
+        self.lock().ports.has_events(DomId::DOM0)
+    }
+
     /// What is in use now.
     pub fn census(&self) -> Census {
         self.lock().census()
@@ -117,6 +167,11 @@ impl FakeXen {
     pub fn inject(&self, operation: usize, fault: Fault) {
         let mut state = self.lock();
         state.fault = Some((state.operations.len() + operation, fault));
+    }
+
+    /// From now on, `plan` is asked at each operation, by its name, what happens there. It must not use this machine.
+    pub fn set_plan(&self, plan: impl FnMut(&'static str) -> Option<Fault> + Send + 'static) {
+        self.lock().plan = Plan(Some(Box::new(plan)));
     }
 
     /// The operations of the process so far, by name: what to count for [`inject`](Self::inject).
@@ -157,7 +212,7 @@ impl FakeXen {
             state.operations.push(name);
             let fault = match state.fault {
                 Some((at, fault)) if at == state.operations.len() => Some(fault),
-                _ => None,
+                _ => state.plan.0.as_mut().and_then(|plan| plan(name)),
             };
             match fault {
                 None => return body(state),
