@@ -43,6 +43,8 @@ pub const KILLED: Errno = Errno::EIO;
 #[derive(Clone, Debug)]
 pub struct FakeXen {
     shared: Arc<Shared>,
+    /// It stands for the process; else for another tool of dom0.
+    counted: bool,
 }
 
 #[derive(Debug)]
@@ -106,7 +108,10 @@ pub struct Census {
 impl FakeXen {
     /// A machine with `pages` pages of free memory, and dom0.
     pub fn new(pages: u64) -> Self {
-        FakeXen { shared: Arc::new(Shared { state: Mutex::new(State::new(pages)), changed: Condvar::new() }) }
+        FakeXen {
+            shared: Arc::new(Shared { state: Mutex::new(State::new(pages)), changed: Condvar::new() }),
+            counted: true,
+        }
     }
 
     /// The same machine, on which no domain has a higher number than `highest`: numbers come round after so many domains.
@@ -118,6 +123,11 @@ impl FakeXen {
     /// The next domain gets this number, or the first free one behind it.
     pub fn set_next_domain(&self, number: u16) {
         self.lock().last_domain = number.saturating_sub(1);
+    }
+
+    /// The same machine as other tools of dom0 use it: what they do is no operation of the process.
+    pub fn uncounted(&self) -> Self {
+        FakeXen { counted: false, ..self.clone() }
     }
 
     /// Stands for a domain.
@@ -206,6 +216,9 @@ impl FakeXen {
     /// Does an operation of the process, or what was injected for it.
     fn operate<T>(&self, name: &'static str, body: impl FnOnce(&mut State) -> Result<T, Errno>) -> Result<T, Error> {
         let result = self.with(|state| {
+            if !self.counted {
+                return body(state);
+            }
             if state.killed {
                 return Err(KILLED);
             }
