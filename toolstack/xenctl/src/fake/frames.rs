@@ -19,6 +19,8 @@ pub(super) struct Frames {
     counts: BTreeMap<DomId, (u64, u64)>,
     /// So that a freed frame's number does not come back soon.
     last: u64,
+    /// How often something has come to refer to a frame, or does so no longer.
+    pub changes: u64,
 }
 
 #[derive(Debug)]
@@ -150,6 +152,7 @@ impl Frames {
 
     /// Refers to a frame of `owner`, as an entry of an L1 table or a mapping does.
     pub fn refer(&mut self, mfn: Mfn, owner: DomId, writable: bool) -> Result<(), Errno> {
+        self.changes += 1;
         let frame = self.owned(mfn, owner, Errno::EBUSY)?;
         if writable && frame.table.is_some() {
             return Err(Errno::EBUSY);
@@ -161,6 +164,7 @@ impl Frames {
 
     /// Takes [`refer`](Self::refer) back.
     pub fn release(&mut self, mfn: Mfn, writable: bool) {
+        self.changes += 1;
         let frame = self.frames.get_mut(&mfn).expect("it is referred to");
         frame.refs -= 1;
         frame.writers -= usize::from(writable);

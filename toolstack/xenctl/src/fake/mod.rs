@@ -158,6 +158,11 @@ impl FakeXen {
         self.lock().frames.foreign_entries()
     }
 
+    /// Changes whenever [`foreign_entries`](Self::foreign_entries) does.
+    pub fn entries_version(&self) -> u64 {
+        self.lock().frames.changes
+    }
+
     /// All frames that are in use and not Xen's own, with their owners.
     pub fn all_frames(&self) -> Vec<(xen_abi::Mfn, DomId)> {
         self.lock().frames.all().filter(|(_, frame)| !frame.special).map(|(mfn, frame)| (mfn, frame.owner)).collect()

@@ -3,12 +3,15 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use xen_abi::pte::{Pte, PteFlags};
-use xen_abi::{Errno, Pfn};
+use xen_abi::pte::{PTES_PER_TABLE, Pte, PteFlags};
+use xen_abi::{DomId, Errno, GrantRef, PAGE_SIZE, Pfn};
 use zooid_fork_plan::id::Kind;
+use zooid_fork_plan::link::Copied;
 use zooid_fork_plan::status::Status;
-use zooid_fork_plan::wire::{ENDED_SLOTS, ESTALE, daemon, device_page, guest, object_flags, operation, state};
-use zooid_memory::PageClass;
+use zooid_fork_plan::wire::{
+    ENDED_SLOTS, ESTALE, daemon, device_page, directory, guest, object_flags, operation, state,
+};
+use zooid_memory::{PageClass, Zone};
 
 use super::host::{Found, Host};
 use super::life::{Doing, LifeId, Request};
@@ -253,7 +256,47 @@ impl Host {
         }
     }
 
+    /// Grants dom0 what it copies for children, once: the frames stay what they are.
+    fn grant_all(&mut self, number: LifeId, control: &Control) {
+        const FIRST: usize = 90;
+        const GREF: u32 = 16;
+        let life = &mut self.lives[number];
+        let guest = life.guest.clone();
+        life.populated += 3;
+        let pfns: Vec<Pfn> = (0..3).map(|page| Pfn(197 + life.populated + page)).collect();
+        let Ok(frames) = guest.populate_physmap(&pfns) else { return };
+        let mut next = GREF;
+        let mut grant = |frame| {
+            guest.grant(GrantRef(next), DomId::DOM0, frame, false);
+            next += 1;
+            next - 1
+        };
+        for (place, frame) in frames.iter().enumerate() {
+            let entry = Pte::new(*frame, PageClass::Device.pte_flags());
+            memory::set_entry(&guest, control, device_page(FIRST + place), entry);
+        }
+        let directory = frames[0];
+        guest.write(directory, directory::COUNT, &2_u32.to_le_bytes());
+        for (place, base) in [Zone::Heap.base(), Zone::Image.base()].into_iter().enumerate() {
+            let list = frames[place + 1];
+            for page in 0..PTES_PER_TABLE {
+                let entry = memory::entry(&guest, base + page * PAGE_SIZE);
+                if let Some(entry) = entry.filter(|entry| Copied::of(*entry) != Copied::Never) {
+                    let reference: u32 = grant(entry.mfn());
+                    guest.write(list, page * 4, &reference.to_le_bytes());
+                }
+            }
+            let at = directory::ENTRIES + place * directory::ENTRY_SIZE;
+            guest.write(directory, at, &(base as u64).to_le_bytes());
+            guest.write(directory, at + 8, &grant(list).to_le_bytes());
+        }
+        control.put(guest::GRANTS, grant(directory));
+    }
+
     fn ask(&mut self, number: LifeId, control: &Control, operation: u32, count: u32, tries: u32, outside: u32) {
+        if self.backend_is_grant() && control.get(guest::GRANTS) == 0 {
+            self.grant_all(number, control);
+        }
         let request = control.get(guest::REQUEST).wrapping_add(1);
         control.put(guest::OPERATION, operation);
         control.put(guest::COUNT, count);

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use xen_abi::sched::ShutdownReason;
 use xen_abi::{DomId, Errno, Mfn, Port};
+use xenctl::DomainInfo;
 use xenctl::fake::{Census, FakeXen, FakeXenstored, Fault};
 use xenctl::xenstore::Store;
 use zooid_fork_plan::wire::{ANNOUNCEMENT, CONTROL_GREF, VERSION};
@@ -54,8 +55,12 @@ pub struct Host {
     pub faults: Arc<Mutex<Faults>>,
     pub lives: Vec<Life>,
     pub by_domain: BTreeMap<DomId, LifeId>,
-    /// Lives whose entries of others' frames were judged: whose, frame, and whether it can be written.
-    pub judged: BTreeSet<(LifeId, Mfn, bool)>,
+    /// The domains as Xen has them.
+    pub infos: Vec<DomainInfo>,
+    /// Entries of others' frames that were judged: whose, frame, and whether it can be written; and the frame's owner.
+    pub judged: BTreeMap<(LifeId, Mfn, bool), LifeId>,
+    /// What the fake's version was then.
+    pub version: u64,
     pub told_ids: BTreeSet<u32>,
     /// When children were made, and by which family.
     pub made: VecDeque<(Instant, LifeId)>,
@@ -125,7 +130,9 @@ impl Host {
             faults,
             lives: Vec::new(),
             by_domain: BTreeMap::new(),
-            judged: BTreeSet::new(),
+            infos: Vec::new(),
+            judged: BTreeMap::new(),
+            version: 0,
             told_ids: BTreeSet::new(),
             made: VecDeque::new(),
             service: Duration::ZERO,
@@ -247,7 +254,8 @@ impl Host {
             let acted = catch_unwind(AssertUnwindSafe(|| engine.act(event, woken)));
             self.found(acted.is_ok(), || "pvmd panics".into())?;
         }
-        self.tell_faults()
+        self.tell_faults()?;
+        self.observe()
     }
 
     fn tell_faults(&mut self) -> Result<(), Found> {
@@ -270,8 +278,7 @@ impl Host {
         let mut handle = [0x4b; 16];
         handle[8..].copy_from_slice(&self.random.next().to_le_bytes());
         let nature = if self.random.chance(self.profile.hostile_roots, 100) { Nature::Hostile } else { Nature::Honest };
-        let info = self.fake.guests();
-        if info.len() + 2 >= usize::from(self.profile.domains) || self.fake.census().free_pages < 200 {
+        if self.infos.len() + 2 >= usize::from(self.profile.domains) || self.fake.census().free_pages < 200 {
             return;
         }
         let (guest, port) = memory::boot(&self.tools, handle);
@@ -404,12 +411,8 @@ impl Host {
     }
 
     pub fn guest_acts(&mut self, number: LifeId) -> Result<(), Found> {
-        let domain = self.lives[number].domain;
-        let all = self.fake.guests();
-        let info = all.iter().find(|info| info.id == domain);
-        let runs = info.is_some_and(|info| !info.is_dying() && !info.is_paused() && info.shutdown_reason().is_none());
         match self.lives[number].nature {
-            _ if !runs => Ok(()),
+            _ if !self.runs(number) => Ok(()),
             Nature::Honest => self.honest_acts(number),
             Nature::Hostile => {
                 self.hostile_acts(number);
@@ -461,7 +464,7 @@ impl Host {
                 living.into_iter().filter(ended).collect::<Vec<_>>().into_iter().for_each(|root| self.destroy(root));
             }
             self.judge()?;
-            if round > 200 && self.fake.guests().is_empty() {
+            if round > 200 && self.infos.is_empty() {
                 break;
             }
         }

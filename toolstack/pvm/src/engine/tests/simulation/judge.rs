@@ -1,6 +1,6 @@
 //! What has to be true after every step.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use xen_abi::{DomId, Errno, Mfn};
@@ -26,7 +26,8 @@ impl Host {
     /// A domain is seen for the first time.
     pub fn meet(&mut self, domain: DomId, nature: Nature) -> LifeId {
         let number = self.lives.len();
-        let info = self.fake.guests().into_iter().find(|info| info.id == domain).expect("it is there");
+        self.infos = self.fake.guests();
+        let info = *self.infos.iter().find(|info| info.id == domain).expect("it is there");
         let handle = id::Handle::parse(domain, &info.handle);
         let id = handle.map(|handle| handle.id).or(PvmId::of_root(domain, &info.handle)).map_or(0, PvmId::raw);
         self.lives.push(Life {
@@ -62,7 +63,7 @@ impl Host {
         number
     }
 
-    /// Sees what has become of the domains, and judges.
+    /// Judges what there is now.
     pub fn judge(&mut self) -> Result<(), Found> {
         self.observe()?;
         self.judge_frames()?;
@@ -70,8 +71,10 @@ impl Host {
         self.judge_waiting()
     }
 
-    fn observe(&mut self) -> Result<(), Found> {
-        let all = self.fake.guests();
+    /// Sees what has become of the domains.
+    pub fn observe(&mut self) -> Result<(), Found> {
+        self.infos = self.fake.guests();
+        let all = self.infos.clone();
         let gone: Vec<DomId> = self
             .by_domain
             .iter()
@@ -185,23 +188,31 @@ impl Host {
         })
     }
 
-    /// Its domain can run code, and it has not said that it has ended.
+    /// It is honest, can run code, and has not said that it has ended.
     fn still_runs(&self, number: LifeId) -> bool {
         let life = &self.lives[number];
-        let all = self.fake.guests();
-        let runs = all.iter().any(|info| {
-            info.shared_info_frame == life.identity
+        self.runs(number) && life.doing != Doing::HasEnded && life.nature == Nature::Honest
+    }
+
+    /// Its domain can run code.
+    pub fn runs(&self, number: LifeId) -> bool {
+        let identity = self.lives[number].identity;
+        self.infos.iter().any(|info| {
+            info.shared_info_frame == identity
                 && !info.is_dying()
                 && !info.is_paused()
                 && info.shutdown_reason().is_none()
-        });
-        runs && life.doing != Doing::HasEnded && life.nature == Nature::Honest
+        })
     }
 
     /// Nobody can read or write a frame of another domain that it was not given.
     fn judge_frames(&mut self) -> Result<(), Found> {
+        let version = self.fake.entries_version();
+        if std::mem::replace(&mut self.version, version) == version {
+            return Ok(());
+        }
         let entries = self.fake.foreign_entries();
-        let mut now = BTreeSet::new();
+        let mut now = BTreeMap::new();
         let mut new = Vec::new();
         for entry in entries {
             let (Some(life), Some(owner)) = (self.by_domain.get(&entry.domain), self.by_domain.get(&entry.owner))
@@ -209,8 +220,8 @@ impl Host {
                 continue;
             };
             let key = (*life, entry.mfn, entry.writable);
-            now.insert(key);
-            if !self.judged.contains(&key) {
+            now.insert(key, *owner);
+            if !self.judged.contains_key(&key) {
                 new.push((*life, *owner, entry.mfn, entry.writable));
             }
         }
@@ -223,7 +234,7 @@ impl Host {
 
     fn judge_entry(
         &self,
-        now: &BTreeSet<(LifeId, Mfn, bool)>,
+        now: &BTreeMap<(LifeId, Mfn, bool), LifeId>,
         number: LifeId,
         owner: LifeId,
         mfn: Mfn,
@@ -239,14 +250,14 @@ impl Host {
         };
         let parent_has = life.parent.is_some_and(|parent| {
             let has =
-                |writable| now.contains(&(parent, mfn, writable)) || self.judged.contains(&(parent, mfn, writable));
+                |writable| now.contains_key(&(parent, mfn, writable)) || self.judged.contains_key(&(parent, mfn, writable));
             has(writable) || !writable && has(true)
         });
         match owner.kind {
             Some(Kind::MemoryOwner) => {
                 self.found(owner.root == life.root, whose)?;
                 let path = format!("/local/domain/{}/members", owner.domain);
-                let is_members = self.xenstored.nodes().get(&path).is_some_and(|text| *text == mfn.0.to_string());
+                let is_members = self.store.read(&path).is_ok_and(|text| text == mfn.0.to_string());
                 self.found(!(is_members && writable), whose)?;
                 self.found(is_members || parent_has || life.maps, whose)
             }
@@ -269,14 +280,14 @@ impl Host {
             if control.get(daemon::UNSHARED) != life.last_commit {
                 continue;
             }
-            let shares = self.judged.iter().find(|(other, mfn, _)| {
-                let other = &self.lives[*other];
-                other.number != life.number
-                    && other.kind == Some(Kind::Child)
-                    && self.runs(other)
-                    && self.owns(life, *mfn)
+            let shares = self.judged.iter().find(|((other, ..), owner)| {
+                let child = &self.lives[*other];
+                **owner == life.number
+                    && child.kind == Some(Kind::Child)
+                    && self.runs(*other)
+                    && child.doing != Doing::HasEnded
             });
-            if let Some((other, mfn, _)) = shares {
+            if let Some(((other, mfn, _), _)) = shares {
                 return Err(Found(format!(
                     "life {} is told that nobody shares its frames, and life {other} has its frame {:#x}",
                     life.number, mfn.0
@@ -284,19 +295,6 @@ impl Host {
             }
         }
         Ok(())
-    }
-
-    fn runs(&self, life: &Life) -> bool {
-        self.fake.guests().iter().any(|info| {
-            info.shared_info_frame == life.identity
-                && !info.is_dying()
-                && !info.is_paused()
-                && info.shutdown_reason().is_none()
-        }) && life.doing != Doing::HasEnded
-    }
-
-    fn owns(&self, life: &Life, mfn: Mfn) -> bool {
-        self.fake.all_frames().iter().any(|(frame, owner)| *frame == mfn && *owner == life.domain)
     }
 
     /// Nobody who is honest waits for long.
