@@ -4,6 +4,8 @@
 //! refreshes now and then. The *wall clock* is the date at which system time was 0; Xen keeps it in
 //! shared_info. Both records carry a version, which makes a torn copy visible: see [`is_whole`].
 
+use core::sync::atomic::{AtomicU64, Ordering};
+
 use xen_abi::xen::VcpuTimeInfo;
 
 const NS_PER_SEC: u64 = 1_000_000_000;
@@ -41,12 +43,46 @@ const fn scale(ticks: u64, multiplier: u32, shift: i8) -> u64 {
     ((shifted as u128 * multiplier as u128) >> 32) as u64
 }
 
+/// The latest time that was told. The records of two processors differ by a little, so that a reader that goes from one to the other
+/// could see time go back (Linux keeps such a value for the same reason: arch/x86/kernel/pvclock.c, `last_value`).
+pub struct Latest(AtomicU64);
+
+impl Latest {
+    /// None was told yet.
+    pub const fn new() -> Self {
+        Self(AtomicU64::new(0))
+    }
+
+    /// The time to tell when a record says `now`: not before what was told.
+    pub fn tell(&self, now: u64) -> u64 {
+        self.0.fetch_max(now, Ordering::Relaxed).max(now)
+    }
+
+    /// What was told last.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Default for Latest {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn record(tsc_timestamp: u64, system_time: u64, tsc_to_system_mul: u32, tsc_shift: i8) -> VcpuTimeInfo {
         VcpuTimeInfo { tsc_timestamp, system_time, tsc_to_system_mul, tsc_shift, ..Default::default() }
+    }
+
+    #[test]
+    fn time_that_is_told_does_not_go_back() {
+        let latest = Latest::new();
+        assert_eq!([5, 9, 7, 9, 10].map(|now| latest.tell(now)), [5, 9, 9, 9, 10]);
+        assert_eq!(latest.get(), 10);
     }
 
     #[test]

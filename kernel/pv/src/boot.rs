@@ -114,10 +114,22 @@ fn first_thread() {
     power::poweroff()
 }
 
+/// Has boot call a function of a component: defines a static that whatever belongs to the component refers to by
+/// [`black_box`](core::hint::black_box), so that an image holds both or neither. The name is the component's own.
+#[macro_export]
+macro_rules! at_boot {
+    ($(#[$doc:meta])* $static:ident, $name:literal, $function:path) => {
+        $(#[$doc])*
+        // SAFETY: the section is an array of `fn()`, one for each of these statics.
+        #[unsafe(link_section = concat!(".zooid.init.", $name))]
+        static $static: fn() = $function;
+    };
+}
+
 /// Calls what the components of the image have left in the sections `.zooid.init.*`.
 fn start_components() {
     for entry in (image::init_start()..image::init_end()).step_by(size_of::<fn()>()) {
-        // SAFETY: the section is an array of `fn()`: components put nothing else there (`Component`).
+        // SAFETY: the section is an array of `fn()`: components put nothing else there (`at_boot`).
         let start = unsafe { *(entry as *const fn()) };
         start();
     }

@@ -11,6 +11,7 @@ use zooid_core::ring::ByteRing;
 
 use crate::events::Masked;
 use crate::evtchn::{BoundPort, Event};
+use crate::life::Component;
 use crate::shared::{ByteLane, SharedPages};
 use crate::sync::Mutex;
 use crate::{evtchn, power, thread, time};
@@ -61,13 +62,15 @@ pub fn init_events() {
     });
 }
 
-/// Takes the turn to print, so that nobody is in the middle of it.
-pub fn quiesce() -> impl Drop {
-    TURN.lock()
+/// Nobody is in the middle of printing at a fork; a child has a ring of its own, at the same address.
+pub static LIFE: Component = Component { quiesce, begin: |birth| begin_life(birth.console), ..Component::PASSIVE };
+
+fn quiesce(act: &mut dyn FnMut()) {
+    let _turn = TURN.lock();
+    act();
 }
 
-/// Goes over to the child's own ring, at the same address. Nobody is in the middle of printing.
-pub fn begin_life(port: Port) {
+fn begin_life(port: Port) {
     if let Some(ring) = &mut *RING.lock() {
         ring.port = port;
     }

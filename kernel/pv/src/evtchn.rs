@@ -10,6 +10,7 @@ use xen_abi::{DomId, Errno, Port};
 use zooid_core::evtchn::PortScan;
 
 use crate::events::{self, Masked};
+use crate::life::Component;
 use crate::sync::WaitQueue;
 
 /// Something that happens again and again, and that threads wait for.
@@ -70,7 +71,7 @@ fn set_handler(port: Port, handler: Option<Handler>) {
 }
 
 /// How many forks this domain's memory has come through as a child: what tells its own ports from its parent's.
-static LIFE: AtomicU32 = AtomicU32::new(0);
+static LIVES: AtomicU32 = AtomicU32::new(0);
 
 /// A bound port. Dropping it closes it. One that a child got from its parent is dead: it does nothing.
 pub struct BoundPort {
@@ -93,7 +94,7 @@ impl BoundPort {
     fn with(port: Port, handler: Handler) -> Self {
         set_handler(port, Some(handler));
         unmask_port(port);
-        Self { port, life: LIFE.load(Ordering::Relaxed) }
+        Self { port, life: LIVES.load(Ordering::Relaxed) }
     }
 
     /// Makes a port that `remote` may bind to; `call` is called with events masked when it sends.
@@ -128,7 +129,7 @@ impl BoundPort {
     }
 
     fn is_alive(&self) -> bool {
-        self.life == LIFE.load(Ordering::Relaxed)
+        self.life == LIVES.load(Ordering::Relaxed)
     }
 }
 
@@ -149,12 +150,14 @@ pub fn bind_virq(virq: Virq, handler: fn()) -> Result<(), Errno> {
 
 /// How many forks this domain's memory has come through as a child.
 pub fn lives() -> u32 {
-    LIFE.load(Ordering::Relaxed)
+    LIVES.load(Ordering::Relaxed)
 }
 
-/// Forgets the parent's ports, in a child: the ports of the domain are bound anew by those who need them.
-pub fn begin_life() {
-    LIFE.fetch_add(1, Ordering::Relaxed);
+/// In a child the parent's ports are forgotten: the ports of the domain are bound anew by those who need them.
+pub static LIFE: Component = Component { begin: |_| begin_life(), ..Component::PASSIVE };
+
+fn begin_life() {
+    LIVES.fetch_add(1, Ordering::Relaxed);
     HANDLERS.lock().fill(None);
 }
 

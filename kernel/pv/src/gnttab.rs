@@ -14,6 +14,7 @@ use xen_sys::GrantTableError;
 use zooid_memory::{PageClass, device};
 
 use crate::events::Masked;
+use crate::life::Component;
 use crate::mmu;
 use crate::shared::{SharedPages, barrier};
 
@@ -121,9 +122,11 @@ pub fn forget(reference: GrantRef) -> bool {
     Grant { reference }.end().is_ok()
 }
 
-/// Makes the table that of a child, in which nothing is granted but the control page. What the parent had granted by
-/// [`let_read`] is to be forgotten by who holds it.
-pub fn begin_life() {
+/// The table of a child grants nothing but the control page. What the parent had granted by [`let_read`] is to be forgotten by who
+/// holds it.
+pub static LIFE: Component = Component { begin: |_| begin_life(), ..Component::PASSIVE };
+
+fn begin_life() {
     if let Some(table) = &mut *TABLE.lock()
         && table.entries.len() > FRAMES as usize * PAGE_SIZE
     {

@@ -1,60 +1,169 @@
-//! What the fork component needs of the kernel besides what its modules offer (`begin_life` of each): the way into a prepared
-//! domain, the call that returns twice, and the other components that must stand still meanwhile.
+//! The lives of a domain's memory: it begins anew in each child of a fork, and ends with the pVM.
+//!
+//! Each component that a fork or an end concerns has one place in [`Order`], and joins there when the image boots ([`join`]). Before a fork
+//! all stand still, the topmost first, so that nobody who is in the middle of one layer waits for a layer below that stands still already; in
+//! a child each begins, the lowest first; at an end each ends, the topmost first. The fork component calls all of this.
+//!
+//! Here is also what that component needs of the kernel besides: the way into a prepared domain, and the call that returns twice.
 
-use alloc::vec::Vec;
 use core::ffi::c_void;
 
-use spin::Once;
+use xen_abi::{Pfn, Port};
 
 use crate::events::Masked;
+use crate::{console, evtchn, gnttab, mmu, random, thread, time, xenstore};
 
 pub use crate::entry::{resume_at, returns_twice};
+
+/// The layers, the lowest first. A new component gets a variant here, above all that it calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Order {
+    /// Frames, page tables, copy-on-write: in a child nothing is allocated before.
+    Memory,
+    /// What Xen must know of a domain that runs in guest user mode.
+    Mode,
+    /// Event channels: in a child the parent's ports are dead, and nobody has one before.
+    Events,
+    /// The grant table.
+    Grants,
+    /// The console's ring.
+    Console,
+    /// The xenstore ring.
+    Xenstore,
+    /// Random numbers.
+    Random,
+    /// The channel to pvmd, and what this pVM knows of its relatives.
+    Fork,
+    /// Threads: in a child the others end, and services begin anew, which may use everything below.
+    Threads,
+    /// The timer, which is set for what threads wait for.
+    Time,
+    /// The network.
+    Network,
+    /// Memory that is shared with relatives.
+    Ipc,
+    /// Shared objects, whose initialisers may call everything below.
+    Libraries,
+}
+
+/// How many there are.
+const LAYERS: usize = Order::Libraries as usize + 1;
+
+/// What a component does at forks and ends.
+pub struct Component {
+    /// Before a fork.
+    pub quiesce: Quiesce,
+    /// In a child, with events masked and the calling thread alone. A write to the heap is dear there.
+    pub begin: fn(&Birth),
+    /// The pVM ends by itself; other threads run meanwhile.
+    pub end: fn(Ending),
+}
+
+impl Component {
+    /// Does nothing.
+    pub const PASSIVE: Self = Self { quiesce: |act| act(), begin: |_| (), end: |_| () };
+}
+
+/// Calls its argument once, while no thread is in the middle of using a component; in a child, it returns there, too.
+pub type Quiesce = fn(&mut dyn FnMut());
+
+/// What a child is born with.
+pub struct Birth {
+    /// Frame of the level 4 table in use.
+    pub root: Pfn,
+    /// Its own end of the console's channel.
+    pub console: Port,
+    /// Its own end of xenstore's channel.
+    pub store: Port,
+    /// The port of its timer's interrupt.
+    pub timer: Port,
+    /// Randomness that nobody else was given.
+    pub seed: [u64; 4],
+    /// All threads of the parent live on, and not only the one that has called.
+    pub all_threads: bool,
+}
+
+/// How a pVM ends by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// With an exit code.
+    Exited(i32),
+    /// By a signal whose default action that is.
+    Killed(u8),
+}
+
+static COMPONENTS: Masked<[Option<&'static Component>; LAYERS]> = Masked::new([None; LAYERS]);
+
+/// Has a component take part. To be called at boot, from a function in a section `.zooid.init.*`: who joins later may be
+/// in the middle of something that a fork does not know of.
+pub fn join(layer: Order, component: &'static Component) {
+    COMPONENTS.lock()[layer as usize] = Some(component);
+}
+
+/// As [`join`], for the kernel's own layers; they are linked into an image that calls this, and into no other.
+pub fn join_kernel() {
+    let layers = [
+        (Order::Memory, &mmu::cow::LIFE),
+        (Order::Events, &evtchn::LIFE),
+        (Order::Grants, &gnttab::LIFE),
+        (Order::Console, &console::LIFE),
+        (Order::Xenstore, &xenstore::LIFE),
+        (Order::Random, &random::LIFE),
+        (Order::Threads, &thread::LIFE),
+        (Order::Time, &time::LIFE),
+    ];
+    layers.into_iter().for_each(|(layer, component)| join(layer, component));
+}
+
+fn component(layer: usize) -> Option<&'static Component> {
+    COMPONENTS.lock()[layer]
+}
+
+/// Calls `act` while all layers above `layer` stand still.
+pub fn quiesced_above(layer: Order, act: &mut dyn FnMut()) {
+    quiesce(layer as usize + 1, LAYERS, act);
+}
+
+/// Calls `act` while all layers below `layer` stand still.
+pub fn quiesced_below(layer: Order, act: &mut dyn FnMut()) {
+    quiesce(0, layer as usize, act);
+}
+
+fn quiesce(first: usize, end: usize, act: &mut dyn FnMut()) {
+    let Some((layer, component)) = (first..end).rev().find_map(|layer| Some((layer, component(layer)?))) else {
+        return act();
+    };
+    (component.quiesce)(&mut || quiesce(first, layer, act));
+}
+
+/// Begins the life of a child.
+///
+/// # Safety
+/// The first act in a child, with events masked; `birth` says what pvmd has made for it, and p2m, bitmaps and start_info are filled.
+pub unsafe fn begin(birth: &Birth) {
+    (0..LAYERS).filter_map(component).for_each(|component| (component.begin)(birth));
+}
+
+/// Tells all components that the pVM ends. Returns; the domain's own end is the caller's.
+pub fn end(ending: Ending) {
+    (0..LAYERS).rev().filter_map(component).for_each(|component| (component.end)(ending));
+}
+
+/// How long a child runs before its services do, in nanoseconds.
+const SETTLE: u64 = 2_000_000;
+
+/// What a service calls first that has others to talk to before anybody needs it: in a child it waits a little, because the parent
+/// may wait for the processor, and because many a child has ended by then.
+pub fn settle() {
+    if evtchn::lives() > 0 {
+        thread::sleep_until(time::now() + SETTLE);
+    }
+}
 
 /// Gives Xen the trap table and the callbacks of this image: for a prepared domain, which uses no variables.
 pub fn init_traps() {
     crate::trap::init();
 }
 
-/// What the child of a fork does first, once its variables are there; set by the image's mode.
-pub static NEW_LIFE: Once<fn()> = Once::new();
-
-/// What [`settle`] does; set by the fork component.
-pub static SETTLE: Once<fn()> = Once::new();
-
-/// What a service calls first that has others to talk to before anybody needs it: in a child it waits a little, because the parent
-/// may wait for the processor, and because many a child has ended by then.
-pub fn settle() {
-    if let Some(settle) = SETTLE.get() {
-        settle();
-    }
-}
-
 /// What [`returns_twice`] calls: the stack pointer to resume at, and what its caller passed on.
 pub type Act = extern "C" fn(u64, *mut c_void) -> u64;
-
-/// Calls its argument once, while no thread is in the middle of using a component; in a child, it returns there, too.
-pub type Quiesce = fn(&mut dyn FnMut());
-
-static QUIESCE: Masked<Vec<Quiesce>> = Masked::new(Vec::new());
-
-/// Has every fork happen inside `component`, from now on: for what other threads of the parent may be using, which must be whole in
-/// the child. It may be called whether the image can fork or not.
-pub fn on_fork(component: Quiesce) {
-    QUIESCE.lock().push(component);
-}
-
-/// Calls `fork` while all components stand still, the last registered one first.
-pub fn quiesced(fork: &mut dyn FnMut()) {
-    let count = QUIESCE.lock().len();
-    quiesce_first(count, fork);
-}
-
-fn quiesce_first(count: usize, fork: &mut dyn FnMut()) {
-    match count.checked_sub(1) {
-        None => fork(),
-        Some(last) => {
-            let component = QUIESCE.lock()[last];
-            component(&mut || quiesce_first(last, fork));
-        }
-    }
-}

@@ -2,29 +2,23 @@
 
 use core::fmt;
 
-use spin::Once;
 use xen_abi::sched::ShutdownReason;
 
-use crate::{console, life, thread, xenstore};
+use crate::life::{self, Ending};
+use crate::{console, thread, xenstore};
 
 /// Ends the domain with the reason `crash`: faults and panics.
 pub fn crash() -> ! {
     shutdown(ShutdownReason::CRASH)
 }
 
-/// What is called with the exit code before a pVM ends by itself; set by the fork component.
-pub static ENDING: Once<fn(i32)> = Once::new();
-
 /// Ends the pVM with an exit code, after the console's last bytes were taken; says so if it is not 0.
 pub fn exit(code: i32) -> ! {
     if code != 0 {
         console::print(format_args!("zooid: exit code {code}\n"));
     }
-    console::drain();
-    if let Some(ending) = ENDING.get() {
-        ending(code);
-    }
-    shutdown(ShutdownReason::POWEROFF)
+    life::end(Ending::Exited(code));
+    poweroff()
 }
 
 /// Ends the domain with the reason `poweroff`, after the console's last bytes were taken.

@@ -4,6 +4,7 @@
 use core::arch::x86_64::{__cpuid, _rdtsc};
 
 use crate::events::Masked;
+use crate::life::Component;
 use crate::time;
 
 static STATE: Masked<u64> = Masked::new(0);
@@ -18,8 +19,11 @@ pub fn u64() -> u64 {
     *state
 }
 
-/// Mixes a seed in: a child must not draw its parent's numbers.
-pub fn reseed(seed: [u64; 4]) {
+/// A child must not draw its parent's numbers.
+pub static LIFE: Component = Component { begin: |birth| reseed(birth.seed), ..Component::PASSIVE };
+
+/// Mixes a seed in.
+fn reseed(seed: [u64; 4]) {
     let mut state = STATE.lock();
     *state = seed.into_iter().fold(*state, |state, word| mix(state ^ word));
 }

@@ -173,6 +173,49 @@ impl<T: ?Sized> DerefMut for MutexGuard<'_, T> {
     }
 }
 
+/// Mutual exclusion that knows whose turn it is: who comes back in its own turn is told so, and does not wait for itself.
+pub struct Turns {
+    mutex: Mutex<()>,
+    whose: Masked<Option<ThreadId>>,
+}
+
+/// The calling thread's turn, until it is dropped.
+#[must_use]
+pub struct Turn<'a> {
+    turns: &'a Turns,
+    _guard: MutexGuard<'a, ()>,
+}
+
+impl Turns {
+    /// Nobody's turn.
+    pub const fn new() -> Self {
+        Self { mutex: Mutex::new(()), whose: Masked::new(None) }
+    }
+
+    /// Waits for a turn; `None` if the calling thread has one already.
+    pub fn take(&self) -> Option<Turn<'_>> {
+        let me = thread::current();
+        if *self.whose.lock() == Some(me) {
+            return None;
+        }
+        let guard = self.mutex.lock();
+        *self.whose.lock() = Some(me);
+        Some(Turn { turns: self, _guard: guard })
+    }
+}
+
+impl Default for Turns {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        *self.turns.whose.lock() = None;
+    }
+}
+
 /// Whether a wait ended because its time was over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WaitTimeoutResult(bool);

@@ -1,6 +1,5 @@
 //! Threads: preemptive, on one vCPU. The decisions are `zooid_core::sched`'s; here are stacks, registers and the idle loop.
 
-use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
@@ -12,6 +11,7 @@ use xen_abi::arch_x86::SegmentBase;
 use zooid_core::sched::{Scheduler, State, WakeReason};
 
 use crate::events::{self, Masked};
+use crate::life::{Birth, Component};
 use crate::mmu::{Stack, StackError};
 use crate::{entry, time, tls};
 
@@ -79,7 +79,25 @@ impl From<StackError> for SpawnError {
 ///
 /// `stack_size` is in bytes and rounded up to whole pages; the page below the stack is unmapped.
 pub fn spawn(name: &str, stack_size: usize, body: impl FnOnce() + Send + 'static) -> Result<ThreadId, SpawnError> {
-    start_on(Stack::new(stack_size)?, name.into(), Box::new(body), None)
+    start_on(Stack::new(stack_for(&body, stack_size))?, name_of(name)?, body, None)
+}
+
+/// Bytes of stack for a thread whose `body` lies there until it is called.
+fn stack_for<F>(body: &F, stack_size: usize) -> usize {
+    match size_of_val(body) {
+        ..=SMALL_BODY => stack_size,
+        size => stack_size.saturating_add(size),
+    }
+}
+
+/// Bytes of what a thread is to do that need no further stack.
+const SMALL_BODY: usize = 512;
+
+fn name_of(name: &str) -> Result<String, SpawnError> {
+    let mut owned = String::new();
+    owned.try_reserve_exact(name.len()).map_err(|_| SpawnError::OutOfMemory)?;
+    owned.push_str(name);
+    Ok(owned)
 }
 
 /// How the application's threads run, if they do not run as the kernel's own.
@@ -119,35 +137,39 @@ pub fn spawn_application(
 /// As [`spawn`], for a thread of the kernel or the libOS that a child of a fork has, too: there it runs `body` from its
 /// beginning.
 pub fn spawn_service(name: &str, stack_size: usize, body: fn()) -> Result<ThreadId, SpawnError> {
-    start_on(Stack::new(stack_size)?, name.into(), Box::new(body), Some(body))
+    start_on(Stack::new(stack_size)?, name_of(name)?, body, Some(body))
 }
 
-fn start_on(
+fn start_on<F: FnOnce() + Send + 'static>(
     mut stack: Stack,
     name: String,
-    body: Box<dyn FnOnce() + Send>,
+    body: F,
     service: Option<fn()>,
 ) -> Result<ThreadId, SpawnError> {
-    let body = Box::new(body);
     // One who goes through all threads finds this one, or is found by it.
     let mut threads = THREADS.lock();
+    let Threads { scheduler, records, .. } = &mut *threads;
+    records.try_reserve(1).map_err(|_| SpawnError::OutOfMemory)?;
+    let id = scheduler.spawn().map_err(|_| SpawnError::OutOfMemory)?;
     let thread_block = tls::place(&mut stack);
-    let id = threads.scheduler.spawn().map_err(|_| SpawnError::OutOfMemory)?;
-    let rsp = first_frame(&mut stack, Box::into_raw(body));
-    let record = Thread { name, rsp, thread_block, stack, service };
-    if threads.records.len() <= id.slot() {
-        threads.records.resize_with(id.slot() + 1, || None);
+    let rsp = first_frame(&mut stack, body);
+    // Slots are given out one after the other: there is room for one more.
+    if records.len() <= id.slot() {
+        records.push(None);
     }
-    threads.records[id.slot()] = Some(record);
+    records[id.slot()] = Some(Thread { name, rsp, thread_block, stack, service });
     begin_slice_if_contended(&mut threads.scheduler);
     Ok(id)
 }
 
-/// Lays down what `switch_stacks` pops, so that the thread starts in `thread_start`.
-fn first_frame(stack: &mut Stack, body: *mut Box<dyn FnOnce() + Send>) -> u64 {
+/// Lays down what the thread does, and what `switch_stacks` pops, so that the thread starts in `thread_start`.
+fn first_frame<F: FnOnce() + Send + 'static>(stack: &mut Stack, body: F) -> u64 {
     const MXCSR_AND_FCW: u64 = 0x0000_037f_0000_1f80; // all exceptions masked: the psABI's initial state
-    let r12 = body as u64;
-    let r13 = thread_main as *const () as u64;
+    let place = stack.reserve(size_of::<F>(), align_of::<F>());
+    // SAFETY: room that was made for it, on a stack that nobody uses yet.
+    unsafe { (place as *mut F).write(body) };
+    let r12 = place as u64;
+    let r13 = thread_main::<F> as *const () as u64;
     // From low to high: mxcsr and fcw, r15, r14, r13, r12, rbx, rbp, return address. What `thread_start` calls finds the
     // stack aligned as the psABI wants it.
     stack.reserve(16, 16);
@@ -158,11 +180,11 @@ fn first_frame(stack: &mut Stack, body: *mut Box<dyn FnOnce() + Send>) -> u64 {
     stack.top()
 }
 
-extern "C" fn thread_main(body: *mut Box<dyn FnOnce() + Send>) -> ! {
+extern "C" fn thread_main<F: FnOnce() + Send + 'static>(body: *mut F) -> ! {
     finish_switch();
     events::unmask();
-    // SAFETY: `spawn` made it from a box, and only this thread takes it back, once.
-    let body = unsafe { Box::from_raw(body) };
+    // SAFETY: `first_frame` laid it there, and only this thread takes it, once.
+    let body = unsafe { body.read() };
     body();
     exit()
 }
@@ -337,9 +359,14 @@ fn used_from(thread: &Thread) -> u64 {
     rsp.min(thread.rsp)
 }
 
-/// Ends all other threads, in the child of a fork; services begin anew. What lies on the stacks of the others stays
-/// readable, because the calling thread may have references to it.
-pub fn begin_life() {
+/// In a child the calling thread alone lives on, unless all do, and services begin anew.
+pub static LIFE: Component = Component { begin: begin_life, ..Component::PASSIVE };
+
+/// What lies on the stacks of the others stays readable, because the calling thread may have references to it.
+fn begin_life(birth: &Birth) {
+    if birth.all_threads {
+        return;
+    }
     let mut services = Vec::new();
     {
         let mut threads = THREADS.lock();
@@ -358,7 +385,7 @@ pub fn begin_life() {
     for Thread { name, mut stack, service, .. } in services {
         stack.clear();
         if let Some(body) = service
-            && let Err(error) = start_on(stack, name, Box::new(body), service)
+            && let Err(error) = start_on(stack, name, body, service)
         {
             log::error!("{error}");
         }

@@ -10,8 +10,9 @@ use core::time::Duration;
 use xen_abi::Port;
 use xen_abi::xen::VcpuTimeInfo;
 use xen_abi::xen::Virq;
-use zooid_core::clock;
+use zooid_core::clock::{self, Latest};
 
+use crate::life::Component;
 use crate::{events, evtchn, thread};
 
 /// System time for which the timer is set; `u64::MAX` when it is not.
@@ -29,8 +30,10 @@ fn timer_fired() {
     thread::timer_expired();
 }
 
-/// Takes over the child's own timer, whose interrupt is bound to `port`.
-pub fn begin_life(port: Port) {
+/// A child has a timer of its own.
+pub static LIFE: Component = Component { begin: |birth| begin_life(birth.timer), ..Component::PASSIVE };
+
+fn begin_life(port: Port) {
     ARMED.store(u64::MAX, Ordering::Relaxed);
     evtchn::adopt_virq(port, timer_fired);
     thread::arm_timer();
@@ -53,12 +56,12 @@ pub fn now_or_zero() -> u64 {
 }
 
 /// What [`now`] has returned last.
-static LAST: AtomicU64 = AtomicU64::new(0);
+static LATEST: Latest = Latest::new();
 
 /// System time when it was last asked for: for those whom a moment's lag does not hurt more than the price of reading the
 /// clock, which is that of an exception where Xen emulates the TSC.
 pub fn recent() -> u64 {
-    LAST.load(Ordering::Relaxed)
+    LATEST.get()
 }
 
 /// Nanoseconds since the host booted; never goes back.
@@ -73,9 +76,7 @@ pub fn now() -> u64 {
         // SAFETY: as above.
         let version = unsafe { (&raw const (*info).time.version).read_volatile() };
         if clock::is_whole(version, parameters.version) {
-            let now = clock::system_time(&parameters, tsc);
-            LAST.store(now, Ordering::Relaxed);
-            return now;
+            return LATEST.tell(clock::system_time(&parameters, tsc));
         }
     }
 }

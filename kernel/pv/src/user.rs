@@ -15,8 +15,9 @@ use xen_abi::arch_x86::FLAT_KERNEL_SS;
 use xen_abi::callback::{CallbackFlags, CallbackRegister, CallbackType};
 use xen_abi::xen::{MmuextCmd, MmuextOp};
 
+use crate::life::{self, Component, Order};
 use crate::thread::Mode;
-use crate::{boot, events, life, mmu, thread, tls};
+use crate::{boot, events, mmu, thread, tls};
 
 global_asm!(include_str!("user.S"));
 
@@ -45,7 +46,7 @@ pub fn start(default: &str, mut main: impl FnMut()) {
 fn init() {
     enter_domain();
     thread::MODE.call_once(|| Mode { run, room: ROOM, switch });
-    life::NEW_LIFE.call_once(|| begin_life);
+    life::join(Order::Mode, &LIFE);
 }
 
 /// What Xen must know of this domain before a thread goes to user mode.
@@ -62,7 +63,9 @@ fn enter_domain() {
     unsafe { xen_sys::callback_op_register(callback) }.expect("Xen refuses a callback");
 }
 
-/// In the child of a fork, which begins in kernel mode with events masked: goes on in the mode that its parent was in.
+/// A child begins in kernel mode, and goes on in the mode that its parent was in.
+static LIFE: Component = Component { begin: |_| begin_life(), ..Component::PASSIVE };
+
 fn begin_life() {
     enter_domain();
     if let Some(stack) = tls::kernel_stack(tls::thread_pointer()) {

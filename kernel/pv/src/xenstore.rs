@@ -19,6 +19,7 @@ use zooid_core::xenstore::{Client, Command, Incoming, NameList, Request, Transac
 
 use crate::events::Masked;
 use crate::evtchn::{self, BoundPort, Event};
+use crate::life::Component;
 use crate::shared::{ByteLane, SharedPages};
 use crate::sync::Mutex;
 
@@ -96,20 +97,21 @@ pub unsafe fn init(page: *mut u8, port: Port) {
     });
 }
 
-/// Waits until no request is under way, and lets none begin until the guard is dropped.
-pub fn quiesce() -> impl Drop {
+/// No request is under way at a fork; a child has a ring of its own, at the same address.
+pub static LIFE: Component = Component { quiesce, begin: |birth| begin_life(birth.store), ..Component::PASSIVE };
+
+fn quiesce(act: &mut dyn FnMut()) {
     let store = store();
-    let turn = store.turn.lock();
+    let _turn = store.turn.lock();
     store.event.wait_for(None, || {
         let mut state = store.state.lock();
         store.receive(&mut state);
         state.outstanding == 0 || state.broken.is_some()
     });
-    turn
+    act();
 }
 
-/// Goes over to the child's own ring, at the same address, while [`quiesce`]'s guard lives.
-pub fn begin_life(port: Port) {
+fn begin_life(port: Port) {
     let store = store();
     // The old one is dead, and dropping it does nothing.
     *store.port.lock() = BoundPort::adopt(port, store.event.clone());

@@ -17,7 +17,8 @@ extern "C" {
 
 /*
  * Makes two pVMs of this one. Returns the child's id in the parent, 0 in the child.
- * -EAGAIN: a quota is used up. -ENOMEM: not enough memory. -ENOTCONN: there is no pvmd in dom0.
+ * -EAGAIN: a quota is used up. -ENOMEM: not enough memory. -ENOTCONN: there is no pvmd in dom0. -EDEADLK: a handler
+ * of pvm_atfork cannot fork.
  */
 int pvm_fork(void);
 

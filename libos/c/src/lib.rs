@@ -20,6 +20,7 @@ use zooid::process::{self, AtFork, Ended, ForkError, Forked, PvmId, WaitError};
 
 const WNOHANG: c_int = 1;
 const EAGAIN: c_int = 11;
+const EDEADLK: c_int = 35;
 const ECHILD: c_int = 10;
 const EINVAL: c_int = 22;
 const ENOMEM: c_int = 12;
@@ -36,6 +37,7 @@ fn errno(error: ForkError) -> c_int {
         ForkError::OutOfMemory => ENOMEM,
         ForkError::NoDaemon => ENOTCONN,
         ForkError::BadCount => EINVAL,
+        ForkError::InHandler => EDEADLK,
         ForkError::Refused(errno) => errno.0 as c_int,
     }
 }

@@ -26,7 +26,7 @@ use zooid_memory::{PageClass, Zone};
 
 use crate::Error;
 use crate::lazy::{restore, save};
-use crate::load::{Key, Load, Loader, Turn, apply, unload_unused, with};
+use crate::load::{Key, Load, Loader, TURNS, apply, unload_unused, with};
 use crate::rules;
 use crate::source::{self, File};
 
@@ -307,10 +307,7 @@ pub fn update(name: &str, version: Option<&str>, limit: Duration) -> Result<(Ver
 }
 
 fn replace(name: &str, version: Option<&str>, deadline: u64) -> Result<(Version, Version), Error> {
-    let turn = Turn::take();
-    if turn.is_inner() {
-        return Err(Error::Busy);
-    }
+    let Some(_turn) = TURNS.take() else { return Err(Error::Busy) };
     let no_version = || Error::NoVersion { object: name.to_string(), version: version.map(ToString::to_string) };
     let wanted = version.map(Version::parse).transpose().map_err(|_| no_version())?;
     let (library, old, from) = with(|loader| match loader.namespace.find(name) {

@@ -9,10 +9,10 @@ use core::ops::Range;
 use spin::Once;
 use xen_abi::PAGE_SIZE;
 use zooid_fork::libraries;
-use zooid_kernel::events::Masked;
+use zooid_kernel::at_boot;
+use zooid_kernel::life::{self, Component, Order};
 use zooid_kernel::mmu::libraries::{Library, OutOfMemory};
-use zooid_kernel::sync::{Mutex, MutexGuard};
-use zooid_kernel::{life, thread};
+use zooid_kernel::sync::{Mutex, MutexGuard, Turns};
 use zooid_loader::{
     Binding, Definition, ExportTable, Id, Namespace, Object, Refusal, Replacement, Rights, Segment, Value, Write,
 };
@@ -51,16 +51,23 @@ pub struct Loader {
 
 static LOADER: Mutex<Option<Loader>> = Mutex::new(None);
 
-/// Boot calls this function in an image that loads objects.
-// SAFETY: the section is an array of `fn()`, as `zooid_kernel::boot` expects.
-#[unsafe(link_section = ".zooid.init.dl")]
-static COMPONENT: fn() = source::init;
+at_boot! {
+    /// In an image that loads objects.
+    COMPONENT, "dl", start
+}
+
+/// Every object is whole in a child.
+static LIFE: Component = Component { quiesce: stand_still, ..Component::PASSIVE };
+
+fn start() {
+    life::join(Order::Libraries, &LIFE);
+    source::init();
+}
 
 fn lock() -> MutexGuard<'static, Option<Loader>> {
     static PRESENT: Once<()> = Once::new();
     PRESENT.call_once(|| {
         core::hint::black_box(&COMPONENT);
-        life::on_fork(stand_still);
         lazy::init();
         live::init();
         tls::init();
@@ -79,47 +86,19 @@ pub fn with<R>(act: impl FnOnce(&mut Loader) -> R) -> R {
     act(lock().get_or_insert_with(new))
 }
 
-/// Held while objects come and go: initialisers are called with it, and may open objects themselves.
-pub struct Turn(Option<MutexGuard<'static, ()>>);
+/// Taken while objects come and go: initialisers are called with it, and may open objects themselves.
+pub static TURNS: Turns = Turns::new();
 
-static TURN: Mutex<()> = Mutex::new(());
-static WHOSE: Masked<Option<thread::ThreadId>> = Masked::new(None);
-
-impl Turn {
-    pub fn take() -> Self {
-        let me = thread::current();
-        if *WHOSE.lock() == Some(me) {
-            return Self(None);
-        }
-        let guard = TURN.lock();
-        *WHOSE.lock() = Some(me);
-        Self(Some(guard))
-    }
-
-    /// Whether the calling thread had a turn already.
-    pub fn is_inner(&self) -> bool {
-        self.0.is_none()
-    }
-}
-
-impl Drop for Turn {
-    fn drop(&mut self) {
-        if self.0.is_some() {
-            *WHOSE.lock() = None;
-        }
-    }
-}
-
-/// Lets a fork happen while no thread loads or unloads, so that every object is whole in the child.
+/// Lets a fork happen while no thread loads or unloads.
 fn stand_still(fork: &mut dyn FnMut()) {
-    let _turn = Turn::take();
+    let _turn = TURNS.take();
     let _loader = LOADER.lock();
     fork();
 }
 
 /// Opens an object: loads it and what it needs, if they are not there. Of a path, the last part counts.
 pub fn open(path: &str, flags: Flags) -> Result<Key, Error> {
-    let _turn = Turn::take();
+    let _turn = TURNS.take();
     let name = path.rsplit('/').next().unwrap_or_default();
     let binding = if flags.lazy { Binding::Lazy } else { Binding::Now };
     let result = Load::new(name).run(|load, loader| {
@@ -146,7 +125,7 @@ pub fn open(path: &str, flags: Flags) -> Result<Key, Error> {
 
 /// Loads what the program itself needs, for everyone, and relocates it.
 pub fn open_needed(program: Object<File>) -> Result<(), Error> {
-    let _turn = Turn::take();
+    let _turn = TURNS.take();
     let name = rules::image();
     Load::new(name).run(|load, loader| {
         let refused = |refusal| Error::Refused { object: name.to_string(), refusal };
@@ -476,7 +455,7 @@ impl Loader {
 
 /// Closes an object once; unloads what nobody uses any more, finalisers first.
 pub fn close(key: Key) {
-    let _turn = Turn::take();
+    let _turn = TURNS.take();
     with(|loader| {
         let id = loader.id(key);
         if let Some(loaded) = id.and_then(|id| loader.loaded_mut(id)) {

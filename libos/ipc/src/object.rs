@@ -7,10 +7,11 @@ use core::sync::atomic::{AtomicBool, AtomicU32, Ordering, fence};
 
 use spin::Once;
 use zooid_fork::PvmId;
-use zooid_fork::objects::{self, Created, Hooks};
+use zooid_fork::objects::{self, Created, Relatives};
 use zooid_kernel::events::Masked;
+use zooid_kernel::life::{self, Component, Order};
 use zooid_kernel::shared::SharedPages;
-use zooid_kernel::{thread, time};
+use zooid_kernel::{at_boot, thread, time};
 
 use crate::error::Error;
 use crate::layout::{self, BORN, Kind, MAX_MEMBERS, Role};
@@ -26,6 +27,17 @@ pub struct Object {
     parts: [AtomicU32; 2],
     /// Something in it was nonsense.
     broken: AtomicBool,
+}
+
+static LIFE: Component = Component { begin: |_| begin_life(), end: |_| ending(), ..Component::PASSIVE };
+
+at_boot! {
+    /// In an image that uses objects.
+    COMPONENT, "ipc", join
+}
+
+fn join() {
+    life::join(Order::Ipc, &LIFE);
 }
 
 /// The objects in which this pVM has a part.
@@ -44,7 +56,8 @@ pub fn at_address(address: usize, kind: Kind) -> Option<(Arc<Object>, usize)> {
 pub fn open(kind: Kind, name: Option<&str>, pages: usize, how: How, details: [u32; 2]) -> Result<Arc<Object>, Error> {
     static READY: Once<()> = Once::new();
     if !READY.is_completed() {
-        objects::take_part(Hooks { news, children, begin_life, ending })?;
+        core::hint::black_box(&COMPONENT);
+        objects::take_part(Relatives { news, child })?;
         READY.call_once(|| ());
     }
     let is_ours = kind == Kind::Signals;
@@ -268,21 +281,19 @@ fn news() {
     wait::wake_all_here();
 }
 
-/// In a parent: its children have what it has.
-fn children(ids: &[PvmId]) {
+/// In a parent: a child has what it has.
+fn child(id: PvmId) {
     if objects::member().is_none() {
         return;
     }
-    for id in ids {
-        let Some(number) = objects::member_number(*id) else { continue };
-        for object in open_objects() {
-            // It may have run already, and closed what it does not need.
-            object.update(number, |old| if old & BORN == 0 { object.roles() } else { old });
-            // It may have ended already: then nobody else is told of it again.
-            fence(Ordering::SeqCst);
-            if objects::member_id(number) != Some(*id) {
-                objects::look_again();
-            }
+    let Some(number) = objects::member_number(id) else { return };
+    for object in open_objects() {
+        // It may have run already, and closed what it does not need.
+        object.update(number, |old| if old & BORN == 0 { object.roles() } else { old });
+        // It may have ended already: then nobody else is told of it again.
+        fence(Ordering::SeqCst);
+        if objects::member_id(number) != Some(id) {
+            objects::look_again();
         }
     }
 }

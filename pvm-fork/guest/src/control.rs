@@ -2,26 +2,25 @@
 
 use alloc::format;
 use alloc::sync::Arc;
-use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use spin::Once;
 use xen_abi::event_channel::EvtchnStat;
 use xen_abi::xen::StartInfo;
-use xen_abi::{DomId, Errno, Port};
+use xen_abi::{DomId, Errno, Pfn, Port};
+use zooid_fork_core::Page;
+use zooid_fork_core::mailbox::{Channel, Mailbox, Sharing};
+use zooid_fork_plan::id::PvmId;
 use zooid_fork_plan::wire::{self, backend, daemon, device, guest, operation, state};
 use zooid_kernel::events::{self, Masked};
 use zooid_kernel::evtchn::{self, BoundPort, Event};
+use zooid_kernel::life::{self, Birth, Component, Order};
 use zooid_kernel::mmu::{self, Mapped, cow};
-use zooid_kernel::shared::{SharedPages, barrier};
+use zooid_kernel::shared::SharedPages;
 use zooid_kernel::sync::Mutex;
-use zooid_kernel::{console, gnttab, life, power, random, thread, time, xenstore};
+use zooid_kernel::{gnttab, thread, time, xenstore};
 
 use crate::{eager, family, grants, objects, shell, snapshot};
-
-/// How long a guest waits for a pvmd that is not there, in nanoseconds: one that was killed comes back in this time.
-const PATIENCE: u64 = 10_000_000_000;
-/// How often it looks whether pvmd is there, in nanoseconds.
-const LOOK: u64 = 500_000_000;
 
 /// The channel to pvmd.
 pub struct Control {
@@ -29,15 +28,102 @@ pub struct Control {
     port: Masked<BoundPort>,
     /// Signalled when pvmd has answered, or has news.
     pub event: Arc<Event>,
-    /// Held for the time of a request.
-    turn: Mutex<()>,
-    /// The last COMMIT that made children: they may read this pVM's frames until pvmd says that they are gone.
-    last_commit: AtomicU32,
+    /// Held for the time of a request, and of a fork.
+    pub mailbox: Mutex<Mailbox>,
+    /// Whether relatives may read this pVM's frames.
+    sharing: Sharing,
+}
+
+impl Page for Control {
+    fn read(&self, at: usize) -> u32 {
+        self.page.read_u32_acquire(at)
+    }
+
+    fn write(&self, at: usize, value: u32) {
+        self.page.write_u32_release(at, value);
+    }
+}
+
+/// The channel as most use it: other threads run meanwhile.
+impl Channel for Control {
+    fn notify(&self) {
+        Self::notify(self);
+    }
+
+    fn daemon_is_there(&self) -> bool {
+        is_bound(self.port())
+    }
+
+    fn now(&self) -> u64 {
+        time::now()
+    }
+
+    fn wait(&self, deadline: u64, answered: &mut dyn FnMut() -> bool) -> bool {
+        self.event.wait_for(Some(deadline), answered)
+    }
+}
+
+/// The channel as a COMMIT uses it: events are masked, and nothing else runs.
+struct Alone<'a> {
+    control: &'a Control,
+    port: Port,
+}
+
+impl Page for Alone<'_> {
+    fn read(&self, at: usize) -> u32 {
+        self.control.read(at)
+    }
+
+    fn write(&self, at: usize, value: u32) {
+        self.control.write(at, value);
+    }
+}
+
+impl Channel for Alone<'_> {
+    fn notify(&self) {
+        let _ = xen_sys::event_channel_op_send(self.port);
+    }
+
+    fn daemon_is_there(&self) -> bool {
+        is_bound(self.port)
+    }
+
+    fn now(&self) -> u64 {
+        time::now()
+    }
+
+    fn wait(&self, deadline: u64, answered: &mut dyn FnMut() -> bool) -> bool {
+        loop {
+            // Before the look: what is signalled after it ends the poll.
+            // SAFETY: the page is mapped.
+            unsafe { evtchn::clear_pending(events::shared_info(), self.port) };
+            if answered() || time::now() >= deadline {
+                return answered();
+            }
+            let _ = xen_sys::sched_op_poll(&[self.port], deadline);
+        }
+    }
+}
+
+/// Whether a pvmd has bound the channel.
+fn is_bound(port: Port) -> bool {
+    xen_sys::event_channel_op_status(DomId::SELF, port).is_ok_and(|status| status.status == EvtchnStat::INTERDOMAIN)
 }
 
 static CONTROL: Once<Control> = Once::new();
 /// The image forks by itself.
 static FORKS: AtomicBool = AtomicBool::new(false);
+
+/// The component's own part in lives.
+static LIFE: Component = Component {
+    begin: |_| {
+        if let Some(control) = control() {
+            control.begin_own_life();
+        }
+    },
+    end: family::end,
+    ..Component::PASSIVE
+};
 
 /// Runs at boot, before [`start`], in an image that forks by itself.
 pub fn expect_forks() {
@@ -66,16 +152,16 @@ fn announce() -> Result<(), Errno> {
         page,
         port: Masked::new(port),
         event,
-        turn: Mutex::new(()),
-        last_commit: AtomicU32::new(0),
+        mailbox: Mutex::new(Mailbox::new()),
+        sharing: Sharing::new(),
     });
     control.describe();
     snapshot::make(control, 0)?;
     mmu::MAPPED.call_once(|| count_change);
     cow::enable();
     cow::WRITE_FAULT.call_once(|| write_fault);
-    power::ENDING.call_once(|| family::end);
-    life::SETTLE.call_once(|| family::settle);
+    life::join_kernel();
+    life::join(Order::Fork, &LIFE);
     control.page.write_u32(guest::STATE, state::RUNNING);
     thread::spawn_service("family", 16 << 10, family::serve).map_err(|_| Errno::ENOMEM)?;
     xenstore::write(wire::ANNOUNCEMENT, &announcement).map_err(|error| {
@@ -134,27 +220,7 @@ impl Control {
 
     /// Whether other domains may read frames of this one.
     pub fn is_shared(&self) -> bool {
-        self.last_commit.load(Ordering::Relaxed) != self.page.read_u32(daemon::UNSHARED)
-    }
-
-    fn post(&self, operation: u32, count: u32) -> u32 {
-        let number = self.page.read_u32(guest::REQUEST).wrapping_add(1);
-        self.page.write_u32(guest::OPERATION, operation);
-        self.page.write_u32(guest::COUNT, count);
-        barrier();
-        self.page.write_u32(guest::REQUEST, number);
-        number
-    }
-
-    fn is_answered(&self, number: u32) -> bool {
-        self.page.read_u32_acquire(daemon::REPLY) == number
-    }
-
-    fn result(&self) -> Result<(), Errno> {
-        match self.page.read_u32(daemon::ERRNO) {
-            0 => Ok(()),
-            errno => Err(Errno(errno)),
-        }
+        self.sharing.is_shared(self)
     }
 
     /// Whether children get copies of their own at once, by way of grants, and share nothing.
@@ -168,7 +234,8 @@ impl Control {
     }
 
     /// Asks for something, for which `fill` writes what is needed into the page, and `take` reads the reply; other threads run
-    /// meanwhile.
+    /// meanwhile. A thread that waits for its turn here may find itself in a child that has all threads: what `fill` says of this
+    /// domain is to be looked up in it.
     pub fn request<R>(
         &self,
         operation: u32,
@@ -176,56 +243,24 @@ impl Control {
         fill: impl FnOnce(&SharedPages),
         take: impl FnOnce(&SharedPages) -> R,
     ) -> Result<R, Errno> {
-        let _turn = self.turn.lock();
-        fill(&self.page);
-        let number = self.post(operation, count);
-        self.notify();
-        let mut give_up = time::now() + PATIENCE;
-        while !self.event.wait_for(Some(time::now() + LOOK), || self.is_answered(number)) {
-            if self.daemon_is_there() {
-                give_up = time::now() + PATIENCE;
-            } else if time::now() >= give_up {
-                // A pvmd that comes back later finds another request.
-                self.post(operation::NONE, 0);
-                return Err(Errno::ENOTCONN);
-            }
-        }
-        self.result().map(|()| take(&self.page))
+        let mut mailbox = self.mailbox.lock();
+        mailbox.request(self, operation, count, || fill(&self.page), || take(&self.page))
     }
 
-    /// Has pvmd make `count` prepared domains children of this pVM as it is now. Events are masked, and nothing may write to
-    /// the heap from [`cow::protect`] on until this returns: pvmd would take the copy for what is to be shared.
-    pub fn commit(&self, count: u32, buffer: u32, port: Port) -> Result<(), Errno> {
+    /// Has pvmd make prepared domains children of this pVM as it is now, whose ids it puts in `children`; `request` is that from outside
+    /// which this carries out, or 0. Events are masked, and nothing may write to the heap from [`cow::protect`] on until this returns: pvmd
+    /// would take the copy for what is to be shared.
+    pub fn commit(
+        &self,
+        mailbox: &mut Mailbox,
+        buffer: u32,
+        request: u32,
+        children: &mut [Option<PvmId>],
+    ) -> Result<usize, Errno> {
         self.page.write_u32(guest::BUFFER, buffer);
-        let number = self.post(operation::COMMIT, count);
-        let before = self.last_commit.load(Ordering::Relaxed);
-        if !self.copies() {
-            self.last_commit.store(number, Ordering::Relaxed);
-        }
-        let _ = xen_sys::event_channel_op_send(port);
-        let mut give_up = time::now() + PATIENCE;
-        let result = loop {
-            // Before the look: what is signalled after it ends the poll.
-            // SAFETY: the page is mapped.
-            unsafe { evtchn::clear_pending(events::shared_info(), port) };
-            if self.is_answered(number) {
-                break self.result();
-            }
-            let now = time::now();
-            if now >= give_up {
-                if !self.daemon_is_there() {
-                    // A pvmd that comes back later finds another request.
-                    self.post(operation::NONE, 0);
-                    break Err(Errno::ENOTCONN);
-                }
-                give_up = now + PATIENCE;
-            }
-            let _ = xen_sys::sched_op_poll(&[port], now + LOOK);
-        };
-        if result.is_err() {
-            self.last_commit.store(before, Ordering::Relaxed);
-        }
-        result
+        self.page.write_u32(guest::COMMIT_FOR, request);
+        let sharing = (!self.copies()).then_some(&self.sharing);
+        mailbox.commit(&Alone { control: self, port: self.port() }, sharing, children)
     }
 
     /// The number of the port to pvmd.
@@ -233,40 +268,38 @@ impl Control {
         self.port.lock().port()
     }
 
-    /// Whether a pvmd has bound the channel.
-    pub fn daemon_is_there(&self) -> bool {
-        let port = self.port();
-        xen_sys::event_channel_op_status(DomId::SELF, port).is_ok_and(|status| status.status == EvtchnStat::INTERDOMAIN)
+    /// What this child was born with.
+    fn birth(&self, all_threads: bool) -> Birth {
+        let page = &self.page;
+        let (_, _, start_info) = mmu::records();
+        // SAFETY: a page of this domain's own that pvmd has filled; it stays.
+        let info = unsafe { &*(start_info as *const StartInfo) };
+        Birth {
+            root: Pfn(u64::from(page.read_u32(daemon::ROOT_TABLE))),
+            console: info.console.evtchn,
+            store: info.store_evtchn,
+            timer: Port(page.read_u32(guest::TIMER_PORT)),
+            seed: [0, 8, 16, 24].map(|at| page.read_u64(daemon::SEED + at)),
+            all_threads,
+        }
     }
 
     /// Makes this domain's own what was the parent's. Events are masked, and nothing has run in the child before.
     pub fn begin_life(&self, all_threads: bool) {
-        let page = &self.page;
-        let root = xen_abi::Pfn(u64::from(page.read_u32(daemon::ROOT_TABLE)));
-        // SAFETY: the first act in the child; pvmd has filled p2m and bitmaps, and says which table is the root.
-        unsafe { cow::adopt(root) };
-        if let Some(begin) = life::NEW_LIFE.get() {
-            begin();
-        }
+        // Whatever is written from here on is written early.
         eager::begin_life();
-        evtchn::begin_life();
+        // SAFETY: the first act in the child, for which pvmd has filled all this before GO.
+        unsafe { life::begin(&self.birth(all_threads)) };
+    }
+
+    /// The component's own part of it.
+    fn begin_own_life(&self) {
         grants::begin_life();
-        self.last_commit.store(0, Ordering::Relaxed);
-        let (_, _, start_info) = mmu::records();
-        // SAFETY: a page of this domain's own that pvmd has filled; it stays.
-        let info = unsafe { &*(start_info as *const StartInfo) };
-        console::begin_life(info.console.evtchn);
-        xenstore::begin_life(info.store_evtchn);
-        *self.port.lock() = BoundPort::adopt(Port(page.read_u32(daemon::PORT)), self.event.clone());
-        let seed = [0, 8, 16, 24].map(|at| page.read_u64(daemon::SEED + at));
-        random::reseed(seed);
+        self.sharing.begin_life();
+        *self.port.lock() = BoundPort::adopt(Port(self.page.read_u32(daemon::PORT)), self.event.clone());
         self.describe();
         snapshot::inherit(self);
         family::begin_life();
-        if !all_threads {
-            thread::begin_life();
-        }
-        time::begin_life(Port(page.read_u32(guest::TIMER_PORT)));
         objects::begin_life(self);
     }
 

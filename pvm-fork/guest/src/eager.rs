@@ -26,8 +26,10 @@ static BORN: AtomicU64 = AtomicU64::new(u64::MAX);
 /// Upcalls until which it is early: one comes at once, the next one when the child sleeps, or after a slice.
 const EARLY_UPCALLS: u64 = 1;
 
-fn address(page: u32) -> usize {
-    Zone::Heap.base() + page as usize * PAGE_SIZE
+/// Of a page of the heap, as a child has numbered it; `None` for a number beyond the zone.
+fn address(page: u32) -> Option<usize> {
+    let zone = Zone::Heap.range();
+    (page as usize).checked_mul(PAGE_SIZE).filter(|offset| *offset < zone.len()).map(|offset| zone.start + offset)
 }
 
 /// Notes a page that this pVM has copied to write it, if it is a child and has just begun to run.
@@ -66,7 +68,7 @@ pub fn learn(control: &Control) {
             Heat::Eager => ForkRule::Private,
             Heat::Cold => ForkRule::CopyOnWrite,
         };
-        cow::set_rule(address(page), rule, shared)
+        address(page).is_some_and(|address| cow::set_rule(address, rule, shared))
     });
 }
 
@@ -84,6 +86,6 @@ pub fn count() -> usize {
 /// Calls `each` with each eager page: those that were unmapped since are not any more.
 pub fn for_each(mut each: impl FnMut(Range<usize>)) {
     let eager = EAGER.lock();
-    let pages = eager.pages.pages().iter().map(|page| address(*page));
+    let pages = eager.pages.pages().iter().filter_map(|page| address(*page));
     mmu::with_rule(ForkRule::Private, pages, |page| each(page..page + PAGE_SIZE));
 }

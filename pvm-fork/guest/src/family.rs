@@ -1,89 +1,37 @@
 //! Children and their ends, this pVM's own end, and requests from outside.
 
-use alloc::vec::Vec;
-use core::fmt;
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use xen_abi::Errno;
+use zooid_fork_core::children::{Children, Ended, WaitError};
+use zooid_fork_core::mailbox::Channel;
 use zooid_fork_plan::id::PvmId;
 use zooid_fork_plan::status::Status;
-use zooid_fork_plan::wire::{ENDED_SLOTS, daemon, guest, state};
+use zooid_fork_plan::wire::{daemon, guest, state};
 use zooid_kernel::events::{self, Masked};
+use zooid_kernel::life::{self, Ending};
 use zooid_kernel::shared::barrier;
-use zooid_kernel::{console, evtchn, power, thread, time, xenstore};
+use zooid_kernel::{console, evtchn, power, time, xenstore};
 
 use crate::control::{Control, control};
 use crate::forking::{ForkError, Forked, fork_as_asked};
 use crate::{eager, objects};
 
-/// A child that has ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ended {
-    /// Which one.
-    pub id: PvmId,
-    /// How.
-    pub status: Status,
-}
+static CHILDREN: Masked<Children> = Masked::new(Children::NONE);
 
-/// There is nothing to wait for (`ECHILD`): no such child, or it was waited for already.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct WaitError;
-
-impl fmt::Display for WaitError {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str("there is no such child to wait for (ECHILD)")
-    }
-}
-
-impl core::error::Error for WaitError {}
-
-struct Child {
-    id: PvmId,
-    status: Option<Status>,
-}
-
-/// Children that are kept track of without the heap, which a fork has made dear to write to.
-const FEW: usize = 16;
-
-/// Children that nobody has waited for.
-struct Children {
-    few: [Option<Child>; FEW],
-    more: Vec<Child>,
-}
-
-static CHILDREN: Masked<Children> = Masked::new(Children { few: [const { None }; FEW], more: Vec::new() });
-
-impl Children {
-    fn iter_mut(&mut self) -> impl Iterator<Item = &mut Child> {
-        self.few.iter_mut().flatten().chain(&mut self.more)
-    }
-
-    fn forget(&mut self, id: PvmId) {
-        for slot in &mut self.few {
-            slot.take_if(|child| child.id == id);
-        }
-        self.more.retain(|child| child.id != id);
-    }
+/// Makes room for children of a fork.
+pub fn reserve(count: usize) -> Result<(), ForkError> {
+    CHILDREN.lock().reserve(count).map_err(|_| ForkError::OutOfMemory)
 }
 
 /// Notes the children of a fork.
 pub fn adopt(children: impl Iterator<Item = PvmId>) {
-    let mut known = CHILDREN.lock();
-    for id in children {
-        let child = Child { id, status: None };
-        match known.few.iter_mut().find(|slot| slot.is_none()) {
-            Some(slot) => *slot = Some(child),
-            None => known.more.push(child),
-        }
-    }
+    CHILDREN.lock().adopt(children);
 }
 
 /// In a child: none of the parent's children are its own.
 pub fn begin_life() {
-    let mut children = CHILDREN.lock();
-    children.few = [const { None }; FEW];
-    // Giving the memory back would be a write to the heap.
-    children.more.clear();
+    CHILDREN.lock().begin_life();
     ENDS_TOLD.store(0, Ordering::Relaxed);
 }
 
@@ -120,7 +68,7 @@ pub fn wait_for(which: Option<PvmId>, blocking: bool) -> Result<Option<Ended>, W
     let mut result = Ok(None);
     let mut look = || {
         collect(control);
-        result = take(which);
+        result = CHILDREN.lock().take(which);
         result != Ok(None)
     };
     if blocking {
@@ -131,50 +79,22 @@ pub fn wait_for(which: Option<PvmId>, blocking: bool) -> Result<Option<Ended>, W
     result
 }
 
-/// Takes an ended child out of the list.
-fn take(which: Option<PvmId>) -> Result<Option<Ended>, WaitError> {
-    let mut children = CHILDREN.lock();
-    let mut there_are_some = false;
-    let candidates = children.iter_mut().filter(|child| which.is_none_or(|id| id == child.id));
-    let ended = candidates.inspect(|_| there_are_some = true).find_map(|child| {
-        let status = child.status?;
-        Some(Ended { id: child.id, status })
-    });
-    if !there_are_some {
-        return Err(WaitError);
-    }
-    if let Some(ended) = ended {
-        children.forget(ended.id);
-    }
-    Ok(ended)
-}
-
 /// Takes what pvmd says of ended children out of the ring.
 fn collect(control: &Control) {
-    let page = &control.page;
-    let prod = page.read_u32_acquire(daemon::ENDED_PROD);
-    let mut cons = page.read_u32(guest::ENDED_CONS);
-    if cons == prod {
-        return;
+    if CHILDREN.lock().collect(control) {
+        control.notify();
     }
-    let mut children = CHILDREN.lock();
-    while cons != prod {
-        let at = daemon::ENDED + 8 * (cons % ENDED_SLOTS) as usize;
-        let (id, status) = (page.read_u32(at), Status::from_raw(page.read_u32(at + 4)));
-        // pvmd may tell of an end twice, if it was killed in between.
-        if let Some(child) = children.iter_mut().find(|child| child.id.raw() == id) {
-            child.status.get_or_insert(status);
-        }
-        cons = cons.wrapping_add(1);
-    }
-    barrier();
-    page.write_u32(guest::ENDED_CONS, cons);
 }
 
-/// Says how this pVM ends: the kernel calls it right before the domain ends.
-pub fn end(code: i32) {
-    objects::end();
-    say_status(Status::Exited(code as u8));
+/// Says how this pVM ends. Other components have ended before; output comes first, because pvmd may destroy the domain at once.
+pub fn end(ending: Ending) {
+    console::drain();
+    // Whoever learns of the end takes it that nothing runs here any more.
+    core::mem::forget(events::mask());
+    say_status(match ending {
+        Ending::Exited(code) => Status::Exited(code as u8),
+        Ending::Killed(signal) => Status::Killed(signal),
+    });
     await_destruction();
 }
 
@@ -189,7 +109,6 @@ fn await_destruction() {
     if control.page.read_u32(daemon::PARENT) == 0 || !control.daemon_is_there() {
         return;
     }
-    let _mask = events::mask();
     let give_up = time::now() + DESTRUCTION;
     while time::now() < give_up {
         let _ = xen_sys::sched_op_poll(&[], give_up);
@@ -217,20 +136,10 @@ pub fn end_out_of_memory() -> ! {
     power::crash()
 }
 
-/// How long a child runs before its services do, in nanoseconds.
-const SETTLE: u64 = 2_000_000;
-
-/// In a child, waits so long.
-pub fn settle() {
-    if evtchn::lives() > 0 {
-        thread::sleep_until(time::now() + SETTLE);
-    }
-}
-
 /// The service that obeys requests from outside, `pvm fork` and `pvm kill`, and learns from children.
 pub fn serve() {
     let Some(control) = control() else { return };
-    settle();
+    life::settle();
     if evtchn::lives() > 0 {
         control.notify();
         // Services have begun anew, that of the toolstack's requests among them.
@@ -253,19 +162,23 @@ pub fn serve() {
     }
 }
 
-/// Signals that pvmd passes on.
+/// Signals that pvmd passes on. A handler may fork: nothing that was read before it is used after it.
 fn obey_signals(control: &Control) {
-    let signals = control.page.read_u64(daemon::SIGNALS);
-    let mut new = signals ^ control.page.read_u64(guest::SIGNALS_TAKEN);
-    control.page.write_u64(guest::SIGNALS_TAKEN, signals);
-    while new != 0 {
-        let signal = new.trailing_zeros() as u8;
-        new &= new - 1;
+    while let Some(signal) = next_signal(control) {
         match objects::signal_handler() {
             Some(handler) => handler(signal),
             None => take_default_action(signal),
         }
     }
+}
+
+/// Takes a signal that waits.
+fn next_signal(control: &Control) -> Option<u8> {
+    let taken = control.page.read_u64(guest::SIGNALS_TAKEN);
+    let waiting = control.page.read_u64(daemon::SIGNALS) ^ taken;
+    let signal = (waiting != 0).then(|| waiting.trailing_zeros() as u8)?;
+    control.page.write_u64(guest::SIGNALS_TAKEN, taken ^ 1 << signal);
+    Some(signal)
 }
 
 /// Signals by their numbers in Linux: those that do nothing by default.
@@ -281,10 +194,7 @@ pub fn take_default_action(signal: u8) {
         return;
     }
     log::info!("signal {signal} ends this pVM");
-    console::drain();
-    objects::end();
-    say_status(Status::Killed(signal));
-    await_destruction();
+    life::end(Ending::Killed(signal));
     power::poweroff()
 }
 
@@ -306,25 +216,25 @@ fn tell_ends(control: &Control) {
 }
 
 fn obey_fork(control: &Control) {
-    let request = control.page.read_u32(daemon::OUTSIDE);
+    let request = control.page.read_u32_acquire(daemon::OUTSIDE);
     if request == control.page.read_u32(guest::OUTSIDE_DONE) {
         return;
     }
-    let errno = match fork_as_asked(control.page.read_u32(daemon::OUTSIDE_COUNT), true) {
+    let errno = match fork_as_asked(control.page.read_u32(daemon::OUTSIDE_COUNT), true, request) {
         Ok(Forked::Parent(_)) => 0,
         Ok(Forked::Child(_)) => {
+            // The request was the parent's. Whoever waits for one of its children has none here.
             control.notify();
+            control.event.signal();
             // The others' watches go on, too.
-            xenstore::renew_watches(None);
-            0
+            return xenstore::renew_watches(None);
         }
         Err(ForkError::Refused(errno)) => errno.0,
         Err(ForkError::Again) => Errno::EAGAIN.0,
         Err(ForkError::OutOfMemory) => Errno::ENOMEM.0,
-        Err(ForkError::NoDaemon | ForkError::BadCount) => Errno::EIO.0,
+        Err(ForkError::NoDaemon | ForkError::BadCount | ForkError::InHandler) => Errno::EIO.0,
     };
     control.page.write_u32(guest::OUTSIDE_ERRNO, errno);
-    barrier();
-    control.page.write_u32(guest::OUTSIDE_DONE, request);
+    control.page.write_u32_release(guest::OUTSIDE_DONE, request);
     control.notify();
 }

@@ -4,13 +4,14 @@ use alloc::vec::Vec;
 use core::ffi::c_void;
 use core::fmt;
 
-use xen_abi::{Errno, Port};
+use xen_abi::Errno;
+use zooid_fork_core::mailbox::Mailbox;
 use zooid_fork_plan::id::PvmId;
 use zooid_fork_plan::wire::{self, daemon};
 use zooid_kernel::events::{self, Masked};
+use zooid_kernel::life::{self, Order};
 use zooid_kernel::mmu::cow;
-use zooid_kernel::sync::Mutex;
-use zooid_kernel::{console, life, xenstore};
+use zooid_kernel::sync::Turns;
 
 use crate::control::{Control, control};
 use crate::{family, grants, objects, snapshot};
@@ -37,6 +38,8 @@ pub enum ForkError {
     NoDaemon,
     /// The number of children is 0 or above 256.
     BadCount,
+    /// A handler of [`at_fork`] has called (`EDEADLK`).
+    InHandler,
     /// pvmd or Xen refused for another reason.
     Refused(Errno),
 }
@@ -60,6 +63,7 @@ impl fmt::Display for ForkError {
             Self::OutOfMemory => out.write_str("not enough memory for a child (ENOMEM)"),
             Self::NoDaemon => out.write_str("pvmd does not answer: is it running in dom0?"),
             Self::BadCount => write!(out, "a call makes 1 to {} children", wire::MAX_CHILDREN),
+            Self::InHandler => out.write_str("a handler of at_fork cannot fork (EDEADLK)"),
             Self::Refused(errno) => write!(out, "fork was refused: {errno}"),
         }
     }
@@ -88,11 +92,11 @@ pub struct AtFork {
 }
 
 static HANDLERS: Masked<Vec<AtFork>> = Masked::new(Vec::new());
-/// Held during a fork: one at a time.
-static TURN: Mutex<()> = Mutex::new(());
+/// Forks and their handlers: one at a time.
+static TURNS: Turns = Turns::new();
 
 /// Has functions called around each fork: `prepare` in the reverse order of registration, the others in the order of
-/// registration.
+/// registration. None of them can fork: that is [`ForkError::InHandler`].
 pub fn at_fork(handlers: AtFork) {
     HANDLERS.lock().push(handlers);
 }
@@ -100,8 +104,9 @@ pub fn at_fork(handlers: AtFork) {
 /// Makes a child of this pVM, in which only the calling thread, and the libOS's own, live on. Its id in the parent, `None` in the child.
 pub fn fork() -> Result<Option<PvmId>, ForkError> {
     crate::forks();
-    match fork_sides(1, false)? {
-        Side::Parent(_) => Ok(control().and_then(|control| children(control, 1).next())),
+    let mut child = [None];
+    match fork_sides(&mut child, false, 0)? {
+        Side::Parent(_) => Ok(child[0]),
         Side::Child(_) => Ok(None),
     }
 }
@@ -109,30 +114,37 @@ pub fn fork() -> Result<Option<PvmId>, ForkError> {
 /// Makes `count` children of this pVM. Only the calling thread, and the libOS's own, live on in them; with `all_threads` all do.
 pub fn fork_many(count: u32, all_threads: bool) -> Result<Forked, ForkError> {
     crate::forks();
-    fork_as_asked(count, all_threads)
+    fork_as_asked(count, all_threads, 0)
 }
 
-/// As [`fork_many`], when dom0 wants it.
-pub(crate) fn fork_as_asked(count: u32, all_threads: bool) -> Result<Forked, ForkError> {
-    let control = control().ok_or(ForkError::OutOfMemory)?;
-    match fork_sides(count, all_threads)? {
-        Side::Parent(made) => Ok(Forked::Parent(children(control, made).collect())),
+/// As [`fork_many`]; dom0 wants it if `request` is not 0.
+pub(crate) fn fork_as_asked(count: u32, all_threads: bool, request: u32) -> Result<Forked, ForkError> {
+    if count > wire::MAX_CHILDREN {
+        return Err(ForkError::BadCount);
+    }
+    // Room for their ids is made before there is a child.
+    let mut children = Vec::new();
+    children.try_reserve_exact(count as usize).map_err(|_| ForkError::OutOfMemory)?;
+    children.resize(count as usize, None);
+    match fork_sides(&mut children, all_threads, request)? {
+        Side::Parent(_) => Ok(Forked::Parent(children.into_iter().flatten().collect())),
         Side::Child(index) => Ok(Forked::Child(index)),
     }
 }
 
-fn fork_sides(count: u32, all_threads: bool) -> Result<Side, ForkError> {
+/// Makes as many children as `children` has room for, and puts their ids there.
+fn fork_sides(children: &mut [Option<PvmId>], all_threads: bool, request: u32) -> Result<Side, ForkError> {
     crate::present();
-    if !(1..=wire::MAX_CHILDREN).contains(&count) {
+    if children.is_empty() {
         return Err(ForkError::BadCount);
     }
     let control = control().ok_or(ForkError::OutOfMemory)?;
-    let _turn = TURN.lock();
-    // No copy of the list: giving it back afterwards would be a write to the heap.
+    let _turn = TURNS.take().ok_or(ForkError::InHandler)?;
+    family::reserve(children.len())?;
     let handlers = HANDLERS.lock().len();
     let handler = |index: usize| HANDLERS.lock()[index];
     (0..handlers).rev().for_each(|index| (handler(index).prepare)());
-    let result = attempts(control, count, all_threads);
+    let result = attempts(control, children, all_threads, request);
     match result {
         Ok(Side::Child(_)) => (0..handlers).for_each(|index| (handler(index).child)()),
         _ => (0..handlers).for_each(|index| (handler(index).parent)()),
@@ -144,17 +156,18 @@ fn fork_sides(count: u32, all_threads: bool) -> Result<Side, ForkError> {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Side {
     /// In the parent, which has so many children more.
-    Parent(u32),
+    Parent(usize),
     /// In a child: which one of the call.
     Child(u32),
 }
 
-/// The children of the last call that made some.
-fn children(control: &Control, made: u32) -> impl Iterator<Item = PvmId> {
-    (0..made as usize).filter_map(|index| PvmId::from_raw(control.page.read_u32(daemon::CHILDREN + 4 * index)))
-}
-
-fn attempts(control: &Control, count: u32, all_threads: bool) -> Result<Side, ForkError> {
+fn attempts(
+    control: &Control,
+    children: &mut [Option<PvmId>],
+    all_threads: bool,
+    request: u32,
+) -> Result<Side, ForkError> {
+    let count = children.len() as u32;
     let mut prepare = control.ready() < count;
     for _ in 0..ATTEMPTS {
         if prepare {
@@ -171,7 +184,13 @@ fn attempts(control: &Control, count: u32, all_threads: bool) -> Result<Side, Fo
             grants::update(control)?;
         }
         let mut result = Err(Errno(wire::ESTALE));
-        life::quiesced(&mut || result = attempt(control, count, all_threads));
+        life::quiesced_above(Order::Fork, &mut || {
+            // Who has it may wait for pvmd for long: what is below goes on meanwhile.
+            let mut mailbox = control.mailbox.lock();
+            life::quiesced_below(Order::Fork, &mut || {
+                result = attempt(control, &mut mailbox, children, all_threads, request);
+            });
+        });
         match result {
             Err(Errno(wire::ESTALE)) => prepare = true,
             result => return result.map_err(ForkError::from),
@@ -196,21 +215,27 @@ fn have_prepared(control: &Control, count: u32) -> Result<(), Errno> {
 
 struct Attempt<'a> {
     control: &'a Control,
-    count: u32,
+    mailbox: &'a mut Mailbox,
+    children: &'a mut [Option<PvmId>],
     all_threads: bool,
-    port: Port,
+    request: u32,
+    made: usize,
 }
 
-/// `ESTALE`: the layout has changed meanwhile.
-fn attempt(control: &Control, count: u32, all_threads: bool) -> Result<Side, Errno> {
-    // The locks of the libOS are taken by this thread, which lives on in the child and gives them back there, too.
-    let _store = xenstore::quiesce();
-    let _console = console::quiesce();
+/// `ESTALE`: the layout has changed meanwhile. The libOS stands still: its locks are this thread's, which lives on in the child and gives them
+/// back there, too.
+fn attempt(
+    control: &Control,
+    mailbox: &mut Mailbox,
+    children: &mut [Option<PvmId>],
+    all_threads: bool,
+    request: u32,
+) -> Result<Side, Errno> {
     let _mask = events::mask();
     if !snapshot::fits(snapshot::pages_needed(all_threads)) {
         return Err(Errno(wire::ESTALE));
     }
-    let mut attempt = Attempt { control, count, all_threads, port: control.port() };
+    let mut attempt = Attempt { control, mailbox, children, all_threads, request, made: 0 };
     // SAFETY: `commit` is given what it expects. The second return finds stack and memory as they are now: that is what a fork is.
     match unsafe { life::returns_twice(commit, (&raw mut attempt).cast()) } {
         IN_CHILD => {
@@ -219,10 +244,10 @@ fn attempt(control: &Control, count: u32, all_threads: bool) -> Result<Side, Err
         }
         IN_PARENT => {
             control.catch_up();
-            let made = control.page.read_u32(daemon::MADE).min(count);
-            family::adopt(children(control, made));
-            objects::adopt(children(control, made));
-            Ok(Side::Parent(made))
+            let made = attempt.children[..attempt.made].iter().copied().flatten();
+            family::adopt(made.clone());
+            objects::adopt(made);
+            Ok(Side::Parent(attempt.made))
         }
         failed => Err(Errno((failed - FAILED) as u32)),
     }
@@ -231,13 +256,16 @@ fn attempt(control: &Control, count: u32, all_threads: bool) -> Result<Side, Err
 /// In the parent, with everything standing still. The child resumes at `rsp`.
 extern "C" fn commit(rsp: u64, attempt: *mut c_void) -> u64 {
     // SAFETY: `attempt` passes its own local, which lives until this returns.
-    let attempt = unsafe { &*attempt.cast::<Attempt>() };
-    let buffer = snapshot::take(rsp, attempt.all_threads);
-    if !attempt.control.copies() {
+    let Attempt { control, mailbox, children, all_threads, request, made } = unsafe { &mut *attempt.cast::<Attempt>() };
+    let buffer = snapshot::take(rsp, *all_threads);
+    if !control.copies() {
         cow::protect();
     }
-    match attempt.control.commit(attempt.count, buffer, attempt.port) {
-        Ok(()) => IN_PARENT,
+    match control.commit(mailbox, buffer, *request, children) {
+        Ok(count) => {
+            *made = count;
+            IN_PARENT
+        }
         Err(errno) => FAILED + u64::from(errno.0),
     }
 }

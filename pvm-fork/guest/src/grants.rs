@@ -39,7 +39,6 @@ static DIRECTORY: Mutex<Option<Directory>> = Mutex::new(None);
 
 /// In a child.
 pub fn begin_life() {
-    gnttab::begin_life();
     // Nobody holds the lock: a fork updates the directory itself, before everything stands still.
     if let Some(mut directory) = DIRECTORY.try_lock()
         && let Some(directory) = &mut *directory

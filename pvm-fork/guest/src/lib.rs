@@ -9,7 +9,7 @@
 //! - [`libraries`]: libraries of the host's store.
 //! - [`family`]: children, their ends, the pVM's own end, requests from outside.
 //!
-//! An image carries all this if it calls something of it: then boot also runs [`COMPONENT`], which announces the pVM to pvmd.
+//! An image carries all this if it calls something of it: then boot also runs [`control::start`], which announces the pVM to pvmd.
 
 #![no_std]
 #![deny(clippy::undocumented_unsafe_blocks)]
@@ -26,27 +26,29 @@ pub mod objects;
 mod shell;
 mod snapshot;
 
-pub use family::{Ended, WaitError, id, parent_id, wait, wait_for};
 pub use family::{SIGCHLD, SIGCONT, SIGPIPE, SIGURG, SIGWINCH, take_default_action};
+pub use family::{id, parent_id, wait, wait_for};
 pub use forking::{AtFork, ForkError, Forked, at_fork, fork, fork_many};
+pub use zooid_fork_core::children::{Ended, WaitError};
 pub use zooid_fork_plan::id::PvmId;
 pub use zooid_fork_plan::status::Status;
 
-/// Boot calls this function in an image that holds the component: it stands in a section that the linker keeps only if something
-/// refers to it, which [`present`] does.
-// SAFETY: the section is an array of `fn()`, as `zooid_kernel::boot` expects.
-#[unsafe(link_section = ".zooid.init.fork")]
-static COMPONENT: fn() = control::start;
+use zooid_kernel::at_boot;
+
+at_boot! {
+    /// For every image that holds the component.
+    COMPONENT, "fork", control::start
+}
 
 /// Called by each entry of the component, so that the image holds [`COMPONENT`].
 fn present() {
     core::hint::black_box(&COMPONENT);
 }
 
-/// Called at boot, before [`COMPONENT`], in an image that forks by itself: only for such a one a domain is prepared unasked.
-// SAFETY: as above.
-#[unsafe(link_section = ".zooid.init.early")]
-static FORKS: fn() = control::expect_forks;
+at_boot! {
+    /// Before [`COMPONENT`], in an image that forks by itself: only for such a one a domain is prepared unasked.
+    FORKS, "early", control::expect_forks
+}
 
 /// Called by what an application calls to fork, so that the image holds [`FORKS`].
 fn forks() {

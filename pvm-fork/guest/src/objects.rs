@@ -1,6 +1,5 @@
 //! Memory that is shared with relatives, and who they are: requests to pvmd (docs/protocols/ipc.md).
 
-use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use spin::Once;
@@ -13,19 +12,16 @@ use zooid_kernel::shared::SharedPages;
 
 use crate::control::{Control, control};
 
-/// What the IpC component does at a fork, and when something has become of a member.
-pub struct Hooks {
+/// What the IpC component does when something has become of a relative. What it does at forks and ends it says in
+/// [`life`](zooid_kernel::life), at the place `Ipc`; in a child its number as a member is known by then.
+pub struct Relatives {
     /// The table of members has changed, or a relative wants this pVM to look at what it waits for.
     pub news: fn(),
-    /// In a parent: it has these children more, which have what it has.
-    pub children: fn(&[PvmId]),
-    /// In a child, with events masked: it has what its parent has, under its own number.
-    pub begin_life: fn(),
-    /// This pVM exits.
-    pub ending: fn(),
+    /// In a parent, with events masked: it has this child more, which has what it has.
+    pub child: fn(PvmId),
 }
 
-static HOOKS: Once<Hooks> = Once::new();
+static RELATIVES: Once<Relatives> = Once::new();
 /// The last news that were looked at.
 static NEWS: AtomicU32 = AtomicU32::new(0);
 
@@ -45,10 +41,10 @@ fn the_control() -> Result<&'static Control, Errno> {
     control().ok_or(Errno::ENOTCONN)
 }
 
-/// Sets what is called at forks and for news. Before that this pVM hears of nothing.
-pub fn take_part(hooks: Hooks) -> Result<(), Errno> {
+/// Sets what is called for news. Before that this pVM hears of nothing.
+pub fn take_part(relatives: Relatives) -> Result<(), Errno> {
     let control = the_control()?;
-    HOOKS.call_once(|| hooks);
+    RELATIVES.call_once(|| relatives);
     control.page.write_u32(guest::INTEREST, 1);
     Ok(())
 }
@@ -91,11 +87,13 @@ pub fn map(object: Created) -> Result<SharedPages, Errno> {
     let start = mmu::allocate_joint(object.pages).ok_or(Errno::ENOMEM)?;
     let mut offset = 0;
     while offset < object.pages {
-        let (table, index) = mmu::place_of(start + offset * PAGE_SIZE).expect("the tables were made");
+        // The table's frame is another one in a child, where this may come to go on.
+        let place = || mmu::place_of(start + offset * PAGE_SIZE).expect("the tables were made");
+        let index = place().1;
         let count = (object.pages - offset).min(PTES_PER_TABLE - index);
         let last = offset + count == object.pages && !object.is_named;
         let fill = |page: &SharedPages| {
-            page.write_u64(guest::MAP_TABLE, table.0);
+            page.write_u64(guest::MAP_TABLE, place().0.0);
             page.write_u32(guest::MAP_INDEX, index as u32);
             page.write_u32(guest::OBJECT, object.number);
             page.write_u32(guest::OBJECT_OFFSET, offset as u32);
@@ -178,7 +176,7 @@ fn table_word(offset: usize) -> u32 {
 
 /// Whether there are news that nobody has looked at.
 pub(crate) fn has_news(control: &Control) -> bool {
-    HOOKS.is_completed() && NEWS.load(Ordering::Relaxed) != control.page.read_u32_acquire(daemon::NEWS)
+    RELATIVES.is_completed() && NEWS.load(Ordering::Relaxed) != control.page.read_u32_acquire(daemon::NEWS)
 }
 
 /// Has `news` called soon, in the component's own thread.
@@ -189,36 +187,25 @@ pub fn look_again() {
     }
 }
 
-/// This pVM exits.
-pub(crate) fn end() {
-    if let Some(hooks) = HOOKS.get() {
-        (hooks.ending)();
-    }
-}
-
 /// Looks at them.
 pub(crate) fn take_news(control: &Control) {
     let news = control.page.read_u32_acquire(daemon::NEWS);
     if NEWS.swap(news, Ordering::Relaxed) != news
-        && let Some(hooks) = HOOKS.get()
+        && let Some(relatives) = RELATIVES.get()
     {
-        (hooks.news)();
+        (relatives.news)();
     }
 }
 
 /// In a parent, before its threads go on.
 pub(crate) fn adopt(children: impl Iterator<Item = PvmId>) {
-    if let Some(hooks) = HOOKS.get() {
-        let children: Vec<PvmId> = children.collect();
-        (hooks.children)(&children);
+    if let Some(relatives) = RELATIVES.get() {
+        children.for_each(relatives.child);
     }
 }
 
 /// In a child.
 pub(crate) fn begin_life(control: &Control) {
     NEWS.store(0, Ordering::Relaxed);
-    if let Some(hooks) = HOOKS.get() {
-        control.page.write_u32(guest::INTEREST, 1);
-        (hooks.begin_life)();
-    }
+    control.page.write_u32(guest::INTEREST, u32::from(RELATIVES.is_completed()));
 }

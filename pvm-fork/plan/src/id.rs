@@ -60,6 +60,8 @@ pub enum Kind {
     Prepared,
     /// It is a child.
     Child,
+    /// It was a child, has ended, and is to be destroyed.
+    Ended,
     /// It holds the memory that a family's members share (docs/protocols/ipc.md).
     MemoryOwner,
     /// It holds the libraries that pVMs of this host have mapped (docs/protocols/libraries.md).
@@ -75,7 +77,7 @@ pub struct Handle {
     pub id: PvmId,
     /// Its parent at the time of the fork; a memory owner's: the root of its family; that of the libraries: its own id.
     pub parent: PvmId,
-    /// Number of the COMMIT that made it a child; 0 before.
+    /// Number of the COMMIT that made it a child; 0 before. The [`Status`](crate::status::Status) of one that has ended.
     pub commit: u32,
 }
 
@@ -92,6 +94,7 @@ impl Handle {
         octets[3] = match self.kind {
             Kind::Prepared => b'p',
             Kind::Child => b'c',
+            Kind::Ended => b'e',
             Kind::MemoryOwner => b'h',
             Kind::Libraries => b'l',
         };
@@ -107,6 +110,7 @@ impl Handle {
         let kind = match octets[3] {
             b'p' => Kind::Prepared,
             b'c' => Kind::Child,
+            b'e' => Kind::Ended,
             b'h' => Kind::MemoryOwner,
             b'l' => Kind::Libraries,
             _ => return None,
@@ -137,7 +141,7 @@ mod tests {
     #[test]
     fn a_handle_is_read_as_it_was_written() {
         let id = |domain| PvmId::new(DomId(domain), 7).unwrap();
-        for kind in [Kind::Prepared, Kind::Child, Kind::MemoryOwner, Kind::Libraries] {
+        for kind in [Kind::Prepared, Kind::Child, Kind::Ended, Kind::MemoryOwner, Kind::Libraries] {
             let handle = Handle { kind, id: id(9), parent: id(4), commit: 0x0102_0304 };
             assert_eq!(Handle::parse(DomId(9), &handle.to_octets()), Some(handle));
             assert_eq!(Handle::parse(DomId(8), &handle.to_octets()), None, "another domain's");

@@ -14,6 +14,8 @@ const COMPARED: u64 =
     Pte::new(xen_abi::Mfn(u64::MAX), ForkRule::MASK.union(PteFlags::PRESENT).union(PteFlags::NO_EXECUTE)).0;
 /// Where a [`Shadow`] keeps an owner: bits that are neither compared nor part of a frame's number.
 const OWNER_SHIFT: u32 = 52;
+/// The bits of an owner, when they are shifted down.
+const OWNER_MASK: u64 = 0x7ff;
 /// Entries that are compared before it is looked at any closer.
 const AT_ONCE: usize = 16;
 
@@ -26,15 +28,17 @@ pub enum Backend {
     Grant,
 }
 
-/// Which of a family's domains owns a frame: a place in the list of a pVM's ancestors, the root's first, its own last.
+/// Which of a family's domains owns a frame: a place in the list of a pVM's ancestors, the root's first, its own last. It has 11 bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Owner(pub u8);
+pub struct Owner(pub u16);
 
 impl Owner {
     /// The family's memory owner, to which the frames of all joint pages belong, and no others.
-    pub const MEMORY_OWNER: Self = Self(u8::MAX);
+    pub const MEMORY_OWNER: Self = Self(0x7ff);
     /// The host's memory owner of libraries.
-    pub const LIBRARIES: Self = Self(u8::MAX - 1);
+    pub const LIBRARIES: Self = Self(0x7fe);
+    /// Most ancestors in a list, the pVM itself among them.
+    pub const MOST: usize = 0x7fe;
 }
 
 /// What a child has at the address of a parent's page.
@@ -160,13 +164,15 @@ impl Shadow {
         self.entries[usize::from(index)] = kept | u64::from(owner.0) << OWNER_SHIFT;
     }
 
-    /// Whose the frame is that `entry`, at `index` of a table of the domain that this is the shadow of, names: the one that it was
-    /// linked to, if it names the same frame still, else that domain's own, `own`.
-    pub fn owner(&self, index: u16, entry: Pte, own: Owner) -> Owner {
+    /// The owner of the frame that `entry`, at `index` of a table of the domain that this is the shadow of, names: where that is the
+    /// frame that the domain was linked to.
+    pub fn owner(&self, index: u16, entry: Pte) -> Option<Owner> {
         let kept = self.entries[usize::from(index)];
         match Page::of(Pte(kept), self.backend) {
-            Page::Linked(linked) if linked.mfn() == entry.mfn() => Owner((kept >> OWNER_SHIFT) as u8),
-            _ => own,
+            Page::Linked(linked) if linked.mfn() == entry.mfn() => {
+                Some(Owner((kept >> OWNER_SHIFT & OWNER_MASK) as u16))
+            }
+            _ => None,
         }
     }
 
@@ -283,9 +289,9 @@ mod tests {
     fn an_owner_is_known_as_long_as_the_frame_is_the_same() {
         let mut shadow = Shadow::empty(Backend::Foreign);
         shadow.set(0, entry(PageClass::Heap, 9), Owner(3));
-        assert_eq!(shadow.owner(0, entry(PageClass::Heap, 9), Owner(5)), Owner(3));
-        assert_eq!(shadow.owner(0, entry(PageClass::Heap, 10), Owner(5)), Owner(5));
-        assert_eq!(shadow.owner(1, entry(PageClass::Heap, 9), Owner(5)), Owner(5));
+        assert_eq!(shadow.owner(0, entry(PageClass::Heap, 9)), Some(Owner(3)));
+        assert_eq!(shadow.owner(0, entry(PageClass::Heap, 10)), None);
+        assert_eq!(shadow.owner(1, entry(PageClass::Heap, 9)), None);
         assert_eq!(shadow.linked(), 1);
     }
 

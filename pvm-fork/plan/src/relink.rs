@@ -2,6 +2,7 @@
 
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use xen_abi::pte::Pte;
@@ -9,8 +10,12 @@ use xen_abi::xen::MmuUpdate;
 use xen_abi::{Mfn, PAGE_SIZE, Pfn};
 use zooid_memory::{PageClass, Zone};
 
+use crate::id::PvmId;
 use crate::link::{Backend, Change, Entries, Owner, Page, Shadow};
 use crate::plan::{L1_SPAN, ParentTable, Plan, TABLE_FLAGS, index, table_base, window};
+
+/// The pVMs whose frames the tables of one of them may name: its ancestors, the root first, and itself last.
+pub type Owners = Arc<[PvmId]>;
 
 /// A prepared domain as it is linked to its parent.
 #[derive(Clone, Debug)]
@@ -28,6 +33,8 @@ pub struct Linkage {
     reserve: Vec<Pfn>,
     /// The machine frames of all frames that it has, by frame number.
     mfns: Vec<Mfn>,
+    /// What an [`Owner`] is a place in.
+    owners: Owners,
 }
 
 #[derive(Clone, Debug)]
@@ -86,7 +93,8 @@ pub enum Stale {
 
 impl Linkage {
     /// That of a domain that was built by `plan` for a parent with these tables, and has these frames. Nothing is linked yet.
-    pub fn new(plan: &Plan, parent: &[ParentTable], mfns: Vec<Mfn>) -> Self {
+    /// `owners` are the parent's.
+    pub fn new(plan: &Plan, parent: &[ParentTable], mfns: Vec<Mfn>, owners: Owners) -> Self {
         let mut private: BTreeMap<usize, Pfn> = BTreeMap::new();
         for (number, address) in plan.private.iter().enumerate() {
             private.insert(*address, Pfn((plan.private_start() + number) as u64));
@@ -112,7 +120,13 @@ impl Linkage {
             private,
             reserve: (plan.reserve_start()..plan.frames()).rev().map(|pfn| Pfn(pfn as u64)).collect(),
             mfns,
+            owners,
         }
+    }
+
+    /// The pVM that an owner stands for.
+    pub fn owner(&self, owner: Owner) -> Option<PvmId> {
+        self.owners.get(usize::from(owner.0)).copied()
     }
 
     /// First addresses of the tables, in order.
@@ -317,7 +331,7 @@ mod tests {
         };
         let plan = Plan::new(Backend::Foreign, &layout, &parent(), reserve).unwrap();
         let mfns = (0..plan.frames() as u64).map(|pfn| Mfn(0x8000 + pfn)).collect();
-        Linkage::new(&plan, &parent(), mfns)
+        Linkage::new(&plan, &parent(), mfns, Arc::from([]))
     }
 
     fn compare(linkage: &mut Linkage, place: usize, now: &Entries) -> Vec<Step> {
@@ -366,7 +380,7 @@ mod tests {
             linkage.note(step);
         }
         assert_eq!(linkage.linked(), 99);
-        assert_eq!(linkage.shadow(HEAP).unwrap().owner(5, Pte(now[5]), Owner(9)), Owner(1));
+        assert_eq!(linkage.shadow(HEAP).unwrap().owner(5, Pte(now[5])), Some(Owner(1)));
     }
 
     #[test]

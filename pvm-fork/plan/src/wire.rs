@@ -184,6 +184,8 @@ pub const EARLY_PAGES: usize = 32;
 
 /// The answer to a COMMIT that needs a PREPARE first: Linux's `ESTALE`, which Xen does not have.
 pub const ESTALE: u32 = 116;
+/// The answer to a COMMIT for a request from outside that pvmd has given up: Linux's `ECANCELED`.
+pub const ECANCELED: u32 = 125;
 
 /// Entries of the ring of ended children.
 pub const ENDED_SLOTS: u32 = 64;

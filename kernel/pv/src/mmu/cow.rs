@@ -16,6 +16,7 @@ use super::frames::Frames;
 use super::tables::{BATCH, OutOfFrames, index, read, submit, update};
 use super::{HEAP_END, LIBRARIES_END, Mapped, Memory, flush_tlb, mapped, with_memory};
 use crate::events::Masked;
+use crate::life::Component;
 
 /// Address range that a table of level 1 covers, in bytes.
 const L1_SPAN: usize = PTES_PER_TABLE * PAGE_SIZE;
@@ -217,12 +218,11 @@ fn populate(frames: &mut Frames, needed: u64) {
     }
 }
 
-/// Takes over what a child was given in place of its parent's: frames, and the root of the page tables.
-///
-/// # Safety
-/// Called once in a child, before any memory is allocated or freed; `root` is the frame of the level 4 table in use; p2m and
-/// bitmaps, at their old addresses, hold what belongs to this domain.
-pub unsafe fn adopt(root: Pfn) {
+/// A child was given frames of its own, and another root of the page tables.
+pub static LIFE: Component = Component { begin: |birth| adopt(birth.root), ..Component::PASSIVE };
+
+/// p2m and bitmaps, at their old addresses, hold what belongs to this domain ([`life::begin`](crate::life::begin)).
+fn adopt(root: Pfn) {
     with_memory(|memory| {
         memory.frames.recount();
         memory.tables.set_root(root);

@@ -81,9 +81,9 @@ impl Library {
                 let frame = frames.alloc().ok_or(OutOfMemory)?;
                 // SAFETY: a mapped page, and a buffer that is as long.
                 unsafe { copy_page(page as *const u64, content.as_mut_ptr()) };
-                let mut entry = Some(Pte::new(frames.mfn(frame), PageClass::LibraryData.pte_flags()));
+                let entry = Pte::new(frames.mfn(frame), PageClass::LibraryData.pte_flags());
                 // SAFETY: a page of the object, which gets its content back below, before anything else runs.
-                unsafe { tables.set(frames, page, |_| entry.take()) }.expect("tables of mapped pages exist");
+                unsafe { tables.change(frames, page, 1, |_, _| entry) };
                 flush_tlb();
                 // SAFETY: as above; it can be written now.
                 unsafe { copy_page(content.as_ptr(), page as *mut u64) };
@@ -128,22 +128,15 @@ impl Library {
     pub fn set_class(&mut self, pages: Range<usize>, class: PageClass) {
         assert!(Zone::Libraries.admits(class), "a class of libraries");
         let range = self.addresses(pages);
-        let mut page = range.start;
         with_memory(|Memory { frames, tables }| {
-            let next = |frames: &mut Frames| {
-                (page < range.end).then(|| {
-                    let entry = tables.entry(frames, page);
-                    page += PAGE_SIZE;
-                    match tables::frame_of(entry) {
-                        _ if ForkRule::of(entry.flags()) == ForkRule::Library => entry,
-                        Some(frame) => Pte::new(frame, class.pte_flags()),
-                        // A hole stays one.
-                        None => Pte::ABSENT,
-                    }
-                })
+            let change = |_: &mut Frames, entry: Pte| match tables::frame_of(entry) {
+                _ if ForkRule::of(entry.flags()) == ForkRule::Library => entry,
+                Some(frame) => Pte::new(frame, class.pte_flags()),
+                // A hole stays one.
+                None => Pte::ABSENT,
             };
             // SAFETY: the pages are the object's, whose loader says that nobody relies on other rights.
-            unsafe { tables.set(frames, range.start, next) }.expect("tables of mapped pages exist");
+            unsafe { tables.change(frames, range.start, range.len() / PAGE_SIZE, change) };
             flush_tlb();
         });
     }

@@ -171,14 +171,12 @@ fn map_new(start: usize, count: usize, class: PageClass) -> Result<(), OutOfFram
         if frames.obtainable() < needed + kept || !frames.ensure(needed) {
             return Err(OutOfFrames);
         }
-        let mut left = count;
         let next = |frames: &mut Frames| {
-            left = left.checked_sub(1)?;
             let frame = frames.alloc().expect("frames were counted above");
-            Some(Pte::new(frames.mfn(frame), class.pte_flags()))
+            Pte::new(frames.mfn(frame), class.pte_flags())
         };
         // SAFETY: the caller owns the range, and nothing is mapped there.
-        unsafe { tables.set(frames, start, next) }
+        unsafe { tables.map(frames, start, count, next) }
     })
 }
 
@@ -190,20 +188,15 @@ fn unmap_and_free(start: usize, count: usize) {
 /// Unmaps `count` pages from `start` on and calls `give` with those of their frames that are this domain's.
 fn unmap(start: usize, count: usize, give: impl Fn(&mut Frames, Pfn)) {
     with_memory(|Memory { frames, tables }| {
-        let mut page = start;
-        let end = start + count * PAGE_SIZE;
         // Each frame is freed only after the flush below: until then nothing else runs, as the lock masks events.
-        let next = |frames: &mut Frames| {
-            (page < end).then(|| {
-                if let Some(frame) = tables::frame_of(tables.entry(frames, page)).and_then(|frame| frames.pfn(frame)) {
-                    give(frames, frame);
-                }
-                page += PAGE_SIZE;
-                Pte::ABSENT
-            })
+        let unmap = |frames: &mut Frames, entry| {
+            if let Some(frame) = tables::frame_of(entry).and_then(|frame| frames.pfn(frame)) {
+                give(frames, frame);
+            }
+            Pte::ABSENT
         };
         // SAFETY: the caller owns the pages and uses them no more.
-        unsafe { tables.set(frames, start, next) }.expect("tables of mapped pages exist");
+        unsafe { tables.change(frames, start, count, unmap) };
         flush_tlb();
     });
 }
@@ -218,11 +211,11 @@ fn flush_tlb() {
 pub fn map_reserved(number: usize, frames: &[Mfn]) -> Result<SharedPages, Errno> {
     assert!(number + frames.len() <= device::RESERVED, "pages with a fixed place");
     let start = Zone::Device.base() + number * PAGE_SIZE;
-    let mut frames_left = frames.iter();
+    let mut entries = frames.iter().map(|frame| Pte::new(*frame, PageClass::Device.pte_flags()));
     with_memory(|memory| {
-        let next = |_: &mut Frames| frames_left.next().map(|frame| Pte::new(*frame, PageClass::Device.pte_flags()));
+        let next = |_: &mut Frames| entries.next().unwrap_or(Pte::ABSENT);
         // SAFETY: the caller's range, where nothing else is.
-        unsafe { memory.tables.set(&mut memory.frames, start, next) }
+        unsafe { memory.tables.map(&mut memory.frames, start, frames.len(), next) }
     })
     .map_err(|_| Errno::ENOMEM)?;
     // SAFETY: mapped above, for ever; no references point there.

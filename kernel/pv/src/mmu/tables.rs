@@ -4,6 +4,8 @@
 //! table has to be mapped: the frame with number `pfn` is mapped read-only at `pfn * 4096` in the TABLES zone if it is
 //! a page table, and not mapped there otherwise.
 
+use core::ops::Range;
+
 use xen_abi::pte::{PTES_PER_TABLE, Pte, PteFlags};
 use xen_abi::xen::{MmuUpdate, MmuextCmd, MmuextOp};
 use xen_abi::{DomId, Mfn, PAGE_SIZE, Pfn};
@@ -106,41 +108,67 @@ impl Tables {
         }
     }
 
-    /// Makes the entries of the pages from `address` on what `entries` yields, until it ends.
+    /// Makes the entries of the `count` pages from `start` on what `next` yields, and the tables that they need.
     ///
     /// # Safety
     /// Nothing relies on what these pages were, and what they become does not break a promise about memory in use. If
     /// pages were present before, the caller flushes the TLB.
-    pub unsafe fn set(
+    pub unsafe fn map(
         &self,
         frames: &mut Frames,
-        address: usize,
-        mut next: impl FnMut(&mut Frames) -> Option<Pte>,
+        start: usize,
+        count: usize,
+        mut next: impl FnMut(&mut Frames) -> Pte,
     ) -> Result<(), OutOfFrames> {
-        let mut page = address;
-        let mut batch = [MmuUpdate::default(); BATCH];
-        loop {
-            // A batch stays within one level 1 table.
-            let table = self.ensure_table(frames, page)?;
-            let frame = frames.mfn(table);
-            let first = page;
-            let mut count = 0;
-            while count < BATCH {
-                let Some(entry) = next(frames) else { break };
-                batch[count] = update(frame, index(page, 1), entry);
-                count += 1;
-                page += PAGE_SIZE;
-                if index(page, 1) == 0 {
-                    break;
-                }
+        for pages in batches(start, count) {
+            let table = self.ensure_table(frames, pages.start)?;
+            set(frames, table, pages, |frames, _, _| next(frames));
+        }
+        Ok(())
+    }
+
+    /// Makes each entry of the `count` pages from `start` on what `change` makes of it. Where there is no table nothing is mapped: such pages are
+    /// passed over, and none is made.
+    ///
+    /// # Safety
+    /// As for [`map`](Self::map).
+    pub unsafe fn change(
+        &self,
+        frames: &mut Frames,
+        start: usize,
+        count: usize,
+        mut change: impl FnMut(&mut Frames, Pte) -> Pte,
+    ) {
+        for pages in batches(start, count) {
+            if let Some(table) = self.table(frames, pages.start, 1) {
+                set(frames, table, pages, |frames, table, at| change(frames, read(table, at)));
             }
-            if count == 0 {
-                return Ok(());
-            }
-            submit(&batch[..count]);
-            mapped(first, Mapped::Pages);
         }
     }
+}
+
+/// The `count` pages from `start` on, in parts of a batch at most that stay within one table of level 1.
+fn batches(start: usize, count: usize) -> impl Iterator<Item = Range<usize>> {
+    let end = start + count * PAGE_SIZE;
+    let mut page = start;
+    core::iter::from_fn(move || {
+        let first = page;
+        let rest_of_table = (PTES_PER_TABLE - index(first, 1)) * PAGE_SIZE;
+        page += (end - first).min(rest_of_table).min(BATCH * PAGE_SIZE);
+        (first < page).then_some(first..page)
+    })
+}
+
+/// Sets the entries of pages that one table covers, a batch at most.
+fn set(frames: &mut Frames, table: Pfn, pages: Range<usize>, mut entry: impl FnMut(&mut Frames, Pfn, usize) -> Pte) {
+    let mut batch = [MmuUpdate::default(); BATCH];
+    let frame = frames.mfn(table);
+    let count = pages.len() / PAGE_SIZE;
+    for (at, update_of) in (index(pages.start, 1)..).zip(&mut batch[..count]) {
+        *update_of = update(frame, at, entry(frames, table, at));
+    }
+    submit(&batch[..count]);
+    mapped(pages.start, Mapped::Pages);
 }
 
 /// The frame that an entry leads to, if it is present.
@@ -162,6 +190,6 @@ pub fn update(table: Mfn, index: usize, entry: Pte) -> MmuUpdate {
 
 /// Has Xen apply the updates. That it refuses one means that our books are wrong.
 pub fn submit(updates: &[MmuUpdate]) {
-    // SAFETY: `set` passes its own caller's promise on; the other uses only add page tables where nothing was.
+    // SAFETY: `map` and `change` pass their own callers' promise on; the other uses only add page tables where nothing was.
     unsafe { xen_sys::mmu_update(updates, DomId::SELF) }.expect("Xen refuses a page-table entry");
 }

@@ -22,8 +22,9 @@ use spin::Once;
 use zooid_kernel::boot::{command_line, refuse};
 use zooid_kernel::events::Masked;
 use zooid_kernel::evtchn::{self, Event};
+use zooid_kernel::life::{self, Component, Order};
 use zooid_kernel::sync::{Mutex, MutexGuard};
-use zooid_kernel::{heap, life, mmu, random, thread, time};
+use zooid_kernel::{at_boot, heap, mmu, random, thread, time};
 pub use zooid_net::Error as SocketError;
 use zooid_net::netfront::{FrontendError, Obstacle};
 pub use zooid_net::stack::{NotReady, Status};
@@ -153,10 +154,7 @@ fn network() -> Result<&'static Network, Error> {
 }
 
 fn start() -> Result<&'static Network, Down> {
-    static REGISTERED: AtomicBool = AtomicBool::new(false);
-    if !REGISTERED.swap(true, Ordering::Relaxed) {
-        life::on_fork(stand_still);
-    }
+    core::hint::black_box(&COMPONENT);
     let _turn = START.lock();
     let network = match NETWORK.get() {
         Some(network) => network,
@@ -202,7 +200,19 @@ fn serve() {
     }
 }
 
-/// Lets a fork happen while no thread makes or uses the network, so that it is whole in the child.
+at_boot! {
+    /// In an image that uses the network.
+    COMPONENT, "net", join
+}
+
+/// The network is whole in a child, where [`Network::lock`] makes it the child's own.
+static LIFE: Component = Component { quiesce: stand_still, ..Component::PASSIVE };
+
+fn join() {
+    life::join(Order::Network, &LIFE);
+}
+
+/// Lets a fork happen while no thread makes or uses the network.
 fn stand_still(fork: &mut dyn FnMut()) {
     let _start = START.lock();
     let _stack = NETWORK.get().map(|network| network.stack.lock());

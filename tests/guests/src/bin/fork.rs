@@ -15,7 +15,7 @@ use core::time::Duration;
 use test_guests::{argument, check, check_eq, error, expect, failure, success};
 use zooid::process::{self, ForkError, Forked, PvmId, Status, WaitError};
 use zooid::sync::{Arc, Mutex};
-use zooid::{env, println, thread};
+use zooid::{env, println, thread, xenstore};
 
 zooid::main!(main, mode = kernel);
 
@@ -29,6 +29,9 @@ fn main() {
         "many" => many(),
         "threads" => threads(),
         "handlers" => handlers(),
+        "in_handler" => in_handler(),
+        "ended" => ended(second_argument()),
+        "apart" => apart(),
         "random" => random(),
         "registers" => registers(),
         "eager" => eager(),
@@ -277,6 +280,98 @@ fn handlers() {
     process::at_fork(process::AtFork { prepare: || note("A"), parent: || note("B"), child: || note("C") });
     reap(child(|| i32::from(*LOG.lock() != "AacC")));
     check_eq!(*LOG.lock(), "AabB");
+}
+
+/// A handler cannot fork, whichever it is, and is told so; the fork that it belongs to goes on.
+fn in_handler() {
+    static REFUSED: AtomicU32 = AtomicU32::new(0);
+    fn try_to_fork() {
+        check_eq!(process::fork(), Err(ForkError::InHandler));
+        REFUSED.fetch_add(1, Ordering::Relaxed);
+    }
+    process::at_fork(process::AtFork { prepare: try_to_fork, parent: try_to_fork, child: try_to_fork });
+    for round in 1..3 {
+        reap(child(|| i32::from(REFUSED.load(Ordering::Relaxed) != 2 * round)));
+        check_eq!(REFUSED.load(Ordering::Relaxed), 2 * round);
+    }
+}
+
+/// Children that end before anybody waits, more of them than the ring of their ends has room for: each is told of once.
+fn ended(count: u32) {
+    let fork = || loop {
+        match process::fork() {
+            Ok(Some(child)) => return child,
+            Ok(None) => process::exit(0),
+            Err(ForkError::Again) => thread::sleep(Duration::from_millis(20)),
+            Err(error) => failure!("{error}"),
+        }
+    };
+    let mut children: Vec<PvmId> = (0..count).map(|_| fork()).collect();
+    // All but the last few have ended for long.
+    thread::sleep(Duration::from_secs(1));
+    let mut told: Vec<PvmId> = (0..count)
+        .map(|_| {
+            let ended = expect!(process::wait());
+            check_eq!(ended.status, Status::Exited(0));
+            ended.id
+        })
+        .collect();
+    check_eq!(process::wait(), Err(WaitError));
+    children.sort();
+    told.sort();
+    check_eq!(told, children);
+}
+
+/// Parent and child write their memory, and see no write of the other, whatever becomes of pvmd: until there is `data/stop`.
+fn apart() {
+    let mut memory = vec![0_u32; 20_000];
+    // All words are of one round, which is the writer's alone.
+    fn is_whole(memory: &[u32], round: u32) -> bool {
+        memory.iter().all(|word| *word == round)
+    }
+    let mut without_daemon = 0;
+    for round in 1.. {
+        memory.fill(2 * round);
+        let forked = process::fork();
+        if forked == Ok(None) {
+            // Long enough for the parent to have given up, and to have gone on.
+            for _ in 0..100 {
+                if !is_whole(&memory, 2 * round) {
+                    println!("the child sees what its parent has written");
+                    process::exit(3)
+                }
+                thread::sleep(Duration::from_millis(200));
+            }
+            memory.fill(1);
+            println!("the child is right");
+            process::exit(0)
+        }
+        check!(is_whole(&memory, 2 * round));
+        match forked {
+            Err(ForkError::NoDaemon) => {
+                without_daemon += 1;
+                println!("no daemon");
+            }
+            Err(ForkError::Again) => thread::sleep(Duration::from_millis(20)),
+            Err(error) => failure!("{error}"),
+            Ok(_) => {}
+        }
+        for step in 0..40 {
+            memory.fill(2 * round + 2 + step);
+            thread::sleep(Duration::from_millis(50));
+            check!(is_whole(&memory, 2 * round + 2 + step));
+        }
+        if xenstore::read("data/stop").is_ok() {
+            break;
+        }
+    }
+    println!("without a daemon: {without_daemon}");
+    loop {
+        match process::wait() {
+            Ok(ended) => check_eq!(ended.status, Status::Exited(0)),
+            Err(WaitError) => break,
+        }
+    }
 }
 
 /// Two children of one call draw different numbers, and the parent others still.

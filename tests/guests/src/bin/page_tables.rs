@@ -10,11 +10,12 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::arch::asm;
 
-use test_guests::{check, failure, success};
+use test_guests::{check, check_eq, expect, failure, success};
 use xen_abi::Mfn;
 use xen_abi::PAGE_SIZE;
 use xen_abi::pte::{PTES_PER_TABLE, Pte, PteFlags};
 use zooid::{memory, println, thread};
+use zooid_kernel::mmu::libraries::Library;
 
 zooid::main!(main);
 
@@ -57,7 +58,21 @@ fn main() {
         }
     }
     drop(block);
+    unmapping_takes_nothing();
     success();
+}
+
+/// What was never mapped is unmapped without a page table: an object that could be loaded only in part goes, also where no frame is left.
+fn unmapping_takes_nothing() {
+    /// What 16 tables of level 1 cover.
+    const PAGES: usize = 16 * PTES_PER_TABLE;
+    let free = || zooid_kernel::mmu::statistics().free;
+    let mut library = expect!(Library::new(PAGES));
+    expect!(library.map(0..1, 0, b"content"));
+    let before = free();
+    drop(library);
+    // The page's frame is free again, and nothing was taken for it.
+    check_eq!(free(), before + 1);
 }
 
 impl Walk {

@@ -13,13 +13,15 @@ use zooid_fork_plan::plan::{ParentTable, Plan, Special};
 use zooid_fork_plan::relink::Linkage;
 use zooid_fork_plan::wire::{CONTROL_GREF, daemon, device, device_page};
 
-use super::core::Engine;
+use super::books::{Channel, Prepared};
+use super::core::{Follow, Host, Peer, Timer};
 use super::executor::{BUILD, Operation};
 use super::failure::Failure;
 use super::grant_backend::Copies;
 use super::home::{self, Home};
-use super::pvm::{Channel, Prepared};
-use super::relink::{MemoryOwners, Target, is_race, look_again};
+use super::jobs::Job;
+use super::relink::{Target, is_race, look_again};
+use super::standstill::Standstill;
 
 /// Frames that a prepared domain has free.
 const RESERVE: usize = 64;
@@ -47,7 +49,7 @@ const XENSTORE_GREF: u32 = 1;
 #[derive(Debug)]
 pub struct Building<M> {
     /// Whom it is for.
-    pub parent: DomId,
+    pub parent: PvmId,
     /// Number of the next operation.
     next: usize,
     tables: Vec<ParentTable>,
@@ -67,7 +69,6 @@ pub struct Building<M> {
 /// What it is, once it has a number.
 #[derive(Clone, Debug)]
 struct Made {
-    domain: DomId,
     id: PvmId,
     name: String,
 }
@@ -83,7 +84,7 @@ struct Ports {
 
 impl<M> Building<M> {
     /// One that has not begun.
-    pub fn new(parent: DomId) -> Self {
+    pub fn new(parent: PvmId) -> Self {
         Self {
             parent,
             next: 0,
@@ -99,11 +100,6 @@ impl<M> Building<M> {
             bitmaps: None,
             page: None,
         }
-    }
-
-    /// Its number, once it has one.
-    pub fn number(&self) -> Option<DomId> {
-        self.made.as_ref().map(|made| made.domain)
     }
 
     /// Has the table that covers `address` compared with the parent's again, though the parent has counted no change of it.
@@ -122,7 +118,7 @@ impl<M> Building<M> {
     }
 
     fn domain(&self) -> DomId {
-        self.made().domain
+        self.made().id.domain()
     }
 
     fn special(&self, special: Special) -> Mfn {
@@ -131,23 +127,33 @@ impl<M> Building<M> {
     }
 }
 
-impl<H: Hypervisor> Engine<H> {
-    /// Does the next operation; true when that was the last.
-    ///
-    /// # Errors
-    /// It cannot be built: it has to be [`abandon`](Self::abandon_building)ed.
-    pub(super) fn build_step(&mut self, building: &mut Building<H::Memory>) -> Result<bool, Failure> {
-        if !self.domains.contains_key(&building.parent) {
-            return Err(Failure::Gone);
+impl<H: Hypervisor> Host<H> {
+    /// Does the next operation of building a domain. One that fails takes back what was built.
+    pub(super) fn build_step(&mut self, family: PvmId, mut building: Box<Building<H::Memory>>) {
+        let parent = building.parent;
+        let result = match BUILD.get(building.next) {
+            Some(operation) if self.books.get(parent).is_some() => {
+                self.executor.before(*operation);
+                let result = self.build_operation(*operation, &mut building);
+                self.executor.after(*operation);
+                result
+            }
+            _ => Err(Failure::Gone),
+        };
+        match result {
+            Ok(finished) => {
+                building.next += usize::from(finished);
+                if building.next < BUILD.len() {
+                    self.jobs.push_first(family, Job::Build(building));
+                } else if let Some(made) = building.made {
+                    self.after(self.config.start_timeout, Timer::Waiting(parent, made.id));
+                }
+            }
+            Err(failure) => {
+                self.abandon_building(family, *building);
+                self.follow(Follow::CannotPrepare(parent, failure));
+            }
         }
-        let operation = BUILD[building.next];
-        self.executor.before(operation);
-        let result = self.build_operation(operation, building);
-        self.executor.after(operation);
-        if result? {
-            building.next += 1;
-        }
-        Ok(building.next == BUILD.len())
     }
 
     /// Does one operation; false when there is more of the same to do.
@@ -156,12 +162,8 @@ impl<H: Hypervisor> Engine<H> {
             Operation::Plan => self.plan(building)?,
             Operation::Create => self.create(building)?,
             Operation::Sign => {
-                let handle = Handle {
-                    kind: Kind::Prepared,
-                    id: building.made().id,
-                    parent: self.domains[&building.parent].id,
-                    commit: 0,
-                };
+                let handle =
+                    Handle { kind: Kind::Prepared, id: building.made().id, parent: building.parent, commit: 0 };
                 self.xen.set_handle(building.domain(), &handle.to_octets())?;
             }
             Operation::Configure => self.configure(building)?,
@@ -177,7 +179,8 @@ impl<H: Hypervisor> Engine<H> {
             Operation::Pin => {
                 let pin = [MmuextOp::on_frame(MmuextCmd::PIN_L4_TABLE, building.mfns[0])];
                 self.xen.mmuext_op(building.domain(), &pin).1?;
-                let linkage = Linkage::new(building.plan(), &building.tables, building.mfns.clone());
+                let owners = self.books.get(building.parent).ok_or(Failure::Gone)?.owners().clone();
+                let linkage = Linkage::new(building.plan(), &building.tables, building.mfns.clone(), owners);
                 building.linkage = Some(linkage);
                 building.tables = Vec::new();
             }
@@ -188,15 +191,14 @@ impl<H: Hypervisor> Engine<H> {
             }
             Operation::Load => self.load(building)?,
             Operation::Home => {
-                let parent = &self.domains[&building.parent];
+                let parent = self.books.get(building.parent).ok_or(Failure::Gone)?;
                 let made = building.made();
-                let owners: Vec<DomId> = parent.owners.iter().copied().chain([made.domain]).collect();
                 let home = Home {
-                    domain: made.domain,
+                    id: made.id,
                     name: &made.name,
                     store: (building.special(Special::Xenstore), building.ports.store),
-                    root: parent.root,
-                    owners: &owners,
+                    root: parent.root(),
+                    ancestors: parent.owners(),
                 };
                 home.create(&self.store)?;
             }
@@ -211,24 +213,25 @@ impl<H: Hypervisor> Engine<H> {
                 self.enlist(building)?;
                 self.xen.unpause(building.domain())?;
             }
-            other => unreachable!("{other} is no part of building"),
+            _ => return Err(Failure::Gone),
         }
         Ok(true)
     }
 
     fn plan(&mut self, building: &mut Building<H::Memory>) -> Result<(), Failure> {
         self.follow_tables(building.parent)?;
-        let parent = &self.domains[&building.parent];
+        let parent = self.books.get(building.parent).ok_or(Failure::Gone)?;
         let forking = parent.forking.as_ref().ok_or(Failure::Gone)?;
         building.tables = forking.tables.copy_leaves();
         let plan = Plan::new(self.backend, &forking.layout, &building.tables, RESERVE)?;
         self.check_memory(building.parent, plan.frames() as u64)?;
+        self.check_tables(building.parent, building.tables.len())?;
         building.plan = Some(plan);
         Ok(())
     }
 
     fn create(&mut self, building: &mut Building<H::Memory>) -> Result<(), Failure> {
-        let parent = &self.domains[&building.parent];
+        let parent = self.books.get(building.parent).ok_or(Failure::Gone)?;
         let forking = parent.forking.as_ref().ok_or(Failure::Gone)?;
         let domain = self.xen.create_domain(&CreateDomain {
             flags: 0,
@@ -239,16 +242,16 @@ impl<H: Hypervisor> Engine<H> {
             handle: Handle::UNFINISHED,
             cpupool: forking.profile.cpupool,
         })?;
-        let root = self.name_of(parent.root);
-        let id = self.new_id(domain);
-        building.made = Some(Made { domain, id, name: format!("{root}-{id}") });
+        let root = parent.root();
+        let (name, id) = (self.name_of(root), self.books.new_id(domain));
+        building.made = Some(Made { id, name: format!("{name}-{id}") });
         Ok(())
     }
 
     fn configure(&mut self, building: &Building<H::Memory>) -> Result<(), Failure> {
         let domain = building.domain();
         let plan = building.plan();
-        let parent = &self.domains[&building.parent];
+        let parent = self.books.get(building.parent).ok_or(Failure::Gone)?;
         let profile = parent.forking.as_ref().ok_or(Failure::Gone)?.profile.clone();
         self.xen.max_vcpus(domain, 1)?;
         // Room for a copy of everything, and for as much again that is copied away from while descendants still read it.
@@ -324,9 +327,9 @@ impl<H: Hypervisor> Engine<H> {
     fn fill_pages(&mut self, building: &mut Building<H::Memory>) -> Result<(), Failure> {
         let domain = building.domain();
         let plan = building.plan();
-        let parent = &self.domains[&building.parent];
+        let parent = self.books.get(building.parent).ok_or(Failure::Gone)?;
         let layout = parent.forking.as_ref().ok_or(Failure::Gone)?.layout;
-        let linkage = Linkage::new(plan, &[], building.mfns.clone());
+        let linkage = Linkage::new(plan, &[], building.mfns.clone(), parent.owners().clone());
         let p2m = octets(linkage.p2m(plan.p2m_entries));
         let bitmaps = octets(linkage.bitmaps(plan.p2m_entries).iter().copied());
         let frames = &building.mfns[plan.special_start()..plan.private_start()];
@@ -359,11 +362,11 @@ impl<H: Hypervisor> Engine<H> {
 
     /// The daemon's half of the control page.
     fn control(&self, page: &mut [u8; PAGE_SIZE], building: &Building<H::Memory>) -> Result<(), Failure> {
-        let parent = &self.domains[&building.parent];
+        let parent = self.books.get(building.parent).ok_or(Failure::Gone)?;
         let mut put = |at: usize, value: u32| page[at..at + 4].copy_from_slice(&value.to_le_bytes());
         put(daemon::ID, building.made().id.raw());
-        put(daemon::PARENT, parent.id.raw());
-        put(daemon::ROOT, parent.root.raw());
+        put(daemon::PARENT, parent.id().raw());
+        put(daemon::ROOT, parent.root().raw());
         put(daemon::BACKEND, self.backend_number());
         put(daemon::PORT, building.ports.fork.0);
         put(daemon::ROOT_TABLE, 0);
@@ -375,25 +378,25 @@ impl<H: Hypervisor> Engine<H> {
 
     /// Links the next table; true when that was the last.
     fn link(&mut self, building: &mut Building<H::Memory>) -> Result<bool, Failure> {
-        let parent = self.domains.get(&building.parent).ok_or(Failure::Gone)?;
-        let forking = parent.forking.as_ref().ok_or(Failure::Gone)?;
-        let (tables, sources) = (&forking.tables, forking.sources.as_ref());
-        let memory_owners = MemoryOwners::of(parent.root, &self.memory_owners, self.libraries.as_ref());
-        let source = parent.source(memory_owners).ok_or(Failure::Gone)?;
-        let domain = building.made.as_ref().expect("made before").domain;
+        let memory_owners = self.books.memory_owners_of(self.root_of(building.parent)?);
+        let parent = self.books.get_mut(building.parent).ok_or(Failure::Gone)?;
+        let (source, _) = parent.linking(memory_owners).ok_or(Failure::Gone)?;
+        let tables = source.tables;
+        let domain = building.made.as_ref().ok_or(Failure::Gone)?.id.domain();
         let linkage = building.linkage.as_mut().expect("made when its tables were pinned");
         let mut target = Target { domain, linkage, bitmaps: building.bitmaps.as_ref() };
         target.add_tables(&*self.xen, &source)?;
         let number = building.linked;
-        if let Some(sources) = sources.filter(|_| number < tables.count()) {
+        if let (Some(sources), Some(base)) = (source.sources, tables.base(number)) {
             let plan = building.plan.as_ref().expect("planned before");
             let frame = |address| plan.private_frame(address).map(|pfn| building.mfns[pfn.0 as usize]);
             let now = self.scratch.entries();
             tables.copy_leaf(number, now);
-            building.copies.add_table(&*self.xen, domain, (tables.base(number), now), frame, sources)?;
+            building.copies.add_table(&*self.xen, domain, (base, now), frame, sources)?;
         }
-        if building.linked < tables.count() {
-            match target.relink(&*self.xen, &source, building.linked, &mut self.scratch) {
+        if number < tables.count() {
+            let mut still = Standstill::of(&*self.xen, &self.store, source.domain);
+            match target.relink(&*self.xen, &source, number, &mut self.scratch, Some(&mut still)) {
                 Ok(_) => building.linked += 1,
                 // The parent has copied a page in between: what is not linked now is when the domain is refreshed.
                 Err(failure) if is_race(&failure) => building.linked += 1,
@@ -404,7 +407,7 @@ impl<H: Hypervisor> Engine<H> {
     }
 
     fn load(&mut self, building: &Building<H::Memory>) -> Result<(), Failure> {
-        let parent = &self.domains[&building.parent];
+        let parent = self.books.get(building.parent).ok_or(Failure::Gone)?;
         let layout = parent.forking.as_ref().ok_or(Failure::Gone)?.layout;
         let mut context = VcpuGuestContext { flags: VgcfFlags::IN_KERNEL | VgcfFlags::ONLINE, ..Default::default() };
         let regs = &mut context.user_regs;
@@ -422,17 +425,17 @@ impl<H: Hypervisor> Engine<H> {
     /// Puts it among its parent's prepared domains, from where on its events are listened to.
     fn enlist(&mut self, building: &mut Building<H::Memory>) -> Result<(), Failure> {
         let made = building.made().clone();
-        let parent = self.domains.get_mut(&building.parent).ok_or(Failure::Gone)?;
+        let memory_owners = self.books.memory_owners_of(self.root_of(building.parent)?);
+        let parent = self.books.get_mut(building.parent).ok_or(Failure::Gone)?;
         let missing = "made by the operations before";
         // The parent may have got more of them since its last one was linked.
         let linkage = building.linkage.as_mut().expect(missing);
-        let memory_owners = MemoryOwners::of(parent.root, &self.memory_owners, self.libraries.as_ref());
-        let source = parent.source(memory_owners).ok_or(Failure::Gone)?;
-        Target { domain: made.domain, linkage, bitmaps: building.bitmaps.as_ref() }.add_tables(&*self.xen, &source)?;
+        let (source, _) = parent.linking(memory_owners).ok_or(Failure::Gone)?;
+        let mut target = Target { domain: made.id.domain(), linkage, bitmaps: building.bitmaps.as_ref() };
+        target.add_tables(&*self.xen, &source)?;
         let port = building.ports.local.take().expect(missing);
         parent.prepared.push(Prepared {
             id: made.id,
-            domain: made.domain,
             name: made.name,
             channel: Channel { page: building.page.take().expect(missing), port },
             linkage: building.linkage.take().expect(missing),
@@ -442,25 +445,25 @@ impl<H: Hypervisor> Engine<H> {
             console: false,
             broken: false,
         });
-        self.listen(port, made.domain, Some(building.parent));
+        self.listen(port, Peer::Prepared(building.parent, made.id));
         Ok(())
     }
 
     /// Takes back what was built.
-    pub(super) fn abandon_building(&mut self, building: Building<H::Memory>) {
+    pub(super) fn abandon_building(&mut self, family: PvmId, building: Building<H::Memory>) {
         if let Some(port) = building.ports.local {
             self.unlisten(port);
         }
         let Some(made) = building.made else { return };
         // Enlisted is as good as built: its parent's list has it.
-        if let Some(parent) = self.domains.get_mut(&building.parent)
-            && let Some(place) = parent.prepared.iter().position(|prepared| prepared.domain == made.domain)
+        if let Some(parent) = self.books.get_mut(building.parent)
+            && let Some(place) = parent.prepared.iter().position(|prepared| prepared.id == made.id)
         {
             let prepared = parent.prepared.remove(place);
-            return self.discard(prepared);
+            return self.discard(family, prepared);
         }
         drop((building.bitmaps, building.page, building.copies));
-        self.remove_domain(made.domain, made.id);
+        self.remove_domain(family, made.id);
     }
 }
 

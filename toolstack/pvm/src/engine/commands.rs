@@ -1,8 +1,6 @@
 //! What users ask for, through the daemon's socket.
 
-use std::process::{Command as Process, Stdio};
 use std::sync::mpsc;
-use std::thread;
 use std::time::Instant;
 
 use xen_abi::{DomId, Errno};
@@ -12,9 +10,11 @@ use zooid_fork_plan::status::Status;
 use zooid_fork_plan::wire::{MAX_CHILDREN, daemon, guest};
 
 use super::api::{self, Command, Ended, Error, PoolInfo, PvmInfo, Reply, State, Stats, Target};
-use super::core::{Engine, Timer};
+use super::books::{Prepared, Pvm};
+use super::core::{Follow, Host, Timer};
+use super::end::Gone;
 use super::home;
-use super::pvm::{Prepared, Pvm};
+use super::quota::PAGE_KIB;
 
 /// Signal that no guest can refuse.
 const SIGKILL: u8 = 9;
@@ -22,8 +22,6 @@ const SIGKILL: u8 = 9;
 const SIGTERM: u8 = 15;
 /// Signals are bits of a word.
 const SIGNALS: u8 = 64;
-/// KiB of a page.
-const PAGE_KIB: u64 = 4;
 /// Octets of an application's name and arguments.
 const MAX_APPLICATION: usize = 2048;
 
@@ -37,27 +35,26 @@ pub struct Waiter {
 /// Somebody waits for a fork from outside.
 #[derive(Debug)]
 pub struct OutsideFork {
-    domain: DomId,
     id: PvmId,
     number: u32,
     until: Instant,
     reply: Reply<Vec<u32>>,
 }
 
-impl<H: Hypervisor> Engine<H> {
+impl<H: Hypervisor> Host<H> {
     pub(super) fn obey(&mut self, command: Command) {
         match command {
             Command::List { ended, reply } => {
                 let mut list = self.list();
                 if ended {
-                    list.extend(self.ended.iter().cloned());
+                    list.extend(self.books.ended().cloned());
                 }
                 answer(&reply, Ok(list));
             }
             Command::Inspect { target, reply } => answer(&reply, self.inspect(&target)),
             Command::Kill { target, signal, family, reply } => self.kill(&target, signal, family, reply),
             Command::Stop { target, reply } => {
-                let result = self.resolve(&target).and_then(|domain| self.shut_down(domain));
+                let result = self.resolve(&target).and_then(|id| self.shut_down(id));
                 answer(&reply, result);
             }
             Command::Update { target, library, version, limit, reply } => {
@@ -70,32 +67,32 @@ impl<H: Hypervisor> Engine<H> {
             Command::Adopt { domain, reply } => {
                 let result =
                     self.add_root(DomId(domain), None).map_err(|failure| Error::Refused { what: failure.to_string() });
-                let info = result.map(|_| self.info(DomId(domain)).expect("it was added just now"));
+                let info = result.and_then(|id| self.info(id).ok_or(Error::HasEnded { id: id.raw() }));
                 answer(&reply, info);
             }
             Command::Stats { reply } => answer(&reply, Ok(self.stats())),
             Command::Pool { reply } => answer(&reply, Ok(self.pool())),
             Command::Objects { target, reply } => answer(&reply, self.list_objects(target.as_ref())),
             Command::RemoveObject { target, name, reply } => answer(&reply, self.remove_object(&target, &name)),
-            Command::Subscribe { events } => self.subscribers.push(events),
+            Command::Subscribe { events } => self.subscribe(events),
             Command::Quit { reply } => self.quitting = Some(reply),
         }
     }
 
     /// The living pVM that a user means.
-    pub(super) fn resolve(&self, target: &Target) -> Result<DomId, Error> {
-        let mut found: Vec<&Pvm<H::Memory>> = match target {
+    pub(super) fn resolve(&self, target: &Target) -> Result<PvmId, Error> {
+        let mut found: Vec<PvmId> = match target {
             Target::Id(number) => {
-                let id = PvmId::from_raw(*number).and_then(|id| self.ids.get(&id));
-                let domid = u16::try_from(*number).ok().map(DomId);
-                id.or(domid.as_ref()).and_then(|domain| self.domains.get(domain)).into_iter().collect()
+                let id = PvmId::from_raw(*number).filter(|id| self.books.get(*id).is_some());
+                let of_number = || self.books.id_of(u16::try_from(*number).ok().map(DomId)?);
+                id.or_else(of_number).into_iter().collect()
             }
-            Target::Name(name) => self.domains.values().filter(|pvm| pvm.name == *name).collect(),
+            Target::Name(name) => self.books.iter().filter(|pvm| pvm.name == *name).map(Pvm::id).collect(),
         };
         match (found.pop(), found.is_empty()) {
-            (Some(pvm), true) => Ok(pvm.domain),
-            (Some(pvm), false) => {
-                let ids = found.iter().map(|pvm| pvm.id.raw()).chain([pvm.id.raw()]).collect();
+            (Some(id), true) => Ok(id),
+            (Some(id), false) => {
+                let ids = found.into_iter().chain([id]).map(PvmId::raw).collect();
                 Err(Error::Ambiguous { target: target.to_string(), ids })
             }
             (None, _) => match self.find_remembered(target) {
@@ -107,7 +104,7 @@ impl<H: Hypervisor> Engine<H> {
 
     /// The pVM that a user means among those that have ended: the last one of a name.
     fn find_remembered(&self, target: &Target) -> Option<&PvmInfo> {
-        self.ended.iter().rev().find(|info| match target {
+        self.books.ended().rev().find(|info| match target {
             Target::Id(number) => info.id == *number || u32::from(info.domid) == *number,
             Target::Name(name) => info.name == *name,
         })
@@ -115,17 +112,17 @@ impl<H: Hypervisor> Engine<H> {
 
     fn inspect(&mut self, target: &Target) -> Result<PvmInfo, Error> {
         match self.resolve(target) {
-            Ok(domain) => self.info(domain).ok_or_else(|| Error::NoSuchPvm { target: target.to_string() }),
-            Err(Error::HasEnded { .. }) => Ok(self.find_remembered(target).expect("it has ended").clone()),
+            Ok(id) => self.info(id).ok_or_else(|| Error::NoSuchPvm { target: target.to_string() }),
+            Err(error @ Error::HasEnded { .. }) => self.find_remembered(target).cloned().ok_or(error),
             Err(error) => {
                 let is_meant = |prepared: &Prepared<H::Memory>| match target {
-                    Target::Id(number) => prepared.id.raw() == *number || u32::from(prepared.domain.0) == *number,
+                    Target::Id(number) => prepared.id.raw() == *number || u32::from(prepared.domain().0) == *number,
                     Target::Name(name) => prepared.name == *name,
                 };
-                let all = self.domains.values();
-                let mut found = all.flat_map(|pvm| pvm.prepared.iter().map(move |prepared| (pvm, prepared)));
+                let mut found =
+                    self.books.iter().flat_map(|pvm| pvm.prepared.iter().map(move |prepared| (pvm, prepared)));
                 let (parent, prepared) = found.find(|(_, prepared)| is_meant(prepared)).ok_or(error)?;
-                let info = self.xen.domain_info(prepared.domain).ok().flatten();
+                let info = self.xen.domain_info(prepared.domain()).ok().flatten();
                 Ok(self.describe_prepared(parent, prepared, info.as_ref()))
             }
         }
@@ -134,36 +131,35 @@ impl<H: Hypervisor> Engine<H> {
     fn list(&self) -> Vec<PvmInfo> {
         let all = self.xen.domains().unwrap_or_default();
         let describe = |pvm: &Pvm<H::Memory>| {
-            let info = all.iter().find(|info| info.id == pvm.domain);
+            let info = all.iter().find(|info| info.id == pvm.domain());
             self.describe(pvm, info)
         };
-        self.domains.values().map(describe).collect()
+        self.books.iter().map(describe).collect()
     }
 
     /// What is known of a living pVM.
-    pub(super) fn info(&self, domain: DomId) -> Option<PvmInfo> {
-        let pvm = self.domains.get(&domain)?;
-        let info = self.xen.domain_info(domain).ok().flatten();
+    pub(super) fn info(&self, id: PvmId) -> Option<PvmInfo> {
+        let pvm = self.books.get(id)?;
+        let info = self.xen.domain_info(id.domain()).ok().flatten();
         Some(self.describe(pvm, info.as_ref()))
     }
 
     fn describe(&self, pvm: &Pvm<H::Memory>, info: Option<&DomainInfo>) -> PvmInfo {
-        let is_child = pvm.owners.len() > 1;
         let state = match info {
             Some(info) if info.is_paused() => State::Paused,
-            _ if pvm.resumed => State::Running,
+            _ if pvm.is_resumed() => State::Running,
             _ => State::Starting,
         };
-        let children = self.domains.values().filter(|child| child.parent == Some(pvm.id)).map(|child| child.id.raw());
+        let children = self.books.iter().filter(|child| child.parent() == Some(pvm.id())).map(|child| child.id().raw());
         PvmInfo {
-            id: pvm.id.raw(),
-            domid: pvm.domain.0,
+            id: pvm.id().raw(),
+            domid: pvm.domain().0,
             name: pvm.name.clone(),
-            kind: if is_child { api::Kind::Child } else { api::Kind::Root },
+            kind: if pvm.is_child() { api::Kind::Child } else { api::Kind::Root },
             state,
             can_fork: pvm.channel.is_some(),
-            parent: pvm.parent.map(PvmId::raw),
-            root: pvm.root.raw(),
+            parent: pvm.parent().map(PvmId::raw),
+            root: pvm.root().raw(),
             children: children.collect(),
             prepared: pvm.ready(),
             backend: pvm.channel.as_ref().map(|_| self.backend.into()),
@@ -183,13 +179,13 @@ impl<H: Hypervisor> Engine<H> {
     ) -> PvmInfo {
         PvmInfo {
             id: prepared.id.raw(),
-            domid: prepared.domain.0,
+            domid: prepared.domain().0,
             name: prepared.name.clone(),
             kind: api::Kind::Prepared,
             state: if prepared.is_ready() { State::Waiting } else { State::Starting },
             can_fork: false,
-            parent: Some(parent.id.raw()),
-            root: parent.root.raw(),
+            parent: Some(parent.id().raw()),
+            root: parent.root().raw(),
             children: Vec::new(),
             prepared: 0,
             backend: Some(self.backend.into()),
@@ -204,13 +200,13 @@ impl<H: Hypervisor> Engine<H> {
     fn pool(&self) -> Vec<PoolInfo> {
         let all = self.xen.domains().unwrap_or_default();
         let mut list = Vec::new();
-        for pvm in self.domains.values() {
+        for pvm in self.books.iter() {
             for prepared in &pvm.prepared {
-                let info = all.iter().find(|info| info.id == prepared.domain);
+                let info = all.iter().find(|info| info.id == prepared.domain());
                 list.push(PoolInfo {
                     id: prepared.id.raw(),
-                    domid: prepared.domain.0,
-                    parent: pvm.id.raw(),
+                    domid: prepared.domain().0,
+                    parent: pvm.id().raw(),
                     state: if prepared.is_ready() { State::Waiting } else { State::Starting },
                     memory_kib: info.map_or(0, |info| info.pages * PAGE_KIB),
                     linked_pages: prepared.linkage.linked() as u64,
@@ -226,8 +222,8 @@ impl<H: Hypervisor> Engine<H> {
             refused: self.counters.refused(),
             prepared: self.counters.prepared,
             ended: self.counters.ended,
-            alive: self.domains.len() as u64,
-            pool: self.domains.values().map(|pvm| pvm.prepared.len() as u64).sum(),
+            alive: self.books.len() as u64,
+            pool: self.books.iter().map(|pvm| pvm.prepared.len() as u64).sum(),
             operations: self.executor.count(),
             relinked_entries: self.counters.entries(),
             steps: self.counters.steps().chain(self.executor.times()).collect(),
@@ -236,7 +232,7 @@ impl<H: Hypervisor> Engine<H> {
 
     fn wait_for(&mut self, target: &Target, reply: Reply<Ended>) {
         match self.resolve(target) {
-            Ok(domain) => self.waiters.push(Waiter { id: self.domains[&domain].id, reply }),
+            Ok(id) => self.waiters.push(Waiter { id, reply }),
             Err(Error::HasEnded { .. }) => {
                 let ended = self.find_remembered(target).and_then(|info| info.ended);
                 answer(&reply, ended.ok_or_else(|| Error::NoSuchPvm { target: target.to_string() }));
@@ -245,93 +241,69 @@ impl<H: Hypervisor> Engine<H> {
         }
     }
 
-    /// Tells whoever waits for this end.
-    pub(super) fn answer_waiters(&mut self, end: &Ended) {
+    /// A pVM has left the books: tells those who wait for its end, or for something that it was to do.
+    pub(super) fn forget_commands(&mut self, gone: &Gone<H::Memory>) {
         self.waiters.retain(|waiter| {
-            let is_it = waiter.id.raw() == end.id;
+            let is_it = waiter.id == gone.id;
             if is_it {
-                answer(&waiter.reply, Ok(*end));
+                answer(&waiter.reply, Ok(gone.end));
             }
             !is_it
         });
         self.outside.retain(|fork| {
-            let is_it = fork.id.raw() == end.id;
+            let is_it = fork.id == gone.id;
             if is_it {
-                answer(&fork.reply, Err(Error::HasEnded { id: end.id }));
+                answer(&fork.reply, Err(Error::HasEnded { id: gone.end.id }));
             }
             !is_it
         });
+        self.forget_updates(gone.id);
     }
 
     /// A pVM and, if wanted, all that descend from it, in whoever's care they are now.
-    fn members(&self, domain: DomId, family: bool) -> Vec<DomId> {
-        let is_member = |pvm: &&Pvm<H::Memory>| pvm.domain == domain || family && pvm.owners.contains(&domain);
-        self.domains.values().filter(is_member).map(|pvm| pvm.domain).collect()
+    fn descendants(&self, id: PvmId, family: bool) -> Vec<PvmId> {
+        let is_meant = |pvm: &&Pvm<H::Memory>| pvm.id() == id || family && pvm.ancestors().contains(&id);
+        self.books.iter().filter(is_meant).map(Pvm::id).collect()
     }
 
     fn kill(&mut self, target: &Target, signal: u8, family: bool, reply: Reply<Vec<u32>>) {
-        let domain = match self.resolve(target) {
-            Ok(domain) => domain,
+        let id = match self.resolve(target) {
+            Ok(id) => id,
             Err(error) => return answer(&reply, Err(error)),
         };
         if signal == 0 || signal >= SIGNALS {
             return answer(&reply, Err(Error::Refused { what: format!("there is no signal {signal}") }));
         }
-        let members = self.members(domain, family);
-        let ids: Vec<u32> = members.iter().map(|domain| self.domains[domain].id.raw()).collect();
+        let meant = self.descendants(id, family);
+        let ids: Vec<u32> = meant.iter().map(|id| id.raw()).collect();
+        if signal != SIGKILL {
+            let result = meant.into_iter().try_for_each(|id| self.signal(id, signal));
+            return answer(&reply, result.map(|()| ids));
+        }
         let mut roots = Vec::new();
-        for domain in members {
-            if signal == SIGKILL {
-                // Its descendants have been dealt with by themselves; the root, which is a toolstack's, is left to that.
-                if self.domains.get(&domain).is_some_and(|pvm| pvm.owners.len() == 1) {
-                    roots.push(domain);
-                } else {
-                    self.reap(domain, Status::Killed(SIGKILL));
-                }
-            } else if let Err(error) = self.signal(domain, signal) {
-                return answer(&reply, Err(error));
+        for id in meant {
+            // A root is left to the toolstack that started it. Nothing of ours may keep it from going.
+            if self.books.get(id).is_some_and(|pvm| !pvm.is_child()) {
+                self.stop(id);
+                roots.push(id.domain());
             }
+            self.follow(Follow::End(id, Status::Killed(SIGKILL)));
         }
-        for domain in &roots {
-            if let Some(pvm) = self.domains.get_mut(domain) {
-                pvm.killed = Some(Status::Killed(SIGKILL));
-            }
-        }
-        self.destroy_roots(roots, ids, reply);
-    }
-
-    /// Has the toolstack destroy domains that it has started, and answers then. `xl` takes its time.
-    fn destroy_roots(&mut self, roots: Vec<DomId>, ids: Vec<u32>, reply: Reply<Vec<u32>>) {
         if roots.is_empty() {
             return answer(&reply, Ok(ids));
         }
-        for root in &roots {
-            // Nothing of ours may keep it from going.
-            self.reap(*root, Status::Killed(SIGKILL));
-        }
-        let destroy = move || {
-            for root in roots {
-                let outcome = Process::new("xl").arg("destroy").arg(root.to_string()).stdin(Stdio::null()).output();
-                let what = match outcome {
-                    Ok(output) if output.status.success() => continue,
-                    Ok(output) => String::from_utf8_lossy(&output.stderr).trim().to_owned(),
-                    Err(error) => error.to_string(),
-                };
-                return answer(&reply, Err(Error::Refused { what: format!("xl destroy {root}: {what}") }));
-            }
-            answer(&reply, Ok(ids));
+        let done = move |result: Result<(), String>| {
+            answer(&reply, result.map(|()| ids).map_err(|what| Error::Refused { what }));
         };
-        if let Err(error) = thread::Builder::new().name("destroy".to_owned()).spawn(destroy) {
-            log::error!("no thread to destroy a domain: {error}");
-        }
+        self.toolstack.destroy(roots, Box::new(done));
     }
 
     /// Sends a signal to a pVM of the same family, as one of them asks; 0 only looks whether it lives.
-    pub(super) fn kill_relative(&mut self, domain: DomId, signal: u32) -> Result<(), Errno> {
-        let asker = self.domains.get(&domain).ok_or(Errno::ESRCH)?;
-        let (root, target) = (asker.root, asker.channel.as_ref().map_or(0, |channel| channel.get(guest::OBJECT)));
+    pub(super) fn kill_relative(&mut self, id: PvmId, signal: u32) -> Result<(), Errno> {
+        let asker = self.books.get(id).ok_or(Errno::ESRCH)?;
+        let (root, target) = (asker.root(), asker.channel.as_ref().map_or(0, |channel| channel.get(guest::OBJECT)));
         let target = PvmId::from_raw(target).ok_or(Errno::ESRCH)?;
-        if self.by_id(target).is_none_or(|pvm| pvm.root != root) {
+        if self.books.get(target).is_none_or(|pvm| pvm.root() != root) {
             return Err(Errno::ESRCH);
         }
         match u8::try_from(signal) {
@@ -346,64 +318,74 @@ impl<H: Hypervisor> Engine<H> {
     }
 
     /// Hands a signal to a pVM.
-    fn signal(&mut self, domain: DomId, signal: u8) -> Result<(), Error> {
-        let Some(pvm) = self.domains.get(&domain) else { return Ok(()) };
+    fn signal(&self, id: PvmId, signal: u8) -> Result<(), Error> {
+        let Some(pvm) = self.books.get(id) else { return Ok(()) };
         let Some(channel) = &pvm.channel else {
             if signal == SIGTERM {
-                return self.shut_down(domain);
+                return self.shut_down(id);
             }
-            return Err(Error::CannotFork { id: pvm.id.raw() });
+            return Err(Error::CannotFork { id: id.raw() });
         };
         let bit = 1 << signal;
         let (sent, taken) = (channel.page.read_u64(daemon::SIGNALS), channel.page.read_u64(guest::SIGNALS_TAKEN));
         if (sent ^ taken) & bit == 0 {
             channel.page.write_u64(daemon::SIGNALS, sent ^ bit);
         }
-        self.notify(domain);
+        self.notify(id);
         Ok(())
     }
 
-    fn shut_down(&self, domain: DomId) -> Result<(), Error> {
-        let path = format!("{}/control/shutdown", home::path(domain));
+    fn shut_down(&self, id: PvmId) -> Result<(), Error> {
+        let path = format!("{}/control/shutdown", home::path(id.domain()));
         self.store.write(&path, "poweroff").map_err(|error| Error::Refused { what: format!("xenstore: {error}") })
     }
 
     fn fork_from_outside(&mut self, target: &Target, count: u32, application: &[String], reply: Reply<Vec<u32>>) {
-        let domain = match self.resolve(target) {
-            Ok(domain) => domain,
-            Err(error) => return answer(&reply, Err(error)),
-        };
+        if let Err(error) = self.ask_to_fork(target, count, application, &reply) {
+            answer(&reply, Err(error));
+        }
+    }
+
+    fn ask_to_fork(
+        &mut self,
+        target: &Target,
+        count: u32,
+        application: &[String],
+        reply: &Reply<Vec<u32>>,
+    ) -> Result<(), Error> {
+        let id = self.resolve(target)?;
         if !(1..=MAX_CHILDREN).contains(&count) {
-            let what = format!("1 to {MAX_CHILDREN} children can be made at once");
-            return answer(&reply, Err(Error::Refused { what }));
+            return Err(Error::Refused { what: format!("1 to {MAX_CHILDREN} children can be made at once") });
         }
-        let pvm = &self.domains[&domain];
-        let id = pvm.id;
-        if pvm.channel.is_none() {
-            return answer(&reply, Err(Error::CannotFork { id: id.raw() }));
+        let is_announced = |pvm: &Pvm<H::Memory>| pvm.channel.is_some();
+        if !self.books.get(id).is_some_and(is_announced) {
+            return Err(Error::CannotFork { id: id.raw() });
         }
-        if self.outside.iter().any(|fork| fork.domain == domain) {
+        if self.outside.iter().any(|fork| fork.id == id) {
             let what = format!("pVM {id} is being forked from outside already");
-            return answer(&reply, Err(Error::Errno { errno: Errno::EBUSY.0, what }));
+            return Err(Error::Errno { errno: Errno::EBUSY.0, what });
         }
-        if let Err(error) = self.hand_over(domain, id, application) {
-            return answer(&reply, Err(error));
-        }
-        let Some(channel) = self.domains.get(&domain).and_then(|pvm| pvm.channel.as_ref()) else { return };
+        self.hand_over(id, application)?;
+        let Some(channel) = self.books.get(id).and_then(|pvm| pvm.channel.as_ref()) else { return Ok(()) };
         // Not 0, which is what is done in a new control page.
         let number = channel.get(daemon::OUTSIDE).wrapping_add(1).max(1);
         channel.put(daemon::OUTSIDE_COUNT, count);
         channel.put(daemon::OUTSIDE, number);
-        self.notify(domain);
-        let until = self.clock.now() + self.config.outside_timeout;
-        self.timers.push((until, Timer::Outside));
-        self.outside.push(OutsideFork { domain, id, number, until, reply });
+        self.notify(id);
+        let until = self.after(self.config.outside_timeout, Timer::Outside);
+        self.outside.push(OutsideFork { id, number, until, reply: reply.clone() });
+        Ok(())
+    }
+
+    /// Whether somebody waits for this fork from outside still.
+    pub(super) fn is_asked_from_outside(&self, id: PvmId, number: u32) -> bool {
+        self.outside.iter().any(|fork| fork.id == id && fork.number == number)
     }
 
     /// Writes down what the children of the next fork from outside are to run, for the empty pVM to read.
-    fn hand_over(&self, domain: DomId, id: PvmId, application: &[String]) -> Result<(), Error> {
+    fn hand_over(&self, id: PvmId, application: &[String]) -> Result<(), Error> {
         let refused = |error| Error::Refused { what: format!("xenstore: {error}") };
-        let home = home::path(domain);
+        let home = home::path(id.domain());
         let path = format!("{home}/application");
         if application.is_empty() {
             // One that a daemon before this one has left is not for this fork.
@@ -427,32 +409,37 @@ impl<H: Hypervisor> Engine<H> {
     }
 
     /// Looks whether a fork from outside is done.
-    pub(super) fn look_at_outside(&mut self, domain: DomId) {
-        if self.outside.is_empty() {
-            return;
-        }
-        let Some(place) = self.outside.iter().position(|fork| fork.domain == domain) else { return };
-        let Some(pvm) = self.domains.get(&domain) else { return };
+    pub(super) fn look_at_outside(&mut self, id: PvmId) {
+        let Some(place) = self.outside.iter().position(|fork| fork.id == id) else { return };
+        let Some(pvm) = self.books.get(id) else { return };
         let Some(channel) = &pvm.channel else { return };
-        if channel.get(guest::OUTSIDE_DONE) != self.outside[place].number {
+        if self.outside.get(place).is_none_or(|fork| channel.get(guest::OUTSIDE_DONE) != fork.number) {
             return;
         }
         let result = match channel.get(guest::OUTSIDE_ERRNO) {
             0 => Ok(pvm.last_children.clone()),
-            errno => Err(Error::Errno { errno, what: format!("pVM {} could not fork", pvm.id) }),
+            errno => Err(Error::Errno { errno, what: format!("pVM {id} could not fork") }),
         };
         let fork = self.outside.swap_remove(place);
         answer(&fork.reply, result);
     }
 
-    /// Gives up forks from outside whose time is over.
+    /// Gives up forks from outside whose time is over. They do not happen later: a COMMIT for one of them is refused.
     pub(super) fn check_outside(&mut self, now: Instant) {
-        self.outside.retain(|fork| {
-            if fork.until <= now {
-                answer(&fork.reply, Err(Error::NoSafePoint { id: fork.id.raw() }));
+        let over: Vec<PvmId> = self.outside.iter().filter(|fork| fork.until <= now).map(|fork| fork.id).collect();
+        for id in over {
+            // It may be done by now.
+            self.look_at_outside(id);
+            let Some(place) = self.outside.iter().position(|fork| fork.id == id) else { continue };
+            let fork = self.outside.swap_remove(place);
+            if let Some(channel) = self.books.get(id).and_then(|pvm| pvm.channel.as_ref()) {
+                channel.put(daemon::OUTSIDE_COUNT, 0);
             }
-            fork.until > now
-        });
+            if let Err(error) = self.hand_over(id, &[]) {
+                log::debug!(id = id.raw(); "{error}");
+            }
+            answer(&fork.reply, Err(Error::NoSafePoint { id: id.raw() }));
+        }
     }
 }
 

@@ -26,6 +26,10 @@ pub struct Config {
     pub keys: PathBuf,
     /// Most memory of libraries that pVMs have mapped, in KiB.
     pub library_memory_kib: u64,
+    /// Most memory of dom0 for page tables of one family's pVMs, in KiB.
+    pub family_tables_kib: u64,
+    /// Which domains may say that they are pVMs.
+    pub announce: Announce,
     /// The child's network device; nothing: a child has none.
     pub child_vif: Option<ChildVif>,
     /// How long a fork from outside may take.
@@ -76,6 +80,16 @@ pub enum Overcommit {
     Never,
 }
 
+/// Which domains may say that they are pVMs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Announce {
+    /// Those that were started with an image of Zooid's, and those of which a node says so that only dom0 can write.
+    #[default]
+    Known,
+    /// All.
+    Any,
+}
+
 /// Limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Quota {
@@ -110,6 +124,8 @@ impl Default for Config {
             libraries: STORE.into(),
             keys: KEYS.into(),
             library_memory_kib: 1 << 20,
+            family_tables_kib: 64 << 10,
+            announce: Announce::default(),
             child_vif: None,
             outside_timeout: Duration::from_secs(5),
             start_timeout: Duration::from_secs(10),

@@ -1,9 +1,13 @@
-//! The engine itself: what it holds, and its loop.
+//! The engine: the host's state that services work on, and the one loop that calls them.
+//!
+//! A **service** is a method of [`Host`] that does one thing for an event, a command, a timer or a job. It may change the books and
+//! call the hypervisor, but no other service: what follows from it, it puts into the queue ([`Host::follow`]). The loop drains that
+//! queue before it takes in anything else, so a service always finds books in which everything that has happened is entered.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::mpsc::{self, Receiver, SyncSender};
+use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -14,133 +18,126 @@ use zooid_fork_plan::id::PvmId;
 use zooid_fork_plan::link::Backend;
 use zooid_fork_plan::status::Status;
 
-use super::api::{Event, EventKind, PvmInfo, Reply};
-use super::build::Building;
+use super::api::{Event, EventKind, Reply};
+use super::books::{Books, Pvm, Rate};
 use super::clock::Clock;
 use super::commands::{OutsideFork, Waiter};
 use super::config::Config;
-use super::end::Reaping;
+use super::end::Gone;
 use super::executor::Executor;
 use super::failure::Failure;
+use super::forks::Forked;
 use super::handle::{Handle, Inbox, pair};
-use super::libraries::Libraries;
-use super::memory_owner::MemoryOwner;
-use super::pvm::Pvm;
-use super::quota::Rate;
+use super::jobs::{Job, Jobs};
 use super::relink::Scratch;
-use super::requests::Forked;
+use super::rest::Rest;
 use super::stats::Counters;
-use super::turns::Turns;
+use super::toolstack::Toolstack;
 use super::updates::UpdateRequest;
 use super::watch::{Note, Notes};
 use super::{StartError, choose_backend};
 
-/// How many times in a row a job is put off: guests that ask without end must not keep others from getting what they wait for.
+/// How many times in a row jobs are put off for events: guests that ask without end must not keep others from getting what they
+/// wait for.
 const PUT_OFF: u32 = 8;
-/// How long pvmd stands back after a fork, or after the end of a child: on a host with one processor, parent and children could not
-/// run while it does what can wait.
-pub(super) const REST: Duration = Duration::from_millis(5);
-/// Ends that are remembered.
-const REMEMBERED: usize = 256;
 
-/// Everything that the engine's thread has.
-pub struct Engine<H: Hypervisor> {
+/// The state that services work on.
+pub struct Host<H: Hypervisor> {
     pub(super) xen: Arc<H>,
     pub(super) store: Arc<Store>,
+    pub(super) toolstack: Arc<dyn Toolstack>,
     pub(super) clock: Clock,
     pub(super) events: H::Events,
     pub(super) config: Config,
     /// How children get their parents' pages.
     pub(super) backend: Backend,
-    pub(super) inbox: Inbox,
-    pub(super) notes: Receiver<Note>,
-    /// Living pVMs that are known.
-    pub(super) domains: BTreeMap<DomId, Pvm<H::Memory>>,
-    /// Where the domains of ids are.
-    pub(super) ids: BTreeMap<PvmId, DomId>,
-    /// Of families that share memory, by their roots' ids.
-    pub(super) memory_owners: BTreeMap<PvmId, MemoryOwner<H::Memory>>,
-    /// What pVMs have opened of the host's store, from the first time on.
-    pub(super) libraries: Option<Libraries<H::Memory>>,
+    pub(super) books: Books<H::Memory>,
+    /// What follows from what was done.
+    follows: VecDeque<Follow<H::Memory>>,
+    pub(super) jobs: Jobs<H::Memory>,
+    pub(super) rest: Rest,
+    timers: Vec<(Instant, Timer)>,
     /// By number of dom0's port: who is at the other end.
-    pub(super) ports: Vec<Option<Peer>>,
-    /// How more is watched for, and what is.
-    pub(super) watches: Notes,
-    pub(super) _watched: [Watch; 2],
+    ports: Vec<Option<Peer>>,
     /// Ports that have reported and could not be unmasked.
     taken: Vec<Port>,
-    /// Watches of domains that have not announced themselves.
-    pub(super) watched: BTreeMap<DomId, Watch>,
-    /// Domains whose kernel is another system's.
-    pub(super) strangers: BTreeSet<DomId>,
-    pub(super) jobs: VecDeque<Job<H::Memory>>,
-    /// How many times in a row there was something more urgent than they.
-    put_off: u32,
-    /// Before this, jobs wait.
-    pub(super) rest: Option<Instant>,
-    /// The last fork, as long as it has not been taken into the books.
-    pub(super) unbooked: Option<Forked<H::Memory>>,
-    /// Who has ended and is in the books still, and how.
-    pub(super) unreaped: Vec<(DomId, Status)>,
-    pub(super) timers: Vec<(Instant, Timer)>,
+    /// How more is watched for, and what is.
+    pub(super) watches: Notes,
+    _watched: [Watch; 2],
+    /// Watches of domains that have not announced themselves, with the handles that these have.
+    pub(super) watched: BTreeMap<DomId, ([u8; 16], Watch)>,
+    /// Domains whose kernel is another system's, with their handles.
+    pub(super) strangers: BTreeMap<DomId, [u8; 16]>,
     pub(super) executor: Executor,
     pub(super) scratch: Scratch,
     pub(super) counters: Counters,
-    pub(super) rates: BTreeMap<Option<PvmId>, Rate>,
-    /// Of families that share memory, by their roots' ids.
-    pub(super) turns: BTreeMap<PvmId, Turns>,
+    /// Forks that the host has left.
+    pub(super) rate: Rate,
     pub(super) waiters: Vec<Waiter>,
     pub(super) outside: Vec<OutsideFork>,
     pub(super) updates: Vec<UpdateRequest>,
-    pub(super) subscribers: Vec<SyncSender<Event>>,
+    subscribers: Vec<SyncSender<Event>>,
     /// What they have not been told yet.
     untold: Vec<Event>,
-    /// pVMs that have ended, the last one last.
-    pub(super) ended: VecDeque<PvmInfo>,
-    /// Of the last id that was given out.
-    pub(super) generation: u16,
     /// Nobody makes consoles for domains here.
     pub(super) without_consoles: bool,
     pub(super) quitting: Option<Reply<()>>,
 }
 
-/// Who is at the other end of a port.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Peer {
-    domain: DomId,
-    /// Of a prepared domain: whom it is prepared for.
-    parent: Option<DomId>,
+/// The engine's thread: the host, and what comes to it.
+pub struct Engine<H: Hypervisor> {
+    pub(super) host: Host<H>,
+    inbox: Inbox,
+    /// How many times in a row there was something more urgent than jobs.
+    put_off: u32,
 }
 
-/// Work that is not urgent, done in small steps.
-pub(super) enum Job<M> {
-    /// Builds a prepared domain.
-    Build(Box<Building<M>>),
-    /// Brings the domains that are prepared for this one up to date, from this table on.
-    Refresh(DomId, usize),
-    /// Removes what a pVM has left.
-    Reap(Reaping<M>),
-    /// Serves a request of this family, or makes a part of what one of them asks for.
-    Turn(PvmId),
-    /// Reads a part of a library.
-    Library,
-    /// Frees what is not needed any more, which takes time.
-    Drop(Box<dyn Send>),
+/// What follows from what a service has done.
+pub(super) enum Follow<M> {
+    /// A fork is to be taken into the books.
+    Book(Forked<M>),
+    /// A pVM may have something to say.
+    Look(PvmId),
+    /// A pVM that waits may go on.
+    GoOn(PvmId),
+    /// A pVM is to end: it is stopped, and its parent told.
+    End(PvmId, Status),
+    /// A pVM has ended, and its parent knows: it leaves the books.
+    Reap(PvmId, Status),
+    /// A pVM has left the books.
+    Gone(Box<Gone<M>>),
+    /// A child runs: its parent learns what it wrote first, and it gets its network device.
+    Welcome(PvmId),
+    /// Domains may be missing that are to be prepared for a pVM.
+    Replenish(PvmId),
+    /// What is prepared for a pVM cannot be used any more.
+    DiscardBroken(PvmId),
+    /// No domain could be prepared for a pVM.
+    CannotPrepare(PvmId, Failure),
+}
+
+/// Who is at the other end of a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Peer {
+    /// A pVM.
+    Pvm(PvmId),
+    /// A domain, the second, that is prepared for the first.
+    Prepared(PvmId, PvmId),
 }
 
 /// What is to be looked at later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Timer {
-    /// A prepared domain should be at its waiting point.
-    Waiting(DomId, DomId),
-    /// A prepared domain's console should be there; so often it is looked again.
-    Console(DomId, DomId, u32),
+    /// A domain that is prepared for a pVM should be at its waiting point.
+    Waiting(PvmId, PvmId),
+    /// Its console should be there; so often it is looked again.
+    Console(PvmId, PvmId, u32),
     /// A child should have resumed.
-    Resumed(DomId),
+    Resumed(PvmId),
     /// The domains that are prepared for this one may not be up to date; so long after the last time it was looked.
-    Refresh(DomId, Duration),
-    /// A refused request is to be answered: whose, its number, and the error.
-    Refused(DomId, u32, u32),
+    Refresh(PvmId, Duration),
+    /// A request is to be answered with an error: whose, its number, and the error.
+    Refused(PvmId, u32, u32),
     /// A family that has had more than its share may ask again.
     Turn(PvmId),
     /// Libraries may have left the store.
@@ -159,10 +156,12 @@ where
     pub fn run(mut self) {
         self.recover();
         while !self.turn() {}
-        let reply = self.quitting.take();
-        self.catch_up();
-        self.discard_all();
-        self.tell_subscribers();
+        let reply = self.host.quitting.take();
+        self.drain();
+        self.host.discard_all();
+        self.drain();
+        self.host.finish_jobs();
+        self.host.tell_subscribers();
         if let Some(reply) = reply {
             let _ = reply.send(Ok(()));
         }
@@ -176,16 +175,11 @@ where
 
     /// Waits for events of guests, and for commands and notes. Does not wait while there is work.
     fn wait(&self) -> (bool, bool) {
-        let later = self.unbooked.is_some() || !self.unreaped.is_empty();
-        let rest = self.rest.filter(|_| later || !self.jobs.is_empty() || !self.untold.is_empty());
-        let timeout = match self.timers.iter().map(|(when, _)| *when).chain(rest).min() {
-            _ if !self.jobs.is_empty() && rest.is_none() => Some(Duration::ZERO),
-            Some(when) => Some(when.saturating_duration_since(self.clock.now())),
-            None => None,
-        };
+        let timeout = self.timeout();
+        let host = &self.host;
         let timeout =
             timeout.map(|time| Timespec { tv_sec: time.as_secs() as i64, tv_nsec: time.subsec_nanos().into() });
-        let events = self.events.as_fd();
+        let events = host.events.as_fd();
         let mut sources = [PollFd::new(&events, PollFlags::IN), PollFd::new(self.inbox.wake(), PollFlags::IN)];
         match poll(&mut sources, timeout.as_ref()) {
             Ok(_) => (!sources[0].revents().is_empty(), !sources[1].revents().is_empty()),
@@ -196,177 +190,264 @@ where
 }
 
 impl<H: Hypervisor> Engine<H> {
+    /// How long it waits at most; nothing: for ever.
+    pub(super) fn timeout(&self) -> Option<Duration> {
+        let host = &self.host;
+        let later = !host.follows.is_empty() || !host.jobs.is_empty() || !host.untold.is_empty();
+        let rest = host.rest.until().filter(|_| later);
+        match host.timers.iter().map(|(when, _)| *when).chain(rest).min() {
+            _ if later && rest.is_none() => Some(Duration::ZERO),
+            Some(when) => Some(when.saturating_duration_since(host.clock.now())),
+            None => None,
+        }
+    }
+
+    /// Where commands and notes come in.
+    #[cfg(test)]
+    pub(super) fn inbox(&self) -> &Inbox {
+        &self.inbox
+    }
+
     /// An engine that knows nothing yet, and the handle to it.
     ///
     /// # Errors
     /// See [`StartError`].
-    pub fn new(xen: Arc<H>, store: Arc<Store>, clock: Clock, config: Config) -> Result<(Self, Handle), StartError> {
+    pub fn new(
+        xen: Arc<H>,
+        store: Arc<Store>,
+        toolstack: Arc<dyn Toolstack>,
+        clock: Clock,
+        config: Config,
+    ) -> Result<(Self, Handle), StartError> {
         let (handle, inbox) = pair().map_err(StartError::Linux)?;
-        let (sender, notes) = mpsc::channel();
-        let watches = Notes { sender, waker: inbox.waker() };
+        let watches = Notes::new(inbox.waker());
+        let now = clock.now();
         // So that ids are not those that a daemon before this one gave to domains of the same number.
         let generation = (clock.now_us() >> 10) as u16;
-        let engine = Engine {
+        let host = Host {
             events: xen.events().map_err(StartError::Xen)?,
             _watched: watches.watch_domains(&store).map_err(StartError::Store)?,
             backend: choose_backend(&*xen, config.backend),
             xen,
             store,
+            toolstack,
             clock,
             executor: Executor::new(config.die_at.clone()),
+            rate: Rate::full(config.host.forks_per_second, now),
             config,
-            inbox,
-            notes,
-            watches,
-            domains: BTreeMap::new(),
-            ids: BTreeMap::new(),
-            memory_owners: BTreeMap::new(),
-            libraries: None,
+            books: Books::new(generation),
+            follows: VecDeque::new(),
+            jobs: Jobs::new(),
+            rest: Rest::default(),
+            timers: Vec::new(),
             ports: Vec::new(),
             taken: Vec::new(),
+            watches,
             watched: BTreeMap::new(),
-            strangers: BTreeSet::new(),
-            jobs: VecDeque::new(),
-            put_off: 0,
-            rest: None,
-            unbooked: None,
-            unreaped: Vec::new(),
-            timers: Vec::new(),
+            strangers: BTreeMap::new(),
             scratch: Scratch::default(),
             counters: Counters::default(),
-            rates: BTreeMap::new(),
-            turns: BTreeMap::new(),
             waiters: Vec::new(),
             outside: Vec::new(),
             updates: Vec::new(),
             subscribers: Vec::new(),
             untold: Vec::new(),
-            ended: VecDeque::new(),
-            generation,
             without_consoles: false,
             quitting: None,
         };
-        Ok((engine, handle))
+        Ok((Engine { host, inbox, put_off: 0 }, handle))
+    }
+
+    /// Takes over what a daemon before this one has left.
+    pub(super) fn recover(&mut self) {
+        self.host.recover();
+        self.drain();
     }
 
     /// Does what is to be done, where a guest may have sent an event and there may be notes or commands (`woken`); true at the end.
     pub(super) fn act(&mut self, event: bool, woken: bool) -> bool {
-        if event || !self.taken.is_empty() {
+        if event || !self.host.taken.is_empty() {
             self.take_events();
         }
         if woken {
-            self.catch_up();
+            self.drain();
             // Who asks for something knows at least what it has led to.
-            self.tell_subscribers();
+            self.host.tell_subscribers();
             self.inbox.clear();
-            while let Ok(note) = self.notes.try_recv() {
+            for note in self.host.watches.take() {
                 self.take_note(note);
             }
             while let Some(command) = self.inbox.take() {
-                self.obey(command);
+                self.host.obey(command);
+                self.drain();
             }
         }
         self.take_timers();
-        if !self.rests() {
-            self.catch_up();
-            self.tell_subscribers();
+        if !self.host.rest.lasts(self.host.clock.now()) {
+            self.drain();
+            self.host.tell_subscribers();
             self.put_off += 1;
             if !event && !woken || self.put_off > PUT_OFF {
                 self.put_off = 0;
                 self.work();
             }
         }
-        self.quitting.is_some() && !self.jobs.iter().any(|job| matches!(job, Job::Reap(_)))
+        self.host.quitting.is_some() && !self.host.jobs.iter().any(|job| matches!(job, Job::Reap(_)))
     }
 
-    /// Takes into the books what was put off.
-    fn catch_up(&mut self) {
-        self.book();
-        self.reap_told();
+    fn take_note(&mut self, note: Note) {
+        match note {
+            Note::Domains => match self.host.xen.domains() {
+                Ok(all) => {
+                    self.host.find_ended(&all);
+                    // A new domain may have the number of one that has ended.
+                    self.drain();
+                    self.host.find_new(&all);
+                }
+                Err(error) => log::error!("{error}"),
+            },
+            Note::Announced(domain) => self.host.hear_announcement(domain),
+        }
+        self.drain();
     }
 
-    /// Whether jobs have to wait still.
-    fn rests(&mut self) -> bool {
-        let now = self.clock.now();
-        self.rest = self.rest.filter(|until| *until > now);
-        self.rest.is_some()
+    /// Does what follows from what was done, until nothing follows any more.
+    fn drain(&mut self) {
+        while let Some(follow) = self.host.follows.pop_front() {
+            self.carry_out(follow);
+        }
+    }
+
+    fn carry_out(&mut self, follow: Follow<H::Memory>) {
+        let host = &mut self.host;
+        match follow {
+            Follow::Book(forked) => host.book(forked),
+            Follow::Look(id) => host.look_at(id),
+            Follow::GoOn(id) => host.go_on(id),
+            Follow::End(id, status) => host.end(id, status),
+            Follow::Reap(id, status) => host.reap(id, status),
+            Follow::Gone(gone) => {
+                host.forget_commands(&gone);
+                host.leave_family(*gone);
+            }
+            Follow::Welcome(id) => host.welcome(id),
+            Follow::Replenish(id) => host.replenish(id),
+            Follow::DiscardBroken(id) => host.discard_broken(id),
+            Follow::CannotPrepare(id, failure) => host.cannot_prepare(id, &failure),
+        }
+        #[cfg(test)]
+        self.host.books.check();
     }
 
     fn take_events(&mut self) {
-        let mut taken = std::mem::take(&mut self.taken);
-        match self.events.wait(Some(Duration::ZERO)) {
+        let mut taken = std::mem::take(&mut self.host.taken);
+        match self.host.events.wait(Some(Duration::ZERO)) {
             Ok(ports) => taken.extend(ports),
             Err(error) => log::error!("{error}"),
         }
         for port in taken {
-            self.book();
-            if let Some(peer) = self.peer(port) {
-                match peer.parent {
-                    None => self.look_at(peer.domain),
-                    Some(parent) => self.look_at_prepared(parent, peer.domain),
-                }
+            self.drain();
+            match self.host.peer(port) {
+                Some(Peer::Pvm(id)) => self.host.look_at(id),
+                Some(Peer::Prepared(parent, id)) => self.host.look_at_prepared(parent, id),
+                None => {}
             }
             // It may be closed by now; then nobody wants to hear of it. One that cannot be unmasked would never report again.
-            if self.peer(port).is_some() && self.events.unmask(port).is_err() {
-                self.taken.push(port);
+            if self.host.peer(port).is_some() && self.host.events.unmask(port).is_err() {
+                self.host.taken.push(port);
             }
         }
     }
 
     fn take_timers(&mut self) {
-        if self.timers.is_empty() {
+        if self.host.timers.is_empty() {
             return;
         }
-        let now = self.clock.now();
-        while let Some(place) = self.timers.iter().position(|(when, _)| *when <= now) {
-            let timer = self.timers.swap_remove(place).1;
-            self.catch_up();
+        let now = self.host.clock.now();
+        while let Some(place) = self.host.timers.iter().position(|(when, _)| *when <= now) {
+            let timer = self.host.timers.swap_remove(place).1;
+            self.drain();
+            let host = &mut self.host;
             match timer {
-                Timer::Waiting(parent, domain) => self.check_waiting(parent, domain),
-                Timer::Console(parent, domain, tries) => self.look_for_console(parent, domain, tries),
-                Timer::Resumed(domain) => self.check_resumed(domain),
-                Timer::Refresh(domain, pause) => self.refresh_later(domain, pause),
-                Timer::Refused(domain, request, errno) => self.answer_refused(domain, request, errno),
-                Timer::Turn(root) => self.turn_comes(root),
-                Timer::Libraries => self.forget_removed_libraries(),
-                Timer::Outside => self.check_outside(now),
-                Timer::Update => self.check_updates(now),
+                Timer::Waiting(parent, id) => host.check_waiting(parent, id),
+                Timer::Console(parent, id, tries) => host.look_for_console(parent, id, tries),
+                Timer::Resumed(id) => host.check_resumed(id),
+                Timer::Refresh(id, pause) => host.refresh_later(id, pause),
+                Timer::Refused(id, request, errno) => host.answer_refused(id, request, errno),
+                Timer::Turn(root) => host.turn_comes(root),
+                Timer::Libraries => host.forget_removed_libraries(),
+                Timer::Outside => host.check_outside(now),
+                Timer::Update => host.check_updates(now),
             }
+            // What it has led to is not put off by a rest of others.
+            self.drain();
         }
     }
 
     /// Does a step of the first job.
     fn work(&mut self) {
-        match self.jobs.pop_front() {
-            None => {}
-            Some(Job::Build(mut building)) => match self.build_step(&mut building) {
-                Ok(false) => self.jobs.push_front(Job::Build(building)),
-                Ok(true) => self.after_build(*building),
-                Err(failure) => self.after_failed_build(*building, &failure),
-            },
-            Some(Job::Refresh(domain, place)) => self.refresh_step(domain, place),
-            Some(Job::Reap(reaping)) => self.reap_step(reaping),
-            Some(Job::Turn(root)) => self.turn_step(root),
-            Some(Job::Library) => self.library_step(),
-            Some(Job::Drop(rest)) => drop(rest),
+        let Some((family, job)) = self.host.jobs.pop() else { return };
+        let began = self.host.clock.now();
+        self.host.do_step(family, job);
+        let time = self.host.clock.since(began);
+        self.host.jobs.charge(family, time);
+        self.drain();
+    }
+}
+
+impl<H: Hypervisor> Host<H> {
+    /// Puts into the queue what follows from what was done.
+    pub(super) fn follow(&mut self, follow: Follow<H::Memory>) {
+        self.follows.push_back(follow);
+    }
+
+    /// Whether something is to be done still before the books say what is.
+    #[cfg(test)]
+    pub(super) fn is_behind(&self) -> bool {
+        !self.follows.is_empty()
+    }
+
+    /// Does a step of a job.
+    pub(super) fn do_step(&mut self, family: PvmId, job: Job<H::Memory>) {
+        match job {
+            Job::Build(building) => self.build_step(family, building),
+            Job::Refresh(id, place) => self.refresh_step(id, place),
+            Job::Reap(reaping) => self.reap_step(family, reaping),
+            Job::Turn(root) => self.turn_step(root),
+            Job::Library => self.library_step(),
+            Job::Drop(rest) => drop(rest),
         }
     }
 
-    pub(super) fn after(&mut self, time: Duration, timer: Timer) {
-        self.timers.push((self.clock.now() + time, timer));
+    /// Has something looked at after this time; the moment.
+    pub(super) fn after(&mut self, time: Duration, timer: Timer) -> Instant {
+        let when = self.clock.now() + time;
+        self.timers.push((when, timer));
+        when
+    }
+
+    /// Forgets timers.
+    pub(super) fn forget_timers(&mut self, is_it: impl Fn(&Timer) -> bool) {
+        self.timers.retain(|(_, timer)| !is_it(timer));
+    }
+
+    /// What is to be looked at later.
+    #[cfg(test)]
+    pub(super) fn timers(&self) -> impl Iterator<Item = &Timer> {
+        self.timers.iter().map(|(_, timer)| timer)
     }
 
     fn peer(&self, port: Port) -> Option<Peer> {
         self.ports.get(port.0 as usize).copied().flatten()
     }
 
-    /// From now on, events at `port` are of `domain`; for a prepared domain, with its parent.
-    pub(super) fn listen(&mut self, port: Port, domain: DomId, parent: Option<DomId>) {
+    /// From now on, events at `port` are of this peer.
+    pub(super) fn listen(&mut self, port: Port, peer: Peer) {
         let number = port.0 as usize;
         if self.ports.len() <= number {
             self.ports.resize(number + 1, None);
         }
-        let before = self.ports[number].replace(Peer { domain, parent });
+        let before = self.ports.get_mut(number).and_then(|place| place.replace(peer));
         // What came since it was bound was not listened to, and is masked since.
         if before.is_none() && self.events.unmask(port).is_err() {
             self.taken.push(port);
@@ -386,35 +467,22 @@ impl<H: Hypervisor> Engine<H> {
     }
 
     /// Tells a pVM that there is news in its control page.
-    pub(super) fn notify(&self, domain: DomId) {
-        if let Some(channel) = self.domains.get(&domain).and_then(|pvm| pvm.channel.as_ref())
+    pub(super) fn notify(&self, id: PvmId) {
+        if let Some(channel) = self.books.get(id).and_then(|pvm| pvm.channel.as_ref())
             && let Err(error) = self.events.notify(channel.port)
         {
             log::debug!("{error}");
         }
     }
 
-    /// An id for a domain that was made just now.
-    pub(super) fn new_id(&mut self, domain: DomId) -> PvmId {
-        self.generation = self.generation.wrapping_add(1).max(1);
-        PvmId::new(domain, self.generation).expect("the generation is not 0")
-    }
-
-    /// The pVM with this id, if it lives.
-    pub(super) fn by_id(&mut self, id: PvmId) -> Option<&mut Pvm<H::Memory>> {
-        self.domains.get_mut(self.ids.get(&id)?)
-    }
-
     /// The name of a pVM that lives or has lived.
     pub(super) fn name_of(&self, id: PvmId) -> String {
-        self.family_name(id).unwrap_or_else(|| "pvm".to_owned())
+        self.books.name_of(id).unwrap_or_else(|| "pvm".to_owned())
     }
 
-    /// The name of a family's root, if it lives, or it is not too long ago.
-    pub(super) fn family_name(&self, id: PvmId) -> Option<String> {
-        let living = self.ids.get(&id).and_then(|domain| self.domains.get(domain)).map(|pvm| &pvm.name);
-        let ended = || self.ended.iter().rev().find(|info| info.id == id.raw()).map(|info| &info.name);
-        living.or_else(ended).cloned()
+    /// The family of a pVM.
+    pub(super) fn root_of(&self, id: PvmId) -> Result<PvmId, Failure> {
+        self.books.get(id).map(Pvm::root).ok_or(Failure::Gone)
     }
 
     /// Tells all subscribers of something that happened to a pVM; after a fork when both sides have had their time to go on, because
@@ -423,7 +491,10 @@ impl<H: Hypervisor> Engine<H> {
         let event =
             Event { at_us: self.clock.now_us(), id: id.raw(), domid: id.domain().0, name: name.to_owned(), kind };
         log::debug!(id = event.id, name = event.name.as_str(); "{:?}", event.kind);
-        self.untold.push(event);
+        // With nobody to tell, nothing is kept.
+        if !self.subscribers.is_empty() {
+            self.untold.push(event);
+        }
     }
 
     pub(super) fn tell_subscribers(&mut self) {
@@ -432,18 +503,19 @@ impl<H: Hypervisor> Engine<H> {
         }
     }
 
-    /// Tells of something that went wrong without being asked for.
+    pub(super) fn subscribe(&mut self, events: SyncSender<Event>) {
+        self.subscribers.push(events);
+    }
+
+    /// Tells of something that went wrong without being asked for; of one family no more than so often.
     pub(super) fn trouble(&mut self, id: PvmId, what: &str, failure: &Failure) {
+        let now = self.clock.now();
+        let root = self.books.get(id).map_or(id, Pvm::root);
+        if self.books.family_mut(root).is_some_and(|family| !family.account.may_tell(now)) {
+            return log::debug!(id = id.raw(); "{what}: {failure}");
+        }
         let name = self.name_of(id);
         log::warn!(id = id.raw(), name = name.as_str(); "{what}: {failure}");
         self.tell(id, &name, EventKind::Trouble { message: format!("{what}: {failure}") });
-    }
-
-    /// Remembers a pVM that has ended.
-    pub(super) fn remember(&mut self, info: PvmInfo) {
-        if self.ended.len() == REMEMBERED {
-            self.ended.pop_front();
-        }
-        self.ended.push_back(info);
     }
 }

@@ -1,20 +1,21 @@
 //! Ends: of pVMs, and of domains that were prepared and are not needed.
 //!
-//! The order is that of docs/protocols/fork.md: the parent is told, the domain is destroyed, its home is removed. What takes time is
-//! done in steps.
+//! The order is that of docs/protocols/fork.md: the domain is stopped, the parent is told, the domain is destroyed, its home is removed.
+//! Nobody is told of an end while the one that has ended can still run. What takes time is done in steps.
 
+use xen_abi::Errno;
 use xen_abi::sched::ShutdownReason;
-use xen_abi::{DomId, Errno};
 use xenctl::Hypervisor;
-use zooid_fork_plan::id::PvmId;
+use zooid_fork_plan::id::{Handle, Kind, PvmId};
 use zooid_fork_plan::status::Status;
 use zooid_fork_plan::wire::{daemon, guest, state};
 
 use super::api::{self, Ended, EventKind};
-use super::core::{Engine, Job, REST, Timer};
+use super::books::{Family, Prepared, Pvm, Removed, is_domain_of};
+use super::core::{Follow, Host, Timer};
 use super::executor::Operation;
 use super::failure::Failure;
-use super::pvm::{Prepared, Pvm};
+use super::jobs::Job;
 use super::{home, vif};
 
 /// How often it is tried to remove what a pVM has left.
@@ -22,8 +23,7 @@ const TRIES: u32 = 5;
 
 /// What is left of a pVM, or of a prepared domain.
 #[derive(Debug)]
-pub struct Reaping<M> {
-    domain: DomId,
+pub(super) struct Reaping<M> {
     id: PvmId,
     /// Its domain is ours to destroy.
     ours: bool,
@@ -40,196 +40,168 @@ enum Stage {
     RemoveHome,
 }
 
-impl<H: Hypervisor> Engine<H> {
-    /// A pVM says that it has ended. Its parent hears of it and runs first; what is left to do waits.
-    pub(super) fn has_ended(&mut self, domain: DomId) {
-        let Some(pvm) = self.domains.get(&domain) else { return };
+/// A pVM that has left the books.
+#[derive(Debug)]
+pub(super) struct Gone<M> {
+    pub id: PvmId,
+    pub root: PvmId,
+    pub end: Ended,
+    /// Its family, when it was the last member.
+    pub family: Option<Family<M>>,
+}
+
+impl<H: Hypervisor> Host<H> {
+    /// A pVM says that it has ended. A child's parent hears of it and runs first; what is left to do waits. A root is its toolstack's,
+    /// and has ended when its domain is shut down.
+    pub(super) fn has_ended(&mut self, id: PvmId) {
+        let Some(pvm) = self.books.get(id).filter(|pvm| pvm.is_child() && pvm.killed.is_none()) else { return };
         let Some(channel) = &pvm.channel else { return };
-        let status = pvm.killed.unwrap_or(Status::from_raw(channel.get(guest::STATUS)));
-        if self.unreaped.iter().any(|(unreaped, _)| *unreaped == domain) {
-            return;
+        let status = Status::from_raw(channel.get(guest::STATUS));
+        if let Some(pvm) = self.books.get_mut(id) {
+            pvm.killed = Some(status);
         }
-        let is_child = pvm.is_child();
-        self.unreaped.push((domain, status));
-        if is_child {
-            self.tell_parent(domain, status);
-            self.rest = Some(self.clock.now() + REST);
-        } else {
-            self.reap_told();
-        }
+        // What it has said itself is there for a daemon that starts anew.
+        self.stop(id);
+        self.tell_parent(id, status);
+        self.follow(Follow::Reap(id, status));
+        self.rest.begin(self.clock.now());
     }
 
-    /// Reaps those of whom only their parents know that they have ended.
-    pub(super) fn reap_told(&mut self) {
-        for (domain, status) in std::mem::take(&mut self.unreaped) {
-            let Some(pvm) = self.domains.get(&domain) else { continue };
-            if !pvm.resumed {
-                let (id, name, parent) = (pvm.id, pvm.name.clone(), pvm.parent);
-                self.tell(id, &name, EventKind::Started { kind: api::Kind::Child, parent: parent.map(PvmId::raw) });
-                self.pass_early(domain);
+    /// Ends a pVM, with this status: stops it, and tells its parent.
+    pub(super) fn end(&mut self, id: PvmId, status: Status) {
+        let Some(pvm) = self.books.get_mut(id) else { return };
+        if pvm.killed.is_none() {
+            pvm.killed = Some(status);
+            if let (true, Some(parent)) = (pvm.is_child(), pvm.forked_by()) {
+                // What its handle says lets a daemon that starts anew go on from here. Its number is its own as long as its page is mapped.
+                let handle = Handle { kind: Kind::Ended, id, parent, commit: status.to_raw() };
+                if pvm.channel.is_some()
+                    && let Err(error) = self.xen.set_handle(id.domain(), &handle.to_octets())
+                {
+                    log::debug!(id = id.raw(); "{error}");
+                }
+                self.stop(id);
+                self.tell_parent(id, status);
             }
-            self.remove_ended(domain, status);
+        }
+        self.follow(Follow::Reap(id, status));
+    }
+
+    /// Sees to it that a pVM runs no more.
+    pub(super) fn stop(&self, id: PvmId) {
+        // Its number is its own as long as its page is mapped.
+        let is_it = || matches!(self.xen.domain_info(id.domain()), Ok(Some(info)) if is_domain_of(&info, id));
+        let is_mapped = self.books.get(id).is_some_and(|pvm| pvm.channel.is_some());
+        if (is_mapped || is_it())
+            && let Err(error) = self.xen.pause(id.domain())
+        {
+            log::debug!(id = id.raw(); "{error}");
         }
     }
 
     /// Tells a pVM of its child's end.
-    fn tell_parent(&mut self, domain: DomId, status: Status) {
-        let Some(pvm) = self.domains.get(&domain) else { return };
-        let (id, parent) = (pvm.id, pvm.parent);
+    fn tell_parent(&mut self, id: PvmId, status: Status) {
+        let Some(parent) = self.books.get(id).and_then(Pvm::parent) else { return };
         self.executor.before(Operation::TellEnd);
-        if let Some(parent) = parent.and_then(|parent| self.by_id(parent)) {
+        if let Some(parent) = self.books.get_mut(parent) {
             parent.ends.push_back((id, status));
             parent.show_ends();
-            let parent = parent.domain;
-            self.notify(parent);
         }
+        self.notify(parent);
         self.executor.after(Operation::TellEnd);
     }
 
-    /// Looks which of the known domains have ended without saying so. `alive` has those that Xen has.
+    /// Looks which of the known domains have ended without saying so. `all` has those that Xen has.
     pub(super) fn find_ended(&mut self, all: &[xenctl::DomainInfo]) {
+        let find = |id: PvmId| all.iter().find(|info| is_domain_of(info, id) && !info.is_dying());
         let mut ended = Vec::new();
-        for pvm in self.domains.values() {
-            let info = all.iter().find(|info| info.id == pvm.domain && !info.is_dying());
+        for pvm in self.books.iter() {
+            let info = find(pvm.id());
             let reason = info.and_then(xenctl::DomainInfo::shutdown_reason);
             if info.is_none() || reason.is_some() {
-                ended.push((pvm.domain, self.status_of(pvm, reason)));
+                ended.push(Follow::End(pvm.id(), status_of(pvm, reason)));
             }
         }
-        for (domain, status) in ended {
-            self.reap(domain, status);
-        }
-        let gone = |domain: DomId| !all.iter().any(|info| info.id == domain && !info.is_dying());
-        self.watched.retain(|domain, _| !gone(*domain));
+        ended.into_iter().for_each(|end| self.follow(end));
+        let is_there = |domain, handle: &[u8; 16]| {
+            all.iter().any(|info| info.id == domain && info.handle == *handle && !info.is_dying())
+        };
+        self.watched.retain(|domain, (handle, _)| is_there(*domain, handle));
+        self.strangers.retain(|domain, handle| is_there(*domain, handle));
         self.find_lost_memory_owners(all);
         self.find_lost_libraries(all);
-        self.strangers.retain(|domain| !gone(*domain));
-        let parents: Vec<DomId> = self.domains.keys().copied().collect();
-        for parent in parents {
-            let Some(pvm) = self.domains.get_mut(&parent) else { continue };
-            let ended = |info: &xenctl::DomainInfo| info.is_dying() || info.shutdown_reason().is_some();
+        for parent in self.books.ids() {
+            let Some(pvm) = self.books.get_mut(parent) else { continue };
             for prepared in &mut pvm.prepared {
-                let info = all.iter().find(|info| info.id == prepared.domain);
-                prepared.broken |= info.is_none_or(ended);
+                prepared.broken |= find(prepared.id).is_none_or(|info| info.shutdown_reason().is_some());
             }
             if pvm.prepared.iter().any(|prepared| prepared.broken) {
-                self.discard_broken(parent);
-                self.go_on(parent);
+                self.follow(Follow::DiscardBroken(parent));
             }
         }
     }
 
-    /// How a pVM has ended, of which Xen says this.
-    fn status_of(&self, pvm: &Pvm<H::Memory>, reason: Option<ShutdownReason>) -> Status {
-        if let Some(status) = pvm.killed {
-            return status;
+    /// A pVM that has ended, and whose parent knows, leaves the books.
+    pub(super) fn reap(&mut self, id: PvmId, status: Status) {
+        let Some(info) = self.info(id) else { return };
+        if self.books.get(id).is_some_and(|pvm| !pvm.is_resumed()) {
+            let parent = info.parent;
+            self.tell(id, &info.name, EventKind::Started { kind: api::Kind::Child, parent });
+            self.pass_early(id);
         }
-        if let Some(channel) = &pvm.channel
-            && channel.get(guest::STATE) == state::ENDED
-        {
-            return Status::from_raw(channel.get(guest::STATUS));
+        let Some(removed) = self.books.remove(id) else { return };
+        let Removed { mut pvm, unshared, orphans, waiting, family } = removed;
+        let root = pvm.root();
+        unshared.into_iter().for_each(|ancestor| self.unshare(ancestor));
+        orphans.into_iter().for_each(|orphan| self.show_parent(orphan));
+        if let Some(parent) = waiting {
+            self.follow(Follow::GoOn(parent));
         }
-        match reason {
-            None => Status::Destroyed,
-            // Without the component that says the status, or when the toolstack has asked for it, this is all that is known.
-            Some(ShutdownReason::POWEROFF | ShutdownReason::REBOOT) => Status::Exited(0),
-            Some(_) => Status::Crashed,
-        }
-    }
-
-    /// Destroys a child, which counts as ended with this status.
-    pub(super) fn destroy_child(&mut self, domain: DomId, status: Status) {
-        self.reap(domain, status);
-    }
-
-    /// Tells its parent of the end of a pVM, and lets go of it.
-    pub(super) fn reap(&mut self, domain: DomId, status: Status) {
-        if self.domains.get(&domain).is_some_and(Pvm::is_child) {
-            self.tell_parent(domain, status);
-        }
-        self.remove_ended(domain, status);
-    }
-
-    /// Lets go of a pVM that has ended.
-    fn remove_ended(&mut self, domain: DomId, status: Status) {
-        let Some(info) = self.info(domain) else { return };
-        let Some(mut pvm) = self.domains.remove(&domain) else { return };
-        self.forget_updates(domain);
-        self.ids.remove(&pvm.id);
-        self.watched.remove(&domain);
-        let is_child = pvm.is_child();
-        let end = Ended {
-            id: pvm.id.raw(),
-            status: status.into(),
-            exit_code: status.exit_code(),
-            at_us: self.clock.now_us(),
-        };
-        if is_child {
-            self.disown(&pvm);
-        }
-        self.timers.retain(|(_, timer)| *timer != Timer::Resumed(domain));
-        self.no_longer_resuming(domain);
-        self.orphan(&pvm);
-        self.leave_family(pvm.id, pvm.root);
+        self.forget_timers(|timer| *timer == Timer::Resumed(id));
+        self.watched.remove(&id.domain());
         if let Some(channel) = &pvm.channel {
             self.unlisten(channel.port);
         }
         for prepared in std::mem::take(&mut pvm.prepared) {
-            self.discard(prepared);
+            self.discard(root, prepared);
         }
+        let ours = pvm.is_child();
         let mappings = pvm.channel.take().map(|channel| channel.page).into_iter().collect();
-        self.jobs.push_front(Job::Reap(Reaping {
-            domain,
-            id: pvm.id,
-            ours: is_child,
-            stage: Stage::Unmap,
-            tries: TRIES,
-            mappings,
-        }));
+        let reaping = Reaping { id, ours, stage: Stage::Unmap, tries: TRIES, mappings };
+        self.jobs.push_first(root, Job::Reap(reaping));
         // Its tables are unmapped with it.
         let name = std::mem::take(&mut pvm.name);
-        let id = pvm.id;
-        self.jobs.push_front(Job::Drop(Box::new(pvm)));
+        self.jobs.push_first(root, Job::Drop(Box::new(pvm)));
         self.counters.ended += 1;
-        self.remember(api::PvmInfo { state: api::State::Ended, ended: Some(end), ..info });
+        let at_us = self.clock.now_us();
+        let end = Ended { id: id.raw(), status: status.into(), exit_code: status.exit_code(), at_us };
+        self.books.remember(api::PvmInfo { state: api::State::Ended, ended: Some(end), ..info });
         log::info!(id = id.raw(), name = name.as_str(); "ended: {status}");
         self.tell(id, &name, EventKind::Ended { status: status.into(), exit_code: status.exit_code() });
-        self.answer_waiters(&end);
+        self.follow(Follow::Gone(Box::new(Gone { id, root, end, family })));
     }
 
-    /// Its frames' owners have one sharer less; one without any is told so.
-    fn disown(&mut self, pvm: &Pvm<H::Memory>) {
-        for owner in &pvm.owners[..pvm.owners.len() - 1] {
-            let Some(owner) = self.domains.get_mut(owner) else { continue };
-            owner.sharers = owner.sharers.saturating_sub(1);
-            if owner.sharers == 0
-                && let Some(channel) = &owner.channel
-            {
-                self.executor.before(Operation::Unshare);
-                channel.put(daemon::UNSHARED, owner.last_commit);
-                self.executor.after(Operation::Unshare);
-            }
+    /// No living pVM has frames of this one any more: it is told so.
+    fn unshare(&mut self, id: PvmId) {
+        let Some(pvm) = self.books.get(id) else { return };
+        if let Some(channel) = &pvm.channel {
+            self.executor.before(Operation::Unshare);
+            channel.put(daemon::UNSHARED, pvm.last_commit);
+            self.executor.after(Operation::Unshare);
         }
     }
 
-    /// Gives the children of a pVM that has ended to the root of their family.
-    fn orphan(&mut self, pvm: &Pvm<H::Memory>) {
-        let root = self.ids.contains_key(&pvm.root).then_some(pvm.root);
-        let mut told = Vec::new();
-        for child in self.domains.values_mut().filter(|child| child.parent == Some(pvm.id)) {
-            child.parent = root;
-            if let Some(channel) = &child.channel {
-                channel.put(daemon::PARENT, root.map_or(0, PvmId::raw));
-                told.push(child.domain);
-            }
-        }
-        for domain in told {
-            self.notify(domain);
+    /// Tells a pVM who its parent is now.
+    pub(super) fn show_parent(&self, id: PvmId) {
+        let Some(pvm) = self.books.get(id) else { return };
+        if let Some(channel) = &pvm.channel {
+            channel.put(daemon::PARENT, pvm.parent().map_or(0, PvmId::raw));
+            self.notify(id);
         }
     }
 
     /// Does the next part of removing what a pVM has left; again, when that fails, after what else there is to do.
-    pub(super) fn reap_step(&mut self, mut reaping: Reaping<H::Memory>) {
+    pub(super) fn reap_step(&mut self, family: PvmId, mut reaping: Reaping<H::Memory>) {
         let result = match reaping.stage {
             Stage::Unmap => {
                 reaping.mappings.clear();
@@ -239,8 +211,8 @@ impl<H: Hypervisor> Engine<H> {
                 }
                 Ok(Stage::Destroy)
             }
-            Stage::Destroy => self.destroy(reaping.domain).map(|()| Stage::RemoveHome),
-            Stage::RemoveHome => match self.remove_home(reaping.domain) {
+            Stage::Destroy => self.destroy(reaping.id).map(|()| Stage::RemoveHome),
+            Stage::RemoveHome => match self.remove_home(reaping.id) {
                 Ok(()) => return,
                 Err(failure) => Err(failure),
             },
@@ -248,19 +220,24 @@ impl<H: Hypervisor> Engine<H> {
         match result {
             Ok(next) => {
                 reaping.stage = next;
-                self.jobs.push_front(Job::Reap(reaping));
+                self.jobs.push_first(family, Job::Reap(reaping));
             }
             Err(_) if reaping.tries > 0 => {
                 reaping.tries -= 1;
-                self.jobs.push_back(Job::Reap(reaping));
+                self.jobs.push(family, Job::Reap(reaping));
             }
             Err(failure) => self.trouble(reaping.id, "what a pVM has left cannot be removed", &failure),
         }
     }
 
-    fn destroy(&mut self, domain: DomId) -> Result<(), Failure> {
+    /// Destroys the domain of an id. One that has its number now is left alone.
+    fn destroy(&mut self, id: PvmId) -> Result<(), Failure> {
+        let is_it = |info: &xenctl::DomainInfo| is_domain_of(info, id) || info.handle == Handle::UNFINISHED;
+        if !self.xen.domain_info(id.domain())?.is_some_and(|info| is_it(&info)) {
+            return Ok(());
+        }
         self.executor.before(Operation::Destroy);
-        let result = self.xen.destroy(domain);
+        let result = self.xen.destroy(id.domain());
         self.executor.after(Operation::Destroy);
         match result {
             // Somebody else was faster.
@@ -269,66 +246,88 @@ impl<H: Hypervisor> Engine<H> {
         }
     }
 
-    fn remove_home(&mut self, domain: DomId) -> Result<(), Failure> {
+    fn remove_home(&mut self, id: PvmId) -> Result<(), Failure> {
         self.executor.before(Operation::RemoveHome);
-        let result = vif::remove(&self.store, domain).and_then(|()| home::remove(&self.store, domain));
+        let result = match home::is_of_another(&self.store, id) {
+            true => Ok(()),
+            false => vif::remove(&self.store, id.domain()).and_then(|()| home::remove(&self.store, id.domain())),
+        };
         self.executor.after(Operation::RemoveHome);
         result.map_err(Failure::from)
     }
 
     /// Destroys a domain of ours and removes its home.
-    pub(super) fn remove_domain(&mut self, domain: DomId, id: PvmId) {
-        let mappings = Vec::new();
-        self.jobs.push_back(Job::Reap(Reaping {
-            domain,
-            id,
-            ours: true,
-            stage: Stage::Destroy,
-            tries: TRIES,
-            mappings,
-        }));
+    pub(super) fn remove_domain(&mut self, family: PvmId, id: PvmId) {
+        let reaping = Reaping { id, ours: true, stage: Stage::Destroy, tries: TRIES, mappings: Vec::new() };
+        self.jobs.push(family, Job::Reap(reaping));
     }
 
     /// Removes a prepared domain that is in no list any more.
-    pub(super) fn discard(&mut self, prepared: Prepared<H::Memory>) {
-        let Prepared { id, domain, channel, bitmaps, copies, .. } = prepared;
+    pub(super) fn discard(&mut self, family: PvmId, prepared: Prepared<H::Memory>) {
+        let Prepared { id, channel, bitmaps, copies, .. } = prepared;
+        self.forget_timers(
+            |timer| matches!(timer, Timer::Waiting(_, other) | Timer::Console(_, other, _) if *other == id),
+        );
         self.unlisten(channel.port);
         drop(copies);
         let mappings = vec![channel.page, bitmaps];
-        self.jobs.push_back(Job::Reap(Reaping { domain, id, ours: true, stage: Stage::Unmap, tries: TRIES, mappings }));
+        self.jobs.push(family, Job::Reap(Reaping { id, ours: true, stage: Stage::Unmap, tries: TRIES, mappings }));
+    }
+
+    /// Discards what is prepared for a pVM and cannot be used, and makes others.
+    pub(super) fn discard_broken(&mut self, id: PvmId) {
+        self.remove_broken(id);
+        self.follow(Follow::GoOn(id));
     }
 
     /// Discards what is prepared for a pVM and cannot be used.
-    pub(super) fn discard_broken(&mut self, domain: DomId) {
-        let Some(pvm) = self.domains.get_mut(&domain) else { return };
-        let mut broken = Vec::new();
-        while let Some(place) = pvm.prepared.iter().position(|prepared| prepared.broken) {
-            broken.push(pvm.prepared.remove(place));
-        }
+    pub(super) fn remove_broken(&mut self, id: PvmId) {
+        let Some(pvm) = self.books.get_mut(id) else { return };
+        let root = pvm.root();
+        let broken: Vec<_> = pvm.prepared.extract_if(.., |prepared| prepared.broken).collect();
         if broken.is_empty() {
             return;
         }
         pvm.show_ready();
-        for prepared in broken {
-            self.discard(prepared);
+        broken.into_iter().for_each(|prepared| self.discard(root, prepared));
+    }
+
+    /// At the end: removes all prepared domains.
+    pub(super) fn discard_all(&mut self) {
+        self.abandon_turns();
+        for parent in self.books.ids() {
+            let Some(pvm) = self.books.get_mut(parent) else { continue };
+            pvm.prepared.iter_mut().for_each(|prepared| prepared.broken = true);
+            self.remove_broken(parent);
         }
     }
 
-    /// At the end: removes all prepared domains, and what is being built.
-    pub(super) fn discard_all(&mut self) {
-        self.abandon_turns();
-        let parents: Vec<DomId> = self.domains.keys().copied().collect();
-        for parent in parents {
-            let Some(pvm) = self.domains.get_mut(&parent) else { continue };
-            pvm.prepared.iter_mut().for_each(|prepared| prepared.broken = true);
-            self.discard_broken(parent);
-        }
-        while let Some(job) = self.jobs.pop_front() {
+    /// At the end: does what is to be removed, and takes back what is being built.
+    pub(super) fn finish_jobs(&mut self) {
+        while let Some((family, job)) = self.jobs.pop() {
             match job {
-                Job::Build(building) => self.abandon_building(*building),
-                Job::Reap(reaping) => self.reap_step(reaping),
+                Job::Build(building) => self.abandon_building(family, *building),
+                Job::Reap(reaping) => self.reap_step(family, reaping),
                 Job::Refresh(..) | Job::Turn(_) | Job::Library | Job::Drop(_) => {}
             }
         }
+    }
+}
+
+/// How a pVM has ended, of which Xen says this.
+fn status_of<M: xenctl::Memory>(pvm: &Pvm<M>, reason: Option<ShutdownReason>) -> Status {
+    if let Some(status) = pvm.killed {
+        return status;
+    }
+    if let Some(channel) = &pvm.channel
+        && channel.get(guest::STATE) == state::ENDED
+    {
+        return Status::from_raw(channel.get(guest::STATUS));
+    }
+    match reason {
+        None => Status::Destroyed,
+        // Without the component that says the status, or when the toolstack has asked for it, this is all that is known.
+        Some(ShutdownReason::POWEROFF | ShutdownReason::REBOOT) => Status::Exited(0),
+        Some(_) => Status::Crashed,
     }
 }

@@ -24,6 +24,8 @@ pub enum Failure {
     TooLarge,
     /// What was prepared does not fit the parent any more.
     Stale,
+    /// It has frames of more ancestors than can be told apart.
+    Ancestors,
     /// A limit is reached: which one.
     Quota(&'static str),
     /// There is not enough memory: whose.
@@ -50,6 +52,7 @@ impl Failure {
             Self::Store(_) | Self::TimedOut => Errno::EIO.0,
             Self::Layout(_) | Self::Tables(_) => Errno::ENOSYS.0,
             Self::Stale => wire::ESTALE,
+            Self::Ancestors => Errno::E2BIG.0,
             Self::Denied(errno) => errno.0,
             Self::Quota(_) | Self::Gone => Errno::EAGAIN.0,
         }
@@ -67,6 +70,7 @@ impl fmt::Display for Failure {
                 out.write_str("a child would need more frames than there are numbers for in its p2m list")
             }
             Self::Stale => out.write_str("its memory has changed too much since the domains were prepared"),
+            Self::Ancestors => out.write_str("it has frames of too many ancestors"),
             Self::Quota(which) => write!(out, "quota: {which}"),
             Self::NoMemory(whose) => write!(out, "no memory: {whose}"),
             Self::Denied(errno) => write!(out, "denied: {errno}"),

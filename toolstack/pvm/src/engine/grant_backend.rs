@@ -1,6 +1,7 @@
 //! The backend that copies: pages that a parent has granted to dom0 are kept mapped, and copied to the frames of its children.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use xen_abi::pte::{PTES_PER_TABLE, Pte};
 use xen_abi::{DomId, GrantRef, Mfn, PAGE_SIZE};
@@ -12,6 +13,11 @@ use super::failure::Failure;
 
 /// Grants that are mapped at once.
 const AT_ONCE: usize = 256;
+/// Most grants of one pVM that are mapped: as many as a grant table has with Xen's defaults. dom0's table of mappings is one for all.
+const MOST: usize = 32_768;
+
+/// A pVM that grants more than dom0 maps.
+const TOO_MANY: Failure = Failure::Quota("grants of a pVM that dom0 maps");
 
 /// The pages that a parent has granted.
 #[derive(Debug)]
@@ -23,6 +29,8 @@ pub struct Sources<M> {
 
 #[derive(Debug)]
 struct SourceTable<M> {
+    /// The grant of the list.
+    reference: u32,
     /// Names the grants of the table's pages.
     list: M,
     /// Which grant is mapped for each page, 0 for none, and where.
@@ -33,6 +41,8 @@ struct SourceTable<M> {
 #[derive(Debug)]
 struct Batch<M> {
     map: M,
+    /// Grants that are mapped by it, used or not.
+    size: usize,
     /// Pages of it that are used.
     used: usize,
 }
@@ -60,17 +70,27 @@ impl<M: Memory> Sources<M> {
         H: Hypervisor<Memory = M>,
     {
         let count = (self.directory.read_u32(directory::COUNT) as usize).min(directory::MAX_ENTRIES);
-        for number in 0..count {
+        let entry = |number: usize| {
             let at = directory::ENTRIES + number * directory::ENTRY_SIZE;
-            let base = self.directory.read_u64(at) as usize;
-            if !self.tables.contains_key(&base) {
-                let list = [GrantRef(self.directory.read_u32(at + 8))];
-                let list = xen.map_grants(domain, &list, Protection::Read)?;
-                let pages = Box::new([(0, 0, 0); PTES_PER_TABLE]);
-                self.tables.insert(base, SourceTable { list, pages, maps: Vec::new() });
-            }
+            (self.directory.read_u64(at) as usize, self.directory.read_u32(at + 8))
+        };
+        let named: BTreeMap<usize, u32> = (0..count).map(entry).collect();
+        // One whose list is another one now is let go of with all that was mapped by the old one.
+        self.tables.retain(|base, table| named.get(base) == Some(&table.reference));
+        let mut room = MOST.saturating_sub(self.tables.values().map(SourceTable::mapped).sum());
+        for (base, reference) in named {
+            let table = match self.tables.entry(base) {
+                Entry::Occupied(table) => table.into_mut(),
+                Entry::Vacant(place) => {
+                    room = room.checked_sub(1).ok_or(TOO_MANY)?;
+                    let list = xen.map_grants(domain, &[GrantRef(reference)], Protection::Read)?;
+                    let pages = Box::new([(0, 0, 0); PTES_PER_TABLE]);
+                    place.insert(SourceTable { reference, list, pages, maps: Vec::new() })
+                }
+            };
+            table.update(xen, domain, &mut room)?;
         }
-        self.tables.values_mut().try_for_each(|table| table.update(xen, domain))
+        Ok(())
     }
 
     /// Copies the page that the entry `index` of the parent's table at `base` maps. False when the parent has not granted it.
@@ -88,7 +108,13 @@ impl<M: Memory> Sources<M> {
 }
 
 impl<M: Memory> SourceTable<M> {
-    fn update<H>(&mut self, xen: &H, domain: DomId) -> Result<(), Failure>
+    /// Grants that are mapped for it.
+    fn mapped(&self) -> usize {
+        1 + self.maps.iter().flatten().map(|batch| batch.size).sum::<usize>()
+    }
+
+    /// Maps what is new; `room` is how many grants more may be mapped.
+    fn update<H>(&mut self, xen: &H, domain: DomId, room: &mut usize) -> Result<(), Failure>
     where
         H: Hypervisor<Memory = M>,
     {
@@ -100,7 +126,7 @@ impl<M: Memory> SourceTable<M> {
                 continue;
             }
             if known != 0 {
-                self.release(map);
+                *room += self.release(map);
                 self.pages[index] = (0, 0, 0);
             }
             if reference != 0 {
@@ -109,12 +135,13 @@ impl<M: Memory> SourceTable<M> {
         }
         for batch in new.chunks(AT_ONCE) {
             let references: Vec<GrantRef> = batch.iter().map(|(_, reference)| GrantRef(*reference)).collect();
+            *room = room.checked_sub(batch.len()).ok_or(TOO_MANY)?;
             let map = xen.map_grants(domain, &references, Protection::Read)?;
             let place = self.maps.iter().position(Option::is_none).unwrap_or_else(|| {
                 self.maps.push(None);
                 self.maps.len() - 1
             });
-            self.maps[place] = Some(Batch { map, used: batch.len() });
+            self.maps[place] = Some(Batch { map, size: batch.len(), used: batch.len() });
             for (page, (index, reference)) in batch.iter().enumerate() {
                 self.pages[*index] = (*reference, place as u16, page as u16);
             }
@@ -122,14 +149,15 @@ impl<M: Memory> SourceTable<M> {
         Ok(())
     }
 
-    /// A page of the mapping number `place` is no longer used.
-    fn release(&mut self, place: u16) {
-        let slot = &mut self.maps[usize::from(place)];
-        if let Some(batch) = slot {
-            batch.used -= 1;
-            if batch.used == 0 {
-                *slot = None;
+    /// A page of the mapping number `place` is no longer used; how many grants are unmapped with the last one.
+    fn release(&mut self, place: u16) -> usize {
+        let Some(slot) = self.maps.get_mut(usize::from(place)) else { return 0 };
+        match slot {
+            Some(batch) if batch.used > 1 => {
+                batch.used -= 1;
+                0
             }
+            _ => slot.take().map_or(0, |batch| batch.size),
         }
     }
 }

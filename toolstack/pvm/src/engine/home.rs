@@ -10,13 +10,17 @@ const CONSOLE_LIMIT: &str = "1048576";
 
 /// What a home says.
 pub struct Home<'a> {
-    pub domain: DomId,
+    pub id: PvmId,
     pub name: &'a str,
     pub store: (Mfn, Port),
     pub root: PvmId,
-    /// The domain's ancestors, the root first, and itself.
-    pub owners: &'a [DomId],
+    /// The ancestors, the root first.
+    pub ancestors: &'a [PvmId],
 }
+
+/// Most ancestors that a home names, the nearest: xenstored takes 4,096 octets in a node. A daemon that starts anew does not know the
+/// owners of frames of others, so that a child with such frames cannot fork.
+const ANCESTORS: usize = 300;
 
 /// The path of a domain's home.
 pub fn path(domain: DomId) -> String {
@@ -31,23 +35,25 @@ fn libxl_path(domain: DomId) -> String {
 impl Home<'_> {
     /// Writes it all but for the console, for a domain that xenstored does not know yet.
     pub fn create(&self, store: &Store) -> Result<(), Error> {
-        let home = path(self.domain);
+        let domain = self.id.domain();
+        let home = path(domain);
         let owner = |domain, access| Permission { domain, access };
-        let read_only = [owner(DomId::DOM0, Access::None), owner(self.domain, Access::Read)];
-        let read_write = [owner(self.domain, Access::None)];
+        let read_only = [owner(DomId::DOM0, Access::None), owner(domain, Access::Read)];
+        let read_write = [owner(domain, Access::None)];
         // What is written below inherits the permissions.
         store.mkdir(&home)?;
         store.set_permissions(&home, &read_only)?;
-        let owners: Vec<String> = self.owners.iter().map(DomId::to_string).collect();
+        let nearest = self.ancestors.iter().skip(1.max(self.ancestors.len().saturating_sub(ANCESTORS)));
+        let ancestors: Vec<String> = self.ancestors.iter().take(1).chain(nearest).map(PvmId::to_string).collect();
         for (key, value) in [
             ("name", self.name),
-            ("domid", &self.domain.to_string()),
+            ("domid", &domain.to_string()),
             ("console/limit", CONSOLE_LIMIT),
             ("console/type", "xenconsoled"),
             ("store/ring-ref", &self.store.0.0.to_string()),
             ("store/port", &self.store.1.0.to_string()),
             ("device", ""),
-            ("zooid", &format!("{} {}", self.root, owners.join(","))),
+            ("zooid", &format!("{} {} {}", self.id, self.root, ancestors.join(","))),
         ] {
             store.write(&format!("{home}/{key}"), value)?;
         }
@@ -56,7 +62,7 @@ impl Home<'_> {
             store.write(&node, "")?;
             store.set_permissions(&node, &read_write)?;
         }
-        store.write(&format!("{}/type", libxl_path(self.domain)), "pv")
+        store.write(&format!("{}/type", libxl_path(domain)), "pv")
     }
 }
 
@@ -70,21 +76,15 @@ pub fn show_console(store: &Store, domain: DomId, ring: Mfn, port: Port) -> Resu
 
 /// Writes the home of a memory owner, which has nobody who reads it but the daemon: its name for `xl list`, and where its table of members is,
 /// if it is that of a family.
-pub fn create_memory_owner(
-    store: &Store,
-    domain: DomId,
-    name: &str,
-    root: PvmId,
-    table: Option<Mfn>,
-) -> Result<(), Error> {
+pub fn create_memory_owner(store: &Store, id: PvmId, name: &str, root: PvmId, table: Option<Mfn>) -> Result<(), Error> {
+    let domain = id.domain();
     let home = path(domain);
     store.mkdir(&home)?;
     store.set_permissions(&home, &[Permission { domain: DomId::DOM0, access: Access::None }])?;
     let table = table.map(|table| ("members", table.0.to_string()));
-    for (key, value) in
-        [("name", name.to_owned()), ("domid", domain.to_string()), ("zooid", format!("{root} {domain}"))]
-            .into_iter()
-            .chain(table)
+    for (key, value) in [("name", name.to_owned()), ("domid", domain.to_string()), ("zooid", format!("{id} {root} "))]
+        .into_iter()
+        .chain(table)
     {
         store.write(&format!("{home}/{key}"), &value)?;
     }
@@ -107,16 +107,43 @@ pub fn remove(store: &Store, domain: DomId) -> Result<(), Error> {
     store.remove(&path(domain))
 }
 
-/// Domains whose homes were made here.
-pub fn all(store: &Store) -> Result<Vec<DomId>, Error> {
+/// The pVMs and other domains whose homes were made here.
+pub fn all(store: &Store) -> Result<Vec<PvmId>, Error> {
     let domains = store.list("/local/domain")?.into_iter().filter_map(|name| name.parse().ok().map(DomId));
-    Ok(domains.filter(|domain| family(store, *domain).is_some()).collect())
+    Ok(domains.filter_map(|domain| owner(store, domain)).collect())
 }
 
-/// The root and the ancestors that a home names.
-pub fn family(store: &Store, domain: DomId) -> Option<(PvmId, Vec<DomId>)> {
+/// The id that a home was made for.
+fn owner(store: &Store, domain: DomId) -> Option<PvmId> {
     let text = store.read(&format!("{}/zooid", path(domain))).ok()?;
-    let (root, owners) = text.split_once(' ')?;
-    let owners = owners.split(',').map(|owner| owner.parse().ok().map(DomId)).collect::<Option<Vec<_>>>()?;
-    Some((PvmId::from_raw(root.parse().ok()?)?, owners))
+    let id = PvmId::from_raw(text.split(' ').next()?.parse().ok()?)?;
+    (id.domain() == domain).then_some(id)
+}
+
+/// Whether a home is that of another domain, which has the same number now.
+pub fn is_of_another(store: &Store, id: PvmId) -> bool {
+    match owner(store, id.domain()) {
+        Some(other) => other != id,
+        // One that a toolstack has made.
+        None => store.read(&format!("{}/vm", path(id.domain()))).is_ok(),
+    }
+}
+
+/// Whether dom0 lets a domain announce itself as a pVM, whatever its kernel is called: by a node beside libxl's, where the domain can
+/// write nothing.
+pub fn is_allowed(store: &Store, domain: DomId) -> bool {
+    store.read(&format!("{}/zooid-announce", libxl_path(domain))).is_ok_and(|value| value == "1")
+}
+
+/// The root and the ancestors that a child's home names.
+pub fn family(store: &Store, id: PvmId) -> Option<(PvmId, Vec<PvmId>)> {
+    let text = store.read(&format!("{}/zooid", path(id.domain()))).ok()?;
+    let mut words = text.split(' ');
+    let number = |word: &str| PvmId::from_raw(word.parse().ok()?);
+    if number(words.next()?) != Some(id) {
+        return None;
+    }
+    let root = number(words.next()?)?;
+    let ancestors = words.next()?.split(',').map(number).collect::<Option<Vec<_>>>()?;
+    Some((root, ancestors))
 }

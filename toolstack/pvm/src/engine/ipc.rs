@@ -13,13 +13,13 @@ use zooid_fork_plan::wire::{MAX_NAME, daemon, guest, object_flags, operation};
 use zooid_memory::PageClass;
 
 use super::api::{Error, ObjectInfo, Target};
-use super::core::Engine;
+use super::books::{Channel, Pending, Pvm};
+use super::core::Host;
 use super::executor::Operation;
 use super::failure::Failure;
 use super::members::AT_ONCE;
 use super::memory_owner::{Asker, MemoryOwner, Nameless, Object};
 use super::object_records;
-use super::pvm::{Channel, Pending, Pvm};
 use super::turns::Making;
 
 /// Most objects that a family has, those left out that are without a name and wholly mapped.
@@ -104,27 +104,27 @@ fn name<M: Memory>(channel: &Channel<M>) -> Result<Option<Vec<u8>>, Failure> {
     Ok(Some(name).filter(|name| !name.is_empty()))
 }
 
-impl<H: Hypervisor> Engine<H> {
+impl<H: Hypervisor> Host<H> {
     /// Serves a request of a member.
-    pub(super) fn serve_ipc(&mut self, domain: DomId, operation: u32, count: u32) {
+    pub(super) fn serve_ipc(&mut self, id: PvmId, operation: u32, count: u32) {
         let result = match operation {
-            operation::REFUSED => self.note_refusal(domain),
+            operation::REFUSED => self.note_refusal(id),
             // Where dom0 cannot write entries, nobody can share a frame.
             _ if self.backend == Backend::Grant => denied(Errno::ENOSYS),
-            operation::CREATE => self.create_object(domain),
-            operation::MAP => self.map_object(domain, count),
-            operation::UNLINK => self.unlink_object(domain),
-            operation::LIBRARY => self.open_library(domain),
-            operation::MAP_LIBRARY => self.map_library(domain, count),
-            _ => self.relay(domain),
+            operation::CREATE => self.create_object(id),
+            operation::MAP => self.map_object(id, count),
+            operation::UNLINK => self.unlink_object(id),
+            operation::LIBRARY => self.open_library(id),
+            operation::MAP_LIBRARY => self.map_library(id, count),
+            _ => self.relay(id),
         };
-        self.answer_ipc(domain, operation, result);
+        self.answer_ipc(id, operation, result);
     }
 
     /// Answers a request of a member, unless what it asks for is being made still.
-    pub(super) fn answer_ipc(&mut self, domain: DomId, operation: u32, result: Result<(), Failure>) {
+    pub(super) fn answer_ipc(&mut self, id: PvmId, operation: u32, result: Result<(), Failure>) {
         let is_being_made = |pvm: &Pvm<H::Memory>| matches!(pvm.pending, Some(Pending::Create | Pending::Library));
-        if result.is_ok() && self.domains.get(&domain).is_some_and(is_being_made) {
+        if result.is_ok() && self.books.get(id).is_some_and(is_being_made) {
             return;
         }
         let errno = match &result {
@@ -133,30 +133,30 @@ impl<H: Hypervisor> Engine<H> {
             Err(failure) => failure.errno(),
         };
         if let Err(failure) = &result {
-            log::debug!("request {operation} of domain {domain}: {failure}");
+            log::debug!(id = id.raw(); "request {operation}: {failure}");
         }
         self.executor.before(Operation::Reply);
-        self.reply(domain, errno, &[]);
+        self.reply(id, errno, &[]);
         self.executor.after(Operation::Reply);
     }
 
     /// Who asks: the root of its family, its request, and where it stands.
-    pub(super) fn asker(&self, domain: DomId) -> Result<(PvmId, Asker, &Channel<H::Memory>), Failure> {
-        let pvm = self.domains.get(&domain).ok_or(Failure::Gone)?;
+    pub(super) fn asker(&self, id: PvmId) -> Result<(PvmId, Asker, &Channel<H::Memory>), Failure> {
+        let pvm = self.books.get(id).ok_or(Failure::Gone)?;
         let channel = pvm.channel.as_ref().ok_or(Failure::Gone)?;
-        Ok((pvm.root, Asker { member: pvm.id, request: pvm.request }, channel))
+        Ok((pvm.root(), Asker { member: id, request: pvm.request }, channel))
     }
 
     /// The memory owner of a family that has one.
     fn memory_owner(&self, root: PvmId) -> Result<&MemoryOwner<H::Memory>, Failure> {
-        self.memory_owners.get(&root).ok_or(Failure::Denied(Errno::ENOENT))
+        self.books.memory_owner(root).ok_or(Failure::Denied(Errno::ENOENT))
     }
 
-    fn create_object(&mut self, domain: DomId) -> Result<(), Failure> {
-        let (root, asker, channel) = self.asker(domain)?;
+    fn create_object(&mut self, id: PvmId) -> Result<(), Failure> {
+        let (root, asker, channel) = self.asker(id)?;
         let asked = Create::read(channel)?;
         if let Some(name) = &asked.name {
-            let found = self.memory_owners.get(&root).and_then(|memory_owner| memory_owner.find(name));
+            let found = self.books.memory_owner(root).and_then(|memory_owner| memory_owner.find(name));
             if let Some((number, object)) = found {
                 // A daemon before this one has made it and died before it could say so.
                 let is_new = object.maker == asker;
@@ -164,8 +164,8 @@ impl<H: Hypervisor> Engine<H> {
                 if asked.exclusive && !is_new {
                     return denied(Errno::EEXIST);
                 }
-                self.enrol(domain)?;
-                return self.answer_create(domain, number, pages, is_new);
+                self.enrol(id)?;
+                return self.answer_create(id, number, pages, is_new);
             }
             if !asked.create {
                 return denied(Errno::ENOENT);
@@ -176,25 +176,25 @@ impl<H: Hypervisor> Engine<H> {
             1..=MAX_PAGES => {}
             _ => return denied(Errno::ENOSPC),
         }
-        self.check_memory(domain, asked.pages.into())?;
-        self.ensure_memory_owner(domain)?;
-        self.enrol(domain)?;
+        self.check_memory(id, asked.pages.into())?;
+        self.ensure_memory_owner(id)?;
+        self.enrol(id)?;
         let pages = asked.pages as usize;
-        let memory_owner = self.memory_owners.get_mut(&root).ok_or(Failure::Gone)?;
+        let memory_owner = self.books.memory_owner_mut(root).ok_or(Failure::Gone)?;
         if memory_owner.objects.len() + memory_owner.nameless.len() >= MAX_OBJECTS {
             return denied(Errno::EMFILE);
         }
         let number = memory_owner.new_number();
         let Some(name) = asked.name else {
             memory_owner.nameless.insert(number, Nameless { maker: asker.member, pages, mapped: 0 });
-            return self.answer_create(domain, number, pages, true);
+            return self.answer_create(id, number, pages, true);
         };
-        let making = Making { domain, maker: asker, name, pages, number, frames: Vec::new(), parts: 0 };
+        let making = Making { maker: asker, name, pages, number, frames: Vec::new(), parts: 0 };
         self.make_part(root, making)
     }
 
-    fn answer_create(&mut self, domain: DomId, number: u32, pages: usize, is_new: bool) -> Result<(), Failure> {
-        let (_, _, channel) = self.asker(domain)?;
+    fn answer_create(&mut self, id: PvmId, number: u32, pages: usize, is_new: bool) -> Result<(), Failure> {
+        let (_, _, channel) = self.asker(id)?;
         channel.put(daemon::OBJECT, number);
         channel.put(daemon::OBJECT_PAGES, pages as u32);
         channel.put(daemon::OBJECT_IS_NEW, is_new.into());
@@ -207,15 +207,15 @@ impl<H: Hypervisor> Engine<H> {
             self.abandon_making(root, making);
             return Err(failure);
         }
-        let Making { domain, maker, name, pages, number, frames, .. } = making;
+        let Making { maker, name, pages, number, frames, .. } = making;
         if frames.len() < pages {
-            let making = Making { domain, maker, name, pages, number, frames, parts: making.parts };
+            let making = Making { maker, name, pages, number, frames, parts: making.parts };
             self.make_later(root, making);
             return Ok(());
         }
-        let memory_owner = self.memory_owners.get_mut(&root).ok_or(Failure::Gone)?;
+        let memory_owner = self.books.memory_owner_mut(root).ok_or(Failure::Gone)?;
         memory_owner.objects.insert(number, Object { name, maker, frames });
-        self.answer_create(domain, number, pages, true)
+        self.answer_create(maker.member, number, pages, true)
     }
 
     /// Gets frames for an object and records them, and the object when these were the last.
@@ -252,7 +252,7 @@ impl<H: Hypervisor> Engine<H> {
 
     /// Gives an object's frames back and removes its record.
     fn forget(&mut self, root: PvmId, number: u32, frames: Vec<Mfn>) {
-        if let Some(memory_owner) = self.memory_owners.get_mut(&root) {
+        if let Some(memory_owner) = self.books.memory_owner_mut(root) {
             memory_owner.stale.push(number);
         }
         self.give_back(root, frames);
@@ -264,22 +264,20 @@ impl<H: Hypervisor> Engine<H> {
 
     /// Makes a part of an object that somebody waits for.
     pub(super) fn make_step(&mut self, root: PvmId, making: Making) {
-        let (domain, maker) = (making.domain, making.maker);
-        let waits = |pvm: &Pvm<H::Memory>| {
-            Asker { member: pvm.id, request: pvm.request } == maker && pvm.pending == Some(Pending::Create)
-        };
-        if !self.domains.get(&domain).is_some_and(waits) {
+        let id = making.maker.member;
+        let waits = |pvm: &Pvm<H::Memory>| pvm.request == making.maker.request && pvm.pending == Some(Pending::Create);
+        if !self.books.get(id).is_some_and(waits) {
             return self.abandon_making(root, making);
         }
-        if let Some(pvm) = self.domains.get_mut(&domain) {
+        if let Some(pvm) = self.books.get_mut(id) {
             pvm.pending = None;
         }
         let result = self.make_part(root, making);
-        self.answer_ipc(domain, operation::CREATE, result);
+        self.answer_ipc(id, operation::CREATE, result);
     }
 
-    fn map_object(&mut self, domain: DomId, count: u32) -> Result<(), Failure> {
-        let (root, asker, channel) = self.asker(domain)?;
+    fn map_object(&mut self, id: PvmId, count: u32) -> Result<(), Failure> {
+        let (root, asker, channel) = self.asker(id)?;
         let asked = Map::read(channel, count, object_flags::LAST)?;
         let last = asked.flags & object_flags::LAST != 0;
         let memory_owner = self.memory_owner(root)?;
@@ -290,8 +288,8 @@ impl<H: Hypervisor> Engine<H> {
             };
             let updates = asked.updates(|place| Pte::new(frames[place], PageClass::Joint.pte_flags()));
             let owner = memory_owner.domain;
-            self.enrol(domain)?;
-            return self.write_entries(domain, owner, &asked, &updates);
+            self.enrol(id)?;
+            return self.write_entries(id, owner, &asked, &updates);
         }
         // One without a name is its maker's alone, and its pages come in their order.
         let object = memory_owner.nameless.get(&asked.object).filter(|object| object.maker == asker.member);
@@ -299,19 +297,19 @@ impl<H: Hypervisor> Engine<H> {
         if pages.start != object.mapped || pages.end > object.pages {
             return denied(Errno::EINVAL);
         }
-        self.check_memory(domain, pages.len() as u64)?;
+        self.check_memory(id, pages.len() as u64)?;
         self.remove_stale_records(root)?;
         let owner = self.memory_owner(root)?.domain;
         self.give_back(root, Vec::new());
         let mut frames = Vec::with_capacity(pages.len());
         let result = self.hold(owner, pages.len(), &mut frames).and_then(|()| {
             let updates = asked.updates(|place| Pte::new(frames[place], PageClass::Joint.pte_flags()));
-            self.write_entries(domain, owner, &asked, &updates)
+            self.write_entries(id, owner, &asked, &updates)
         });
         // From here on they live as long as somebody has them mapped.
         self.give_back(root, frames);
         result?;
-        let nameless = &mut self.memory_owners.get_mut(&root).ok_or(Failure::Gone)?.nameless;
+        let nameless = &mut self.books.memory_owner_mut(root).ok_or(Failure::Gone)?.nameless;
         if last {
             nameless.remove(&asked.object);
         } else if let Some(object) = nameless.get_mut(&asked.object) {
@@ -323,16 +321,22 @@ impl<H: Hypervisor> Engine<H> {
     /// Maps pages of a memory owner, `owner`, at a pVM, all or nothing.
     pub(super) fn write_entries(
         &mut self,
-        domain: DomId,
+        id: PvmId,
         owner: DomId,
         asked: &Map,
         updates: &[MmuUpdate],
     ) -> Result<(), Failure> {
         self.operate(Operation::MapObject, |engine| {
-            let (done, result) = engine.xen.mmu_update(domain, owner, updates);
-            let Err(error) = result else { return Ok(()) };
+            let (done, result) = engine.xen.mmu_update(id.domain(), owner, updates);
+            let Err(error) = result else {
+                // What is prepared is to have it, too, before the next fork.
+                engine.refresh_soon(id);
+                return Ok(());
+            };
             let absent = asked.updates(|_| Pte::ABSENT);
-            if let (1.., Err(error)) = (done, engine.xen.mmu_update(domain, domain, &absent[..done]).1) {
+            if let (1.., Err(error)) =
+                (done, engine.xen.mmu_update(id.domain(), id.domain(), absent.get(..done).unwrap_or(&absent)).1)
+            {
                 log::debug!("{error}");
             }
             match error.errno() {
@@ -344,8 +348,8 @@ impl<H: Hypervisor> Engine<H> {
         })
     }
 
-    fn unlink_object(&mut self, domain: DomId) -> Result<(), Failure> {
-        let (root, asker, channel) = self.asker(domain)?;
+    fn unlink_object(&mut self, id: PvmId) -> Result<(), Failure> {
+        let (root, asker, channel) = self.asker(id)?;
         let Some(name) = name(channel)? else { return denied(Errno::EINVAL) };
         let memory_owner = self.memory_owner(root)?;
         let number = match memory_owner.find(&name) {
@@ -354,7 +358,7 @@ impl<H: Hypervisor> Engine<H> {
             None if memory_owner.last_unlink == Some(asker) => return Ok(()),
             None => return denied(Errno::ENOENT),
         };
-        self.enrol(domain)?;
+        self.enrol(id)?;
         self.remove_name(root, number, Some(asker))
     }
 
@@ -362,7 +366,7 @@ impl<H: Hypervisor> Engine<H> {
     pub(super) fn remove_name(&mut self, root: PvmId, number: u32, by: Option<Asker>) -> Result<(), Failure> {
         let owner = self.memory_owner(root)?.domain;
         self.operate(Operation::Record, |engine| object_records::strike(&engine.store, owner, number, by))?;
-        let Some(memory_owner) = self.memory_owners.get_mut(&root) else { return Ok(()) };
+        let Some(memory_owner) = self.books.memory_owner_mut(root) else { return Ok(()) };
         let frames = memory_owner.objects.remove(&number).map(|object| object.frames).unwrap_or_default();
         memory_owner.last_unlink = by.or(memory_owner.last_unlink);
         self.forget(root, number, frames);
@@ -371,11 +375,16 @@ impl<H: Hypervisor> Engine<H> {
 
     /// The named objects of a pVM's family, or of all.
     pub(super) fn list_objects(&self, target: Option<&Target>) -> Result<Vec<ObjectInfo>, Error> {
-        let family = target.map(|target| self.resolve(target)).transpose()?.map(|domain| self.domains[&domain].root);
+        let family = match target {
+            Some(target) => {
+                let id = self.resolve(target)?;
+                Some(self.books.get(id).map_or(id, Pvm::root))
+            }
+            None => None,
+        };
         let mut list = Vec::new();
-        for (root, memory_owner) in
-            self.memory_owners.iter().filter(|(root, _)| family.is_none_or(|family| family == **root))
-        {
+        for (root, members) in self.books.families().filter(|(root, _)| family.is_none_or(|family| family == *root)) {
+            let Some(memory_owner) = &members.memory_owner else { continue };
             for object in memory_owner.objects.values() {
                 list.push(ObjectInfo {
                     name: String::from_utf8_lossy(&object.name).into_owned(),
@@ -391,20 +400,21 @@ impl<H: Hypervisor> Engine<H> {
 
     /// Removes a name of a pVM's family, as [`list_objects`](Self::list_objects) has it.
     pub(super) fn remove_object(&mut self, target: &Target, name: &str) -> Result<(), Error> {
-        let root = self.domains[&self.resolve(target)?].root;
+        let id = self.resolve(target)?;
+        let root = self.books.get(id).map_or(id, Pvm::root);
         let is_it = |object: &Object| String::from_utf8_lossy(&object.name) == name;
-        let objects = self.memory_owners.get(&root).into_iter().flat_map(|memory_owner| &memory_owner.objects);
+        let objects = self.books.memory_owner(root).into_iter().flat_map(|memory_owner| &memory_owner.objects);
         let found = objects.into_iter().find(|(_, object)| is_it(object)).map(|(number, _)| *number);
         let number = found.ok_or_else(|| Error::NoSuchObject { target: target.to_string(), name: name.to_owned() })?;
         self.remove_name(root, number, None).map_err(|failure| Error::Refused { what: failure.to_string() })
     }
 
-    fn relay(&mut self, domain: DomId) -> Result<(), Failure> {
-        let (root, _, channel) = self.asker(domain)?;
+    fn relay(&mut self, id: PvmId) -> Result<(), Failure> {
+        let (root, _, channel) = self.asker(id)?;
         let number = channel.get(guest::OBJECT) as usize;
         let member = self.memory_owner(root)?.members.id(number);
-        let other = member.and_then(|id| self.ids.get(&id)).copied().ok_or(Failure::Denied(Errno::ENOENT))?;
-        self.enrol(domain)?;
+        let other = member.filter(|id| self.books.get(*id).is_some()).ok_or(Failure::Denied(Errno::ENOENT))?;
+        self.enrol(id)?;
         self.tell_members(&[other]);
         Ok(())
     }

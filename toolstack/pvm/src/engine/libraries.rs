@@ -17,14 +17,15 @@ use zooid_manifest::{Hasher, Manifest, PublicKey, Refusal, Rules, Version, is_na
 use zooid_memory::ForkRule;
 
 use super::api::EventKind;
-use super::core::{Engine, Job, Timer};
+use super::books::{Channel, Pending, Pvm, is_domain_of};
+use super::core::{Host, Timer};
 use super::executor::Operation;
 use super::failure::Failure;
 use super::home;
 use super::ipc::{Map, denied};
+use super::jobs::Job;
 use super::members::{AT_ONCE, return_frames};
 use super::memory_owner::Asker;
-use super::pvm::{Channel, Pending, Pvm};
 use crate::library::{Error, Keys, Store};
 
 /// How often it is looked which libraries have left the store.
@@ -69,7 +70,7 @@ struct Reading<M> {
     maps: Vec<M>,
     /// Whose request it was first: it counts for this family.
     root: PvmId,
-    waiting: Vec<(DomId, Asker)>,
+    waiting: Vec<Asker>,
 }
 
 /// What a LIBRARY asks for: lines of text, `NAME` or `NAME@VERSION`, the name of the image, and ranges of versions.
@@ -119,9 +120,9 @@ fn pages_of(manifest: &Manifest) -> (usize, usize) {
 }
 
 impl<M> Libraries<M> {
-    fn new(domain: DomId, id: PvmId, users: BTreeSet<PvmId>, now_us: u64) -> Self {
+    fn new(id: PvmId, users: BTreeSet<PvmId>, now_us: u64) -> Self {
         Self {
-            domain,
+            domain: id.domain(),
             id,
             objects: BTreeMap::new(),
             reading: VecDeque::new(),
@@ -142,22 +143,22 @@ impl<M> Libraries<M> {
     }
 }
 
-impl<H: Hypervisor> Engine<H> {
+impl<H: Hypervisor> Host<H> {
     /// LIBRARY: finds a library whose rules hold for the asker; reads it if it is the first one.
-    pub(super) fn open_library(&mut self, domain: DomId) -> Result<(), Failure> {
-        let (root, asker, channel) = self.asker(domain)?;
+    pub(super) fn open_library(&mut self, id: PvmId) -> Result<(), Failure> {
+        let (root, asker, channel) = self.asker(id)?;
         let wanted = Wanted::read(channel)?;
-        let manifest = self.choose_library(domain, root, &wanted)?;
-        self.ensure_libraries(domain)?;
-        let libraries = self.libraries.as_mut().ok_or(Failure::Gone)?;
+        let manifest = self.choose_library(id, root, &wanted)?;
+        self.ensure_libraries(id)?;
+        let libraries = self.books.libraries_mut().ok_or(Failure::Gone)?;
         libraries.users.insert(root);
         if let Some((number, object)) = libraries.objects.iter_mut().find(|(_, object)| object.manifest == manifest) {
             object.families.insert(root);
             let number = *number;
-            return self.answer_library(domain, number);
+            return self.answer_library(id, number);
         }
         if let Some(reading) = libraries.reading.iter_mut().find(|reading| reading.manifest == manifest) {
-            reading.waiting.push((domain, asker));
+            reading.waiting.push(asker);
         } else {
             let (file, text) = pages_of(&manifest);
             self.check_library_memory((file + text) as u64)?;
@@ -165,19 +166,19 @@ impl<H: Hypervisor> Engine<H> {
                 log::warn!("the file of {} cannot be read: {error}", manifest.description.name);
                 Failure::Denied(if error.kind() == io::ErrorKind::NotFound { Errno::ENOENT } else { Errno::EIO })
             })?;
-            let (hasher, frames, maps, waiting) = (Hasher::default(), Vec::new(), Vec::new(), vec![(domain, asker)]);
+            let (hasher, frames, maps, waiting) = (Hasher::default(), Vec::new(), Vec::new(), vec![asker]);
             let reading = Reading { manifest, file, hasher, frames, maps, root, waiting };
-            self.libraries.as_mut().ok_or(Failure::Gone)?.reading.push_back(reading);
-            self.jobs.push_back(Job::Library);
+            self.books.libraries_mut().ok_or(Failure::Gone)?.reading.push_back(reading);
+            self.jobs.push(root, Job::Library);
         }
-        if let Some(pvm) = self.domains.get_mut(&domain) {
+        if let Some(pvm) = self.books.get_mut(id) {
             pvm.pending = Some(Pending::Library);
         }
         Ok(())
     }
 
     /// The highest version of those wanted whose rules hold, as far as they can be judged here.
-    fn choose_library(&mut self, domain: DomId, root: PvmId, wanted: &Wanted) -> Result<Manifest, Failure> {
+    fn choose_library(&mut self, id: PvmId, root: PvmId, wanted: &Wanted) -> Result<Manifest, Failure> {
         let cannot = |error: Error| {
             log::warn!("no library is served: {error}");
             Failure::Denied(Errno::EIO)
@@ -185,7 +186,7 @@ impl<H: Hypervisor> Engine<H> {
         let store = Store::new(&self.config.libraries);
         let keys: Vec<PublicKey> =
             Keys::new(&self.config.keys).all().map_err(cannot)?.into_iter().map(|(_, key)| key).collect();
-        let family = self.family_name(root);
+        let family = self.books.name_of(root);
         let rules = Rules {
             keys,
             image: &wanted.image,
@@ -212,16 +213,16 @@ impl<H: Hypervisor> Engine<H> {
         match refused {
             None => denied(Errno::ENOENT),
             Some(refusal) => {
-                self.tell_of_library(domain, &wanted.name, &refusal.to_string());
+                self.tell_of_library(id, &wanted.name, &refusal.to_string());
                 denied(Errno::EACCES)
             }
         }
     }
 
-    fn answer_library(&mut self, domain: DomId, number: u32) -> Result<(), Failure> {
+    fn answer_library(&mut self, id: PvmId, number: u32) -> Result<(), Failure> {
         let object =
-            self.libraries.as_ref().and_then(|libraries| libraries.objects.get(&number)).ok_or(Failure::Gone)?;
-        let channel = self.domains.get(&domain).and_then(|pvm| pvm.channel.as_ref()).ok_or(Failure::Gone)?;
+            self.books.libraries().and_then(|libraries| libraries.objects.get(&number)).ok_or(Failure::Gone)?;
+        let channel = self.books.get(id).and_then(|pvm| pvm.channel.as_ref()).ok_or(Failure::Gone)?;
         channel.put(daemon::OBJECT, number);
         channel.put(daemon::OBJECT_PAGES, object.frames.len() as u32);
         channel.put(daemon::MANIFEST_SIZE, object.manifest.to_string().len() as u32);
@@ -230,10 +231,10 @@ impl<H: Hypervisor> Engine<H> {
     }
 
     /// MAP_LIBRARY: maps pages of a library that the asker's family has opened, never to be written.
-    pub(super) fn map_library(&mut self, domain: DomId, count: u32) -> Result<(), Failure> {
-        let (root, _, channel) = self.asker(domain)?;
+    pub(super) fn map_library(&mut self, id: PvmId, count: u32) -> Result<(), Failure> {
+        let (root, _, channel) = self.asker(id)?;
         let asked = Map::read(channel, count, object_flags::EXECUTE)?;
-        let libraries = self.libraries.as_ref().ok_or(Failure::Denied(Errno::ENOENT))?;
+        let libraries = self.books.libraries().ok_or(Failure::Denied(Errno::ENOENT))?;
         let object = libraries.objects.get(&asked.object).filter(|object| object.families.contains(&root));
         let object = object.ok_or(Failure::Denied(Errno::ENOENT))?;
         let pages = asked.offset..asked.offset.saturating_add(asked.entries.len());
@@ -245,16 +246,16 @@ impl<H: Hypervisor> Engine<H> {
         };
         let flags = protection.pte_flags().union(ForkRule::Library.pte_flags());
         let updates = asked.updates(|place| Pte::new(frames[place], flags));
-        self.write_entries(domain, libraries.domain, &asked, &updates)
+        self.write_entries(id, libraries.domain, &asked, &updates)
     }
 
     /// REFUSED: a pVM says that a rule does not hold for a library.
-    pub(super) fn note_refusal(&mut self, domain: DomId) -> Result<(), Failure> {
-        let (_, _, channel) = self.asker(domain)?;
+    pub(super) fn note_refusal(&mut self, id: PvmId) -> Result<(), Failure> {
+        let (_, _, channel) = self.asker(id)?;
         let text = text(channel, false)?;
         match text.split_once(": ") {
             Some((name, rule)) if is_name(name) => {
-                self.tell_of_library(domain, name, rule);
+                self.tell_of_library(id, name, rule);
                 Ok(())
             }
             _ => denied(Errno::EINVAL),
@@ -262,9 +263,9 @@ impl<H: Hypervisor> Engine<H> {
     }
 
     /// Tells that a pVM does not get a library; of one family no more than so often.
-    fn tell_of_library(&mut self, domain: DomId, library: &str, rule: &str) {
-        let Some(pvm) = self.domains.get(&domain) else { return };
-        let (id, root, name) = (pvm.id, pvm.root, pvm.name.clone());
+    fn tell_of_library(&mut self, id: PvmId, library: &str, rule: &str) {
+        let Some(pvm) = self.books.get(id) else { return };
+        let (root, name) = (pvm.root(), pvm.name.clone());
         if !self.may_tell(root) {
             return log::debug!(id = id.raw(); "{library} was refused: {rule}");
         }
@@ -274,67 +275,68 @@ impl<H: Hypervisor> Engine<H> {
 
     /// Reads the next part of a library that somebody waits for.
     pub(super) fn library_step(&mut self) {
-        let Some(mut reading) = self.libraries.as_mut().and_then(|libraries| libraries.reading.pop_front()) else {
+        let Some(mut reading) = self.books.libraries_mut().and_then(|libraries| libraries.reading.pop_front()) else {
             return;
         };
         let began = self.clock.now();
-        let waits = |pvm: &Pvm<H::Memory>, asker: &Asker| {
-            Asker { member: pvm.id, request: pvm.request } == *asker && pvm.pending == Some(Pending::Library)
+        let waits = |asker: &Asker| {
+            let is_it = |pvm: &Pvm<H::Memory>| pvm.request == asker.request && pvm.pending == Some(Pending::Library);
+            self.books.get(asker.member).is_some_and(is_it)
         };
-        reading.waiting.retain(|(domain, asker)| self.domains.get(domain).is_some_and(|pvm| waits(pvm, asker)));
+        reading.waiting.retain(waits);
         if reading.waiting.is_empty() {
             return;
         }
         let root = reading.root;
         match self.read_part(&mut reading) {
             Ok(false) => {
-                if let Some(libraries) = self.libraries.as_mut() {
+                if let Some(libraries) = self.books.libraries_mut() {
                     libraries.reading.push_back(reading);
                 }
-                self.jobs.push_back(Job::Library);
+                self.jobs.push(root, Job::Library);
                 return self.spend(root, began);
             }
             Ok(true) => {}
             Err(failure) => {
                 let errno = Errno(failure.errno());
-                for (domain, _) in reading.waiting {
-                    self.answer_reading(domain, denied(errno));
+                for asker in reading.waiting {
+                    self.answer_reading(asker.member, denied(errno));
                 }
                 return self.spend(root, began);
             }
         }
         let Reading { manifest, hasher, frames, maps, waiting, .. } = reading;
         if hasher.finish() != manifest.description.digest {
-            for (domain, _) in waiting {
-                self.tell_of_library(domain, &manifest.description.name, &Refusal::OtherFile.to_string());
-                self.answer_reading(domain, denied(Errno::EACCES));
+            for Asker { member: id, .. } in waiting {
+                self.tell_of_library(id, &manifest.description.name, &Refusal::OtherFile.to_string());
+                self.answer_reading(id, denied(Errno::EACCES));
             }
             return self.spend(root, began);
         }
-        let roots = waiting.iter().filter_map(|(domain, _)| self.domains.get(domain)).map(|pvm| pvm.root);
+        let roots = waiting.iter().filter_map(|asker| self.books.get(asker.member)).map(Pvm::root);
         let object = Object { manifest, frames, _maps: maps, families: roots.collect() };
-        let Some(libraries) = self.libraries.as_mut() else { return };
+        let Some(libraries) = self.books.libraries_mut() else { return };
         let number = libraries.new_number();
         libraries.objects.insert(number, object);
-        for (domain, _) in waiting {
-            let answer = self.answer_library(domain, number);
-            self.answer_reading(domain, answer);
+        for Asker { member: id, .. } in waiting {
+            let answer = self.answer_library(id, number);
+            self.answer_reading(id, answer);
         }
         self.spend(root, began);
     }
 
-    fn answer_reading(&mut self, domain: DomId, result: Result<(), Failure>) {
-        if let Some(pvm) = self.domains.get_mut(&domain) {
+    fn answer_reading(&mut self, id: PvmId, result: Result<(), Failure>) {
+        if let Some(pvm) = self.books.get_mut(id) {
             pvm.pending = None;
         }
-        self.answer_ipc(domain, zooid_fork_plan::wire::operation::LIBRARY, result);
+        self.answer_ipc(id, zooid_fork_plan::wire::operation::LIBRARY, result);
     }
 
     /// Reads a part of a library into new frames; whether it was the last.
     fn read_part(&mut self, reading: &mut Reading<H::Memory>) -> Result<bool, Failure> {
         let (file_pages, text_pages) = pages_of(&reading.manifest);
         let left = file_pages + text_pages - reading.frames.len();
-        let owner = self.libraries.as_ref().ok_or(Failure::Gone)?.domain;
+        let owner = self.books.libraries().ok_or(Failure::Gone)?.domain;
         self.return_library_frames(Vec::new());
         let mut frames = Vec::with_capacity(AT_ONCE.min(left));
         let filled = self.hold(owner, AT_ONCE.min(left), &mut frames).and_then(|()| {
@@ -353,32 +355,33 @@ impl<H: Hypervisor> Engine<H> {
     }
 
     fn return_library_frames(&mut self, frames: Vec<Mfn>) {
-        let Self { libraries, xen, executor, .. } = self;
-        if let Some(libraries) = libraries {
+        let Self { books, xen, executor, .. } = self;
+        if let Some(libraries) = books.libraries_mut() {
             libraries.garbage.extend(frames);
             return_frames(&**xen, executor, libraries.domain, &mut libraries.garbage);
         }
     }
 
     /// Sees to it that there is a domain for the frames of libraries.
-    fn ensure_libraries(&mut self, domain: DomId) -> Result<(), Failure> {
-        if self.libraries.is_some() {
+    fn ensure_libraries(&mut self, id: PvmId) -> Result<(), Failure> {
+        if self.books.libraries().is_some() {
             return Ok(());
         }
-        let (memory_owner, id) = self.make_frame_domain(domain)?;
-        if let Err(failure) = self.furnish_libraries(memory_owner, id) {
-            self.remove_domain(memory_owner, id);
+        let made = self.make_frame_domain(id)?;
+        if let Err(failure) = self.furnish_libraries(made) {
+            self.remove_domain(made, made);
             return Err(failure);
         }
-        self.begin_libraries(Libraries::new(memory_owner, id, BTreeSet::new(), self.clock.now_us()));
+        self.begin_libraries(Libraries::new(made, BTreeSet::new(), self.clock.now_us()));
         Ok(())
     }
 
     /// Gives a domain that was made for it what the libraries' domain has; its handle last, as a daemon that starts anew knows it by that.
-    fn furnish_libraries(&mut self, domain: DomId, id: PvmId) -> Result<(), Failure> {
+    fn furnish_libraries(&mut self, id: PvmId) -> Result<(), Failure> {
+        let domain = id.domain();
         self.configure_frame_domain(domain, self.config.library_memory_kib)?;
         self.operate(Operation::Home, |engine| {
-            home::create_memory_owner(&engine.store, domain, "zooid-libraries", id, None)
+            home::create_memory_owner(&engine.store, id, "zooid-libraries", id, None)
         })?;
         let handle = Handle { kind: Kind::Libraries, id, parent: id, commit: 0 };
         self.operate(Operation::Sign, |engine| engine.xen.set_handle(domain, &handle.to_octets()))?;
@@ -386,24 +389,24 @@ impl<H: Hypervisor> Engine<H> {
     }
 
     fn begin_libraries(&mut self, libraries: Libraries<H::Memory>) {
-        self.libraries = Some(libraries);
+        self.books.set_libraries(Some(libraries));
         self.after(LOOK, Timer::Libraries);
     }
 
     /// Takes over the domain that a daemon before this one has made. All pVMs are known, and each of them may have mapped what is not known any more.
-    pub(super) fn recover_libraries(&mut self, domain: DomId, id: PvmId) {
-        self.generation = self.generation.max((id.raw() >> 15) as u16);
-        let users: BTreeSet<PvmId> = self.domains.values().map(|pvm| pvm.root).collect();
-        if users.is_empty() || self.libraries.is_some() {
-            self.remove_domain(domain, id);
+    pub(super) fn recover_libraries(&mut self, id: PvmId) {
+        self.books.note_id(id);
+        let users: BTreeSet<PvmId> = self.books.families().map(|(root, _)| root).collect();
+        if users.is_empty() || self.books.libraries().is_some() {
+            self.remove_domain(id, id);
         } else {
-            self.begin_libraries(Libraries::new(domain, id, users, self.clock.now_us()));
+            self.begin_libraries(Libraries::new(id, users, self.clock.now_us()));
         }
     }
 
     /// A family has ended: the libraries that only it has opened are let go of, and with the last family their domain.
     pub(super) fn leave_libraries(&mut self, root: PvmId) {
-        let Some(libraries) = self.libraries.as_mut() else { return };
+        let Some(libraries) = self.books.libraries_mut() else { return };
         libraries.users.remove(&root);
         libraries.objects.retain(|_, object| {
             object.families.remove(&root);
@@ -415,21 +418,20 @@ impl<H: Hypervisor> Engine<H> {
     }
 
     fn end_libraries(&mut self) {
-        self.timers.retain(|(_, timer)| *timer != Timer::Libraries);
-        if let Some(Libraries { domain, id, objects, reading, .. }) = self.libraries.take() {
+        self.forget_timers(|timer| *timer == Timer::Libraries);
+        if let Some(Libraries { id, objects, reading, .. }) = self.books.set_libraries(None) {
             // Unmapped, else it could not end.
             drop(objects);
-            let waiting: Vec<DomId> =
-                reading.into_iter().flat_map(|reading| reading.waiting).map(|(domain, _)| domain).collect();
-            self.remove_domain(domain, id);
-            waiting.into_iter().for_each(|domain| self.answer_reading(domain, denied(Errno::EIO)));
+            let waiting: Vec<Asker> = reading.into_iter().flat_map(|reading| reading.waiting).collect();
+            self.remove_domain(id, id);
+            waiting.into_iter().for_each(|asker| self.answer_reading(asker.member, denied(Errno::EIO)));
         }
     }
 
     /// Lets go of the libraries' domain if somebody has destroyed it.
     pub(super) fn find_lost_libraries(&mut self, all: &[xenctl::DomainInfo]) {
-        let lives = |domain: DomId| all.iter().any(|info| info.id == domain && !info.is_dying());
-        if self.libraries.as_ref().is_some_and(|libraries| !lives(libraries.domain)) {
+        let lives = |id: PvmId| all.iter().any(|info| is_domain_of(info, id) && !info.is_dying());
+        if self.books.libraries().is_some_and(|libraries| !lives(libraries.id)) {
             log::warn!("the domain of the libraries was destroyed: who has mapped some cannot fork any more");
             self.end_libraries();
         }
@@ -438,7 +440,7 @@ impl<H: Hypervisor> Engine<H> {
     /// Lets go of libraries that have left the store, or of which something else is said now. Who has mapped one goes on.
     pub(super) fn forget_removed_libraries(&mut self) {
         let store = Store::new(&self.config.libraries);
-        if let Some(libraries) = self.libraries.as_mut() {
+        if let Some(libraries) = self.books.libraries_mut() {
             libraries.objects.retain(|_, object| {
                 let said = &object.manifest.description;
                 match store.manifest(&said.name, &said.version) {
@@ -455,7 +457,7 @@ impl<H: Hypervisor> Engine<H> {
     /// Whether there is room for so many pages more.
     fn check_library_memory(&self, pages: u64) -> Result<(), Failure> {
         const PAGE_KIB: u64 = PAGE_SIZE as u64 / 1024;
-        let libraries = self.libraries.as_ref().ok_or(Failure::Gone)?;
+        let libraries = self.books.libraries().ok_or(Failure::Gone)?;
         let has = self.xen.domain_info(libraries.domain)?.ok_or(Failure::Gone)?.pages;
         if (has + pages) * PAGE_KIB > self.config.library_memory_kib {
             return Err(Failure::Quota("memory of libraries"));

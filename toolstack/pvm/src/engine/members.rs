@@ -1,4 +1,4 @@
-//! MemoryOwners and members: who of a family takes part in what it shares, and what happens when one ends (docs/protocols/ipc.md).
+//! Memory owners and members: who of a family takes part in what it shares, and what happens when one ends (docs/protocols/ipc.md).
 
 use std::collections::BTreeMap;
 
@@ -11,9 +11,12 @@ use zooid_fork_plan::plan::index;
 use zooid_fork_plan::wire::{daemon, device, device_page, guest};
 use zooid_memory::ForkRule;
 
-use super::core::{Engine, Job};
+use super::books::{Family, is_domain_of};
+use super::core::Host;
+use super::end::Gone;
 use super::executor::{Executor, Operation};
 use super::failure::Failure;
+use super::jobs::Job;
 use super::memory_owner::{Members, MemoryOwner};
 use super::object_records::Record;
 use super::{home, object_records, relink, tables};
@@ -21,7 +24,7 @@ use super::{home, object_records, relink, tables};
 /// Frames that one hypercall clears or gives back, and that an object gets at once.
 pub(super) const AT_ONCE: usize = 512;
 
-impl<H: Hypervisor> Engine<H> {
+impl<H: Hypervisor> Host<H> {
     /// Does an operation, whose result does not matter to the executor.
     pub(super) fn operate<T>(&mut self, operation: Operation, body: impl FnOnce(&mut Self) -> T) -> T {
         self.executor.before(operation);
@@ -30,11 +33,11 @@ impl<H: Hypervisor> Engine<H> {
         result
     }
 
-    /// Makes a domain that has frames and never runs, in the cpupool of the pVM that needs it; and an id for it.
-    pub(super) fn make_frame_domain(&mut self, domain: DomId) -> Result<(DomId, PvmId), Failure> {
-        let cpupool = self.xen.domain_info(domain)?.ok_or(Failure::Gone)?.cpupool;
-        let made = self.operate(Operation::MakeMemoryOwner, |engine| {
-            engine.xen.create_domain(&CreateDomain {
+    /// Makes a domain that has frames and never runs, in the cpupool of the pVM that needs it; its id.
+    pub(super) fn make_frame_domain(&mut self, id: PvmId) -> Result<PvmId, Failure> {
+        let cpupool = self.xen.domain_info(id.domain())?.ok_or(Failure::Gone)?.cpupool;
+        let made = self.operate(Operation::MakeMemoryOwner, |host| {
+            host.xen.create_domain(&CreateDomain {
                 flags: 0,
                 max_vcpus: 1,
                 max_evtchn_port: super::build::MAX_PORT,
@@ -44,8 +47,7 @@ impl<H: Hypervisor> Engine<H> {
                 cpupool,
             })
         })?;
-        let id = self.new_id(made);
-        Ok((made, id))
+        Ok(self.books.new_id(made))
     }
 
     /// Lets it have so much memory.
@@ -59,44 +61,39 @@ impl<H: Hypervisor> Engine<H> {
     }
 
     /// Sees to it that the family of a pVM has a memory owner.
-    pub(super) fn ensure_memory_owner(&mut self, domain: DomId) -> Result<(), Failure> {
-        let root = self.domains.get(&domain).ok_or(Failure::Gone)?.root;
-        if self.memory_owners.contains_key(&root) {
+    pub(super) fn ensure_memory_owner(&mut self, id: PvmId) -> Result<(), Failure> {
+        let root = self.root_of(id)?;
+        if self.books.memory_owner(root).is_some() {
             return Ok(());
         }
-        let (memory_owner, id) = self.make_frame_domain(domain)?;
-        match self.furnish_memory_owner(memory_owner, id, root) {
+        let made = self.make_frame_domain(id)?;
+        match self.furnish_memory_owner(made, root) {
             Ok(memory_owner) => {
-                self.memory_owners.insert(root, memory_owner);
+                let family = self.books.family_mut(root).ok_or(Failure::Gone)?;
+                family.memory_owner = Some(memory_owner);
                 Ok(())
             }
             Err(failure) => {
-                self.remove_domain(memory_owner, id);
+                self.remove_domain(root, made);
                 Err(failure)
             }
         }
     }
 
-    /// Gives a domain that was made for it what a memory owner has. Its handle comes last: a daemon that starts anew takes it for one by that.
-    fn furnish_memory_owner(
-        &mut self,
-        domain: DomId,
-        id: PvmId,
-        root: PvmId,
-    ) -> Result<MemoryOwner<H::Memory>, Failure> {
+    /// Gives a domain that was made for it what a memory owner has. Its handle comes last: a daemon that starts anew takes it for one by
+    /// that.
+    fn furnish_memory_owner(&mut self, id: PvmId, root: PvmId) -> Result<MemoryOwner<H::Memory>, Failure> {
+        let domain = id.domain();
         let mut frames = Vec::new();
         self.configure_frame_domain(domain, self.config.family.memory_kib)?;
         self.hold(domain, 1, &mut frames)?;
-        let table = frames[0];
-        let page =
-            self.operate(Operation::Map, |engine| engine.xen.map_foreign(domain, &frames, Protection::ReadWrite))?;
+        let table = *frames.first().ok_or(Failure::NoMemory("Xen has none left"))?;
+        let page = self.operate(Operation::Map, |host| host.xen.map_foreign(domain, &frames, Protection::ReadWrite))?;
         let name = format!("{}-memory", self.name_of(root));
-        self.operate(Operation::Home, |engine| {
-            home::create_memory_owner(&engine.store, domain, &name, root, Some(table))
-        })?;
+        self.operate(Operation::Home, |host| home::create_memory_owner(&host.store, id, &name, root, Some(table)))?;
         let handle = Handle { kind: Kind::MemoryOwner, id, parent: root, commit: 0 };
-        self.operate(Operation::Sign, |engine| engine.xen.set_handle(domain, &handle.to_octets()))?;
-        Ok(new_memory_owner(domain, id, table, Members::read(page), self.clock.now_us()))
+        self.operate(Operation::Sign, |host| host.xen.set_handle(domain, &handle.to_octets()))?;
+        Ok(new_memory_owner(id, table, Members::read(page), self.clock.now_us()))
     }
 
     /// Gives a memory owner `count` frames more, filled with zeros; `frames` has those that it got, also after an error.
@@ -114,8 +111,8 @@ impl<H: Hypervisor> Engine<H> {
 
     /// Gives frames back that nobody is to map any more. They live on as long as somebody has them mapped.
     pub(super) fn give_back(&mut self, root: PvmId, frames: Vec<Mfn>) {
-        let Self { memory_owners, xen, executor, .. } = self;
-        let Some(memory_owner) = memory_owners.get_mut(&root) else { return };
+        let Self { books, xen, executor, .. } = self;
+        let Some(memory_owner) = books.memory_owner_mut(root) else { return };
         memory_owner.garbage.extend(frames);
         return_frames(&**xen, executor, memory_owner.domain, &mut memory_owner.garbage);
     }
@@ -124,10 +121,9 @@ impl<H: Hypervisor> Engine<H> {
     ///
     /// # Errors
     /// The family has no memory owner (`ENOENT`), or as many members as there can be (`ENOSPC`); or the table cannot be mapped.
-    pub(super) fn enrol(&mut self, domain: DomId) -> Result<(), Failure> {
-        let pvm = self.domains.get(&domain).ok_or(Failure::Gone)?;
-        let (id, root) = (pvm.id, pvm.root);
-        let memory_owner = self.memory_owners.get(&root).ok_or(Failure::Denied(Errno::ENOENT))?;
+    pub(super) fn enrol(&mut self, id: PvmId) -> Result<(), Failure> {
+        let root = self.root_of(id)?;
+        let memory_owner = self.books.memory_owner(root).ok_or(Failure::Denied(Errno::ENOENT))?;
         if memory_owner.members.number(id).is_some() {
             return Ok(());
         }
@@ -135,17 +131,16 @@ impl<H: Hypervisor> Engine<H> {
             return Err(Failure::Denied(Errno::ENOSPC));
         }
         let (owner, table) = (memory_owner.domain, memory_owner.table);
-        self.operate(Operation::MapMembers, |engine| engine.map_members(domain, owner, table))?;
-        let Self { domains, memory_owners, jobs, executor, .. } = self;
-        let (Some(pvm), Some(memory_owner)) = (domains.get_mut(&domain), memory_owners.get_mut(&root)) else {
-            return Err(Failure::Gone);
-        };
+        self.operate(Operation::MapMembers, |host| host.map_members(id.domain(), owner, table))?;
+        let Self { books, jobs, executor, .. } = self;
+        let (pvm, family) = books.with_family(id).ok_or(Failure::Gone)?;
+        let memory_owner = family.memory_owner.as_mut().ok_or(Failure::Gone)?;
         // The guest has not counted that change.
         let address = device_page(device::MEMBERS);
         pvm.prepared.iter_mut().for_each(|prepared| relink::look_again(&mut prepared.linkage, address));
-        for job in jobs {
+        for job in jobs.iter_mut() {
             if let Job::Build(building) = job
-                && building.parent == domain
+                && building.parent == id
             {
                 building.look_again(address);
             }
@@ -171,29 +166,33 @@ impl<H: Hypervisor> Engine<H> {
     }
 
     /// Makes a child of a member one, if a daemon before this one died before it could.
-    pub(super) fn enrol_child(&mut self, parent: DomId, child: PvmId) {
-        let Some(parent) = self.domains.get(&parent) else { return };
-        let Some(memory_owner) = self.memory_owners.get_mut(&parent.root) else { return };
-        if memory_owner.members.number(parent.id).is_none() || memory_owner.members.number(child).is_some() {
+    pub(super) fn enrol_child(&mut self, parent: PvmId, child: PvmId) {
+        let Self { books, executor, .. } = self;
+        let Some((pvm, family)) = books.with_family(child) else { return };
+        let Some(memory_owner) = family.memory_owner.as_mut() else { return };
+        if memory_owner.members.number(parent).is_none() || memory_owner.members.number(child).is_some() {
             return;
         }
-        self.executor.before(Operation::Enrol);
+        executor.before(Operation::Enrol);
         let number = memory_owner.members.add(child);
-        if let Some(channel) = self.ids.get(&child).and_then(|child| self.domains.get(child)?.channel.as_ref()) {
+        if let Some(channel) = &pvm.channel {
             channel.put(daemon::MEMBER, member_field(number));
         }
-        self.executor.after(Operation::Enrol);
+        executor.after(Operation::Enrol);
     }
 
-    /// A pVM has ended, and is in no list any more: those of its family that want to know are told, and what only it knew is forgotten.
-    /// The memory owner ends with the last of the family.
-    pub(super) fn leave_family(&mut self, id: PvmId, root: PvmId) {
-        if !self.has_family(root) {
-            self.turns.remove(&root);
+    /// A pVM has left the books: those of its family that want to know are told, and what only it knew is forgotten. The memory owner ends
+    /// with the last of the family.
+    pub(super) fn leave_family(&mut self, gone: Gone<H::Memory>) {
+        let Gone { id, root, family, .. } = gone;
+        if let Some(mut family) = family {
             self.leave_libraries(root);
-            return self.end_memory_owner(root);
+            if let Some(making) = family.turns.making.take() {
+                log::debug!(id = root.raw(); "object {} is not made: its family has ended", making.number);
+            }
+            return self.end_memory_owner(root, family.memory_owner);
         }
-        let Some(memory_owner) = self.memory_owners.get_mut(&root) else { return };
+        let Some(memory_owner) = self.books.memory_owner_mut(root) else { return };
         memory_owner.nameless.retain(|_, object| object.maker != id);
         if memory_owner.members.number(id).is_some() {
             self.strike(root, &[id]);
@@ -202,79 +201,72 @@ impl<H: Hypervisor> Engine<H> {
 
     /// Takes members out of the table and tells the others.
     fn strike(&mut self, root: PvmId, ids: &[PvmId]) {
-        self.operate(Operation::Strike, |engine| {
-            if let Some(memory_owner) = engine.memory_owners.get_mut(&root) {
+        self.operate(Operation::Strike, |host| {
+            if let Some(memory_owner) = host.books.memory_owner_mut(root) {
                 ids.iter().for_each(|id| memory_owner.members.remove(*id));
             }
         });
-        let Some(memory_owner) = self.memory_owners.get(&root) else { return };
-        let members = memory_owner.members.ids().filter_map(|id| self.ids.get(&id)).copied();
-        let wants = |domain: &DomId| {
-            let channel = self.domains.get(domain).and_then(|pvm| pvm.channel.as_ref());
+        let Some(memory_owner) = self.books.memory_owner(root) else { return };
+        let wants = |id: &PvmId| {
+            let channel = self.books.get(*id).and_then(|pvm| pvm.channel.as_ref());
             channel.is_some_and(|channel| channel.get(guest::INTEREST) != 0)
         };
-        let told: Vec<DomId> = members.filter(wants).collect();
+        let told: Vec<PvmId> = memory_owner.members.ids().filter(wants).collect();
         self.tell_members(&told);
     }
 
     /// Tells members that there is something to look at.
-    pub(super) fn tell_members(&mut self, members: &[DomId]) {
-        for domain in members {
-            self.operate(Operation::TellMembers, |engine| {
-                if let Some(channel) = engine.domains.get(domain).and_then(|pvm| pvm.channel.as_ref()) {
+    pub(super) fn tell_members(&mut self, members: &[PvmId]) {
+        for id in members {
+            self.operate(Operation::TellMembers, |host| {
+                if let Some(channel) = host.books.get(*id).and_then(|pvm| pvm.channel.as_ref()) {
                     channel.put(daemon::NEWS, channel.get(daemon::NEWS).wrapping_add(1));
                 }
-                engine.notify(*domain);
+                host.notify(*id);
             });
         }
     }
 
-    fn has_family(&self, root: PvmId) -> bool {
-        self.domains.values().any(|pvm| pvm.root == root)
-    }
-
-    fn end_memory_owner(&mut self, root: PvmId) {
-        if let Some(memory_owner) = self.memory_owners.remove(&root) {
-            let (domain, id) = (memory_owner.domain, memory_owner.id);
+    fn end_memory_owner(&mut self, root: PvmId, memory_owner: Option<MemoryOwner<H::Memory>>) {
+        if let Some(memory_owner) = memory_owner {
+            let id = memory_owner.id;
             // Unmapped, else it could not end.
             drop(memory_owner);
-            self.remove_domain(domain, id);
+            self.remove_domain(root, id);
         }
     }
 
     /// Lets go of memory owners that somebody has destroyed.
     pub(super) fn find_lost_memory_owners(&mut self, all: &[xenctl::DomainInfo]) {
-        let lives = |domain: DomId| all.iter().any(|info| info.id == domain && !info.is_dying());
-        let lost: Vec<PvmId> = self
-            .memory_owners
-            .iter()
-            .filter(|(_, memory_owner)| !lives(memory_owner.domain))
-            .map(|(root, _)| *root)
-            .collect();
+        let lives = |id: PvmId| all.iter().any(|info| is_domain_of(info, id) && !info.is_dying());
+        let families = self.books.families();
+        let is_lost = |family: &Family<H::Memory>| family.memory_owner.as_ref().is_some_and(|owner| !lives(owner.id));
+        let lost: Vec<PvmId> = families.filter(|(_, family)| is_lost(family)).map(|(root, _)| root).collect();
         for root in lost {
             log::warn!(id = root.raw(); "the memory owner of a family was destroyed: its objects have no names any more");
-            self.end_memory_owner(root);
+            let memory_owner = self.books.family_mut(root).and_then(|family| family.memory_owner.take());
+            self.end_memory_owner(root, memory_owner);
         }
     }
 
     /// Takes over the memory owners that a daemon before this one has left. All pVMs are known.
     pub(super) fn recover_memory_owners(&mut self, memory_owners: &[(DomId, Handle)]) {
-        for (domain, handle) in memory_owners {
-            self.generation = self.generation.max((handle.id.raw() >> 15) as u16);
-            if !self.has_family(handle.parent) {
-                self.remove_domain(*domain, handle.id);
-            } else if let Err(failure) = self.recover_memory_owner(*domain, handle) {
+        for (_, handle) in memory_owners {
+            self.books.note_id(handle.id);
+            if self.books.family(handle.parent).is_none() {
+                self.remove_domain(handle.parent, handle.id);
+            } else if let Err(failure) = self.recover_memory_owner(handle) {
                 self.trouble(handle.parent, "the memory owner of a family cannot be taken over", &failure);
-                self.remove_domain(*domain, handle.id);
+                self.remove_domain(handle.parent, handle.id);
             }
         }
     }
 
-    fn recover_memory_owner(&mut self, domain: DomId, handle: &Handle) -> Result<(), Failure> {
-        let root = handle.parent;
+    fn recover_memory_owner(&mut self, handle: &Handle) -> Result<(), Failure> {
+        let (root, domain) = (handle.parent, handle.id.domain());
         let table = home::members_table(&self.store, domain).ok_or(Failure::Gone)?;
         let members = Members::read(self.xen.map_foreign(domain, &[table], Protection::ReadWrite)?);
-        let mut memory_owner = new_memory_owner(domain, handle.id, table, members, self.clock.now_us());
+        let mut memory_owner = new_memory_owner(handle.id, table, members, self.clock.now_us());
         memory_owner.last_unlink = object_records::last_unlink(&self.store, domain)?;
         let mut frames = Vec::new();
         for (number, record) in object_records::all(&self.store, domain)? {
@@ -289,13 +281,13 @@ impl<H: Hypervisor> Engine<H> {
                 }
             }
         }
-        let gone: Vec<PvmId> = memory_owner.members.ids().filter(|id| !self.ids.contains_key(id)).collect();
-        for pvm in self.domains.values().filter(|pvm| pvm.root == root) {
+        let gone: Vec<PvmId> = memory_owner.members.ids().filter(|id| self.books.get(*id).is_none()).collect();
+        for pvm in self.books.members(root) {
             if let Some(channel) = &pvm.channel {
-                channel.put(daemon::MEMBER, member_field(memory_owner.members.number(pvm.id)));
+                channel.put(daemon::MEMBER, member_field(memory_owner.members.number(pvm.id())));
             }
         }
-        self.memory_owners.insert(root, memory_owner);
+        self.books.family_mut(root).ok_or(Failure::Gone)?.memory_owner = Some(memory_owner);
         self.give_back(root, frames);
         if let Err(failure) = self.remove_stale_records(root) {
             log::warn!("{failure}");
@@ -310,13 +302,13 @@ impl<H: Hypervisor> Engine<H> {
     pub(super) fn remove_stale_records(&mut self, root: PvmId) -> Result<(), Failure> {
         while let Some((domain, number)) = self.stale_record(root) {
             self.operate(Operation::Record, |engine| object_records::remove(&engine.store, domain, number))?;
-            self.memory_owners.get_mut(&root).map(|memory_owner| memory_owner.stale.pop());
+            self.books.memory_owner_mut(root).map(|memory_owner| memory_owner.stale.pop());
         }
         Ok(())
     }
 
     fn stale_record(&self, root: PvmId) -> Option<(DomId, u32)> {
-        let memory_owner = self.memory_owners.get(&root)?;
+        let memory_owner = self.books.memory_owner(root)?;
         Some((memory_owner.domain, *memory_owner.stale.last()?))
     }
 }
@@ -342,9 +334,9 @@ pub(super) fn return_frames<H: Hypervisor>(
 }
 
 /// A memory owner without objects.
-fn new_memory_owner<M>(domain: DomId, id: PvmId, table: Mfn, members: Members<M>, now_us: u64) -> MemoryOwner<M> {
+fn new_memory_owner<M>(id: PvmId, table: Mfn, members: Members<M>, now_us: u64) -> MemoryOwner<M> {
     MemoryOwner {
-        domain,
+        domain: id.domain(),
         id,
         table,
         members,

@@ -5,6 +5,7 @@
 //! A [`Handle`] is how the rest of the daemon talks to it.
 
 mod api;
+mod books;
 mod build;
 mod clock;
 mod commands;
@@ -13,23 +14,28 @@ mod core;
 mod end;
 mod executor;
 mod failure;
+mod forks;
 mod grant_backend;
 mod handle;
 mod home;
 mod ipc;
+mod jobs;
 mod libraries;
 mod members;
 mod memory_owner;
 mod object_records;
 mod parent;
-mod pvm;
+mod pool;
 mod quota;
 mod relink;
 mod requests;
+mod rest;
+mod standstill;
 mod stats;
 mod tables;
 #[cfg(test)]
 mod tests;
+mod toolstack;
 mod turns;
 mod updates;
 mod vif;
@@ -39,7 +45,7 @@ pub use api::{
     Backend, Command, EndStatus, Ended, Error, Event, EventKind, Kind, ObjectInfo, PoolInfo, PvmInfo, Reply, State,
     Stats, StepTime, Target, Update,
 };
-pub use config::{BackendChoice, ChildVif, Config, DieAt, Overcommit, Point, Quota};
+pub use config::{Announce, BackendChoice, ChildVif, Config, DieAt, Overcommit, Point, Quota};
 pub use handle::{Closed, Handle, Inbox, pair};
 
 use std::os::fd::AsFd;
@@ -104,7 +110,8 @@ fn start_with<H: Hypervisor>(
 where
     H::Events: AsFd,
 {
-    let (engine, handle) = Engine::new(xen, store, Clock::host(), config)?;
+    let toolstack = Arc::new(toolstack::Xl { store: store.clone() });
+    let (engine, handle) = Engine::new(xen, store, toolstack, Clock::host(), config)?;
     let thread = thread::Builder::new().name("engine".to_owned()).spawn(|| engine.run()).map_err(StartError::Linux)?;
     Ok((handle, thread))
 }

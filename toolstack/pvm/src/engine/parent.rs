@@ -2,22 +2,24 @@
 
 use xen_abi::{DomId, GrantRef, PAGE_SIZE};
 use xenctl::{Hypervisor, Memory};
+use zooid_fork_plan::id::PvmId;
 use zooid_fork_plan::layout::Layout;
 use zooid_fork_plan::link::Backend;
 use zooid_fork_plan::wire::{self, guest};
 
+use super::books::{Forking, Profile};
 use super::config::Overcommit;
-use super::core::Engine;
+use super::core::Host;
 use super::executor::Operation;
 use super::failure::Failure;
 use super::grant_backend::Sources;
-use super::pvm::{Forking, Profile};
 use super::tables::Tables;
 
-impl<H: Hypervisor> Engine<H> {
+impl<H: Hypervisor> Host<H> {
     /// Sees to it that a pVM has what it needs to be a parent.
-    pub(super) fn ensure_forking(&mut self, domain: DomId) -> Result<(), Failure> {
-        let pvm = self.domains.get(&domain).ok_or(Failure::Gone)?;
+    pub(super) fn ensure_forking(&mut self, id: PvmId) -> Result<(), Failure> {
+        let domain = id.domain();
+        let pvm = self.books.get(id).ok_or(Failure::Gone)?;
         if pvm.forking.is_some() {
             return Ok(());
         }
@@ -40,14 +42,15 @@ impl<H: Hypervisor> Engine<H> {
                 reference => Some(Sources::map(&*self.xen, domain, GrantRef(reference))?),
             },
         };
-        let tables = self.tables_of(domain, layout.p2m_entries)?;
+        let tables = self.tables_of(id, layout.p2m_entries)?;
         self.executor.before(Operation::MakeRoom);
-        let result = self.make_room(domain, layout.p2m_entries as u64);
+        let result = self.make_room(id, layout.p2m_entries as u64);
         self.executor.after(Operation::MakeRoom);
         result?;
-        let never_forks = self.domains[&domain].channel.as_ref().is_some_and(|it| it.get(guest::NO_CHILDREN) != 0);
+        let never_forks =
+            self.books.get(id).and_then(|pvm| pvm.channel.as_ref()).is_some_and(|it| it.get(guest::NO_CHILDREN) != 0);
         let pool = if never_forks { 0 } else { self.config.pool };
-        let pvm = self.domains.get_mut(&domain).ok_or(Failure::Gone)?;
+        let pvm = self.books.get_mut(id).ok_or(Failure::Gone)?;
         pvm.forking = Some(Forking { layout, tables, profile, sources, pool });
         Ok(())
     }
@@ -61,23 +64,26 @@ impl<H: Hypervisor> Engine<H> {
     }
 
     /// Takes in what a parent has granted since the last time, where children get copies.
-    pub(super) fn update_sources(&mut self, domain: DomId) -> Result<(), Failure> {
-        let forking = self.domains.get_mut(&domain).and_then(|pvm| pvm.forking.as_mut()).ok_or(Failure::Gone)?;
-        forking.sources.as_mut().map_or(Ok(()), |sources| sources.update(&*self.xen, domain))
+    pub(super) fn update_sources(&mut self, id: PvmId) -> Result<(), Failure> {
+        let forking = self.books.get_mut(id).and_then(|pvm| pvm.forking.as_mut()).ok_or(Failure::Gone)?;
+        forking.sources.as_mut().map_or(Ok(()), |sources| sources.update(&*self.xen, id.domain()))
     }
 
-    fn tables_of(&self, domain: DomId, limit: usize) -> Result<Tables<H::Memory>, Failure> {
-        let channel = self.domains.get(&domain).and_then(|pvm| pvm.channel.as_ref()).ok_or(Failure::Gone)?;
+    /// Reads the tables of a pVM that has `frames` frames.
+    fn tables_of(&self, id: PvmId, frames: usize) -> Result<Tables<H::Memory>, Failure> {
+        let channel = self.books.get(id).and_then(|pvm| pvm.channel.as_ref()).ok_or(Failure::Gone)?;
         let counted = channel.get(guest::TABLES);
-        let context = self.xen.vcpu_context(domain, 0)?;
-        Tables::read(&*self.xen, domain, context.ctrlreg[3], limit, counted)
+        let context = self.xen.vcpu_context(id.domain(), 0)?;
+        let tables = Tables::read(&*self.xen, id.domain(), context.ctrlreg[3], most_tables(frames), counted)?;
+        self.check_tables(id, tables.count())?;
+        Ok(tables)
     }
 
     /// Reads a parent's tables anew.
-    pub(super) fn read_tables(&mut self, domain: DomId) -> Result<(), Failure> {
-        let limit = self.domains[&domain].forking.as_ref().ok_or(Failure::Gone)?.layout.p2m_entries;
-        let tables = self.tables_of(domain, limit)?;
-        if let Some(forking) = self.domains.get_mut(&domain).and_then(|pvm| pvm.forking.as_mut()) {
+    pub(super) fn read_tables(&mut self, id: PvmId) -> Result<(), Failure> {
+        let limit = self.books.get(id).and_then(|pvm| pvm.forking.as_ref()).ok_or(Failure::Gone)?.layout.p2m_entries;
+        let tables = self.tables_of(id, limit)?;
+        if let Some(forking) = self.books.get_mut(id).and_then(|pvm| pvm.forking.as_mut()) {
             forking.tables = tables;
         }
         Ok(())
@@ -85,7 +91,8 @@ impl<H: Hypervisor> Engine<H> {
 
     /// Lets a parent have copies of all its `frames` beside those that it copied away from: these count for it for as long as a
     /// descendant reads them.
-    pub(super) fn make_room(&mut self, domain: DomId, frames: u64) -> Result<(), Failure> {
+    fn make_room(&mut self, id: PvmId, frames: u64) -> Result<(), Failure> {
+        let domain = id.domain();
         let info = self.xen.domain_info(domain)?.ok_or(Failure::Gone)?;
         let wanted = info.pages + self.room(frames);
         if info.max_pages < wanted {
@@ -112,4 +119,10 @@ impl<H: Hypervisor> Engine<H> {
             Overcommit::Never => Ok(self.xen.claim_pages(domain, pages)?),
         }
     }
+}
+
+/// Most tables of level 1 of a guest that has so many frames: 32 times as many as it takes to map each of them once, for memory that
+/// is shared and zones that are hardly used. What a guest claims beyond that, dom0 does not map.
+const fn most_tables(frames: usize) -> usize {
+    frames / 16 + 64
 }

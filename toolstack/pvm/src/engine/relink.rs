@@ -1,21 +1,18 @@
 //! Brings a prepared domain's tables up to date with its parent's.
 
-use std::collections::BTreeMap;
-
-use xen_abi::pte::{PTES_PER_TABLE, Pte};
+use xen_abi::pte::{PTES_PER_TABLE, Pte, PteFlags};
 use xen_abi::xen::{MmuUpdate, MmuextCmd, MmuextOp};
-use xen_abi::{DomId, Errno};
+use xen_abi::{DomId, Errno, Mfn};
 use xenctl::{Hypervisor, Memory};
-use zooid_fork_plan::id::PvmId;
 use zooid_fork_plan::link::{Entries, Owner};
 use zooid_fork_plan::plan::table_base;
+pub use zooid_fork_plan::relink::Owners;
 use zooid_fork_plan::relink::{Linkage, Moved, Step};
 use zooid_fork_plan::wire::guest;
 
 use super::failure::Failure;
 use super::grant_backend::{Copies, Sources};
-use super::libraries::Libraries;
-use super::memory_owner::MemoryOwner;
+use super::standstill::Standstill;
 use super::tables::Tables;
 
 /// Memory that is used again and again.
@@ -44,37 +41,53 @@ impl Default for Scratch {
 pub struct MemoryOwners {
     /// The family's, if it has one: those of joint pages.
     pub family: Option<DomId>,
+    /// The frame of the family's table of members, which nobody but the daemon is ever to write.
+    pub members: Option<Mfn>,
     /// The host's, if there is one: those of libraries.
     pub libraries: Option<DomId>,
 }
 
-impl MemoryOwners {
-    /// Those of this family.
-    pub fn of<M>(
-        root: PvmId,
-        memory_owners: &BTreeMap<PvmId, MemoryOwner<M>>,
-        libraries: Option<&Libraries<M>>,
-    ) -> Self {
-        Self {
-            family: memory_owners.get(&root).map(|memory_owner| memory_owner.domain),
-            libraries: libraries.map(|libraries| libraries.domain),
-        }
-    }
-}
-
 /// A parent, as far as linking to it goes.
 pub struct Source<'a, M> {
+    pub domain: DomId,
     /// Its control page.
     pub control: Option<&'a M>,
     pub tables: &'a Tables<M>,
-    /// Whose frames its tables may name, its own domain last.
-    pub owners: &'a [DomId],
-    /// Whose the frames are that are neither its own nor its ancestors'.
+    /// The pVMs whose frames its tables may name, itself last.
+    pub owners: &'a Owners,
+    /// The owners of frames that are neither its own nor its ancestors'.
     pub memory_owners: MemoryOwners,
     /// What it was linked to itself.
     pub linkage: Option<&'a Linkage>,
     /// What it has granted, where children get copies.
     pub sources: Option<&'a Sources<M>>,
+}
+
+impl<M> Source<'_, M> {
+    /// The place of the parent itself among the owners.
+    fn own(&self) -> Owner {
+        Owner((self.owners.len() - 1) as u16)
+    }
+
+    /// The domain that an owner stands for.
+    fn domain_of(&self, owner: Owner) -> Option<DomId> {
+        match owner {
+            Owner::MEMORY_OWNER => self.memory_owners.family,
+            Owner::LIBRARIES => self.memory_owners.libraries,
+            Owner(place) => self.owners.get(usize::from(place)).map(|id| id.domain()),
+        }
+    }
+
+    /// The owner of the frame that an entry of the parent's table at `base` names, as far as is known from when the parent was
+    /// linked itself; else the parent.
+    fn owner_of(&self, base: usize, index: u16, entry: Pte) -> Owner {
+        let known = || {
+            let linkage = self.linkage?;
+            let id = linkage.owner(linkage.shadow(base)?.owner(index, entry)?)?;
+            self.owners.iter().rposition(|owner| *owner == id)
+        };
+        known().map_or(self.own(), |place| Owner(place as u16))
+    }
 }
 
 /// A domain that is linked to a parent.
@@ -84,20 +97,59 @@ pub struct Target<'a, M> {
     pub bitmaps: Option<&'a M>,
 }
 
+/// The outcome of an attempt to link a table.
+enum Attempt {
+    /// So many entries were set.
+    Done(usize),
+    /// Entries are left that name frames of others; the parent has to stand still for them.
+    Foreign,
+}
+
 impl<M: Memory> Target<'_, M> {
     /// Makes table number `place` what the parent's is now; how many entries that were. After an error, what was done is noted
     /// and the rest can be tried again. A table that the parent has not counted a change of is not looked at.
+    ///
+    /// # Errors
+    /// [`Failure::Stale`] where entries name frames of others and there is no `still` by which the parent can be made to stand still;
+    /// `EPERM` where they stand in a table that is none of the parent's, or ask for a right that nobody has.
     pub fn relink<H>(
         &mut self,
         xen: &H,
         source: &Source<'_, M>,
         place: usize,
         scratch: &mut Scratch,
+        still: Option<&mut Standstill<'_, H>>,
     ) -> Result<usize, Failure>
     where
         H: Hypervisor<Memory = M>,
     {
-        let base = source.tables.base(place);
+        match self.attempt(xen, source, place, scratch, false)? {
+            Attempt::Done(entries) => return Ok(entries),
+            Attempt::Foreign => {}
+        }
+        still.ok_or(Failure::Stale)?.begin()?;
+        if !source.tables.is_live(xen, source.domain, place)? {
+            return Err(Failure::Denied(Errno::EPERM));
+        }
+        match self.attempt(xen, source, place, scratch, true)? {
+            Attempt::Done(entries) => Ok(entries),
+            Attempt::Foreign => Err(Failure::Stale),
+        }
+    }
+
+    /// Links what can be linked while the parent runs (`stands` false), or all.
+    fn attempt<H>(
+        &mut self,
+        xen: &H,
+        source: &Source<'_, M>,
+        place: usize,
+        scratch: &mut Scratch,
+        stands: bool,
+    ) -> Result<Attempt, Failure>
+    where
+        H: Hypervisor<Memory = M>,
+    {
+        let base = source.tables.base(place).ok_or(Failure::Stale)?;
         if self.linkage.base(place) != Some(base) {
             return Err(Failure::Stale);
         }
@@ -105,75 +157,85 @@ impl<M: Memory> Target<'_, M> {
         let control = source.control.filter(|_| source.sources.is_none());
         let changes = control.map(|page| page.read_u32(guest::changes(base)));
         if changes.is_some() && self.linkage.changes(place) == changes {
-            return Ok(0);
+            return Ok(Attempt::Done(0));
         }
-        let own = Owner((source.owners.len() - 1) as u8);
         source.tables.copy_leaf(place, &mut scratch.now);
-        let shadow = source.linkage.and_then(|linkage| linkage.shadow(base));
-        let owner = |index, entry: Pte| shadow.map_or(own, |shadow| shadow.owner(index, entry, own));
         scratch.steps.clear();
+        let owner = |index, entry: Pte| source.owner_of(base, index, entry);
         let planned = self.linkage.compare(place, &scratch.now, owner, &mut scratch.steps);
         let mut done = 0;
-        let mut tries = 0;
-        let mut result = planned.map_err(Failure::from);
-        while result.is_ok() && done < scratch.steps.len() {
-            let owner = scratch.steps[done].owner;
-            let run = scratch.steps[done..].iter().take_while(|step| step.owner == owner).count();
-            scratch.updates.clear();
-            scratch.updates.extend(scratch.steps[done..done + run].iter().map(|step| step.update));
-            let frames_of = match owner {
-                None => self.domain,
-                Some(owner @ (Owner::MEMORY_OWNER | Owner::LIBRARIES)) => {
-                    let memory_owners = source.memory_owners;
-                    match if owner == Owner::MEMORY_OWNER { memory_owners.family } else { memory_owners.libraries } {
-                        Some(memory_owner) => memory_owner,
-                        None => {
-                            result = Err(Failure::Stale);
-                            break;
-                        }
-                    }
-                }
-                Some(owner) => source.owners[usize::from(owner.0)],
-            };
-            let (succeeded, outcome) = xen.mmu_update(self.domain, frames_of, &scratch.updates);
-            for step in &scratch.steps[done..done + succeeded] {
-                let moved = self.linkage.note(step);
-                self.show(moved);
-            }
-            done += succeeded;
-            match outcome {
-                Ok(()) => tries = 0,
-                // Not the owner's that was thought of. Without a shadow, which a daemon that has started anew does not have, each of
-                // the ancestors may be it; with one, what was linked here has gone, and the parent has that frame now.
-                Err(error)
-                    if error.errno() == Some(Errno::EBUSY)
-                        && owner.is_some_and(|owner| owner != Owner::MEMORY_OWNER && owner != Owner::LIBRARIES) =>
-                {
-                    tries = if succeeded > 0 { 1 } else { tries + 1 };
-                    let next = match owner {
-                        Some(Owner(0)) | None => own,
-                        Some(Owner(number)) if shadow.is_none() => Owner(number - 1),
-                        Some(_) => own,
-                    };
-                    let possible = if shadow.is_none() { source.owners.len() } else { 2 };
-                    if tries >= possible {
-                        result = Err(error.into());
-                        break;
-                    }
-                    let same = scratch.steps[done..].iter_mut().take_while(|step| step.owner == owner);
-                    let count = if shadow.is_none() { usize::MAX } else { 1 };
-                    same.take(count).for_each(|step| step.owner = Some(next));
-                }
-                Err(error) => result = Err(error.into()),
-            }
-        }
+        let result = match planned {
+            Ok(()) => self.apply(xen, source, scratch, stands, &mut done),
+            Err(stale) => Err(stale.into()),
+        };
         for step in &scratch.steps[done..] {
             self.linkage.abandon(step);
         }
-        if let (Ok(()), Some(changes)) = (&result, changes) {
+        if let (Ok(Attempt::Done(_)), Some(changes)) = (&result, changes) {
             self.linkage.note_changes(place, changes);
         }
-        result.map(|()| done)
+        result
+    }
+
+    /// Takes the steps, from `done` on.
+    fn apply<H>(
+        &mut self,
+        xen: &H,
+        source: &Source<'_, M>,
+        scratch: &mut Scratch,
+        stands: bool,
+        done: &mut usize,
+    ) -> Result<Attempt, Failure>
+    where
+        H: Hypervisor<Memory = M>,
+    {
+        let own = source.own();
+        let mut tries = 0;
+        while let Some(first) = scratch.steps.get(*done) {
+            let owner = first.owner;
+            let is_foreign = owner.is_some_and(|owner| owner != own);
+            if is_foreign && !stands {
+                return Ok(Attempt::Foreign);
+            }
+            let run = scratch.steps[*done..].iter().take_while(|step| step.owner == owner).count();
+            let steps = &scratch.steps[*done..*done + run];
+            let may_write = |step: &Step| Pte(step.update.val).flags().contains(PteFlags::WRITABLE);
+            let is_table = |step: &Step| Some(Pte(step.update.val).mfn()) == source.memory_owners.members;
+            if is_foreign && steps.iter().any(|step| may_write(step) && is_table(step)) {
+                return Err(Failure::Denied(Errno::EPERM));
+            }
+            let frames_of = match owner {
+                None => self.domain,
+                Some(owner) => source.domain_of(owner).ok_or(Failure::Stale)?,
+            };
+            scratch.updates.clear();
+            scratch.updates.extend(steps.iter().map(|step| step.update));
+            let (succeeded, outcome) = xen.mmu_update(self.domain, frames_of, &scratch.updates);
+            for step in &steps[..succeeded.min(run)] {
+                let moved = self.linkage.note(step);
+                self.show(moved);
+            }
+            *done += succeeded.min(run);
+            let Err(error) = outcome else {
+                tries = 0;
+                continue;
+            };
+            // Not the owner's that was thought of: each of the ancestors may be it.
+            let is_ancestors = owner.is_some_and(|owner| owner != Owner::MEMORY_OWNER && owner != Owner::LIBRARIES);
+            tries = if succeeded > 0 { 1 } else { tries + 1 };
+            if error.errno() != Some(Errno::EBUSY) || !is_ancestors || tries >= source.owners.len() {
+                return Err(error.into());
+            }
+            let next = match owner {
+                Some(Owner(place)) if place > 0 => Owner(place - 1),
+                _ => own,
+            };
+            // Neighbours are most often one owner's; where they are not, Xen says so again.
+            let known = source.linkage.is_some();
+            let same = scratch.steps[*done..].iter_mut().take_while(|step| step.owner == owner);
+            same.take(if known { 1 } else { usize::MAX }).for_each(|step| step.owner = Some(next));
+        }
+        Ok(Attempt::Done(*done))
     }
 
     /// As [`relink`](Self::relink), for a parent that stands still: copies what is copied at a COMMIT, too.
@@ -188,9 +250,12 @@ impl<M: Memory> Target<'_, M> {
     where
         H: Hypervisor<Memory = M>,
     {
-        let relinked = self.relink(xen, source, place, scratch)?;
+        let relinked = self.relink(xen, source, place, scratch, None)?;
         match source.sources {
-            Some(sources) => Ok(relinked + copies.commit_table(source.tables.base(place), &scratch.now, sources)?),
+            Some(sources) => {
+                let base = source.tables.base(place).ok_or(Failure::Stale)?;
+                Ok(relinked + copies.commit_table(base, &scratch.now, sources)?)
+            }
             None => Ok(relinked),
         }
     }

@@ -10,7 +10,7 @@ use xen_abi::pte::{PTES_PER_TABLE, Pte, PteFlags};
 use xen_abi::{DomId, Mfn, PAGE_SIZE};
 use xenctl::{Hypervisor, Memory, Protection};
 use zooid_fork_plan::link::Entries;
-use zooid_fork_plan::plan::{L1_SPAN, L2_SPAN, ParentTable, index};
+use zooid_fork_plan::plan::{L1_SPAN, L2_SPAN, ParentTable, index, table_base};
 use zooid_memory::Zone;
 
 use super::failure::Failure;
@@ -37,6 +37,7 @@ pub struct Tables<M> {
 #[derive(Debug)]
 struct Upper {
     base: usize,
+    frame: Mfn,
     place: Place,
     entries: Box<Entries>,
 }
@@ -45,6 +46,7 @@ struct Upper {
 #[derive(Debug)]
 struct Leaf {
     base: usize,
+    frame: Mfn,
     place: Place,
 }
 
@@ -76,13 +78,13 @@ impl<M: Memory> Tables<M> {
         H: Hypervisor<Memory = M>,
     {
         let mut maps = Vec::new();
-        let top = Upper::map(xen, domain, &mut maps, &[(0, Mfn::containing(cr3))])?.remove(0);
+        let top = Upper::map_one(xen, domain, &mut maps, 0, Mfn::containing(cr3))?;
         let zones = index(Zone::Heap.base(), 4);
         let third = Pte(top.entries[zones]);
         if !third.is_present() {
             return Err(Failure::Tables("nothing is mapped where all zones are"));
         }
-        let third = Upper::map(xen, domain, &mut maps, &[(Zone::Heap.base(), third.mfn())])?.remove(0);
+        let third = Upper::map_one(xen, domain, &mut maps, Zone::Heap.base(), third.mfn())?;
         let mut second = Vec::new();
         for zone in Zone::ALL.into_iter().filter(|zone| *zone != Zone::Tables) {
             second.extend(third.below(zone.l3_entries(), L2_SPAN));
@@ -108,9 +110,11 @@ impl<M: Memory> Tables<M> {
         let frames: Vec<Mfn> = tables.iter().map(|(_, mfn)| *mfn).collect();
         self.maps.push(xen.map_foreign(domain, &frames, Protection::Read)?);
         let map = self.maps.len() - 1;
-        self.leaves.extend(
-            tables.iter().enumerate().map(|(page, (base, _))| Leaf { base: *base, place: Place { map, page } }),
-        );
+        self.leaves.extend(tables.iter().enumerate().map(|(page, (base, frame))| Leaf {
+            base: *base,
+            frame: *frame,
+            place: Place { map, page },
+        }));
         self.leaves.sort_by_key(|leaf| leaf.base);
         Ok(())
     }
@@ -175,13 +179,41 @@ impl<M: Memory> Tables<M> {
     }
 
     /// First address of the table with this number.
-    pub fn base(&self, number: usize) -> usize {
-        self.leaves[number].base
+    pub fn base(&self, number: usize) -> Option<usize> {
+        self.leaves.get(number).map(|leaf| leaf.base)
     }
 
-    /// Copies a table's entries, as they are now.
+    /// Copies a table's entries, as they are now; nothing where there is no such table.
     pub fn copy_leaf(&self, number: usize, to: &mut Entries) {
-        self.copy(self.leaves[number].place, to);
+        match self.leaves.get(number) {
+            Some(leaf) => self.copy(leaf.place, to),
+            None => to.fill(0),
+        }
+    }
+
+    /// Whether the table of level 1 with this number hangs in the tree that the domain's cr3 leads to, and so is one that Xen has
+    /// validated and keeps so. That holds for as long as the domain is paused.
+    ///
+    /// # Errors
+    /// Xen does not tell the domain's cr3.
+    pub fn is_live<H>(&self, xen: &H, domain: DomId, number: usize) -> Result<bool, Failure>
+    where
+        H: Hypervisor<Memory = M>,
+    {
+        let Some(leaf) = self.leaves.get(number) else { return Ok(false) };
+        let Some(second) = self.second.iter().find(|table| table.base == table_base(leaf.base, 2)) else {
+            return Ok(false);
+        };
+        let context = xen.vcpu_context(domain, 0)?;
+        let leads = |table: &Upper, level: u32, to: Mfn| {
+            let at = table.place.page * PAGE_SIZE + index(leaf.base, level) * size_of::<u64>();
+            let entry = Pte(self.maps[table.place.map].read_u64(at));
+            entry.is_present() && entry.mfn() == to
+        };
+        Ok(Mfn::containing(context.ctrlreg[3]) == self.top.frame
+            && leads(&self.top, 4, self.third.frame)
+            && leads(&self.third, 3, second.frame)
+            && leads(second, 2, leaf.frame))
     }
 
     /// A copy of all of them.
@@ -200,6 +232,17 @@ impl<M: Memory> Tables<M> {
 }
 
 impl Upper {
+    /// Maps one table.
+    fn map_one<H: Hypervisor>(
+        xen: &H,
+        domain: DomId,
+        maps: &mut Vec<H::Memory>,
+        base: usize,
+        frame: Mfn,
+    ) -> Result<Self, Failure> {
+        Self::map(xen, domain, maps, &[(base, frame)])?.pop().ok_or(Failure::Stale)
+    }
+
     /// Maps tables, given by their first addresses, and copies their entries.
     fn map<H: Hypervisor>(
         xen: &H,
@@ -212,10 +255,10 @@ impl Upper {
         }
         let frames: Vec<Mfn> = tables.iter().map(|(_, mfn)| *mfn).collect();
         let map = xen.map_foreign(domain, &frames, Protection::Read)?;
-        let upper = |(page, (base, _)): (usize, &(usize, Mfn))| {
+        let upper = |(page, (base, frame)): (usize, &(usize, Mfn))| {
             let mut entries = Box::new([0; PTES_PER_TABLE]);
             copy_entries(&map, page, &mut entries);
-            Upper { base: *base, place: Place { map: maps.len(), page }, entries }
+            Upper { base: *base, frame: *frame, place: Place { map: maps.len(), page }, entries }
         };
         let uppers = tables.iter().enumerate().map(upper).collect();
         maps.push(map);

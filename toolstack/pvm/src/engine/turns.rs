@@ -7,15 +7,15 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use xen_abi::{DomId, Mfn};
+use xen_abi::Mfn;
 use xenctl::Hypervisor;
 use zooid_fork_plan::id::PvmId;
 use zooid_fork_plan::wire::operation;
 
-use super::core::{Engine, Job, Timer};
+use super::books::{Pending, Rate};
+use super::core::{Host, Timer};
+use super::jobs::Job;
 use super::memory_owner::Asker;
-use super::pvm::Pending;
-use super::quota::Rate;
 
 /// For which part of the time a family is served where there are others, and how long at most in a row.
 const SHARE: f64 = 0.25;
@@ -26,12 +26,12 @@ const REFUSALS: u32 = 10;
 
 /// What a family waits for.
 #[derive(Debug)]
-pub(super) struct Turns {
+pub struct Turns {
     /// Time in seconds for which it is served at once still; less than nothing where it has had more.
     pub(super) left: f64,
     at: Instant,
     /// Who has a request that has to wait, each once.
-    pub(super) waiting: VecDeque<DomId>,
+    pub(super) waiting: VecDeque<PvmId>,
     /// What is being made.
     pub(super) making: Option<Making>,
     /// There is a job for it.
@@ -42,9 +42,7 @@ pub(super) struct Turns {
 
 /// An object with a name that is being made.
 #[derive(Debug)]
-pub(super) struct Making {
-    /// Where the answer goes.
-    pub domain: DomId,
+pub struct Making {
     pub maker: Asker,
     pub name: Vec<u8>,
     pub pages: usize,
@@ -56,7 +54,8 @@ pub(super) struct Making {
 }
 
 impl Turns {
-    fn new(now: Instant) -> Self {
+    /// A family that has had nothing yet.
+    pub fn new(now: Instant) -> Self {
         let left = BURST.as_secs_f64();
         let told = Rate::full(REFUSALS, now);
         Self { left, at: now, waiting: VecDeque::new(), making: None, queued: false, told }
@@ -77,20 +76,19 @@ impl Turns {
     }
 }
 
-impl<H: Hypervisor> Engine<H> {
+impl<H: Hypervisor> Host<H> {
     /// A member asks for something: serves it, or puts it off.
-    pub(super) fn take_turn(&mut self, domain: DomId, operation: u32, count: u32) {
-        let Some(pvm) = self.domains.get_mut(&domain) else { return };
-        let root = pvm.root;
+    pub(super) fn take_turn(&mut self, id: PvmId, operation: u32, count: u32) {
         let now = self.clock.now();
-        let turns = self.turns.entry(root).or_insert_with(|| Turns::new(now));
-        if turns.is_now(operation, now) {
-            self.serve_ipc(domain, operation, count);
+        let Some((pvm, family)) = self.books.with_family(id) else { return };
+        let root = pvm.root();
+        if family.turns.is_now(operation, now) {
+            self.serve_ipc(id, operation, count);
             return self.spend(root, now);
         }
         pvm.pending = Some(Pending::Turn(operation, count));
-        if !turns.waiting.contains(&domain) {
-            turns.waiting.push_back(domain);
+        if !family.turns.waiting.contains(&id) {
+            family.turns.waiting.push_back(id);
         }
         self.queue_turn(root);
     }
@@ -98,15 +96,16 @@ impl<H: Hypervisor> Engine<H> {
     /// Does one thing that a family waits for.
     pub(super) fn turn_step(&mut self, root: PvmId) {
         let began = self.clock.now();
-        let Some(turns) = self.turns.get_mut(&root) else { return };
+        let Some(family) = self.books.family_mut(root) else { return };
+        let turns = &mut family.turns;
         turns.queued = false;
         turns.refill(began);
         if let Some(making) = turns.making.take() {
             self.make_step(root, making);
-        } else if let Some(domain) = turns.waiting.pop_front()
-            && let Some(Pending::Turn(operation, count)) = self.domains.get(&domain).and_then(|pvm| pvm.pending)
+        } else if let Some(id) = turns.waiting.pop_front()
+            && let Some(Pending::Turn(operation, count)) = self.books.get(id).and_then(|pvm| pvm.pending)
         {
-            self.serve_ipc(domain, operation, count);
+            self.serve_ipc(id, operation, count);
         }
         self.spend(root, began);
         self.queue_turn(root);
@@ -114,30 +113,33 @@ impl<H: Hypervisor> Engine<H> {
 
     /// The rest of an object is made later.
     pub(super) fn make_later(&mut self, root: PvmId, making: Making) {
-        if let Some(pvm) = self.domains.get_mut(&making.domain) {
+        if let Some(pvm) = self.books.get_mut(making.maker.member) {
             pvm.pending = Some(Pending::Create);
         }
-        let now = self.clock.now();
-        self.turns.entry(root).or_insert_with(|| Turns::new(now)).making = Some(making);
+        if let Some(family) = self.books.family_mut(root) {
+            family.turns.making = Some(making);
+        }
         self.queue_turn(root);
     }
 
     /// Whether one more refusal of a library may be told.
     pub(super) fn may_tell(&mut self, root: PvmId) -> bool {
         let now = self.clock.now();
-        self.turns.entry(root).or_insert_with(|| Turns::new(now)).told.take(1, REFUSALS, now)
+        self.books.family_mut(root).is_some_and(|family| family.turns.told.take(1, REFUSALS, now))
     }
 
     /// Counts time for a family that has been worked for since `began`.
     pub(super) fn spend(&mut self, root: PvmId, began: Instant) {
-        if let Some(turns) = self.turns.get_mut(&root) {
-            turns.left -= self.clock.since(began).as_secs_f64();
+        let time = self.clock.since(began);
+        if let Some(family) = self.books.family_mut(root) {
+            family.turns.left -= time.as_secs_f64();
         }
     }
 
     fn queue_turn(&mut self, root: PvmId) {
-        let has_others = self.domains.values().any(|pvm| pvm.root != root);
-        let Some(turns) = self.turns.get_mut(&root) else { return };
+        let has_others = self.books.families().any(|(family, _)| family != root);
+        let Some(family) = self.books.family_mut(root) else { return };
+        let turns = &mut family.turns;
         if turns.queued || turns.making.is_none() && turns.waiting.is_empty() {
             return;
         }
@@ -146,19 +148,21 @@ impl<H: Hypervisor> Engine<H> {
             let wait = Duration::from_secs_f64(-turns.left / SHARE);
             self.after(wait, Timer::Turn(root));
         } else {
-            self.jobs.push_back(Job::Turn(root));
+            self.jobs.push(root, Job::Turn(root));
         }
     }
 
     /// A family has waited for its turn.
     pub(super) fn turn_comes(&mut self, root: PvmId) {
-        self.jobs.push_back(Job::Turn(root));
+        self.jobs.push(root, Job::Turn(root));
     }
 
     /// At the end: gives back what would have become objects. The next daemon makes them.
     pub(super) fn abandon_turns(&mut self) {
-        for (root, turns) in std::mem::take(&mut self.turns) {
-            if let Some(making) = turns.making {
+        let roots: Vec<PvmId> = self.books.families().map(|(root, _)| root).collect();
+        for root in roots {
+            let making = self.books.family_mut(root).and_then(|family| family.turns.making.take());
+            if let Some(making) = making {
                 self.abandon_making(root, making);
             }
         }

@@ -2,13 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use xen_abi::DomId;
 use xenctl::{Hypervisor, xenstore};
 use zooid_fork_plan::id::PvmId;
 use zooid_manifest::{Version, is_name};
 
 use super::api::{Error, EventKind, Reply, Target, Update};
-use super::core::{Engine, Timer};
+use super::core::{Host, Timer};
 use super::home;
 
 /// How long a pVM may take to hear of a request and to answer, on top of the limit that it is given.
@@ -21,7 +20,6 @@ const MAX_ANSWER: usize = 1024;
 /// An update that a pVM has been asked for.
 #[derive(Debug)]
 pub struct UpdateRequest {
-    domain: DomId,
     id: PvmId,
     number: u64,
     library: String,
@@ -30,15 +28,15 @@ pub struct UpdateRequest {
 }
 
 /// Below its home, where the pVM can only read.
-fn request_path(domain: DomId) -> String {
-    format!("{}/update", home::path(domain))
+fn request_path(id: PvmId) -> String {
+    format!("{}/update", home::path(id.domain()))
 }
 
-fn answer_path(domain: DomId) -> String {
-    format!("{}/data/update", home::path(domain))
+fn answer_path(id: PvmId) -> String {
+    format!("{}/data/update", home::path(id.domain()))
 }
 
-impl<H: Hypervisor> Engine<H> {
+impl<H: Hypervisor> Host<H> {
     /// Asks a pVM to replace a library.
     pub(super) fn update_library(
         &mut self,
@@ -62,74 +60,69 @@ impl<H: Hypervisor> Engine<H> {
         reply: &Reply<Update>,
     ) -> Result<(), Error> {
         let refused = |what: String| Error::Refused { what };
-        let domain = self.resolve(target)?;
-        let id = self.domains[&domain].id;
+        let id = self.resolve(target)?;
         if !is_name(library) || limit > MAX_LIMIT {
             return Err(refused(format!(
                 "a library has a name without blanks, and an update {} s at most",
                 MAX_LIMIT.as_secs()
             )));
         }
-        if self.updates.iter().any(|request| request.domain == domain) {
+        if self.updates.iter().any(|request| request.id == id) {
             return Err(refused(format!("a library of pVM {id} is being updated already")));
         }
         // Only whether it is there counts: what a guest has written is read as an answer only with the number of this request.
-        if self.store.read(&answer_path(domain)).is_err() {
+        if self.store.read(&answer_path(id)).is_err() {
             return Err(refused(format!("pVM {id} replaces no libraries: its image names none with dl::live!")));
         }
         // A number that no daemon before this one has used.
         let number = self.clock.now_us();
         let version = version.map(|version| format!(" {version}")).unwrap_or_default();
         let text = format!("{number} {} {library}{version}", limit.as_millis());
-        self.store.write(&request_path(domain), &text).map_err(|error| refused(format!("xenstore: {error}")))?;
-        let until = self.clock.now() + limit + PATIENCE;
-        self.timers.push((until, Timer::Update));
-        self.updates.push(UpdateRequest {
-            domain,
-            id,
-            number,
-            library: library.to_owned(),
-            until,
-            reply: reply.clone(),
-        });
+        self.store.write(&request_path(id), &text).map_err(|error| refused(format!("xenstore: {error}")))?;
+        let until = self.after(limit + PATIENCE, Timer::Update);
+        self.updates.push(UpdateRequest { id, number, library: library.to_owned(), until, reply: reply.clone() });
         Ok(())
     }
 
     /// Looks whether a pVM has answered.
-    pub(super) fn look_at_update(&mut self, domain: DomId) {
-        let Some(place) = self.updates.iter().position(|request| request.domain == domain) else { return };
-        let Ok(answer) = self.store.read(&answer_path(domain)) else { return };
-        let Some(result) = understand(&answer, self.updates[place].number) else { return };
+    pub(super) fn look_at_update(&mut self, id: PvmId) {
+        let Some(place) = self.updates.iter().position(|request| request.id == id) else { return };
+        let Ok(answer) = self.store.read(&answer_path(id)) else { return };
+        let Some(result) = self.updates.get(place).and_then(|request| understand(&answer, request.number)) else {
+            return;
+        };
         let request = self.updates.swap_remove(place);
         self.end_request(request, Ok(result));
     }
 
     /// Gives up updates whose time is over, and those of pVMs that have ended.
     pub(super) fn check_updates(&mut self, now: Instant) {
-        let is_over = |request: &UpdateRequest| request.until <= now;
-        let (over, rest) = std::mem::take(&mut self.updates).into_iter().partition(is_over);
-        self.updates = rest;
-        let over: Vec<UpdateRequest> = over;
-        for request in over {
-            let id = request.id.raw();
-            self.end_request(request, Err(Error::NoSafePoint { id }));
+        let over: Vec<PvmId> =
+            self.updates.iter().filter(|request| request.until <= now).map(|request| request.id).collect();
+        for id in over {
+            // It may have answered by now.
+            self.look_at_update(id);
+            if let Some(place) = self.updates.iter().position(|request| request.id == id) {
+                let request = self.updates.swap_remove(place);
+                self.end_request(request, Err(Error::NoSafePoint { id: id.raw() }));
+            }
         }
     }
 
     /// Ends what a pVM that is no more was asked for.
-    pub(super) fn forget_updates(&mut self, domain: DomId) {
-        let Some(place) = self.updates.iter().position(|request| request.domain == domain) else { return };
+    pub(super) fn forget_updates(&mut self, id: PvmId) {
+        let Some(place) = self.updates.iter().position(|request| request.id == id) else { return };
         let request = self.updates.swap_remove(place);
         let _ = request.reply.send(Err(Error::HasEnded { id: request.id.raw() }));
     }
 
     fn end_request(&mut self, request: UpdateRequest, result: Result<Update, Error>) {
-        if let Err(error) = self.store.remove(&request_path(request.domain))
+        if let Err(error) = self.store.remove(&request_path(request.id))
             && error != xenstore::Error::NotFound
         {
             log::debug!("the request for an update of {}: {error}", request.id);
         }
-        let name = self.domains.get(&request.domain).map(|pvm| pvm.name.clone()).unwrap_or_default();
+        let name = self.books.get(request.id).map(|pvm| pvm.name.clone()).unwrap_or_default();
         let library = request.library;
         match &result {
             Ok(Update::Updated { from, to }) if from != to => {

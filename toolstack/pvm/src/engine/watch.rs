@@ -1,25 +1,27 @@
 //! How the engine learns of domains: from xenstore while it runs, from Xen's list when it starts.
 
+use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use xen_abi::{DomId, Errno, GrantRef, Port};
 use xenctl::xenstore::{self, Store, Watch};
-use xenctl::{DomainInfo, Events, Hypervisor, Protection};
+use xenctl::{DomainInfo, Events, Hypervisor, Memory, Protection};
 use zooid_fork_plan::id::{Handle, Kind, PvmId};
 use zooid_fork_plan::status::Status;
 use zooid_fork_plan::wire::{self, ANNOUNCEMENT, CONTROL_GREF, daemon, guest, operation, state};
 
 use super::api::{self, EventKind};
-use super::core::{Engine, Timer};
+use super::books::{Channel, Pvm, is_domain_of};
+use super::config::Announce;
+use super::core::{Follow, Host, Peer, Timer};
 use super::failure::Failure;
 use super::handle::Waker;
-use super::home;
-use super::pvm::{Channel, Pvm};
+use super::{home, standstill};
 use crate::image;
 
 /// News from xenstore.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Note {
     /// Domains came or went.
     Domains,
@@ -27,19 +29,28 @@ pub enum Note {
     Announced(DomId),
 }
 
-/// Hands news to the engine's thread.
+/// Hands news to the engine's thread. The same news are kept once, however often they come.
 #[derive(Clone, Debug)]
 pub struct Notes {
-    pub sender: Sender<Note>,
-    pub waker: Waker,
+    waiting: Arc<Mutex<BTreeSet<Note>>>,
+    waker: Waker,
 }
 
 impl Notes {
+    /// No news yet; `waker` wakes the engine.
+    pub fn new(waker: Waker) -> Self {
+        Self { waiting: Arc::default(), waker }
+    }
+
     fn send(&self, note: Note) {
-        // When the engine has ended, nobody wants news.
-        if self.sender.send(note).is_ok() {
+        if self.waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(note) {
             self.waker.wake();
         }
+    }
+
+    /// What is new.
+    pub fn take(&self) -> BTreeSet<Note> {
+        std::mem::take(&mut self.waiting.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Watches for domains that come and go.
@@ -62,38 +73,25 @@ fn announcement(domain: DomId) -> String {
     format!("{}/{ANNOUNCEMENT}", home::path(domain))
 }
 
-impl<H: Hypervisor> Engine<H> {
-    pub(super) fn take_note(&mut self, note: Note) {
-        match note {
-            Note::Domains => match self.xen.domains() {
-                Ok(all) => {
-                    self.find_ended(&all);
-                    self.find_new(&all);
-                }
-                Err(error) => log::error!("{error}"),
-            },
-            Note::Announced(domain) => self.hear_announcement(domain),
-        }
-    }
-
+impl<H: Hypervisor> Host<H> {
     /// Watches domains that are not known yet for their announcement.
-    fn find_new(&mut self, all: &[DomainInfo]) {
+    pub(super) fn find_new(&mut self, all: &[DomainInfo]) {
         for info in all {
-            let known = self.domains.contains_key(&info.id) || self.watched.contains_key(&info.id);
+            let known = self.books.id_of(info.id).is_some() || self.watched.contains_key(&info.id);
             let ours = Handle::parse(info.id, &info.handle).is_some() || info.handle == Handle::UNFINISHED;
             if info.id == DomId::DOM0 || info.is_dying() || known || ours {
                 continue;
             }
             match self.watches.watch_announcement(&self.store, info.id) {
                 Ok(watch) => {
-                    self.watched.insert(info.id, watch);
+                    self.watched.insert(info.id, (info.handle, watch));
                 }
                 Err(error) => log::warn!("domain {} is not watched: {error}", info.id),
             }
         }
         let unknown: Vec<DomId> = self.watched.keys().copied().collect();
         for domain in unknown {
-            if !self.domains.contains_key(&domain) && !self.strangers.contains(&domain) {
+            if self.books.id_of(domain).is_none() && !self.strangers.contains_key(&domain) {
                 self.look_at_kernel(domain);
             }
         }
@@ -101,11 +99,11 @@ impl<H: Hypervisor> Engine<H> {
 
     /// Takes a domain for a pVM that does not announce itself if its kernel is Zooid's.
     fn look_at_kernel(&mut self, domain: DomId) {
-        // libxl writes it before it introduces the domain (`libxl__build_post`).
-        let kernel = self.store.read(&format!("{}/vm", home::path(domain)));
-        let Ok(kernel) = kernel.and_then(|vm| self.store.read(&format!("{vm}/image/kernel"))) else { return };
-        if !image::is_zooid(Path::new(&kernel)) {
-            self.strangers.insert(domain);
+        let Some(is_zooid) = self.is_zooid(domain) else { return };
+        if !is_zooid {
+            if let Some((handle, _)) = self.watched.get(&domain) {
+                self.strangers.insert(domain, *handle);
+            }
         } else if let Err(failure) = self.add_root(domain, None)
             && !matches!(failure, Failure::Gone)
         {
@@ -113,9 +111,35 @@ impl<H: Hypervisor> Engine<H> {
         }
     }
 
+    /// Whether the kernel of a domain is an image of Zooid's, as the toolstack that started it says in xenstore, where the domain can
+    /// only read; nothing while that is not known.
+    fn is_zooid(&self, domain: DomId) -> Option<bool> {
+        // libxl writes it before it introduces the domain (`libxl__build_post`).
+        let kernel = self.store.read(&format!("{}/vm", home::path(domain)));
+        let kernel = kernel.and_then(|vm| self.store.read(&format!("{vm}/image/kernel"))).ok()?;
+        Some(image::is_zooid(Path::new(&kernel)))
+    }
+
+    /// Whether a domain may say that it is a pVM: dom0's side has to say so first, by the kernel that it was started with, or by a node
+    /// that only dom0 can write.
+    fn may_announce(&self, domain: DomId) -> bool {
+        self.config.announce == Announce::Any
+            || self.is_zooid(domain) == Some(true)
+            || home::is_allowed(&self.store, domain)
+    }
+
     /// A domain may have announced itself as a pVM that can fork.
-    fn hear_announcement(&mut self, domain: DomId) {
-        if self.domains.get(&domain).is_some_and(|pvm| pvm.channel.is_some()) {
+    pub(super) fn hear_announcement(&mut self, domain: DomId) {
+        let known = self.books.id_of(domain).and_then(|id| self.books.get(id));
+        if known.is_some_and(|pvm| pvm.channel.is_some()) {
+            return;
+        }
+        if known.is_none() && !self.may_announce(domain) {
+            if let Some((handle, _)) = self.watched.get(&domain)
+                && self.strangers.insert(domain, *handle).is_none()
+            {
+                log::info!("domain {domain} announces itself, but was not started as a pVM: it is left alone");
+            }
             return;
         }
         let text = match self.store.read(&announcement(domain)) {
@@ -142,25 +166,35 @@ impl<H: Hypervisor> Engine<H> {
     /// Takes a domain that a toolstack started as a root pVM; with its control page and port if it has announced itself.
     pub(super) fn add_root(&mut self, domain: DomId, announced: Option<(GrantRef, Port)>) -> Result<PvmId, Failure> {
         let info = self.xen.domain_info(domain)?.filter(|info| !info.is_dying()).ok_or(Failure::Gone)?;
+        // dom0 is no pVM, nor is a domain that pvmd has made for something.
+        if domain == DomId::DOM0 || Handle::parse(domain, &info.handle).is_some() || info.handle == Handle::UNFINISHED {
+            return Err(Failure::Denied(Errno::EPERM));
+        }
         let id = PvmId::of_root(domain, &info.handle).ok_or(Failure::Gone)?;
         // A domain may stay for long after its pVM has ended (`on_crash`).
-        let has_ended = self.ended.iter().any(|info| info.id == id.raw());
+        let has_ended = self.books.ended().any(|info| info.id == id.raw());
         if has_ended || info.shutdown_reason().is_some() {
             return Err(Failure::Gone);
         }
-        if !self.domains.contains_key(&domain) {
+        if self.books.get(id).is_none() {
             let name = self.store.read(&format!("{}/name", home::path(domain)));
             let name = name.unwrap_or_else(|_| format!("domain-{domain}"));
-            self.ids.insert(id, domain);
-            self.domains.insert(domain, new_pvm(id, domain, name.clone(), None, id, vec![domain], self.clock.now_us()));
+            // One that had this number before, and of whose end there was no news yet, has ended.
+            if let Some(other) = self.books.id_of(domain) {
+                self.follow(Follow::End(other, Status::Destroyed));
+                return Err(Failure::Gone);
+            }
+            if !self.add_pvm(Pvm::new(id, id, &[], name.clone(), self.clock.now_us())) {
+                return Err(Failure::Gone);
+            }
             self.tell(id, &name, EventKind::Started { kind: api::Kind::Root, parent: None });
         }
         if let Some((gref, port)) = announced {
-            self.attach(domain, gref, port)?;
+            self.attach(id, gref, port)?;
             self.watched.remove(&domain);
             // A root gets its first prepared domain unasked.
-            match self.ensure_forking(domain) {
-                Ok(()) => self.replenish(domain),
+            match self.ensure_forking(id) {
+                Ok(()) => self.follow(Follow::Replenish(id)),
                 // It has to be told first that copies are wanted.
                 Err(Failure::Stale) => {}
                 Err(failure) => self.trouble(id, "no domain can be prepared", &failure),
@@ -170,20 +204,23 @@ impl<H: Hypervisor> Engine<H> {
     }
 
     /// Maps a pVM's control page, binds its port, and takes up what it waits for.
-    fn attach(&mut self, domain: DomId, gref: GrantRef, port: Port) -> Result<(), Failure> {
-        let page = self.xen.map_grants(domain, &[gref], Protection::ReadWrite)?;
-        let local = self.events.bind_interdomain(domain, port)?;
+    fn attach(&mut self, id: PvmId, gref: GrantRef, port: Port) -> Result<(), Failure> {
+        let page = self.xen.map_grants(id.domain(), &[gref], Protection::ReadWrite)?;
+        let local = self.events.bind_interdomain(id.domain(), port)?;
         let channel = Channel { page, port: local };
         let backend = self.backend_number();
-        let pvm = self.domains.get_mut(&domain).ok_or(Failure::Gone)?;
-        channel.put(daemon::ID, pvm.id.raw());
-        channel.put(daemon::PARENT, pvm.parent.map_or(0, PvmId::raw));
-        channel.put(daemon::ROOT, pvm.root.raw());
+        let Some(pvm) = self.books.get_mut(id) else {
+            self.unlisten(local);
+            return Err(Failure::Gone);
+        };
+        channel.put(daemon::ID, id.raw());
+        channel.put(daemon::PARENT, pvm.parent().map_or(0, PvmId::raw));
+        channel.put(daemon::ROOT, pvm.root().raw());
         channel.put(daemon::BACKEND, backend);
         channel.put(daemon::READY, 0);
         pvm.request = channel.get(daemon::REPLY);
         pvm.channel = Some(channel);
-        self.listen(local, domain, None);
+        self.listen(local, Peer::Pvm(id));
         Ok(())
     }
 
@@ -194,22 +231,24 @@ impl<H: Hypervisor> Engine<H> {
             Err(error) => return log::error!("{error}"),
         };
         let alive = || all.iter().filter(|info| info.id != DomId::DOM0 && !info.is_dying());
+        // Before anything else: they stand still because of us.
+        alive().for_each(|info| standstill::end_old(&*self.xen, &self.store, info));
         let mut children = Vec::new();
         let mut memory_owners = Vec::new();
         let mut libraries = Vec::new();
         for info in alive() {
             match Handle::parse(info.id, &info.handle) {
-                Some(handle) if handle.kind == Kind::Child => children.push((info.id, handle)),
+                Some(handle) if matches!(handle.kind, Kind::Child | Kind::Ended) => children.push((info.id, handle)),
                 Some(handle) if handle.kind == Kind::MemoryOwner => memory_owners.push((info.id, handle)),
                 Some(handle) if handle.kind == Kind::Libraries => libraries.push((info.id, handle)),
                 Some(handle) => {
                     log::info!("domain {} was prepared by a daemon before: it is removed", info.id);
-                    self.remove_domain(info.id, handle.id);
+                    self.remove_domain(handle.id, handle.id);
                 }
                 None if info.handle == Handle::UNFINISHED => {
                     if let Some(id) = PvmId::new(info.id, 1) {
                         log::info!("domain {} was begun by a daemon before: it is removed", info.id);
-                        self.remove_domain(info.id, id);
+                        self.remove_domain(id, id);
                     }
                 }
                 None => {}
@@ -225,110 +264,91 @@ impl<H: Hypervisor> Engine<H> {
                 self.trouble(handle.id, "a child cannot be taken over", &failure);
             }
         }
+        self.books.after_recovery();
         self.recover_memory_owners(&memory_owners);
-        libraries.into_iter().for_each(|(domain, handle)| self.recover_libraries(domain, handle.id));
-        self.count_sharers();
+        libraries.into_iter().for_each(|(_, handle)| self.recover_libraries(handle.id));
+        self.show_families();
         self.answer_old_requests();
         self.remove_old_homes(&all);
         if let Ok(all) = self.xen.domains() {
             self.find_ended(&all);
         }
-        let known: Vec<DomId> = self.domains.keys().copied().collect();
-        for domain in known {
-            self.look_at(domain);
+        for id in self.books.ids() {
+            self.follow(Follow::Look(id));
         }
     }
 
     /// Removes homes of domains that are no more.
     fn remove_old_homes(&mut self, all: &[DomainInfo]) {
-        let alive = |domain: DomId| all.iter().any(|info| info.id == domain && !info.is_dying());
+        let alive = |id: PvmId| all.iter().any(|info| is_domain_of(info, id) && !info.is_dying());
         let homes = match home::all(&self.store) {
             Ok(homes) => homes,
             Err(error) => return log::error!("xenstore: {error}"),
         };
-        for domain in homes.into_iter().filter(|domain| !alive(*domain)) {
-            log::info!("domain {domain} has gone: its home is removed");
-            if let Some(id) = PvmId::new(domain, 1) {
-                self.remove_domain(domain, id);
-            }
+        for id in homes.into_iter().filter(|id| !alive(*id)) {
+            log::info!("domain {} has gone: its home is removed", id.domain());
+            self.remove_domain(id, id);
         }
     }
 
     /// Takes over a child of a daemon before.
     fn add_child(&mut self, domain: DomId, handle: Handle) -> Result<(), Failure> {
-        let (root, owners) = home::family(&self.store, domain).unwrap_or((handle.parent, vec![domain]));
+        self.books.note_id(handle.id);
+        let (root, ancestors) = home::family(&self.store, handle.id).unwrap_or((handle.parent, vec![handle.parent]));
         let name = self.store.read(&format!("{}/name", home::path(domain)));
         let name = name.unwrap_or_else(|_| format!("domain-{domain}"));
-        let mut pvm = new_pvm(handle.id, domain, name, Some(handle.parent), root, owners, self.clock.now_us());
-        pvm.resumed = false;
-        pvm.commit = handle.commit;
-        self.generation = self.generation.max((handle.id.raw() >> 15) as u16);
-        self.ids.insert(handle.id, domain);
-        self.domains.insert(domain, pvm);
+        let mut pvm = Pvm::new(handle.id, root, &ancestors, name, self.clock.now_us()).child_of(handle.parent, false);
+        if handle.kind == Kind::Child {
+            pvm.commit = handle.commit;
+        } else {
+            self.follow(Follow::End(handle.id, Status::from_raw(handle.commit)));
+        }
+        if !self.add_pvm(pvm) {
+            return Err(Failure::Gone);
+        }
         // Where its port is stands in the daemon's half of the page; a guest that has changed it harms itself.
         let page = self.xen.map_grants(domain, &[GrantRef(CONTROL_GREF)], Protection::ReadWrite)?;
-        let port = Port(xenctl::Memory::read_u32(&page, daemon::PORT));
+        let port = Port(page.read_u32(daemon::PORT));
         drop(page);
-        self.attach(domain, GrantRef(CONTROL_GREF), port)
+        self.attach(handle.id, GrantRef(CONTROL_GREF), port)?;
+        let state = self.books.get(handle.id).and_then(|pvm| pvm.channel.as_ref()).map(|it| it.get(guest::STATE));
+        if state == Some(state::WAITING) || state == Some(state::STARTING) {
+            self.after(self.config.start_timeout, Timer::Resumed(handle.id));
+        } else {
+            self.books.resumed(handle.id);
+        }
+        Ok(())
     }
 
-    /// Counts for each pVM how many descend from it, and gives orphans their new parents.
-    fn count_sharers(&mut self) {
-        let owners: Vec<Vec<DomId>> = self.domains.values().map(|pvm| pvm.owners.clone()).collect();
-        for owners in owners {
-            for owner in &owners[..owners.len() - 1] {
-                if let Some(owner) = self.domains.get_mut(owner) {
-                    owner.sharers += 1;
-                }
-            }
-        }
-        let mut resuming = Vec::new();
-        for pvm in self.domains.values_mut() {
-            let runs = |channel: &Channel<H::Memory>| channel.get(guest::STATE) != state::WAITING;
-            pvm.resumed |= pvm.channel.as_ref().is_none_or(runs);
-            if let (false, Some(parent)) = (pvm.resumed, pvm.parent) {
-                resuming.push((parent, pvm.domain));
-            }
-        }
-        for (parent, child) in resuming {
-            if let Some(parent) = self.by_id(parent) {
-                parent.resuming.push(child);
-            }
-            self.after(self.config.start_timeout, Timer::Resumed(child));
-        }
+    /// Tells pVMs that were taken over who their parents are now, and which of their COMMITs was the last.
+    fn show_families(&mut self) {
         let commits: Vec<(PvmId, u32)> =
-            self.domains.values().filter_map(|pvm| pvm.parent.map(|parent| (parent, pvm.commit))).collect();
+            self.books.iter().filter_map(|pvm| Some((pvm.forked_by()?, pvm.commit))).collect();
         for (parent, commit) in commits {
-            if let Some(parent) = self.by_id(parent) {
+            if let Some(parent) = self.books.get_mut(parent) {
                 parent.last_commit = parent.last_commit.max(commit);
             }
         }
-        let ids = &self.ids;
-        for pvm in self.domains.values_mut() {
-            if pvm.parent.is_some_and(|parent| !ids.contains_key(&parent)) {
-                pvm.parent = Some(pvm.root).filter(|root| ids.contains_key(root));
-            }
-            if let Some(channel) = &pvm.channel {
-                channel.put(daemon::PARENT, pvm.parent.map_or(0, PvmId::raw));
-            }
-        }
+        self.books.ids().into_iter().for_each(|id| self.show_parent(id));
     }
 
     /// Answers requests that a daemon before this one has left unanswered. A PREPARE is served as any other; whether a COMMIT was done,
     /// the children's handles tell.
     fn answer_old_requests(&mut self) {
         let mut waiting = Vec::new();
-        for pvm in self.domains.values() {
+        for pvm in self.books.iter() {
             let Some(channel) = &pvm.channel else { continue };
             let number = channel.get(guest::REQUEST);
             if number != pvm.request && channel.get(guest::OPERATION) == operation::COMMIT {
-                let is_child = |child: &&Pvm<H::Memory>| child.parent == Some(pvm.id) && child.commit == number;
-                let children: Vec<u32> = self.domains.values().filter(is_child).map(|child| child.id.raw()).collect();
-                waiting.push((pvm.domain, number, children));
+                let is_child = |child: &&Pvm<H::Memory>| {
+                    child.forked_by() == Some(pvm.id()) && child.is_child() && child.commit == number
+                };
+                let children: Vec<PvmId> = self.books.iter().filter(is_child).map(Pvm::id).collect();
+                waiting.push((pvm.id(), number, children));
             }
         }
-        for (domain, number, children) in waiting {
-            if let Some(pvm) = self.domains.get_mut(&domain) {
+        for (id, number, children) in waiting {
+            if let Some(pvm) = self.books.get_mut(id) {
                 pvm.request = number;
                 if !children.is_empty() {
                     pvm.last_commit = number;
@@ -337,71 +357,32 @@ impl<H: Hypervisor> Engine<H> {
             let errno = if children.is_empty() { Errno::EAGAIN.0 } else { 0 };
             // A daemon that died between the commit and the word to go has left the children waiting.
             for (index, child) in children.iter().enumerate() {
-                self.send_off(domain, *child, index as u32);
+                self.send_off(id, *child, index as u32);
             }
-            self.reply(domain, errno, &children);
+            let children: Vec<u32> = children.into_iter().map(PvmId::raw).collect();
+            self.reply(id, errno, &children);
         }
         // Children that nobody has told, and whose parents do not wait for them any more.
         let waits =
             |channel: &Channel<H::Memory>| channel.get(daemon::GO) == 0 && channel.get(guest::STATE) == state::WAITING;
-        let children = self.domains.values().filter(|pvm| pvm.owners.len() > 1);
-        let forgotten: Vec<DomId> =
-            children.filter(|child| child.channel.as_ref().is_some_and(waits)).map(|child| child.domain).collect();
-        for domain in forgotten {
-            self.reap(domain, Status::Destroyed);
+        let children = self.books.iter().filter(|pvm| pvm.is_child());
+        let forgotten = children.filter(|child| child.channel.as_ref().is_some_and(waits)).map(Pvm::id);
+        for id in forgotten.collect::<Vec<_>>() {
+            self.follow(Follow::End(id, Status::Destroyed));
         }
     }
 
     /// Tells a child that it is one, if nobody has.
-    fn send_off(&mut self, parent: DomId, child: u32, index: u32) {
-        let Some(channel) = self.domains.get(&parent).and_then(|pvm| pvm.channel.as_ref()) else { return };
+    fn send_off(&mut self, parent: PvmId, child: PvmId, index: u32) {
+        let Some(channel) = self.books.get(parent).and_then(|pvm| pvm.channel.as_ref()) else { return };
         let snapshot = channel.snapshot();
-        let Some(id) = PvmId::from_raw(child) else { return };
-        self.enrol_child(parent, id);
-        let Some(child) = self.by_id(id) else { return };
-        let domain = child.domain;
-        let Some(channel) = &child.channel else { return };
+        self.enrol_child(parent, child);
+        let Some(channel) = self.books.get(child).and_then(|pvm| pvm.channel.as_ref()) else { return };
         if channel.get(daemon::GO) == 0 {
-            xenctl::Memory::write_u64(&channel.page, daemon::SNAPSHOT, snapshot);
+            channel.page.write_u64(daemon::SNAPSHOT, snapshot);
             channel.put(daemon::INDEX, index);
             channel.put(daemon::GO, 1);
-            self.notify(domain);
+            self.notify(child);
         }
-    }
-}
-
-/// A pVM of which nothing is known but who it is.
-pub(super) fn new_pvm<M>(
-    id: PvmId,
-    domain: DomId,
-    name: String,
-    parent: Option<PvmId>,
-    root: PvmId,
-    owners: Vec<DomId>,
-    since_us: u64,
-) -> Pvm<M> {
-    Pvm {
-        id,
-        domain,
-        name,
-        parent,
-        root,
-        owners,
-        since_us,
-        channel: None,
-        linkage: None,
-        forking: None,
-        prepared: Vec::new(),
-        request: 0,
-        pending: None,
-        last_commit: 0,
-        last_children: Vec::new(),
-        resuming: Vec::new(),
-        refusals: 0,
-        sharers: 0,
-        ends: Default::default(),
-        resumed: true,
-        killed: None,
-        commit: 0,
     }
 }

@@ -8,7 +8,7 @@ use std::{fmt, fs, io};
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Deserializer, de};
 
-use crate::engine::{BackendChoice, ChildVif, Config, DieAt, Overcommit, Quota};
+use crate::engine::{Announce, BackendChoice, ChildVif, Config, DieAt, Overcommit, Quota};
 
 /// Script that plugs a vif into its bridge (Xen's `docs/misc/vif-script`).
 const VIF_SCRIPT: &str = "/etc/xen/scripts/vif-bridge";
@@ -52,6 +52,13 @@ pub struct Settings {
     /// Most memory of libraries that pVMs have mapped [default: 1G]
     #[arg(long, value_name = "SIZE")]
     pub library_memory: Option<Size>,
+    /// Most memory of dom0 for page tables of one family's pVMs [default: 64M]
+    #[arg(long, value_name = "SIZE")]
+    pub family_tables: Option<Size>,
+    /// Which domains may say that they are pVMs: known, those that were started with a Zooid image, or whose node
+    /// /libxl/DOMID/zooid-announce dom0 has set to 1; any, all [default: known]
+    #[arg(long, value_enum, value_name = "WHICH")]
+    pub announce: Option<AnnounceName>,
     /// Bridge that children's network devices are plugged into; without it children have none
     #[arg(long, value_name = "INTERFACE")]
     pub child_bridge: Option<String>,
@@ -100,6 +107,14 @@ pub enum BackendName {
 pub enum OvercommitName {
     Always,
     Never,
+}
+
+/// Domains that may say that they are pVMs.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum AnnounceName {
+    Known,
+    Any,
 }
 
 /// How the log is written.
@@ -164,6 +179,8 @@ impl Settings {
             host_forks_per_second: self.host_forks_per_second.or(other.host_forks_per_second),
             keep_free: self.keep_free.or(other.keep_free),
             library_memory: self.library_memory.or(other.library_memory),
+            family_tables: self.family_tables.or(other.family_tables),
+            announce: self.announce.or(other.announce),
             child_bridge: self.child_bridge.or(other.child_bridge),
             child_script: self.child_script.or(other.child_script),
             child_net: self.child_net.or(other.child_net),
@@ -209,6 +226,12 @@ impl Settings {
             },
             keep_free_kib: memory(self.keep_free, default.keep_free_kib),
             library_memory_kib: memory(self.library_memory, default.library_memory_kib),
+            family_tables_kib: memory(self.family_tables, default.family_tables_kib),
+            announce: match self.announce {
+                None => default.announce,
+                Some(AnnounceName::Known) => Announce::Known,
+                Some(AnnounceName::Any) => Announce::Any,
+            },
             libraries: default.libraries,
             keys: default.keys,
             child_vif: self.child_bridge.clone().map(|bridge| ChildVif {

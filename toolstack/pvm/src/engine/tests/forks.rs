@@ -30,7 +30,7 @@ fn a_root_that_announces_itself_gets_a_prepared_domain() {
     assert_eq!(prepared[0].1.parent.domain(), root.id());
     let name = format!("/local/domain/{}/name", prepared[0].0);
     assert_eq!(world.xenstored.nodes()[&name], format!("parent-{}", prepared[0].1.id));
-    assert_eq!(world.engine().domains.len(), 1, "it is no pVM yet");
+    assert_eq!(world.host().books.len(), 1, "it is no pVM yet");
 }
 
 #[test]

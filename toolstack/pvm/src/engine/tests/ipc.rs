@@ -4,7 +4,6 @@ use xen_abi::pte::PteFlags;
 use xen_abi::{DomId, Errno, Mfn};
 use xenctl::fake::Fault;
 use zooid_fork_plan::id::Kind;
-use zooid_fork_plan::status::Status;
 use zooid_fork_plan::wire::{daemon, device, device_page, guest, members, object_flags, operation};
 use zooid_memory::ForkRule;
 
@@ -73,8 +72,7 @@ fn write(world: &World, domain: DomId, place: usize, value: u64) {
 }
 
 fn end(world: &mut World, domain: DomId) {
-    world.control(domain).end(Status::Exited(0));
-    world.settle();
+    world.end(domain);
 }
 
 /// The ids in the table of members, as a member reads them, and how often it has changed.
@@ -116,7 +114,7 @@ fn the_memory_owner_is_no_pvm_and_ends_with_the_last_of_its_family() {
     assert_eq!(handle.parent.raw(), id(&world, root.id()));
     assert_eq!(world.xenstored.nodes()[&format!("/local/domain/{memory_owner}/name")], "parent-memory");
     assert_eq!(world.xenstored.permissions(&format!("/local/domain/{memory_owner}/objects")).as_deref(), Some("n0"));
-    assert!(!world.engine().domains.contains_key(&memory_owner));
+    assert!(!world.pvm(memory_owner).is_some());
     let child = world.fork(root.id());
     world.destroy(root.id());
     world.settle();
@@ -200,15 +198,15 @@ fn users_see_names_and_remove_them() {
     create(&mut world, root.id(), b"", 1, 0).unwrap();
     let target = Target::Name("parent".into());
     let list = |world: &mut World, target| {
-        let list = world.engine().list_objects(target).unwrap();
+        let list = world.host().list_objects(target).unwrap();
         list.into_iter().map(|object| (object.name, object.pages, object.family)).collect::<Vec<_>>()
     };
     let family = id(&world, root.id());
     assert_eq!(list(&mut world, None).len(), 3);
     assert_eq!(list(&mut world, Some(&target)), [("two".into(), 2, family), ("\u{fffd}".into(), 1, family)]);
     for name in ["two", "\u{fffd}"] {
-        world.engine().remove_object(&target, name).unwrap();
-        assert!(matches!(world.engine().remove_object(&target, name), Err(Error::NoSuchObject { .. })));
+        world.host().remove_object(&target, name).unwrap();
+        assert!(matches!(world.host().remove_object(&target, name), Err(Error::NoSuchObject { .. })));
     }
     assert_eq!(list(&mut world, None).len(), 1);
     assert_eq!(create(&mut world, root.id(), b"two", 1, 0), Err(Errno::ENOENT.0));
@@ -317,8 +315,8 @@ fn what_was_mapped_before_xen_refused_is_unmapped() {
     assert_eq!(map(&mut world, root.id(), object, 0, PLACE, 1, 0), 0);
     let mapped = frame(&world, root.id(), PLACE);
     // The second frame is none of the memory owner's any more.
-    let root_id = world.engine().domains[&root.id()].id;
-    let memory_owner = world.engine().memory_owners.get_mut(&root_id).unwrap();
+    let root_id = world.id_of(root.id());
+    let memory_owner = world.host().books.memory_owner_mut(root_id).unwrap();
     memory_owner.objects.get_mut(&object).unwrap().frames = vec![mapped, Mfn(0x77_7777)];
     world.refresh(root.id());
     let before = world.census();
@@ -365,6 +363,8 @@ fn what_was_prepared_before_there_was_a_memory_owner_is_kept() {
     let prepared = world.family(Kind::Prepared)[0].0;
     let (object, ..) = create(&mut world, root.id(), b"", 1, 0).unwrap();
     assert_eq!(map(&mut world, root.id(), object, 0, PLACE, 1, object_flags::LAST), 0);
+    // What the daemon has written itself is linked while the parent stands still, which a COMMIT does not do.
+    world.refresh(root.id());
     let (errno, _) = world.request(root.id(), operation::COMMIT, 1);
     assert_eq!(errno, 0);
     assert_eq!(world.family(Kind::Child)[0].0, prepared);
@@ -422,7 +422,7 @@ fn a_memory_owner_that_somebody_destroys_is_made_anew() {
     world.fake.guest(memory_owner).destroy().unwrap();
     world.xenstored.domains_changed();
     world.settle();
-    assert!(world.engine().memory_owners.is_empty());
+    assert!(world.host().books.families().all(|(_, family)| family.memory_owner.is_none()));
     assert!(matches!(create(&mut world, root.id(), b"queue", 1, NEW), Ok((_, 1, true))));
     assert_eq!(table(&world, root.id()).0, [id(&world, root.id())]);
 }
@@ -446,10 +446,10 @@ fn a_family_has_so_many_objects_and_no_more() {
     let (mut world, root) = world();
     let root_id = {
         create(&mut world, root.id(), b"first", 1, NEW).unwrap();
-        world.engine().domains[&root.id()].id
+        world.id_of(root.id())
     };
     // Making them all takes long.
-    let memory_owner = world.engine().memory_owners.get_mut(&root_id).unwrap();
+    let memory_owner = world.host().books.memory_owner_mut(root_id).unwrap();
     let object = memory_owner.objects.values().next().unwrap().clone();
     for number in 0..1023 {
         memory_owner.objects.insert(number, super::super::memory_owner::Object { name: vec![b'x'], ..object.clone() });
@@ -572,8 +572,8 @@ fn who_asks_without_end_waits_for_others() {
         assert!(create(&mut world, domain, b"queue", 1, object_flags::CREATE).is_ok());
     }
     // More than its share.
-    let family = world.engine().domains[&root.id()].root;
-    world.engine().turns.get_mut(&family).unwrap().left = -0.02;
+    let family = world.id_of(root.id());
+    world.host().books.family_mut(family).unwrap().turns.left = -0.02;
     let storm = [root.id(), child].map(|domain| {
         world.control(domain).put(guest::OBJECT, 0);
         (domain, world.ask(domain, operation::RELAY, 0))
@@ -585,17 +585,18 @@ fn who_asks_without_end_waits_for_others() {
     let answered = |world: &World| storm.iter().filter(|(domain, number)| is_answered(world, *domain, *number)).count();
     assert_eq!(answered(&world), 0);
     // They wait, and are answered all the same.
-    world.engine().rest = None;
+    world.host().rest.end();
     while answered(&world) < 2 {
         world.engine().act(false, false);
     }
     // A guest that does not wait for its answers is in the list once.
     for _ in 0..3 {
         world.ask(root.id(), operation::RELAY, 0);
-        world.engine().turns.get_mut(&family).unwrap().left = -0.02;
-        world.engine().look_at(root.id());
+        world.host().books.family_mut(family).unwrap().turns.left = -0.02;
+        let id = world.id_of(root.id());
+        world.host().look_at(id);
     }
-    assert_eq!(world.engine().turns[&family].waiting.len(), 1);
+    assert_eq!(world.host().books.family(family).unwrap().turns.waiting.len(), 1);
 }
 
 /// Asks until it is not refused for want of something.

@@ -10,7 +10,6 @@ use xen_abi::{DomId, Errno, Mfn, PAGE_SIZE};
 use xenctl::fake::Fault;
 use zooid_fork_plan::id::Kind;
 use zooid_fork_plan::plan::index;
-use zooid_fork_plan::status::Status;
 use zooid_fork_plan::wire::{daemon, device_page, guest, object_flags, operation};
 use zooid_manifest::{Description, SecretKey, Version};
 use zooid_memory::ForkRule;
@@ -143,8 +142,7 @@ fn octets(world: &World, domain: DomId, place: usize, pages: u32) -> Vec<u8> {
 }
 
 fn end(world: &mut World, domain: DomId) {
-    world.control(domain).end(Status::Exited(0));
-    world.settle();
+    world.end(domain);
 }
 
 /// Pages that the libraries' domain has.
@@ -155,13 +153,13 @@ fn held(world: &World) -> u32 {
 
 fn events(world: &mut World) -> Receiver<Event> {
     let (sender, receiver) = sync_channel(1000);
-    world.engine().subscribers.push(sender);
+    world.host().subscribe(sender);
     receiver
 }
 
 /// The refusals that were told: whose, of which library, and why.
 fn refusals(world: &mut World, events: &Receiver<Event>) -> Vec<(String, String, String)> {
-    world.engine().tell_subscribers();
+    world.host().tell_subscribers();
     let refusal = |event: Event| match event.kind {
         EventKind::LibraryRefused { library, rule } => Some((event.name, library, rule)),
         _ => None,
@@ -179,7 +177,7 @@ fn a_library_is_read_once_and_all_have_its_frames() {
     let library = open(&mut world, root, "a.so\nimage").unwrap();
     let (memory_owner, _) = world.family(Kind::Libraries)[0];
     assert_eq!(world.xenstored.nodes()[&format!("/local/domain/{memory_owner}/name")], "zooid-libraries");
-    assert!(!world.engine().domains.contains_key(&memory_owner));
+    assert!(!world.pvm(memory_owner).is_some());
     let manifest = shelf.store.manifest("a.so", &Version::new(1, 0, 0)).unwrap().to_string();
     assert_eq!((library.file, library.manifest), (file.len(), manifest.len()));
     assert_eq!(library.pages as usize, file.len().div_ceil(PAGE_SIZE) + 1);
@@ -376,7 +374,7 @@ fn a_library_that_leaves_the_store_stays_with_who_has_it() {
     let library = open(&mut world, root.id(), "a.so").unwrap();
     assert_eq!(map(&mut world, root.id(), library.number, 0, PLACE, 3, 0), 0);
     shelf.remove("a.so");
-    world.engine().forget_removed_libraries();
+    world.host().forget_removed_libraries();
     assert_eq!(held(&world), other.pages + 3, "what nobody has is free");
     assert_eq!(map(&mut world, root.id(), library.number, 0, PLACE + 3, 1, 0), Errno::ENOENT.0);
     assert_eq!(open(&mut world, root.id(), "a.so"), Err(Errno::ENOENT.0));
@@ -389,7 +387,7 @@ fn a_library_that_leaves_the_store_stays_with_who_has_it() {
     assert_eq!(world.census().0.free_pages, before.0.free_pages);
     // The same file with other rules is another library.
     shelf.add("b.so", 1, |it| it.revoked = true);
-    world.engine().forget_removed_libraries();
+    world.host().forget_removed_libraries();
     assert_eq!(held(&world), 0);
 }
 
@@ -504,7 +502,7 @@ fn a_domain_that_somebody_destroys_is_made_anew() {
     world.fake.guest(domain).destroy().unwrap();
     world.xenstored.domains_changed();
     world.settle();
-    assert!(world.engine().libraries.is_none());
+    assert!(world.host().books.libraries().is_none());
     let library = open(&mut world, root.id(), "a.so").unwrap();
     assert_eq!(map(&mut world, root.id(), library.number, 0, PLACE, 1, 0), 0);
     assert_eq!(world.family(Kind::Libraries).len(), 1);

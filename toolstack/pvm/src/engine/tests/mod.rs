@@ -1,5 +1,6 @@
 //! The engine on a hypervisor in memory, with guests that keep to the protocol and guests that do not.
 
+mod core;
 mod faults;
 mod forks;
 mod ipc;

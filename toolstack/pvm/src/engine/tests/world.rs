@@ -9,10 +9,10 @@ use xen_abi::pte::{PTES_PER_TABLE, Pte};
 use xen_abi::sched::ShutdownReason;
 use xen_abi::xen::{MmuUpdate, MmuextCmd, MmuextOp};
 use xen_abi::{DomId, GrantRef, Mfn, PAGE_SIZE, Pfn, Port};
-use xenctl::fake::{Census, FakeXen, FakeXenstored, Fault, Guest};
+use xenctl::fake::{Census, FakeMapping, FakeXen, FakeXenstored, Fault, Guest};
 use xenctl::xenstore::Store;
 use xenctl::{CreateDomain, Hypervisor, Memory, Protection, VcpuGuestContext};
-use zooid_fork_plan::id::{Handle, Kind};
+use zooid_fork_plan::id::{Handle, Kind, PvmId};
 use zooid_fork_plan::layout::Layout;
 use zooid_fork_plan::link::Backend;
 use zooid_fork_plan::plan::{ParentTable, Plan, Special, index};
@@ -22,15 +22,17 @@ use zooid_fork_plan::wire::{
 };
 use zooid_memory::{PageClass, Zone};
 
+use super::super::books::Pvm;
 use super::super::clock::Clock;
-use super::super::config::Config;
-use super::super::core::{Engine, Timer};
+use super::super::config::{Announce, ChildVif, Config};
+use super::super::core::{Engine, Host, Timer};
+use super::super::toolstack::{Done, Toolstack};
 
 /// Pages of each kind that a root begins with.
 pub const HEAP_PAGES: usize = 40;
 pub const DATA_PAGES: usize = 3;
 /// It has gone on for so long: something hangs.
-const TOO_LONG: Duration = Duration::from_secs(20);
+const TOO_LONG: Duration = Duration::from_secs(120);
 
 /// First addresses of the root's areas.
 pub fn heap(page: usize) -> usize {
@@ -60,6 +62,17 @@ pub struct World {
     pub fault: Option<usize>,
     /// Children end as soon as they run.
     pub children_end: Option<Status>,
+}
+
+/// No toolstack: roots are destroyed by the tests themselves, and children have no network.
+struct NoToolstack;
+
+impl Toolstack for NoToolstack {
+    fn destroy(&self, _roots: Vec<DomId>, done: Done) {
+        done(Ok(()));
+    }
+
+    fn attach_vif(&self, _parent: DomId, _child: PvmId, _config: &ChildVif) {}
 }
 
 /// What guests do with memory of another domain's (MAP, MAP_LIBRARY).
@@ -106,6 +119,8 @@ impl World {
 
 impl World {
     pub fn new(config: Config) -> Self {
+        // Roots are booted without a kernel's file.
+        let config = Config { announce: Announce::Any, ..config };
         let fake = FakeXen::new(20_000);
         let xenstored = FakeXenstored::new(&fake);
         let store = xenstored.connect_uncounted();
@@ -130,9 +145,13 @@ impl World {
 
     fn start_engine(&mut self) {
         let store = Arc::new(self.xenstored.connect());
-        if let Ok((mut engine, _)) =
-            Engine::new(Arc::new(self.fake.clone()), store, self.clock.clone(), self.config.clone())
-        {
+        if let Ok((mut engine, _)) = Engine::new(
+            Arc::new(self.fake.clone()),
+            store,
+            Arc::new(NoToolstack),
+            self.clock.clone(),
+            self.config.clone(),
+        ) {
             engine.recover();
             self.engine = Some(engine);
         }
@@ -140,6 +159,22 @@ impl World {
 
     pub fn engine(&mut self) -> &mut Engine<FakeXen> {
         self.engine.as_mut().expect("an engine runs")
+    }
+
+    /// The host that the engine works on.
+    pub fn host(&mut self) -> &mut Host<FakeXen> {
+        &mut self.engine().host
+    }
+
+    /// The id of the pVM that has this number.
+    pub fn id_of(&mut self, domain: DomId) -> PvmId {
+        self.host().books.id_of(domain).expect("a pVM that is known")
+    }
+
+    /// What is known of the pVM that has this number.
+    pub fn pvm(&mut self, domain: DomId) -> Option<&Pvm<FakeMapping>> {
+        let id = self.host().books.id_of(domain)?;
+        self.host().books.get(id)
     }
 
     /// Lets everybody act until nothing happens any more. An engine that is killed begins anew.
@@ -160,10 +195,12 @@ impl World {
             engine.act(true, true);
             engine.act(false, false);
             // Behind the reply to this come no news of what happened before it.
-            let _ = engine.store.read("/");
-            let waits = !engine.jobs.is_empty()
-                || engine.rest.is_some()
-                || engine.timers.iter().any(|(_, timer)| matches!(timer, Timer::Console(..)));
+            let _ = engine.host.store.read("/");
+            let host = &engine.host;
+            let waits = !host.jobs.is_empty()
+                || host.is_behind()
+                || host.rest.until().is_some()
+                || host.timers().any(|timer| matches!(timer, Timer::Console(..)));
             let acted = self.guests_act();
             // The engine asks for events, and what is read above.
             let is_quiet = !acted && !waits && self.fake.operations().len() - before == 2;
@@ -206,11 +243,12 @@ impl World {
     /// What guests and xenconsoled do; whether that was anything.
     fn guests_act(&mut self) -> bool {
         let mut acted = false;
+        let nodes = self.xenstored.nodes();
         for domain in self.xenstored.introduced() {
             let path = format!("/local/domain/{domain}/console");
-            if self.xenstored.nodes().contains_key(&format!("{path}/ring-ref")) {
+            if nodes.contains_key(&format!("{path}/ring-ref")) {
                 let terminal = format!("{path}/tty");
-                if !self.xenstored.nodes().contains_key(&terminal) {
+                if !nodes.contains_key(&terminal) {
                     self.store.write(&terminal, "/dev/pts/0").unwrap();
                     acted = true;
                 }
@@ -319,6 +357,38 @@ impl World {
         let (errno, children) = self.request(domain, operation::COMMIT, 1);
         assert_eq!((errno, children.len()), (0, 1), "COMMIT");
         DomId((children[0] & 0x7fff) as u16)
+    }
+
+    /// A guest says that it has ended, and a root shuts its domain down.
+    pub fn end(&mut self, domain: DomId) {
+        self.say_end(domain);
+        self.settle();
+    }
+
+    /// As [`end`](Self::end), and nobody has acted on it yet.
+    pub fn say_end(&mut self, domain: DomId) {
+        self.control(domain).end(Status::Exited(0));
+        let guest = self.fake.guest(domain);
+        if self.fake.guests().iter().any(|info| info.id == domain && Handle::parse(domain, &info.handle).is_none()) {
+            let _ = guest.shutdown(ShutdownReason::POWEROFF);
+            self.xenstored.domains_changed();
+        }
+    }
+
+    /// The engine alone acts, until nothing is left of what follows from this turn.
+    pub fn turn(&mut self) {
+        self.engine().act(true, true);
+        while self.host().is_behind() {
+            // A rest has to be over before what can wait is done.
+            std::thread::sleep(Duration::from_millis(1));
+            self.engine().act(false, false);
+        }
+    }
+
+    /// As [`kill`](Self::kill), and the other one has other settings.
+    pub fn restart_with(&mut self, change: impl FnOnce(&mut Config)) {
+        change(&mut self.config);
+        self.kill();
     }
 
     /// Ends the daemon at once; another one takes over.

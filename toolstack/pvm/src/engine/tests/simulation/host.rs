@@ -12,13 +12,15 @@ use xen_abi::{DomId, Errno, Mfn, Port};
 use xenctl::DomainInfo;
 use xenctl::fake::{Census, FakeXen, FakeXenstored, Fault};
 use xenctl::xenstore::Store;
+use zooid_fork_plan::id::PvmId;
 use zooid_fork_plan::wire::{ANNOUNCEMENT, CONTROL_GREF, VERSION};
 
 use super::super::super::api::{Command, Error, Target};
 use super::super::super::clock::Clock;
-use super::super::super::config::{BackendChoice, Config};
+use super::super::super::config::{BackendChoice, ChildVif, Config};
 use super::super::super::core::Engine;
 use super::super::super::handle::Handle;
+use super::super::super::toolstack::{Done, Toolstack};
 use super::inspect;
 use super::life::{Doing, Life, LifeId, Nature};
 use super::memory;
@@ -40,6 +42,18 @@ pub struct Faults {
     story: Vec<String>,
 }
 
+/// The toolstack that started the roots, which destroys them when it comes to it.
+#[derive(Default)]
+struct Destroyer(Mutex<Vec<(Vec<DomId>, Done)>>);
+
+impl Toolstack for Destroyer {
+    fn destroy(&self, roots: Vec<DomId>, done: Done) {
+        self.0.lock().unwrap().push((roots, done));
+    }
+
+    fn attach_vif(&self, _: DomId, _: PvmId, _: &ChildVif) {}
+}
+
 pub struct Host {
     pub random: Random,
     pub profile: Profile,
@@ -52,6 +66,7 @@ pub struct Host {
     pub handle: Option<Handle>,
     /// The next daemon begins then.
     restart: Option<Instant>,
+    toolstack: Arc<Destroyer>,
     pub faults: Arc<Mutex<Faults>>,
     pub lives: Vec<Life>,
     pub by_domain: BTreeMap<DomId, LifeId>,
@@ -127,6 +142,7 @@ impl Host {
             engine: None,
             handle: None,
             restart: None,
+            toolstack: Arc::default(),
             faults,
             lives: Vec::new(),
             by_domain: BTreeMap::new(),
@@ -267,7 +283,8 @@ impl Host {
     fn start_engine(&mut self) {
         let store = Arc::new(self.xenstored.connect());
         let xen = Arc::new(self.fake.clone());
-        if let Ok((mut engine, handle)) = Engine::new(xen, store, self.clock.clone(), self.config.clone()) {
+        let (toolstack, clock) = (self.toolstack.clone(), self.clock.clone());
+        if let Ok((mut engine, handle)) = Engine::new(xen, store, toolstack, clock, self.config.clone()) {
             engine.recover();
             (self.engine, self.handle) = (Some(engine), Some(handle));
         }
@@ -325,8 +342,22 @@ impl Host {
         }
     }
 
+    /// The toolstack destroys the roots that the daemon has asked it to.
+    fn destroyer_acts(&mut self) {
+        let asked = std::mem::take(&mut *self.toolstack.0.lock().unwrap());
+        for (roots, done) in asked {
+            for root in roots {
+                if let Some(life) = self.by_domain.get(&root).copied() {
+                    self.destroy(life);
+                }
+            }
+            done(Ok(()));
+        }
+    }
+
     /// Operators, and toolstacks.
     fn tools_act(&mut self) -> Result<(), Found> {
+        self.destroyer_acts();
         let living: Vec<LifeId> = self.lives.iter().filter(|life| !life.went).map(|life| life.number).collect();
         match self.random.below(10) {
             0..=1 => self.boot(),
@@ -437,6 +468,7 @@ impl Host {
             self.engine_acts()?;
             self.engine_acts()?;
             if round % 10 == 0 {
+                self.destroyer_acts();
                 self.consoles_act();
                 self.xenstored.domains_changed();
             }

@@ -249,8 +249,9 @@ impl Host {
             )
         };
         let parent_has = life.parent.is_some_and(|parent| {
-            let has =
-                |writable| now.contains_key(&(parent, mfn, writable)) || self.judged.contains_key(&(parent, mfn, writable));
+            let has = |writable| {
+                now.contains_key(&(parent, mfn, writable)) || self.judged.contains_key(&(parent, mfn, writable))
+            };
             has(writable) || !writable && has(true)
         });
         match owner.kind {

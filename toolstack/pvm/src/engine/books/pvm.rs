@@ -10,9 +10,9 @@ use zooid_fork_plan::relink::Linkage;
 use zooid_fork_plan::status::Status;
 use zooid_fork_plan::wire::{ENDED_SLOTS, daemon, guest};
 
-use super::grant_backend::{Copies, Sources};
-use super::relink::{MemoryOwners, Source};
-use super::tables::Tables;
+use super::super::grant_backend::{Copies, Sources};
+use super::super::relink::{MemoryOwners, Owners, Source};
+use super::super::tables::Tables;
 
 /// The way to a guest: its control page and the port to it. Offsets are those of `wire::guest` and `wire::daemon`.
 #[derive(Debug)]
@@ -42,18 +42,18 @@ impl<M: Memory> Channel<M> {
     }
 }
 
-/// A pVM that lives: a root, or a child.
+/// A pVM that lives: a root, or a child. What it is does not change; the books keep what depends on others.
 #[derive(Debug)]
 pub struct Pvm<M> {
-    pub id: PvmId,
-    pub domain: DomId,
+    id: PvmId,
+    root: PvmId,
+    /// Its ancestors, the root first, and itself last. Dead ones of whom no frame was left when it began are not among them.
+    owners: Owners,
+    pub(super) parent: Option<PvmId>,
+    pub(super) sharers: u32,
+    pub(super) resumed: bool,
+    pub(super) resuming: Vec<PvmId>,
     pub name: String,
-    /// Its parent, or who adopted it; nothing for a root, and for an orphan without a family.
-    pub parent: Option<PvmId>,
-    /// The root of its family; a root's own id.
-    pub root: PvmId,
-    /// Whose frames its tables may name: its ancestors, the root first, and itself last.
-    pub owners: Vec<DomId>,
     /// When it was first seen, in microseconds since 1970.
     pub since_us: u64,
     /// Nothing while its image has not announced itself.
@@ -74,16 +74,8 @@ pub struct Pvm<M> {
     pub last_commit: u32,
     /// Ids of its children.
     pub last_children: Vec<u32>,
-    /// Children of that COMMIT that have not resumed yet.
-    pub resuming: Vec<DomId>,
-    /// Living pVMs that descend from it, adopted ones not counted, and their own: who may read its frames.
-    pub sharers: u32,
-    /// How often in a row it was refused a domain.
-    pub refusals: u32,
     /// Ends of children for which its ring had no room.
     pub ends: VecDeque<(PvmId, Status)>,
-    /// It has resumed from its fork; true for a root.
-    pub resumed: bool,
     /// It was killed: how it will have ended.
     pub killed: Option<Status>,
 }
@@ -110,31 +102,13 @@ pub struct Profile {
     pub sched: Option<SchedParams>,
 }
 
-fn source<'a, M>(
-    forking: &'a Option<Forking<M>>,
-    channel: &'a Option<Channel<M>>,
-    owners: &'a [DomId],
-    linkage: &'a Option<Linkage>,
-    memory_owners: MemoryOwners,
-) -> Option<Source<'a, M>> {
-    let forking = forking.as_ref()?;
-    Some(Source {
-        control: channel.as_ref().map(|channel| &channel.page),
-        tables: &forking.tables,
-        owners,
-        memory_owners,
-        linkage: linkage.as_ref(),
-        sources: forking.sources.as_ref(),
-    })
-}
-
 /// A request that is not answered yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pending {
     /// Until so many domains are prepared.
     Prepare(u32),
-    /// Until the children of the COMMIT before have resumed.
-    Commit,
+    /// Until the children of the COMMIT before have resumed; how many it is to make.
+    Commit(u32),
     /// Until it is time to refuse it.
     Refused,
     /// Until it is the family's turn; operation and count of the request.
@@ -149,7 +123,6 @@ pub enum Pending {
 #[derive(Debug)]
 pub struct Prepared<M> {
     pub id: PvmId,
-    pub domain: DomId,
     pub name: String,
     pub channel: Channel<M>,
     pub linkage: Linkage,
@@ -166,6 +139,11 @@ pub struct Prepared<M> {
 }
 
 impl<M> Prepared<M> {
+    /// Its domain.
+    pub fn domain(&self) -> DomId {
+        self.id.domain()
+    }
+
     /// Whether it can become a child.
     pub fn is_ready(&self) -> bool {
         self.waiting && self.console && !self.broken
@@ -173,9 +151,92 @@ impl<M> Prepared<M> {
 }
 
 impl<M> Pvm<M> {
+    /// A pVM of which nothing is known but who it is. A root has no `ancestors`; their order is the root first, the parent at the
+    /// fork last.
+    pub fn new(id: PvmId, root: PvmId, ancestors: &[PvmId], name: String, since_us: u64) -> Self {
+        Self {
+            id,
+            root,
+            owners: ancestors.iter().copied().chain([id]).collect(),
+            parent: None,
+            sharers: 0,
+            resumed: true,
+            resuming: Vec::new(),
+            name,
+            since_us,
+            channel: None,
+            linkage: None,
+            forking: None,
+            prepared: Vec::new(),
+            request: 0,
+            pending: None,
+            commit: 0,
+            last_commit: 0,
+            last_children: Vec::new(),
+            ends: VecDeque::new(),
+            killed: None,
+        }
+    }
+
+    /// The same as a child of `parent`, which has not resumed if `resumed` says so.
+    pub fn child_of(self, parent: PvmId, resumed: bool) -> Self {
+        Self { parent: Some(parent), resumed, ..self }
+    }
+
+    /// Its id.
+    pub fn id(&self) -> PvmId {
+        self.id
+    }
+
+    /// Its domain.
+    pub fn domain(&self) -> DomId {
+        self.id.domain()
+    }
+
+    /// The root of its family; a root's own id.
+    pub fn root(&self) -> PvmId {
+        self.root
+    }
+
+    /// Its parent, or the pVM that adopted it; nothing for a root, and for an orphan without a root.
+    pub fn parent(&self) -> Option<PvmId> {
+        self.parent
+    }
+
+    /// Its parent at the fork, which may have ended; nothing for a root.
+    pub fn forked_by(&self) -> Option<PvmId> {
+        self.ancestors().last().copied()
+    }
+
+    /// The pVMs whose frames its tables may name: its ancestors, the root first, and itself last.
+    pub fn owners(&self) -> &Owners {
+        &self.owners
+    }
+
+    /// Its ancestors, the root first.
+    pub fn ancestors(&self) -> &[PvmId] {
+        self.owners.split_last().map_or(&[], |(_, ancestors)| ancestors)
+    }
+
     /// Whether pvmd has made it, and not the toolstack.
     pub fn is_child(&self) -> bool {
-        self.linkage.is_some() || self.owners.len() > 1
+        self.id != self.root
+    }
+
+    /// Living pVMs that descend from it, adopted ones not counted: those that may read its frames.
+    #[cfg(test)]
+    pub fn sharers(&self) -> u32 {
+        self.sharers
+    }
+
+    /// Whether it has resumed from its fork; true for a root.
+    pub fn is_resumed(&self) -> bool {
+        self.resumed
+    }
+
+    /// Children that have not resumed yet.
+    pub fn resuming(&self) -> &[PvmId] {
+        &self.resuming
     }
 }
 
@@ -185,14 +246,18 @@ impl<M: Memory> Pvm<M> {
         self.prepared.iter().filter(|prepared| prepared.is_ready()).count() as u32
     }
 
-    /// What domains are linked to that are prepared for it; nothing while it cannot fork. `memory_owners` are those whose frames it may have.
-    pub fn source(&self, memory_owners: MemoryOwners) -> Option<Source<'_, M>> {
-        source(&self.forking, &self.channel, &self.owners, &self.linkage, memory_owners)
-    }
-
-    /// As [`source`](Self::source), and these domains.
+    /// What domains are linked to that are prepared for it, and these domains; nothing while it cannot fork.
     pub fn linking(&mut self, memory_owners: MemoryOwners) -> Option<(Source<'_, M>, &mut [Prepared<M>])> {
-        let source = source(&self.forking, &self.channel, &self.owners, &self.linkage, memory_owners)?;
+        let forking = self.forking.as_ref()?;
+        let source = Source {
+            domain: self.id.domain(),
+            control: self.channel.as_ref().map(|channel| &channel.page),
+            tables: &forking.tables,
+            owners: &self.owners,
+            memory_owners,
+            linkage: self.linkage.as_ref(),
+            sources: forking.sources.as_ref(),
+        };
         Some((source, &mut self.prepared))
     }
 

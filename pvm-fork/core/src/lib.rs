@@ -1,0 +1,23 @@
+//! What a guest decides about its relatives without hardware: how it asks pvmd for something ([`mailbox`]), and which children it has
+//! ([`children`]). `pvm-fork/guest` connects both to the control page and to threads; the tests here play pvmd.
+//!
+//! The contract is docs/protocols/fork.md.
+
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+pub mod children;
+pub mod mailbox;
+
+#[cfg(test)]
+mod tests;
+
+/// The control page, as the guest sees it; offsets are those of [`wire`](zooid_fork_plan::wire).
+pub trait Page {
+    /// Reads a word, once; what is read after it is not older than it.
+    fn read(&self, at: usize) -> u32;
+    /// Writes a word; whoever sees it sees what was written before it.
+    fn write(&self, at: usize, value: u32);
+}

@@ -1,0 +1,143 @@
+//! A family, and what it has dom0 spend.
+
+use std::time::{Duration, Instant};
+
+use super::super::memory_owner::MemoryOwner;
+use super::super::turns::Turns;
+
+/// All that descend from one root pVM.
+#[derive(Debug)]
+pub struct Family<M> {
+    /// Living members; the books count them.
+    pub(super) members: u32,
+    /// What it has dom0 spend.
+    pub account: Account,
+    /// The domain that has the memory which it shares, from the first object on.
+    pub memory_owner: Option<MemoryOwner<M>>,
+    /// Whose requests for shared memory and libraries wait.
+    pub turns: Turns,
+}
+
+impl<M> Family<M> {
+    pub(super) fn new(account: Account) -> Self {
+        let turns = Turns::new(account.since);
+        Self { members: 0, account, memory_owner: None, turns }
+    }
+}
+
+/// Refusals that a family has answered at once, and how many a second it has answered besides.
+const REFUSALS_AT_ONCE: u32 = 20;
+const REFUSALS: u32 = 50;
+/// Lines of the log, and events, that a family may cause by refusals in a second.
+const TOLD: u32 = 10;
+
+/// What one family may still have dom0 do for it.
+#[derive(Debug)]
+pub struct Account {
+    since: Instant,
+    /// Forks.
+    pub forks: Rate,
+    /// Answers to COMMITs that a PREPARE has to come before.
+    pub stale: Rate,
+    refusals: Rate,
+    /// When the last of the refusals that wait is to be answered.
+    refused_until: Instant,
+    told: Rate,
+}
+
+impl Account {
+    /// One of which nothing is used up; `forks` may be made in a second.
+    pub fn new(forks: u32, now: Instant) -> Self {
+        Self {
+            since: now,
+            forks: Rate::full(forks, now),
+            stale: Rate::full(forks, now),
+            refusals: Rate::full(REFUSALS_AT_ONCE, now),
+            refused_until: now,
+            told: Rate::full(TOLD, now),
+        }
+    }
+
+    /// How long the answer to a request that is refused has to wait: those of one family come one after the other, so that asking
+    /// without end costs no more than asking now and then.
+    pub fn delay_refusal(&mut self, now: Instant) -> Duration {
+        if self.refused_until <= now && self.refusals.take_at(1, REFUSALS, REFUSALS_AT_ONCE, now) {
+            return Duration::ZERO;
+        }
+        self.refused_until = self.refused_until.max(now) + Duration::from_secs(1) / REFUSALS;
+        self.refused_until - now
+    }
+
+    /// Whether one more refusal may be told in the log and as an event.
+    pub fn may_tell(&mut self, now: Instant) -> bool {
+        self.told.take(1, TOLD, now)
+    }
+}
+
+/// Something that comes back at a rate.
+#[derive(Debug)]
+pub struct Rate {
+    left: f64,
+    at: Instant,
+}
+
+impl Rate {
+    /// One at which all are left.
+    pub fn full(limit: u32, now: Instant) -> Self {
+        Self { left: limit.into(), at: now }
+    }
+
+    /// Takes `count`, if there are so many at a limit of `limit` a second.
+    pub fn take(&mut self, count: usize, limit: u32, now: Instant) -> bool {
+        self.take_at(count, limit, limit, now)
+    }
+
+    /// Takes `count`, if there are so many, where `rate` a second come back, up to `most`.
+    fn take_at(&mut self, count: usize, rate: u32, most: u32, now: Instant) -> bool {
+        let gained = now.saturating_duration_since(self.at).as_secs_f64() * f64::from(rate);
+        (self.left, self.at) = ((self.left + gained).min(most.into()), now);
+        let enough = self.left >= count as f64;
+        if enough {
+            self.left -= count as f64;
+        }
+        enough
+    }
+
+    /// Gives back what was taken for nothing.
+    pub fn give_back(&mut self, count: usize) {
+        self.left += count as f64;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rate_lets_a_second_through_at_once_and_then_as_many_as_come_back() {
+        let start = Instant::now();
+        let mut rate = Rate::full(10, start);
+        assert!(rate.take(10, 10, start));
+        assert!(!rate.take(1, 10, start));
+        assert!(!rate.take(2, 10, start + Duration::from_millis(150)));
+        assert!(rate.take(1, 10, start + Duration::from_millis(150)));
+        assert!(!rate.take(11, 10, start + Duration::from_secs(100)), "never more than a second's");
+        assert!(rate.take(10, 10, start + Duration::from_secs(100)));
+        rate.give_back(3);
+        assert!(
+            rate.take(3, 10, start + Duration::from_secs(100)) && !rate.take(1, 10, start + Duration::from_secs(100))
+        );
+    }
+
+    #[test]
+    fn refusals_of_a_family_are_answered_one_after_the_other() {
+        let start = Instant::now();
+        let mut account = Account::new(10, start);
+        let at_once = (0..100).filter(|_| account.delay_refusal(start).is_zero()).count();
+        assert_eq!(at_once as u32, REFUSALS_AT_ONCE);
+        let waits = 100 - REFUSALS_AT_ONCE;
+        assert_eq!(account.delay_refusal(start), Duration::from_secs(1) / REFUSALS * (waits + 1));
+        let later = start + Duration::from_secs(10);
+        assert!(account.delay_refusal(later).is_zero());
+    }
+}

@@ -1,0 +1,249 @@
+//! Prepared domains: PREPARE, how many there are for each pVM, and how they are kept up to date (docs/protocols/fork.md).
+
+use std::time::Duration;
+
+use xenctl::Hypervisor;
+use zooid_fork_plan::id::PvmId;
+use zooid_fork_plan::wire::{guest, state};
+
+use super::api::EventKind;
+use super::books::{Pending, Prepared};
+use super::build::Building;
+use super::core::{Follow, Host, Timer};
+use super::failure::Failure;
+use super::home;
+use super::jobs::Job;
+use super::relink::{Target, is_race};
+use super::standstill::Standstill;
+use super::tables::Change;
+
+/// How often a table is looked at again when the parent changed it meanwhile.
+const TRIES: usize = 4;
+/// How long after a fork, or after a domain was prepared, it is first looked whether prepared domains are up to date; twice as long each
+/// time, up to the second.
+const FIRST_REFRESH: Duration = Duration::from_millis(2);
+const LAST_REFRESH: Duration = Duration::from_secs(2);
+/// Tables that are brought up to date at once in the background.
+const TABLES_AT_ONCE: usize = 8;
+/// How many times, and how often, it is looked whether xenconsoled has made a console.
+const CONSOLE_TRIES: u32 = 500;
+const CONSOLE_PAUSE: Duration = Duration::from_millis(4);
+
+impl<H: Hypervisor> Host<H> {
+    /// Answers a PREPARE, if it can be; else sees to it that it can be later.
+    pub(super) fn go_on_preparing(&mut self, id: PvmId) {
+        let Some(Pending::Prepare(count)) = self.books.get(id).and_then(|pvm| pvm.pending) else { return };
+        match self.try_to_prepare(id, count as usize) {
+            // Somebody waits for it.
+            Ok(false) => self.rest.end(),
+            Ok(true) => self.reply(id, 0, &[]),
+            Err(failure) => self.refuse(id, &failure),
+        }
+    }
+
+    /// Whether `count` domains are prepared, and up to date; those that are missing are being built.
+    fn try_to_prepare(&mut self, id: PvmId, count: usize) -> Result<bool, Failure> {
+        self.check_ancestors(id)?;
+        self.ensure_forking(id)?;
+        self.update_sources(id)?;
+        self.refresh(id)?;
+        if self.books.get(id).ok_or(Failure::Gone)?.ready() as usize >= count {
+            return Ok(true);
+        }
+        self.prepare(id, count).map(|()| false)
+    }
+
+    /// Looks what a prepared domain has to say: that it is at its waiting point.
+    pub(super) fn look_at_prepared(&mut self, parent: PvmId, id: PvmId) {
+        let Some(prepared) = self.prepared(parent, id) else { return };
+        if prepared.waiting || prepared.channel.get(guest::STATE) != state::WAITING {
+            return;
+        }
+        prepared.waiting = true;
+        self.forget_timers(|timer| *timer == Timer::Waiting(parent, id));
+        self.look_for_console(parent, id, CONSOLE_TRIES);
+    }
+
+    fn prepared(&mut self, parent: PvmId, id: PvmId) -> Option<&mut Prepared<H::Memory>> {
+        self.books.get_mut(parent)?.prepared.iter_mut().find(|prepared| prepared.id == id)
+    }
+
+    /// Looks whether xenconsoled has made the console of a prepared domain that is at its waiting point: with that it is ready. Where
+    /// xenconsoled does not do it in time, the domain is ready without.
+    pub(super) fn look_for_console(&mut self, parent: PvmId, id: PvmId, tries: u32) {
+        let has_console = self.without_consoles || tries == 0 || home::has_console(&self.store, id.domain());
+        let Some(prepared) = self.prepared(parent, id) else { return };
+        if !has_console {
+            self.after(CONSOLE_PAUSE, Timer::Console(parent, id, tries - 1));
+            return;
+        }
+        prepared.console = true;
+        if tries == 0 && !self.without_consoles {
+            log::warn!("xenconsoled makes no console for domain {}: is it running?", id.domain());
+            self.without_consoles = true;
+        }
+        let Some(pvm) = self.books.get(parent) else { return };
+        pvm.show_ready();
+        let (name, prepared) = (pvm.name.clone(), pvm.ready());
+        self.counters.prepared += 1;
+        self.tell(parent, &name, EventKind::Prepared { prepared, domid: id.domain().0 });
+        self.follow(Follow::GoOn(parent));
+        self.notify(parent);
+        self.refresh_soon(parent);
+    }
+
+    /// A prepared domain has had its time to come to its waiting point.
+    pub(super) fn check_waiting(&mut self, parent: PvmId, id: PvmId) {
+        self.look_at_prepared(parent, id);
+        let Some(pvm) = self.books.get_mut(parent) else { return };
+        let is_it = |prepared: &Prepared<H::Memory>| prepared.id == id && !prepared.waiting;
+        let Some(place) = pvm.prepared.iter().position(is_it) else { return };
+        let prepared = pvm.prepared.remove(place);
+        let root = pvm.root();
+        self.discard(root, prepared);
+        self.follow(Follow::CannotPrepare(parent, Failure::TimedOut));
+    }
+
+    /// Sees to it that at least `count` domains are prepared, or being built, for a pVM.
+    fn prepare(&mut self, id: PvmId, count: usize) -> Result<(), Failure> {
+        let pvm = self.books.get(id).ok_or(Failure::Gone)?;
+        let (root, have) = (pvm.root(), pvm.prepared.iter().filter(|prepared| !prepared.broken).count());
+        let missing = count.saturating_sub(have + self.jobs.builds_for(id));
+        // All or none: what is refused must not be built.
+        if missing > 0 {
+            self.check_quota(id, missing)?;
+        }
+        for _ in 0..missing {
+            self.jobs.push(root, Job::Build(Box::new(Building::new(id))));
+        }
+        Ok(())
+    }
+
+    /// Prepares as many domains as a pVM is to have.
+    pub(super) fn replenish(&mut self, id: PvmId) {
+        let Some(pool) = self.books.get(id).and_then(|pvm| pvm.forking.as_ref()).map(|forking| forking.pool) else {
+            return;
+        };
+        if self.quitting.is_none()
+            && let Err(failure) = self.check_ancestors(id).and_then(|()| self.prepare(id, pool as usize))
+        {
+            log::debug!("no domain is prepared: {failure}");
+        }
+    }
+
+    /// A domain could not be prepared: the pVM is told, if it waits for it.
+    pub(super) fn cannot_prepare(&mut self, parent: PvmId, failure: &Failure) {
+        match self.books.get(parent).map(|pvm| pvm.pending) {
+            None => {}
+            Some(Some(Pending::Prepare(_))) => self.refuse(parent, failure),
+            Some(_) => self.trouble(parent, "no domain can be prepared", failure),
+        }
+    }
+
+    /// Brings all domains that are prepared for a pVM up to date. What cannot be is discarded.
+    fn refresh(&mut self, id: PvmId) -> Result<(), Failure> {
+        self.follow_tables(id)?;
+        let forking = self.books.get(id).and_then(|pvm| pvm.forking.as_ref());
+        let count = forking.map_or(0, |forking| forking.tables.count());
+        self.refresh_tables(id, 0..count);
+        self.remove_broken(id);
+        Ok(())
+    }
+
+    /// Brings tables of all domains that are prepared for a pVM up to date; how many entries that were.
+    fn refresh_tables(&mut self, id: PvmId, tables: std::ops::Range<usize>) -> usize {
+        let Ok(root) = self.root_of(id) else { return 0 };
+        let memory_owners = self.books.memory_owners_of(root);
+        let Self { books, xen, store, scratch, .. } = self;
+        let Some((source, all)) = books.get_mut(id).and_then(|pvm| pvm.linking(memory_owners)) else { return 0 };
+        let mut still = Standstill::of(&**xen, store, id.domain());
+        let mut changed = 0;
+        for place in tables {
+            for prepared in all.iter_mut() {
+                let mut target = Target {
+                    domain: prepared.domain(),
+                    linkage: &mut prepared.linkage,
+                    bitmaps: Some(&prepared.bitmaps),
+                };
+                for _ in 0..TRIES {
+                    match target.relink(&**xen, &source, place, scratch, Some(&mut still)) {
+                        Ok(entries) => {
+                            changed += entries;
+                            break;
+                        }
+                        // The parent copied a page in between; if it goes on, it is for the next time.
+                        Err(failure) if is_race(&failure) => {}
+                        Err(failure) => {
+                            log::debug!("a domain cannot be brought up to date: {failure}");
+                            prepared.broken = true;
+                            break;
+                        }
+                    }
+                }
+            }
+        }
+        changed
+    }
+
+    /// A part of bringing prepared domains up to date in the background.
+    pub(super) fn refresh_step(&mut self, id: PvmId, place: usize) {
+        if place == 0
+            && let Err(failure) = self.follow_tables(id)
+        {
+            return log::debug!("tables cannot be followed: {failure}");
+        }
+        let Some(pvm) = self.books.get(id) else { return };
+        let (root, Some(forking)) = (pvm.root(), pvm.forking.as_ref()) else { return };
+        let count = forking.tables.count();
+        let end = count.min(place + TABLES_AT_ONCE);
+        let changed = self.refresh_tables(id, place..end);
+        if changed > 0 {
+            log::trace!("{changed} entries of {id} were brought up to date");
+        }
+        if end == count {
+            self.remove_broken(id);
+            self.follow(Follow::Replenish(id));
+        } else {
+            self.jobs.push(root, Job::Refresh(id, end));
+        }
+    }
+
+    /// Looks again and again, less and less often, whether a pVM has changed pages: after a fork it copies them.
+    pub(super) fn refresh_soon(&mut self, id: PvmId) {
+        self.forget_timers(|timer| matches!(timer, Timer::Refresh(other, _) if *other == id));
+        self.after(FIRST_REFRESH, Timer::Refresh(id, FIRST_REFRESH));
+    }
+
+    pub(super) fn refresh_later(&mut self, id: PvmId, pause: Duration) {
+        let Some(pvm) = self.books.get(id).filter(|pvm| pvm.forking.is_some()) else { return };
+        let root = pvm.root();
+        self.jobs.push(root, Job::Refresh(id, 0));
+        let pause = LAST_REFRESH.min(pause * 2);
+        self.after(pause, Timer::Refresh(id, pause));
+    }
+
+    /// Takes in which tables of a parent came or went, in itself and in the domains that are prepared for it.
+    pub(super) fn follow_tables(&mut self, id: PvmId) -> Result<(), Failure> {
+        let memory_owners = self.books.memory_owners_of(self.root_of(id)?);
+        let Self { books, xen, scratch, .. } = self;
+        let pvm = books.get_mut(id).ok_or(Failure::Gone)?;
+        let forking = pvm.forking.as_mut().ok_or(Failure::Gone)?;
+        let counted = pvm.channel.as_ref().map_or(0, |channel| channel.get(guest::TABLES));
+        let gone = match forking.tables.change(counted, scratch.entries()) {
+            Change::None => return Ok(()),
+            Change::Grown => forking.tables.grow(&**xen, id.domain(), counted).is_err(),
+            Change::Gone => true,
+        };
+        if gone {
+            pvm.prepared.iter_mut().for_each(|prepared| prepared.broken = true);
+            return self.read_tables(id);
+        }
+        let (source, all) = pvm.linking(memory_owners).ok_or(Failure::Gone)?;
+        for prepared in all {
+            let mut target =
+                Target { domain: prepared.domain(), linkage: &mut prepared.linkage, bitmaps: Some(&prepared.bitmaps) };
+            prepared.broken |= target.add_tables(&**xen, &source).is_err();
+        }
+        Ok(())
+    }
+}

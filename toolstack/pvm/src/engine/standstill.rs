@@ -1,0 +1,79 @@
+//! A pVM that stands still while its tables are read.
+//!
+//! An entry of a pVM's own, validated page table that names a frame of another domain was written there by pvmd, and Xen counts a
+//! reference for it: that the pVM was given this frame, with these rights, and has it still, is Xen's record, which outlives the
+//! daemon. A table that the guest has taken out of its tree holds whatever the guest writes there. So entries that name frames of
+//! others are read while the guest's vcpus are paused, from a table that hangs in the tree which its cr3 leads to
+//! ([`Tables::is_live`](super::tables::Tables::is_live)).
+//!
+//! A daemon that is killed meanwhile must not leave the guest paused: a node in the guest's home, which only dom0 can write, says
+//! that there is a pause to be taken back.
+
+use xen_abi::DomId;
+use xenctl::xenstore::{Error, Store};
+use xenctl::{DomainInfo, Hypervisor};
+
+use super::failure::Failure;
+use super::home;
+
+/// Pauses a domain when that is needed, until it is dropped.
+pub struct Standstill<'a, H: Hypervisor> {
+    xen: &'a H,
+    store: &'a Store,
+    domain: DomId,
+    stands: bool,
+}
+
+impl<'a, H: Hypervisor> Standstill<'a, H> {
+    /// One that has not begun.
+    pub fn of(xen: &'a H, store: &'a Store, domain: DomId) -> Self {
+        Self { xen, store, domain, stands: false }
+    }
+
+    /// Pauses the domain, unless it is.
+    pub fn begin(&mut self) -> Result<(), Failure> {
+        if !self.stands {
+            self.store.write(&node(self.domain), "1")?;
+            self.stands = true;
+            self.xen.pause(self.domain)?;
+        }
+        Ok(())
+    }
+}
+
+impl<H: Hypervisor> Drop for Standstill<'_, H> {
+    fn drop(&mut self) {
+        if self.stands {
+            // Once more: a guest that stays paused hangs.
+            if self.xen.unpause(self.domain).is_err()
+                && let Err(error) = self.xen.unpause(self.domain)
+            {
+                log::warn!("domain {} does not go on: {error}", self.domain);
+            }
+            if let Err(error) = self.store.remove(&node(self.domain)) {
+                log::debug!("xenstore: {error}");
+            }
+        }
+    }
+}
+
+fn node(domain: DomId) -> String {
+    format!("{}/zooid-standstill", home::path(domain))
+}
+
+/// Lets a domain go on that a daemon before this one has paused.
+pub fn end_old<H: Hypervisor>(xen: &H, store: &Store, info: &DomainInfo) {
+    match store.read(&node(info.id)) {
+        Ok(_) => {}
+        Err(Error::NotFound) => return,
+        Err(error) => return log::warn!("xenstore: {error}"),
+    }
+    if info.is_paused()
+        && let Err(error) = xen.unpause(info.id)
+    {
+        log::warn!("domain {} does not go on: {error}", info.id);
+    }
+    if let Err(error) = store.remove(&node(info.id)) {
+        log::warn!("xenstore: {error}");
+    }
+}
