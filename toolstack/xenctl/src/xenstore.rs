@@ -32,10 +32,46 @@ pub struct Store {
 
 #[derive(Debug)]
 struct Shared {
-    socket: UnixStream,
+    line: Box<dyn Line>,
     state: Mutex<State>,
     /// Held while a request is sent, so that requests do not mix.
     turn: Mutex<()>,
+}
+
+/// What requests go out by.
+pub(crate) trait Line: std::fmt::Debug + Send + Sync {
+    /// Sends all of these octets, which are a whole request.
+    ///
+    /// # Errors
+    /// The connection has ended.
+    fn send(&self, octets: &[u8]) -> io::Result<()>;
+
+    /// Ends the connection.
+    fn end(&self);
+}
+
+impl Line for Arc<UnixStream> {
+    fn send(&self, octets: &[u8]) -> io::Result<()> {
+        (&**self).write_all(octets)
+    }
+
+    fn end(&self) {
+        // It may have ended by itself.
+        let _ = self.shutdown(Shutdown::Both);
+    }
+}
+
+/// Where replies and events come in at a [`Store`] without a thread.
+#[derive(Clone, Debug)]
+pub(crate) struct Inlet(std::sync::Weak<Shared>);
+
+impl Inlet {
+    /// Hands over what xenstored sends, to whoever waits for it or watches, before it returns.
+    pub fn receive(&self, octets: &[u8]) {
+        if let Some(shared) = self.0.upgrade() {
+            shared.take(octets);
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -75,12 +111,24 @@ impl Store {
     /// # Errors
     /// No thread can be started.
     pub fn over(socket: UnixStream) -> io::Result<Self> {
-        let shared = Arc::new(Shared { socket, state: Mutex::default(), turn: Mutex::default() });
+        let socket = Arc::new(socket);
+        let shared =
+            Arc::new(Shared { line: Box::new(socket.clone()), state: Mutex::default(), turn: Mutex::default() });
         let reader = {
             let shared = shared.clone();
-            thread::Builder::new().name("xenstore".into()).spawn(move || shared.serve())?
+            thread::Builder::new().name("xenstore".into()).spawn(move || shared.serve(&socket))?
         };
         Ok(Store { shared, reader: Some(reader) })
+    }
+
+    /// Talks by a line that answers each request before it returns from [`Line::send`]: no thread has a say in the order of things.
+    pub(crate) fn direct(line: impl FnOnce(Inlet) -> Box<dyn Line>) -> Self {
+        let shared = Arc::new_cyclic(|shared| Shared {
+            line: line(Inlet(shared.clone())),
+            state: Mutex::default(),
+            turn: Mutex::default(),
+        });
+        Store { shared, reader: None }
     }
 
     fn outside(&self) -> Transaction<'_> {
@@ -173,8 +221,8 @@ impl Store {
 
 impl Drop for Store {
     fn drop(&mut self) {
-        // Ends the reader's wait. The connection may have ended by itself.
-        let _ = self.shared.socket.shutdown(Shutdown::Both);
+        // Ends the reader's wait.
+        self.shared.line.end();
         // A watcher may own the store. This thread is then the reader, which ends by itself.
         if let Some(reader) = self.reader.take().filter(|reader| reader.thread().id() != thread::current().id()) {
             let _ = reader.join();
@@ -280,31 +328,45 @@ impl Shared {
             state.waiting.extend(waiter.map(|waiter| (id, waiter)));
             bytes
         };
-        (&self.socket).write_all(&bytes).map_err(|_| {
+        self.line.send(&bytes).map_err(|_| {
             // A part of the message may be with xenstored, which would misread the octets behind
             // it.
-            let _ = self.socket.shutdown(Shutdown::Both);
+            self.line.end();
+            self.break_off(StreamError::Closed.into());
             StreamError::Closed.into()
         })
     }
 
     /// Reads the messages of xenstored, to the end of the connection.
-    fn serve(&self) {
+    fn serve(&self, mut socket: &UnixStream) {
         let mut buffer = [0; 4096];
         loop {
-            let result = match (&self.socket).read(&mut buffer) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
-                Ok(0) | Err(_) => Err(StreamError::Closed.into()),
-                Ok(count) => self.receive(&buffer[..count]),
+            let goes_on = match socket.read(&mut buffer) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => true,
+                Ok(0) | Err(_) => self.break_off(StreamError::Closed.into()),
+                Ok(count) => self.take(&buffer[..count]),
             };
-            if let Err(error) = result {
-                let mut state = self.state();
-                state.broken = Some(error);
-                // The callers that wait see the end of the channel.
-                state.waiting.clear();
+            if !goes_on {
                 return;
             }
         }
+    }
+
+    /// Hands on what came in; false when it could not be understood.
+    fn take(&self, octets: &[u8]) -> bool {
+        match self.receive(octets) {
+            Ok(()) => true,
+            Err(error) => self.break_off(error),
+        }
+    }
+
+    /// Nothing works any more; false.
+    fn break_off(&self, error: Error) -> bool {
+        let mut state = self.state();
+        state.broken = Some(error);
+        // Whoever waits finds out by the end of the channel.
+        state.waiting.clear();
+        false
     }
 
     /// Handles the messages that `bytes` complete.

@@ -175,14 +175,8 @@ where
 
     /// Waits for events of guests, and for commands and notes. Does not wait while there is work.
     fn wait(&self) -> (bool, bool) {
+        let timeout = self.timeout();
         let host = &self.host;
-        let later = !host.follows.is_empty() || !host.jobs.is_empty() || !host.untold.is_empty();
-        let rest = host.rest.until().filter(|_| later);
-        let timeout = match host.timers.iter().map(|(when, _)| *when).chain(rest).min() {
-            _ if later && rest.is_none() => Some(Duration::ZERO),
-            Some(when) => Some(when.saturating_duration_since(host.clock.now())),
-            None => None,
-        };
         let timeout =
             timeout.map(|time| Timespec { tv_sec: time.as_secs() as i64, tv_nsec: time.subsec_nanos().into() });
         let events = host.events.as_fd();
@@ -196,6 +190,24 @@ where
 }
 
 impl<H: Hypervisor> Engine<H> {
+    /// How long it waits at most; nothing: for ever.
+    pub(super) fn timeout(&self) -> Option<Duration> {
+        let host = &self.host;
+        let later = !host.follows.is_empty() || !host.jobs.is_empty() || !host.untold.is_empty();
+        let rest = host.rest.until().filter(|_| later);
+        match host.timers.iter().map(|(when, _)| *when).chain(rest).min() {
+            _ if later && rest.is_none() => Some(Duration::ZERO),
+            Some(when) => Some(when.saturating_duration_since(host.clock.now())),
+            None => None,
+        }
+    }
+
+    /// Where commands and notes come in.
+    #[cfg(test)]
+    pub(super) fn inbox(&self) -> &Inbox {
+        &self.inbox
+    }
+
     /// An engine that knows nothing yet, and the handle to it.
     ///
     /// # Errors

@@ -9,6 +9,8 @@ use xen_abi::pte::{PTES_PER_TABLE, Pte, PteFlags};
 use xen_abi::xen::MmuCommand;
 use xen_abi::{DomId, Errno, Mfn, PAGE_SIZE, Pfn};
 
+use super::ForeignEntry;
+
 /// All frames that are in use.
 #[derive(Debug, Default)]
 pub(super) struct Frames {
@@ -17,6 +19,8 @@ pub(super) struct Frames {
     counts: BTreeMap<DomId, (u64, u64)>,
     /// So that a freed frame's number does not come back soon.
     last: u64,
+    /// How often something has come to refer to a frame, or does so no longer.
+    pub changes: u64,
 }
 
 #[derive(Debug)]
@@ -63,6 +67,27 @@ impl Frames {
 
     pub fn of(&self, owner: DomId) -> impl Iterator<Item = (Mfn, &Frame)> {
         self.frames.iter().filter(move |(_, frame)| frame.owner == owner).map(|(mfn, frame)| (*mfn, frame))
+    }
+
+    pub fn all(&self) -> impl Iterator<Item = (Mfn, &Frame)> {
+        self.frames.iter().map(|(mfn, frame)| (*mfn, frame))
+    }
+
+    /// See [`FakeXen::foreign_entries`](super::FakeXen::foreign_entries).
+    pub fn foreign_entries(&self) -> Vec<ForeignEntry> {
+        let mut found = Vec::new();
+        for frame in self.frames.values().filter(|frame| frame.table.is_some_and(|table| table.level == 1)) {
+            let Some(octets) = &frame.octets else { continue };
+            let entries = octets.as_chunks().0.iter().map(|octets| Pte(u64::from_le_bytes(*octets)));
+            for entry in entries.filter(|entry| entry.is_present()) {
+                let owner = self.frames[&entry.mfn()].owner;
+                if owner != frame.owner {
+                    let writable = entry.flags().contains(PteFlags::WRITABLE);
+                    found.push(ForeignEntry { domain: frame.owner, mfn: entry.mfn(), owner, writable });
+                }
+            }
+        }
+        found
     }
 
     /// Frames that `owner` has, without those that are special.
@@ -127,6 +152,7 @@ impl Frames {
 
     /// Refers to a frame of `owner`, as an entry of an L1 table or a mapping does.
     pub fn refer(&mut self, mfn: Mfn, owner: DomId, writable: bool) -> Result<(), Errno> {
+        self.changes += 1;
         let frame = self.owned(mfn, owner, Errno::EBUSY)?;
         if writable && frame.table.is_some() {
             return Err(Errno::EBUSY);
@@ -138,6 +164,7 @@ impl Frames {
 
     /// Takes [`refer`](Self::refer) back.
     pub fn release(&mut self, mfn: Mfn, writable: bool) {
+        self.changes += 1;
         let frame = self.frames.get_mut(&mfn).expect("it is referred to");
         frame.refs -= 1;
         frame.writers -= usize::from(writable);

@@ -4,6 +4,7 @@
 //! with the same errors. [`Guest`] acts as a domain does. Nothing runs: whatever a vcpu would do, a test does.
 //!
 //! - [`Census`] counts what is in use: the same before and after means that nothing leaks.
+//! - [`FakeXen::set_plan`] asks a function of the test at each operation whether it fails; the function may let time pass.
 //! - [`FakeXen::inject`] lets the n-th operation fail, or ends the process before or after it: nothing that the process holds
 //!   survives, and nothing that it does has an effect, until [`FakeXen::restart`].
 //!
@@ -42,6 +43,8 @@ pub const KILLED: Errno = Errno::EIO;
 #[derive(Clone, Debug)]
 pub struct FakeXen {
     shared: Arc<Shared>,
+    /// It stands for the process; else for another tool of dom0.
+    counted: bool,
 }
 
 #[derive(Debug)]
@@ -60,6 +63,29 @@ pub enum Fault {
     KillBefore,
     /// The process ends when it is done, without a look at the result.
     KillAfter,
+}
+
+/// What a test has to say at each operation.
+#[derive(Default)]
+struct Plan(Option<Box<dyn FnMut(&'static str) -> Option<Fault> + Send>>);
+
+impl std::fmt::Debug for Plan {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str("Plan")
+    }
+}
+
+/// An entry of a domain's level 1 table that names a frame of another domain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ForeignEntry {
+    /// Whose table it is.
+    pub domain: DomId,
+    /// The frame.
+    pub mfn: xen_abi::Mfn,
+    /// Whose frame it is.
+    pub owner: DomId,
+    /// The domain can write it.
+    pub writable: bool,
 }
 
 /// Everything that is in use.
@@ -82,7 +108,10 @@ pub struct Census {
 impl FakeXen {
     /// A machine with `pages` pages of free memory, and dom0.
     pub fn new(pages: u64) -> Self {
-        FakeXen { shared: Arc::new(Shared { state: Mutex::new(State::new(pages)), changed: Condvar::new() }) }
+        FakeXen {
+            shared: Arc::new(Shared { state: Mutex::new(State::new(pages)), changed: Condvar::new() }),
+            counted: true,
+        }
     }
 
     /// The same machine, on which no domain has a higher number than `highest`: numbers come round after so many domains.
@@ -94,6 +123,11 @@ impl FakeXen {
     /// The next domain gets this number, or the first free one behind it.
     pub fn set_next_domain(&self, number: u16) {
         self.lock().last_domain = number.saturating_sub(1);
+    }
+
+    /// The same machine as other tools of dom0 use it: what they do is no operation of the process.
+    pub fn uncounted(&self) -> Self {
+        FakeXen { counted: false, ..self.clone() }
     }
 
     /// Stands for a domain.
@@ -108,6 +142,37 @@ impl FakeXen {
         ids.filter_map(|id| state.info(*id)).collect()
     }
 
+    /// The same machine, whose dom0 can map `limit` granted pages at once (`max_maptrack_frames`).
+    pub fn with_maptrack(self, limit: usize) -> Self {
+        self.lock().maptrack = limit;
+        self
+    }
+
+    /// Granted pages that dom0 has mapped.
+    pub fn maptrack(&self) -> usize {
+        self.lock().mappings.values().map(|mapped| mapped.grants.len()).sum()
+    }
+
+    /// Entries of all level 1 tables that are in use as such and name another domain's frame.
+    pub fn foreign_entries(&self) -> Vec<ForeignEntry> {
+        self.lock().frames.foreign_entries()
+    }
+
+    /// Changes whenever [`foreign_entries`](Self::foreign_entries) does.
+    pub fn entries_version(&self) -> u64 {
+        self.lock().frames.changes
+    }
+
+    /// All frames that are in use and not Xen's own, with their owners.
+    pub fn all_frames(&self) -> Vec<(xen_abi::Mfn, DomId)> {
+        self.lock().frames.all().filter(|(_, frame)| !frame.special).map(|(mfn, frame)| (mfn, frame.owner)).collect()
+    }
+
+    /// Whether a port of the process has an event that it was not told of.
+    pub fn has_events(&self) -> bool {
+        self.lock().ports.has_events(DomId::DOM0)
+    }
+
     /// What is in use now.
     pub fn census(&self) -> Census {
         self.lock().census()
@@ -117,6 +182,11 @@ impl FakeXen {
     pub fn inject(&self, operation: usize, fault: Fault) {
         let mut state = self.lock();
         state.fault = Some((state.operations.len() + operation, fault));
+    }
+
+    /// From now on, `plan` is asked at each operation, by its name, what happens there. It must not use this machine.
+    pub fn set_plan(&self, plan: impl FnMut(&'static str) -> Option<Fault> + Send + 'static) {
+        self.lock().plan = Plan(Some(Box::new(plan)));
     }
 
     /// The operations of the process so far, by name: what to count for [`inject`](Self::inject).
@@ -151,13 +221,16 @@ impl FakeXen {
     /// Does an operation of the process, or what was injected for it.
     fn operate<T>(&self, name: &'static str, body: impl FnOnce(&mut State) -> Result<T, Errno>) -> Result<T, Error> {
         let result = self.with(|state| {
+            if !self.counted {
+                return body(state);
+            }
             if state.killed {
                 return Err(KILLED);
             }
             state.operations.push(name);
             let fault = match state.fault {
                 Some((at, fault)) if at == state.operations.len() => Some(fault),
-                _ => None,
+                _ => state.plan.0.as_mut().and_then(|plan| plan(name)),
             };
             match fault {
                 None => return body(state),

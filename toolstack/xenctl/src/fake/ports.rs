@@ -87,6 +87,11 @@ impl Ports {
         }
     }
 
+    /// Whether `domain` has an event that [`take`](Self::take) would report.
+    pub fn has_events(&self, domain: DomId) -> bool {
+        self.ports.iter().any(|((of, _), end)| *of == domain && end.pending && !end.masked)
+    }
+
     /// Takes the events of a domain's ports, or of a set of dom0's, and masks those ports if `mask`.
     pub fn take(&mut self, domain: DomId, set: u64, mask: bool) -> Vec<Port> {
         let mut taken = Vec::new();

@@ -8,7 +8,7 @@ use xen_abi::{DomId, Errno, GrantRef, Mfn, PAGE_SIZE, Pfn};
 
 use super::frames::Frames;
 use super::ports::Ports;
-use super::{Census, Fault};
+use super::{Census, Fault, Plan};
 use crate::domain::{CpuPolicy, CreateDomain, DomainInfo, SchedParams, Scheduler, TscInfo};
 use crate::vcpu::VcpuGuestContext;
 
@@ -32,6 +32,9 @@ pub(super) struct State {
     pub last_number: u64,
     pub operations: Vec<&'static str>,
     pub fault: Option<(usize, Fault)>,
+    pub plan: Plan,
+    /// Granted pages that dom0 can map at once.
+    pub maptrack: usize,
     pub killed: bool,
 }
 
@@ -77,6 +80,8 @@ impl State {
             last_number: 0,
             operations: Vec::new(),
             fault: None,
+            plan: Plan::default(),
+            maptrack: usize::MAX,
             killed: false,
         };
         let dom0 = CreateDomain {
@@ -301,6 +306,10 @@ impl State {
 
     /// Maps what `map` lists, all or nothing; frames of `owner`.
     pub fn map(&mut self, owner: DomId, mapped: Mapped) -> Result<u64, Errno> {
+        let granted: usize = self.mappings.values().map(|mapped| mapped.grants.len()).sum();
+        if granted + mapped.grants.len() > self.maptrack {
+            return Err(Errno::ENOSPC);
+        }
         for (index, mfn) in mapped.frames.iter().enumerate() {
             if let Err(errno) = self.frames.refer(*mfn, owner, mapped.writable) {
                 mapped.frames[..index].iter().for_each(|mfn| self.frames.release(*mfn, mapped.writable));

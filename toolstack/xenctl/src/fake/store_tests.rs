@@ -132,3 +132,25 @@ fn the_end_of_the_connection_is_an_error_and_no_hang() {
     fake.restart();
     assert_eq!(xenstored.connect_uncounted().read("/a"), Ok("3".into()));
 }
+
+#[test]
+fn a_direct_xenstored_has_told_of_a_change_before_the_change_is_answered() {
+    let fake = FakeXen::new(10);
+    let xenstored = FakeXenstored::direct(&fake);
+    let (store, other) = (xenstored.connect(), xenstored.connect_uncounted());
+    let (sender, changes) = channel();
+    let watch = store.watch("/a", move |path| sender.send(path.to_owned()).unwrap()).unwrap();
+    assert_eq!(changes.try_recv(), Ok("/a".to_owned()));
+    other.write("/a/b", "1").unwrap();
+    assert_eq!(changes.try_recv(), Ok("/a/b".to_owned()));
+    assert_eq!(store.read("/a/b"), Ok("1".to_owned()));
+    drop(watch);
+    other.write("/a/b", "2").unwrap();
+    assert!(changes.try_recv().is_err());
+    let operations = fake.operations().len();
+    fake.inject(1, Fault::KillBefore);
+    assert_eq!(store.read("/a/b"), Err(StreamError::Closed.into()));
+    assert_eq!((fake.operations().len(), store.read("/a/b")), (operations + 1, Err(StreamError::Closed.into())));
+    fake.restart();
+    assert_eq!(xenstored.connect().read("/a/b"), Ok("2".to_owned()));
+}

@@ -9,7 +9,7 @@ use xen_abi::sched::ShutdownReason;
 use xen_abi::xen::{MmuUpdate, MmuextCmd, MmuextOp};
 use xen_abi::{DomId, Errno, GrantRef, Mfn, PAGE_SIZE, Pfn, Port};
 
-use super::{FakeXen, Fault, KILLED};
+use super::{FakeXen, Fault, ForeignEntry, KILLED};
 use crate::{CreateDomain, Error, Events, Hypervisor, Memory, Protection, VcpuGuestContext};
 
 const ALL: PteFlags = PteFlags::PRESENT.union(PteFlags::WRITABLE);
@@ -324,4 +324,41 @@ fn a_number_comes_round_and_is_free_again_when_its_domain_has_wholly_gone() {
     xen.destroy(DomId(3)).unwrap();
     xen.set_next_domain(3);
     assert_eq!((next().unwrap(), next().unwrap()), (DomId(3), DomId(2)));
+}
+
+#[test]
+fn a_plan_is_asked_at_each_operation() {
+    let xen = FakeXen::new(10);
+    let mut left = 2;
+    xen.set_plan(move |name| {
+        left -= usize::from(name == "createdomain");
+        (left == 0).then_some(Fault::Fail(Errno::EAGAIN))
+    });
+    assert_eq!(
+        (xen.create_domain(&CONFIG).unwrap(), errno(xen.create_domain(&CONFIG))),
+        (DomId(1), Some(Errno::EAGAIN))
+    );
+}
+
+#[test]
+fn dom0_maps_no_more_grants_than_its_maptrack_has_room_for() {
+    let xen = FakeXen::new(100).with_maptrack(2);
+    let (domain, frames) = build(&xen);
+    xen.guest(domain).grant(GrantRef(8), DomId::DOM0, frames[4], false);
+    let map = |count| xen.map_grants(domain, &vec![GrantRef(8); count], Protection::Read);
+    let both = map(2).unwrap();
+    assert_eq!((errno(map(1)), xen.maptrack()), (Some(Errno::EINVAL), 2));
+    drop(both);
+    map(1).unwrap();
+}
+
+#[test]
+fn entries_that_name_frames_of_others_are_found_in_tables_alone() {
+    let xen = FakeXen::new(100);
+    let ((parent, theirs), (child, own)) = (build(&xen), build(&xen));
+    xen.mmu_update(child, parent, &[entry(own[3], 2, theirs[4], READ)]).1.unwrap();
+    let page = xen.map_foreign(child, &own[4..], Protection::ReadWrite).unwrap();
+    page.write_u64(0, Pte::new(theirs[4], ALL).0);
+    let found = xen.foreign_entries();
+    assert_eq!(found, [ForeignEntry { domain: child, mfn: theirs[4], owner: parent, writable: false }]);
 }

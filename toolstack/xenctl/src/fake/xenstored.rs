@@ -1,4 +1,4 @@
-//! A xenstored in memory, to which real [`Store`]s connect by a pair of sockets.
+//! A xenstored in memory, to which real [`Store`]s connect by a pair of sockets, or directly.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read, Write};
@@ -12,7 +12,7 @@ use xen_abi::{DomId, Errno};
 
 use super::state::State as Machine;
 use super::{FakeXen, KILLED};
-use crate::xenstore::Store;
+use crate::xenstore::{Inlet, Line, Store};
 
 /// The xenstored beside a [`FakeXen`].
 ///
@@ -22,6 +22,8 @@ use crate::xenstore::Store;
 pub struct FakeXenstored {
     fake: FakeXen,
     state: Arc<Mutex<State>>,
+    /// It answers in the thread of who asks.
+    direct: bool,
 }
 
 #[derive(Debug, Default)]
@@ -48,15 +50,45 @@ struct Node {
 
 #[derive(Debug)]
 struct Connection {
-    socket: UnixStream,
+    way: Way,
     /// It is the process's, not one of a guest or a test.
     counted: bool,
 }
 
+/// What replies and events go out by.
+#[derive(Debug)]
+enum Way {
+    Socket(UnixStream),
+    Direct(Inlet),
+}
+
+/// A store's end of a direct connection.
+#[derive(Debug)]
+struct DirectLine {
+    server: FakeXenstored,
+    connection: Arc<Connection>,
+}
+
+impl Line for DirectLine {
+    fn send(&self, octets: &[u8]) -> io::Result<()> {
+        let (header, payload) = receive(octets)?;
+        self.server.answer(&self.connection, header, &payload)
+    }
+
+    fn end(&self) {
+        self.server.forget(&self.connection);
+    }
+}
+
 impl FakeXenstored {
-    /// One with nothing in it.
+    /// One with nothing in it. A thread serves each connection, as in reality.
     pub fn new(fake: &FakeXen) -> Self {
-        FakeXenstored { fake: fake.clone(), state: Arc::default() }
+        FakeXenstored { fake: fake.clone(), state: Arc::default(), direct: false }
+    }
+
+    /// One without threads: each request is answered, and each watch told, before anything else happens.
+    pub fn direct(fake: &FakeXen) -> Self {
+        FakeXenstored { direct: true, ..Self::new(fake) }
     }
 
     /// A connection of the process.
@@ -107,19 +139,32 @@ impl FakeXenstored {
     }
 
     fn serve(&self, counted: bool) -> Store {
+        let server = self.clone();
+        if self.direct {
+            return Store::direct(|inlet| {
+                let connection = Arc::new(Connection { way: Way::Direct(inlet), counted });
+                Box::new(DirectLine { server, connection })
+            });
+        }
         let (ours, theirs) = UnixStream::pair().expect("a pair of sockets");
-        let (server, connection) = (self.clone(), Arc::new(Connection { socket: ours, counted }));
+        let ends = ours.try_clone().expect("a socket");
+        let connection = Arc::new(Connection { way: Way::Socket(ours), counted });
         thread::spawn(move || {
             // Ends when the store is dropped.
-            while let Ok((header, payload)) = receive(&connection.socket) {
+            while let Ok((header, payload)) = receive(&ends) {
                 if server.answer(&connection, header, &payload).is_err() {
                     break;
                 }
             }
-            let _ = connection.socket.shutdown(Shutdown::Both);
-            server.lock().watches.retain(|(watcher, ..)| !Arc::ptr_eq(watcher, &connection));
+            let _ = ends.shutdown(Shutdown::Both);
+            server.forget(&connection);
         });
         Store::over(theirs).expect("a thread")
+    }
+
+    /// A connection has ended.
+    fn forget(&self, connection: &Arc<Connection>) {
+        self.lock().watches.retain(|(watcher, ..)| !Arc::ptr_eq(watcher, connection));
     }
 
     fn answer(&self, connection: &Arc<Connection>, header: Header, payload: &[u8]) -> io::Result<()> {
@@ -336,19 +381,31 @@ fn make(nodes: &mut Nodes, path: &str) {
 fn tell((connection, _, token): &(Arc<Connection>, String, String), path: &str) {
     let payload = format!("{path}\0{token}\0");
     let header = Header::new(XsType::WATCH_EVENT, 0, 0, payload.len()).expect("a short path");
-    let _ = (&connection.socket).write_all(&[&header.encode()[..], payload.as_bytes()].concat());
+    let _ = connection.send(&[&header.encode()[..], payload.as_bytes()].concat());
+}
+
+impl Connection {
+    fn send(&self, octets: &[u8]) -> io::Result<()> {
+        match &self.way {
+            Way::Socket(socket) => (&mut &*socket).write_all(octets),
+            Way::Direct(inlet) => {
+                inlet.receive(octets);
+                Ok(())
+            }
+        }
+    }
 }
 
 fn send(connection: &Connection, kind: XsType, request: &Header, payload: &[u8]) -> io::Result<()> {
     let header = Header::new(kind, request.req_id(), request.tx_id(), payload.len()).map_err(io::Error::other)?;
-    (&connection.socket).write_all(&[&header.encode()[..], payload].concat())
+    connection.send(&[&header.encode()[..], payload].concat())
 }
 
-fn receive(mut socket: &UnixStream) -> io::Result<(Header, Vec<u8>)> {
+fn receive(mut from: impl Read) -> io::Result<(Header, Vec<u8>)> {
     let mut octets = [0; Header::SIZE];
-    socket.read_exact(&mut octets)?;
+    from.read_exact(&mut octets)?;
     let header = Header::decode(octets).map_err(io::Error::other)?;
     let mut payload = vec![0; header.payload_len()];
-    socket.read_exact(&mut payload)?;
+    from.read_exact(&mut payload)?;
     Ok((header, payload))
 }

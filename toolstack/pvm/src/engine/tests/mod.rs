@@ -5,4 +5,5 @@ mod faults;
 mod forks;
 mod ipc;
 mod libraries;
+mod simulation;
 mod world;

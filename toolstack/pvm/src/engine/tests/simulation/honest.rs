@@ -1,0 +1,430 @@
+//! A guest that keeps to the protocol, as `pvm-fork/guest` does (docs/protocols/fork.md).
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use xen_abi::pte::{PTES_PER_TABLE, Pte, PteFlags};
+use xen_abi::{DomId, Errno, GrantRef, PAGE_SIZE, Pfn};
+use zooid_fork_plan::id::Kind;
+use zooid_fork_plan::link::Copied;
+use zooid_fork_plan::status::Status;
+use zooid_fork_plan::wire::{
+    ENDED_SLOTS, ESTALE, daemon, device_page, directory, guest, object_flags, operation, state,
+};
+use zooid_memory::{PageClass, Zone};
+
+use super::host::{Found, Host};
+use super::life::{Doing, LifeId, Request};
+use super::memory::{self, Control, DATA_PAGES, HEAP_PAGES, buffer, data, heap};
+
+/// How long a guest waits for a daemon that is not there.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How often it tries to fork.
+const TRIES: u32 = 8;
+/// First page of the DEVICE zone that objects are mapped at.
+const PLACE: usize = 100;
+
+impl Host {
+    /// An honest guest has the processor for a moment.
+    pub fn honest_acts(&mut self, number: LifeId) -> Result<(), Found> {
+        let Some(control) = self.lives[number].control() else { return Ok(()) };
+        match self.lives[number].doing.clone() {
+            Doing::Begins => self.begin(number, &control),
+            Doing::Runs => self.run(number, &control),
+            Doing::Asks(request) => self.look_for_reply(number, &control, &request),
+            Doing::HasEnded => {
+                // It waits a second for its domain to be destroyed, and shuts down if that does not come.
+                if self.random.chance(1, 200) {
+                    self.shut_down(number, xen_abi::sched::ShutdownReason::POWEROFF);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn begin(&mut self, number: LifeId, control: &Control) -> Result<(), Found> {
+        match (control.get(guest::STATE), control.get(daemon::GO)) {
+            (state::STARTING, _) => {
+                control.put(guest::STATE, state::WAITING);
+                control.send();
+            }
+            (state::WAITING, 1..) => return self.resume(number, control),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// A child takes its memory over, and sees whether that is its parent's.
+    fn resume(&mut self, number: LifeId, control: &Control) -> Result<(), Found> {
+        let life = &self.lives[number];
+        let guest = life.guest.clone();
+        self.found(life.kind == Some(Kind::Child), || "a prepared domain is told to go before it is a child".into())?;
+        let from = control.get_u64(daemon::SNAPSHOT) as usize;
+        let expected = life.memory.clone();
+        if !life.tainted {
+            self.found(from == buffer(0) || from == buffer(1), || format!("{from:#x} is no snapshot buffer"))?;
+            let Some(frame) = memory::entry(&guest, from).map(|entry| entry.mfn()) else {
+                return self.found(false, || "a child has no snapshot".into());
+            };
+            for page in 0..DATA_PAGES {
+                let value = memory::word(&guest, frame, 8 * page).unwrap_or(0);
+                self.found(value == expected.data[page], || {
+                    format!("life {number} resumes with {value:#x} for {:#x}", expected.data[page])
+                })?;
+                memory::write(&guest, data(page), value);
+            }
+        }
+        control.describe();
+        control.put(guest::STATE, state::RUNNING);
+        control.send();
+        self.lives[number].doing = Doing::Runs;
+        self.note(|| format!("life {number} runs as a child"));
+        self.check_memory(number)?;
+        if self.random.chance(1, 4) {
+            self.end(number, Status::Exited(number as u8));
+        }
+        Ok(())
+    }
+
+    /// All that it reads is what it, or its parent before the fork, has written.
+    pub fn check_memory(&self, number: LifeId) -> Result<(), Found> {
+        let life = &self.lives[number];
+        if life.tainted {
+            return Ok(());
+        }
+        for page in 0..HEAP_PAGES {
+            let (value, expected) = (memory::read(&life.guest, heap(page)), life.memory.heap[page]);
+            self.found(value == Some(expected), || {
+                format!("life {number} reads {value:x?} for {expected:#x} in page {page} of its heap")
+            })?;
+        }
+        for page in 0..DATA_PAGES {
+            let (value, expected) = (memory::read(&life.guest, data(page)), life.memory.data[page]);
+            self.found(value == Some(expected), || {
+                format!("life {number} reads {value:x?} for {expected:#x} in page {page} of its variables")
+            })?;
+        }
+        Ok(())
+    }
+
+    fn run(&mut self, number: LifeId, control: &Control) -> Result<(), Found> {
+        self.take_ends(number, control)?;
+        let (sent, taken) = (control.get_u64(daemon::SIGNALS), control.get_u64(guest::SIGNALS_TAKEN));
+        if sent != taken {
+            control.put_u64(guest::SIGNALS_TAKEN, sent);
+            if (sent ^ taken) & (1 << 15) != 0 {
+                self.end(number, Status::Killed(15));
+                return Ok(());
+            }
+        }
+        let outside = control.get(daemon::OUTSIDE);
+        if outside != control.get(guest::OUTSIDE_DONE) {
+            let count = control.get(daemon::OUTSIDE_COUNT).clamp(1, 4);
+            self.ask(number, control, operation::PREPARE, count, TRIES, outside);
+            return Ok(());
+        }
+        let quiet = self.is_quiet();
+        match self.random.weighed(&self.profile.honest) {
+            Act::Write => self.write_pages(number, control)?,
+            Act::Check => self.check_memory(number)?,
+            Act::Fork if quiet => {}
+            Act::Fork => {
+                let count = 1 + self.random.below(2) as u32;
+                let ready = control.get(daemon::READY) >= count && self.random.chance(3, 4);
+                self.fork(number, control, if ready { operation::COMMIT } else { operation::PREPARE }, count, TRIES, 0);
+            }
+            Act::Exit => self.end(number, Status::Exited(number as u8)),
+            Act::Crash => self.shut_down(number, xen_abi::sched::ShutdownReason::CRASH),
+            Act::Create | Act::Map | Act::Unlink if self.backend_is_grant() => {}
+            Act::Create => {
+                let name = [b'a' + self.random.below(3) as u8];
+                let length = self.random.below(2) as u32;
+                control.put(guest::OBJECT_PAGES, 1 + self.random.below(3) as u32);
+                control.put(guest::OBJECT_FLAGS, object_flags::CREATE);
+                control.put(guest::NAME_LENGTH, length);
+                control.put_octets(guest::NAME, &name);
+                self.ask(number, control, operation::CREATE, 0, 0, 0);
+            }
+            Act::Map => {
+                let place = self.random.below(8) as usize;
+                let address = device_page(PLACE + place);
+                let Some(table) = memory::table(&self.lives[number].guest, address, 1) else { return Ok(()) };
+                control.put_u64(guest::MAP_TABLE, table.0);
+                control.put(guest::MAP_INDEX, zooid_fork_plan::plan::index(address, 1) as u32);
+                control.put(guest::OBJECT, control.get(daemon::OBJECT));
+                control.put(guest::OBJECT_OFFSET, 0);
+                control.put(guest::OBJECT_FLAGS, 0);
+                self.lives[number].maps = true;
+                self.ask(number, control, operation::MAP, 1, 0, 0);
+            }
+            Act::Unlink => {
+                control.put(guest::NAME_LENGTH, 1);
+                control.put_octets(guest::NAME, &[b'a' + self.random.below(3) as u8]);
+                self.ask(number, control, operation::UNLINK, 0, 0, 0);
+            }
+            Act::Kill => {
+                let children: Vec<u32> = self.lives[number].children.iter().copied().collect();
+                if let Some(child) = self.random.pick(&children) {
+                    control.put(guest::OBJECT, child);
+                    let signal = self.random.pick(&[9, 15, 0]).unwrap_or(0);
+                    self.ask(number, control, operation::KILL, signal, 0, 0);
+                }
+            }
+            Act::Early => {
+                control.put(guest::EARLY_COUNT, 2);
+                control.put(guest::EARLY + 4, 1);
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes pages: in place where nobody shares them, else to copies.
+    fn write_pages(&mut self, number: LifeId, control: &Control) -> Result<(), Found> {
+        for _ in 0..1 + self.random.below(3) {
+            let page = self.random.below(HEAP_PAGES as u64) as usize;
+            let value = self.random.next();
+            if !self.write_heap(number, control, page, value)? {
+                self.end(number, Status::OutOfMemory);
+                return Ok(());
+            }
+        }
+        let page = self.random.below(DATA_PAGES as u64) as usize;
+        let value = self.random.next();
+        let life = &mut self.lives[number];
+        if memory::write(&life.guest, data(page), value) {
+            life.memory.data[page] = value;
+        }
+        Ok(())
+    }
+
+    fn write_heap(&mut self, number: LifeId, control: &Control, page: usize, value: u64) -> Result<bool, Found> {
+        let life = &mut self.lives[number];
+        let (guest, address) = (life.guest.clone(), heap(page));
+        let Some(old) = memory::entry(&guest, address) else { return Ok(true) };
+        let own = old.flags().contains(PteFlags::WRITABLE);
+        let shared = life.last_commit != control.get(daemon::UNSHARED);
+        if own && !(life.protected.contains(&page) && shared) {
+            life.protected.remove(&page);
+            memory::write(&guest, address, value);
+            life.memory.heap[page] = value;
+            return Ok(true);
+        }
+        life.populated += 1;
+        let Ok(frames) = guest.populate_physmap(&[Pfn(200 + life.populated)]) else { return Ok(false) };
+        guest.write(frames[0], 0, &value.to_le_bytes());
+        memory::set_entry(&guest, control, address, Pte::new(frames[0], PageClass::Heap.pte_flags()));
+        if own {
+            guest.decrease_reservation(&[old.mfn()]);
+        }
+        let life = &mut self.lives[number];
+        life.protected.remove(&page);
+        life.memory.heap[page] = value;
+        Ok(true)
+    }
+
+    fn fork(&mut self, number: LifeId, control: &Control, operation: u32, count: u32, tries: u32, outside: u32) {
+        if operation == operation::COMMIT {
+            let life = &mut self.lives[number];
+            // The snapshot, and the protection.
+            life.buffer ^= 1;
+            let at = buffer(life.buffer as usize);
+            if let Some(entry) = memory::entry(&life.guest, at) {
+                if !entry.flags().contains(PteFlags::WRITABLE) {
+                    // A child's buffers are its parent's until it needs its own.
+                    life.populated += 1;
+                    let Ok(frames) = life.guest.populate_physmap(&[Pfn(200 + life.populated)]) else {
+                        return self.end(number, Status::OutOfMemory);
+                    };
+                    let new = Pte::new(frames[0], PageClass::Snapshot.pte_flags() | PteFlags::WRITABLE);
+                    memory::set_entry(&life.guest, control, at, new);
+                }
+                let frame = memory::entry(&life.guest, at).expect("mapped just now").mfn();
+                for page in 0..DATA_PAGES {
+                    life.guest.write(frame, 8 * page, &life.memory.data[page].to_le_bytes());
+                }
+            }
+            life.protected = (0..HEAP_PAGES).collect();
+            control.put(guest::BUFFER, life.buffer);
+            control.put(guest::COMMIT_FOR, outside);
+        }
+        self.ask(number, control, operation, count, tries, outside);
+        if operation == operation::COMMIT {
+            let life = &mut self.lives[number];
+            let Doing::Asks(request) = &life.doing else { return };
+            (life.last_commit_before, life.last_commit) = (life.last_commit, request.number);
+            life.forks.insert(request.number, Rc::new(life.memory.clone()));
+        }
+    }
+
+    /// Grants dom0 what it copies for children, once: the frames stay what they are.
+    fn grant_all(&mut self, number: LifeId, control: &Control) {
+        const FIRST: usize = 90;
+        const GREF: u32 = 16;
+        let life = &mut self.lives[number];
+        let guest = life.guest.clone();
+        life.populated += 3;
+        let pfns: Vec<Pfn> = (0..3).map(|page| Pfn(197 + life.populated + page)).collect();
+        let Ok(frames) = guest.populate_physmap(&pfns) else { return };
+        let mut next = GREF;
+        let mut grant = |frame| {
+            guest.grant(GrantRef(next), DomId::DOM0, frame, false);
+            next += 1;
+            next - 1
+        };
+        for (place, frame) in frames.iter().enumerate() {
+            let entry = Pte::new(*frame, PageClass::Device.pte_flags());
+            memory::set_entry(&guest, control, device_page(FIRST + place), entry);
+        }
+        let directory = frames[0];
+        guest.write(directory, directory::COUNT, &2_u32.to_le_bytes());
+        for (place, base) in [Zone::Heap.base(), Zone::Image.base()].into_iter().enumerate() {
+            let list = frames[place + 1];
+            for page in 0..PTES_PER_TABLE {
+                let entry = memory::entry(&guest, base + page * PAGE_SIZE);
+                if let Some(entry) = entry.filter(|entry| Copied::of(*entry) != Copied::Never) {
+                    let reference: u32 = grant(entry.mfn());
+                    guest.write(list, page * 4, &reference.to_le_bytes());
+                }
+            }
+            let at = directory::ENTRIES + place * directory::ENTRY_SIZE;
+            guest.write(directory, at, &(base as u64).to_le_bytes());
+            guest.write(directory, at + 8, &grant(list).to_le_bytes());
+        }
+        control.put(guest::GRANTS, grant(directory));
+    }
+
+    fn ask(&mut self, number: LifeId, control: &Control, operation: u32, count: u32, tries: u32, outside: u32) {
+        if self.backend_is_grant() && control.get(guest::GRANTS) == 0 {
+            self.grant_all(number, control);
+        }
+        let request = control.get(guest::REQUEST).wrapping_add(1);
+        control.put(guest::OPERATION, operation);
+        control.put(guest::COUNT, count);
+        control.put(guest::REQUEST, request);
+        control.send();
+        self.note(|| format!("life {number} asks: request {request}, operation {operation}, count {count}"));
+        let since = self.clock.now();
+        self.served_since.insert(number, self.service);
+        self.lives[number].doing = Doing::Asks(Request { number: request, operation, count, since, tries, outside });
+    }
+
+    fn look_for_reply(&mut self, number: LifeId, control: &Control, request: &Request) -> Result<(), Found> {
+        let reply = control.get(daemon::REPLY);
+        let before = self.lives[number].replied;
+        if reply != request.number {
+            self.found(reply == before, || {
+                format!("life {number} sees an answer to {reply} while it waits for {}", request.number)
+            })?;
+            if self.engine.is_none() && self.clock.since(request.since) > PATIENCE {
+                // A daemon that comes back later finds another request. What a COMMIT has made, it has made.
+                let none = control.get(guest::REQUEST).wrapping_add(1);
+                control.put(guest::OPERATION, operation::NONE);
+                control.put(guest::REQUEST, none);
+                self.note(|| format!("life {number} gives up"));
+                self.lives[number].replied = reply;
+                self.lives[number].doing = Doing::Runs;
+            } else if self.random.chance(1, 8) {
+                // It looks again and again, and tells so: an event may have been lost.
+                control.send();
+            }
+            return Ok(());
+        }
+        self.lives[number].replied = reply;
+        self.lives[number].doing = Doing::Runs;
+        self.served_since.remove(&number);
+        let errno = control.get(daemon::ERRNO);
+        let made = control.get(daemon::MADE);
+        self.note(|| format!("life {number} is answered: request {reply}, error {errno}, {made} made"));
+        match request.operation {
+            operation::PREPARE if errno == 0 => {
+                self.fork(number, control, operation::COMMIT, request.count, request.tries, request.outside);
+            }
+            operation::COMMIT if errno == 0 => {
+                self.found((1..=request.count).contains(&made), || format!("{made} children of {}", request.count))?;
+                for place in 0..made {
+                    let id = control.get(daemon::CHILDREN + 4 * place as usize);
+                    self.told_child(number, id, request.number)?;
+                }
+                self.lives[number].refusals = 0;
+                self.done_outside(control, request.outside, 0);
+            }
+            operation::PREPARE | operation::COMMIT => {
+                if request.operation == operation::COMMIT {
+                    // pvmd has answered: there are no children.
+                    let life = &mut self.lives[number];
+                    life.last_commit = life.last_commit_before;
+                    let children = self.children_of(number, request.number);
+                    self.found(children.is_empty(), || {
+                        format!("COMMIT says error {errno}, but there are {children:?}")
+                    })?;
+                }
+                self.judge_refusal(number, request, errno)?;
+                if errno == ESTALE && request.tries > 0 {
+                    self.fork(number, control, operation::PREPARE, request.count, request.tries - 1, request.outside);
+                } else {
+                    self.done_outside(control, request.outside, errno);
+                }
+            }
+            operation::KILL if errno == Errno::ESRCH.0 => {
+                let id = control.get(guest::OBJECT);
+                self.lives[number].children.remove(&id);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn done_outside(&self, control: &Control, outside: u32, errno: u32) {
+        if outside != 0 {
+            control.put(guest::OUTSIDE_ERRNO, errno);
+            control.put(guest::OUTSIDE_DONE, outside);
+            control.send();
+        }
+    }
+
+    pub fn take_ends(&mut self, number: LifeId, control: &Control) -> Result<(), Found> {
+        let (mut cons, prod) = (control.get(guest::ENDED_CONS), control.get(daemon::ENDED_PROD));
+        self.found(prod.wrapping_sub(cons) <= ENDED_SLOTS, || format!("life {number}: {prod} ends, {cons} taken"))?;
+        let any = cons != prod;
+        while cons != prod {
+            let slot = daemon::ENDED + 8 * (cons % ENDED_SLOTS) as usize;
+            let (id, status) = (control.get(slot), control.get(slot + 4));
+            self.told_end(number, id, status)?;
+            cons = cons.wrapping_add(1);
+        }
+        control.put(guest::ENDED_CONS, cons);
+        if any {
+            control.send();
+        }
+        Ok(())
+    }
+
+    /// Says that it has ended.
+    pub fn end(&mut self, number: LifeId, status: Status) {
+        self.note(|| format!("life {number} ends: {status}"));
+        let life = &mut self.lives[number];
+        life.doing = Doing::HasEnded;
+        let Some(control) = life.control() else { return };
+        control.put(guest::STATUS, status.to_raw());
+        control.put(guest::STATE, state::ENDED);
+        control.send();
+        if life.is_root() {
+            self.shut_down(number, xen_abi::sched::ShutdownReason::POWEROFF);
+        }
+    }
+}
+
+/// What an honest guest may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Act {
+    Write,
+    Check,
+    Fork,
+    Exit,
+    Crash,
+    Create,
+    Map,
+    Unlink,
+    Kill,
+    Early,
+}

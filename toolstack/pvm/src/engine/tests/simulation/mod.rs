@@ -1,0 +1,95 @@
+//! A deterministic simulation of a whole host: the real engine, a hypervisor and a xenstored in memory, and many guests, honest and hostile.
+//!
+//! One seed decides everything: who acts when, what fails, what hostile guests write. After every step what has to be true is judged
+//! (`judge`), by what the simulation knows of the guests and the hypervisor, not by what the engine believes. A seed in which something
+//! is wrong is replayed by `SEED=7 cargo test -p pvm simulation_replay -- --nocapture`. docs/testing.md says more.
+
+mod honest;
+mod host;
+mod hostile;
+mod inspect;
+mod judge;
+mod life;
+mod memory;
+mod profile;
+mod random;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use host::{Found, Host};
+
+/// Seeds of one run of the tests, and how long it takes at least.
+const SEEDS: u64 = 3000;
+
+/// What a seed leads to.
+fn simulate(seed: u64, talks: bool) -> Result<Host, (Host, Found)> {
+    let mut host = Host::new(seed, talks);
+    match host.live_whole() {
+        Ok(()) => Ok(host),
+        Err(found) => Err((host, found)),
+    }
+}
+
+/// A number from the environment.
+fn setting(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+/// What was found, and in which seed.
+fn search(first: u64, seeds: u64, time: Duration) -> (u64, Vec<(u64, String)>) {
+    let (next, found) = (AtomicU64::new(first), Mutex::new(Vec::new()));
+    let began = Instant::now();
+    thread::scope(|scope| {
+        for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= first + seeds && began.elapsed() >= time {
+                        break;
+                    }
+                    if let Err((host, Found(what))) = simulate(seed, false) {
+                        let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
+                        found.push((seed, format!("{} [{}]", what, host.profile.kind)));
+                    }
+                }
+            });
+        }
+    });
+    let mut found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
+    found.sort();
+    (next.into_inner() - first, found)
+}
+
+#[test]
+fn thousands_of_seeds_find_nothing() {
+    let seconds = Duration::from_secs(setting("SECONDS_EACH").unwrap_or(0));
+    let (seeds, found) = search(setting("SEED").unwrap_or(1), setting("SEEDS").unwrap_or(SEEDS), seconds);
+    println!("{seeds} seeds");
+    for (seed, what) in &found {
+        println!("SEED={seed}: {what}");
+    }
+    assert!(found.is_empty(), "{} of {seeds} seeds find something", found.len());
+}
+
+#[test]
+fn simulation_replay() {
+    let Some(seed) = setting("SEED") else { return };
+    match simulate(seed, true) {
+        Ok(host) => println!("seed {seed}: nothing in {} steps", host.steps),
+        Err((host, Found(what))) => panic!("seed {seed}, step {}: {what}", host.steps),
+    }
+}
+
+#[test]
+fn a_seed_leads_to_the_same_every_time() {
+    for seed in 1..20 {
+        let story = || match simulate(seed, false) {
+            Ok(host) => (host.trace, host.fake.operations().len(), String::new()),
+            Err((host, Found(what))) => (host.trace, host.fake.operations().len(), what),
+        };
+        assert_eq!(story(), story(), "seed {seed}");
+    }
+}
