@@ -4,6 +4,7 @@
 //! - [`Xen`] is the real one: hypercalls through `/dev/xen/privcmd`, [`Mapping`]s through that and `/dev/xen/gntdev`,
 //!   [`EventChannels`] through `/dev/xen/evtchn`.
 //! - [`fake::FakeXen`] is one in memory, for tests.
+//! - [`answers`] asks both the same, and has what Xen answered.
 //! - [`xenstore::Store`] is a client of xenstored.
 //! - [`sysctl`] and [`domctl`] have the octets of what is asked and answered. These interfaces are the toolstack's own: they
 //!   change with Xen's releases, so they stand here and not in `xen-abi`.
@@ -12,6 +13,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod answers;
 mod buffer;
 #[cfg(test)]
 mod c_octets;
