@@ -85,6 +85,17 @@ impl FakeXen {
         FakeXen { shared: Arc::new(Shared { state: Mutex::new(State::new(pages)), changed: Condvar::new() }) }
     }
 
+    /// The same machine, on which no domain has a higher number than `highest`: numbers come round after so many domains.
+    pub fn with_domain_numbers(self, highest: u16) -> Self {
+        self.lock().highest_domain = highest;
+        self
+    }
+
+    /// The next domain gets this number, or the first free one behind it.
+    pub fn set_next_domain(&self, number: u16) {
+        self.lock().last_domain = number.saturating_sub(1);
+    }
+
     /// Stands for a domain.
     pub fn guest(&self, domain: DomId) -> Guest {
         Guest::new(self.clone(), domain)

@@ -22,7 +22,10 @@ pub(super) struct State {
     pub frames: Frames,
     pub domains: BTreeMap<DomId, Domain>,
     pub ports: Ports,
-    last_domain: u16,
+    /// The number that was given to a domain last.
+    pub last_domain: u16,
+    /// The highest number that a domain may have.
+    pub highest_domain: u16,
     /// Of the process.
     pub mappings: BTreeMap<u64, Mapped>,
     /// Numbers that were given to mappings and to sets of ports; 0 to none.
@@ -69,6 +72,7 @@ impl State {
             domains: BTreeMap::new(),
             ports: Ports::default(),
             last_domain: 0,
+            highest_domain: DomId::FIRST_RESERVED.0 - 1,
             mappings: BTreeMap::new(),
             last_number: 0,
             operations: Vec::new(),
@@ -116,11 +120,17 @@ impl State {
         if config.max_vcpus == 0 || config.max_grant_frames == 0 || config.max_grant_frames > GRANT_FRAMES as i32 {
             return Err(Errno::EINVAL);
         }
-        self.last_domain += 1;
-        let id = DomId(self.last_domain);
+        let id = self.free_number().ok_or(Errno::ENOMEM)?;
+        self.last_domain = id.0;
         self.add_domain(id, config);
         self.grow_grant_table(id, 1);
         Ok(id)
+    }
+
+    /// The first number behind the last one that no domain has, a dying one included. Behind the highest comes 1.
+    fn free_number(&self) -> Option<DomId> {
+        let all = (self.last_domain + 1..=self.highest_domain).chain(1..=self.last_domain);
+        all.map(DomId).find(|id| !self.domains.contains_key(id))
     }
 
     fn add_domain(&mut self, id: DomId, config: &CreateDomain) {

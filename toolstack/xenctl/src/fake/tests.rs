@@ -307,3 +307,21 @@ fn a_killed_process_has_nothing_and_does_nothing() {
         assert_eq!(xen.census().domains, 0);
     }
 }
+
+#[test]
+fn a_number_comes_round_and_is_free_again_when_its_domain_has_wholly_gone() {
+    let xen = FakeXen::new(100).with_domain_numbers(3);
+    let (first, frames) = build(&xen);
+    let next = || xen.create_domain(&CONFIG);
+    assert_eq!((first, next().unwrap(), next().unwrap()), (DomId(1), DomId(2), DomId(3)));
+    assert_eq!(errno(next()), Some(Errno::ENOMEM));
+    let page = xen.map_foreign(first, &frames[4..], Protection::Read).unwrap();
+    xen.destroy(first).unwrap();
+    assert_eq!(errno(next()), Some(Errno::ENOMEM), "its memory is in use");
+    drop(page);
+    assert_eq!(next().unwrap(), DomId(1));
+    xen.destroy(DomId(2)).unwrap();
+    xen.destroy(DomId(3)).unwrap();
+    xen.set_next_domain(3);
+    assert_eq!((next().unwrap(), next().unwrap()), (DomId(3), DomId(2)));
+}
