@@ -1,6 +1,6 @@
 # The front door: every target calls cargo, a script or the runner; `make` alone lists them.
 export PATH := /usr/bin:$(PATH)
-export SCRIPT FILES OUT CLOCK MEM TIMEOUT ONLY SECONDS_EACH
+export SCRIPT FILES OUT CLOCK MEM CPUS TIMEOUT ONLY SECONDS_EACH FORKS
 
 # Crates that run on the build machine, where their unit tests are run.
 HOST_CRATES := xen-abi xen-sys zooid-core zooid-crt zooid-fork-core zooid-fork-plan zooid-loader zooid-manifest zooid-memory zooid-net zooid-runner xenctl pvm
@@ -8,7 +8,7 @@ EXAMPLES := $(notdir $(wildcard examples/*))
 RUNNER := target/debug/zooid-runner
 QUIET := --quiet
 
-.PHONY: help setup build images run test unit boot-test check shell dom0 bench fuzz install clean
+.PHONY: help setup build images run test unit boot-test check shell dom0 bench soak fuzz install clean
 
 help:      ## This list
 	@sed -n 's/^\([a-z0-9-]*\):[^#]*## /\1\t/p' Makefile | expand -t 12
@@ -33,21 +33,24 @@ test: images ## Run every test; the last line is `N passed, N failed`: [ONLY=nam
 unit: images ## Run the unit tests of the host crates: [ONLY=name]
 	@$(RUNNER) test --no-boot $(HOST_CRATES:%=--unit %)
 
-boot-test: images ## Run the tests that boot guests under Xen: [ONLY=name] [CLOCK=wall|icount] [MEM=MiB]
+boot-test: images ## Run the tests that boot guests under Xen: [ONLY=name] [CLOCK=wall|icount] [MEM=MiB] [CPUS=1|2|4]
 	@$(RUNNER) test
 
 check: setup ## Check format, lints, shell scripts and the tree
 	@tests/check $(HOST_CRATES)
 
-shell: images ## Give an interactive dom0 prompt: [CLOCK=wall|icount] [MEM=MiB]
+shell: images ## Give an interactive dom0 prompt: [CLOCK=wall|icount] [MEM=MiB] [CPUS=1|2|4]
 	@$(RUNNER) shell
 
-dom0: images ## Run a script in dom0: SCRIPT=f.sh [FILES="a b"] [OUT=dir] [CLOCK=wall|icount] [MEM=MiB] [TIMEOUT=s]
+dom0: images ## Run a script in dom0: SCRIPT=f.sh [FILES="a b"] [OUT=dir] [CLOCK=wall|icount] [MEM=MiB] [CPUS=1|2|4] [TIMEOUT=s]
 	@$(RUNNER) dom0
 
 bench: images ## Measure ours beside others in the same boot, write target/bench.json: [ONLY=name] [MEM=MiB]
 	@tests/bench/setup
 	@$(RUNNER) bench
+
+soak: images ## Fork, update and kill the daemon for hours, and see that nothing is left: [FORKS=n] [SECONDS_EACH=3600] [CPUS=1|2|4]
+	@$(RUNNER) soak
 
 fuzz: setup ## Fuzz the parsers of what strangers write: [ONLY=name] [SECONDS_EACH=60]
 	@fuzz/run

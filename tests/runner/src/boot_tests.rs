@@ -1,14 +1,16 @@
-//! `make boot-test`: many guests in a restored dom0, one verdict each; where there are processors for it, in two of them side by side.
+//! `make boot-test`: many guests in a restored dom0, one verdict each; where the host has processors for it, in two of
+//! them side by side.
 
 use std::collections::VecDeque;
 use std::fmt::Write;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
 use crate::cases::{self, Case};
 use crate::machine::{Event, Machine, Model, RunFiles};
-use crate::options::BadArgument;
+use crate::options::{BadArgument, Processors};
 use crate::payload::Payload;
 use crate::report::{Parser, Report};
 use crate::tally::Tally;
@@ -19,27 +21,58 @@ const GRACE: Duration = Duration::from_secs(60);
 /// How much of a failed case's console is shown.
 const TAIL_LINES: usize = 40;
 
-/// Most machines at a time: each has one processor, and 2 GiB of memory unless told otherwise.
+/// Most machines at a time: each has 2 GiB of memory unless told otherwise.
 const MACHINES: usize = 2;
 /// A machine for so few cases would take longer to start than they take.
 const WORTH_IT: usize = 8;
 
-/// Runs the registered cases whose name contains `only`.
-pub fn run(model: Model, only: &str) -> Result<Tally> {
+/// Cases that run one after the other in machines of one model.
+type Part = (Model, VecDeque<Case>);
+
+/// Runs the registered cases whose name contains `only`: with so many processors, or each with those that the register
+/// gives it.
+pub fn run(model: Model, processors: Option<Processors>, only: &str) -> Result<Tally> {
     let mut waiting = cases::registered()?;
     waiting.retain(|case| case.name.contains(only));
-    let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    let machines = MACHINES.min(processors).min(waiting.len() / WORTH_IT).max(1);
+    let machines = MACHINES.min(std::thread::available_parallelism().map_or(1, usize::from));
     image::update()?;
-    let parts = split(waiting, machines);
+    let parts = match processors {
+        None => by_processors(model, &waiting),
+        Some(_) => {
+            let machines = machines.min(waiting.len() / WORTH_IT).max(1);
+            split(waiting, machines).into_iter().map(|part| (model, part)).collect()
+        }
+    };
+    let parts = Mutex::new(parts);
     std::thread::scope(|scope| {
-        let runs: Vec<_> = parts.into_iter().map(|part| scope.spawn(move || run_part(model, part))).collect();
+        let runs: Vec<_> = (0..machines).map(|_| scope.spawn(|| run_parts(&parts))).collect();
         let mut all = Tally::default();
         for run in runs {
             all += run.join().unwrap_or_else(|_| bail!("the runner has failed"))?;
         }
         Ok(all)
     })
+}
+
+/// The cases for the machine with one processor, and those for the machine with two.
+fn by_processors(model: Model, cases: &[Case]) -> Vec<Part> {
+    let part = |processors| {
+        let chosen = cases.iter().filter(|case| case.runs_with(processors)).cloned().collect();
+        (Model { processors, ..model }, chosen)
+    };
+    let mut parts = vec![part(Processors::ONE), part(Processors::TWO)];
+    parts.retain(|(_, cases): &Part| !cases.is_empty());
+    parts
+}
+
+/// Runs parts until none is left.
+fn run_parts(parts: &Mutex<Vec<Part>>) -> Result<Tally> {
+    let mut tally = Tally::default();
+    let next = || parts.lock().unwrap_or_else(PoisonError::into_inner).pop();
+    while let Some((model, part)) = next() {
+        tally += run_part(model, part)?;
+    }
+    Ok(tally)
 }
 
 /// Shares the cases out so that the times they may take come to about the same; each part in their old order.
@@ -91,7 +124,7 @@ fn run_in_one_machine(model: Model, waiting: &mut VecDeque<Case>, tally: &mut Ta
         let hung = report.is_none();
         let report = report.unwrap_or_else(|| std::mem::take(&mut stream.parser).unfinished());
         let faults = verdict::faults(&case, &report);
-        let mut said = tally.finish(&case.name, began.elapsed(), &faults);
+        let mut said = tally.finish(&title(&case, model.processors), began.elapsed(), &faults);
         if !faults.is_empty() {
             said += &left_behind(&report);
         }
@@ -102,6 +135,14 @@ fn run_in_one_machine(model: Model, waiting: &mut VecDeque<Case>, tally: &mut Ta
         }
     }
     Ok(())
+}
+
+/// What a case is called where its verdict is said.
+fn title(case: &Case, processors: Processors) -> String {
+    match processors {
+        Processors::ONE => case.name.clone(),
+        _ => format!("{} with {} processors", case.name, processors.count()),
+    }
 }
 
 /// The machine's reports, one after the other.
@@ -164,6 +205,19 @@ fn left_behind(report: &Report) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::options::{Clock, Memory};
+
+    #[test]
+    fn each_case_runs_in_the_machine_with_its_number_of_processors() {
+        let memory = Memory::parse("", u64::MAX).unwrap();
+        let model = Model { clock: Clock::Wall, memory, processors: Processors::ONE };
+        let case = |name: &str, both| Case { name: name.into(), both, ..Case::default() };
+        let parts = by_processors(model, &[case("hello", false), case("fork_a", false), case("ipc_b", true)]);
+        let names = |part: &Part| part.1.iter().map(|case| title(case, part.0.processors)).collect::<Vec<_>>();
+        assert_eq!(names(&parts[0]), ["hello", "ipc_b"]);
+        assert_eq!(names(&parts[1]), ["fork_a with 2 processors", "ipc_b with 2 processors"]);
+        assert_eq!(by_processors(model, &[case("hello", false)]).len(), 1);
+    }
 
     #[test]
     fn each_case_is_in_one_part_and_long_ones_are_shared_out() {

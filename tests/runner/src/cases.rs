@@ -5,6 +5,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
+use crate::options::Processors;
 use crate::{guests, layout};
 
 /// How a domain ends, by Xen's reason code (public/sched.h, SHUTDOWN_*).
@@ -44,7 +45,13 @@ pub struct Case {
     #[serde(default)]
     pub script: bool,
     pub result: Option<bool>,
+    #[serde(default)]
+    pub both: bool,
 }
+
+/// Groups of cases, by how their names begin, that run with two processors unless told otherwise: those in which
+/// several pVMs or threads of the daemon work at the same moment.
+const TWO_PROCESSORS: [&str; 5] = ["fork", "ipc", "library_update", "posix", "pvm"];
 
 fn default_memory() -> u32 {
     8
@@ -68,6 +75,12 @@ impl Case {
     /// When it counts as hung, in seconds from its beginning.
     pub fn limit(&self) -> u32 {
         PATIENCE * self.seconds
+    }
+
+    /// Whether it runs in a machine of so many processors, where nobody has asked for another.
+    pub fn runs_with(&self, processors: Processors) -> bool {
+        let two = TWO_PROCESSORS.iter().any(|group| self.name.starts_with(group));
+        self.both || two == (processors == Processors::TWO)
     }
 
     /// Name of the image that it starts.
@@ -164,6 +177,16 @@ mod tests {
         assert!(cases[0].wants_result());
         assert!(!cases[1].wants_result());
         assert!(cases[1].config().contains("extra = 'x=\"1\"'\nvif = ['bridge=xenbr0']\n"));
+    }
+
+    #[test]
+    fn a_case_runs_with_one_processor_with_two_or_with_both() {
+        let cases =
+            parse("[[case]]\nname = 'hello'\n[[case]]\nname = 'fork_x'\n[[case]]\nname = 'fork_y'\nboth = true");
+        let runs =
+            |processors| cases.as_ref().unwrap().iter().map(|case| case.runs_with(processors)).collect::<Vec<_>>();
+        assert_eq!(runs(Processors::ONE), [true, false, true]);
+        assert_eq!(runs(Processors::TWO), [false, true, true]);
     }
 
     #[test]

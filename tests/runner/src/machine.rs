@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, bail};
 
 use crate::layout;
-use crate::options::{Clock, Memory};
+use crate::options::{Clock, Memory, Processors};
 
 /// Size of the payload's and of the results' disk: part of the machine, so the same in every run.
 pub const DISK_BYTES: u64 = 1 << 30;
@@ -28,9 +28,8 @@ const UNPACK_LIMIT: Duration = Duration::from_secs(240);
 
 /// QEMU's arguments that are the same in every machine.
 #[rustfmt::skip]
-pub const FIXED_ARGUMENTS: [&str; 16] = [
+pub const FIXED_ARGUMENTS: [&str; 14] = [
     "-cpu", "qemu64", // dom0's kernel crashes on TCG's `max`
-    "-smp", "1",
     "-display", "none",
     "-nodefaults", "-no-reboot",
     "-kernel", "xen",
@@ -46,6 +45,7 @@ pub const FIXED_ARGUMENTS: [&str; 16] = [
 pub struct Model {
     pub clock: Clock,
     pub memory: Memory,
+    pub processors: Processors,
 }
 
 impl Model {
@@ -59,8 +59,13 @@ impl Model {
         let dom0 = self.memory.dom0_mib();
         // A snapshot that is taken while Xen scrubs its free memory may crash Xen when it is restored.
         let options = "bootscrub=off loglvl=all guest_loglvl=all";
-        let xen = format!("console=com1 com1=115200,8n1 dom0_mem={dom0}M,max:{dom0}M {options}");
-        let chosen = ["-m", &memory, "-append", &xen];
+        let processors = self.processors.count();
+        // As a host has it unless told otherwise: dom0 has as many virtual processors as there are processors, and none
+        // is pinned, so that two threads of pvmd, a thread of it and a guest, or two guests run at the same moment.
+        let xen =
+            format!("console=com1 com1=115200,8n1 dom0_mem={dom0}M,max:{dom0}M dom0_max_vcpus={processors} {options}");
+        let processors = processors.to_string();
+        let chosen = ["-m", &memory, "-smp", &processors, "-append", &xen];
         clock.iter().chain(&chosen).chain(&FIXED_ARGUMENTS).map(|&word| word.into()).collect()
     }
 }

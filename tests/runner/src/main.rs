@@ -16,6 +16,7 @@ mod run;
 mod shell;
 mod signing;
 mod snapshot;
+mod soak;
 mod tally;
 mod unit_tests;
 mod verdict;
@@ -28,7 +29,7 @@ use anyhow::{Result, bail};
 use clap::{Args, Parser, Subcommand};
 
 use crate::machine::Model;
-use crate::options::{BadArgument, Memory};
+use crate::options::{BadArgument, Memory, Processors};
 use crate::tally::Tally;
 
 /// Exit status for arguments that cannot be followed.
@@ -92,6 +93,17 @@ enum Command {
     Images,
     /// Give an interactive dom0 prompt
     Shell(MachineArguments),
+    /// Fork without number, update libraries and kill the daemon, and see that nothing is left
+    Soak {
+        /// Forks [default: 100000]
+        #[arg(long, env = "FORKS", default_value = "", hide_default_value = true)]
+        forks: String,
+        /// Seconds of updates and deaths of the daemon [default: 3600]
+        #[arg(long, env = "SECONDS_EACH", default_value = "", hide_default_value = true)]
+        seconds: String,
+        #[command(flatten)]
+        machine: MachineArguments,
+    },
 }
 
 /// The arguments of every command that boots a machine. An empty word stands for the default, because that is what
@@ -104,11 +116,23 @@ struct MachineArguments {
     /// Memory of the machine in MiB [default: 2048]
     #[arg(long, env = "MEM", default_value = "", hide_default_value = true)]
     mem: String,
+    /// Processors of the machine: 1, 2 or 4 [default: 1; each boot test has its own default]
+    #[arg(long, env = "CPUS", default_value = "", hide_default_value = true)]
+    cpus: String,
 }
 
 impl MachineArguments {
     fn model(&self) -> Result<Model, BadArgument> {
-        Ok(Model { clock: self.clock.parse()?, memory: Memory::parse(&self.mem, host_memory())? })
+        Ok(Model {
+            clock: self.clock.parse()?,
+            memory: Memory::parse(&self.mem, host_memory())?,
+            processors: self.processors()?.unwrap_or(Processors::ONE),
+        })
+    }
+
+    /// How many processors were asked for, if any were.
+    fn processors(&self) -> Result<Option<Processors>, BadArgument> {
+        Processors::parse(&self.cpus)
     }
 }
 
@@ -126,7 +150,7 @@ fn main() -> ExitCode {
 fn dispatch(command: Command) -> Result<u8> {
     match command {
         Command::Dom0 { script, files, out, timeout, cold, machine } => {
-            let usage = r#"make dom0 SCRIPT=f.sh [FILES="a b"] [OUT=dir] [CLOCK=wall|icount] [MEM=MiB] [TIMEOUT=s]"#;
+            let usage = r#"make dom0 SCRIPT=f.sh [FILES="a b"] [OUT=dir] [CLOCK=wall|icount] [MEM=MiB] [CPUS=1|2|4] [TIMEOUT=s]"#;
             if script.is_empty() {
                 bail!(BadArgument(format!("SCRIPT is missing: {usage}")));
             }
@@ -153,7 +177,7 @@ fn dispatch(command: Command) -> Result<u8> {
                 tally += unit_tests::run(&unit, &only)?;
             }
             if !no_boot {
-                tally += boot_tests::run(model, &only)?;
+                tally += boot_tests::run(model, machine.processors()?, &only)?;
             }
             println!("{tally}");
             Ok(u8::from(!tally.is_success()))
@@ -167,6 +191,7 @@ fn dispatch(command: Command) -> Result<u8> {
             Ok(0)
         }
         Command::Shell(machine) => shell::run(machine.model()?),
+        Command::Soak { forks, seconds, machine } => soak::run(machine.model()?, &forks, &seconds),
     }
 }
 

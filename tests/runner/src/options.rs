@@ -93,6 +93,36 @@ impl Memory {
     }
 }
 
+/// Processors of the machine. A guest has one virtual processor whatever there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Processors(u32);
+
+impl Processors {
+    /// Everything that runs takes turns.
+    pub const ONE: Self = Processors(1);
+    /// Two domains, or two threads of dom0, run at the same moment.
+    pub const TWO: Self = Processors(2);
+
+    /// How many.
+    pub fn count(self) -> u32 {
+        self.0
+    }
+
+    /// Judges `word`; none when it is empty.
+    ///
+    /// # Errors
+    /// Not a number of processors that a machine is tested with.
+    pub fn parse(word: &str) -> Result<Option<Self>, BadArgument> {
+        match word {
+            "" => Ok(None),
+            "1" => Ok(Some(Self::ONE)),
+            "2" => Ok(Some(Self::TWO)),
+            "4" => Ok(Some(Processors(4))),
+            _ => Err(BadArgument(format!("CPUS={word} is no number of processors: use CPUS=1, CPUS=2 or CPUS=4"))),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -108,6 +138,16 @@ mod tests {
             let line = parse(word).unwrap_err();
             assert!(line.starts_with(&format!("MEM={word} ")), "{line}");
             assert!(!line.contains('\n'));
+        }
+    }
+
+    #[test]
+    fn a_machine_has_one_two_or_four_processors() {
+        assert_eq!(Processors::parse("").unwrap(), None);
+        assert_eq!(Processors::parse("2").unwrap(), Some(Processors::TWO));
+        assert_eq!(Processors::parse("4").unwrap().map(Processors::count), Some(4));
+        for word in ["0", "3", "-1", "two", "4294967297"] {
+            assert!(Processors::parse(word).unwrap_err().to_string().starts_with(&format!("CPUS={word} ")));
         }
     }
 

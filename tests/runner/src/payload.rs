@@ -16,7 +16,7 @@ use crate::options::BadArgument;
 use crate::signing;
 
 /// Programs of this project that run in dom0.
-const TOOLS: [&str; 1] = ["census"];
+const TOOLS: [&str; 2] = ["answers", "census"];
 
 /// What `build.rs` has made of `tests/posix`.
 const POSIX: &str = concat!(env!("OUT_DIR"), "/posix");

@@ -130,7 +130,7 @@ pub trait Hypervisor: Send + Sync + 'static {
     /// Makes a port in `domain` that `remote` may bind (`EVTCHNOP_alloc_unbound`).
     fn alloc_unbound(&self, domain: DomId, remote: DomId) -> Result<Port, Error>;
 
-    /// Closes all its ports (`EVTCHNOP_reset`); it must be paused, else `EPERM`.
+    /// Closes all its ports (`EVTCHNOP_reset`); it must be paused, else `EINVAL`.
     fn evtchn_reset(&self, domain: DomId) -> Result<(), Error>;
 
     /// Maps frames of a domain, in a row, until the value is dropped; all or nothing.

@@ -5,6 +5,7 @@
 //! - [`Xen`] is the real one: hypercalls through `/dev/xen/privcmd`, [`Mapping`]s through that and
 //!   `/dev/xen/gntdev`, [`EventChannels`] through `/dev/xen/evtchn`.
 //! - [`fake::FakeXen`] is one in memory, for tests.
+//! - [`answers`] asks both the same, and has what Xen answered.
 //! - [`xenstore::Store`] is a client of xenstored.
 //! - [`sysctl`] and [`domctl`] have the octets of requests and answers. These interfaces are the
 //!   toolstack's own and change with Xen's releases, so they are here and not in `xen-abi`.
@@ -13,6 +14,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod answers;
 mod buffer;
 #[cfg(test)]
 mod c_octets;

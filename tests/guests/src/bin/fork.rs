@@ -39,6 +39,7 @@ fn main() {
         "rate" => rate(second_argument()),
         "alive" => alive(second_argument()),
         "bomb" => bomb(),
+        "chain" => chain(second_argument()),
         "oom" => oom(),
         "orphans_exit" => orphans(|| process::exit(0)),
         "orphans_crash" => orphans(|| panic!("on purpose")),
@@ -445,6 +446,35 @@ fn alive(count: u32) {
     println!("alive: {count}");
     memory.fill(u32::MAX);
     children.into_iter().for_each(reap);
+}
+
+/// Each generation forks and exits, so that one or two pVMs live at a time: as a daemon does that starts itself anew. The last one says so.
+fn chain(generations: u32) {
+    /// Refusals that one generation may meet: more are no shortage but a wall.
+    const MOST: u32 = 400;
+    let first = vec![7_u32; 3000];
+    let mut last = Vec::new();
+    for generation in 1..=generations {
+        // What each generation has written, the next ones have.
+        last.push(generation);
+        let mut refused = 0;
+        loop {
+            match process::fork() {
+                Ok(Some(_)) => process::exit(0),
+                Ok(None) => break,
+                Err(ForkError::Again) if refused < MOST => {
+                    refused += 1;
+                    thread::sleep(Duration::from_millis(10));
+                }
+                Err(error) => failure!("generation {generation}: {error} after {refused} refusals"),
+            }
+        }
+        check!(first.iter().all(|word| *word == 7) && (1..=generation).eq(last.iter().copied()));
+        if generation % 50 == 0 {
+            println!("generation {generation}");
+        }
+    }
+    println!("the chain has ended: {generations} generations");
 }
 
 /// Forks until it is told to stop, as its children do.

@@ -47,6 +47,7 @@ fn main() {
         "siblings" => siblings(),
         "signals" => signals(),
         "signals_end" => signals_end(),
+        "killed_is_still" => killed_is_still(),
         "named_idle" => {
             let _left = expect!(Semaphore::open("left-behind", EXCLUSIVE, 1));
             zooid::println!("idle");
@@ -775,4 +776,50 @@ fn signals_end() {
     check_eq!(process::waitpid(Some(child), true), Ok(None));
     expect!(process::kill(child, SIGKILL));
     check_eq!(status(child), Some(Status::Killed(SIGKILL)));
+}
+
+/// When `waitpid` has told of a child that was killed, the child runs no more: it writes nothing, and sees nothing of what its parent writes
+/// from then on.
+fn killed_is_still() {
+    const TURNS: usize = 0;
+    const SEEN: usize = 8;
+    /// Nobody does: the child is killed.
+    const STOP: usize = 16;
+    const ROUNDS: u32 = 40;
+    /// Reads by the parent, in which a child that runs on would be seen to.
+    const LOOKS: u32 = 100_000;
+    let joint = expect!(SharedMemory::new(4096));
+    let word = |place| joint.atomic_u32(place);
+    for round in 1..=ROUNDS {
+        let mut memory = vec![round; 64 * 1024];
+        word(SEEN).store(0, Ordering::SeqCst);
+        word(TURNS).store(0, Ordering::SeqCst);
+        let child = child!({
+            while joint.atomic_u32(STOP).load(Ordering::SeqCst) == 0 {
+                joint.atomic_u32(TURNS).fetch_add(1, Ordering::SeqCst);
+                for word in memory.iter().step_by(1024) {
+                    // SAFETY: a word of the vector.
+                    let word = unsafe { core::ptr::from_ref(word).read_volatile() };
+                    if word != round {
+                        joint.atomic_u32(SEEN).store(word, Ordering::SeqCst);
+                    }
+                }
+            }
+        });
+        while word(TURNS).load(Ordering::SeqCst) == 0 {
+            thread::sleep(Duration::from_millis(1));
+        }
+        expect!(process::kill(child, SIGKILL));
+        let ended = expect!(process::waitpid(Some(child), false)).map(|ended| ended.status);
+        check_eq!(ended, Some(Status::Killed(SIGKILL)));
+        let turns = word(TURNS).load(Ordering::SeqCst);
+        memory.fill(round + 1000);
+        for _ in 0..LOOKS {
+            let now = word(TURNS).load(Ordering::SeqCst);
+            if now != turns {
+                failure!("round {round}: after waitpid the killed child went on for {} turns", now.wrapping_sub(turns));
+            }
+        }
+        check_eq!(word(SEEN).load(Ordering::SeqCst), 0);
+    }
 }

@@ -36,6 +36,8 @@ pub enum Error {
     Died(String, EndStatus),
     /// `xl` failed, with this output.
     Xl(&'static str, String),
+    /// A signal came before it was done.
+    Interrupted,
     /// An error of libraries or keys.
     Library(library::Error),
     /// Linux refused the operation that the text names.
@@ -68,7 +70,7 @@ impl Error {
             Self::NotRunning(_) | Self::Silent(_) | Self::Lost | Self::NotUnderstood(_) => 121,
             Self::NoRight(_) => 122,
             Self::TimedOut(_) => 124,
-            Self::BadGuest(_) | Self::Died(..) | Self::Xl(..) | Self::Io(..) | Self::Output(_) => 1,
+            Self::BadGuest(_) | Self::Died(..) | Self::Xl(..) | Self::Interrupted | Self::Io(..) | Self::Output(_) => 1,
         }
     }
 
@@ -92,6 +94,7 @@ impl Error {
             Self::BadGuest(_) => "bad-guest",
             Self::Died(..) => "died",
             Self::Xl(..) => "xl",
+            Self::Interrupted => "interrupted",
             Self::Library(error) => match error {
                 library::Error::NoLibrary(_) => "no-such-library",
                 library::Error::Exists { .. } => "exists",
@@ -164,6 +167,7 @@ impl fmt::Display for Error {
                     "{name} ended before it gave a sign of life ({status}): see `pvm logs {name}` and `xl dmesg`"
                 )
             }
+            Self::Interrupted => out.write_str("a signal came before it was done: nothing is left of it"),
             Self::Xl(what, said) => write!(out, "xl {what} failed: {said}"),
             Self::Library(error) => error.fmt(out),
             Self::Io(what, error) => write!(out, "cannot {what}: {error}"),
@@ -210,6 +214,7 @@ mod tests {
             Error::BadGuest("x".into()),
             Error::Died("x".into(), EndStatus::Crash),
             Error::Xl("create", "x".into()),
+            Error::Interrupted,
             Error::Library(library::Error::NoLibrary("x".into())),
             Error::Library(library::Error::Rule("x".into(), zooid_manifest::Refusal::Unsigned)),
             Error::Library(library::Error::Bad("x".into())),

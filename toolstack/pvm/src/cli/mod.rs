@@ -4,6 +4,7 @@ mod client;
 mod error;
 mod generate;
 mod guest;
+mod interrupt;
 mod library;
 mod lines;
 mod logs;

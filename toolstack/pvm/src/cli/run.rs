@@ -3,14 +3,16 @@
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
+use rustix::fs::{MemfdFlags, memfd_create};
 use xen_abi::Errno;
 
 use super::client::{Answer, Client, understand};
 use super::error::Error;
 use super::guest::{Choice, GUESTS, Guest, free_name};
+use super::interrupt::Deferred;
 use super::lines::Lines;
 use super::logs::{self, Console, Woken, put};
 use super::progress::Progress;
@@ -36,9 +38,8 @@ pub fn run(socket: &Path, json: bool, options: &options::Run, out: &mut impl Wri
     let (info, mut end, console) = match &options.app {
         Some(app) => run_app(&mut client, socket, &guest, app, options)?,
         None => {
-            let (name, console) = create(&mut client, &guest, options, &options.args)?;
-            let (info, end) = start_or_destroy(&mut client, socket, &name)?;
-            (info, end, console)
+            let turn = Turn::wait(socket)?;
+            create(&mut client, &turn, &guest, options, &options.args)?
         }
     };
     if options.attach {
@@ -65,17 +66,18 @@ fn run_app(
     app: &str,
     options: &options::Run,
 ) -> Result<(PvmInfo, Client, Console), Error> {
+    let turn = Turn::wait(socket)?;
     let pvms: Vec<PvmInfo> = client.ask(Request::List { all: false })?;
     let empty = match pvms.into_iter().find(|pvm| pvm.name == guest.name && pvm.kind == Kind::Root) {
         Some(pvm) => pvm,
         None => {
-            let (name, console) = create(client, guest, options, &[])?;
-            let (info, mut end) = start_or_destroy(client, socket, &name)?;
+            let (info, mut end, console) = create(client, &turn, guest, options, &[])?;
             let _progress = Progress::new(format!("starting {}", info.name));
             first_sign(client, &mut end, &info, console)?;
             info
         }
     };
+    drop(turn);
     let application = [app].into_iter().map(str::to_owned).chain(options.args.iter().cloned()).collect();
     let fork = Request::Fork { pvm: Target::Id(empty.id), count: 1, application };
     let is_young = age(&empty) < SILENCE;
@@ -106,28 +108,47 @@ fn age(pvm: &PvmInfo) -> Duration {
     SystemTime::now().duration_since(since).unwrap_or_default()
 }
 
-/// Makes the domain, paused; its name, and its console from here on.
+/// The turn to choose a name and make the domain that has it. Of several `pvm run` at a time, each would else take the
+/// name that the others take, and find that out only when `xl create` is done.
+struct Turn<'a> {
+    socket: &'a Path,
+    _lock: File,
+}
+
+impl<'a> Turn<'a> {
+    /// Waits until nobody else has it, at this daemon. It ends with the value, or with the program.
+    fn wait(socket: &'a Path) -> Result<Self, Error> {
+        let path = socket.with_file_name("run.lock");
+        let _progress = Progress::new("waiting for others to make their domains");
+        let locked = File::options().create(true).append(true).open(&path).and_then(|file| file.lock().map(|()| file));
+        let lock = locked.map_err(|error| Error::Io(format!("lock {}", path.display()), error))?;
+        Ok(Self { socket, _lock: lock })
+    }
+}
+
+/// Makes the domain and has it run; what it is, who will tell of its end, and its console from here on. Nothing is left
+/// of what does not come to run.
 fn create(
     client: &mut Client,
+    turn: &Turn<'_>,
     guest: &Guest,
     options: &options::Run,
     args: &[String],
-) -> Result<(String, Console), Error> {
+) -> Result<(PvmInfo, Client, Console), Error> {
     let pvms: Vec<PvmInfo> = client.ask(Request::List { all: false })?;
     let mut taken: Vec<String> = pvms.into_iter().map(|pvm| pvm.name).collect();
     let _progress = Progress::new(format!("creating a domain for {}", guest.name));
+    let deferred = Deferred::begin()?;
     loop {
+        deferred.check()?;
         let name = match &options.name {
             Some(name) => name.clone(),
             None => free_name(&guest.name, |name| taken.iter().any(|other| other == name)),
         };
-        let choice = Choice { name: &name, memory: options.memory, args };
-        let file = ConfigFile::write(&name, &guest.config(choice))?;
+        let config = config_file(&guest.config(Choice { name: &name, memory: options.memory, args }))?;
         let path = logs::path(&name);
         let length = fs::metadata(&path).map_or(0, |file| file.len());
-        let created = xl::run("create", &["-q", "-p", &file.0.to_string_lossy()]);
-        drop(file);
-        match created {
+        match xl::run_with("create", &["-q", "-p", "/proc/self/fd/0"], config) {
             // A domain that is no pVM has the name.
             Err(Error::Xl(_, said)) if said.contains("already exists") && options.name.is_none() => {
                 taken.push(name);
@@ -138,22 +159,18 @@ fn create(
             }
             other => other?,
         };
-        return Ok((name, Console::open(path, length)?));
+        let started = Console::open(path, length)
+            .and_then(|console| start(client, turn.socket, &name, &deferred).map(|(info, end)| (info, end, console)));
+        if started.is_err() {
+            // Nobody would know of it.
+            let _ = xl::run("destroy", &[&name]);
+        }
+        return started;
     }
-}
-
-/// As [`start`]; what does not start is destroyed.
-fn start_or_destroy(client: &mut Client, socket: &Path, name: &str) -> Result<(PvmInfo, Client), Error> {
-    let started = start(client, socket, name);
-    if started.is_err() {
-        // Nobody would know of it.
-        let _ = xl::run("destroy", &[name]);
-    }
-    started
 }
 
 /// Has a domain that was made run; what it is, and who will tell of its end.
-fn start(client: &mut Client, socket: &Path, name: &str) -> Result<(PvmInfo, Client), Error> {
+fn start(client: &mut Client, socket: &Path, name: &str, deferred: &Deferred) -> Result<(PvmInfo, Client), Error> {
     let info = match client.inspect(&Target::Name(name.to_owned())) {
         Ok(info) if info.ended.is_none() => info,
         // The daemon has not noticed it yet, or does not take its kernel for one of ours.
@@ -166,6 +183,7 @@ fn start(client: &mut Client, socket: &Path, name: &str) -> Result<(PvmInfo, Cli
     // Asked before it runs, so that its end is not missed, however soon it comes.
     let mut end = Client::connect(socket)?;
     end.send(Request::Wait { pvm: Target::Id(info.id) })?;
+    deferred.check()?;
     xl::run("unpause", &[&info.domid.to_string()])?;
     Ok((info, end))
 }
@@ -246,28 +264,30 @@ fn printed_code(tail: &[u8]) -> Option<u8> {
     text.lines().last()?.trim().strip_prefix(EXIT_CODE_LINE)?.parse::<i64>().ok().map(|code| code as u8)
 }
 
-/// A configuration for `xl create`, for as long as that reads it.
-struct ConfigFile(PathBuf);
-
-impl ConfigFile {
-    fn write(name: &str, config: &str) -> Result<Self, Error> {
-        let path = std::env::temp_dir().join(format!("pvm-{}-{name}.cfg", std::process::id()));
-        // New, so that it is nobody's else.
-        let written = File::create_new(&path).and_then(|mut file| file.write_all(config.as_bytes()));
-        written.map_err(|error| Error::Io(format!("write {}", path.display()), error))?;
-        Ok(Self(path))
-    }
-}
-
-impl Drop for ConfigFile {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
-    }
+/// A configuration for `xl create`: a file without a name, which is gone when nobody has it open.
+fn config_file(config: &str) -> Result<File, Error> {
+    let written = memfd_create(c"pvm.cfg", MemfdFlags::CLOEXEC)
+        .map_err(std::io::Error::from)
+        .map(File::from)
+        .and_then(|mut file| file.write_all(config.as_bytes()).map(|()| file));
+    written.map_err(|error| Error::Io("write a configuration".to_owned(), error))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::TemporaryDirectory;
+
+    #[test]
+    fn one_at_a_time_chooses_a_name_and_makes_its_domain() {
+        let directory = TemporaryDirectory::new("turn");
+        let socket = directory.path().join("pvmd.sock");
+        let lock = || File::open(directory.path().join("run.lock")).unwrap();
+        let turn = Turn::wait(&socket).unwrap();
+        assert!(lock().try_lock().is_err());
+        drop(turn);
+        assert!(lock().try_lock().is_ok());
+    }
 
     #[test]
     fn a_code_is_read_from_the_last_line() {

@@ -1,6 +1,7 @@
 //! Calls of Xen's own tool, which makes the domains.
 
 use std::io::ErrorKind;
+use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
 use super::error::Error;
@@ -10,7 +11,13 @@ use super::error::Error;
 /// # Errors
 /// It does not exist, or failed. The error holds the last line of its output.
 pub fn run(what: &'static str, words: &[&str]) -> Result<String, Error> {
-    let output = command().arg(what).args(words).stdin(Stdio::null()).output().map_err(not_there)?;
+    run_with(what, words, Stdio::null())
+}
+
+/// As [`run`], with something on standard input.
+pub fn run_with(what: &'static str, words: &[&str], input: impl Into<Stdio>) -> Result<String, Error> {
+    // In a group of its own: a Ctrl-C at the terminal would end it in the middle of what it does.
+    let output = command().arg(what).args(words).stdin(input).process_group(0).output().map_err(not_there)?;
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }

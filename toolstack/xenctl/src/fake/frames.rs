@@ -4,6 +4,7 @@
 //! `get_page_type` refuse (xen/arch/x86/mm.c), with the same error.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use xen_abi::pte::{PTES_PER_TABLE, Pte, PteFlags};
 use xen_abi::xen::MmuCommand;
@@ -39,6 +40,14 @@ pub(super) struct Frame {
     table: Option<Table>,
     /// Nothing: all zeros, as long as nobody has written it.
     octets: Option<Box<[u8; PAGE_SIZE]>>,
+}
+
+/// Entries of a top table that are Xen's own in every domain.
+const XEN_SLOTS: Range<usize> = 256..272;
+
+/// Entries of a table of this level that are the guest's.
+fn slots(level: u32) -> impl Iterator<Item = usize> {
+    (0..PTES_PER_TABLE).filter(move |index| level < 4 || !XEN_SLOTS.contains(index))
 }
 
 /// What a frame is while it is used as a page table.
@@ -139,19 +148,22 @@ impl Frames {
         Ok(())
     }
 
-    /// The owner gives the frame up. A pin of it ends.
+    /// The owner gives the frame up. A pin of it stays.
     pub fn give_up(&mut self, mfn: Mfn, owner: DomId) -> Result<(), Errno> {
         let frame = self.owned(mfn, owner, Errno::EINVAL)?;
-        if !std::mem::take(&mut frame.kept) {
-            return Err(Errno::EINVAL);
-        }
-        let _ = self.unpin(mfn, owner);
+        // Xen counts it again while something else holds it.
+        frame.kept = false;
         self.settle(mfn);
         Ok(())
     }
 
     /// Refers to a frame of `owner`, as an entry of an L1 table or a mapping does.
     pub fn refer(&mut self, mfn: Mfn, owner: DomId, writable: bool) -> Result<(), Errno> {
+        /// What the processor can address; what is no memory there is a device's.
+        const MOST: Mfn = Mfn(1 << 32);
+        if mfn >= MOST {
+            return Err(Errno::EPERM);
+        }
         self.changes += 1;
         let frame = self.owned(mfn, owner, Errno::EBUSY)?;
         if writable && frame.table.is_some() {
@@ -179,12 +191,18 @@ impl Frames {
             None if frame.writers == 0 => {
                 // Set before the entries are looked at, because none of them may let the table be written.
                 frame.table = Some(Table { level, uses: 1, pinned: false });
-                for index in 0..PTES_PER_TABLE {
+                for index in slots(level) {
                     if let Err(errno) = self.enter(self.pte(mfn, index), level, owner, owner) {
-                        (0..index).for_each(|entered| self.leave(self.pte(mfn, entered), level));
+                        let entered = slots(level).take_while(|entered| *entered < index);
+                        entered.for_each(|entered| self.leave(self.pte(mfn, entered), level));
                         self.frames.get_mut(&mfn).expect("found before").table = None;
                         return Err(errno);
                     }
+                }
+                if level == 4 {
+                    // They stay when it is a table no more.
+                    let own = Pte::new(Mfn(0), PteFlags::PRESENT | PteFlags::WRITABLE);
+                    XEN_SLOTS.for_each(|index| self.write(mfn, index * 8, &own.0.to_le_bytes()));
                 }
             }
             _ => return Err(Errno::EINVAL),
@@ -198,7 +216,7 @@ impl Frames {
         table.uses -= 1;
         let Table { level, uses, .. } = *table;
         if uses == 0 {
-            (0..PTES_PER_TABLE).for_each(|index| self.leave(self.pte(mfn, index), level));
+            slots(level).for_each(|index| self.leave(self.pte(mfn, index), level));
             self.frames.get_mut(&mfn).expect("found before").table = None;
             self.settle(mfn);
         }
@@ -240,6 +258,9 @@ impl Frames {
         }
         let level = self.owned(mfn, pt_owner, Errno::EINVAL)?.table.map(|table| table.level);
         if let Some(level) = level {
+            if level > 1 && pg_owner != pt_owner || level == 4 && XEN_SLOTS.contains(&index) {
+                return Err(Errno::EINVAL);
+            }
             let old = self.pte(mfn, index);
             let checked = PteFlags::PRESENT | PteFlags::WRITABLE;
             // Xen's fast path: what a change of other flags leaves alone is not checked again.
@@ -257,7 +278,6 @@ impl Frames {
         match level {
             _ if !pte.is_present() => Ok(()),
             1 => self.refer(pte.mfn(), pg_owner, pte.flags().contains(PteFlags::WRITABLE)),
-            _ if pg_owner != pt_owner => Err(Errno::EINVAL),
             _ => self.use_table(pte.mfn(), pt_owner, level - 1),
         }
     }

@@ -44,11 +44,16 @@ pub(super) fn count<T>(items: &[T], mut each: impl FnMut(&T) -> Result<(), Errno
 impl State {
     pub(super) fn mmuext(&mut self, domain: DomId, operation: &MmuextOp) -> Result<(), Errno> {
         let frame = Mfn(operation.arg1);
+        let mut pin = |level| {
+            self.frames.pin(frame, domain, level)?;
+            // Xen takes it back at once, because nobody else would.
+            if self.domain(domain)?.dying { self.frames.unpin(frame, domain) } else { Ok(()) }
+        };
         match operation.cmd {
-            MmuextCmd::PIN_L1_TABLE => self.frames.pin(frame, domain, 1),
-            MmuextCmd::PIN_L2_TABLE => self.frames.pin(frame, domain, 2),
-            MmuextCmd::PIN_L3_TABLE => self.frames.pin(frame, domain, 3),
-            MmuextCmd::PIN_L4_TABLE => self.frames.pin(frame, domain, 4),
+            MmuextCmd::PIN_L1_TABLE => pin(1),
+            MmuextCmd::PIN_L2_TABLE => pin(2),
+            MmuextCmd::PIN_L3_TABLE => pin(3),
+            MmuextCmd::PIN_L4_TABLE => pin(4),
             MmuextCmd::UNPIN_TABLE => self.frames.unpin(frame, domain),
             MmuextCmd::CLEAR_PAGE => self.frames.clear(frame, domain),
             _ => Err(Errno::ENOSYS),
@@ -105,7 +110,13 @@ impl Hypervisor for FakeXen {
 
     fn pause(&self, domain: DomId) -> Result<(), Error> {
         self.operate("pausedomain", |state| {
-            state.domain(domain)?.pauses += 1;
+            /// As often as Xen lets a toolstack.
+            const MOST: u32 = 255;
+            let domain = state.domain(domain)?;
+            if domain.pauses == MOST {
+                return Err(Errno::EOVERFLOW);
+            }
+            domain.pauses += 1;
             Ok(())
         })
     }
@@ -199,6 +210,8 @@ impl Hypervisor for FakeXen {
     fn mmu_update(&self, pt_owner: DomId, pg_owner: DomId, updates: &[MmuUpdate]) -> (usize, Result<(), Error>) {
         self.batch("mmu_update", |state| {
             match (state.domains.get(&pt_owner), state.domains.get(&pg_owner)) {
+                // dom0 itself is no foreign domain of dom0's.
+                _ if pg_owner == DomId::DOM0 => return (0, Err(Errno::ESRCH)),
                 (None, _) | (_, None) => return (0, Err(Errno::ESRCH)),
                 (Some(domain), _) if domain.vcpus == 0 && pt_owner != DomId::DOM0 => return (0, Err(Errno::EINVAL)),
                 _ => {}
@@ -230,7 +243,11 @@ impl Hypervisor for FakeXen {
 
     fn alloc_unbound(&self, domain: DomId, remote: DomId) -> Result<Port, Error> {
         self.operate("EVTCHNOP_alloc_unbound", |state| {
-            let limit = state.domain(domain)?.config.max_evtchn_port;
+            let found = state.domain(domain)?;
+            if found.dying {
+                return Err(Errno::EINVAL);
+            }
+            let limit = found.config.max_evtchn_port;
             state.ports.alloc(domain, remote, limit, 0)
         })
     }
@@ -238,7 +255,7 @@ impl Hypervisor for FakeXen {
     fn evtchn_reset(&self, domain: DomId) -> Result<(), Error> {
         self.operate("EVTCHNOP_reset", |state| {
             if state.domain(domain)?.pauses == 0 {
-                return Err(Errno::EPERM);
+                return Err(Errno::EINVAL);
             }
             state.ports.close_all(domain, None);
             Ok(())

@@ -10,8 +10,8 @@
 //!
 //! [`FakeXenstored`] is a xenstored beside it.
 //!
-//! It knows nothing of time, of CPUs, of the TLB, or of guest user mode. `tests` compares its rules with what
-//! `examples/dom0_check.rs` saw under Xen.
+//! It knows nothing of time, of CPUs, of the TLB, or of guest user mode. [`answers`](crate::answers) compares its rules with
+//! what Xen does.
 #![forbid(unsafe_code)]
 
 mod frames;

@@ -122,7 +122,7 @@ impl State {
     }
 
     pub fn create_domain(&mut self, config: &CreateDomain) -> Result<DomId, Errno> {
-        if config.max_vcpus == 0 || config.max_grant_frames > GRANT_FRAMES as i32 {
+        if config.max_vcpus == 0 || config.max_grant_frames == 0 || config.max_grant_frames > GRANT_FRAMES as i32 {
             return Err(Errno::EINVAL);
         }
         let id = self.free_number().ok_or(Errno::ENOMEM)?;
@@ -200,7 +200,8 @@ impl State {
             self.frames.leave_table(mfn);
         }
         for mfn in self.frames.of(id).map(|(mfn, _)| mfn).collect::<Vec<_>>() {
-            // The owner may have given it up before.
+            // Most are no tables, and some go with the tables before them.
+            let _ = self.frames.unpin(mfn, id);
             let _ = self.frames.give_up(mfn, id);
         }
         Ok(())
@@ -218,7 +219,7 @@ impl State {
         let mut frames = Vec::new();
         for pfn in pfns {
             let (pages, has, free) = (1 << order, self.frames.pages(id), self.free_pages());
-            let domain = self.domain(id)?;
+            let domain = self.domain(id).map_err(|_| Errno::ENOMEM)?;
             if domain.dying || has + pages > domain.max_pages || claimed + pages > free {
                 return Err(Errno::ENOMEM);
             }
@@ -230,14 +231,13 @@ impl State {
     }
 
     pub fn decrease(&mut self, id: DomId, frames: &[Mfn]) -> Result<usize, Errno> {
-        self.domain(id)?;
         Ok(frames.iter().take_while(|mfn| self.frames.give_up(**mfn, id).is_ok()).count())
     }
 
     pub fn claim(&mut self, id: DomId, pages: u64) -> Result<(), Errno> {
         let claimed: u64 = self.domains.values().map(|domain| domain.claim).sum();
         let (has, free) = (self.frames.pages(id), self.free_pages());
-        let domain = self.domain(id)?;
+        let domain = self.domain(id).map_err(|_| Errno::EINVAL)?;
         domain.claim = match pages.checked_sub(has) {
             _ if pages == 0 => 0,
             Some(more) if pages <= domain.max_pages && domain.claim == 0 => {

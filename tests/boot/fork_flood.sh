@@ -1,0 +1,71 @@
+#!/bin/sh
+# A family that asks more of the daemon than it may have, without end: each of 150 forks of another family is made meanwhile, dom0 answers, the
+# log does not grow with what is refused, and afterwards nothing is left.
+. /run/zooid/lib.sh
+
+FORKS=150
+# Lines of the log and grants that dom0 has mapped which one flood may cost.
+LINES=2000
+GRANTS=4000
+
+lines() {
+    wc -l </var/log/zooid/pvmd.log
+}
+
+grants() {
+    census | sed 's/.*"grants":\([0-9]*\).*/\1/'
+}
+
+neighbour() {
+    printf 'name="neighbour"\nkernel="/opt/zooid/guests/fork"\nmemory=8\nextra="-- rate %s"\n' "$1" >neighbour.cfg
+    : >"$(console neighbour)"
+    xl create -q neighbour.cfg || fail "xl create neighbour"
+    wait_until 240 grep -q 'Test result' "$(console neighbour)"
+    grep -q "rounds: $1" "$(console neighbour)" || fail "beside $flood: $(cat "$(console neighbour)")"
+}
+
+# beside FLOOD
+beside() {
+    flood=$1
+    before_lines=$(lines)
+    before_grants=$(grants)
+    rm -f "$(console)"
+    kill -HUP "$(cat /run/xenconsoled.pid)"
+    begin "$flood"
+    wait_until 60 grep -q 'the flood begins' "$(console)"
+    neighbour $FORKS
+    # It is still at it, and the daemon is the same one.
+    xl domid "$NAME" >/dev/null || fail "$flood is over: $(cat "$(console)")"
+    [ "$(pidof pvmd)" = "$daemon" ] || fail "$flood: pvmd is another one: $(tail -n 5 /var/log/zooid/pvmd.log)"
+    said=$(($(lines) - before_lines))
+    mapped=$(($(grants) - before_grants))
+    echo "$flood: $FORKS forks beside it, $said lines in the log, $mapped grants mapped"
+    [ "$said" -le $LINES ] || fail "$flood: $said lines in the log: $(tail -n 3 /var/log/zooid/pvmd.log)"
+    [ "$mapped" -le $GRANTS ] || fail "$flood: $mapped grants are mapped"
+    pvm kill --family "$NAME" || fail "pvm kill --family"
+    wait_until 120 gone
+}
+
+# begun WORDS...: another daemon.
+begun() {
+    no_pvmd
+    start-pvmd "$@" || fail "pvmd"
+    daemon=$(pidof pvmd)
+    flood=nothing
+    neighbour 5
+    wait_until 60 gone
+}
+
+begun
+beside ends
+before=$(settled)
+for flood in commits prepares garbage ends tables; do
+    beside $flood
+done
+[ "$(settled)" = "$before" ] || fail "before $before, after $(settled)"
+begun --family-pvms 32
+beside bomb
+begun --backend grant
+beside grants
+no_pvmd
+start-pvmd || fail "pvmd"
