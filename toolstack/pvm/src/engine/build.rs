@@ -23,6 +23,8 @@ use super::jobs::Job;
 use super::relink::{Target, is_race, look_again};
 use super::standstill::Standstill;
 
+/// Tables that are linked in one step.
+const TABLES_AT_ONCE: usize = 8;
 /// Frames that a prepared domain has free.
 const RESERVE: usize = 64;
 /// Highest port of a child, as libxl has it for any guest.
@@ -376,7 +378,7 @@ impl<H: Hypervisor> Host<H> {
             .map_err(|_| Failure::NoMemory("no randomness"))
     }
 
-    /// Links the next table; true when that was the last.
+    /// Links the next tables; true when those were the last.
     fn link(&mut self, building: &mut Building<H::Memory>) -> Result<bool, Failure> {
         let memory_owners = self.books.memory_owners_of(self.root_of(building.parent)?);
         let parent = self.books.get_mut(building.parent).ok_or(Failure::Gone)?;
@@ -386,21 +388,19 @@ impl<H: Hypervisor> Host<H> {
         let linkage = building.linkage.as_mut().expect("made when its tables were pinned");
         let mut target = Target { domain, linkage, bitmaps: building.bitmaps.as_ref() };
         target.add_tables(&*self.xen, &source)?;
-        let number = building.linked;
-        if let (Some(sources), Some(base)) = (source.sources, tables.base(number)) {
-            let plan = building.plan.as_ref().expect("planned before");
-            let frame = |address| plan.private_frame(address).map(|pfn| building.mfns[pfn.0 as usize]);
-            let now = self.scratch.entries();
-            tables.copy_leaf(number, now);
-            building.copies.add_table(&*self.xen, domain, (base, now), frame, sources)?;
-        }
-        if number < tables.count() {
-            let mut still = Standstill::of(&*self.xen, &self.store, source.domain);
+        let mut still = Standstill::of(&*self.xen, &self.store, source.domain);
+        for number in building.linked..tables.count().min(building.linked + TABLES_AT_ONCE) {
+            if let (Some(sources), Some(base)) = (source.sources, tables.base(number)) {
+                let plan = building.plan.as_ref().expect("planned before");
+                let frame = |address| plan.private_frame(address).map(|pfn| building.mfns[pfn.0 as usize]);
+                let now = self.scratch.entries();
+                tables.copy_leaf(number, now);
+                building.copies.add_table(&*self.xen, domain, (base, now), frame, sources)?;
+            }
             match target.relink(&*self.xen, &source, number, &mut self.scratch, Some(&mut still)) {
-                Ok(_) => building.linked += 1,
                 // The parent has copied a page in between: what is not linked now is when the domain is refreshed.
-                Err(failure) if is_race(&failure) => building.linked += 1,
-                Err(failure) => return Err(failure),
+                Err(failure) if !is_race(&failure) => return Err(failure),
+                _ => building.linked += 1,
             }
         }
         Ok(building.linked >= tables.count())

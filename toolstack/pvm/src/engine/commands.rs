@@ -38,6 +38,8 @@ pub struct OutsideFork {
     id: PvmId,
     number: u32,
     until: Instant,
+    /// The children that its COMMIT has made.
+    children: Vec<u32>,
     reply: Reply<Vec<u32>>,
 }
 
@@ -292,7 +294,12 @@ impl<H: Hypervisor> Host<H> {
         if roots.is_empty() {
             return answer(&reply, Ok(ids));
         }
+        let (xen, stopped) = (self.xen.clone(), roots.clone());
         let done = move |result: Result<(), String>| {
+            if result.is_err() {
+                // What is left of them is not to hang for ever.
+                stopped.into_iter().for_each(|root| drop(xen.unpause(root)));
+            }
             answer(&reply, result.map(|()| ids).map_err(|what| Error::Refused { what }));
         };
         self.toolstack.destroy(roots, Box::new(done));
@@ -373,7 +380,7 @@ impl<H: Hypervisor> Host<H> {
         channel.put(daemon::OUTSIDE, number);
         self.notify(id);
         let until = self.after(self.config.outside_timeout, Timer::Outside);
-        self.outside.push(OutsideFork { id, number, until, reply: reply.clone() });
+        self.outside.push(OutsideFork { id, number, until, children: Vec::new(), reply: reply.clone() });
         Ok(())
     }
 
@@ -408,6 +415,13 @@ impl<H: Hypervisor> Host<H> {
         self.store.write(&path, &words).map_err(refused)
     }
 
+    /// Notes which children were made for a fork from outside.
+    pub(super) fn note_outside(&mut self, id: PvmId, number: u32, children: &[Prepared<H::Memory>]) {
+        if let Some(fork) = self.outside.iter_mut().find(|fork| fork.id == id && fork.number == number) {
+            fork.children = children.iter().map(|child| child.id.raw()).collect();
+        }
+    }
+
     /// Looks whether a fork from outside is done.
     pub(super) fn look_at_outside(&mut self, id: PvmId) {
         let Some(place) = self.outside.iter().position(|fork| fork.id == id) else { return };
@@ -416,11 +430,12 @@ impl<H: Hypervisor> Host<H> {
         if self.outside.get(place).is_none_or(|fork| channel.get(guest::OUTSIDE_DONE) != fork.number) {
             return;
         }
-        let result = match channel.get(guest::OUTSIDE_ERRNO) {
-            0 => Ok(pvm.last_children.clone()),
+        let errno = channel.get(guest::OUTSIDE_ERRNO);
+        let fork = self.outside.swap_remove(place);
+        let result = match errno {
+            0 => Ok(fork.children),
             errno => Err(Error::Errno { errno, what: format!("pVM {id} could not fork") }),
         };
-        let fork = self.outside.swap_remove(place);
         answer(&fork.reply, result);
     }
 

@@ -124,7 +124,7 @@ impl Default for Config {
             libraries: STORE.into(),
             keys: KEYS.into(),
             library_memory_kib: 1 << 20,
-            family_tables_kib: 64 << 10,
+            family_tables_kib: 256 << 10,
             announce: Announce::default(),
             child_vif: None,
             outside_timeout: Duration::from_secs(5),

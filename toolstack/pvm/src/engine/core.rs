@@ -34,12 +34,14 @@ use super::rest::Rest;
 use super::stats::Counters;
 use super::toolstack::Toolstack;
 use super::updates::UpdateRequest;
-use super::watch::{Note, Notes};
+use super::watch::{Note, Notes, Watched};
 use super::{StartError, choose_backend};
 
 /// How many times in a row jobs are put off for events: guests that ask without end must not keep others from getting what they
 /// wait for.
 const PUT_OFF: u32 = 8;
+/// How long after a failure it is looked again which domains there are.
+const AGAIN: Duration = Duration::from_millis(100);
 
 /// The state that services work on.
 pub struct Host<H: Hypervisor> {
@@ -64,9 +66,9 @@ pub struct Host<H: Hypervisor> {
     /// How more is watched for, and what is.
     pub(super) watches: Notes,
     _watched: [Watch; 2],
-    /// Watches of domains that have not announced themselves, with the handles that these have.
-    pub(super) watched: BTreeMap<DomId, ([u8; 16], Watch)>,
-    /// Domains whose kernel is another system's, with their handles.
+    /// Domains that have not announced themselves.
+    pub(super) watched: BTreeMap<DomId, Watched>,
+    /// Domains that are no pVMs as far as dom0's side says, with their handles.
     pub(super) strangers: BTreeMap<DomId, [u8; 16]>,
     pub(super) executor: Executor,
     pub(super) scratch: Scratch,
@@ -136,10 +138,14 @@ pub(super) enum Timer {
     Resumed(PvmId),
     /// The domains that are prepared for this one may not be up to date; so long after the last time it was looked.
     Refresh(PvmId, Duration),
-    /// A request is to be answered with an error: whose, its number, and the error.
-    Refused(PvmId, u32, u32),
+    /// A request of this one is to be answered with an error.
+    Refused(PvmId),
     /// A family that has had more than its share may ask again.
     Turn(PvmId),
+    /// A domain that announces itself again and again may have said something else.
+    Announced(DomId),
+    /// Xen could not say which domains there are.
+    Domains,
     /// Libraries may have left the store.
     Libraries,
     /// An update should be done.
@@ -304,7 +310,10 @@ impl<H: Hypervisor> Engine<H> {
                     self.drain();
                     self.host.find_new(&all);
                 }
-                Err(error) => log::error!("{error}"),
+                Err(error) => {
+                    log::error!("{error}");
+                    self.host.after(AGAIN, Timer::Domains);
+                }
             },
             Note::Announced(domain) => self.host.hear_announcement(domain),
         }
@@ -373,7 +382,9 @@ impl<H: Hypervisor> Engine<H> {
                 Timer::Console(parent, id, tries) => host.look_for_console(parent, id, tries),
                 Timer::Resumed(id) => host.check_resumed(id),
                 Timer::Refresh(id, pause) => host.refresh_later(id, pause),
-                Timer::Refused(id, request, errno) => host.answer_refused(id, request, errno),
+                Timer::Refused(id) => host.answer_refused(id),
+                Timer::Announced(domain) => host.hear_again(domain),
+                Timer::Domains => host.watches.domains_changed(),
                 Timer::Turn(root) => host.turn_comes(root),
                 Timer::Libraries => host.forget_removed_libraries(),
                 Timer::Outside => host.check_outside(now),
@@ -396,9 +407,20 @@ impl<H: Hypervisor> Engine<H> {
 }
 
 impl<H: Hypervisor> Host<H> {
-    /// Puts into the queue what follows from what was done.
+    /// Puts into the queue what follows from what was done. A fork comes first: nothing else is to find books without it.
     pub(super) fn follow(&mut self, follow: Follow<H::Memory>) {
-        self.follows.push_back(follow);
+        match follow {
+            Follow::Book(_) => self.follows.push_front(follow),
+            _ => self.follows.push_back(follow),
+        }
+    }
+
+    /// Something has changed for a pVM: it goes on with what it waits for, if it does, without a rest before.
+    pub(super) fn wake(&mut self, id: PvmId) {
+        if self.books.get(id).is_some_and(|pvm| pvm.pending.is_some()) {
+            self.rest.end();
+            self.follow(Follow::GoOn(id));
+        }
     }
 
     /// Whether something is to be done still before the books say what is.
@@ -414,7 +436,7 @@ impl<H: Hypervisor> Host<H> {
             Job::Refresh(id, place) => self.refresh_step(id, place),
             Job::Reap(reaping) => self.reap_step(family, reaping),
             Job::Turn(root) => self.turn_step(root),
-            Job::Library => self.library_step(),
+            Job::Library => self.library_step(family),
             Job::Drop(rest) => drop(rest),
         }
     }

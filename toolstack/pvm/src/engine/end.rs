@@ -75,8 +75,9 @@ impl<H: Hypervisor> Host<H> {
             if let (true, Some(parent)) = (pvm.is_child(), pvm.forked_by()) {
                 // What its handle says lets a daemon that starts anew go on from here. Its number is its own as long as its page is mapped.
                 let handle = Handle { kind: Kind::Ended, id, parent, commit: status.to_raw() };
+                let set = || self.xen.set_handle(id.domain(), &handle.to_octets());
                 if pvm.channel.is_some()
-                    && let Err(error) = self.xen.set_handle(id.domain(), &handle.to_octets())
+                    && let Err(error) = set().or_else(|_| set())
                 {
                     log::debug!(id = id.raw(); "{error}");
                 }
@@ -126,7 +127,7 @@ impl<H: Hypervisor> Host<H> {
         let is_there = |domain, handle: &[u8; 16]| {
             all.iter().any(|info| info.id == domain && info.handle == *handle && !info.is_dying())
         };
-        self.watched.retain(|domain, (handle, _)| is_there(*domain, handle));
+        self.watched.retain(|domain, watched| is_there(*domain, &watched.handle));
         self.strangers.retain(|domain, handle| is_there(*domain, handle));
         self.find_lost_memory_owners(all);
         self.find_lost_libraries(all);
@@ -155,9 +156,9 @@ impl<H: Hypervisor> Host<H> {
         unshared.into_iter().for_each(|ancestor| self.unshare(ancestor));
         orphans.into_iter().for_each(|orphan| self.show_parent(orphan));
         if let Some(parent) = waiting {
-            self.follow(Follow::GoOn(parent));
+            self.wake(parent);
         }
-        self.forget_timers(|timer| *timer == Timer::Resumed(id));
+        self.forget_timers(|timer| matches!(timer, Timer::Resumed(other) | Timer::Refused(other) | Timer::Refresh(other, _) if *other == id));
         self.watched.remove(&id.domain());
         if let Some(channel) = &pvm.channel {
             self.unlisten(channel.port);
@@ -249,8 +250,9 @@ impl<H: Hypervisor> Host<H> {
     fn remove_home(&mut self, id: PvmId) -> Result<(), Failure> {
         self.executor.before(Operation::RemoveHome);
         let result = match home::is_of_another(&self.store, id) {
-            true => Ok(()),
-            false => vif::remove(&self.store, id.domain()).and_then(|()| home::remove(&self.store, id.domain())),
+            Err(error) => Err(error),
+            Ok(true) => Ok(()),
+            Ok(false) => vif::remove(&self.store, id.domain()).and_then(|()| home::remove(&self.store, id.domain())),
         };
         self.executor.after(Operation::RemoveHome);
         result.map_err(Failure::from)
@@ -278,6 +280,7 @@ impl<H: Hypervisor> Host<H> {
     pub(super) fn discard_broken(&mut self, id: PvmId) {
         self.remove_broken(id);
         self.follow(Follow::GoOn(id));
+        self.follow(Follow::Replenish(id));
     }
 
     /// Discards what is prepared for a pVM and cannot be used.

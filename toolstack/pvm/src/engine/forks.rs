@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use xenctl::{Events, Hypervisor, Memory};
 use zooid_fork_plan::id::{Handle, Kind, PvmId};
-use zooid_fork_plan::link::Owner;
 use zooid_fork_plan::status::Status;
 use zooid_fork_plan::wire::{self, EARLY_PAGES, daemon, guest};
 
@@ -15,6 +14,7 @@ use super::books::{Account, Prepared, Pvm, is_domain_of};
 use super::core::{Follow, Host, Peer, Timer};
 use super::executor::Operation;
 use super::failure::Failure;
+use super::home;
 use super::jobs::Job;
 use super::members::member_field;
 use super::relink::Target;
@@ -31,6 +31,10 @@ pub(super) struct Forked<M> {
 impl<H: Hypervisor> Host<H> {
     /// Makes `count` prepared domains children. Afterwards they run, and their parent: what is left to do waits.
     pub(super) fn commit(&mut self, id: PvmId, count: u32, began: Instant) {
+        // What has ended makes no children.
+        if self.books.get(id).is_none_or(|pvm| pvm.killed.is_some()) {
+            return;
+        }
         let asked = self.books.get(id).and_then(|pvm| pvm.channel.as_ref());
         let request = asked.map_or(0, |channel| channel.get(guest::COMMIT_FOR));
         if request != 0 && !self.is_asked_from_outside(id, request) {
@@ -39,6 +43,7 @@ impl<H: Hypervisor> Host<H> {
         match self.try_commit(id, count as usize, began) {
             Ok(children) => {
                 let now = self.clock.now();
+                self.note_outside(id, request, &children);
                 self.follow(Follow::Book(Forked { parent: id, children, duration: now - began }));
                 self.rest.begin(now);
             }
@@ -153,7 +158,6 @@ impl<H: Hypervisor> Host<H> {
         }
         let ids: Vec<u32> = children.iter().map(|child| child.id.raw()).collect();
         pvm.last_commit = pvm.request;
-        pvm.last_children.clone_from(&ids);
         self.executor.before(Operation::Reply);
         self.reply(id, 0, &ids);
         self.executor.after(Operation::Reply);
@@ -177,6 +181,9 @@ impl<H: Hypervisor> Host<H> {
             pvm.linkage = Some(child.linkage);
             pvm.commit = commit;
             if !self.add_pvm(pvm) {
+                // Its number is another's: nobody would ever hear of it.
+                self.unlisten(port);
+                self.remove_domain(root, child_id);
                 continue;
             }
             self.listen(port, Peer::Pvm(child_id));
@@ -221,7 +228,7 @@ impl<H: Hypervisor> Host<H> {
     /// Whether a pVM is one that can be a parent: that has not too many ancestors with frames.
     pub(super) fn check_ancestors(&self, id: PvmId) -> Result<(), Failure> {
         match self.books.get(id) {
-            Some(pvm) if pvm.owners().len() > Owner::MOST => Err(Failure::Ancestors),
+            Some(pvm) if pvm.ancestors().len() > home::ANCESTORS => Err(Failure::Ancestors),
             _ => Ok(()),
         }
     }
@@ -231,7 +238,7 @@ impl<H: Hypervisor> Host<H> {
         let parent = self.books.resumed(id);
         self.forget_timers(|timer| *timer == Timer::Resumed(id));
         if let Some(parent) = parent {
-            self.follow(Follow::GoOn(parent));
+            self.wake(parent);
         }
         self.follow(Follow::Welcome(id));
         // It may have asked for something or ended since.

@@ -69,6 +69,18 @@ impl<M: Memory> Sources<M> {
     where
         H: Hypervisor<Memory = M>,
     {
+        let result = self.map_new(xen, domain);
+        // What is left of batches that are hardly used may be what is too much.
+        if matches!(result, Err(Failure::Quota(_))) {
+            self.tables.clear();
+        }
+        result
+    }
+
+    fn map_new<H>(&mut self, xen: &H, domain: DomId) -> Result<(), Failure>
+    where
+        H: Hypervisor<Memory = M>,
+    {
         let count = (self.directory.read_u32(directory::COUNT) as usize).min(directory::MAX_ENTRIES);
         let entry = |number: usize| {
             let at = directory::ENTRIES + number * directory::ENTRY_SIZE;

@@ -18,9 +18,9 @@ pub struct Home<'a> {
     pub ancestors: &'a [PvmId],
 }
 
-/// Most ancestors that a home names, the nearest: xenstored takes 4,096 octets in a node. A daemon that starts anew does not know the
-/// owners of frames of others, so that a child with such frames cannot fork.
-const ANCESTORS: usize = 300;
+/// Most ancestors that a home names: xenstored takes 4,096 octets in a node. A pVM that has more, dead ones without frames not counted,
+/// cannot fork.
+pub const ANCESTORS: usize = 300;
 
 /// The path of a domain's home.
 pub fn path(domain: DomId) -> String {
@@ -43,8 +43,7 @@ impl Home<'_> {
         // What is written below inherits the permissions.
         store.mkdir(&home)?;
         store.set_permissions(&home, &read_only)?;
-        let nearest = self.ancestors.iter().skip(1.max(self.ancestors.len().saturating_sub(ANCESTORS)));
-        let ancestors: Vec<String> = self.ancestors.iter().take(1).chain(nearest).map(PvmId::to_string).collect();
+        let ancestors: Vec<String> = self.ancestors.iter().map(PvmId::to_string).collect();
         for (key, value) in [
             ("name", self.name),
             ("domid", &domain.to_string()),
@@ -121,23 +120,38 @@ fn owner(store: &Store, domain: DomId) -> Option<PvmId> {
 }
 
 /// Whether a home is that of another domain, which has the same number now.
-pub fn is_of_another(store: &Store, id: PvmId) -> bool {
-    match owner(store, id.domain()) {
-        Some(other) => other != id,
+pub fn is_of_another(store: &Store, id: PvmId) -> Result<bool, Error> {
+    let is_there = |node: &str| match store.read(&format!("{}/{node}", path(id.domain()))) {
+        Ok(_) => Ok(true),
+        Err(Error::NotFound) => Ok(false),
+        Err(error) => Err(error),
+    };
+    match is_there("zooid")? {
+        true => Ok(owner(store, id.domain()).is_some_and(|other| other != id)),
         // One that a toolstack has made.
-        None => store.read(&format!("{}/vm", path(id.domain()))).is_ok(),
+        false => is_there("vm"),
     }
+}
+
+/// Lets a domain announce itself to every daemon that comes after this one, whatever becomes of its kernel's file.
+pub fn allow(store: &Store, domain: DomId) -> Result<(), Error> {
+    store.write(&format!("{}/zooid-announce", libxl_path(domain)), "1")
 }
 
 /// Whether dom0 lets a domain announce itself as a pVM, whatever its kernel is called: by a node beside libxl's, where the domain can
 /// write nothing.
-pub fn is_allowed(store: &Store, domain: DomId) -> bool {
-    store.read(&format!("{}/zooid-announce", libxl_path(domain))).is_ok_and(|value| value == "1")
+pub fn is_allowed(store: &Store, domain: DomId) -> Result<bool, Error> {
+    match store.read(&format!("{}/zooid-announce", libxl_path(domain))) {
+        Ok(value) => Ok(value == "1"),
+        Err(Error::NotFound) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// The root and the ancestors that a child's home names.
 pub fn family(store: &Store, id: PvmId) -> Option<(PvmId, Vec<PvmId>)> {
-    let text = store.read(&format!("{}/zooid", path(id.domain()))).ok()?;
+    let node = format!("{}/zooid", path(id.domain()));
+    let text = store.read(&node).or_else(|_| store.read(&node)).ok()?;
     let mut words = text.split(' ');
     let number = |word: &str| PvmId::from_raw(word.parse().ok()?);
     if number(words.next()?) != Some(id) {

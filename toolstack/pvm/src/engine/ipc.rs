@@ -330,7 +330,8 @@ impl<H: Hypervisor> Host<H> {
             let (done, result) = engine.xen.mmu_update(id.domain(), owner, updates);
             let Err(error) = result else {
                 // What is prepared is to have it, too, before the next fork.
-                engine.refresh_soon(id);
+                let given: Vec<Mfn> = updates.iter().map(|update| Pte(update.val).mfn()).collect();
+                engine.link_given(id, asked.table, &given);
                 return Ok(());
             };
             let absent = asked.updates(|_| Pte::ABSENT);

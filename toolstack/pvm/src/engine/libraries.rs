@@ -273,17 +273,13 @@ impl<H: Hypervisor> Host<H> {
         self.tell(id, &name, EventKind::LibraryRefused { library: library.to_owned(), rule: rule.to_owned() });
     }
 
-    /// Reads the next part of a library that somebody waits for.
-    pub(super) fn library_step(&mut self) {
-        let Some(mut reading) = self.books.libraries_mut().and_then(|libraries| libraries.reading.pop_front()) else {
-            return;
-        };
+    /// Reads the next part of a library that a family was the first to ask for.
+    pub(super) fn library_step(&mut self, family: PvmId) {
+        let Some(libraries) = self.books.libraries_mut() else { return };
+        let place = libraries.reading.iter().position(|reading| reading.root == family);
+        let Some(mut reading) = place.and_then(|place| libraries.reading.remove(place)) else { return };
         let began = self.clock.now();
-        let waits = |asker: &Asker| {
-            let is_it = |pvm: &Pvm<H::Memory>| pvm.request == asker.request && pvm.pending == Some(Pending::Library);
-            self.books.get(asker.member).is_some_and(is_it)
-        };
-        reading.waiting.retain(waits);
+        reading.waiting.retain(|asker| self.waits_for_library(asker));
         if reading.waiting.is_empty() {
             return;
         }
@@ -323,6 +319,12 @@ impl<H: Hypervisor> Host<H> {
             self.answer_reading(id, answer);
         }
         self.spend(root, began);
+    }
+
+    /// Whether this request for a library is to be answered still.
+    fn waits_for_library(&self, asker: &Asker) -> bool {
+        let is_it = |pvm: &Pvm<H::Memory>| pvm.request == asker.request && pvm.pending == Some(Pending::Library);
+        self.books.get(asker.member).is_some_and(is_it)
     }
 
     fn answer_reading(&mut self, id: PvmId, result: Result<(), Failure>) {
@@ -422,7 +424,8 @@ impl<H: Hypervisor> Host<H> {
         if let Some(Libraries { id, objects, reading, .. }) = self.books.set_libraries(None) {
             // Unmapped, else it could not end.
             drop(objects);
-            let waiting: Vec<Asker> = reading.into_iter().flat_map(|reading| reading.waiting).collect();
+            let mut waiting: Vec<Asker> = reading.into_iter().flat_map(|reading| reading.waiting).collect();
+            waiting.retain(|asker| self.waits_for_library(asker));
             self.remove_domain(id, id);
             waiting.into_iter().for_each(|asker| self.answer_reading(asker.member, denied(Errno::EIO)));
         }

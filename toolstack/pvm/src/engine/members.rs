@@ -19,7 +19,7 @@ use super::failure::Failure;
 use super::jobs::Job;
 use super::memory_owner::{Members, MemoryOwner};
 use super::object_records::Record;
-use super::{home, object_records, relink, tables};
+use super::{home, object_records, tables};
 
 /// Frames that one hypercall clears or gives back, and that an object gets at once.
 pub(super) const AT_ONCE: usize = 512;
@@ -131,13 +131,12 @@ impl<H: Hypervisor> Host<H> {
             return Err(Failure::Denied(Errno::ENOSPC));
         }
         let (owner, table) = (memory_owner.domain, memory_owner.table);
-        self.operate(Operation::MapMembers, |host| host.map_members(id.domain(), owner, table))?;
+        let leaf = self.operate(Operation::MapMembers, |host| host.map_members(id.domain(), owner, table))?;
         let Self { books, jobs, executor, .. } = self;
         let (pvm, family) = books.with_family(id).ok_or(Failure::Gone)?;
         let memory_owner = family.memory_owner.as_mut().ok_or(Failure::Gone)?;
-        // The guest has not counted that change.
+        // What is being built is brought up to date later; the guest has not counted that change.
         let address = device_page(device::MEMBERS);
-        pvm.prepared.iter_mut().for_each(|prepared| relink::look_again(&mut prepared.linkage, address));
         for job in jobs.iter_mut() {
             if let Job::Build(building) = job
                 && building.parent == id
@@ -151,18 +150,19 @@ impl<H: Hypervisor> Host<H> {
             channel.put(daemon::MEMBER, member_field(number));
         }
         executor.after(Operation::Enrol);
+        self.link_given(id, leaf, &[table]);
         Ok(())
     }
 
     /// Maps the table of members at its place in the DEVICE zone of a pVM. The children get it as they get any joint page.
-    fn map_members(&self, domain: DomId, memory_owner: DomId, table: Mfn) -> Result<(), Failure> {
+    fn map_members(&self, domain: DomId, memory_owner: DomId, table: Mfn) -> Result<Mfn, Failure> {
         let address = device_page(device::MEMBERS);
         let context = self.xen.vcpu_context(domain, 0)?;
         let leaf = tables::leaf_of(&*self.xen, domain, context.ctrlreg[3], address)?;
         let flags = zooid_memory::Protection::ReadOnly.pte_flags().union(ForkRule::Joint.pte_flags());
         let entry = leaf.addr() + index(address, 1) as u64 * 8;
         self.xen.mmu_update(domain, memory_owner, &[MmuUpdate::pte(entry, Pte::new(table, flags))]).1?;
-        Ok(())
+        Ok(leaf)
     }
 
     /// Makes a child of a member one, if a daemon before this one died before it could.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use xen_abi::Mfn;
 use xenctl::Hypervisor;
 use zooid_fork_plan::id::PvmId;
 use zooid_fork_plan::wire::{guest, state};
@@ -87,7 +88,7 @@ impl<H: Hypervisor> Host<H> {
         let (name, prepared) = (pvm.name.clone(), pvm.ready());
         self.counters.prepared += 1;
         self.tell(parent, &name, EventKind::Prepared { prepared, domid: id.domain().0 });
-        self.follow(Follow::GoOn(parent));
+        self.wake(parent);
         self.notify(parent);
         self.refresh_soon(parent);
     }
@@ -185,11 +186,30 @@ impl<H: Hypervisor> Host<H> {
         changed
     }
 
+    /// Links pages that the daemon has just mapped at a pVM, in a table of its, in the domains that are prepared for it. What that fails
+    /// for is linked by a PREPARE.
+    pub(super) fn link_given(&mut self, id: PvmId, table: Mfn, given: &[Mfn]) {
+        let Ok(root) = self.root_of(id) else { return };
+        let memory_owners = self.books.memory_owners_of(root);
+        let Self { books, xen, scratch, .. } = self;
+        let Some((source, all)) = books.get_mut(id).and_then(|pvm| pvm.linking(memory_owners)) else { return };
+        let Some(place) = source.tables.number_of(table) else { return };
+        for prepared in all {
+            let mut target =
+                Target { domain: prepared.domain(), linkage: &mut prepared.linkage, bitmaps: Some(&prepared.bitmaps) };
+            if let Err(failure) = target.link_given(&**xen, &source, place, scratch, given) {
+                log::debug!("pages are not linked at once: {failure}");
+            }
+        }
+        self.refresh_soon(id);
+    }
+
     /// A part of bringing prepared domains up to date in the background.
     pub(super) fn refresh_step(&mut self, id: PvmId, place: usize) {
         if place == 0
             && let Err(failure) = self.follow_tables(id)
         {
+            self.follow(Follow::DiscardBroken(id));
             return log::debug!("tables cannot be followed: {failure}");
         }
         let Some(pvm) = self.books.get(id) else { return };
@@ -201,8 +221,7 @@ impl<H: Hypervisor> Host<H> {
             log::trace!("{changed} entries of {id} were brought up to date");
         }
         if end == count {
-            self.remove_broken(id);
-            self.follow(Follow::Replenish(id));
+            self.follow(Follow::DiscardBroken(id));
         } else {
             self.jobs.push(root, Job::Refresh(id, end));
         }
@@ -217,7 +236,9 @@ impl<H: Hypervisor> Host<H> {
     pub(super) fn refresh_later(&mut self, id: PvmId, pause: Duration) {
         let Some(pvm) = self.books.get(id).filter(|pvm| pvm.forking.is_some()) else { return };
         let root = pvm.root();
-        self.jobs.push(root, Job::Refresh(id, 0));
+        if !self.jobs.iter().any(|job| matches!(job, Job::Refresh(other, _) if *other == id)) {
+            self.jobs.push(root, Job::Refresh(id, 0));
+        }
         let pause = LAST_REFRESH.min(pause * 2);
         self.after(pause, Timer::Refresh(id, pause));
     }

@@ -1,5 +1,7 @@
 //! Limits: how many pVMs, how much memory, how many forks a second (`Config`). A family's own limit is asked before the host's.
 
+use std::collections::BTreeSet;
+
 use xenctl::Hypervisor;
 use zooid_fork_plan::id::PvmId;
 
@@ -46,7 +48,11 @@ impl<H: Hypervisor> Host<H> {
                 Job::Build(building) => self.books.get(building.parent),
                 _ => None,
             });
-            there + parents.filter(|parent| root.is_none_or(|root| parent.root() == root)).count()
+            // The dead whose frames the living may have are domains still.
+            let ancestors = of(&self.books, root).flat_map(Pvm::ancestors);
+            let dead: BTreeSet<&PvmId> = ancestors.filter(|id| self.books.get(**id).is_none()).collect();
+            let builds = parents.filter(|parent| root.is_none_or(|root| parent.root() == root)).count();
+            there + dead.len() + builds
         };
         for (quota, root, what) in
             [(self.config.family, Some(root), "pVMs in a family"), (self.config.host, None, "pVMs on this host")]

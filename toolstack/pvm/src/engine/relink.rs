@@ -4,7 +4,7 @@ use xen_abi::pte::{PTES_PER_TABLE, Pte, PteFlags};
 use xen_abi::xen::{MmuUpdate, MmuextCmd, MmuextOp};
 use xen_abi::{DomId, Errno, Mfn};
 use xenctl::{Hypervisor, Memory};
-use zooid_fork_plan::link::{Entries, Owner};
+use zooid_fork_plan::link::{Entries, Owner, Shadow};
 use zooid_fork_plan::plan::table_base;
 pub use zooid_fork_plan::relink::Owners;
 use zooid_fork_plan::relink::{Linkage, Moved, Step};
@@ -78,12 +78,11 @@ impl<M> Source<'_, M> {
         }
     }
 
-    /// The owner of the frame that an entry of the parent's table at `base` names, as far as is known from when the parent was
-    /// linked itself; else the parent.
-    fn owner_of(&self, base: usize, index: u16, entry: Pte) -> Owner {
+    /// The owner of the frame that an entry of the parent's names, as far as is known from when the parent was linked itself, by the
+    /// shadow of that table; else the parent.
+    fn owner_of(&self, shadow: Option<&Shadow>, index: u16, entry: Pte) -> Owner {
         let known = || {
-            let linkage = self.linkage?;
-            let id = linkage.owner(linkage.shadow(base)?.owner(index, entry)?)?;
+            let id = self.linkage?.owner(shadow?.owner(index, entry)?)?;
             self.owners.iter().rposition(|owner| *owner == id)
         };
         known().map_or(self.own(), |place| Owner(place as u16))
@@ -95,6 +94,22 @@ pub struct Target<'a, M> {
     pub domain: DomId,
     pub linkage: &'a mut Linkage,
     pub bitmaps: Option<&'a M>,
+}
+
+/// Which entries of a parent's table are believed that name frames of others.
+#[derive(Clone, Copy)]
+enum Believed<'a> {
+    /// None: the parent runs.
+    Nothing,
+    /// Those that name these frames of a memory owner.
+    Frames(&'a [Mfn]),
+    /// All: the parent stands still, and the table is one of its tree.
+    All,
+}
+
+/// Whether a frame is the parent's or an ancestor's, as far as is known, and not a memory owner's.
+fn is_ancestors(owner: Option<Owner>) -> bool {
+    owner.is_some_and(|owner| owner != Owner::MEMORY_OWNER && owner != Owner::LIBRARIES)
 }
 
 /// The outcome of an attempt to link a table.
@@ -123,7 +138,7 @@ impl<M: Memory> Target<'_, M> {
     where
         H: Hypervisor<Memory = M>,
     {
-        match self.attempt(xen, source, place, scratch, false)? {
+        match self.attempt(xen, source, place, scratch, Believed::Nothing)? {
             Attempt::Done(entries) => return Ok(entries),
             Attempt::Foreign => {}
         }
@@ -131,20 +146,40 @@ impl<M: Memory> Target<'_, M> {
         if !source.tables.is_live(xen, source.domain, place)? {
             return Err(Failure::Denied(Errno::EPERM));
         }
-        match self.attempt(xen, source, place, scratch, true)? {
+        match self.attempt(xen, source, place, scratch, Believed::All)? {
             Attempt::Done(entries) => Ok(entries),
             Attempt::Foreign => Err(Failure::Stale),
         }
     }
 
-    /// Links what can be linked while the parent runs (`stands` false), or all.
+    /// Links pages of a memory owner that the daemon itself has just mapped at the parent, whose frames these are; the parent need not
+    /// stand still for that.
+    pub fn link_given<H>(
+        &mut self,
+        xen: &H,
+        source: &Source<'_, M>,
+        place: usize,
+        scratch: &mut Scratch,
+        given: &[Mfn],
+    ) -> Result<(), Failure>
+    where
+        H: Hypervisor<Memory = M>,
+    {
+        if let Some(base) = source.tables.base(place) {
+            // The parent has not counted that change.
+            look_again(self.linkage, base);
+        }
+        self.attempt(xen, source, place, scratch, Believed::Frames(given)).map(drop)
+    }
+
+    /// Links what is believed.
     fn attempt<H>(
         &mut self,
         xen: &H,
         source: &Source<'_, M>,
         place: usize,
         scratch: &mut Scratch,
-        stands: bool,
+        believed: Believed<'_>,
     ) -> Result<Attempt, Failure>
     where
         H: Hypervisor<Memory = M>,
@@ -161,11 +196,12 @@ impl<M: Memory> Target<'_, M> {
         }
         source.tables.copy_leaf(place, &mut scratch.now);
         scratch.steps.clear();
-        let owner = |index, entry: Pte| source.owner_of(base, index, entry);
+        let shadow = source.linkage.and_then(|linkage| linkage.shadow(base));
+        let owner = |index, entry: Pte| source.owner_of(shadow, index, entry);
         let planned = self.linkage.compare(place, &scratch.now, owner, &mut scratch.steps);
         let mut done = 0;
         let result = match planned {
-            Ok(()) => self.apply(xen, source, scratch, stands, &mut done),
+            Ok(()) => self.apply(xen, source, scratch, believed, &mut done),
             Err(stale) => Err(stale.into()),
         };
         for step in &scratch.steps[done..] {
@@ -183,7 +219,7 @@ impl<M: Memory> Target<'_, M> {
         xen: &H,
         source: &Source<'_, M>,
         scratch: &mut Scratch,
-        stands: bool,
+        believed: Believed<'_>,
         done: &mut usize,
     ) -> Result<Attempt, Failure>
     where
@@ -194,11 +230,16 @@ impl<M: Memory> Target<'_, M> {
         while let Some(first) = scratch.steps.get(*done) {
             let owner = first.owner;
             let is_foreign = owner.is_some_and(|owner| owner != own);
-            if is_foreign && !stands {
-                return Ok(Attempt::Foreign);
-            }
             let run = scratch.steps[*done..].iter().take_while(|step| step.owner == owner).count();
             let steps = &scratch.steps[*done..*done + run];
+            let is_believed = |step: &Step| match believed {
+                Believed::Nothing => false,
+                Believed::Frames(frames) => !is_ancestors(step.owner) && frames.contains(&Pte(step.update.val).mfn()),
+                Believed::All => true,
+            };
+            if is_foreign && !steps.iter().all(is_believed) {
+                return Ok(Attempt::Foreign);
+            }
             let may_write = |step: &Step| Pte(step.update.val).flags().contains(PteFlags::WRITABLE);
             let is_table = |step: &Step| Some(Pte(step.update.val).mfn()) == source.memory_owners.members;
             if is_foreign && steps.iter().any(|step| may_write(step) && is_table(step)) {
@@ -221,9 +262,8 @@ impl<M: Memory> Target<'_, M> {
                 continue;
             };
             // Not the owner's that was thought of: each of the ancestors may be it.
-            let is_ancestors = owner.is_some_and(|owner| owner != Owner::MEMORY_OWNER && owner != Owner::LIBRARIES);
             tries = if succeeded > 0 { 1 } else { tries + 1 };
-            if error.errno() != Some(Errno::EBUSY) || !is_ancestors || tries >= source.owners.len() {
+            if error.errno() != Some(Errno::EBUSY) || !is_ancestors(owner) || tries >= source.owners.len() {
                 return Err(error.into());
             }
             let next = match owner {

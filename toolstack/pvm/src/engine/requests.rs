@@ -10,7 +10,7 @@ use zooid_fork_plan::id::PvmId;
 use zooid_fork_plan::wire::{MAX_CHILDREN, daemon, guest, operation, state};
 
 use super::api::EventKind;
-use super::books::{Pending, Pvm};
+use super::books::Pending;
 use super::core::{Follow, Host, Timer};
 use super::failure::Failure;
 
@@ -23,6 +23,10 @@ impl<H: Hypervisor> Host<H> {
         let number = channel.get(guest::REQUEST);
         if number != pvm.request && channel.get(guest::STATE) != state::ENDED {
             pvm.request = number;
+            // Asking again and again brings no answer earlier, and costs nothing more.
+            if matches!(pvm.pending, Some(Pending::Refused(_))) {
+                return;
+            }
             pvm.pending = None;
             let (operation, count) = (channel.get(guest::OPERATION), channel.get(guest::COUNT));
             self.serve(id, operation, count, began);
@@ -48,12 +52,10 @@ impl<H: Hypervisor> Host<H> {
     fn serve(&mut self, id: PvmId, operation: u32, count: u32, began: Instant) {
         let valid = (1..=MAX_CHILDREN).contains(&count);
         match operation {
-            operation::PREPARE if valid => {
-                if let Some(pvm) = self.books.get_mut(id) {
-                    pvm.pending = Some(Pending::Prepare(count));
-                }
-                self.go_on_preparing(id);
+            operation::PREPARE | operation::COMMIT if self.quitting.is_some() => {
+                self.reply(id, Errno::EAGAIN.0, &[]);
             }
+            operation::PREPARE if valid => self.take_turn(id, operation, count),
             operation::COMMIT if valid => {
                 let Some(pvm) = self.books.get_mut(id) else { return };
                 if pvm.resuming().is_empty() {
@@ -116,28 +118,26 @@ impl<H: Hypervisor> Host<H> {
     /// Answers a PREPARE or a COMMIT with an error; a family that asks again and again is answered later and later, so that it does
     /// not keep dom0 busy.
     pub(super) fn refuse(&mut self, id: PvmId, failure: &Failure) {
-        let now = self.clock.now();
+        let (now, errno) = (self.clock.now(), failure.errno());
         let Some((pvm, family)) = self.books.with_family(id) else { return };
         let delay = family.account.delay_refusal(now);
-        let request = pvm.request;
         if !delay.is_zero() {
-            pvm.pending = Some(Pending::Refused);
+            pvm.pending = Some(Pending::Refused(errno));
         }
         // A guest that is to prepare first has not been refused anything.
         if !matches!(failure, Failure::Stale) {
             self.tell_refusal(id, failure);
         }
         if delay.is_zero() {
-            self.reply(id, failure.errno(), &[]);
+            self.reply(id, errno, &[]);
         } else {
-            self.after(delay, Timer::Refused(id, request, failure.errno()));
+            self.after(delay, Timer::Refused(id));
         }
     }
 
     /// A pVM that was refused something is told so.
-    pub(super) fn answer_refused(&mut self, id: PvmId, request: u32, errno: u32) {
-        let waits = |pvm: &Pvm<H::Memory>| pvm.request == request && pvm.pending == Some(Pending::Refused);
-        if self.books.get(id).is_some_and(waits) {
+    pub(super) fn answer_refused(&mut self, id: PvmId) {
+        if let Some(Pending::Refused(errno)) = self.books.get(id).and_then(|pvm| pvm.pending) {
             self.reply(id, errno, &[]);
         }
     }

@@ -21,21 +21,25 @@ pub struct Standstill<'a, H: Hypervisor> {
     xen: &'a H,
     store: &'a Store,
     domain: DomId,
+    /// The node is there.
+    noted: bool,
+    /// The domain is paused.
     stands: bool,
 }
 
 impl<'a, H: Hypervisor> Standstill<'a, H> {
     /// One that has not begun.
     pub fn of(xen: &'a H, store: &'a Store, domain: DomId) -> Self {
-        Self { xen, store, domain, stands: false }
+        Self { xen, store, domain, noted: false, stands: false }
     }
 
     /// Pauses the domain, unless it is.
     pub fn begin(&mut self) -> Result<(), Failure> {
         if !self.stands {
+            self.noted = true;
             self.store.write(&node(self.domain), "1")?;
-            self.stands = true;
             self.xen.pause(self.domain)?;
+            self.stands = true;
         }
         Ok(())
     }
@@ -43,16 +47,18 @@ impl<'a, H: Hypervisor> Standstill<'a, H> {
 
 impl<H: Hypervisor> Drop for Standstill<'_, H> {
     fn drop(&mut self) {
-        if self.stands {
-            // Once more: a guest that stays paused hangs.
-            if self.xen.unpause(self.domain).is_err()
-                && let Err(error) = self.xen.unpause(self.domain)
-            {
-                log::warn!("domain {} does not go on: {error}", self.domain);
-            }
-            if let Err(error) = self.store.remove(&node(self.domain)) {
-                log::debug!("xenstore: {error}");
-            }
+        // Once more: a guest that stays paused hangs.
+        if self.stands
+            && self.xen.unpause(self.domain).is_err()
+            && let Err(error) = self.xen.unpause(self.domain)
+        {
+            // The node stays, for the daemon that comes next.
+            return log::warn!("domain {} does not go on: {error}", self.domain);
+        }
+        if self.noted
+            && let Err(error) = self.store.remove(&node(self.domain))
+        {
+            log::debug!("xenstore: {error}");
         }
     }
 }
@@ -69,9 +75,9 @@ pub fn end_old<H: Hypervisor>(xen: &H, store: &Store, info: &DomainInfo) {
         Err(error) => return log::warn!("xenstore: {error}"),
     }
     if info.is_paused()
-        && let Err(error) = xen.unpause(info.id)
+        && let Err(error) = xen.unpause(info.id).or_else(|_| xen.unpause(info.id))
     {
-        log::warn!("domain {} does not go on: {error}", info.id);
+        return log::warn!("domain {} does not go on: {error}", info.id);
     }
     if let Err(error) = store.remove(&node(info.id)) {
         log::warn!("xenstore: {error}");

@@ -183,6 +183,11 @@ impl<M: Memory> Tables<M> {
         self.leaves.get(number).map(|leaf| leaf.base)
     }
 
+    /// The number of the table of level 1 in this frame.
+    pub fn number_of(&self, frame: Mfn) -> Option<usize> {
+        self.leaves.iter().position(|leaf| leaf.frame == frame)
+    }
+
     /// Copies a table's entries, as they are now; nothing where there is no such table.
     pub fn copy_leaf(&self, number: usize, to: &mut Entries) {
         match self.leaves.get(number) {

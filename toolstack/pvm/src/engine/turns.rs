@@ -1,4 +1,4 @@
-//! Whose turn it is: a family that asks for shared memory without end must not keep the daemon from others.
+//! Whose turn it is: a family that asks for domains, shared memory or libraries without end must not keep the daemon from others.
 //!
 //! What a family asks for is served at once as long as that takes no more than its share of the time. Beyond that its requests wait, where there are
 //! other families, until it has not had more than its share: xenstored and others of dom0 work for each request, too, and the guests need the
@@ -83,7 +83,7 @@ impl<H: Hypervisor> Host<H> {
         let Some((pvm, family)) = self.books.with_family(id) else { return };
         let root = pvm.root();
         if family.turns.is_now(operation, now) {
-            self.serve_ipc(id, operation, count);
+            self.serve_turn(id, operation, count);
             return self.spend(root, now);
         }
         pvm.pending = Some(Pending::Turn(operation, count));
@@ -91,6 +91,17 @@ impl<H: Hypervisor> Host<H> {
             family.turns.waiting.push_back(id);
         }
         self.queue_turn(root);
+    }
+
+    /// Serves a request whose turn it is.
+    fn serve_turn(&mut self, id: PvmId, operation: u32, count: u32) {
+        if operation != operation::PREPARE {
+            return self.serve_ipc(id, operation, count);
+        }
+        if let Some(pvm) = self.books.get_mut(id) {
+            pvm.pending = Some(Pending::Prepare(count));
+        }
+        self.go_on_preparing(id);
     }
 
     /// Does one thing that a family waits for.
@@ -105,7 +116,7 @@ impl<H: Hypervisor> Host<H> {
         } else if let Some(id) = turns.waiting.pop_front()
             && let Some(Pending::Turn(operation, count)) = self.books.get(id).and_then(|pvm| pvm.pending)
         {
-            self.serve_ipc(id, operation, count);
+            self.serve_turn(id, operation, count);
         }
         self.spend(root, began);
         self.queue_turn(root);

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use xen_abi::{DomId, Errno, GrantRef, Port};
 use xenctl::xenstore::{self, Store, Watch};
@@ -12,13 +13,29 @@ use zooid_fork_plan::status::Status;
 use zooid_fork_plan::wire::{self, ANNOUNCEMENT, CONTROL_GREF, daemon, guest, operation, state};
 
 use super::api::{self, EventKind};
-use super::books::{Channel, Pvm, is_domain_of};
+use super::books::{Channel, Pvm, Rate, is_domain_of};
 use super::config::Announce;
 use super::core::{Follow, Host, Peer, Timer};
 use super::failure::Failure;
 use super::handle::Waker;
 use super::{home, standstill};
 use crate::image;
+
+/// How many times in a second a domain's announcement is looked at, and when again after one too many.
+const ANNOUNCEMENTS: u32 = 4;
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// A domain that may announce itself.
+#[derive(Debug)]
+pub(super) struct Watched {
+    /// The handle that it has.
+    pub handle: [u8; 16],
+    /// How often its announcement may be looked at.
+    heard: Rate,
+    /// There is a timer for the next look.
+    waits: bool,
+    _watch: Watch,
+}
 
 /// News from xenstore.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -46,6 +63,11 @@ impl Notes {
         if self.waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(note) {
             self.waker.wake();
         }
+    }
+
+    /// Has it looked which domains there are.
+    pub fn domains_changed(&self) {
+        self.send(Note::Domains);
     }
 
     /// What is new.
@@ -84,7 +106,9 @@ impl<H: Hypervisor> Host<H> {
             }
             match self.watches.watch_announcement(&self.store, info.id) {
                 Ok(watch) => {
-                    self.watched.insert(info.id, (info.handle, watch));
+                    let heard = Rate::full(ANNOUNCEMENTS, self.clock.now());
+                    let watched = Watched { handle: info.handle, heard, waits: false, _watch: watch };
+                    self.watched.insert(info.id, watched);
                 }
                 Err(error) => log::warn!("domain {} is not watched: {error}", info.id),
             }
@@ -101,8 +125,9 @@ impl<H: Hypervisor> Host<H> {
     fn look_at_kernel(&mut self, domain: DomId) {
         let Some(is_zooid) = self.is_zooid(domain) else { return };
         if !is_zooid {
-            if let Some((handle, _)) = self.watched.get(&domain) {
-                self.strangers.insert(domain, *handle);
+            // It may be allowed to announce itself all the same.
+            if let (Some(watched), Ok(false)) = (self.watched.get(&domain), self.may_announce(domain)) {
+                self.strangers.insert(domain, watched.handle);
             }
         } else if let Err(failure) = self.add_root(domain, None)
             && !matches!(failure, Failure::Gone)
@@ -122,34 +147,60 @@ impl<H: Hypervisor> Host<H> {
 
     /// Whether a domain may say that it is a pVM: dom0's side has to say so first, by the kernel that it was started with, or by a node
     /// that only dom0 can write.
-    fn may_announce(&self, domain: DomId) -> bool {
-        self.config.announce == Announce::Any
-            || self.is_zooid(domain) == Some(true)
-            || home::is_allowed(&self.store, domain)
+    ///
+    /// # Errors
+    /// xenstore does not answer.
+    fn may_announce(&self, domain: DomId) -> Result<bool, xenstore::Error> {
+        Ok(self.config.announce == Announce::Any
+            || home::is_allowed(&self.store, domain)?
+            || self.is_zooid(domain) == Some(true))
     }
 
-    /// A domain may have announced itself as a pVM that can fork.
+    /// A domain that announced itself more often than it is listened to may have said something else.
+    pub(super) fn hear_again(&mut self, domain: DomId) {
+        if let Some(watched) = self.watched.get_mut(&domain) {
+            watched.waits = false;
+        }
+        self.hear_announcement(domain);
+    }
+
+    /// A domain may have announced itself as a pVM that can fork. It is listened to now and then only, however often it does.
     pub(super) fn hear_announcement(&mut self, domain: DomId) {
+        let now = self.clock.now();
         let known = self.books.id_of(domain).and_then(|id| self.books.get(id));
-        if known.is_some_and(|pvm| pvm.channel.is_some()) {
+        if self.strangers.contains_key(&domain) || known.is_some_and(|pvm| pvm.channel.is_some()) {
             return;
         }
-        if known.is_none() && !self.may_announce(domain) {
-            if let Some((handle, _)) = self.watched.get(&domain)
-                && self.strangers.insert(domain, *handle).is_none()
-            {
-                log::info!("domain {domain} announces itself, but was not started as a pVM: it is left alone");
+        let is_known = known.is_some();
+        if let Some(watched) = self.watched.get_mut(&domain) {
+            if watched.waits {
+                return;
             }
-            return;
+            if !watched.heard.take(1, ANNOUNCEMENTS, now) {
+                watched.waits = true;
+                self.after(AGAIN, Timer::Announced(domain));
+                return;
+            }
         }
         let text = match self.store.read(&announcement(domain)) {
             Ok(text) => text,
             Err(xenstore::Error::NotFound) => return,
-            Err(error) => return log::warn!("domain {domain}: {error}"),
+            Err(error) => return self.hear_later(domain, &error),
         };
+        match self.may_announce(domain) {
+            Ok(allowed) if allowed || is_known => {}
+            Ok(_) => {
+                log::info!("domain {domain} announces itself, but was not started as a pVM: it is left alone");
+                if let Some(watched) = self.watched.get(&domain) {
+                    self.strangers.insert(domain, watched.handle);
+                }
+                return;
+            }
+            Err(error) => return self.hear_later(domain, &error),
+        }
         let numbers: Option<Vec<u32>> = text.split(' ').map(|number| number.parse().ok()).collect();
         let Some(&[version, gref, port]) = numbers.as_deref() else {
-            return log::warn!("domain {domain} announces itself with {text:?}");
+            return log::warn!("domain {domain} announces itself with {:?}", text.get(..40).unwrap_or(&text));
         };
         if version != wire::VERSION {
             return log::warn!(
@@ -158,8 +209,22 @@ impl<H: Hypervisor> Host<H> {
             );
         }
         match self.add_root(domain, Some((GrantRef(gref), Port(port)))) {
-            Ok(_) | Err(Failure::Gone) => {}
+            Ok(_) => {
+                if let Err(error) = home::allow(&self.store, domain) {
+                    log::debug!("xenstore: {error}");
+                }
+            }
+            Err(Failure::Gone) => {}
             Err(failure) => log::warn!("domain {domain} cannot be taken as a pVM: {failure}"),
+        }
+    }
+
+    /// xenstore did not answer: the domain is listened to once more.
+    fn hear_later(&mut self, domain: DomId, error: &xenstore::Error) {
+        log::warn!("domain {domain}: {error}");
+        if let Some(watched) = self.watched.get_mut(&domain).filter(|watched| !watched.waits) {
+            watched.waits = true;
+            self.after(AGAIN, Timer::Announced(domain));
         }
     }
 
@@ -259,9 +324,14 @@ impl<H: Hypervisor> Host<H> {
         for info in alive().filter(|info| Handle::parse(info.id, &info.handle).is_none()) {
             self.hear_announcement(info.id);
         }
+        // A child whose home cannot be read belongs where its parent does.
+        children
+            .sort_by_key(|(_, handle)| home::family(&self.store, handle.id).map_or(usize::MAX, |(_, all)| all.len()));
         for (domain, handle) in children {
             if let Err(failure) = self.add_child(domain, handle) {
                 self.trouble(handle.id, "a child cannot be taken over", &failure);
+                self.books.resumed(handle.id);
+                self.follow(Follow::End(handle.id, Status::Destroyed));
             }
         }
         self.books.after_recovery();
@@ -294,7 +364,9 @@ impl<H: Hypervisor> Host<H> {
     /// Takes over a child of a daemon before.
     fn add_child(&mut self, domain: DomId, handle: Handle) -> Result<(), Failure> {
         self.books.note_id(handle.id);
-        let (root, ancestors) = home::family(&self.store, handle.id).unwrap_or((handle.parent, vec![handle.parent]));
+        let of_parent = || self.books.get(handle.parent).map(|parent| (parent.root(), parent.owners().to_vec()));
+        let family = home::family(&self.store, handle.id).or_else(of_parent);
+        let (root, ancestors) = family.unwrap_or((handle.parent, vec![handle.parent]));
         let name = self.store.read(&format!("{}/name", home::path(domain)));
         let name = name.unwrap_or_else(|_| format!("domain-{domain}"));
         let mut pvm = Pvm::new(handle.id, root, &ancestors, name, self.clock.now_us()).child_of(handle.parent, false);
@@ -341,7 +413,7 @@ impl<H: Hypervisor> Host<H> {
             let number = channel.get(guest::REQUEST);
             if number != pvm.request && channel.get(guest::OPERATION) == operation::COMMIT {
                 let is_child = |child: &&Pvm<H::Memory>| {
-                    child.forked_by() == Some(pvm.id()) && child.is_child() && child.commit == number
+                    child.forked_by() == Some(pvm.id()) && child.channel.is_some() && child.commit == number
                 };
                 let children: Vec<PvmId> = self.books.iter().filter(is_child).map(Pvm::id).collect();
                 waiting.push((pvm.id(), number, children));

@@ -55,7 +55,7 @@ pub struct Settings {
     /// Most memory of libraries that pVMs have mapped [default: 1G]
     #[arg(long, value_name = "SIZE")]
     pub library_memory: Option<Size>,
-    /// Most memory of dom0 for page tables of one family's pVMs [default: 64M]
+    /// Most memory of dom0 for page tables of one family's pVMs [default: 256M]
     #[arg(long, value_name = "SIZE")]
     pub family_tables: Option<Size>,
     /// Which domains may say that they are pVMs: known, those that were started with a Zooid image, or whose node

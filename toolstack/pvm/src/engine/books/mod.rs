@@ -186,7 +186,7 @@ impl<M> Books<M> {
     /// Adds a pVM. One that had its number before has to be removed first: false when it is there still.
     #[must_use]
     pub fn add(&mut self, pvm: Pvm<M>, account: impl FnOnce() -> Account) -> bool {
-        let id = pvm.id();
+        let (id, mut pvm) = (pvm.id(), pvm);
         if self.pvms.contains_key(&id) || self.numbers.contains_key(&id.domain()) {
             return false;
         }
@@ -194,6 +194,13 @@ impl<M> Books<M> {
             if let Some(ancestor) = self.pvms.get_mut(ancestor) {
                 ancestor.sharers += 1;
             }
+        }
+        // Only a root can be seen after its descendants: when it announces itself to a daemon that had missed it.
+        if !pvm.is_child() {
+            let descends = |other: &&Pvm<M>| other.ancestors().contains(&id);
+            pvm.sharers = self.pvms.values().filter(descends).count() as u32;
+            let resumes = |other: &&Pvm<M>| !other.resumed && other.forked_by() == Some(id);
+            pvm.resuming = self.pvms.values().filter(resumes).map(Pvm::id).collect();
         }
         if let (false, Some(parent)) = (pvm.resumed, pvm.forked_by().and_then(|parent| self.pvms.get_mut(&parent))) {
             parent.resuming.push(id);

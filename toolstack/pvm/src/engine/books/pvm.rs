@@ -72,11 +72,9 @@ pub struct Pvm<M> {
     pub commit: u32,
     /// Number of the last COMMIT that made children.
     pub last_commit: u32,
-    /// Ids of its children.
-    pub last_children: Vec<u32>,
     /// Ends of children for which its ring had no room.
     pub ends: VecDeque<(PvmId, Status)>,
-    /// It was killed: how it will have ended.
+    /// It has ended, or is to: with this status.
     pub killed: Option<Status>,
 }
 
@@ -109,8 +107,8 @@ pub enum Pending {
     Prepare(u32),
     /// Until the children of the COMMIT before have resumed; how many it is to make.
     Commit(u32),
-    /// Until it is time to refuse it.
-    Refused,
+    /// Until it is time to answer it, and any that comes in its place meanwhile, with this error.
+    Refused(u32),
     /// Until it is the family's turn; operation and count of the request.
     Turn(u32, u32),
     /// Until the object is made.
@@ -172,7 +170,6 @@ impl<M> Pvm<M> {
             pending: None,
             commit: 0,
             last_commit: 0,
-            last_children: Vec::new(),
             ends: VecDeque::new(),
             killed: None,
         }
