@@ -32,7 +32,7 @@ fuzz_target!(|input: (Vec<Run>, Vec<(u8, u8, Run)>, Vec<(u8, Run)>, bool, u8)| {
     let Ok(plan) = Plan::new(backend, &layout, &parent, reserve.into()) else { return };
     check_plan(&layout, &plan);
     let mfns = (0..plan.frames() as u64).map(|pfn| Mfn(FIRST + pfn)).collect();
-    let mut child = Child { linkage: Linkage::new(&plan, &parent, mfns), free: BTreeSet::new(), plan: &plan };
+    let mut child = Child { linkage: Linkage::new(&plan, &parent, mfns, Arc::from([])), free: BTreeSet::new(), plan: &plan };
     child.free.extend(child.linkage.reserve().iter().map(|pfn| pfn.0));
     child.follow(&parent, usize::MAX);
     if parent.is_empty() {

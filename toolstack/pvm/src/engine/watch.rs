@@ -210,7 +210,9 @@ impl<H: Hypervisor> Host<H> {
         }
         match self.add_root(domain, Some((GrantRef(gref), Port(port)))) {
             Ok(_) => {
-                if let Err(error) = home::allow(&self.store, domain) {
+                if self.config.announce == Announce::Known
+                    && let Err(error) = home::allow(&self.store, domain)
+                {
                     log::debug!("xenstore: {error}");
                 }
             }

@@ -307,6 +307,8 @@ impl Host {
         let domain = self.lives[number].domain;
         let home = format!("/local/domain/{domain}");
         self.store.write(&format!("{home}/name"), &format!("root{number}")).unwrap();
+        // dom0 says that it is a pVM.
+        self.store.write(&format!("/libxl/{domain}/zooid-announce"), "1").unwrap();
         self.store.write(&format!("{home}/{ANNOUNCEMENT}"), &format!("{VERSION} {CONTROL_GREF} {}", port.0)).unwrap();
         self.store.introduce(domain, Mfn(0), Port(0)).unwrap();
     }
@@ -320,6 +322,7 @@ impl Host {
         self.changed = true;
         if is_root {
             let _ = self.store.remove(&format!("/local/domain/{domain}"));
+            let _ = self.store.remove(&format!("/libxl/{domain}"));
         }
     }
 
