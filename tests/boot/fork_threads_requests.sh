@@ -1,6 +1,7 @@
 #!/bin/sh
-# Forks from outside while threads of the guest fork and ask pvmd for other things: each gives its child, all of whose threads go on. Memory that
-# changes all the while may be a reason to try again, and no other.
+# Forks from outside while threads of the guest fork and ask pvmd for other things: each gives its
+# child, all of whose threads go on. Memory that changes all the while may be a reason to try again,
+# and no other.
 . /run/zooid/lib.sh
 
 xl create -q "$CFG" || fail "xl create"
