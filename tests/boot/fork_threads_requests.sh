@@ -10,7 +10,7 @@ wait_console "at work"
 forked=0
 while [ "$forked" -lt 6 ]; do
     until pvm fork "$NAME" >>forked 2>refused; do
-        grep -q 'too fast' refused || fail "pvm fork: $(cat refused) $(tail -n 3 "$(console)")"
+        grep -qE 'too fast|Try again' refused || fail "pvm fork: $(cat refused) $(tail -n 3 "$(console)")"
         cat refused
     done
     forked=$((forked + 1))
