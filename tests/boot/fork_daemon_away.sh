@@ -1,6 +1,7 @@
 #!/bin/sh
-# The daemon is stopped, and then killed in the middle of a COMMIT and away for longer than a guest waits: parent and children do not see each
-# other's writes, the parent's fork is an error only where nobody answered, and it forks on when there is a daemon again.
+# The daemon is stopped, and then killed in the middle of a COMMIT and away for longer than a guest
+# waits: parent and children do not see each other's writes, the parent's fork is an error only
+# where nobody answered, and it forks on when there is a daemon again.
 . /run/zooid/lib.sh
 
 # consoles: what all pVMs of the case have printed.

@@ -44,8 +44,9 @@ const fn scale(ticks: u64, multiplier: u32, shift: i8) -> u64 {
     ((shifted as u128 * multiplier as u128) >> 32) as u64
 }
 
-/// The latest time that was told. The records of two processors differ by a little, so that a reader that goes from one to the other
-/// could see time go back (Linux keeps such a value for the same reason: arch/x86/kernel/pvclock.c, `last_value`).
+/// The latest time that was told. The records of two processors differ by a little, so that a
+/// reader that goes from one to the other could see time go back (Linux keeps such a value for the
+/// same reason: arch/x86/kernel/pvclock.c, `last_value`).
 pub struct Latest(AtomicU64);
 
 impl Latest {

@@ -117,8 +117,9 @@ fn first_thread() {
     power::poweroff()
 }
 
-/// Has boot call a function of a component: defines a static that whatever belongs to the component refers to by
-/// [`black_box`](core::hint::black_box), so that an image holds both or neither. The name is the component's own.
+/// Has boot call a function of a component: defines a static that whatever belongs to the component
+/// refers to by [`black_box`](core::hint::black_box), so that an image holds both or neither. The
+/// name is the component's own.
 #[macro_export]
 macro_rules! at_boot {
     ($(#[$doc:meta])* $static:ident, $name:literal, $function:path) => {

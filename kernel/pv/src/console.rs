@@ -62,7 +62,8 @@ pub fn init_events() {
     });
 }
 
-/// Nobody is in the middle of printing at a fork; a child has a ring of its own, at the same address.
+/// Nobody is in the middle of printing at a fork; a child has a ring of its own, at the same
+/// address.
 pub static LIFE: Component = Component { quiesce, begin: |birth| begin_life(birth.console), ..Component::PASSIVE };
 
 fn quiesce(act: &mut dyn FnMut()) {

@@ -157,7 +157,8 @@ pub fn lives() -> u32 {
     LIVES.load(Ordering::Relaxed)
 }
 
-/// In a child the parent's ports are forgotten: the ports of the domain are bound anew by those who need them.
+/// In a child the parent's ports are forgotten: the ports of the domain are bound anew by those who
+/// need them.
 pub static LIFE: Component = Component { begin: |_| begin_life(), ..Component::PASSIVE };
 
 fn begin_life() {

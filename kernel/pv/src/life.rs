@@ -1,10 +1,13 @@
 //! The lives of a domain's memory: it begins anew in each child of a fork, and ends with the pVM.
 //!
-//! Each component that a fork or an end concerns has one place in [`Order`], and joins there when the image boots ([`join`]). Before a fork
-//! all stand still, the topmost first, so that nobody who is in the middle of one layer waits for a layer below that stands still already; in
-//! a child each begins, the lowest first; at an end each ends, the topmost first. The fork component calls all of this.
+//! Each component that a fork or an end concerns has one place in [`Order`], and joins there when
+//! the image boots ([`join`]). Before a fork all stand still, the topmost first, so that nobody who
+//! is in the middle of one layer waits for a layer below that stands still already; in a child each
+//! begins, the lowest first; at an end each ends, the topmost first. The fork component calls all
+//! of this.
 //!
-//! Here is also what that component needs of the kernel besides: the way into a prepared domain, and the call that returns twice.
+//! Here is also what that component needs of the kernel besides: the way into a prepared domain,
+//! and the call that returns twice.
 
 use core::ffi::c_void;
 
@@ -53,7 +56,8 @@ const LAYERS: usize = Order::Libraries as usize + 1;
 pub struct Component {
     /// Before a fork.
     pub quiesce: Quiesce,
-    /// In a child, with events masked and the calling thread alone. A write to the heap is dear there.
+    /// In a child, with events masked and the calling thread alone. A write to the heap is dear
+    /// there.
     pub begin: fn(&Birth),
     /// The pVM ends by itself; other threads run meanwhile.
     pub end: fn(Ending),
@@ -94,13 +98,14 @@ pub enum Ending {
 
 static COMPONENTS: Masked<[Option<&'static Component>; LAYERS]> = Masked::new([None; LAYERS]);
 
-/// Has a component take part. To be called at boot, from a function in a section `.zooid.init.*`: who joins later may be
-/// in the middle of something that a fork does not know of.
+/// Has a component take part. To be called at boot, from a function in a section `.zooid.init.*`:
+/// who joins later may be in the middle of something that a fork does not know of.
 pub fn join(layer: Order, component: &'static Component) {
     COMPONENTS.lock()[layer as usize] = Some(component);
 }
 
-/// As [`join`], for the kernel's own layers; they are linked into an image that calls this, and into no other.
+/// As [`join`], for the kernel's own layers; they are linked into an image that calls this, and
+/// into no other.
 pub fn join_kernel() {
     let layers = [
         (Order::Memory, &mmu::cow::LIFE),
@@ -139,7 +144,8 @@ fn quiesce(first: usize, end: usize, act: &mut dyn FnMut()) {
 /// Begins the life of a child.
 ///
 /// # Safety
-/// The first act in a child, with events masked; `birth` says what pvmd has made for it, and p2m, bitmaps and start_info are filled.
+/// The first act in a child, with events masked; `birth` says what pvmd has made for it, and p2m,
+/// bitmaps and start_info are filled.
 pub unsafe fn begin(birth: &Birth) {
     (0..LAYERS).filter_map(component).for_each(|component| (component.begin)(birth));
 }
@@ -152,15 +158,17 @@ pub fn end(ending: Ending) {
 /// How long a child runs before its services do, in nanoseconds.
 const SETTLE: u64 = 2_000_000;
 
-/// What a service calls first that has others to talk to before anybody needs it: in a child it waits a little, because the parent
-/// may wait for the processor, and because many a child has ended by then.
+/// What a service calls first that has others to talk to before anybody needs it: in a child it
+/// waits a little, because the parent may wait for the processor, and because many a child has
+/// ended by then.
 pub fn settle() {
     if evtchn::lives() > 0 {
         thread::sleep_until(time::now() + SETTLE);
     }
 }
 
-/// Gives Xen the trap table and the callbacks of this image: for a prepared domain, which uses no variables.
+/// Gives Xen the trap table and the callbacks of this image: for a prepared domain, which uses no
+/// variables.
 pub fn init_traps() {
     crate::trap::init();
 }

@@ -84,8 +84,16 @@ impl Default for WaitQueue {
 }
 
 /// Mutual exclusion between threads. A thread that has to wait blocks.
+///
+/// A thread that was woken and found the mutex taken again is not passed over a second time: the
+/// next unlock hands the mutex over, to the thread that has waited longest. So a thread that takes
+/// it again and again starves nobody, and a switch of threads is paid for only then.
 pub struct Mutex<T: ?Sized> {
     locked: AtomicBool,
+    /// Somebody was passed over.
+    passed_over: AtomicBool,
+    /// It is locked for a thread that was woken, and that has not taken it yet.
+    handed_over: AtomicBool,
     waiters: WaitQueue,
     value: UnsafeCell<T>,
 }
@@ -109,7 +117,13 @@ unsafe impl<T: ?Sized + Sync> Sync for MutexGuard<'_, T> {}
 impl<T> Mutex<T> {
     /// An unlocked mutex.
     pub const fn new(value: T) -> Self {
-        Self { locked: AtomicBool::new(false), waiters: WaitQueue::new(), value: UnsafeCell::new(value) }
+        Self {
+            locked: AtomicBool::new(false),
+            passed_over: AtomicBool::new(false),
+            handed_over: AtomicBool::new(false),
+            waiters: WaitQueue::new(),
+            value: UnsafeCell::new(value),
+        }
     }
 
     /// The value, taken out of the mutex.
@@ -122,7 +136,16 @@ impl<T: ?Sized> Mutex<T> {
     /// Waits until the mutex is free and takes it.
     pub fn lock(&self) -> MutexGuard<'_, T> {
         if self.locked.swap(true, Ordering::Acquire) {
-            self.waiters.wait_until(None, || !self.locked.swap(true, Ordering::Acquire));
+            let mut was_woken = false;
+            self.waiters.wait_until(None, || {
+                let is_mine = was_woken && self.handed_over.swap(false, Ordering::Acquire)
+                    || !self.locked.swap(true, Ordering::Acquire);
+                if was_woken && !is_mine {
+                    self.passed_over.store(true, Ordering::Relaxed);
+                }
+                was_woken = true;
+                is_mine
+            });
         }
         MutexGuard::new(self)
     }
@@ -157,8 +180,16 @@ impl<'a, T: ?Sized> MutexGuard<'a, T> {
 
 impl<T: ?Sized> Drop for MutexGuard<'_, T> {
     fn drop(&mut self) {
-        self.mutex.locked.store(false, Ordering::Release);
-        self.mutex.waiters.wake_one();
+        let Mutex { locked, passed_over, handed_over, waiters, .. } = self.mutex;
+        if passed_over.load(Ordering::Relaxed) {
+            let _mask = events::mask();
+            passed_over.store(false, Ordering::Relaxed);
+            if waiters.wake_one() {
+                return handed_over.store(true, Ordering::Release);
+            }
+        }
+        locked.store(false, Ordering::Release);
+        waiters.wake_one();
     }
 }
 
@@ -177,7 +208,8 @@ impl<T: ?Sized> DerefMut for MutexGuard<'_, T> {
     }
 }
 
-/// Mutual exclusion that knows whose turn it is: who comes back in its own turn is told so, and does not wait for itself.
+/// Mutual exclusion that knows whose turn it is: who comes back in its own turn is told so, and
+/// does not wait for itself.
 pub struct Turns {
     mutex: Mutex<()>,
     whose: Masked<Option<ThreadId>>,

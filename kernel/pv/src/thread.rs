@@ -162,7 +162,8 @@ fn start_on<F: FnOnce() + Send + 'static>(
     Ok(id)
 }
 
-/// Lays down what the thread does, and what `switch_stacks` pops, so that the thread starts in `thread_start`.
+/// Lays down what the thread does, and what `switch_stacks` pops, so that the thread starts in
+/// `thread_start`.
 fn first_frame<F: FnOnce() + Send + 'static>(stack: &mut Stack, body: F) -> u64 {
     const MXCSR_AND_FCW: u64 = 0x0000_037f_0000_1f80; // all exceptions masked: the psABI's initial state
     let place = stack.reserve(size_of::<F>(), align_of::<F>());
@@ -362,7 +363,8 @@ fn used_from(thread: &Thread) -> u64 {
 /// In a child the calling thread alone lives on, unless all do, and services begin anew.
 pub static LIFE: Component = Component { begin: begin_life, ..Component::PASSIVE };
 
-/// What lies on the stacks of the others stays readable, because the calling thread may have references to it.
+/// What lies on the stacks of the others stays readable, because the calling thread may have
+/// references to it.
 fn begin_life(birth: &Birth) {
     if birth.all_threads {
         return;

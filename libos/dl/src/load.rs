@@ -86,7 +86,8 @@ pub fn with<R>(act: impl FnOnce(&mut Loader) -> R) -> R {
     act(lock().get_or_insert_with(new))
 }
 
-/// Taken while objects come and go: initialisers are called with it, and may open objects themselves.
+/// Taken while objects come and go: initialisers are called with it, and may open objects
+/// themselves.
 pub static TURNS: Turns = Turns::new();
 
 /// Lets a fork happen while no thread loads or unloads.

@@ -76,7 +76,8 @@ impl Children {
         self.more.clear();
     }
 
-    /// Takes what pvmd says of ended children out of the ring. `true`: pvmd is to be told, because it may have found the ring full.
+    /// Takes what pvmd says of ended children out of the ring. `true`: pvmd is to be told, because
+    /// it may have found the ring full.
     #[must_use]
     pub fn collect<P: Page + ?Sized>(&mut self, page: &P) -> bool {
         let prod = page.read(daemon::ENDED_PROD);
@@ -92,8 +93,9 @@ impl Children {
         if prod != cons {
             page.write(guest::ENDED_CONS, prod);
         }
-        // A pvmd that finds the ring full has seen an index that is at most a ring's length behind the last entry. On the way there
-        // the index passes such a multiple once, after pvmd has looked.
+        // A pvmd that finds the ring full has seen an index that is at most a ring's length behind
+        // the last entry. On the way there the index passes such a multiple once, after pvmd has
+        // looked.
         prod / ENDED_SLOTS != cons / ENDED_SLOTS
     }
 

@@ -1,9 +1,11 @@
 //! Requests to pvmd and its replies: one at a time, through one type.
 //!
-//! A value of [`Mailbox`] is the right to the request's half of the control page. A guest keeps it behind a lock, and a fork holds it from
-//! before everything stands still: so no request is under way while memory is copied, a COMMIT meets no other request, and a reply is read
-//! before another request can change it. In the child the lock is the forking thread's as in the parent, and the page is a new one. A thread that
-//! waited for the lock lives on there only if all threads do, and then makes its request in the child, for the child.
+//! A value of [`Mailbox`] is the right to the request's half of the control page. A guest keeps it
+//! behind a lock, and a fork holds it from before everything stands still: so no request is under
+//! way while memory is copied, a COMMIT meets no other request, and a reply is read before another
+//! request can change it. In the child the lock is the forking thread's as in the parent, and the
+//! page is a new one. A thread that waited for the lock lives on there only if all threads do, and
+//! then makes its request in the child, for the child.
 
 use core::sync::atomic::{AtomicU32, Ordering};
 
@@ -13,7 +15,8 @@ use zooid_fork_plan::wire::{daemon, guest, operation};
 
 use crate::Page;
 
-/// How long a guest waits for a pvmd that is not there, in nanoseconds: one that was killed comes back in this time.
+/// How long a guest waits for a pvmd that is not there, in nanoseconds: one that was killed comes
+/// back in this time.
 const PATIENCE: u64 = 10_000_000_000;
 /// How often it looks whether pvmd is there, in nanoseconds.
 const LOOK: u64 = 500_000_000;
@@ -26,7 +29,8 @@ pub trait Channel: Page {
     fn daemon_is_there(&self) -> bool;
     /// System time in nanoseconds.
     fn now(&self) -> u64;
-    /// Waits until `answered` returns true, which is asked at every sign of pvmd; `false` when `deadline` came first.
+    /// Waits until `answered` returns true, which is asked at every sign of pvmd; `false` when
+    /// `deadline` came first.
     fn wait(&self, deadline: u64, answered: &mut dyn FnMut() -> bool) -> bool;
 }
 
@@ -39,10 +43,12 @@ impl Mailbox {
         Self(())
     }
 
-    /// Asks for something, for which `fill` writes what is needed into the page, and `take` reads the reply.
+    /// Asks for something, for which `fill` writes what is needed into the page, and `take` reads
+    /// the reply.
     ///
     /// # Errors
-    /// pvmd's; `ENOTCONN` when there is none and none came: then it may have been done all the same.
+    /// pvmd's; `ENOTCONN` when there is none and none came: then it may have been done all the
+    /// same.
     pub fn request<C: Channel + ?Sized, R>(
         &mut self,
         channel: &C,
@@ -62,8 +68,10 @@ impl Mailbox {
         answer.result().map(|()| take())
     }
 
-    /// Asks pvmd to make `count` prepared domains children of this pVM, as [`request`](Self::request) does, and puts their ids in
-    /// `children`, which has room for `count`. Returns how many were made, at least one. `sharing` learns of it, if they share memory.
+    /// Asks pvmd to make `count` prepared domains children of this pVM, as
+    /// [`request`](Self::request) does, and puts their ids in `children`, which has room for
+    /// `count`. Returns how many were made, at least one. `sharing` learns of it, if they share
+    /// memory.
     ///
     /// # Errors
     /// As there; `EIO` for an answer that makes no sense.
@@ -101,7 +109,8 @@ impl Mailbox {
         answer: Answer,
         children: &mut [Option<PvmId>],
     ) -> Result<usize, Errno> {
-        // Without an answer there may be children, now or later: a pvmd that was killed in the middle of it may have let them run.
+        // Without an answer there may be children, now or later: a pvmd that was killed in the
+        // middle of it may have let them run.
         if let (Answer::Refused(_), Some(sharing), Some(before)) = (answer, sharing, commit.before) {
             sharing.take_back(before);
         }
@@ -199,8 +208,9 @@ impl Posted {
     }
 }
 
-/// Whether other domains may read frames of this one: since its last COMMIT that may have made children, until pvmd says that no
-/// descendant is left. A fault asks for it at any time, so it is apart from the lock.
+/// Whether other domains may read frames of this one: since its last COMMIT that may have made
+/// children, until pvmd says that no descendant is left. A fault asks for it at any time, so it is
+/// apart from the lock.
 pub struct Sharing(pub(crate) AtomicU32);
 
 impl Sharing {

@@ -233,9 +233,10 @@ impl Control {
         self.request(operation::PREPARE, count, |_| (), |_| ())
     }
 
-    /// Asks for something, for which `fill` writes what is needed into the page, and `take` reads the reply; other threads run
-    /// meanwhile. A thread that waits for its turn here may find itself in a child that has all threads: what `fill` says of this
-    /// domain is to be looked up in it.
+    /// Asks for something, for which `fill` writes what is needed into the page, and `take` reads
+    /// the reply; other threads run meanwhile. A thread that waits for its turn here may find
+    /// itself in a child that has all threads: what `fill` says of this domain is to be looked up
+    /// in it.
     pub fn request<R>(
         &self,
         operation: u32,
@@ -247,9 +248,10 @@ impl Control {
         mailbox.request(self, operation, count, || fill(&self.page), || take(&self.page))
     }
 
-    /// Has pvmd make prepared domains children of this pVM as it is now, whose ids it puts in `children`; `request` is that from outside
-    /// which this carries out, or 0. Events are masked, and nothing may write to the heap from [`cow::protect`] on until this returns: pvmd
-    /// would take the copy for what is to be shared.
+    /// Has pvmd make prepared domains children of this pVM as it is now, whose ids it puts in
+    /// `children`; `request` is that from outside which this carries out, or 0. Events are masked,
+    /// and nothing may write to the heap from [`cow::protect`] on until this returns: pvmd would
+    /// take the copy for what is to be shared.
     pub fn commit(
         &self,
         mailbox: &mut Mailbox,

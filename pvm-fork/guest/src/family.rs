@@ -86,7 +86,8 @@ fn collect(control: &Control) {
     }
 }
 
-/// Says how this pVM ends. Other components have ended before; output comes first, because pvmd may destroy the domain at once.
+/// Says how this pVM ends. Other components have ended before; output comes first, because pvmd may
+/// destroy the domain at once.
 pub fn end(ending: Ending) {
     console::drain();
     // Whoever learns of the end takes it that nothing runs here any more.
@@ -162,7 +163,8 @@ pub fn serve() {
     }
 }
 
-/// Signals that pvmd passes on. A handler may fork: nothing that was read before it is used after it.
+/// Signals that pvmd passes on. A handler may fork: nothing that was read before it is used after
+/// it.
 fn obey_signals(control: &Control) {
     while let Some(signal) = next_signal(control) {
         match objects::signal_handler() {

@@ -95,8 +95,8 @@ static HANDLERS: Masked<Vec<AtFork>> = Masked::new(Vec::new());
 /// Forks and their handlers: one at a time.
 static TURNS: Turns = Turns::new();
 
-/// Has functions called around each fork: `prepare` in the reverse order of registration, the others in the order of
-/// registration. None of them can fork: that is [`ForkError::InHandler`].
+/// Has functions called around each fork: `prepare` in the reverse order of registration, the
+/// others in the order of registration. None of them can fork: that is [`ForkError::InHandler`].
 pub fn at_fork(handlers: AtFork) {
     HANDLERS.lock().push(handlers);
 }
@@ -222,8 +222,8 @@ struct Attempt<'a> {
     made: usize,
 }
 
-/// `ESTALE`: the layout has changed meanwhile. The libOS stands still: its locks are this thread's, which lives on in the child and gives them
-/// back there, too.
+/// `ESTALE`: the layout has changed meanwhile. The libOS stands still: its locks are this thread's,
+/// which lives on in the child and gives them back there, too.
 fn attempt(
     control: &Control,
     mailbox: &mut Mailbox,

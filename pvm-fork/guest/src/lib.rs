@@ -9,7 +9,8 @@
 //! - [`libraries`]: libraries of the host's store.
 //! - [`family`]: children, their ends, the pVM's own end, requests from outside.
 //!
-//! An image carries all this if it calls something of it: then boot also runs [`control::start`], which announces the pVM to pvmd.
+//! An image carries all this if it calls something of it: then boot also runs [`control::start`],
+//! which announces the pVM to pvmd.
 
 #![no_std]
 #![deny(clippy::undocumented_unsafe_blocks)]
@@ -46,7 +47,8 @@ fn present() {
 }
 
 at_boot! {
-    /// Before [`COMPONENT`], in an image that forks by itself: only for such a one a domain is prepared unasked.
+    /// Before [`COMPONENT`], in an image that forks by itself: only for such a one a domain is
+    /// prepared unasked.
     FORKS, "early", control::expect_forks
 }
 

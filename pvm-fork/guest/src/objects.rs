@@ -12,8 +12,9 @@ use zooid_kernel::shared::SharedPages;
 
 use crate::control::{Control, control};
 
-/// What the IpC component does when something has become of a relative. What it does at forks and ends it says in
-/// [`life`](zooid_kernel::life), at the place `Ipc`; in a child its number as a member is known by then.
+/// What the IpC component does when something has become of a relative. What it does at forks and
+/// ends it says in [`life`](zooid_kernel::life), at the place `Ipc`; in a child its number as a
+/// member is known by then.
 pub struct Relatives {
     /// The table of members has changed, or a relative wants this pVM to look at what it waits for.
     pub news: fn(),

@@ -229,7 +229,8 @@ fn populate(frames: &mut Frames, needed: u64) {
 /// A child was given frames of its own, and another root of the page tables.
 pub static LIFE: Component = Component { begin: |birth| adopt(birth.root), ..Component::PASSIVE };
 
-/// p2m and bitmaps, at their old addresses, hold what belongs to this domain ([`life::begin`](crate::life::begin)).
+/// p2m and bitmaps, at their old addresses, hold what belongs to this domain
+/// ([`life::begin`](crate::life::begin)).
 fn adopt(root: Pfn) {
     with_memory(|memory| {
         memory.frames.recount();

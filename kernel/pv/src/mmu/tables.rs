@@ -110,7 +110,8 @@ impl Tables {
         }
     }
 
-    /// Makes the entries of the `count` pages from `start` on what `next` yields, and the tables that they need.
+    /// Makes the entries of the `count` pages from `start` on what `next` yields, and the tables
+    /// that they need.
     ///
     /// # Safety
     /// No code relies on the former mapping of these pages, and the new one breaks no promise about
@@ -129,8 +130,8 @@ impl Tables {
         Ok(())
     }
 
-    /// Makes each entry of the `count` pages from `start` on what `change` makes of it. Where there is no table nothing is mapped: such pages are
-    /// passed over, and none is made.
+    /// Makes each entry of the `count` pages from `start` on what `change` makes of it. Where there
+    /// is no table nothing is mapped: such pages are passed over, and none is made.
     ///
     /// # Safety
     /// As for [`map`](Self::map).
@@ -149,7 +150,8 @@ impl Tables {
     }
 }
 
-/// The `count` pages from `start` on, in parts of a batch at most that stay within one table of level 1.
+/// The `count` pages from `start` on, in parts of a batch at most that stay within one table of
+/// level 1.
 fn batches(start: usize, count: usize) -> impl Iterator<Item = Range<usize>> {
     let end = start + count * PAGE_SIZE;
     let mut page = start;
@@ -193,6 +195,7 @@ pub fn update(table: Mfn, index: usize, entry: Pte) -> MmuUpdate {
 
 /// Lets Xen apply the updates. A refusal means that our books are wrong.
 pub fn submit(updates: &[MmuUpdate]) {
-    // SAFETY: `map` and `change` pass their own callers' promise on; the other uses only add page tables where nothing was.
+    // SAFETY: `map` and `change` pass their own callers' promise on; the other uses only add page
+    // tables where nothing was.
     unsafe { xen_sys::mmu_update(updates, DomId::SELF) }.expect("Xen refuses a page-table entry");
 }

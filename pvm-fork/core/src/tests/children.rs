@@ -77,13 +77,14 @@ fn indices_that_make_no_sense_are_passed_over_in_a_rings_length() {
     assert_eq!(children.take(None), Ok(None));
 }
 
-/// pvmd looks at the guest's index, and puts entries in the ring by what it has seen, at any two moments of the guest's, and looks again
-/// only when it is notified.
+/// pvmd looks at the guest's index, and puts entries in the ring by what it has seen, at any two
+/// moments of the guest's, and looks again only when it is notified.
 #[test]
 fn more_ends_than_the_ring_has_room_for_are_all_told_whenever_the_guest_looks() {
     const ENDS: u32 = 3 * ENDED_SLOTS + 8;
     for start in [0, 63, u32::MAX - 70] {
-        // The guest looks after the first `early` entries, and at any moment between pvmd's look at its index and what follows.
+        // The guest looks after the first `early` entries, and at any moment between pvmd's look at
+        // its index and what follows.
         for early in 0..=ENDED_SLOTS {
             let desk = Desk::default();
             desk.write(daemon::ENDED_PROD, start);

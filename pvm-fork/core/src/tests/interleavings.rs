@@ -1,8 +1,8 @@
-//! All orders in which threads ask for something, fork, and pvmd serves them, dies, comes back, and answers nonsense; on both sides of
-//! each fork.
+//! All orders in which threads ask for something, fork, and pvmd serves them, dies, comes back, and
+//! answers nonsense; on both sides of each fork.
 //!
-//! A [`World`] is a pVM with its control page. A step is what one thread, or pvmd, does until somebody else can notice. All worlds that steps
-//! lead to are looked at, each once.
+//! A [`World`] is a pVM with its control page. A step is what one thread, or pvmd, does until
+//! somebody else can notice. All worlds that steps lead to are looked at, each once.
 
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
@@ -57,7 +57,8 @@ struct World {
     living: Vec<(u32, u32)>,
     /// Which thread has forked each child, the first one first.
     forkers: Vec<usize>,
-    /// What pvmd knows: the last request that it has answered, and the last COMMIT that made a child.
+    /// What pvmd knows: the last request that it has answered, and the last COMMIT that made a
+    /// child.
     answered: u32,
     last_commit: u32,
     /// How often pvmd may still die, refuse, and answer nonsense.

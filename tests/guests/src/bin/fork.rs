@@ -297,7 +297,8 @@ fn in_handler() {
     }
 }
 
-/// Children that end before anybody waits, more of them than the ring of their ends has room for: each is told of once.
+/// Children that end before anybody waits, more of them than the ring of their ends has room for:
+/// each is told of once.
 fn ended(count: u32) {
     let fork = || loop {
         match process::fork() {
@@ -323,7 +324,8 @@ fn ended(count: u32) {
     check_eq!(told, children);
 }
 
-/// Parent and child write their memory, and see no write of the other, whatever becomes of pvmd: until there is `data/stop`.
+/// Parent and child write their memory, and see no write of the other, whatever becomes of pvmd:
+/// until there is `data/stop`.
 fn apart() {
     let mut memory = vec![0_u32; 20_000];
     // All words are of one round, which is the writer's alone.

@@ -1,5 +1,7 @@
-//! `threads`: threads that fork beside threads that ask pvmd for pipes, signals and pages of libraries, and beside forks from outside, which take all
-//! threads along: each fork gives its caller its own child, each request its own answer, and nothing waits for ever, on either side. `in_signal_handler`: a fork in a handler.
+//! `threads`: threads that fork beside threads that ask pvmd for pipes, signals and pages of
+//! libraries, and beside forks from outside, which take all threads along: each fork gives its
+//! caller its own child, each request its own answer, and nothing waits for ever, on either side.
+//! `in_signal_handler`: a fork in a handler.
 
 #![no_std]
 #![no_main]
@@ -75,13 +77,13 @@ fn threads() {
     let forkers = [(); 2].map(|()| thread::spawn(move || fork_and_wait(version)));
     let others = [
         thread::spawn(|| repeat(use_pipe)),
-        thread::spawn(|| repeat(use_library)),
+        thread::spawn(|| repeat(|| pause_after(use_library))),
         thread::spawn(move || repeat(|| expect!(process::kill(me, 0)))),
         thread::spawn(|| {
             repeat(|| {
                 for version in ["2.0.0", "1.0.0"] {
-                    expect!(dl::update("liblive.so", Some(version), Duration::from_secs(60)));
-                    thread::sleep(Duration::from_millis(20));
+                    let patience = Duration::from_secs(60);
+                    pause_after(|| drop(expect!(dl::update("liblive.so", Some(version), patience))));
                 }
             })
         }),
@@ -120,6 +122,12 @@ fn repeat(act: impl Fn()) {
     }
 }
 
+/// Page tables that change at each look are a fork's reason to give up.
+fn pause_after(act: impl Fn()) {
+    act();
+    thread::sleep(Duration::from_millis(200));
+}
+
 fn fork_and_wait(version: Number) {
     while !is_over() {
         let number = FORKED.fetch_add(1, Ordering::Relaxed);
@@ -129,7 +137,8 @@ fn fork_and_wait(version: Number) {
             Ok(None) => live_and_end(version, code),
             Ok(Some(child)) => {
                 let ended = process::waitpid(Some(child), false);
-                // A fork from outside may have come in between: then this thread is in the child, whose child that one is not.
+                // A fork from outside may have come in between: then this thread is in the child,
+                // whose child that one is not.
                 if process::id() != parent {
                     continue;
                 }
@@ -165,8 +174,8 @@ fn use_library() {
     check_eq!((next(), next()), (6, 7));
 }
 
-/// A child that is forked in a handler of a signal is a pVM of its own: none of its parent's signals wait for it, and those that are sent to it
-/// reach it, handled or not.
+/// A child that is forked in a handler of a signal is a pVM of its own: none of its parent's
+/// signals wait for it, and those that are sent to it reach it, handled or not.
 fn in_signal_handler() {
     const FORK: u8 = 10;
     const BLOCKED: u8 = 12;

@@ -62,7 +62,8 @@ fn main() {
     success();
 }
 
-/// What was never mapped is unmapped without a page table: an object that could be loaded only in part goes, also where no frame is left.
+/// What was never mapped is unmapped without a page table: an object that could be loaded only in
+/// part goes, also where no frame is left.
 fn unmapping_takes_nothing() {
     /// What 16 tables of level 1 cover.
     const PAGES: usize = 16 * PTES_PER_TABLE;
