@@ -30,7 +30,7 @@ use zooid_net::netfront::{FrontendError, Obstacle};
 pub use zooid_net::stack::{NotReady, Status};
 use zooid_net::{Instant, NetConfig, Settings};
 
-use crate::poll::Events;
+use crate::poll::{AnyEvent, Events};
 use crate::time::Duration;
 use platform::Kernel;
 pub use tcp::{Incoming, Shutdown, TcpListener, TcpStream};
@@ -365,7 +365,7 @@ struct Waiter {
 struct WakeEvent {
     event: Event,
     /// Signalled as well: of threads that wait for other things, too.
-    watchers: Masked<Vec<Arc<Event>>>,
+    watchers: Masked<Vec<AnyEvent>>,
 }
 
 impl Wake for WakeEvent {
@@ -385,11 +385,11 @@ impl Waiter {
         Self { waker: Waker::from(event.clone()), event }
     }
 
-    fn watch(&self, watcher: &Arc<Event>) {
+    fn watch(&self, watcher: &AnyEvent) {
         self.event.watchers.lock().push(watcher.clone());
     }
 
-    fn unwatch(&self, watcher: &Arc<Event>) {
+    fn unwatch(&self, watcher: &AnyEvent) {
         self.event.watchers.lock().retain(|other| !Arc::ptr_eq(other, watcher));
     }
 }
