@@ -922,7 +922,8 @@ impl Mask {
             let is_other = |(place, it): (usize, &Thread)| {
                 place != thread && it.member == member && it.is_application && it.way == Way::Ready
             };
-            world.threads[thread].masks == 0 && world.threads.iter().enumerate().any(is_other)
+            let Thread { masks, is_application, .. } = world.threads[thread];
+            masks == 0 && is_application && world.threads.iter().enumerate().any(is_other)
         };
         if !is_over() && world(|world| !world.is_setup && is_contended(world)) {
             step();
