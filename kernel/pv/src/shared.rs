@@ -98,6 +98,13 @@ impl SharedPages {
         unsafe { AtomicU32::from_ptr(self.at(offset, 4, 4).cast()) }
     }
 
+    /// As [`atomic_u32`](Self::atomic_u32), for 16 bits.
+    #[inline]
+    pub fn atomic_u16(&self, offset: usize) -> &AtomicU16 {
+        // SAFETY: as there.
+        unsafe { AtomicU16::from_ptr(self.at(offset, 2, 2).cast()) }
+    }
+
     /// As [`atomic_u32`](Self::atomic_u32), for 64 bits.
     #[inline]
     pub fn atomic_u64(&self, offset: usize) -> &AtomicU64 {

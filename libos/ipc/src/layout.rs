@@ -1,6 +1,7 @@
 //! Where things lie in an object. All values are little-endian; offsets are in octets from the object's first page, the header.
 
 use xen_abi::PAGE_SIZE;
+use zooid_fork_plan::id::PvmId;
 
 /// u32: [`MAGIC`] once the header is filled in.
 pub const STATE: usize = 0;
@@ -10,20 +11,20 @@ pub const KIND: usize = 4;
 pub const DETAILS: [usize; 2] = [8, 12];
 /// u32: all members that have ever taken part have numbers below this.
 pub const MEMBERS: usize = 16;
-/// [`OFFERS`] ports that are offered, u64 each, see [`crate::link`].
+/// [`OFFERS`] ports that are offered, u64 each: the doorbells of docs/protocols/ipc.md.
 pub const OFFER: usize = 64;
 /// How many there are.
 pub const OFFERS: usize = 16;
 /// Wait points: u32 that says which words of the bitmap of members at 8 are not 0.
 pub const POINTS: [usize; 4] = [192, 384, 576, 768];
-/// [Locks](crate::lock), for which those wait at points 2 and 3.
+/// Locks, for which those wait at points 2 and 3.
 pub const LOCKS: [usize; 2] = [960, 968];
 /// What the kind has besides.
 pub const FIELDS: [usize; 3] = [1024, 1088, 1152];
-/// An octet for each member: a bit for each [`Role`] that it takes part in, and [`BORN`].
+/// u16 for each member: a bit for each [`Role`] that it takes part in, [`BORN`], and its [`tag`].
 pub const PARTS: usize = 2048;
-/// This member has written its octet itself: its parent has nothing to say any more.
-pub const BORN: u32 = 1 << 7;
+/// This member has written its part itself: its parent has nothing to say any more.
+pub const BORN: u16 = 1 << 2;
 /// Most members.
 pub const MAX_MEMBERS: usize = 1024;
 /// Where the kind's own memory begins.
@@ -34,14 +35,32 @@ pub const MAGIC: u32 = u32::from_le_bytes(*b"ZIPC");
 /// u64 of a bitmap of members.
 pub const BITMAP_WORDS: usize = 16;
 
+const TAG_SHIFT: u32 = 3;
+
+/// The bits of a part that say whose it is, because numbers are given out again: the low bits of the id, which are those of
+/// the domain's number. Xen comes back to one after many thousand others.
+pub const fn tag(id: PvmId) -> u16 {
+    (id.raw() as u16) << TAG_SHIFT
+}
+
+/// Whether a part was written for this member.
+pub const fn is_of(part: u16, id: PvmId) -> bool {
+    part >> TAG_SHIFT == tag(id) >> TAG_SHIFT
+}
+
 /// What an object is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Kind {
+    /// See [`pipe`](crate::pipe).
     Pipe = 1,
+    /// See [`semaphore`](crate::semaphore).
     Semaphore = 2,
+    /// See [`queue`](crate::queue).
     Queue = 3,
+    /// See [`memory`](crate::memory).
     Memory = 4,
+    /// See [`signal`](crate::signal).
     Signals = 5,
 }
 

@@ -1,21 +1,21 @@
 //! Mutual exclusion between threads of all members that have an object: a u64 in it, 0 while nobody has the lock. The lock of a pVM that has
-//! ended is free again.
+//! stopped is free again: pvmd says so, and nothing that stands in an object.
 
 use alloc::sync::Arc;
-use core::sync::atomic::Ordering;
-
-use zooid_fork::objects;
 
 use crate::error::Error;
 use crate::layout::{LOCKS, POINTS};
 use crate::object::Object;
+use crate::platform::{Family, Pages, Platform, Word};
 use crate::wait::{self, Patience};
 
-/// The lock is held while this lives.
+/// The lock is held while this lives, with events masked: no thread of this pVM runs meanwhile, and none forks. So nobody
+/// goes on in a child with what its parent has locked.
 #[must_use]
-pub struct Guard<'a> {
-    object: &'a Object,
+pub struct Guard<'a, P: Platform> {
+    object: &'a Object<P>,
     number: usize,
+    mask: Option<P::Mask>,
 }
 
 /// The point at which those wait who want lock `number`.
@@ -27,53 +27,78 @@ const fn point(number: usize) -> usize {
 ///
 /// # Errors
 /// `WouldBlock` when the patience is over.
-pub fn lock(object: &Arc<Object>, number: usize, patience: Patience) -> Result<Guard<'_>, Error> {
-    take(object, LOCKS[number], point(number), patience)?;
-    Ok(Guard { object, number })
+pub fn lock<P: Platform>(object: &Arc<Object<P>>, number: usize, patience: Patience) -> Result<Guard<'_, P>, Error> {
+    loop {
+        take(object, LOCKS[number], point(number), patience)?;
+        let mask = P::mask();
+        if is_mine(object, LOCKS[number]) {
+            return Ok(Guard { object, number, mask: Some(mask) });
+        }
+        // This is a child, and its parent has it.
+    }
 }
 
-impl Drop for Guard<'_> {
+impl<P: Platform> Drop for Guard<'_, P> {
     fn drop(&mut self) {
-        release(self.object, LOCKS[self.number], point(self.number));
+        let was_mine = give_back(self.object, LOCKS[self.number]);
+        self.mask = None;
+        if was_mine {
+            wait::wake(self.object, point(self.number));
+        }
     }
 }
 
 /// What a lock holds that this pVM has, whichever of its threads: its number plus one, and its id in the high half.
-pub fn mine() -> Result<u64, Error> {
-    let number = objects::member().ok_or(Error::NoDaemon)?;
-    let id = objects::member_id(number).ok_or(Error::NoDaemon)?;
+fn mine<P: Family>() -> Result<u64, Error> {
+    let number = P::member().ok_or(Error::NoDaemon)?;
+    let id = P::member_id(number).ok_or(Error::NoDaemon)?;
     Ok((u64::from(number) + 1) | (u64::from(id.raw()) << 32))
 }
 
-/// Whether who has a lock has ended. Nonsense counts as that.
-fn has_ended(owner: u64) -> bool {
+/// Whether who has a lock has stopped. Nonsense counts as that.
+fn has_ended<P: Family>(owner: u64) -> bool {
     let number = (owner as u32).wrapping_sub(1);
-    let id = u16::try_from(number).ok().and_then(objects::member_id);
+    let id = u16::try_from(number).ok().and_then(P::member_id);
     id.is_none_or(|id| u64::from(id.raw()) != owner >> 32)
 }
 
-/// Takes the lock at offset `at`, for which those wait at `point`; true if who had it has ended.
+/// Takes the lock at offset `at`, for which those wait at `point`; true if who had it has stopped.
 ///
 /// # Errors
-/// `WouldBlock` when the patience is over.
-pub fn take(object: &Arc<Object>, at: usize, point: usize, patience: Patience) -> Result<bool, Error> {
-    let me = mine()?;
-    let word = object.pages().atomic_u64(at);
+/// `WouldBlock` when the patience is over; `NoDaemon` when this pVM is no member.
+pub fn take<P: Platform>(object: &Arc<Object<P>>, at: usize, point: usize, patience: Patience) -> Result<bool, Error> {
+    mine::<P>()?;
+    let word = object.pages().u64(at);
     let mut of_dead = false;
-    let mut take = || match word.compare_exchange(0, me, Ordering::SeqCst, Ordering::SeqCst) {
-        Ok(_) => true,
-        // Who waits hears of the end of a member.
-        Err(owner) if has_ended(owner) => {
-            of_dead = word.compare_exchange(owner, me, Ordering::SeqCst, Ordering::SeqCst).is_ok();
-            of_dead
+    let mut take = || {
+        // Asked anew each time: who waits may go on in a child.
+        let Ok(me) = mine::<P>() else { return false };
+        match word.compare_exchange(0, me) {
+            Ok(_) => true,
+            // Who waits hears of the end of a member.
+            Err(owner) if has_ended::<P>(owner) => {
+                of_dead = word.compare_exchange(owner, me).is_ok();
+                of_dead
+            }
+            Err(_) => false,
         }
-        Err(_) => false,
     };
     if take() || wait::wait(object, point, patience, take) { Ok(of_dead) } else { Err(Error::WouldBlock) }
 }
 
-/// Gives the lock at offset `at` back.
-pub fn release(object: &Object, at: usize, point: usize) {
-    object.pages().atomic_u64(at).store(0, Ordering::SeqCst);
-    wait::wake(object, point);
+/// Whether this pVM has the lock at offset `at`.
+pub fn is_mine<P: Platform>(object: &Object<P>, at: usize) -> bool {
+    mine::<P>() == Ok(object.pages().u64(at).load())
+}
+
+/// `false` if this pVM does not have it: a child does not have what its parent has.
+fn give_back<P: Platform>(object: &Object<P>, at: usize) -> bool {
+    mine::<P>().is_ok_and(|me| object.pages().u64(at).compare_exchange(me, 0).is_ok())
+}
+
+/// Gives the lock at offset `at` back, if this pVM has it.
+pub fn release<P: Platform>(object: &Object<P>, at: usize, point: usize) {
+    if give_back(object, at) {
+        wait::wake(object, point);
+    }
 }

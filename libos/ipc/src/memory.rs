@@ -1,22 +1,27 @@
 //! Shared memory (POSIX `shm_open` and `mmap`).
 
 use alloc::sync::Arc;
-use core::sync::atomic::{AtomicU32, AtomicU64};
 
 use xen_abi::PAGE_SIZE;
 
 use crate::error::Error;
 use crate::layout::{BODY, Kind, Role};
 use crate::object::{How, Object, Part, at_address, open};
+use crate::platform::{Pages, Platform};
 
 /// A region that relatives read and write. Clones are the same one; its memory is zeroed when it is made.
-#[derive(Clone)]
-pub struct SharedMemory {
-    part: Part,
+pub struct SharedMemory<P: Platform> {
+    part: Part<P>,
     size: usize,
 }
 
-impl SharedMemory {
+impl<P: Platform> Clone for SharedMemory<P> {
+    fn clone(&self) -> Self {
+        Self { part: self.part.clone(), size: self.size }
+    }
+}
+
+impl<P: Platform> SharedMemory<P> {
     /// A region without a name, for this pVM and its descendants.
     ///
     /// # Errors
@@ -43,26 +48,26 @@ impl SharedMemory {
             return Err(Error::Invalid);
         }
         let pages = 1 + size.div_ceil(PAGE_SIZE).max(1);
-        Self::from_object(&open(Kind::Memory, name, pages, how, [octets, 0])?)
+        Self::from_part(open(Kind::Memory, name, pages, how, [octets, 0], Role::Reader)?)
     }
 
-    fn from_object(object: &Arc<Object>) -> Result<Self, Error> {
-        let size = object.detail(0) as usize;
-        if size > object.pages().len() - BODY {
-            return Err(object.broken());
+    fn from_part(part: Part<P>) -> Result<Self, Error> {
+        let size = part.object().detail(0) as usize;
+        if size > part.object().pages().size() - BODY {
+            return Err(part.object().broken());
         }
-        Ok(Self { part: Part::new(object, Role::Reader), size })
+        Ok(Self { part, size })
     }
 
     /// The open region that has this address, and the address's offset there.
     pub fn at_address(address: *const u8) -> Option<(Self, usize)> {
         let (object, offset) = at_address(address as usize, Kind::Memory)?;
-        let memory = Self::from_object(&object).ok()?;
+        let memory = Self::from_part(Part::new(&object, Role::Reader)).ok()?;
         let offset = offset.checked_sub(BODY).filter(|offset| *offset < memory.size)?;
         Some((memory, offset))
     }
 
-    pub(crate) fn object(&self) -> &Arc<Object> {
+    pub(crate) fn object(&self) -> &Arc<Object<P>> {
         self.part.object()
     }
 
@@ -101,13 +106,13 @@ impl SharedMemory {
     }
 
     /// An integer in it, at a multiple of its size.
-    pub fn atomic_u32(&self, offset: usize) -> &AtomicU32 {
-        self.part.object().pages().atomic_u32(self.at(offset, 4))
+    pub fn atomic_u32(&self, offset: usize) -> <P::Pages as Pages>::U32<'_> {
+        self.part.object().pages().u32(self.at(offset, 4))
     }
 
     /// As [`atomic_u32`](Self::atomic_u32).
-    pub fn atomic_u64(&self, offset: usize) -> &AtomicU64 {
-        self.part.object().pages().atomic_u64(self.at(offset, 8))
+    pub fn atomic_u64(&self, offset: usize) -> <P::Pages as Pages>::U64<'_> {
+        self.part.object().pages().u64(self.at(offset, 8))
     }
 
     /// Its first byte, for those who take care themselves.

@@ -1,80 +1,102 @@
 //! An object that this pVM has.
 
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Range;
-use core::sync::atomic::{AtomicBool, AtomicU32, Ordering, fence};
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-use spin::Once;
-use zooid_fork::PvmId;
-use zooid_fork::objects::{self, Created, Relatives};
-use zooid_kernel::events::Masked;
-use zooid_kernel::life::{self, Component, Order};
-use zooid_kernel::shared::SharedPages;
-use zooid_kernel::{at_boot, thread, time};
+use zooid_fork_plan::id::PvmId;
 
+use crate::doorbell::Doorbell;
 use crate::error::Error;
 use crate::layout::{self, BORN, Kind, MAX_MEMBERS, Role};
-use crate::{link, signal, wait};
+use crate::platform::{Pages, Platform, Word};
+use crate::signal::{self, Signals};
+use crate::wait::{self, Waiter};
 
 /// How long an object that has just been made by another may take until it can be used, in nanoseconds.
 const PATIENCE: u64 = 1_000_000_000;
 
+/// What this pVM knows of its objects and of its relatives.
+pub struct State<P: Platform> {
+    /// The objects in which this pVM has a part.
+    open: Vec<Arc<Object<P>>>,
+    takes_part: bool,
+    pub(crate) doorbells: BTreeMap<u16, Doorbell<P>>,
+    /// Members that are to be woken once there is a pvmd that does it.
+    pub(crate) owed: BTreeSet<u16>,
+    pub(crate) waiters: Vec<Waiter<P>>,
+    pub(crate) signals: Signals<P>,
+}
+
+impl<P: Platform> State<P> {
+    /// That of a pVM which has no object.
+    pub const fn new() -> Self {
+        Self {
+            open: Vec::new(),
+            takes_part: false,
+            doorbells: BTreeMap::new(),
+            owed: BTreeSet::new(),
+            waiters: Vec::new(),
+            signals: Signals::new(),
+        }
+    }
+}
+
+impl<P: Platform> Default for State<P> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 /// An object: its pages are mapped for as long as this exists. Who has a part in it is counted apart, by [`Part`].
-pub struct Object {
-    pages: SharedPages,
-    /// Parts of this pVM's, by role.
+pub struct Object<P: Platform> {
+    pages: P::Pages,
+    kind: Kind,
+    /// Parts of this pVM's, by role; changed with access to [`State`].
     parts: [AtomicU32; 2],
     /// Something in it was nonsense.
     broken: AtomicBool,
 }
 
-static LIFE: Component = Component { begin: |_| begin_life(), end: |_| ending(), ..Component::PASSIVE };
-
-at_boot! {
-    /// In an image that uses objects.
-    COMPONENT, "ipc", join
-}
-
-fn join() {
-    life::join(Order::Ipc, &LIFE);
-}
-
-/// The objects in which this pVM has a part.
-static OPEN: Masked<Vec<Arc<Object>>> = Masked::new(Vec::new());
-
 /// The object of this kind that has the memory at this address, and the offset there.
-pub fn at_address(address: usize, kind: Kind) -> Option<(Arc<Object>, usize)> {
-    let open = OPEN.lock();
-    let has = |object: &&Arc<Object>| (address.wrapping_sub(object.pages.address())) < object.pages.len();
-    let object = open.iter().find(has)?;
-    let is_it = object.pages.read_u32(layout::KIND) == kind as u32;
-    is_it.then(|| (object.clone(), address - object.pages.address()))
+pub(crate) fn at_address<P: Platform>(address: usize, kind: Kind) -> Option<(Arc<Object<P>>, usize)> {
+    let has = |object: &&Arc<Object<P>>| (address.wrapping_sub(object.pages.address())) < object.pages.size();
+    let object = P::with(|state| state.open.iter().find(has).cloned())?;
+    (object.kind == kind).then(|| (object.clone(), address - object.pages.address()))
 }
 
-/// Makes an object, or opens the one of this name. `details` are written into a new one's header, and `pages` includes it.
-pub fn open(kind: Kind, name: Option<&str>, pages: usize, how: How, details: [u32; 2]) -> Result<Arc<Object>, Error> {
-    static READY: Once<()> = Once::new();
-    if !READY.is_completed() {
-        core::hint::black_box(&COMPONENT);
-        objects::take_part(Relatives { news, child })?;
-        READY.call_once(|| ());
+/// Makes an object, or opens the one of this name, and takes part in it. `details` are written into a new one's header, and
+/// `pages` includes it.
+pub(crate) fn open<P: Platform>(
+    kind: Kind,
+    name: Option<&str>,
+    pages: usize,
+    how: How,
+    details: [u32; 2],
+    role: Role,
+) -> Result<Part<P>, Error> {
+    if !P::with(|state| state.takes_part) {
+        P::take_part()?;
+        P::with(|state| state.takes_part = true);
     }
     let is_ours = kind == Kind::Signals;
     if name.is_some_and(|name| name.is_empty() || name.starts_with(signal::RESERVED) && !is_ours) {
         return Err(Error::Invalid);
     }
-    let created = objects::create(name, pages, how.create, how.exclusive)?;
-    let object = Object {
-        pages: objects::map(created)?,
-        parts: [AtomicU32::new(0), AtomicU32::new(0)],
-        broken: AtomicBool::new(false),
-    };
-    object.prepare(kind, created, details)?;
+    let (pages, is_new) = P::open(name, pages, how.create, how.exclusive)?;
+    let mapped: Arc<Object<P>> =
+        Arc::new(Object { pages, kind, parts: [AtomicU32::new(0), AtomicU32::new(0)], broken: AtomicBool::new(false) });
+    mapped.prepare(is_new, details)?;
     // A name that is open here already is the same object: what this pVM has of it is counted in one place.
-    let frame = objects::first_frame(&object.pages);
-    let known = OPEN.lock().iter().find(|known| objects::first_frame(&known.pages) == frame).cloned();
-    Ok(known.unwrap_or_else(|| Arc::new(object)))
+    let object = P::with(|state| {
+        let known = state.open.iter().find(|known| known.pages.frame() == mapped.pages.frame());
+        let object = known.unwrap_or(&mapped).clone();
+        enter(state, &object, role);
+        object
+    });
+    Ok(Part { object, role })
 }
 
 /// How a name is opened.
@@ -91,83 +113,81 @@ impl How {
     pub const ANONYMOUS: Self = Self { create: true, exclusive: true };
 }
 
-impl Object {
+impl<P: Platform> Object<P> {
     /// Fills in the header of a new object, or waits until its creator has.
-    fn prepare(&self, kind: Kind, created: Created, details: [u32; 2]) -> Result<(), Error> {
-        if created.is_new {
-            self.pages.write_u32(layout::KIND, kind as u32);
-            layout::DETAILS.iter().zip(details).for_each(|(at, detail)| self.pages.write_u32(*at, detail));
-            self.pages.write_u32_release(layout::STATE, layout::MAGIC);
+    fn prepare(&self, is_new: bool, details: [u32; 2]) -> Result<(), Error> {
+        let (kind, state) = (self.pages.u32(layout::KIND), self.pages.u32(layout::STATE));
+        if is_new {
+            kind.write(self.kind as u32);
+            layout::DETAILS.iter().zip(details).for_each(|(at, detail)| self.pages.u32(*at).write(detail));
+            state.write(layout::MAGIC);
             return Ok(());
         }
-        let give_up = time::now() + PATIENCE;
-        while self.pages.read_u32_acquire(layout::STATE) != layout::MAGIC {
-            if time::now() > give_up {
+        let give_up = P::now() + PATIENCE;
+        while state.read() != layout::MAGIC {
+            if P::now() > give_up {
                 return Err(Error::Broken);
             }
-            thread::sleep_until(time::now() + PATIENCE / 1000);
+            P::sleep_until(P::now() + PATIENCE / 1000);
         }
-        if self.pages.read_u32(layout::KIND) == kind as u32 { Ok(()) } else { Err(Error::Invalid) }
+        if kind.read() == self.kind as u32 { Ok(()) } else { Err(Error::Invalid) }
     }
 
     /// Its pages.
-    pub fn pages(&self) -> &SharedPages {
+    pub(crate) fn pages(&self) -> &P::Pages {
         &self.pages
     }
 
     /// What its creator has written of its size: a claim.
-    pub fn detail(&self, number: usize) -> u32 {
-        self.pages.read_u32(layout::DETAILS[number])
+    pub(crate) fn detail(&self, number: usize) -> u32 {
+        self.pages.u32(layout::DETAILS[number]).read()
     }
 
-    /// Says that it holds nonsense.
-    pub fn broken(&self) -> Error {
+    /// Says that it holds nonsense, which was read while nobody else could change it.
+    pub(crate) fn broken(&self) -> Error {
         self.broken.store(true, Ordering::Relaxed);
         Error::Broken
     }
 
     /// Fails once something was nonsense.
-    pub fn check(&self) -> Result<(), Error> {
+    pub(crate) fn check(&self) -> Result<(), Error> {
         if self.broken.load(Ordering::Relaxed) { Err(Error::Broken) } else { Ok(()) }
     }
 
     /// Whether a member takes part in this role. It may have ended a moment ago.
-    pub fn has(&self, role: Role) -> bool {
-        let all = role as u32 * 0x0101_0101;
-        self.words().any(|word| self.word(word).load(Ordering::SeqCst) & all != 0)
+    pub(crate) fn has(&self, role: Role) -> bool {
+        self.members().any(|member| self.part(member).load() & role as u16 != 0)
     }
 
-    /// The words of octets that somebody may have written.
-    fn words(&self) -> Range<usize> {
-        let members = self.pages.read_u32(layout::MEMBERS) as usize;
-        0..members.min(MAX_MEMBERS).div_ceil(4)
+    /// Numbers of those that may have written their parts.
+    fn members(&self) -> Range<u16> {
+        0..self.pages.u32(layout::MEMBERS).load().min(MAX_MEMBERS as u32) as u16
     }
 
-    fn word(&self, word: usize) -> &AtomicU32 {
-        self.pages.atomic_u32(layout::PARTS + 4 * word)
-    }
-
-    /// Replaces a member's octet by what `next` makes of it.
-    fn update(&self, member: u16, mut next: impl FnMut(u32) -> u32) {
-        let (word, shift) = (usize::from(member) / 4, u32::from(member) % 4 * 8);
-        if word >= MAX_MEMBERS / 4 {
-            return;
-        }
-        self.pages.atomic_u32(layout::MEMBERS).fetch_max(u32::from(member) + 1, Ordering::SeqCst);
-        let _ = self.word(word).fetch_update(Ordering::SeqCst, Ordering::SeqCst, |old| {
-            Some(old & !(0xff << shift) | (next(old >> shift & 0xff) & 0xff) << shift)
-        });
+    /// A member's part.
+    fn part(&self, member: u16) -> <P::Pages as Pages>::U16<'_> {
+        self.pages.u16(layout::PARTS + 2 * (usize::from(member) % MAX_MEMBERS))
     }
 
     /// This pVM's roles, as it knows them itself.
-    fn roles(&self) -> u32 {
+    fn roles(&self) -> u16 {
         let has = |role: Role| self.parts(role).load(Ordering::Relaxed) > 0;
-        [Role::Reader, Role::Writer].into_iter().filter(|role| has(*role)).fold(0, |all, role| all | role as u32)
+        [Role::Reader, Role::Writer].into_iter().filter(|role| has(*role)).fold(0, |all, role| all | role as u16)
     }
 
-    /// Says so, as member `me`.
-    fn show_roles(&self, me: u16) {
-        self.update(me, |_| BORN | self.roles());
+    /// Says which roles this pVM has. Nobody else says anything of it from then on.
+    fn show(&self, roles: u16) {
+        let Some((me, id)) = P::member().and_then(|me| Some((me, P::member_id(me)?))) else { return };
+        self.pages.u32(layout::MEMBERS).fetch_max(u32::from(me) + 1);
+        self.part(me).store(layout::tag(id) | BORN | roles);
+    }
+
+    /// Says which roles a child has, unless it has said so itself: it may have run already, and closed what it does not need.
+    fn show_child(&self, number: u16, id: PvmId) {
+        self.pages.u32(layout::MEMBERS).fetch_max(u32::from(number) + 1);
+        let roles = self.roles();
+        let next = |old| (!layout::is_of(old, id) || old & BORN == 0).then_some(layout::tag(id) | roles);
+        let _ = self.part(number).fetch_update(next);
     }
 
     fn parts(&self, role: Role) -> &AtomicU32 {
@@ -175,144 +195,141 @@ impl Object {
     }
 
     /// Whether this member takes part in this role.
-    pub fn takes_part(&self, role: Role, member: u16) -> bool {
-        let (word, shift) = (usize::from(member) / 4, u32::from(member) % 4 * 8);
-        word < MAX_MEMBERS / 4 && self.word(word).load(Ordering::SeqCst) >> shift & role as u32 != 0
+    pub(crate) fn takes_part(&self, role: Role, member: u16, id: PvmId) -> bool {
+        let part = self.part(member).load();
+        layout::is_of(part, id) && part & role as u16 != 0
     }
 
     /// Calls `each` with the members that take part.
-    pub fn for_each_member(&self, each: impl FnMut(u16)) {
-        self.for_each(Role::Reader as u32 | Role::Writer as u32, each);
-    }
-
-    /// Calls `each` with the members that have one of these bits in their octets.
-    fn for_each(&self, bits: u32, mut each: impl FnMut(u16)) {
-        for word in self.words() {
-            let octets = self.word(word).load(Ordering::SeqCst);
-            for place in 0..4 {
-                if octets >> (8 * place) & bits != 0 {
-                    each((word * 4 + place) as u16);
-                }
+    pub(crate) fn for_each_member(&self, mut each: impl FnMut(u16)) {
+        for member in self.members() {
+            if self.part(member).load() & (Role::Reader as u16 | Role::Writer as u16) != 0 {
+                each(member);
             }
         }
     }
 
-    /// Takes those out who have ended.
+    /// Takes those out who have ended. Who has their numbers now has another tag.
     fn forget_ended(&self) {
-        self.for_each(0xff, |member| {
-            if objects::member_id(member).is_none() {
-                self.update(member, |_| 0);
-                if self.pages.read_u32(layout::KIND) == Kind::Signals as u32 {
-                    signal::forget(self, member);
-                }
+        for member in self.members() {
+            let part = self.part(member);
+            let found = part.load();
+            if found != 0 && P::member_id(member).is_none_or(|id| !layout::is_of(found, id)) {
+                let _ = part.compare_exchange(found, 0);
             }
-        });
+        }
     }
-}
 
-impl Drop for Object {
-    fn drop(&mut self) {
-        objects::unmap(&self.pages);
+    fn wake_all(&self) {
+        (0..layout::POINTS.len()).for_each(|point| wait::wake(self, point));
     }
 }
 
 /// A part in an object: the object stays with this pVM for as long as there is one.
-pub struct Part {
-    object: Arc<Object>,
+pub(crate) struct Part<P: Platform> {
+    object: Arc<Object<P>>,
     role: Role,
 }
 
-impl Part {
+/// Counts one part more.
+fn enter<P: Platform>(state: &mut State<P>, object: &Arc<Object<P>>, role: Role) {
+    if object.roles() == 0 {
+        state.open.push(object.clone());
+    }
+    if object.parts(role).fetch_add(1, Ordering::Relaxed) == 0 {
+        object.show(object.roles());
+    }
+}
+
+impl<P: Platform> Part<P> {
     /// Takes part.
-    pub fn new(object: &Arc<Object>, role: Role) -> Self {
-        if object.roles() == 0 {
-            OPEN.lock().push(object.clone());
-        }
-        if object.parts(role).fetch_add(1, Ordering::Relaxed) == 0
-            && let Some(me) = objects::member()
-        {
-            object.show_roles(me);
-        }
+    pub(crate) fn new(object: &Arc<Object<P>>, role: Role) -> Self {
+        P::with(|state| enter(state, object, role));
         Self { object: object.clone(), role }
     }
 
     /// The object.
-    pub fn object(&self) -> &Arc<Object> {
+    pub(crate) fn object(&self) -> &Arc<Object<P>> {
         &self.object
     }
 }
 
-impl Clone for Part {
+impl<P: Platform> Clone for Part<P> {
     fn clone(&self) -> Self {
         Self::new(&self.object, self.role)
     }
 }
 
-impl Drop for Part {
+impl<P: Platform> Drop for Part<P> {
     fn drop(&mut self) {
         let object = &self.object;
-        if object.parts(self.role).fetch_sub(1, Ordering::Relaxed) != 1 {
-            return;
-        }
-        if let Some(me) = objects::member() {
-            object.show_roles(me);
-        }
-        // Who waits may wait for this part's owner.
-        (0..layout::POINTS.len()).for_each(|point| wait::wake(object, point));
-        if object.parts.iter().all(|parts| parts.load(Ordering::Relaxed) == 0) {
-            let mut open = OPEN.lock();
-            let place = open.iter().position(|other| Arc::ptr_eq(other, object));
-            let last = place.map(|place| open.swap_remove(place));
-            drop(open);
-            drop(last);
+        let is_last = P::with(|state| {
+            if object.parts(self.role).fetch_sub(1, Ordering::Relaxed) != 1 {
+                return false;
+            }
+            object.show(object.roles());
+            if object.roles() == 0 {
+                // This part has the object still.
+                state.open.retain(|other| !Arc::ptr_eq(other, object));
+            }
+            true
+        });
+        if is_last {
+            // Who waits may wait for this part's owner.
+            object.wake_all();
         }
     }
 }
 
-/// The objects that are open now.
-fn open_objects() -> Vec<Arc<Object>> {
-    OPEN.lock().clone()
+fn open_objects<P: Platform>() -> Vec<Arc<Object<P>>> {
+    P::with(|state| state.open.clone())
 }
 
-/// Members have ended, or this one is to look at what it waits for.
-fn news() {
-    link::forget_ended();
-    open_objects().iter().for_each(|object| object.forget_ended());
-    wait::wake_all_here();
-}
+/// What the fork component calls.
+pub mod hooks {
+    use super::*;
 
-/// In a parent: a child has what it has.
-fn child(id: PvmId) {
-    if objects::member().is_none() {
-        return;
+    /// Members have ended, or this one is to look at what it waits for. May wait.
+    pub fn news<P: Platform>() {
+        P::with(|state| state.doorbells.retain(|member, doorbell| doorbell.leads_to(P::member_id(*member))));
+        open_objects::<P>().iter().for_each(|object| object.forget_ended());
+        wait::wake_all_here::<P>();
+        crate::doorbell::pay::<P>();
     }
-    let Some(number) = objects::member_number(id) else { return };
-    for object in open_objects() {
-        // It may have run already, and closed what it does not need.
-        object.update(number, |old| if old & BORN == 0 { object.roles() } else { old });
+
+    /// In a parent, before its threads go on: a child has what it has.
+    pub fn child<P: Platform>(id: PvmId) {
+        let Some(number) = P::member().and_then(|_| P::member_number(id)) else { return };
+        open_objects::<P>().iter().for_each(|object| object.show_child(number, id));
         // It may have ended already: then nobody else is told of it again.
-        fence(Ordering::SeqCst);
-        if objects::member_id(number) != Some(id) {
-            objects::look_again();
+        P::fence();
+        if P::member_id(number) != Some(id) {
+            P::look_again();
         }
     }
-}
 
-/// This pVM exits: its ends are closed now, and not when pvmd has told everybody.
-fn ending() {
-    let Some(me) = objects::member() else { return };
-    for object in open_objects() {
-        object.update(me, |_| BORN);
-        (0..layout::POINTS.len()).for_each(|point| wait::wake(&object, point));
+    /// This pVM exits: its ends are closed now, and not when pvmd has told everybody. Other threads do not run any more, so
+    /// that nothing comes after the end; this one does not wait for pvmd, which tells those who have no doorbell here.
+    pub fn ending<P: Platform>() {
+        core::mem::forget(P::mask());
+        for object in open_objects::<P>() {
+            object.show(0);
+            (0..layout::POINTS.len()).for_each(|point| {
+                wait::take_waiting(&object, point, |member| {
+                    crate::doorbell::notify::<P>(member);
+                });
+            });
+        }
     }
-}
 
-/// In a child.
-fn begin_life() {
-    link::begin_life();
-    wait::begin_life();
-    let Some(me) = objects::member() else { return };
-    for object in &*OPEN.lock() {
-        object.show_roles(me);
+    /// In a child, with events masked: it has what its parent has, under its own number.
+    pub fn begin_life<P: Platform>() {
+        P::with(|state| {
+            wait::begin_life(state);
+            // Doorbells are the parent's, and so are its debts.
+            state.doorbells.clear();
+            state.owed.clear();
+            state.open.iter().for_each(|object| object.show(object.roles()));
+        });
     }
 }

@@ -1,17 +1,15 @@
 //! Pipes: streams of bytes (POSIX `pipe`, `read`, `write`).
 
-use alloc::sync::Arc;
 use core::time::Duration;
 
 use xen_abi::PAGE_SIZE;
 use zooid_core::ring::ByteRing;
-use zooid_kernel::evtchn::Event;
-use zooid_kernel::shared::ByteLane;
 
 use crate::error::Error;
 use crate::layout::{BODY, FIELDS, Kind, Role};
 use crate::lock::lock;
 use crate::object::{How, Object, Part, open};
+use crate::platform::{AnyEvent, Pages, Platform, Word};
 use crate::poll::{Events, Pollable};
 use crate::signal;
 use crate::wait::{self, Patience};
@@ -21,40 +19,85 @@ pub const CAPACITY: usize = 65_536;
 /// Most bytes that are written in one piece, whoever else writes (`PIPE_BUF`).
 pub const ATOMIC: usize = 4096;
 
-const LANE: ByteLane =
-    ByteLane { ring: ByteRing::new(CAPACITY as u32), buffer: BODY, prod: FIELDS[0], cons: FIELDS[1] };
+const RING: ByteRing = ByteRing::new(CAPACITY as u32);
+/// u32, the writers' and the readers' index.
+const PROD: usize = FIELDS[0];
+const CONS: usize = FIELDS[1];
 
 /// Where readers and writers wait, and their locks.
 const READERS: usize = 0;
 const WRITERS: usize = 1;
 
 /// The end that is read from. Clones are the same end; it is closed with the last one of this pVM.
-#[derive(Clone)]
-pub struct PipeReader(Part);
+pub struct PipeReader<P: Platform>(Part<P>);
+
+impl<P: Platform> Clone for PipeReader<P> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
 
 /// The end that is written to. Clones are the same end; it is closed with the last one of this pVM.
-#[derive(Clone)]
-pub struct PipeWriter(Part);
+pub struct PipeWriter<P: Platform>(Part<P>);
+
+impl<P: Platform> Clone for PipeWriter<P> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
 
 /// Makes a pipe: the end to read from, and the one to write to.
 ///
 /// # Errors
 /// See [`Error`].
-pub fn pipe() -> Result<(PipeReader, PipeWriter), Error> {
-    let object = open(Kind::Pipe, None, (BODY + CAPACITY) / PAGE_SIZE, How::ANONYMOUS, [0; 2])?;
-    Ok((PipeReader(Part::new(&object, Role::Reader)), PipeWriter(Part::new(&object, Role::Writer))))
+pub fn pipe<P: Platform>() -> Result<(PipeReader<P>, PipeWriter<P>), Error> {
+    let pages = (BODY + CAPACITY) / PAGE_SIZE;
+    let reader = open(Kind::Pipe, None, pages, How::ANONYMOUS, [0; 2], Role::Reader)?;
+    let writer = Part::new(reader.object(), Role::Writer);
+    Ok((PipeReader(reader), PipeWriter(writer)))
 }
 
-/// Octets that wait to be read.
-fn filled(object: &Object) -> Result<usize, Error> {
-    let (prod, cons) = (object.pages().read_u32(LANE.prod), object.pages().read_u32(LANE.cons));
-    match prod.wrapping_sub(cons) as usize {
-        filled @ 0..=CAPACITY => Ok(filled),
-        _ => Err(object.broken()),
+/// Octets that wait to be read. `None`: nonsense, for who has a lock.
+///
+/// Without a lock it is what there is, or more: the readers' index is read first, and the other one is ahead of it. 0 is
+/// exact. Who is told of less room than there is has been told too early, and is woken for the rest.
+fn filled<P: Platform>(object: &Object<P>) -> Option<usize> {
+    let cons = object.pages().u32(CONS).read();
+    let filled = object.pages().u32(PROD).read().wrapping_sub(cons) as usize;
+    (filled <= CAPACITY).then_some(filled)
+}
+
+/// Room for octets, as [`filled`] has it: what there is, or less.
+fn room<P: Platform>(object: &Object<P>) -> usize {
+    CAPACITY - filled(object).unwrap_or(CAPACITY)
+}
+
+/// Reads what there is, with the readers' lock.
+fn pop<P: Platform>(object: &Object<P>, into: &mut [u8]) -> Result<usize, Error> {
+    let (pages, cons) = (object.pages(), object.pages().u32(CONS).read());
+    let spans = RING.readable(pages.u32(PROD).read(), cons, into.len()).map_err(|_| object.broken())?;
+    let (first, second) = into[..spans.len()].split_at_mut(spans.first.len());
+    pages.copy_out(BODY + spans.first.start, first);
+    pages.copy_out(BODY + spans.second.start, second);
+    pages.u32(CONS).write(cons.wrapping_add(spans.len() as u32));
+    Ok(spans.len())
+}
+
+/// Writes as much as there is room for, with the writers' lock, if that is `least` at least.
+fn push<P: Platform>(object: &Object<P>, bytes: &[u8], least: usize) -> Result<usize, Error> {
+    let (pages, prod) = (object.pages(), object.pages().u32(PROD).read());
+    let spans = RING.writable(prod, pages.u32(CONS).read(), bytes.len()).map_err(|_| object.broken())?;
+    if spans.len() < least {
+        return Ok(0);
     }
+    let (first, second) = bytes[..spans.len()].split_at(spans.first.len());
+    pages.copy_in(BODY + spans.first.start, first);
+    pages.copy_in(BODY + spans.second.start, second);
+    pages.u32(PROD).write(prod.wrapping_add(spans.len() as u32));
+    Ok(spans.len())
 }
 
-impl PipeReader {
+impl<P: Platform> PipeReader<P> {
     /// Reads what there is, waiting until there is something; 0 when nobody can write any more, or the buffer is empty.
     ///
     /// # Errors
@@ -76,7 +119,7 @@ impl PipeReader {
     /// # Errors
     /// [`WouldBlock`](Error::WouldBlock) when there was nothing.
     pub fn read_timeout(&self, buffer: &mut [u8], limit: Duration) -> Result<usize, Error> {
-        self.read_within(buffer, Patience::within(limit))
+        self.read_within(buffer, Patience::within::<P>(limit))
     }
 
     /// As [`read`](Self::read), waiting so long.
@@ -90,27 +133,27 @@ impl PipeReader {
             return Ok(0);
         }
         loop {
-            {
+            let count = {
                 let _lock = lock(object, READERS, patience)?;
-                let count = LANE.pop(object.pages(), buffer).map_err(|_| object.broken())?;
-                if count > 0 {
-                    wait::wake(object, WRITERS);
-                    return Ok(count);
-                }
+                pop(object, buffer)?
+            };
+            if count > 0 {
+                wait::wake(object, WRITERS);
+                return Ok(count);
             }
-            let over = || !matches!(filled(object), Ok(0)) || !object.has(Role::Writer);
+            let over = || filled(object) != Some(0) || !object.has(Role::Writer);
             if !wait::wait(object, READERS, patience, over) {
                 return Err(Error::WouldBlock);
             }
             // Asked in this order: what the last writer wrote before it went is read first.
-            if !object.has(Role::Writer) && filled(object)? == 0 {
+            if !object.has(Role::Writer) && filled(object) == Some(0) {
                 return Ok(0);
             }
         }
     }
 }
 
-impl PipeWriter {
+impl<P: Platform> PipeWriter<P> {
     /// Writes all of `bytes`. Up to [`ATOMIC`] bytes are written in one piece, whoever else writes.
     ///
     /// # Errors
@@ -132,7 +175,7 @@ impl PipeWriter {
     /// # Errors
     /// As there.
     pub fn write_timeout(&self, bytes: &[u8], limit: Duration) -> Result<usize, Error> {
-        self.write_within(bytes, Patience::within(limit))
+        self.write_within(bytes, Patience::within::<P>(limit))
     }
 
     /// Writes all of `bytes`, or, when the patience is over before, as many as there was room for.
@@ -156,22 +199,21 @@ impl PipeWriter {
     /// Writes as much as there is room for, once there is room for `least`.
     fn write_some(&self, bytes: &[u8], least: usize, patience: Patience) -> Result<usize, Error> {
         let object = self.0.object();
-        let room = || filled(object).map(|filled| CAPACITY - filled);
         loop {
+            object.check()?;
             if !object.has(Role::Reader) {
-                signal::raise_if_handled(signal::SIGPIPE);
+                signal::raise_if_handled::<P>(signal::SIGPIPE);
                 return Err(Error::BrokenPipe);
             }
-            {
+            let count = {
                 let _lock = lock(object, WRITERS, patience)?;
-                if room()? >= least {
-                    let count = LANE.push(object.pages(), bytes).map_err(|_| object.broken())?;
-                    wait::wake(object, READERS);
-                    return Ok(count);
-                }
+                push(object, bytes, least)?
+            };
+            if count > 0 {
+                wait::wake(object, READERS);
+                return Ok(count);
             }
-            let over =
-                || room().is_ok_and(|room| room >= least) || object.check().is_err() || !object.has(Role::Reader);
+            let over = || room(object) >= least || object.check().is_err() || !object.has(Role::Reader);
             if !wait::wait(object, WRITERS, patience, over) {
                 return Err(Error::WouldBlock);
             }
@@ -179,42 +221,43 @@ impl PipeWriter {
     }
 }
 
-impl Pollable for PipeReader {
+impl<P: Platform> Pollable for PipeReader<P> {
     fn ready(&self, wanted: Events) -> Events {
         let object = self.0.object();
         let end = if object.has(Role::Writer) { Events::empty() } else { Events::HANGUP };
         match filled(object) {
-            Err(_) => Events::ERROR,
-            Ok(0) => end,
-            Ok(_) => (Events::READABLE & wanted) | end,
+            _ if object.check().is_err() => Events::ERROR,
+            Some(0) => end,
+            _ => (Events::READABLE & wanted) | end,
         }
     }
 
-    fn watch(&self, _: Events, event: &Arc<Event>) {
+    fn watch(&self, _: Events, event: &AnyEvent) {
         wait::watch(self.0.object(), READERS, event);
     }
 
-    fn unwatch(&self, event: &Arc<Event>) {
-        wait::unwatch(event);
+    fn unwatch(&self, event: &AnyEvent) {
+        wait::unwatch::<P>(event);
     }
 }
 
-impl Pollable for PipeWriter {
+impl<P: Platform> Pollable for PipeWriter<P> {
     fn ready(&self, wanted: Events) -> Events {
         let object = self.0.object();
-        match filled(object) {
-            Ok(_) if !object.has(Role::Reader) => Events::ERROR,
-            Ok(filled) if CAPACITY - filled >= ATOMIC => Events::WRITABLE & wanted,
-            Ok(_) => Events::empty(),
-            Err(_) => Events::ERROR,
+        if object.check().is_err() || !object.has(Role::Reader) {
+            Events::ERROR
+        } else if room(object) >= ATOMIC {
+            Events::WRITABLE & wanted
+        } else {
+            Events::empty()
         }
     }
 
-    fn watch(&self, _: Events, event: &Arc<Event>) {
+    fn watch(&self, _: Events, event: &AnyEvent) {
         wait::watch(self.0.object(), WRITERS, event);
     }
 
-    fn unwatch(&self, event: &Arc<Event>) {
-        wait::unwatch(event);
+    fn unwatch(&self, event: &AnyEvent) {
+        wait::unwatch::<P>(event);
     }
 }

@@ -4,8 +4,8 @@ use alloc::sync::Arc;
 use core::time::Duration;
 
 use bitflags::bitflags;
-use zooid_kernel::evtchn::Event;
 
+use crate::platform::{AnyEvent, Platform};
 use crate::wait::Patience;
 
 bitflags! {
@@ -29,10 +29,10 @@ pub trait Pollable {
     fn ready(&self, wanted: Events) -> Events;
 
     /// Has `event` signalled when it may have become ready for what is wanted; the caller asks once more after this.
-    fn watch(&self, wanted: Events, event: &Arc<Event>);
+    fn watch(&self, wanted: Events, event: &AnyEvent);
 
     /// Ends what `watch` has begun.
-    fn unwatch(&self, event: &Arc<Event>);
+    fn unwatch(&self, event: &AnyEvent);
 }
 
 /// One of the things that [`poll`] waits for.
@@ -57,29 +57,30 @@ impl<'a> PollEntry<'a> {
 }
 
 /// Waits until one of the entries is ready, `limit` at most, and for ever without one; how many are.
-pub fn poll(entries: &mut [PollEntry<'_>], limit: Option<Duration>) -> usize {
-    poll_within(entries, limit.map_or(Patience::Forever, Patience::within))
+pub fn poll<P: Platform>(entries: &mut [PollEntry<'_>], limit: Option<Duration>) -> usize {
+    poll_within::<P>(entries, limit.map_or(Patience::Forever, Patience::within::<P>))
 }
 
 /// As [`poll`], waiting so long.
-pub fn poll_within(entries: &mut [PollEntry<'_>], patience: Patience) -> usize {
+pub fn poll_within<P: Platform>(entries: &mut [PollEntry<'_>], patience: Patience) -> usize {
     let deadline = match patience {
         Patience::None => return look(entries),
         Patience::Until(deadline) => Some(deadline),
         Patience::Forever => None,
     };
-    let event = Arc::new(Event::new());
+    let event = Arc::new(P::event());
+    let any: AnyEvent = event.clone();
     loop {
         let count = look(entries);
         if count > 0 {
             return count;
         }
         let sources = || entries.iter().filter_map(|entry| entry.source.map(|source| (source, entry.wanted)));
-        sources().for_each(|(source, wanted)| source.watch(wanted, &event));
+        sources().for_each(|(source, wanted)| source.watch(wanted, &any));
         // What happened before they were watched woke nobody.
         let is_ready = sources().any(|(source, wanted)| !source.ready(wanted).is_empty());
-        let woken = is_ready || event.wait(deadline);
-        sources().for_each(|(source, _)| source.unwatch(&event));
+        let woken = is_ready || P::wait(&event, deadline);
+        sources().for_each(|(source, _)| source.unwatch(&any));
         if !woken {
             return look(entries);
         }

@@ -4,12 +4,12 @@ use alloc::sync::Arc;
 use core::time::Duration;
 
 use xen_abi::PAGE_SIZE;
-use zooid_kernel::evtchn::Event;
 
 use crate::error::Error;
 use crate::layout::{BODY, FIELDS, Kind, Role};
 use crate::lock::lock;
 use crate::object::{How, Object, Part, open};
+use crate::platform::{AnyEvent, Pages, Platform, Word};
 use crate::poll::{Events, Pollable};
 use crate::wait::{self, Patience};
 
@@ -60,13 +60,18 @@ impl Attributes {
 }
 
 /// A queue of messages: the one of the highest priority is received first, and among those the oldest. Clones are the same queue.
-#[derive(Clone)]
-pub struct MessageQueue {
-    part: Part,
+pub struct MessageQueue<P: Platform> {
+    part: Part<P>,
     attributes: Attributes,
 }
 
-impl MessageQueue {
+impl<P: Platform> Clone for MessageQueue<P> {
+    fn clone(&self) -> Self {
+        Self { part: self.part.clone(), attributes: self.attributes }
+    }
+}
+
+impl<P: Platform> MessageQueue<P> {
     /// A queue without a name, for this pVM and its descendants.
     ///
     /// # Errors
@@ -93,12 +98,13 @@ impl MessageQueue {
         }
         let octets = BODY + attributes.messages * attributes.slot();
         let details = [attributes.messages as u32, attributes.size as u32];
-        let object = open(Kind::Queue, name, octets.div_ceil(PAGE_SIZE), how, details)?;
+        let part: Part<P> = open(Kind::Queue, name, octets.div_ceil(PAGE_SIZE), how, details, Role::Reader)?;
+        let object = part.object();
         let attributes = Attributes { messages: object.detail(0) as usize, size: object.detail(1) as usize };
-        if !attributes.are_valid() || BODY + attributes.messages * attributes.slot() > object.pages().len() {
+        if !attributes.are_valid() || BODY + attributes.messages * attributes.slot() > object.pages().size() {
             return Err(object.broken());
         }
-        Ok(Self { part: Part::new(&object, Role::Reader), attributes })
+        Ok(Self { part, attributes })
     }
 
     /// How large it is.
@@ -108,8 +114,7 @@ impl MessageQueue {
 
     /// How many messages it holds (`mq_curmsgs`), a moment ago.
     pub fn len(&self) -> usize {
-        let object = self.part.object();
-        self.words().map(|word| object.pages().read_u64(FULL + 8 * word).count_ones() as usize).sum()
+        self.words().map(|word| self.full(word).count_ones() as usize).sum()
     }
 
     /// Whether it holds none.
@@ -121,11 +126,17 @@ impl MessageQueue {
         0..self.attributes.messages.div_ceil(64)
     }
 
+    /// Word `word` of the bitmap, without what is no slot.
+    fn full(&self, word: usize) -> u64 {
+        let slots = (self.attributes.messages - 64 * word).min(64) as u32;
+        self.object().pages().u64(FULL + 8 * word).read() & (u64::MAX >> (64 - slots))
+    }
+
     fn slot(&self, number: usize) -> usize {
         BODY + number * self.attributes.slot()
     }
 
-    fn object(&self) -> &Arc<Object> {
+    fn object(&self) -> &Arc<Object<P>> {
         self.part.object()
     }
 
@@ -150,7 +161,7 @@ impl MessageQueue {
     /// # Errors
     /// As [`try_send`](Self::try_send).
     pub fn send_timeout(&self, message: &[u8], priority: u32, limit: Duration) -> Result<(), Error> {
-        self.send_within(message, priority, Patience::within(limit))
+        self.send_within(message, priority, Patience::within::<P>(limit))
     }
 
     /// Sends a message, waiting so long.
@@ -171,11 +182,11 @@ impl MessageQueue {
                 let _lock = lock(object, LOCK, patience)?;
                 if let Some(number) = self.free_slot() {
                     let pages = object.pages();
-                    let (at, next) = (self.slot(number), pages.read_u64(NEXT));
-                    pages.write_u64(NEXT, next.wrapping_add(1));
-                    pages.write_u64(at, next);
-                    pages.write_u32(at + 8, priority);
-                    pages.write_u32(at + 12, message.len() as u32);
+                    let (at, next) = (self.slot(number), pages.u64(NEXT).read());
+                    pages.u64(NEXT).write(next.wrapping_add(1));
+                    pages.u64(at).write(next);
+                    pages.u32(at + 8).write(priority);
+                    pages.u32(at + 12).write(message.len() as u32);
                     pages.copy_in(at + SLOT_HEADER, message);
                     // Last: a sender that ends in between has sent nothing.
                     self.mark(number, true);
@@ -210,7 +221,7 @@ impl MessageQueue {
     /// # Errors
     /// As [`try_receive`](Self::try_receive).
     pub fn receive_timeout(&self, buffer: &mut [u8], limit: Duration) -> Result<(usize, u32), Error> {
-        self.receive_within(buffer, Patience::within(limit))
+        self.receive_within(buffer, Patience::within::<P>(limit))
     }
 
     /// Receives a message, waiting so long.
@@ -228,7 +239,7 @@ impl MessageQueue {
                 let _lock = lock(object, LOCK, patience)?;
                 if let Some(number) = self.first() {
                     let (pages, at) = (object.pages(), self.slot(number));
-                    let (priority, length) = (pages.read_u32(at + 8), pages.read_u32(at + 12) as usize);
+                    let (priority, length) = (pages.u32(at + 8).read(), pages.u32(at + 12).read() as usize);
                     if length > self.attributes.size || priority >= PRIORITIES {
                         return Err(object.broken());
                     }
@@ -245,15 +256,14 @@ impl MessageQueue {
     }
 
     fn mark(&self, slot: usize, full: bool) {
-        let at = FULL + 8 * (slot / 64);
-        let word = self.object().pages().read_u64(at);
-        let bit = 1 << (slot % 64);
-        self.object().pages().write_u64(at, if full { word | bit } else { word & !bit });
+        let word = self.object().pages().u64(FULL + 8 * (slot / 64));
+        let (old, bit) = (word.read(), 1 << (slot % 64));
+        word.write(if full { old | bit } else { old & !bit });
     }
 
     fn free_slot(&self) -> Option<usize> {
         let free = self.words().find_map(|word| {
-            let full = self.object().pages().read_u64(FULL + 8 * word);
+            let full = self.full(word);
             (full != u64::MAX).then(|| word * 64 + full.trailing_ones() as usize)
         });
         free.filter(|slot| *slot < self.attributes.messages)
@@ -264,15 +274,12 @@ impl MessageQueue {
         let pages = self.object().pages();
         let mut best = None;
         for word in self.words() {
-            let mut full = pages.read_u64(FULL + 8 * word);
+            let mut full = self.full(word);
             while full != 0 {
                 let slot = word * 64 + full.trailing_zeros() as usize;
                 full &= full - 1;
-                if slot >= self.attributes.messages {
-                    break;
-                }
                 let at = self.slot(slot);
-                let key = (u32::MAX - pages.read_u32(at + 8), pages.read_u64(at));
+                let key = (u32::MAX - pages.u32(at + 8).read(), pages.u64(at).read());
                 if best.is_none_or(|(other, _)| key < other) {
                     best = Some((key, slot));
                 }
@@ -282,7 +289,7 @@ impl MessageQueue {
     }
 }
 
-impl Pollable for MessageQueue {
+impl<P: Platform> Pollable for MessageQueue<P> {
     fn ready(&self, wanted: Events) -> Events {
         let (object, length) = (self.object(), self.len());
         let mut ready = Events::empty();
@@ -291,7 +298,7 @@ impl Pollable for MessageQueue {
         if object.check().is_err() { Events::ERROR } else { ready & wanted }
     }
 
-    fn watch(&self, wanted: Events, event: &Arc<Event>) {
+    fn watch(&self, wanted: Events, event: &AnyEvent) {
         for (for_this, point) in [(Events::READABLE, READERS), (Events::WRITABLE, WRITERS)] {
             if wanted.contains(for_this) {
                 wait::watch(self.object(), point, event);
@@ -299,7 +306,7 @@ impl Pollable for MessageQueue {
         }
     }
 
-    fn unwatch(&self, event: &Arc<Event>) {
-        wait::unwatch(event);
+    fn unwatch(&self, event: &AnyEvent) {
+        wait::unwatch::<P>(event);
     }
 }

@@ -1,14 +1,11 @@
 //! Semaphores (POSIX `sem_open`, `sem_wait`, `sem_post`).
 
-use alloc::sync::Arc;
-use core::sync::atomic::{AtomicU32, Ordering};
 use core::time::Duration;
-
-use zooid_kernel::evtchn::Event;
 
 use crate::error::Error;
 use crate::layout::{FIELDS, Kind, Role};
 use crate::object::{How, Part, open};
+use crate::platform::{AnyEvent, Pages, Platform, Word};
 use crate::poll::{Events, Pollable};
 use crate::wait::{self, Patience};
 
@@ -17,10 +14,15 @@ pub const MAX_VALUE: u32 = i32::MAX as u32;
 const WAITERS: usize = 0;
 
 /// A semaphore. Clones are the same one.
-#[derive(Clone)]
-pub struct Semaphore(Part);
+pub struct Semaphore<P: Platform>(Part<P>);
 
-impl Semaphore {
+impl<P: Platform> Clone for Semaphore<P> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<P: Platform> Semaphore<P> {
     /// A semaphore without a name, for this pVM and its descendants.
     ///
     /// # Errors
@@ -46,24 +48,26 @@ impl Semaphore {
             return Err(Error::Invalid);
         }
         // The value stands among the details, so that it is there when others see the object.
-        let object = open(Kind::Semaphore, name, 1, how, [value, 0])?;
-        Ok(Self(Part::new(&object, Role::Reader)))
+        open(Kind::Semaphore, name, 1, how, [value, 0], Role::Reader).map(Self)
     }
 
     /// What was posted and taken since it was made, as two counts that wrap around.
-    fn taken(&self) -> &AtomicU32 {
-        self.0.object().pages().atomic_u32(FIELDS[0])
+    fn taken(&self) -> <P::Pages as Pages>::U32<'_> {
+        self.0.object().pages().u32(FIELDS[0])
     }
 
-    fn posted(&self) -> &AtomicU32 {
-        self.0.object().pages().atomic_u32(FIELDS[1])
+    fn posted(&self) -> <P::Pages as Pages>::U32<'_> {
+        self.0.object().pages().u32(FIELDS[1])
+    }
+
+    /// What is left when so many were taken. What was posted is read after what was taken, so that it is never less.
+    fn left(&self, taken: u32) -> u32 {
+        self.0.object().detail(0).wrapping_add(self.posted().load()).wrapping_sub(taken)
     }
 
     /// Its value, a moment ago.
     pub fn value(&self) -> u32 {
-        let start = self.0.object().detail(0);
-        let taken = self.taken().load(Ordering::SeqCst);
-        start.wrapping_add(self.posted().load(Ordering::SeqCst)).wrapping_sub(taken)
+        self.left(self.taken().load())
     }
 
     /// Takes one, waiting until there is one.
@@ -87,7 +91,7 @@ impl Semaphore {
     /// # Errors
     /// [`WouldBlock`](Error::WouldBlock).
     pub fn wait_timeout(&self, limit: Duration) -> Result<(), Error> {
-        self.wait_within(Patience::within(limit))
+        self.wait_within(Patience::within::<P>(limit))
     }
 
     /// Takes one, waiting so long.
@@ -96,17 +100,9 @@ impl Semaphore {
     /// [`WouldBlock`](Error::WouldBlock) when the patience is over.
     pub fn wait_within(&self, patience: Patience) -> Result<(), Error> {
         let object = self.0.object();
-        let take = || {
-            let taken = self.taken().load(Ordering::SeqCst);
-            let limit = object.detail(0).wrapping_add(self.posted().load(Ordering::SeqCst));
-            let left = limit.wrapping_sub(taken);
-            left != 0
-                && left <= MAX_VALUE
-                && self
-                    .taken()
-                    .compare_exchange(taken, taken.wrapping_add(1), Ordering::SeqCst, Ordering::SeqCst)
-                    .is_ok()
-        };
+        // Another one that takes at the same moment has not taken the last one.
+        let less = |taken: u32| (1..=MAX_VALUE).contains(&self.left(taken)).then(|| taken.wrapping_add(1));
+        let take = || self.taken().fetch_update(less).is_ok();
         if wait::wait(object, WAITERS, patience, take) { Ok(()) } else { Err(Error::WouldBlock) }
     }
 
@@ -118,22 +114,22 @@ impl Semaphore {
         if self.value() >= MAX_VALUE {
             return Err(Error::Overflow);
         }
-        self.posted().fetch_add(1, Ordering::SeqCst);
+        self.posted().fetch_add(1);
         wait::wake(self.0.object(), WAITERS);
         Ok(())
     }
 }
 
-impl Pollable for Semaphore {
+impl<P: Platform> Pollable for Semaphore<P> {
     fn ready(&self, wanted: Events) -> Events {
         if self.value() > 0 { Events::READABLE & wanted } else { Events::empty() }
     }
 
-    fn watch(&self, _: Events, event: &Arc<Event>) {
+    fn watch(&self, _: Events, event: &AnyEvent) {
         wait::watch(self.0.object(), WAITERS, event);
     }
 
-    fn unwatch(&self, event: &Arc<Event>) {
-        wait::unwatch(event);
+    fn unwatch(&self, event: &AnyEvent) {
+        wait::unwatch::<P>(event);
     }
 }

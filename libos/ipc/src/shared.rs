@@ -5,26 +5,31 @@
 //! is stands in the memory alone; the values here only say where.
 
 use core::mem;
-use core::sync::atomic::{AtomicU32, Ordering};
 use core::time::Duration;
 
 use crate::error::Error;
 use crate::layout::POINTS;
 use crate::lock;
 use crate::memory::SharedMemory;
+use crate::platform::{Pages, Platform, Word};
 use crate::semaphore::MAX_VALUE;
 use crate::wait::{self, Patience};
 
 /// A place in shared memory. What lies there may share its wait point with others: whoever is woken looks.
-#[derive(Clone)]
-struct Place {
-    memory: SharedMemory,
+struct Place<P: Platform> {
+    memory: SharedMemory<P>,
     /// Offset in the object.
     at: usize,
 }
 
-impl Place {
-    fn new(memory: &SharedMemory, offset: usize, size: usize) -> Result<Self, Error> {
+impl<P: Platform> Clone for Place<P> {
+    fn clone(&self) -> Self {
+        Self { memory: self.memory.clone(), at: self.at }
+    }
+}
+
+impl<P: Platform> Place<P> {
+    fn new(memory: &SharedMemory<P>, offset: usize, size: usize) -> Result<Self, Error> {
         Ok(Self { memory: memory.clone(), at: memory.place(offset, size)? })
     }
 
@@ -32,8 +37,8 @@ impl Place {
         self.at / 8 % POINTS.len()
     }
 
-    fn word(&self) -> &AtomicU32 {
-        self.memory.object().pages().atomic_u32(self.at)
+    fn word(&self) -> <P::Pages as Pages>::U32<'_> {
+        self.memory.object().pages().u32(self.at)
     }
 
     fn wait(&self, patience: Patience, ready: impl FnMut() -> bool) -> Result<(), Error> {
@@ -47,22 +52,27 @@ impl Place {
 }
 
 /// Mutual exclusion. A thread must not lock it twice. If a pVM ends that has it, the next one gets it, and is told so.
-#[derive(Clone)]
-pub struct Mutex(Place);
+pub struct Mutex<P: Platform>(Place<P>);
+
+impl<P: Platform> Clone for Mutex<P> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
 
 /// The mutex is locked while this lives.
 #[must_use]
-pub struct MutexGuard<'a> {
-    mutex: &'a Mutex,
+pub struct MutexGuard<'a, P: Platform> {
+    mutex: &'a Mutex<P>,
     owner_died: bool,
 }
 
-impl Mutex {
+impl<P: Platform> Mutex<P> {
     /// The one at `offset`, 8 bytes.
     ///
     /// # Errors
     /// [`Invalid`](Error::Invalid) outside the memory, or if `offset` is no multiple of 8.
-    pub fn at(memory: &SharedMemory, offset: usize) -> Result<Self, Error> {
+    pub fn at(memory: &SharedMemory<P>, offset: usize) -> Result<Self, Error> {
         Place::new(memory, offset, 8).map(Self)
     }
 
@@ -70,7 +80,7 @@ impl Mutex {
     ///
     /// # Errors
     /// See [`Error`].
-    pub fn lock(&self) -> Result<MutexGuard<'_>, Error> {
+    pub fn lock(&self) -> Result<MutexGuard<'_, P>, Error> {
         self.lock_within(Patience::Forever)
     }
 
@@ -78,7 +88,7 @@ impl Mutex {
     ///
     /// # Errors
     /// [`WouldBlock`](Error::WouldBlock).
-    pub fn try_lock(&self) -> Result<MutexGuard<'_>, Error> {
+    pub fn try_lock(&self) -> Result<MutexGuard<'_, P>, Error> {
         self.lock_within(Patience::None)
     }
 
@@ -86,15 +96,15 @@ impl Mutex {
     ///
     /// # Errors
     /// [`WouldBlock`](Error::WouldBlock).
-    pub fn lock_timeout(&self, limit: Duration) -> Result<MutexGuard<'_>, Error> {
-        self.lock_within(Patience::within(limit))
+    pub fn lock_timeout(&self, limit: Duration) -> Result<MutexGuard<'_, P>, Error> {
+        self.lock_within(Patience::within::<P>(limit))
     }
 
     /// Takes it, waiting so long.
     ///
     /// # Errors
     /// [`WouldBlock`](Error::WouldBlock) when the patience is over.
-    pub fn lock_within(&self, patience: Patience) -> Result<MutexGuard<'_>, Error> {
+    pub fn lock_within(&self, patience: Patience) -> Result<MutexGuard<'_, P>, Error> {
         let Place { memory, at } = &self.0;
         let owner_died = lock::take(memory.object(), *at, self.0.point(), patience)?;
         Ok(MutexGuard { mutex: self, owner_died })
@@ -104,16 +114,15 @@ impl Mutex {
     ///
     /// # Errors
     /// [`NotOwner`](Error::NotOwner) when no thread of this pVM has the mutex.
-    pub fn adopt(&self) -> Result<MutexGuard<'_>, Error> {
-        let word = self.0.memory.object().pages().atomic_u64(self.0.at);
-        if word.load(Ordering::SeqCst) != lock::mine()? {
+    pub fn adopt(&self) -> Result<MutexGuard<'_, P>, Error> {
+        if !lock::is_mine(self.0.memory.object(), self.0.at) {
             return Err(Error::NotOwner);
         }
         Ok(MutexGuard { mutex: self, owner_died: false })
     }
 }
 
-impl MutexGuard<'_> {
+impl<P: Platform> MutexGuard<'_, P> {
     /// Whether the pVM that had the mutex before has ended with it: what it protects may be half changed (`EOWNERDEAD`).
     pub fn owner_died(&self) -> bool {
         self.owner_died
@@ -125,7 +134,7 @@ impl MutexGuard<'_> {
     }
 }
 
-impl Drop for MutexGuard<'_> {
+impl<P: Platform> Drop for MutexGuard<'_, P> {
     fn drop(&mut self) {
         let Place { memory, at } = &self.mutex.0;
         lock::release(memory.object(), *at, self.mutex.0.point());
@@ -133,15 +142,20 @@ impl Drop for MutexGuard<'_> {
 }
 
 /// A condition variable. A wait may end without a notification, as with POSIX: whoever waits looks whether it has to go on.
-#[derive(Clone)]
-pub struct Condvar(Place);
+pub struct Condvar<P: Platform>(Place<P>);
 
-impl Condvar {
+impl<P: Platform> Clone for Condvar<P> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<P: Platform> Condvar<P> {
     /// The one at `offset`, 4 bytes: how many notifications there were.
     ///
     /// # Errors
     /// [`Invalid`](Error::Invalid) outside the memory, or if `offset` is no multiple of 4.
-    pub fn at(memory: &SharedMemory, offset: usize) -> Result<Self, Error> {
+    pub fn at(memory: &SharedMemory<P>, offset: usize) -> Result<Self, Error> {
         Place::new(memory, offset, 4).map(Self)
     }
 
@@ -149,7 +163,7 @@ impl Condvar {
     ///
     /// # Errors
     /// See [`Error`].
-    pub fn wait<'a>(&self, guard: MutexGuard<'a>) -> Result<MutexGuard<'a>, Error> {
+    pub fn wait<'a>(&self, guard: MutexGuard<'a, P>) -> Result<MutexGuard<'a, P>, Error> {
         self.wait_within(guard, Patience::Forever).map(|(guard, _)| guard)
     }
 
@@ -157,19 +171,27 @@ impl Condvar {
     ///
     /// # Errors
     /// See [`Error`].
-    pub fn wait_timeout<'a>(&self, guard: MutexGuard<'a>, limit: Duration) -> Result<(MutexGuard<'a>, bool), Error> {
-        self.wait_within(guard, Patience::within(limit))
+    pub fn wait_timeout<'a>(
+        &self,
+        guard: MutexGuard<'a, P>,
+        limit: Duration,
+    ) -> Result<(MutexGuard<'a, P>, bool), Error> {
+        self.wait_within(guard, Patience::within::<P>(limit))
     }
 
     /// As [`wait_timeout`](Self::wait_timeout), waiting so long.
     ///
     /// # Errors
     /// See [`Error`].
-    pub fn wait_within<'a>(&self, guard: MutexGuard<'a>, patience: Patience) -> Result<(MutexGuard<'a>, bool), Error> {
+    pub fn wait_within<'a>(
+        &self,
+        guard: MutexGuard<'a, P>,
+        patience: Patience,
+    ) -> Result<(MutexGuard<'a, P>, bool), Error> {
         let mutex = guard.mutex;
-        let before = self.0.word().load(Ordering::SeqCst);
+        let before = self.0.word().load();
         drop(guard);
-        let notified = self.0.wait(patience, || self.0.word().load(Ordering::SeqCst) != before).is_ok();
+        let notified = self.0.wait(patience, || self.0.word().load() != before).is_ok();
         Ok((mutex.lock()?, notified))
     }
 
@@ -180,21 +202,26 @@ impl Condvar {
 
     /// Wakes all that wait.
     pub fn notify_all(&self) {
-        self.0.word().fetch_add(1, Ordering::SeqCst);
+        self.0.word().fetch_add(1);
         self.0.wake();
     }
 }
 
 /// A semaphore.
-#[derive(Clone)]
-pub struct Semaphore(Place);
+pub struct Semaphore<P: Platform>(Place<P>);
 
-impl Semaphore {
+impl<P: Platform> Clone for Semaphore<P> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<P: Platform> Semaphore<P> {
     /// The one at `offset`, 4 bytes: its value.
     ///
     /// # Errors
     /// [`Invalid`](Error::Invalid) outside the memory, or if `offset` is no multiple of 4.
-    pub fn at(memory: &SharedMemory, offset: usize) -> Result<Self, Error> {
+    pub fn at(memory: &SharedMemory<P>, offset: usize) -> Result<Self, Error> {
         Place::new(memory, offset, 4).map(Self)
     }
 
@@ -206,13 +233,13 @@ impl Semaphore {
         if value > MAX_VALUE {
             return Err(Error::Invalid);
         }
-        self.0.word().store(value, Ordering::SeqCst);
+        self.0.word().store(value);
         Ok(())
     }
 
     /// Its value, a moment ago.
     pub fn value(&self) -> u32 {
-        self.0.word().load(Ordering::SeqCst)
+        self.0.word().load()
     }
 
     /// Takes one, waiting until there is one.
@@ -236,7 +263,7 @@ impl Semaphore {
     /// # Errors
     /// [`WouldBlock`](Error::WouldBlock).
     pub fn wait_timeout(&self, limit: Duration) -> Result<(), Error> {
-        self.wait_within(Patience::within(limit))
+        self.wait_within(Patience::within::<P>(limit))
     }
 
     /// Takes one, waiting so long.
@@ -245,7 +272,7 @@ impl Semaphore {
     /// [`WouldBlock`](Error::WouldBlock) when the patience is over.
     pub fn wait_within(&self, patience: Patience) -> Result<(), Error> {
         let less = |value: u32| value.checked_sub(1).filter(|less| *less < MAX_VALUE);
-        let take = || self.0.word().fetch_update(Ordering::SeqCst, Ordering::SeqCst, less).is_ok();
+        let take = || self.0.word().fetch_update(less).is_ok();
         if take() { Ok(()) } else { self.0.wait(patience, take) }
     }
 
@@ -255,7 +282,7 @@ impl Semaphore {
     /// [`Overflow`](Error::Overflow) above [`MAX_VALUE`].
     pub fn post(&self) -> Result<(), Error> {
         let more = |value: u32| value.checked_add(1).filter(|more| *more <= MAX_VALUE);
-        let posted = self.0.word().fetch_update(Ordering::SeqCst, Ordering::SeqCst, more);
+        let posted = self.0.word().fetch_update(more);
         posted.map_err(|_| Error::Overflow)?;
         self.0.wake();
         Ok(())

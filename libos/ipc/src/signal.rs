@@ -5,35 +5,33 @@
 //! threads are busy or blocked.
 
 use alloc::sync::Arc;
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::mem;
 use core::time::Duration;
 
-use spin::Once;
-use zooid_fork::PvmId;
-use zooid_fork::objects;
-pub use zooid_fork::{SIGCHLD, SIGCONT, SIGPIPE, SIGURG, SIGWINCH};
-use zooid_kernel::events::Masked;
-use zooid_kernel::evtchn::Event;
-use zooid_kernel::thread;
+use zooid_fork_plan::id::PvmId;
 
 use crate::error::Error;
-use crate::layout::{BODY, Kind, Role};
+use crate::layout::{BODY, Kind, MAX_MEMBERS, Role};
 use crate::object::{How, Object, Part, open};
+use crate::platform::{AnyEvent, Pages, Platform, Word};
 use crate::poll::{Events, Pollable};
 use crate::wait::{self, Patience};
 
 /// Signals have numbers from 1 to this.
 pub const LAST: u8 = 63;
 pub const SIGKILL: u8 = 9;
+pub const SIGPIPE: u8 = 13;
 pub const SIGSTOP: u8 = 19;
 
 /// The object's name begins with this, and none that an application gives.
 pub const RESERVED: char = '\u{1}';
 const NAME: &str = "\u{1}signals";
-const PAGES: usize = 3;
+/// Signals in a word, whose high half says for whom they are.
+const IN_WORD: u8 = 32;
+const WORDS: usize = 2;
+const PAGES: usize = 1 + (8 * WORDS * MAX_MEMBERS).div_ceil(xen_abi::PAGE_SIZE);
 /// Where those wait who handle signals.
 const POINT: usize = 0;
-const STACK_SIZE: usize = 64 << 10;
 
 /// What is done about a signal.
 #[derive(Clone, Copy)]
@@ -46,67 +44,121 @@ pub enum Action {
     Call(fn(u8)),
 }
 
-static ACTIONS: Masked<[Action; LAST as usize + 1]> = Masked::new([Action::Default; LAST as usize + 1]);
-/// Signals that wait until they are unblocked.
-static BLOCKED: AtomicU64 = AtomicU64::new(0);
-static SIGNALS: Once<Part> = Once::new();
-/// In how many lives the thread was started.
-static STARTED: AtomicU32 = AtomicU32::new(0);
+/// What this pVM does about signals.
+pub(crate) struct Signals<P: Platform> {
+    actions: [Action; LAST as usize + 1],
+    /// Signals that wait until they are unblocked.
+    blocked: u64,
+    part: Option<Part<P>>,
+}
+
+impl<P: Platform> Signals<P> {
+    pub(crate) const fn new() -> Self {
+        Self { actions: [Action::Default; LAST as usize + 1], blocked: 0, part: None }
+    }
+}
 
 /// Signals as bits, bit 1 for signal 1.
 const fn bit(signal: u8) -> u64 {
     1 << signal
 }
 
-fn object() -> Option<&'static Arc<Object>> {
-    SIGNALS.get().map(Part::object)
+/// The object, once signals are handled here.
+fn object<P: Platform>() -> Option<Arc<Object<P>>> {
+    P::with(|state| state.signals.part.as_ref().map(Part::object).cloned())
 }
 
-/// A member has ended: its number may be given out again.
-pub fn forget(object: &Object, member: u16) {
-    if BODY + 8 * usize::from(member) < object.pages().len() {
-        word(object, member).store(0, Ordering::SeqCst);
+/// The object, and this pVM in it: asked anew each time, because a handler may go on in a child.
+fn here<P: Platform>() -> Option<(Arc<Object<P>>, Inbox)> {
+    let (object, number) = (object::<P>()?, P::member()?);
+    Some((object, Inbox { number, id: P::member_id(number)? }))
+}
+
+/// Where the signals of a member stand: words with its id, because numbers are given out again.
+#[derive(Clone, Copy)]
+struct Inbox {
+    number: u16,
+    id: PvmId,
+}
+
+impl Inbox {
+    fn word<P: Platform>(self, object: &Object<P>, word: usize) -> <P::Pages as Pages>::U64<'_> {
+        object.pages().u64(BODY + 8 * (word * MAX_MEMBERS + usize::from(self.number) % MAX_MEMBERS))
     }
-}
 
-/// Where the signals of a member stand.
-fn word(object: &Object, member: u16) -> &AtomicU64 {
-    object.pages().atomic_u64(BODY + 8 * usize::from(member))
+    fn is_for_it(self, value: u64) -> bool {
+        value >> 32 == u64::from(self.id.raw())
+    }
+
+    /// Signals that wait, as bits.
+    fn waiting<P: Platform>(self, object: &Object<P>) -> u64 {
+        let of = |word| {
+            let value = self.word(object, word).load();
+            if self.is_for_it(value) { (value & u64::from(u32::MAX)) << (word * usize::from(IN_WORD)) } else { 0 }
+        };
+        (0..WORDS).fold(0, |all, word| all | of(word))
+    }
+
+    /// Takes a signal out; `false` if it does not wait any more.
+    fn take<P: Platform>(self, object: &Object<P>, signal: u8) -> bool {
+        let bit = bit(signal % IN_WORD);
+        let without = |value| (self.is_for_it(value) && value & bit != 0).then_some(value & !bit);
+        self.word(object, usize::from(signal / IN_WORD)).fetch_update(without).is_ok()
+    }
+
+    /// Puts a signal in; `false` if the member has ended.
+    fn put<P: Platform>(self, object: &Object<P>, signal: u8) -> bool {
+        let with = |value| {
+            // What is for another is for one that has ended: or this one has, and its number has been given out again.
+            let kept = if self.is_for_it(value) { value } else { u64::from(self.id.raw()) << 32 };
+            (P::member_id(self.number) == Some(self.id)).then_some(kept | bit(signal % IN_WORD))
+        };
+        self.word(object, usize::from(signal / IN_WORD)).fetch_update(with).is_ok()
+    }
 }
 
 /// Begins to handle signals.
-fn start() -> Result<(), Error> {
-    if SIGNALS.is_completed() {
+fn start<P: Platform>() -> Result<(), Error> {
+    if object::<P>().is_some() {
         return Ok(());
     }
-    let object = open(Kind::Signals, Some(NAME), PAGES, How { create: true, exclusive: false }, [0; 2])?;
-    SIGNALS.call_once(|| Part::new(&object, Role::Reader));
-    objects::handle_signals(raise);
-    if STARTED.swap(1, Ordering::Relaxed) == 0 {
-        thread::spawn_service("signals", STACK_SIZE, serve).map_err(|_| Error::OutOfMemory)?;
+    let how = How { create: true, exclusive: false };
+    let part = open(Kind::Signals, Some(NAME), PAGES, how, [0; 2], Role::Reader)?;
+    let other = P::with(|state| match state.signals.part {
+        None => mem::replace(&mut state.signals.part, Some(part)),
+        Some(_) => Some(part),
+    });
+    if other.is_some() || P::start_signals() {
+        return Ok(());
     }
-    Ok(())
+    let part = P::with(|state| state.signals.part.take());
+    drop(part);
+    Err(Error::OutOfMemory)
 }
 
-/// The thread of the signals.
-fn serve() {
-    let (Some(object), Some(me)) = (object(), objects::member()) else { return };
+/// What the thread of the signals does.
+pub fn serve<P: Platform>() {
     loop {
-        let waiting = || word(object, me).load(Ordering::SeqCst) & !BLOCKED.load(Ordering::SeqCst);
-        wait::wait(object, POINT, Patience::Forever, || waiting() != 0);
-        let signal = waiting().trailing_zeros() as u8;
-        if signal <= LAST && word(object, me).fetch_and(!bit(signal), Ordering::SeqCst) & bit(signal) != 0 {
-            deliver(signal);
+        let Some(object) = object::<P>() else { return };
+        let mut taken = None;
+        let take = || {
+            let Some((object, inbox)) = here::<P>() else { return false };
+            let signals = inbox.waiting(&object) & !P::with(|state| state.signals.blocked);
+            taken = (signals != 0).then(|| signals.trailing_zeros() as u8).filter(|it| inbox.take(&object, *it));
+            taken.is_some()
+        };
+        if !wait::wait(&object, POINT, Patience::Forever, take) {
+            return;
         }
+        taken.into_iter().for_each(deliver::<P>);
     }
 }
 
-fn deliver(signal: u8) {
-    let action = ACTIONS.lock()[usize::from(signal)];
-    match action {
-        Action::Call(handler) => thread::run_application(&mut || handler(signal)),
+fn deliver<P: Platform>(signal: u8) {
+    match P::with(|state| state.signals.actions[usize::from(signal)]) {
+        Action::Call(handler) => P::call(handler, signal),
         Action::Ignore => {}
-        Action::Default => zooid_fork::take_default_action(signal),
+        Action::Default => P::take_default_action(signal),
     }
 }
 
@@ -114,37 +166,33 @@ fn deliver(signal: u8) {
 ///
 /// # Errors
 /// `Invalid` for 9 and 19, which cannot be caught, and for what is no signal; see [`Error`].
-pub fn set_action(signal: u8, action: Action) -> Result<Action, Error> {
+pub fn set_action<P: Platform>(signal: u8, action: Action) -> Result<Action, Error> {
     if matches!(signal, 0 | SIGKILL | SIGSTOP) || signal > LAST {
         return Err(Error::Invalid);
     }
-    start()?;
-    Ok(core::mem::replace(&mut ACTIONS.lock()[usize::from(signal)], action))
+    start::<P>()?;
+    Ok(P::with(|state| mem::replace(&mut state.signals.actions[usize::from(signal)], action)))
 }
 
 /// Blocks and unblocks signals, given as bits, and returns those that were blocked before. 9 cannot be blocked.
 ///
 /// # Errors
 /// See [`Error`].
-pub fn set_mask(block: u64, unblock: u64) -> Result<u64, Error> {
-    start()?;
-    let mut before = 0;
-    let _ = BLOCKED.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |blocked| {
-        before = blocked;
-        Some((blocked | block) & !unblock & !bit(SIGKILL))
+pub fn set_mask<P: Platform>(block: u64, unblock: u64) -> Result<u64, Error> {
+    start::<P>()?;
+    let before = P::with(|state| {
+        let next = (state.signals.blocked | block) & !unblock & !bit(SIGKILL);
+        mem::replace(&mut state.signals.blocked, next)
     });
     if unblock != 0 {
-        look();
+        look::<P>();
     }
     Ok(before)
 }
 
 /// Signals that wait for this pVM, as bits: those that are blocked.
-pub fn pending() -> u64 {
-    match (object(), objects::member()) {
-        (Some(object), Some(me)) => word(object, me).load(Ordering::SeqCst),
-        _ => 0,
-    }
+pub fn pending<P: Platform>() -> u64 {
+    here::<P>().map_or(0, |(object, inbox)| inbox.waiting(&object))
 }
 
 /// Sets of signals are bits: bit 1 is signal 1.
@@ -158,55 +206,38 @@ pub const fn set(signals: &[u8]) -> u64 {
     bits
 }
 
-/// Blocks these signals: they wait until they are unblocked. Returns those that were blocked before.
-///
-/// # Errors
-/// See [`Error`].
-pub fn block(signals: u64) -> Result<u64, Error> {
-    set_mask(signals, 0)
-}
-
-/// Unblocks these signals. Returns those that were blocked before.
-///
-/// # Errors
-/// See [`Error`].
-pub fn unblock(signals: u64) -> Result<u64, Error> {
-    set_mask(0, signals)
-}
-
-/// Takes one of these signals, which are blocked, once it comes.
-///
-/// # Errors
-/// See [`Error`].
-pub fn wait(signals: u64) -> Result<u8, Error> {
-    wait_within(signals, Patience::Forever)
-}
-
-/// As [`wait()`], `limit` at most.
+/// Takes one of these signals, which are blocked, once it comes, `limit` at most.
 ///
 /// # Errors
 /// [`Error::WouldBlock`].
-pub fn wait_timeout(signals: u64, limit: Duration) -> Result<u8, Error> {
-    wait_within(signals, Patience::within(limit))
+pub fn wait_timeout<P: Platform>(signals: u64, limit: Duration) -> Result<u8, Error> {
+    wait_within::<P>(signals, Patience::within::<P>(limit))
 }
 
 /// Signals, which are blocked, as something that can be polled: readable while one of them waits.
-#[derive(Clone, Copy, Debug)]
-pub struct Blocked(pub u64);
+pub struct Blocked<P> {
+    signals: u64,
+    platform: core::marker::PhantomData<P>,
+}
 
-impl Pollable for Blocked {
+/// These signals.
+pub const fn blocked<P: Platform>(signals: u64) -> Blocked<P> {
+    Blocked { signals, platform: core::marker::PhantomData }
+}
+
+impl<P: Platform> Pollable for Blocked<P> {
     fn ready(&self, wanted: Events) -> Events {
-        if pending() & self.0 != 0 { Events::READABLE & wanted } else { Events::empty() }
+        if pending::<P>() & self.signals != 0 { Events::READABLE & wanted } else { Events::empty() }
     }
 
-    fn watch(&self, _: Events, event: &Arc<Event>) {
-        if let (Ok(()), Some(object)) = (start(), object()) {
-            wait::watch(object, POINT, event);
+    fn watch(&self, _: Events, event: &AnyEvent) {
+        if let (Ok(()), Some(object)) = (start::<P>(), object::<P>()) {
+            wait::watch(&object, POINT, event);
         }
     }
 
-    fn unwatch(&self, event: &Arc<Event>) {
-        wait::unwatch(event);
+    fn unwatch(&self, event: &AnyEvent) {
+        wait::unwatch::<P>(event);
     }
 }
 
@@ -214,37 +245,39 @@ impl Pollable for Blocked {
 ///
 /// # Errors
 /// `WouldBlock` when the patience is over.
-pub fn wait_within(set: u64, patience: Patience) -> Result<u8, Error> {
-    start()?;
-    let (Some(object), Some(me)) = (object(), objects::member()) else { return Err(Error::NoDaemon) };
+pub fn wait_within<P: Platform>(set: u64, patience: Patience) -> Result<u8, Error> {
+    start::<P>()?;
+    let (object, _) = here::<P>().ok_or(Error::NoDaemon)?;
     let mut taken = 0;
     let take = || {
-        let here = word(object, me).load(Ordering::SeqCst) & set;
-        taken = here.trailing_zeros() as u8;
-        here != 0 && word(object, me).fetch_and(!bit(taken), Ordering::SeqCst) & bit(taken) != 0
+        let Some((object, inbox)) = here::<P>() else { return false };
+        let signals = inbox.waiting(&object) & set;
+        taken = signals.trailing_zeros() as u8;
+        signals != 0 && inbox.take(&object, taken)
     };
-    if wait::wait(object, POINT, patience, take) { Ok(taken) } else { Err(Error::WouldBlock) }
+    if wait::wait(&object, POINT, patience, take) { Ok(taken) } else { Err(Error::WouldBlock) }
 }
 
 /// The threads that wait for signals of this pVM look again.
-fn look() {
-    if let (Some(object), Some(me)) = (object(), objects::member()) {
-        wait::wake_member(object, POINT, me);
+fn look<P: Platform>() {
+    if let Some((object, me)) = here::<P>() {
+        wait::wake_member(&object, POINT, me.number);
     }
 }
 
 /// A signal to this pVM.
-fn raise(signal: u8) {
-    if let (Some(object), Some(me)) = (object(), objects::member()) {
-        word(object, me).fetch_or(bit(signal), Ordering::SeqCst);
-        wait::wake_member(object, POINT, me);
+pub fn raise<P: Platform>(signal: u8) {
+    if let Some((object, me)) = here::<P>()
+        && me.put(&object, signal)
+    {
+        wait::wake_member(&object, POINT, me.number);
     }
 }
 
 /// A signal to this pVM, if it has a handler for it.
-pub fn raise_if_handled(signal: u8) {
-    if matches!(ACTIONS.lock()[usize::from(signal)], Action::Call(_)) {
-        raise(signal);
+pub(crate) fn raise_if_handled<P: Platform>(signal: u8) {
+    if matches!(P::with(|state| state.signals.actions[usize::from(signal)]), Action::Call(_)) {
+        raise::<P>(signal);
     }
 }
 
@@ -252,21 +285,20 @@ pub fn raise_if_handled(signal: u8) {
 ///
 /// # Errors
 /// `Invalid`, `NotFound` when the family has no such pVM; see [`Error`].
-pub fn kill(target: PvmId, signal: u8) -> Result<(), Error> {
+pub fn kill<P: Platform>(target: PvmId, signal: u8) -> Result<(), Error> {
     if signal > LAST || signal == SIGSTOP {
         return Err(Error::Invalid);
     }
-    let member = objects::member().and_then(|_| objects::member_number(target));
-    let handles = |object: &Arc<Object>, member| object.takes_part(Role::Reader, member);
-    if let (Some(member), Some(object)) = (member, object())
+    if let Some(object) = object::<P>()
+        && let Some(number) = P::member().and_then(|_| P::member_number(target))
         && signal != SIGKILL
-        && handles(object, member)
+        && object.takes_part(Role::Reader, number, target)
+        && (signal == 0 || Inbox { number, id: target }.put(&object, signal))
     {
         if signal != 0 {
-            word(object, member).fetch_or(bit(signal), Ordering::SeqCst);
-            wait::wake_member(object, POINT, member);
+            wait::wake_member(&object, POINT, number);
         }
         return Ok(());
     }
-    Ok(objects::kill(target, signal)?)
+    Ok(P::kill(target, signal)?)
 }

@@ -16,4 +16,19 @@
 //! An object may no longer be ready if another thread, or another relative, was faster. A caller
 //! that must not wait uses the `try_` forms, and sockets that are `set_nonblocking`.
 
-pub use zooid_ipc::poll::{Events, PollEntry, Pollable, poll, poll_within};
+use core::time::Duration;
+
+pub use zooid_ipc::platform::AnyEvent;
+pub use zooid_ipc::poll::{Events, PollEntry, Pollable};
+
+use crate::ipc::{Kernel, Patience};
+
+/// Waits until one of the entries is ready, `limit` at most, and for ever without one; how many are.
+pub fn poll(entries: &mut [PollEntry<'_>], limit: Option<Duration>) -> usize {
+    zooid_ipc::poll::poll::<Kernel>(entries, limit)
+}
+
+/// As [`poll`], waiting so long.
+pub fn poll_within(entries: &mut [PollEntry<'_>], patience: Patience) -> usize {
+    zooid_ipc::poll::poll_within::<Kernel>(entries, patience)
+}

@@ -93,5 +93,5 @@ pub fn waitpid(id: Option<PvmId>, nohang: bool) -> Result<Option<Ended>, WaitErr
 /// [`ipc::Error::Invalid`](zooid_ipc::Error) if there is no such signal,
 /// [`NotFound`](zooid_ipc::Error::NotFound) if the family has no such pVM.
 pub fn kill(target: PvmId, signal: u8) -> Result<(), zooid_ipc::Error> {
-    zooid_ipc::signal::kill(target, signal)
+    zooid_ipc::signal::kill::<crate::ipc::Kernel>(target, signal)
 }

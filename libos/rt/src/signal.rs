@@ -5,8 +5,91 @@
 //! POSIX; `SIGCHLD`, `SIGCONT`, `SIGURG`, `SIGWINCH`, and `SIGPIPE` do nothing. A child has its
 //! parent's handlers and mask.
 
+use core::time::Duration;
+
+pub use zooid_fork::{SIGCHLD, SIGCONT, SIGPIPE};
 pub use zooid_ipc::Error;
-pub use zooid_ipc::signal::{
-    Action, Blocked, LAST, SIGCHLD, SIGCONT, SIGKILL, SIGPIPE, SIGSTOP, block, pending, set, set_action, set_mask,
-    unblock, wait, wait_timeout, wait_within,
-};
+use zooid_ipc::signal;
+pub use zooid_ipc::signal::{Action, LAST, SIGKILL, SIGSTOP, set};
+
+use crate::ipc::{Kernel, Patience};
+use crate::poll::{AnyEvent, Events, Pollable};
+
+/// Sets what is done about a signal, and returns what was done before.
+///
+/// # Errors
+/// `Invalid` for 9 and 19, which cannot be caught, and for what is no signal; see [`Error`].
+pub fn set_action(signal: u8, action: Action) -> Result<Action, Error> {
+    signal::set_action::<Kernel>(signal, action)
+}
+
+/// Blocks and unblocks signals, given as bits, and returns those that were blocked before. 9 cannot be blocked.
+///
+/// # Errors
+/// See [`Error`], here and below.
+pub fn set_mask(block: u64, unblock: u64) -> Result<u64, Error> {
+    signal::set_mask::<Kernel>(block, unblock)
+}
+
+/// Blocks these signals: they wait until they are unblocked. Returns those that were blocked before.
+///
+/// # Errors
+/// As [`set_mask`].
+pub fn block(signals: u64) -> Result<u64, Error> {
+    set_mask(signals, 0)
+}
+
+/// Unblocks these signals. Returns those that were blocked before.
+///
+/// # Errors
+/// As [`set_mask`].
+pub fn unblock(signals: u64) -> Result<u64, Error> {
+    set_mask(0, signals)
+}
+
+/// Signals that wait for this pVM, as bits: those that are blocked.
+pub fn pending() -> u64 {
+    signal::pending::<Kernel>()
+}
+
+/// Takes one of these signals, which are blocked, once it comes.
+///
+/// # Errors
+/// As [`set_mask`].
+pub fn wait(signals: u64) -> Result<u8, Error> {
+    wait_within(signals, Patience::Forever)
+}
+
+/// As [`wait()`], `limit` at most.
+///
+/// # Errors
+/// [`Error::WouldBlock`].
+pub fn wait_timeout(signals: u64, limit: Duration) -> Result<u8, Error> {
+    signal::wait_timeout::<Kernel>(signals, limit)
+}
+
+/// As [`wait()`], waiting so long.
+///
+/// # Errors
+/// [`Error::WouldBlock`] when the patience is over.
+pub fn wait_within(signals: u64, patience: Patience) -> Result<u8, Error> {
+    signal::wait_within::<Kernel>(signals, patience)
+}
+
+/// Signals, which are blocked, as something that can be polled: readable while one of them waits.
+#[derive(Clone, Copy, Debug)]
+pub struct Blocked(pub u64);
+
+impl Pollable for Blocked {
+    fn ready(&self, wanted: Events) -> Events {
+        signal::blocked::<Kernel>(self.0).ready(wanted)
+    }
+
+    fn watch(&self, wanted: Events, event: &AnyEvent) {
+        signal::blocked::<Kernel>(self.0).watch(wanted, event);
+    }
+
+    fn unwatch(&self, event: &AnyEvent) {
+        signal::blocked::<Kernel>(self.0).unwatch(event);
+    }
+}

@@ -32,7 +32,7 @@ use zooid_net::netfront::{FrontendError, Obstacle};
 pub use zooid_net::stack::{NotReady, Status};
 use zooid_net::{Instant, NetConfig, Settings};
 
-use crate::poll::Events;
+use crate::poll::{AnyEvent, Events};
 use crate::time::Duration;
 use platform::Kernel;
 pub use tcp::{Incoming, Shutdown, TcpListener, TcpStream};
@@ -369,7 +369,7 @@ struct Waiter {
 struct WakeEvent {
     event: Event,
     /// Events of threads that wait for other objects, too; they are also signalled.
-    watchers: Masked<Vec<Arc<Event>>>,
+    watchers: Masked<Vec<AnyEvent>>,
 }
 
 impl Wake for WakeEvent {
@@ -389,11 +389,11 @@ impl Waiter {
         Self { waker: Waker::from(event.clone()), event }
     }
 
-    fn watch(&self, watcher: &Arc<Event>) {
+    fn watch(&self, watcher: &AnyEvent) {
         self.event.watchers.lock().push(watcher.clone());
     }
 
-    fn unwatch(&self, watcher: &Arc<Event>) {
+    fn unwatch(&self, watcher: &AnyEvent) {
         self.event.watchers.lock().retain(|other| !Arc::ptr_eq(other, watcher));
     }
 }

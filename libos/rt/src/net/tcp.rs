@@ -1,16 +1,14 @@
 //! TCP: listening and connected sockets.
 
-use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
 
 use zooid_kernel::events::Masked;
-use zooid_kernel::evtchn::Event;
 use zooid_net::stack::{Listener, TcpSocket};
 
 use super::{Error, Limit, Network, SocketAddrV4, Waiter, network, readiness};
 use crate::io;
-use crate::poll::{Events, Pollable};
+use crate::poll::{AnyEvent, Events, Pollable};
 
 /// Connections that may be half open or wait to be accepted.
 const BACKLOG: usize = 128;
@@ -73,11 +71,11 @@ impl Pollable for TcpListener {
         })
     }
 
-    fn watch(&self, _: Events, event: &Arc<Event>) {
+    fn watch(&self, _: Events, event: &AnyEvent) {
         self.waiter.watch(event);
     }
 
-    fn unwatch(&self, event: &Arc<Event>) {
+    fn unwatch(&self, event: &AnyEvent) {
         self.waiter.unwatch(event);
     }
 }
@@ -252,12 +250,12 @@ impl Pollable for TcpStream {
         })
     }
 
-    fn watch(&self, _: Events, event: &Arc<Event>) {
+    fn watch(&self, _: Events, event: &AnyEvent) {
         self.reader.watch(event);
         self.writer.watch(event);
     }
 
-    fn unwatch(&self, event: &Arc<Event>) {
+    fn unwatch(&self, event: &AnyEvent) {
         self.reader.unwatch(event);
         self.writer.unwatch(event);
     }

@@ -1,14 +1,12 @@
 //! UDP sockets.
 
-use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
 
 use zooid_kernel::events::Masked;
-use zooid_kernel::evtchn::Event;
 
 use super::{Error, Limit, Network, SocketAddrV4, Waiter, network, readiness};
-use crate::poll::{Events, Pollable};
+use crate::poll::{AnyEvent, Events, Pollable};
 
 /// A UDP socket.
 pub struct UdpSocket {
@@ -86,12 +84,12 @@ impl Pollable for UdpSocket {
         })
     }
 
-    fn watch(&self, _: Events, event: &Arc<Event>) {
+    fn watch(&self, _: Events, event: &AnyEvent) {
         self.reader.watch(event);
         self.writer.watch(event);
     }
 
-    fn unwatch(&self, event: &Arc<Event>) {
+    fn unwatch(&self, event: &AnyEvent) {
         self.reader.unwatch(event);
         self.writer.unwatch(event);
     }

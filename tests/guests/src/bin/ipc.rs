@@ -48,6 +48,9 @@ fn main() {
         "signals" => signals(),
         "signals_end" => signals_end(),
         "killed_is_still" => killed_is_still(),
+        "handler_forks" => handler_forks(),
+        "takers" => takers(),
+        "looks" => looks(),
         "named_idle" => {
             let _left = expect!(Semaphore::open("left-behind", EXCLUSIVE, 1));
             zooid::println!("idle");
@@ -776,6 +779,97 @@ fn signals_end() {
     check_eq!(process::waitpid(Some(child), true), Ok(None));
     expect!(process::kill(child, SIGKILL));
     check_eq!(status(child), Some(Status::Killed(SIGKILL)));
+}
+
+/// The child of a handler takes its own signals, and none of its parent's.
+fn handler_forks() {
+    const FORKS: u8 = 10;
+    static PARENT: AtomicU32 = AtomicU32::new(0);
+    static CHILD: AtomicU32 = AtomicU32::new(0);
+    fn fork(_: u8) {
+        if let Some(child) = expect!(process::fork()) {
+            CHILD.store(child.raw(), Ordering::SeqCst);
+        }
+    }
+    let me = expect!(process::id().ok_or("no id"));
+    PARENT.store(me.raw(), Ordering::SeqCst);
+    fn answer(_: u8) {
+        let here = process::id().map(|id| id.raw());
+        if here != Some(PARENT.load(Ordering::SeqCst)) {
+            process::exit(7);
+        }
+        COUNT.fetch_add(1, Ordering::SeqCst);
+    }
+    expect!(signal::set_action(FORKS, Action::Call(fork)));
+    expect!(signal::set_action(SIGUSR1, Action::Call(answer)));
+    expect!(signal::block(signal::set(&[SIGUSR2])));
+    expect!(process::kill(me, SIGUSR2));
+    expect!(process::kill(me, FORKS));
+    while CHILD.load(Ordering::SeqCst) == 0 {
+        thread::sleep(Duration::from_millis(1));
+    }
+    let child = expect!(PvmId::from_raw(CHILD.load(Ordering::SeqCst)).ok_or("no child"));
+    // Its answer is the exit code; the parent has what was sent to it.
+    expect!(process::kill(child, SIGUSR1));
+    let ended = expect!(process::waitpid(Some(child), false)).map(|ended| ended.status);
+    check_eq!(ended, Some(Status::Exited(7)));
+    check_eq!((signal::pending(), COUNT.load(Ordering::SeqCst)), (signal::set(&[SIGUSR2]), 0));
+    expect!(process::kill(me, SIGUSR1));
+    counted(1);
+}
+
+/// Nobody posts while two pVMs take at once: whoever is refused has seen the end.
+fn takers() {
+    const VALUE: u32 = 100_000;
+    const TAKEN: usize = 0;
+    const REFUSED: usize = 8;
+    let counts = expect!(SharedMemory::new(4096));
+    let (tries, go) = (expect!(Semaphore::new(VALUE)), expect!(Semaphore::new(0)));
+    let children = [(); 2].map(|()| {
+        child!({
+            expect!(go.wait());
+            let (mut taken, mut refused) = (0, 0);
+            loop {
+                match tries.try_wait() {
+                    Ok(()) => taken += 1,
+                    Err(_) if tries.value() > 0 => refused += 1,
+                    Err(_) => break,
+                }
+            }
+            counts.atomic_u32(TAKEN).fetch_add(taken, Ordering::SeqCst);
+            counts.atomic_u32(REFUSED).fetch_add(refused, Ordering::SeqCst);
+        })
+    });
+    children.iter().for_each(|_| expect!(go.post()));
+    children.into_iter().for_each(reap);
+    let count = |place| counts.atomic_u32(place).load(Ordering::SeqCst);
+    check_eq!((count(TAKEN), count(REFUSED)), (VALUE, 0));
+}
+
+/// Nobody writes nonsense into a pipe that three pVMs look at, read from and write to at once: it is never broken.
+fn looks() {
+    const TURNS: u32 = 20_000;
+    let (reader, writer) = expect!(ipc::pipe());
+    let children = [(); 2].map(|()| {
+        child!({
+            for _ in 0..TURNS {
+                let mut wanted = [PollEntry::new(&reader, Events::READABLE)];
+                let _ = poll(&mut wanted, Some(Duration::ZERO));
+                check!(!wanted[0].ready.contains(Events::ERROR));
+                match reader.try_read(&mut [0; 64]) {
+                    Ok(_) | Err(Error::WouldBlock) => {}
+                    Err(error) => error!("a reader: {error}"),
+                }
+            }
+        })
+    });
+    for _ in 0..TURNS {
+        match writer.try_write(&[7; 16]) {
+            Ok(_) | Err(Error::WouldBlock) => {}
+            Err(error) => error!("the writer: {error}"),
+        }
+    }
+    children.into_iter().for_each(reap);
 }
 
 /// When `waitpid` has told of a child that was killed, the child runs no more: it writes nothing, and sees nothing of what its parent writes
