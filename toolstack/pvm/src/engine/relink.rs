@@ -12,6 +12,7 @@ use zooid_fork_plan::wire::guest;
 
 use super::failure::Failure;
 use super::grant_backend::{Copies, Sources};
+use super::sabotage::{self, Sabotage};
 use super::standstill::Standstill;
 use super::tables::Tables;
 
@@ -128,7 +129,7 @@ impl<M: Memory> Target<'_, M> {
             Attempt::Foreign => {}
         }
         still.ok_or(Failure::Stale)?.begin()?;
-        if !source.tables.is_live(xen, source.domain, place)? {
+        if !sabotage::is(Sabotage::DeadTables) && !source.tables.is_live(xen, source.domain, place)? {
             return Err(Failure::Denied(Errno::EPERM));
         }
         match self.attempt(xen, source, place, scratch, true)? {
@@ -156,7 +157,8 @@ impl<M: Memory> Target<'_, M> {
         // Before the table: what changes from here on is counted later. Where children get copies, each table is looked through anyway.
         let control = source.control.filter(|_| source.sources.is_none());
         let changes = control.map(|page| page.read_u32(guest::changes(base)));
-        if changes.is_some() && self.linkage.changes(place) == changes {
+        let never = sabotage::is(Sabotage::StaleChildren) && self.linkage.changes(place).is_some();
+        if changes.is_some() && (never || self.linkage.changes(place) == changes) {
             return Ok(Attempt::Done(0));
         }
         source.tables.copy_leaf(place, &mut scratch.now);
@@ -194,7 +196,7 @@ impl<M: Memory> Target<'_, M> {
         while let Some(first) = scratch.steps.get(*done) {
             let owner = first.owner;
             let is_foreign = owner.is_some_and(|owner| owner != own);
-            if is_foreign && !stands {
+            if is_foreign && !stands && !sabotage::is(Sabotage::ForeignUnseen) {
                 return Ok(Attempt::Foreign);
             }
             let run = scratch.steps[*done..].iter().take_while(|step| step.owner == owner).count();

@@ -13,12 +13,13 @@ use zooid_fork_plan::wire::{
 };
 use zooid_memory::{PageClass, Zone};
 
+use super::super::super::sabotage::{self, Sabotage};
 use super::host::{Found, Host};
 use super::life::{Doing, LifeId, Request};
 use super::memory::{self, Control, DATA_PAGES, HEAP_PAGES, buffer, data, heap};
 
-/// How long a guest waits for a daemon that is not there.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a guest waits for a daemon that is not there: less than in reality, so that it comes to that.
+const PATIENCE: Duration = Duration::from_millis(20);
 /// How often it tries to fork.
 const TRIES: u32 = 8;
 /// First page of the DEVICE zone that objects are mapped at.
@@ -321,8 +322,18 @@ impl Host {
                 control.put(guest::OPERATION, operation::NONE);
                 control.put(guest::REQUEST, none);
                 self.note(|| format!("life {number} gives up"));
+                if sabotage::is(Sabotage::UnansweredIsUnshared) && request.operation == operation::COMMIT {
+                    self.lives[number].last_commit = self.lives[number].last_commit_before;
+                }
                 self.lives[number].replied = reply;
                 self.lives[number].doing = Doing::Runs;
+            } else if sabotage::is(Sabotage::ForkOverRequest) && self.random.chance(1, 4) {
+                // Another thread forks, without regard to what is under way, which waits on.
+                let other = control.get(guest::REQUEST).wrapping_add(1);
+                control.put(guest::OPERATION, operation::PREPARE);
+                control.put(guest::COUNT, 1);
+                control.put(guest::REQUEST, other);
+                control.send();
             } else if self.random.chance(1, 8) {
                 // It looks again and again, and tells so: an event may have been lost.
                 control.send();
@@ -342,7 +353,9 @@ impl Host {
             operation::COMMIT if errno == 0 => {
                 self.found((1..=request.count).contains(&made), || format!("{made} children of {}", request.count))?;
                 for place in 0..made {
-                    let id = control.get(daemon::CHILDREN + 4 * place as usize);
+                    let last = self.lives[number].children.last().copied();
+                    let own = control.get(daemon::CHILDREN + 4 * place as usize);
+                    let id = last.filter(|_| sabotage::is(Sabotage::OthersChildren)).unwrap_or(own);
                     self.told_child(number, id, request.number)?;
                 }
                 self.lives[number].refusals = 0;

@@ -17,7 +17,7 @@ use zooid_fork_plan::wire::{ANNOUNCEMENT, CONTROL_GREF, VERSION};
 
 use super::super::super::api::{Command, Error, Target};
 use super::super::super::clock::Clock;
-use super::super::super::config::{BackendChoice, ChildVif, Config};
+use super::super::super::config::{Announce, BackendChoice, ChildVif, Config};
 use super::super::super::core::Engine;
 use super::super::super::handle::Handle;
 use super::super::super::toolstack::{Done, Toolstack};
@@ -124,6 +124,7 @@ impl Host {
             start_timeout: Duration::from_millis(60),
             outside_timeout: Duration::from_millis(200),
             keep_free_kib: 64,
+            announce: Announce::Any,
             libraries: "/nonexistent".into(),
             keys: "/nonexistent".into(),
             backend: if profile.grants { BackendChoice::Grant } else { BackendChoice::Foreign },

@@ -68,6 +68,7 @@ impl Host {
         self.observe()?;
         self.judge_frames()?;
         self.judge_unshared()?;
+        self.judge_grants()?;
         self.judge_waiting()
     }
 
@@ -100,7 +101,7 @@ impl Host {
             if self.lives[number].kind.is_none() {
                 self.adopt(number, handle)?;
             }
-            if self.lives[number].kind == Some(Kind::Prepared) && handle.kind == Kind::Child {
+            if self.lives[number].kind == Some(Kind::Prepared) && matches!(handle.kind, Kind::Child | Kind::Ended) {
                 self.becomes_child(number, handle)?;
             }
         }
@@ -296,6 +297,12 @@ impl Host {
             }
         }
         Ok(())
+    }
+
+    /// dom0 keeps no more of what guests grant than what they grant now: each of these guests names one list of grants.
+    fn judge_grants(&self) -> Result<(), Found> {
+        let (mapped, most) = (self.fake.maptrack(), 1200 * self.infos.len() + 600);
+        self.found(mapped <= most, || format!("dom0 has {mapped} grants mapped, for {} domains", self.infos.len()))
     }
 
     /// Nobody who is honest waits for long.
