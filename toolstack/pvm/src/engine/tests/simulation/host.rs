@@ -371,7 +371,10 @@ impl Host {
                 }
             }
             3 if self.random.chance(1, 6) => {
-                if let Some(life) = self.random.pick(&living) {
+                // A family whose memory's owner is destroyed cannot fork as long as it has that memory mapped.
+                let acts = |number: &LifeId| self.lives[*number].kind_acts();
+                let all: Vec<LifeId> = living.into_iter().filter(acts).collect();
+                if let Some(life) = self.random.pick(&all) {
                     self.destroy(life);
                 }
             }
@@ -462,6 +465,7 @@ impl Host {
     fn close(&mut self) -> Result<(), Found> {
         self.closing = true;
         self.faults.lock().unwrap().rate = 0;
+        self.restart = self.restart.map(|_| self.clock.now());
         self.note(|| "all end".into());
         // Honest guests first come to rest.
         for round in 0..6000 {
@@ -477,6 +481,7 @@ impl Host {
             let honest = living.iter().copied().filter(|number| self.lives[*number].nature == Nature::Honest);
             for number in honest.collect::<Vec<_>>() {
                 match self.lives[number].doing {
+                    _ if !self.runs(number) => {}
                     Doing::Runs if round > 50 && self.lives[number].is_pvm() => {
                         self.check_memory(number)?;
                         self.end(number, zooid_fork_plan::status::Status::Exited(0));
