@@ -21,6 +21,7 @@ use super::grant_backend::Copies;
 use super::home::{self, Home};
 use super::jobs::Job;
 use super::relink::{Target, is_race, look_again};
+use super::sabotage::{self, Sabotage};
 use super::standstill::Standstill;
 
 /// Tables that are linked in one step.
@@ -463,7 +464,9 @@ impl<H: Hypervisor> Host<H> {
             return self.discard(family, prepared);
         }
         drop((building.bitmaps, building.page, building.copies));
-        self.remove_domain(family, made.id);
+        if !sabotage::is(Sabotage::KeepBuilding) {
+            self.remove_domain(family, made.id);
+        }
     }
 }
 

@@ -15,6 +15,7 @@ use super::core::{Follow, Host, Timer};
 use super::end::Gone;
 use super::home;
 use super::quota::PAGE_KIB;
+use super::sabotage::{self, Sabotage};
 
 /// Signal that no guest can refuse.
 const SIGKILL: u8 = 9;
@@ -264,7 +265,9 @@ impl<H: Hypervisor> Host<H> {
 
     /// A pVM and, if wanted, all that descend from it, in whoever's care they are now.
     fn descendants(&self, id: PvmId, family: bool) -> Vec<PvmId> {
-        let is_meant = |pvm: &&Pvm<H::Memory>| pvm.id() == id || family && pvm.ancestors().contains(&id);
+        let same =
+            |other: &PvmId| *other == id || sabotage::is(Sabotage::NumberForIdentity) && other.domain() == id.domain();
+        let is_meant = |pvm: &&Pvm<H::Memory>| pvm.id() == id || family && pvm.ancestors().iter().any(same);
         self.books.iter().filter(is_meant).map(Pvm::id).collect()
     }
 

@@ -11,11 +11,12 @@ use zooid_fork_plan::status::Status;
 use zooid_fork_plan::wire::{daemon, guest, state};
 
 use super::api::{self, Ended, EventKind};
-use super::books::{Family, Prepared, Pvm, Removed, is_domain_of};
+use super::books::{Family, Pending, Prepared, Pvm, Removed, is_domain_of};
 use super::core::{Follow, Host, Timer};
 use super::executor::Operation;
 use super::failure::Failure;
 use super::jobs::Job;
+use super::sabotage::{self, Sabotage};
 use super::{home, vif};
 
 /// How often it is tried to remove what a pVM has left.
@@ -94,6 +95,7 @@ impl<H: Hypervisor> Host<H> {
         let is_it = || matches!(self.xen.domain_info(id.domain()), Ok(Some(info)) if is_domain_of(&info, id));
         let is_mapped = self.books.get(id).is_some_and(|pvm| pvm.channel.is_some());
         if (is_mapped || is_it())
+            && !sabotage::is(Sabotage::NoStop)
             && let Err(error) = self.xen.pause(id.domain())
         {
             log::debug!(id = id.raw(); "{error}");
@@ -150,17 +152,24 @@ impl<H: Hypervisor> Host<H> {
             self.tell(id, &info.name, EventKind::Started { kind: api::Kind::Child, parent });
             self.pass_early(id);
         }
+        let waits = matches!(self.books.get(id).and_then(|pvm| pvm.pending), Some(Pending::Commit(_)));
+        assert!(!(waits && sabotage::is(Sabotage::EndWhileCommitWaits)), "a COMMIT of a pVM that has ended");
         let Some(removed) = self.books.remove(id) else { return };
         let Removed { mut pvm, unshared, orphans, waiting, family } = removed;
         let root = pvm.root();
         unshared.into_iter().for_each(|ancestor| self.unshare(ancestor));
+        if sabotage::is(Sabotage::UnshareEarly) {
+            pvm.ancestors().iter().for_each(|ancestor| self.unshare(*ancestor));
+        }
         orphans.into_iter().for_each(|orphan| self.show_parent(orphan));
         if let Some(parent) = waiting {
             self.wake(parent);
         }
         self.forget_timers(|timer| matches!(timer, Timer::Resumed(other) | Timer::Refused(other) | Timer::Refresh(other, _) if *other == id));
         self.watched.remove(&id.domain());
-        if let Some(channel) = &pvm.channel {
+        if let Some(channel) = &pvm.channel
+            && !sabotage::is(Sabotage::KeepPorts)
+        {
             self.unlisten(channel.port);
         }
         for prepared in std::mem::take(&mut pvm.prepared) {
@@ -213,6 +222,7 @@ impl<H: Hypervisor> Host<H> {
                 Ok(Stage::Destroy)
             }
             Stage::Destroy => self.destroy(reaping.id).map(|()| Stage::RemoveHome),
+            Stage::RemoveHome if sabotage::is(Sabotage::KeepHome) => return,
             Stage::RemoveHome => match self.remove_home(reaping.id) {
                 Ok(()) => return,
                 Err(failure) => Err(failure),

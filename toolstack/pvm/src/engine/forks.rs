@@ -18,6 +18,7 @@ use super::home;
 use super::jobs::Job;
 use super::members::member_field;
 use super::relink::Target;
+use super::sabotage::{self, Sabotage};
 use super::stats::Step;
 use super::tables::Change;
 
@@ -228,6 +229,7 @@ impl<H: Hypervisor> Host<H> {
     /// Whether a pVM is one that can be a parent: that has not too many ancestors with frames.
     pub(super) fn check_ancestors(&self, id: PvmId) -> Result<(), Failure> {
         match self.books.get(id) {
+            Some(pvm) if sabotage::is(Sabotage::FewGenerations) && pvm.owners().len() > 3 => Err(Failure::Ancestors),
             Some(pvm) if pvm.ancestors().len() > home::ANCESTORS => Err(Failure::Ancestors),
             _ => Ok(()),
         }

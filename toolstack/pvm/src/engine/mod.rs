@@ -30,6 +30,7 @@ mod quota;
 mod relink;
 mod requests;
 mod rest;
+mod sabotage;
 mod standstill;
 mod stats;
 mod tables;

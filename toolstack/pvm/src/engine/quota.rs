@@ -10,6 +10,7 @@ use super::config::Quota;
 use super::core::Host;
 use super::failure::Failure;
 use super::jobs::Job;
+use super::sabotage::{self, Sabotage};
 
 /// KiB of a page.
 pub(super) const PAGE_KIB: u64 = 4;
@@ -32,6 +33,9 @@ impl<H: Hypervisor> Host<H> {
 
     /// Gives back what was taken for forks that were not made.
     pub(super) fn give_back_forks(&mut self, id: PvmId, count: usize) {
+        if sabotage::is(Sabotage::KeepForks) {
+            return;
+        }
         self.rate.give_back(count);
         if let Some((_, family)) = self.books.with_family(id) {
             family.account.forks.give_back(count);

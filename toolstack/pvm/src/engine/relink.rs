@@ -12,6 +12,7 @@ use zooid_fork_plan::wire::guest;
 
 use super::failure::Failure;
 use super::grant_backend::{Copies, Sources};
+use super::sabotage::{self, Sabotage};
 use super::standstill::Standstill;
 use super::tables::Tables;
 
@@ -143,7 +144,7 @@ impl<M: Memory> Target<'_, M> {
             Attempt::Foreign => {}
         }
         still.ok_or(Failure::Stale)?.begin()?;
-        if !source.tables.is_live(xen, source.domain, place)? {
+        if !sabotage::is(Sabotage::DeadTables) && !source.tables.is_live(xen, source.domain, place)? {
             return Err(Failure::Denied(Errno::EPERM));
         }
         match self.attempt(xen, source, place, scratch, Believed::All)? {
@@ -191,7 +192,8 @@ impl<M: Memory> Target<'_, M> {
         // Before the table: what changes from here on is counted later. Where children get copies, each table is looked through anyway.
         let control = source.control.filter(|_| source.sources.is_none());
         let changes = control.map(|page| page.read_u32(guest::changes(base)));
-        if changes.is_some() && self.linkage.changes(place) == changes {
+        let never = sabotage::is(Sabotage::StaleChildren) && self.linkage.changes(place).is_some();
+        if changes.is_some() && (never || self.linkage.changes(place) == changes) {
             return Ok(Attempt::Done(0));
         }
         source.tables.copy_leaf(place, &mut scratch.now);
@@ -237,7 +239,7 @@ impl<M: Memory> Target<'_, M> {
                 Believed::Frames(frames) => !is_ancestors(step.owner) && frames.contains(&Pte(step.update.val).mfn()),
                 Believed::All => true,
             };
-            if is_foreign && !steps.iter().all(is_believed) {
+            if is_foreign && !steps.iter().all(is_believed) && !sabotage::is(Sabotage::ForeignUnseen) {
                 return Ok(Attempt::Foreign);
             }
             let may_write = |step: &Step| Pte(step.update.val).flags().contains(PteFlags::WRITABLE);

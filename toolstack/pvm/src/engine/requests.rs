@@ -13,6 +13,7 @@ use super::api::EventKind;
 use super::books::Pending;
 use super::core::{Follow, Host, Timer};
 use super::failure::Failure;
+use super::sabotage::{self, Sabotage};
 
 impl<H: Hypervisor> Host<H> {
     /// Looks what a pVM has to say.
@@ -58,7 +59,7 @@ impl<H: Hypervisor> Host<H> {
             operation::PREPARE if valid => self.take_turn(id, operation, count),
             operation::COMMIT if valid => {
                 let Some(pvm) = self.books.get_mut(id) else { return };
-                if pvm.resuming().is_empty() {
+                if pvm.resuming().is_empty() || sabotage::is(Sabotage::BufferTooSoon) {
                     return self.commit(id, count, began);
                 }
                 pvm.pending = Some(Pending::Commit(count));
@@ -88,6 +89,7 @@ impl<H: Hypervisor> Host<H> {
     pub(super) fn go_on(&mut self, id: PvmId) {
         let Some(pvm) = self.books.get_mut(id) else { return };
         match pvm.pending {
+            Some(Pending::Commit(_)) if sabotage::is(Sabotage::ForgetCommit) => {}
             Some(Pending::Commit(count)) if pvm.resuming().is_empty() => {
                 pvm.pending = None;
                 let began = self.clock.now();

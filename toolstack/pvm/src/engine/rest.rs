@@ -6,6 +6,8 @@
 
 use std::time::{Duration, Instant};
 
+use super::sabotage::{self, Sabotage};
+
 /// How long it stands back.
 const REST: Duration = Duration::from_millis(5);
 /// How long at most in a row.
@@ -26,7 +28,7 @@ impl Rest {
         if self.awake.is_some_and(|awake| now < awake) {
             return;
         }
-        let began = self.now.map_or(now, |(began, _)| began);
+        let began = self.now.filter(|_| !sabotage::is(Sabotage::RestForEver)).map_or(now, |(began, _)| began);
         self.now = Some((began, (now + REST).min(began + MOST)));
     }
 

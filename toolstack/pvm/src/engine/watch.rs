@@ -18,6 +18,7 @@ use super::config::Announce;
 use super::core::{Follow, Host, Peer, Timer};
 use super::failure::Failure;
 use super::handle::Waker;
+use super::sabotage::{self, Sabotage};
 use super::{home, standstill};
 use crate::image;
 
@@ -308,6 +309,7 @@ impl<H: Hypervisor> Host<H> {
                 Some(handle) if matches!(handle.kind, Kind::Child | Kind::Ended) => children.push((info.id, handle)),
                 Some(handle) if handle.kind == Kind::MemoryOwner => memory_owners.push((info.id, handle)),
                 Some(handle) if handle.kind == Kind::Libraries => libraries.push((info.id, handle)),
+                Some(_) if sabotage::is(Sabotage::KeepPrepared) => {}
                 Some(handle) => {
                     log::info!("domain {} was prepared by a daemon before: it is removed", info.id);
                     self.remove_domain(handle.id, handle.id);
@@ -409,6 +411,9 @@ impl<H: Hypervisor> Host<H> {
     /// Answers requests that a daemon before this one has left unanswered. A PREPARE is served as any other; whether a COMMIT was done,
     /// the children's handles tell.
     fn answer_old_requests(&mut self) {
+        if sabotage::is(Sabotage::NoOldAnswers) {
+            return;
+        }
         let mut waiting = Vec::new();
         for pvm in self.books.iter() {
             let Some(channel) = &pvm.channel else { continue };

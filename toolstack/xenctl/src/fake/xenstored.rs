@@ -311,6 +311,7 @@ fn change(
                 path.strip_prefix("/local/domain/").and_then(|path| path.strip_suffix("/console/port"))
                 && let Ok(domain) = domain.parse().map(DomId)
                 && !state.introduced.contains(&domain)
+                && machine.domain(domain).is_ok_and(|domain| !domain.dying)
             {
                 state.lost_consoles.insert(domain);
             }

@@ -24,6 +24,7 @@ use super::api::PvmInfo;
 use super::libraries::Libraries;
 use super::memory_owner::MemoryOwner;
 use super::relink::MemoryOwners;
+use super::sabotage::{self, Sabotage};
 
 /// Ends that are remembered.
 const REMEMBERED: usize = 256;
@@ -168,6 +169,9 @@ impl<M> Books<M> {
     pub fn new_id(&mut self, domain: DomId) -> PvmId {
         loop {
             self.generation = self.generation.wrapping_add(1);
+            if sabotage::is(Sabotage::SameIds) {
+                self.generation = self.generation % 4 + 1;
+            }
             if let Some(id) = PvmId::new(domain, self.generation)
                 && self.generation != 0
                 && !self.pvms.contains_key(&id)

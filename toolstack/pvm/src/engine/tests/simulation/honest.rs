@@ -13,12 +13,13 @@ use zooid_fork_plan::wire::{
 };
 use zooid_memory::{PageClass, Zone};
 
+use super::super::super::sabotage::{self, Sabotage};
 use super::host::{Found, Host};
 use super::life::{Doing, LifeId, Request};
 use super::memory::{self, Control, DATA_PAGES, HEAP_PAGES, buffer, data, heap};
 
-/// How long a guest waits for a daemon that is not there.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a guest waits for a daemon that is not there: less than in reality, so that it comes to that.
+const PATIENCE: Duration = Duration::from_millis(20);
 /// How often it tries to fork.
 const TRIES: u32 = 8;
 /// First page of the DEVICE zone that objects are mapped at.
@@ -224,26 +225,21 @@ impl Host {
 
     fn fork(&mut self, number: LifeId, control: &Control, operation: u32, count: u32, tries: u32, outside: u32) {
         if operation == operation::COMMIT {
+            if !self.own_buffers(number, control) {
+                return self.end(number, Status::OutOfMemory);
+            }
             let life = &mut self.lives[number];
             // The snapshot, and the protection.
             life.buffer ^= 1;
             let at = buffer(life.buffer as usize);
             if let Some(entry) = memory::entry(&life.guest, at) {
-                if !entry.flags().contains(PteFlags::WRITABLE) {
-                    // A child's buffers are its parent's until it needs its own.
-                    life.populated += 1;
-                    let Ok(frames) = life.guest.populate_physmap(&[Pfn(200 + life.populated)]) else {
-                        return self.end(number, Status::OutOfMemory);
-                    };
-                    let new = Pte::new(frames[0], PageClass::Snapshot.pte_flags() | PteFlags::WRITABLE);
-                    memory::set_entry(&life.guest, control, at, new);
-                }
-                let frame = memory::entry(&life.guest, at).expect("mapped just now").mfn();
                 for page in 0..DATA_PAGES {
-                    life.guest.write(frame, 8 * page, &life.memory.data[page].to_le_bytes());
+                    life.guest.write(entry.mfn(), 8 * page, &life.memory.data[page].to_le_bytes());
                 }
             }
-            life.protected = (0..HEAP_PAGES).collect();
+            if !self.profile.grants {
+                life.protected = (0..HEAP_PAGES).collect();
+            }
             control.put(guest::BUFFER, life.buffer);
             control.put(guest::COMMIT_FOR, outside);
         }
@@ -251,9 +247,31 @@ impl Host {
         if operation == operation::COMMIT {
             let life = &mut self.lives[number];
             let Doing::Asks(request) = &life.doing else { return };
-            (life.last_commit_before, life.last_commit) = (life.last_commit, request.number);
+            life.last_commit_before = life.last_commit;
+            if !self.profile.grants {
+                life.last_commit = request.number;
+            }
             life.forks.insert(request.number, Rc::new(life.memory.clone()));
         }
+    }
+
+    /// Sees to it that it has snapshot buffers of its own, and that dom0 has the grants that it copies by; false without memory.
+    fn own_buffers(&mut self, number: LifeId, control: &Control) -> bool {
+        for place in 0..2 {
+            let life = &mut self.lives[number];
+            let entry = memory::entry(&life.guest, buffer(place));
+            if entry.is_some_and(|entry| entry.flags().contains(PteFlags::WRITABLE)) {
+                continue;
+            }
+            life.populated += 1;
+            let Ok(frames) = life.guest.populate_physmap(&[Pfn(200 + life.populated)]) else { return false };
+            let new = Pte::new(frames[0], PageClass::Snapshot.pte_flags() | PteFlags::WRITABLE);
+            memory::set_entry(&life.guest, control, buffer(place), new);
+        }
+        if self.backend_is_grant() && control.get(guest::GRANTS) == 0 {
+            self.grant_all(number, control);
+        }
+        true
     }
 
     /// Grants dom0 what it copies for children, once: the frames stay what they are.
@@ -294,8 +312,8 @@ impl Host {
     }
 
     fn ask(&mut self, number: LifeId, control: &Control, operation: u32, count: u32, tries: u32, outside: u32) {
-        if self.backend_is_grant() && control.get(guest::GRANTS) == 0 {
-            self.grant_all(number, control);
+        if matches!(operation, operation::PREPARE | operation::COMMIT) && !self.own_buffers(number, control) {
+            return self.end(number, Status::OutOfMemory);
         }
         let request = control.get(guest::REQUEST).wrapping_add(1);
         control.put(guest::OPERATION, operation);
@@ -312,7 +330,7 @@ impl Host {
         let reply = control.get(daemon::REPLY);
         let before = self.lives[number].replied;
         if reply != request.number {
-            self.found(reply == before, || {
+            self.found(reply == before || reply == self.lives[number].gave_up, || {
                 format!("life {number} sees an answer to {reply} while it waits for {}", request.number)
             })?;
             if self.engine.is_none() && self.clock.since(request.since) > PATIENCE {
@@ -321,8 +339,19 @@ impl Host {
                 control.put(guest::OPERATION, operation::NONE);
                 control.put(guest::REQUEST, none);
                 self.note(|| format!("life {number} gives up"));
+                if sabotage::is(Sabotage::UnansweredIsUnshared) && request.operation == operation::COMMIT {
+                    self.lives[number].last_commit = self.lives[number].last_commit_before;
+                }
                 self.lives[number].replied = reply;
+                self.lives[number].gave_up = none;
                 self.lives[number].doing = Doing::Runs;
+            } else if sabotage::is(Sabotage::ForkOverRequest) && self.random.chance(1, 4) {
+                // Another thread forks, without regard to what is under way, which waits on.
+                let other = control.get(guest::REQUEST).wrapping_add(1);
+                control.put(guest::OPERATION, operation::PREPARE);
+                control.put(guest::COUNT, 1);
+                control.put(guest::REQUEST, other);
+                control.send();
             } else if self.random.chance(1, 8) {
                 // It looks again and again, and tells so: an event may have been lost.
                 control.send();
@@ -342,7 +371,9 @@ impl Host {
             operation::COMMIT if errno == 0 => {
                 self.found((1..=request.count).contains(&made), || format!("{made} children of {}", request.count))?;
                 for place in 0..made {
-                    let id = control.get(daemon::CHILDREN + 4 * place as usize);
+                    let last = self.lives[number].children.last().copied();
+                    let own = control.get(daemon::CHILDREN + 4 * place as usize);
+                    let id = last.filter(|_| sabotage::is(Sabotage::OthersChildren)).unwrap_or(own);
                     self.told_child(number, id, request.number)?;
                 }
                 self.lives[number].refusals = 0;

@@ -17,7 +17,7 @@ use zooid_fork_plan::wire::{ANNOUNCEMENT, CONTROL_GREF, VERSION};
 
 use super::super::super::api::{Command, Error, Target};
 use super::super::super::clock::Clock;
-use super::super::super::config::{BackendChoice, ChildVif, Config};
+use super::super::super::config::{Announce, BackendChoice, ChildVif, Config};
 use super::super::super::core::Engine;
 use super::super::super::handle::Handle;
 use super::super::super::toolstack::{Done, Toolstack};
@@ -124,6 +124,7 @@ impl Host {
             start_timeout: Duration::from_millis(60),
             outside_timeout: Duration::from_millis(200),
             keep_free_kib: 64,
+            announce: Announce::Any,
             libraries: "/nonexistent".into(),
             keys: "/nonexistent".into(),
             backend: if profile.grants { BackendChoice::Grant } else { BackendChoice::Foreign },
@@ -373,7 +374,10 @@ impl Host {
                 }
             }
             3 if self.random.chance(1, 6) => {
-                if let Some(life) = self.random.pick(&living) {
+                // A family whose memory's owner is destroyed cannot fork as long as it has that memory mapped.
+                let acts = |number: &LifeId| self.lives[*number].kind_acts();
+                let all: Vec<LifeId> = living.into_iter().filter(acts).collect();
+                if let Some(life) = self.random.pick(&all) {
                     self.destroy(life);
                 }
             }
@@ -464,6 +468,7 @@ impl Host {
     fn close(&mut self) -> Result<(), Found> {
         self.closing = true;
         self.faults.lock().unwrap().rate = 0;
+        self.restart = self.restart.map(|_| self.clock.now());
         self.note(|| "all end".into());
         // Honest guests first come to rest.
         for round in 0..6000 {
@@ -479,6 +484,7 @@ impl Host {
             let honest = living.iter().copied().filter(|number| self.lives[*number].nature == Nature::Honest);
             for number in honest.collect::<Vec<_>>() {
                 match self.lives[number].doing {
+                    _ if !self.runs(number) => {}
                     Doing::Runs if round > 50 && self.lives[number].is_pvm() => {
                         self.check_memory(number)?;
                         self.end(number, zooid_fork_plan::status::Status::Exited(0));

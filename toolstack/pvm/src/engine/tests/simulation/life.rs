@@ -83,6 +83,8 @@ pub struct Life {
     pub populated: u64,
     /// The reply that it saw last.
     pub replied: u32,
+    /// The request that takes back another one, which a daemon may answer late.
+    pub gave_up: u32,
     /// It has asked for an object to be mapped.
     pub maps: bool,
     /// Children whose ids it was told, and whose ends.

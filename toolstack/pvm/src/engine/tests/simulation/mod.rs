@@ -19,7 +19,8 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use host::{Found, Host};
+use self::host::{Found, Host};
+use super::super::sabotage::{self, Sabotage};
 
 /// Seeds of one run of the tests, and how long it takes at least.
 const SEEDS: u64 = 3000;
@@ -38,16 +39,20 @@ fn setting(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
 
-/// What was found, and in which seed.
-fn search(first: u64, seeds: u64, time: Duration) -> (u64, Vec<(u64, String)>) {
+/// Goes through `seeds` seeds from `first` on, and for `time` at least; with a deliberate fault, until it is found. How many seeds there
+/// were, what was found, and in which seed.
+fn search(first: u64, seeds: u64, time: Duration, fault: Option<Sabotage>) -> (u64, Vec<(u64, String)>) {
     let (next, found) = (AtomicU64::new(first), Mutex::new(Vec::new()));
     let began = Instant::now();
     thread::scope(|scope| {
         for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
             scope.spawn(|| {
+                sabotage::set(fault);
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= first + seeds && began.elapsed() >= time {
+                    let is_found =
+                        || fault.is_some() && !found.lock().unwrap_or_else(PoisonError::into_inner).is_empty();
+                    if seed >= first + seeds && began.elapsed() >= time || is_found() {
                         break;
                     }
                     if let Err((host, Found(what))) = simulate(seed, false) {
@@ -66,7 +71,7 @@ fn search(first: u64, seeds: u64, time: Duration) -> (u64, Vec<(u64, String)>) {
 #[test]
 fn thousands_of_seeds_find_nothing() {
     let seconds = Duration::from_secs(setting("SECONDS_EACH").unwrap_or(0));
-    let (seeds, found) = search(setting("SEED").unwrap_or(1), setting("SEEDS").unwrap_or(SEEDS), seconds);
+    let (seeds, found) = search(setting("SEED").unwrap_or(1), setting("SEEDS").unwrap_or(SEEDS), seconds, None);
     println!("{seeds} seeds");
     for (seed, what) in &found {
         println!("SEED={seed}: {what}");
@@ -75,8 +80,24 @@ fn thousands_of_seeds_find_nothing() {
 }
 
 #[test]
+fn each_deliberate_fault_is_found() {
+    let mut missed = Vec::new();
+    for fault in Sabotage::ALL {
+        let (seeds, found) = search(1, SEEDS, Duration::ZERO, Some(fault));
+        match found.first() {
+            Some((seed, what)) => println!("{fault:?}: {seeds} seeds, SEED={seed}: {what}"),
+            None => missed.push(fault),
+        }
+    }
+    println!("{} of {} deliberate faults are found", Sabotage::ALL.len() - missed.len(), Sabotage::ALL.len());
+    assert!(missed.is_empty(), "not found in {SEEDS} seeds: {missed:?}");
+}
+
+#[test]
 fn simulation_replay() {
     let Some(seed) = setting("SEED") else { return };
+    let fault = std::env::var("SABOTAGE").unwrap_or_default();
+    sabotage::set(Sabotage::ALL.into_iter().find(|sabotage| format!("{sabotage:?}") == fault));
     match simulate(seed, true) {
         Ok(host) => println!("seed {seed}: nothing in {} steps", host.steps),
         Err((host, Found(what))) => panic!("seed {seed}, step {}: {what}", host.steps),

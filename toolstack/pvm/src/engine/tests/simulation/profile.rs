@@ -76,7 +76,7 @@ impl Profile {
             hostile_children: 3,
             domains: 60,
             pages: 20_000,
-            maptrack: 4096,
+            maptrack: 100_000,
             pool: 1 + random.below(3) as u32,
             family: 24,
             rates: (1000, 2000),
@@ -135,7 +135,7 @@ impl Profile {
             6 => Profile {
                 kind: "grants",
                 grants: true,
-                maptrack: 3000,
+                maptrack: 100_000,
                 hostile: only(&[(10, Evil::Grants), (2, Evil::Prepare), (2, Evil::Commit), (1, Evil::Ended)]),
                 ..base
             },
