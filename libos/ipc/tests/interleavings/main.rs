@@ -374,7 +374,7 @@ fn nonsense_in_one_object_harms_no_other() {
         let hostile = keeper(both, |_| ());
         let mut deeds = offers(0);
         deeds.push(Deed::Ring { member: 0 });
-        Scenario { hostile: (deeds, 2), ..Scenario::new(vec![(0, wait), (1, post), (2, hostile)]) }
+        Scenario { hostile: (deeds, 1), ..Scenario::new(vec![(0, wait), (1, post), (2, hostile)]) }
     });
 }
 
