@@ -125,7 +125,7 @@ fn start<P: Platform>() -> Result<(), Error> {
     let how = How { create: true, exclusive: false };
     let part = open(Kind::Signals, Some(NAME), PAGES, how, [0; 2], Role::Reader)?;
     let other = P::with(|state| match state.signals.part {
-        None => mem::replace(&mut state.signals.part, Some(part)),
+        None => state.signals.part.replace(part),
         Some(_) => Some(part),
     });
     if other.is_some() || P::start_signals() {

@@ -356,7 +356,7 @@ fn tables<X: Hypervisor>(xen: &X, lines: &mut Lines) {
     lines.count("and of level 4", house.mmuext(MmuextCmd::PIN_L4_TABLE, L4));
     let page = house.frames[PAGE];
     for command in [MmuCommand::PT_UPDATE_PRESERVE_AD, MmuCommand::MACHPHYS_UPDATE, MmuCommand(5)] {
-        let update = MmuUpdate { ptr: house.frames[L1].addr() + 16 | command.0, val: Pte::new(page, RO).0 };
+        let update = MmuUpdate { ptr: (house.frames[L1].addr() + 16) | command.0, val: Pte::new(page, RO).0 };
         lines.count(&format!("{command:?}"), xen.mmu_update(house.id, house.id, &[update]));
     }
     let machphys = [MmuUpdate::machphys(page, Pfn(77))];

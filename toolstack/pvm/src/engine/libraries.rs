@@ -128,7 +128,7 @@ impl<M> Libraries<M> {
             reading: VecDeque::new(),
             users,
             // So that a number that a guest has from a daemon before this one is not that of another library.
-            last_number: (now_us >> 10) as u32,
+            last_number: now_us as u32,
             garbage: Vec::new(),
         }
     }

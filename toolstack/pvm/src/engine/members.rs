@@ -343,7 +343,7 @@ fn new_memory_owner<M>(id: PvmId, table: Mfn, members: Members<M>, now_us: u64) 
         objects: BTreeMap::new(),
         nameless: BTreeMap::new(),
         // So that a number that a guest has from a daemon before this one is not that of another object.
-        last_number: (now_us >> 10) as u32,
+        last_number: now_us as u32,
         garbage: Vec::new(),
         stale: Vec::new(),
         last_unlink: None,

@@ -44,10 +44,13 @@ pub enum Sabotage {
     /// A daemon that starts anew answers no COMMIT of the one before.
     NoOldAnswers,
     /// Of the guest: a fork takes the place of another request.
+    #[cfg(test)]
     ForkOverRequest,
     /// Of the guest: it takes the children of another fork for its own.
+    #[cfg(test)]
     OthersChildren,
     /// Of the guest: what pvmd did not answer counts as not shared.
+    #[cfg(test)]
     UnansweredIsUnshared,
 }
 

@@ -320,7 +320,8 @@ impl<M> Books<M> {
             let resuming = self.pvms.values().filter(|child| child.forked_by() == Some(*id) && !child.is_resumed());
             let mut resuming: Vec<PvmId> = resuming.map(Pvm::id).collect();
             let mut listed = pvm.resuming().to_vec();
-            (resuming.sort(), listed.sort());
+            resuming.sort();
+            listed.sort();
             assert_eq!(listed, resuming, "children of {id} that have not resumed");
             assert!(pvm.parent().is_none_or(|parent| self.pvms.contains_key(&parent)), "the parent of {id} lives");
         }

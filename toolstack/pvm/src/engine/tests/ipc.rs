@@ -114,7 +114,7 @@ fn the_memory_owner_is_no_pvm_and_ends_with_the_last_of_its_family() {
     assert_eq!(handle.parent.raw(), id(&world, root.id()));
     assert_eq!(world.xenstored.nodes()[&format!("/local/domain/{memory_owner}/name")], "parent-memory");
     assert_eq!(world.xenstored.permissions(&format!("/local/domain/{memory_owner}/objects")).as_deref(), Some("n0"));
-    assert!(!world.pvm(memory_owner).is_some());
+    assert!(world.pvm(memory_owner).is_none());
     let child = world.fork(root.id());
     world.destroy(root.id());
     world.settle();

@@ -177,7 +177,7 @@ fn a_library_is_read_once_and_all_have_its_frames() {
     let library = open(&mut world, root, "a.so\nimage").unwrap();
     let (memory_owner, _) = world.family(Kind::Libraries)[0];
     assert_eq!(world.xenstored.nodes()[&format!("/local/domain/{memory_owner}/name")], "zooid-libraries");
-    assert!(!world.pvm(memory_owner).is_some());
+    assert!(world.pvm(memory_owner).is_none());
     let manifest = shelf.store.manifest("a.so", &Version::new(1, 0, 0)).unwrap().to_string();
     assert_eq!((library.file, library.manifest), (file.len(), manifest.len()));
     assert_eq!(library.pages as usize, file.len().div_ceil(PAGE_SIZE) + 1);

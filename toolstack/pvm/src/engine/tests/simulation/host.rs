@@ -54,6 +54,9 @@ impl Toolstack for Destroyer {
     fn attach_vif(&self, _: DomId, _: PvmId, _: &ChildVif) {}
 }
 
+/// The answer to an operator's `kill`.
+type Killed = Receiver<Result<Vec<u32>, Error>>;
+
 pub struct Host {
     pub random: Random,
     pub profile: Profile,
@@ -86,7 +89,7 @@ pub struct Host {
     pub changed: bool,
     /// No more forks: all end.
     pub closing: bool,
-    kills: Vec<(LifeId, Receiver<Result<Vec<u32>, Error>>)>,
+    kills: Vec<(LifeId, Killed)>,
     config: Config,
     empty: (Census, BTreeSet<String>, usize),
     pub trace: VecDeque<String>,

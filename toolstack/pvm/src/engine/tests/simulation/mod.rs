@@ -26,11 +26,11 @@ use super::super::sabotage::{self, Sabotage};
 const SEEDS: u64 = 3000;
 
 /// What a seed leads to.
-fn simulate(seed: u64, talks: bool) -> Result<Host, (Host, Found)> {
+fn simulate(seed: u64, talks: bool) -> Result<Box<Host>, Box<(Host, Found)>> {
     let mut host = Host::new(seed, talks);
     match host.live_whole() {
-        Ok(()) => Ok(host),
-        Err(found) => Err((host, found)),
+        Ok(()) => Ok(Box::new(host)),
+        Err(found) => Err(Box::new((host, found))),
     }
 }
 
@@ -55,7 +55,8 @@ fn search(first: u64, seeds: u64, time: Duration, fault: Option<Sabotage>) -> (u
                     if seed >= first + seeds && began.elapsed() >= time || is_found() {
                         break;
                     }
-                    if let Err((host, Found(what))) = simulate(seed, false) {
+                    if let Err(error) = simulate(seed, false) {
+                        let (host, Found(what)) = *error;
                         let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
                         found.push((seed, format!("{} [{}]", what, host.profile.kind)));
                     }
