@@ -10,8 +10,8 @@ end() {
     cp /var/log/xen/console/guest-*.log console/ 2>/dev/null
     cp /var/log/zooid/pvmd.log . 2>/dev/null || : >pvmd.log
     mv /root/out out
-    tar -c -f /dev/sdb status xl-dmesg.log pvmd.log console out || echo "dom0: /root/out does not fit on the results disk"
-    sync /dev/sdb
+    tar -c -f /dev/results status xl-dmesg.log pvmd.log console out || echo "dom0: /root/out does not fit on the results disk"
+    sync /dev/results
     # QEMU's isa-debug-exit device: one write to its port ends the emulator.
     printf '\0' | dd of=/dev/port bs=1 seek=244 2>/dev/null
 }

@@ -13,7 +13,7 @@ use zooid_fork_plan::plan::{ParentTable, Plan, Special};
 use zooid_fork_plan::relink::Linkage;
 use zooid_fork_plan::wire::{CONTROL_GREF, daemon, device, device_page};
 
-use super::books::{Channel, Prepared};
+use super::books::{Channel, Prepared, is_domain_of};
 use super::core::{Follow, Host, Peer, Timer};
 use super::executor::{BUILD, Operation};
 use super::failure::Failure;
@@ -135,7 +135,7 @@ impl<H: Hypervisor> Host<H> {
     pub(super) fn build_step(&mut self, family: PvmId, mut building: Box<Building<H::Memory>>) {
         let parent = building.parent;
         let result = match BUILD.get(building.next) {
-            Some(operation) if self.books.get(parent).is_some() => {
+            Some(operation) if self.books.get(parent).is_some() && self.is_there(&building) => {
                 self.executor.before(*operation);
                 let result = self.build_operation(*operation, &mut building);
                 self.executor.after(*operation);
@@ -157,6 +157,13 @@ impl<H: Hypervisor> Host<H> {
                 self.follow(Follow::CannotPrepare(parent, failure));
             }
         }
+    }
+
+    /// Whether a domain that is being built is there still. Somebody may destroy it, and another one get its number.
+    fn is_there(&self, building: &Building<H::Memory>) -> bool {
+        let Some(made) = &building.made else { return true };
+        let is_it = |info: &xenctl::DomainInfo| is_domain_of(info, made.id) || info.handle == Handle::UNFINISHED;
+        matches!(self.xen.domain_info(made.id.domain()), Ok(Some(info)) if is_it(&info) && !info.is_dying())
     }
 
     /// Does one operation; false when there is more of the same to do.

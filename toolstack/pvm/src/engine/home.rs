@@ -2,7 +2,7 @@
 //! any other domain, and what a daemon that starts anew must know of its family.
 
 use xen_abi::{DomId, Mfn, Port};
-use xenctl::xenstore::{Access, Error, Permission, Store};
+use xenctl::xenstore::{Access, Error, Permission, Store, Transaction};
 use zooid_fork_plan::id::PvmId;
 
 /// Octets that xenconsoled keeps of output that nobody reads, as libxl has it (LIBXL_XENCONSOLE_LIMIT).
@@ -34,7 +34,13 @@ fn libxl_path(domain: DomId) -> String {
 
 impl Home<'_> {
     /// Writes it all but for the console, for a domain that xenstored does not know yet.
+    ///
+    /// In one step: of a part of it, a daemon that starts anew would not know whose it was.
     pub fn create(&self, store: &Store) -> Result<(), Error> {
+        store.transact(|store| self.write(store))
+    }
+
+    fn write(&self, store: &Transaction<'_>) -> Result<(), Error> {
         let domain = self.id.domain();
         let home = path(domain);
         let owner = |domain, access| Permission { domain, access };
@@ -78,16 +84,18 @@ pub fn show_console(store: &Store, domain: DomId, ring: Mfn, port: Port) -> Resu
 pub fn create_memory_owner(store: &Store, id: PvmId, name: &str, root: PvmId, table: Option<Mfn>) -> Result<(), Error> {
     let domain = id.domain();
     let home = path(domain);
-    store.mkdir(&home)?;
-    store.set_permissions(&home, &[Permission { domain: DomId::DOM0, access: Access::None }])?;
     let table = table.map(|table| ("members", table.0.to_string()));
-    for (key, value) in [("name", name.to_owned()), ("domid", domain.to_string()), ("zooid", format!("{id} {root} "))]
-        .into_iter()
-        .chain(table)
-    {
-        store.write(&format!("{home}/{key}"), &value)?;
-    }
-    store.write(&format!("{}/type", libxl_path(domain)), "pv")
+    let nodes: Vec<(&str, String)> =
+        [("name", name.to_owned()), ("domid", domain.to_string()), ("zooid", format!("{id} {root} "))]
+            .into_iter()
+            .chain(table)
+            .collect();
+    store.transact(|store| {
+        store.mkdir(&home)?;
+        store.set_permissions(&home, &[Permission { domain: DomId::DOM0, access: Access::None }])?;
+        nodes.iter().try_for_each(|(key, value)| store.write(&format!("{home}/{key}"), value))?;
+        store.write(&format!("{}/type", libxl_path(domain)), "pv")
+    })
 }
 
 /// Where a memory owner's table of members is.

@@ -461,7 +461,8 @@ impl<H: Hypervisor> Host<H> {
     fn check_library_memory(&self, pages: u64) -> Result<(), Failure> {
         const PAGE_KIB: u64 = PAGE_SIZE as u64 / 1024;
         let libraries = self.books.libraries().ok_or(Failure::Gone)?;
-        let has = self.xen.domain_info(libraries.domain)?.ok_or(Failure::Gone)?.pages;
+        let is_it = |info: &xenctl::DomainInfo| is_domain_of(info, libraries.id);
+        let has = self.xen.domain_info(libraries.domain)?.filter(is_it).ok_or(Failure::Gone)?.pages;
         if (has + pages) * PAGE_KIB > self.config.library_memory_kib {
             return Err(Failure::Quota("memory of libraries"));
         }

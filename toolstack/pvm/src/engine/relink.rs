@@ -249,7 +249,8 @@ impl<M: Memory> Target<'_, M> {
             }
             let frames_of = match owner {
                 None => self.domain,
-                Some(owner) => source.domain_of(owner).ok_or(Failure::Stale)?,
+                // Somebody has destroyed the memory owner: what it had cannot be linked any more.
+                Some(owner) => source.domain_of(owner).ok_or(Failure::Denied(Errno::EIO))?,
             };
             scratch.updates.clear();
             scratch.updates.extend(steps.iter().map(|step| step.update));

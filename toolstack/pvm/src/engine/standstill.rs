@@ -6,15 +6,14 @@
 //! others are read while the guest's vcpus are paused, from a table that hangs in the tree which its cr3 leads to
 //! ([`Tables::is_live`](super::tables::Tables::is_live)).
 //!
-//! A daemon that is killed meanwhile must not leave the guest paused: a node in the guest's home, which only dom0 can write, says
-//! that there is a pause to be taken back.
+//! A daemon that is killed meanwhile must not leave the guest paused: a node that only dom0 can write says that there is a pause to be
+//! taken back.
 
 use xen_abi::DomId;
 use xenctl::xenstore::{Error, Store};
 use xenctl::{DomainInfo, Hypervisor};
 
 use super::failure::Failure;
-use super::home;
 
 /// Pauses a domain when that is needed, until it is dropped.
 pub struct Standstill<'a, H: Hypervisor> {
@@ -63,23 +62,31 @@ impl<H: Hypervisor> Drop for Standstill<'_, H> {
     }
 }
 
+/// Where it is noted which domains stand still: beside the homes, of which some are a toolstack's and go at any moment.
+const NODES: &str = "/zooid/standstill";
+
 fn node(domain: DomId) -> String {
-    format!("{}/zooid-standstill", home::path(domain))
+    format!("{NODES}/{domain}")
 }
 
-/// Lets a domain go on that a daemon before this one has paused.
-pub fn end_old<H: Hypervisor>(xen: &H, store: &Store, info: &DomainInfo) {
-    match store.read(&node(info.id)) {
-        Ok(_) => {}
-        Err(Error::NotFound) => return,
+/// Lets domains go on that a daemon before this one has paused. `all` has those that Xen has.
+pub fn end_old<H: Hypervisor>(xen: &H, store: &Store, all: &[DomainInfo]) {
+    let noted = match store.list(NODES) {
+        Ok(noted) => noted,
+        Err(Error::NotFound) => {
+            if let Err(error) = store.mkdir(NODES) {
+                log::warn!("xenstore: {error}");
+            }
+            return;
+        }
         Err(error) => return log::warn!("xenstore: {error}"),
-    }
-    if info.is_paused()
-        && let Err(error) = xen.unpause(info.id).or_else(|_| xen.unpause(info.id))
-    {
-        return log::warn!("domain {} does not go on: {error}", info.id);
-    }
-    if let Err(error) = store.remove(&node(info.id)) {
-        log::warn!("xenstore: {error}");
+    };
+    for domain in noted.iter().filter_map(|name| name.parse().ok().map(DomId)) {
+        let paused = all.iter().any(|info| info.id == domain && !info.is_dying() && info.is_paused());
+        if paused && let Err(error) = xen.unpause(domain).or_else(|_| xen.unpause(domain)) {
+            log::warn!("domain {domain} does not go on: {error}");
+        } else if let Err(error) = store.remove(&node(domain)) {
+            log::warn!("xenstore: {error}");
+        }
     }
 }

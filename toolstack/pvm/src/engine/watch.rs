@@ -300,7 +300,7 @@ impl<H: Hypervisor> Host<H> {
         };
         let alive = || all.iter().filter(|info| info.id != DomId::DOM0 && !info.is_dying());
         // Before anything else: they stand still because of us.
-        alive().for_each(|info| standstill::end_old(&*self.xen, &self.store, info));
+        standstill::end_old(&*self.xen, &self.store, &all);
         let mut children = Vec::new();
         let mut memory_owners = Vec::new();
         let mut libraries = Vec::new();

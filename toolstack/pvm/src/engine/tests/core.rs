@@ -461,10 +461,10 @@ fn a_guest_that_stood_still_when_the_daemon_was_killed_goes_on() {
     let root = boot(&mut world, "parent");
     let child = world.fork(root.id());
     world.fake.pause(child).unwrap();
-    world.xenstored.connect_uncounted().write(&format!("/local/domain/{child}/zooid-standstill"), "1").unwrap();
+    world.xenstored.connect_uncounted().write(&format!("/zooid/standstill/{child}"), "1").unwrap();
     world.kill();
     assert!(!world.fake.domain_info(child).unwrap().unwrap().is_paused());
-    assert!(!world.xenstored.nodes().keys().any(|path| path.ends_with("zooid-standstill")));
+    assert!(!world.xenstored.nodes().keys().any(|path| path.starts_with("/zooid/standstill/")));
     // One that a user has paused stays so.
     world.fake.pause(child).unwrap();
     world.kill();

@@ -101,7 +101,10 @@ fn simulation_replay() {
     sabotage::set(Sabotage::ALL.into_iter().find(|sabotage| format!("{sabotage:?}") == fault));
     match simulate(seed, true) {
         Ok(host) => println!("seed {seed}: nothing in {} steps", host.steps),
-        Err((host, Found(what))) => panic!("seed {seed}, step {}: {what}", host.steps),
+        Err(error) => {
+            let (host, Found(what)) = *error;
+            panic!("seed {seed}, step {}: {what}", host.steps)
+        }
     }
 }
 
@@ -110,7 +113,10 @@ fn a_seed_leads_to_the_same_every_time() {
     for seed in 1..20 {
         let story = || match simulate(seed, false) {
             Ok(host) => (host.trace, host.fake.operations().len(), String::new()),
-            Err((host, Found(what))) => (host.trace, host.fake.operations().len(), what),
+            Err(error) => {
+                let (host, Found(what)) = *error;
+                (host.trace, host.fake.operations().len(), what)
+            }
         };
         assert_eq!(story(), story(), "seed {seed}");
     }
