@@ -55,7 +55,8 @@ impl<H: Hypervisor> Drop for Standstill<'_, H> {
             return log::warn!("domain {} does not go on: {error}", self.domain);
         }
         if self.noted
-            && let Err(error) = self.store.remove(&node(self.domain))
+            && let Err(error) = self.store.remove(&node(self.domain)).or_else(|_| self.store.remove(&node(self.domain)))
+            && error != Error::NotFound
         {
             log::debug!("xenstore: {error}");
         }

@@ -26,6 +26,9 @@ use crate::image;
 const ANNOUNCEMENTS: u32 = 4;
 const AGAIN: Duration = Duration::from_secs(1);
 
+/// How often what fails is tried again.
+const TRIES: u32 = 5;
+
 /// A domain that may announce itself.
 #[derive(Debug)]
 pub(super) struct Watched {
@@ -35,6 +38,8 @@ pub(super) struct Watched {
     heard: Rate,
     /// There is a timer for the next look.
     waits: bool,
+    /// How often it could not be taken.
+    failures: u32,
     _watch: Watch,
 }
 
@@ -108,7 +113,7 @@ impl<H: Hypervisor> Host<H> {
             match self.watches.watch_announcement(&self.store, info.id) {
                 Ok(watch) => {
                     let heard = Rate::full(ANNOUNCEMENTS, self.clock.now());
-                    let watched = Watched { handle: info.handle, heard, waits: false, _watch: watch };
+                    let watched = Watched { handle: info.handle, heard, waits: false, failures: 0, _watch: watch };
                     self.watched.insert(info.id, watched);
                 }
                 Err(error) => log::warn!("domain {} is not watched: {error}", info.id),
@@ -218,15 +223,24 @@ impl<H: Hypervisor> Host<H> {
                 }
             }
             Err(Failure::Gone) => {}
-            Err(failure) => log::warn!("domain {domain} cannot be taken as a pVM: {failure}"),
+            Err(failure) => {
+                log::warn!("domain {domain} cannot be taken as a pVM: {failure}");
+                self.look_later(domain);
+            }
         }
     }
 
     /// xenstore did not answer: the domain is listened to once more.
     fn hear_later(&mut self, domain: DomId, error: &xenstore::Error) {
         log::warn!("domain {domain}: {error}");
-        if let Some(watched) = self.watched.get_mut(&domain).filter(|watched| !watched.waits) {
+        self.look_later(domain);
+    }
+
+    /// What a domain has announced is looked at again after a while, unless that has failed too often.
+    fn look_later(&mut self, domain: DomId) {
+        if let Some(watched) = self.watched.get_mut(&domain).filter(|it| !it.waits && it.failures < TRIES) {
             watched.waits = true;
+            watched.failures += 1;
             self.after(AGAIN, Timer::Announced(domain));
         }
     }
@@ -294,7 +308,8 @@ impl<H: Hypervisor> Host<H> {
 
     /// Takes over what a daemon before this one has left.
     pub(super) fn recover(&mut self) {
-        let all = match self.xen.domains() {
+        // Without the list, nobody would be served: it is asked for until it comes, or Xen has said no often enough.
+        let all = match (1..TRIES).find_map(|_| self.xen.domains().ok()).map_or_else(|| self.xen.domains(), Ok) {
             Ok(all) => all,
             Err(error) => return log::error!("{error}"),
         };
