@@ -17,7 +17,7 @@ use core::time::Duration;
 use test_guests::{argument, check_eq, error, expect, failure, success};
 use xen_abi::pte::{Pte, PteFlags};
 use xen_abi::xen::MmuUpdate;
-use xen_abi::{DomId, Mfn, PAGE_SIZE, Pfn};
+use xen_abi::{DomId, Errno, Mfn, PAGE_SIZE, Pfn};
 use zooid::ipc::SharedMemory;
 use zooid::process::{self, ForkError, PvmId, Status};
 use zooid::{println, thread, xenstore};
@@ -127,7 +127,7 @@ impl Forged {
                         _ => {}
                     }
                 }
-                Err(ForkError::Again | ForkError::OutOfMemory) => refused += 1,
+                Err(ForkError::Again | ForkError::OutOfMemory | ForkError::Refused(Errno::EPERM)) => refused += 1,
                 Err(error) => failure!("{error}"),
             }
         }

@@ -74,10 +74,10 @@ impl<H: Hypervisor> Host<H> {
         if pvm.killed.is_none() {
             pvm.killed = Some(status);
             if let (true, Some(parent)) = (pvm.is_child(), pvm.forked_by()) {
-                // What its handle says lets a daemon that starts anew go on from here. Its number is its own as long as its page is mapped.
-                let handle = Handle { kind: Kind::Ended, id, parent, commit: status.to_raw() };
-                let set = || self.xen.set_handle(id.domain(), &handle.to_octets());
-                if pvm.channel.is_some()
+                // What its handle says lets a daemon that starts anew go on from here: a child that is paused is not taken for one that runs.
+                let handle = Handle { kind: Kind::Ended, id, parent, commit: status.to_raw() }.to_octets();
+                let set = || self.xen.set_handle(id.domain(), &handle);
+                if self.has_domain(id)
                     && let Err(error) = set().or_else(|_| set())
                 {
                     log::debug!(id = id.raw(); "{error}");
@@ -89,12 +89,15 @@ impl<H: Hypervisor> Host<H> {
         self.follow(Follow::Reap(id, status));
     }
 
+    /// Whether the domain that has a pVM's number is the pVM's. Its number is its own as long as its page is mapped.
+    fn has_domain(&self, id: PvmId) -> bool {
+        let is_mapped = self.books.get(id).is_some_and(|pvm| pvm.channel.is_some());
+        is_mapped || matches!(self.xen.domain_info(id.domain()), Ok(Some(info)) if is_domain_of(&info, id))
+    }
+
     /// Sees to it that a pVM runs no more.
     pub(super) fn stop(&self, id: PvmId) {
-        // Its number is its own as long as its page is mapped.
-        let is_it = || matches!(self.xen.domain_info(id.domain()), Ok(Some(info)) if is_domain_of(&info, id));
-        let is_mapped = self.books.get(id).is_some_and(|pvm| pvm.channel.is_some());
-        if (is_mapped || is_it())
+        if self.has_domain(id)
             && !sabotage::is(Sabotage::NoStop)
             && let Err(error) = self.xen.pause(id.domain())
         {

@@ -59,7 +59,7 @@ impl<H: Hypervisor> Host<H> {
             operation::PREPARE if valid => self.take_turn(id, operation, count),
             operation::COMMIT if valid => {
                 let Some(pvm) = self.books.get_mut(id) else { return };
-                if pvm.resuming().is_empty() || sabotage::is(Sabotage::BufferTooSoon) {
+                if pvm.resuming().is_empty() {
                     return self.commit(id, count, began);
                 }
                 pvm.pending = Some(Pending::Commit(count));

@@ -28,7 +28,7 @@ impl Rest {
         if self.awake.is_some_and(|awake| now < awake) {
             return;
         }
-        let began = self.now.filter(|_| !sabotage::is(Sabotage::RestForEver)).map_or(now, |(began, _)| began);
+        let began = self.now.map_or(now, |(began, _)| began);
         self.now = Some((began, (now + REST).min(began + MOST)));
     }
 
@@ -40,7 +40,7 @@ impl Rest {
     /// Whether it lasts still.
     pub fn lasts(&mut self, now: Instant) -> bool {
         let Some((began, until)) = self.now else { return false };
-        if now < until {
+        if now < until || sabotage::is(Sabotage::RestForEver) {
             return true;
         }
         self.now = None;

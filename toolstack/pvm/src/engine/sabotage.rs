@@ -21,12 +21,10 @@ pub enum Sabotage {
     GrantsForEver,
     /// Forks that were not made are not given back.
     KeepForks,
-    /// Each end and each fork puts work off again.
+    /// A rest after an end or a fork has no end of its own.
     RestForEver,
     /// Nobody is stopped before its end is told.
     NoStop,
-    /// A COMMIT does not wait for the children of the one before.
-    BufferTooSoon,
     /// A COMMIT makes children of what is not up to date.
     StaleChildren,
     /// A COMMIT that waits is forgotten.
@@ -57,7 +55,7 @@ pub enum Sabotage {
 #[cfg(test)]
 impl Sabotage {
     /// All of them.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 21] = [
         Self::EndWhileCommitWaits,
         Self::UnshareEarly,
         Self::DeadTables,
@@ -68,7 +66,6 @@ impl Sabotage {
         Self::KeepForks,
         Self::RestForEver,
         Self::NoStop,
-        Self::BufferTooSoon,
         Self::StaleChildren,
         Self::ForgetCommit,
         Self::SameIds,

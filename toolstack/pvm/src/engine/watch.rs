@@ -25,6 +25,8 @@ use crate::image;
 /// How many times in a second a domain's announcement is looked at, and when again after one too many.
 const ANNOUNCEMENTS: u32 = 4;
 const AGAIN: Duration = Duration::from_secs(1);
+/// How long after a failure it is tried again, the first time.
+const RETRY: Duration = Duration::from_millis(50);
 
 /// How often what fails is tried again.
 const TRIES: u32 = 5;
@@ -241,7 +243,8 @@ impl<H: Hypervisor> Host<H> {
         if let Some(watched) = self.watched.get_mut(&domain).filter(|it| !it.waits && it.failures < TRIES) {
             watched.waits = true;
             watched.failures += 1;
-            self.after(AGAIN, Timer::Announced(domain));
+            let pause = RETRY * watched.failures;
+            self.after(pause, Timer::Announced(domain));
         }
     }
 

@@ -39,8 +39,15 @@ pub struct Faults {
     /// When the last one was.
     pub last: Option<Instant>,
     pub count: u64,
+    /// The operation before has made a domain a child.
+    made: bool,
+    /// Children that were told to go.
+    children: u32,
     story: Vec<String>,
 }
+
+/// Where operations fail, the daemon is killed each time that so many children were told to go.
+const KILLED_CHILD: u32 = 4;
 
 /// The toolstack that started the roots, which destroys them when it comes to it.
 #[derive(Default)]
@@ -118,6 +125,8 @@ impl Host {
             rate: 0,
             last: None,
             count: 0,
+            made: false,
+            children: 0,
             story: Vec::new(),
         }));
         let plan = (faults.clone(), clock.clone());
@@ -533,6 +542,15 @@ impl Host {
 
 impl Faults {
     fn at(&mut self, name: &'static str, clock: &Clock) -> Option<Fault> {
+        // Between the word to a child and the answer to its parent, the daemon is rarely by chance.
+        let told = std::mem::replace(&mut self.made, name == "setdomainhandle") && name == "notify";
+        self.children += u32::from(told);
+        if told && self.rate > 0 && self.children % KILLED_CHILD == 0 {
+            self.last = Some(clock.now());
+            self.count += 1;
+            self.story.push(format!("{name}: KillAfter"));
+            return Some(Fault::KillAfter);
+        }
         if !self.random.chance(self.rate, 100_000) {
             return None;
         }

@@ -12,7 +12,7 @@ use super::life::{Contents, Doing, Life, LifeId, Nature, Request};
 
 /// How long an honest guest of a family without hostile ones may wait for an answer, while the daemon is there and nothing fails; and how
 /// much longer for each domain of its own family, for which work is done as well.
-const BOUND: Duration = Duration::from_millis(1250);
+const BOUND: Duration = Duration::from_millis(250);
 const EACH: Duration = Duration::from_millis(60);
 /// How often in a row it may be refused though nothing is short.
 const REFUSALS: u32 = 12;
