@@ -37,7 +37,7 @@ pub fn run(model: Model, processors: Option<Processors>, only: &str) -> Result<T
     let machines = MACHINES.min(std::thread::available_parallelism().map_or(1, usize::from));
     image::update()?;
     let parts = match processors {
-        None => by_processors(model, &waiting),
+        None => by_processors(model, machines.min(waiting.len() / WORTH_IT).max(1), &waiting),
         Some(_) => {
             let machines = machines.min(waiting.len() / WORTH_IT).max(1);
             split(waiting, machines).into_iter().map(|part| (model, part)).collect()
@@ -54,13 +54,12 @@ pub fn run(model: Model, processors: Option<Processors>, only: &str) -> Result<T
     })
 }
 
-/// The cases for the machine with one processor, and those for the machine with two.
-fn by_processors(model: Model, cases: &[Case]) -> Vec<Part> {
-    let part = |processors| {
-        let chosen = cases.iter().filter(|case| case.runs_with(processors)).cloned().collect();
-        (Model { processors, ..model }, chosen)
-    };
-    let mut parts = vec![part(Processors::ONE), part(Processors::TWO)];
+/// The cases with one processor, shared out to so many machines, and those with two, which come when the first of these is done.
+fn by_processors(model: Model, machines: usize, cases: &[Case]) -> Vec<Part> {
+    let with = |processors| cases.iter().filter(|case| case.runs_with(processors)).cloned().collect::<Vec<_>>();
+    let mut parts: Vec<Part> = vec![(Model { processors: Processors::TWO, ..model }, with(Processors::TWO).into())];
+    let one = split(with(Processors::ONE), machines);
+    parts.extend(one.into_iter().map(|part| (Model { processors: Processors::ONE, ..model }, part)));
     parts.retain(|(_, cases): &Part| !cases.is_empty());
     parts
 }
@@ -212,11 +211,11 @@ mod tests {
         let memory = Memory::parse("", u64::MAX).unwrap();
         let model = Model { clock: Clock::Wall, memory, processors: Processors::ONE };
         let case = |name: &str, both| Case { name: name.into(), both, ..Case::default() };
-        let parts = by_processors(model, &[case("hello", false), case("fork_a", false), case("ipc_b", true)]);
+        let parts = by_processors(model, 1, &[case("hello", false), case("fork_a", false), case("ipc_b", true)]);
         let names = |part: &Part| part.1.iter().map(|case| title(case, part.0.processors)).collect::<Vec<_>>();
-        assert_eq!(names(&parts[0]), ["hello", "ipc_b"]);
-        assert_eq!(names(&parts[1]), ["fork_a with 2 processors", "ipc_b with 2 processors"]);
-        assert_eq!(by_processors(model, &[case("hello", false)]).len(), 1);
+        assert_eq!(names(&parts[0]), ["ipc_b with 2 processors"]);
+        assert_eq!(names(&parts[1]), ["hello", "fork_a", "ipc_b"]);
+        assert_eq!(by_processors(model, 1, &[case("hello", false)]).len(), 1);
     }
 
     #[test]

@@ -49,10 +49,6 @@ pub struct Case {
     pub both: bool,
 }
 
-/// Groups of cases, by how their names begin, that run with two processors unless told otherwise: those in which
-/// several pVMs or threads of the daemon work at the same moment.
-const TWO_PROCESSORS: [&str; 5] = ["fork", "ipc", "library_update", "posix", "pvm"];
-
 fn default_memory() -> u32 {
     8
 }
@@ -79,8 +75,7 @@ impl Case {
 
     /// Whether it runs in a machine of so many processors, where nobody has asked for another.
     pub fn runs_with(&self, processors: Processors) -> bool {
-        let two = TWO_PROCESSORS.iter().any(|group| self.name.starts_with(group));
-        self.both || two == (processors == Processors::TWO)
+        self.both || processors == Processors::ONE
     }
 
     /// Name of the image that it starts.
@@ -180,13 +175,13 @@ mod tests {
     }
 
     #[test]
-    fn a_case_runs_with_one_processor_with_two_or_with_both() {
+    fn a_case_runs_with_one_processor_and_with_two_where_it_says_so() {
         let cases =
             parse("[[case]]\nname = 'hello'\n[[case]]\nname = 'fork_x'\n[[case]]\nname = 'fork_y'\nboth = true");
         let runs =
             |processors| cases.as_ref().unwrap().iter().map(|case| case.runs_with(processors)).collect::<Vec<_>>();
-        assert_eq!(runs(Processors::ONE), [true, false, true]);
-        assert_eq!(runs(Processors::TWO), [false, true, true]);
+        assert_eq!(runs(Processors::ONE), [true, true, true]);
+        assert_eq!(runs(Processors::TWO), [false, false, true]);
     }
 
     #[test]
