@@ -99,7 +99,7 @@ impl<H: Hypervisor> Host<H> {
     pub(super) fn stop(&self, id: PvmId) {
         if self.has_domain(id)
             && !sabotage::is(Sabotage::NoStop)
-            && let Err(error) = self.xen.pause(id.domain())
+            && let Err(error) = self.xen.pause(id.domain()).or_else(|_| self.xen.pause(id.domain()))
         {
             log::debug!(id = id.raw(); "{error}");
         }

@@ -324,8 +324,8 @@ impl Host {
             let alone = !self.lives.iter().any(|other| other.root == life.root && other.nature == Nature::Hostile);
             let waited = self.service - *since;
             let family = self.lives.iter().filter(|other| other.root == life.root && !other.went).count() as u32;
-            // A family that is full has its refusals put off, each behind the one before.
-            let is_full = self.profile.kind == "chain";
+            // A family that is full, on a host where something is short, has its refusals put off, each behind the one before.
+            let is_full = matches!(self.profile.kind, "chain" | "short");
             let served =
                 is_full || !quiet || !alone || root.went || self.orphaned(life) || waited < BOUND + EACH * family;
             self.found(served, || {
