@@ -28,8 +28,10 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// How long after a failure it is tried again, the first time.
 const RETRY: Duration = Duration::from_millis(50);
 
-/// How often what fails is tried again.
+/// How often what fails is tried again, at once.
 const TRIES: u32 = 5;
+/// How often a domain that cannot be taken is tried again, less and less often: for half an hour.
+const PATIENCE: u32 = 250;
 
 /// A domain that may announce itself.
 #[derive(Debug)]
@@ -170,6 +172,11 @@ impl<H: Hypervisor> Host<H> {
             watched.waits = false;
         }
         self.hear_announcement(domain);
+        // It may have waited for longer than this daemon has been there.
+        if let Some(id) = self.books.id_of(domain) {
+            self.answer_old_commit(id);
+            self.follow(Follow::Look(id));
+        }
     }
 
     /// A domain may have announced itself as a pVM that can fork. It is listened to now and then only, however often it does.
@@ -240,7 +247,7 @@ impl<H: Hypervisor> Host<H> {
 
     /// What a domain has announced is looked at again after a while, unless that has failed too often.
     fn look_later(&mut self, domain: DomId) {
-        if let Some(watched) = self.watched.get_mut(&domain).filter(|it| !it.waits && it.failures < TRIES) {
+        if let Some(watched) = self.watched.get_mut(&domain).filter(|it| !it.waits && it.failures < PATIENCE) {
             watched.waits = true;
             watched.failures += 1;
             let pause = RETRY * watched.failures;
@@ -432,33 +439,7 @@ impl<H: Hypervisor> Host<H> {
         if sabotage::is(Sabotage::NoOldAnswers) {
             return;
         }
-        let mut waiting = Vec::new();
-        for pvm in self.books.iter() {
-            let Some(channel) = &pvm.channel else { continue };
-            let number = channel.get(guest::REQUEST);
-            if number != pvm.request && channel.get(guest::OPERATION) == operation::COMMIT {
-                let is_child = |child: &&Pvm<H::Memory>| {
-                    child.forked_by() == Some(pvm.id()) && child.channel.is_some() && child.commit == number
-                };
-                let children: Vec<PvmId> = self.books.iter().filter(is_child).map(Pvm::id).collect();
-                waiting.push((pvm.id(), number, children));
-            }
-        }
-        for (id, number, children) in waiting {
-            if let Some(pvm) = self.books.get_mut(id) {
-                pvm.request = number;
-                if !children.is_empty() {
-                    pvm.last_commit = number;
-                }
-            }
-            let errno = if children.is_empty() { Errno::EAGAIN.0 } else { 0 };
-            // A daemon that died between the commit and the word to go has left the children waiting.
-            for (index, child) in children.iter().enumerate() {
-                self.send_off(id, *child, index as u32);
-            }
-            let children: Vec<u32> = children.into_iter().map(PvmId::raw).collect();
-            self.reply(id, errno, &children);
-        }
+        self.books.ids().into_iter().for_each(|id| self.answer_old_commit(id));
         // Children that nobody has told, and whose parents do not wait for them any more.
         let waits =
             |channel: &Channel<H::Memory>| channel.get(daemon::GO) == 0 && channel.get(guest::STATE) == state::WAITING;
@@ -467,6 +448,33 @@ impl<H: Hypervisor> Host<H> {
         for id in forgotten.collect::<Vec<_>>() {
             self.follow(Follow::End(id, Status::Destroyed));
         }
+    }
+
+    /// Answers the COMMIT of a pVM, if there is one that a daemon before this one has left unanswered.
+    fn answer_old_commit(&mut self, id: PvmId) {
+        let Some(pvm) = self.books.get(id) else { return };
+        let Some(channel) = &pvm.channel else { return };
+        let number = channel.get(guest::REQUEST);
+        if number == pvm.request || channel.get(guest::OPERATION) != operation::COMMIT {
+            return;
+        }
+        let is_child = |child: &&Pvm<H::Memory>| {
+            child.forked_by() == Some(id) && child.channel.is_some() && child.commit == number
+        };
+        let children: Vec<PvmId> = self.books.iter().filter(is_child).map(Pvm::id).collect();
+        if let Some(pvm) = self.books.get_mut(id) {
+            pvm.request = number;
+            if !children.is_empty() {
+                pvm.last_commit = number;
+            }
+        }
+        let errno = if children.is_empty() { Errno::EAGAIN.0 } else { 0 };
+        // A daemon that died between the commit and the word to go has left the children waiting.
+        for (index, child) in children.iter().enumerate() {
+            self.send_off(id, *child, index as u32);
+        }
+        let children: Vec<u32> = children.into_iter().map(PvmId::raw).collect();
+        self.reply(id, errno, &children);
     }
 
     /// Tells a child that it is one, if nobody has.

@@ -29,7 +29,7 @@ impl<M> Family<M> {
 const REFUSALS_AT_ONCE: u32 = 20;
 const REFUSALS: u32 = 50;
 /// The longest time that a refusal waits: a guest whose COMMIT is refused stands still meanwhile.
-const LONGEST_REFUSAL: Duration = Duration::from_secs(1);
+const LONGEST_REFUSAL: Duration = Duration::from_millis(250);
 /// Lines of the log, and events, that a family may cause by refusals in a second.
 const TOLD: u32 = 10;
 
