@@ -458,9 +458,8 @@ impl<H: Hypervisor> Host<H> {
         if number == pvm.request || channel.get(guest::OPERATION) != operation::COMMIT {
             return;
         }
-        let is_child = |child: &&Pvm<H::Memory>| {
-            child.forked_by() == Some(id) && child.channel.is_some() && child.commit == number
-        };
+        let is_child =
+            |child: &&Pvm<H::Memory>| child.forked_by() == Some(id) && child.is_child() && child.commit == number;
         let children: Vec<PvmId> = self.books.iter().filter(is_child).map(Pvm::id).collect();
         if let Some(pvm) = self.books.get_mut(id) {
             pvm.request = number;

@@ -319,7 +319,10 @@ impl Host {
     fn announce(&mut self, number: LifeId, port: Port) {
         let domain = self.lives[number].domain;
         let home = format!("/local/domain/{domain}");
+        // As libxl does (`libxl__domain_make`): what stood there was of a domain before.
+        let _ = self.store.remove(&home);
         self.store.write(&format!("{home}/name"), &format!("root{number}")).unwrap();
+        self.store.write(&format!("{home}/vm"), &format!("/vm/{number}")).unwrap();
         // dom0 says that it is a pVM.
         self.store.write(&format!("/libxl/{domain}/zooid-announce"), "1").unwrap();
         self.store.write(&format!("{home}/{ANNOUNCEMENT}"), &format!("{VERSION} {CONTROL_GREF} {}", port.0)).unwrap();
