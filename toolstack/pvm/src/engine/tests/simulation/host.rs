@@ -548,7 +548,7 @@ impl Faults {
         // Between the word to a child and the answer to its parent, the daemon is rarely by chance.
         let told = std::mem::replace(&mut self.made, name == "setdomainhandle") && name == "notify";
         self.children += u32::from(told);
-        if told && self.rate > 0 && self.children % KILLED_CHILD == 0 {
+        if told && self.rate > 0 && self.children.is_multiple_of(KILLED_CHILD) {
             self.last = Some(clock.now());
             self.count += 1;
             self.story.push(format!("{name}: KillAfter"));
