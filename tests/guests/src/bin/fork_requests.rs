@@ -15,7 +15,7 @@ use core::time::Duration;
 
 use test_guests::{argument, check, check_eq, error, expect, failure, settle, success};
 use zooid::dl::{self, Flags, Library};
-use zooid::process::{self, ForkError, PvmId, Status, WaitError};
+use zooid::process::{self, ForkError, PvmId, Status};
 use zooid::signal::{self, Action};
 use zooid::sync::Mutex;
 use zooid::{ipc, println, thread, xenstore};
@@ -97,11 +97,8 @@ fn threads() {
     others.into_iter().for_each(|thread| thread.join());
     // Those that were forked from outside; everybody else was waited for.
     let mut from_outside = 0;
-    loop {
-        match process::wait() {
-            Ok(ended) => check_eq!((ended.id, ended.status), (ended.id, Status::Exited(OUTSIDE))),
-            Err(WaitError) => break,
-        }
+    while let Ok(ended) = process::wait() {
+        check_eq!((ended.id, ended.status), (ended.id, Status::Exited(OUTSIDE)));
         from_outside += 1;
     }
     if is_elsewhere() {
