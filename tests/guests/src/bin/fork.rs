@@ -369,11 +369,8 @@ fn apart() {
         }
     }
     println!("without a daemon: {without_daemon}");
-    loop {
-        match process::wait() {
-            Ok(ended) => check_eq!(ended.status, Status::Exited(0)),
-            Err(WaitError) => break,
-        }
+    while let Ok(ended) = process::wait() {
+        check_eq!(ended.status, Status::Exited(0));
     }
 }
 
