@@ -1,7 +1,6 @@
 //! Forks: COMMIT makes prepared domains children (docs/protocols/fork.md). It is the way that has to be short: nothing on it speaks
 //! with xenstore, maps or unmaps anything, or allocates more than a little.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use xenctl::{Events, Hypervisor, Memory};
@@ -171,7 +170,7 @@ impl<H: Hypervisor> Host<H> {
         let Forked { parent: id, children, duration } = forked;
         let Some(parent) = self.books.get(id) else { return self.destroy_unbooked(children) };
         let (root, name, commit) = (parent.root(), parent.name.clone(), parent.last_commit);
-        let ancestors = self.living_ancestors(&Arc::clone(parent.owners()));
+        let ancestors = self.living_ancestors(parent.owners());
         let ids = children.iter().map(|child| child.id.raw()).collect();
         self.counters.forks += children.len() as u64;
         self.tell(id, &name, EventKind::Forked { children: ids, duration_ns: duration.as_nanos() as u64 });
