@@ -48,7 +48,6 @@ fn main() {
         "signals" => signals(),
         "signals_end" => signals_end(),
         "killed_is_still" => killed_is_still(),
-        "handler_forks" => handler_forks(),
         "takers" => takers(),
         "looks" => looks(),
         "named_idle" => {
@@ -779,43 +778,6 @@ fn signals_end() {
     check_eq!(process::waitpid(Some(child), true), Ok(None));
     expect!(process::kill(child, SIGKILL));
     check_eq!(status(child), Some(Status::Killed(SIGKILL)));
-}
-
-/// The child of a handler takes its own signals, and none of its parent's.
-fn handler_forks() {
-    const FORKS: u8 = 10;
-    static PARENT: AtomicU32 = AtomicU32::new(0);
-    static CHILD: AtomicU32 = AtomicU32::new(0);
-    fn fork(_: u8) {
-        if let Some(child) = expect!(process::fork()) {
-            CHILD.store(child.raw(), Ordering::SeqCst);
-        }
-    }
-    let me = expect!(process::id().ok_or("no id"));
-    PARENT.store(me.raw(), Ordering::SeqCst);
-    fn answer(_: u8) {
-        let here = process::id().map(|id| id.raw());
-        if here != Some(PARENT.load(Ordering::SeqCst)) {
-            process::exit(7);
-        }
-        COUNT.fetch_add(1, Ordering::SeqCst);
-    }
-    expect!(signal::set_action(FORKS, Action::Call(fork)));
-    expect!(signal::set_action(SIGUSR1, Action::Call(answer)));
-    expect!(signal::block(signal::set(&[SIGUSR2])));
-    expect!(process::kill(me, SIGUSR2));
-    expect!(process::kill(me, FORKS));
-    while CHILD.load(Ordering::SeqCst) == 0 {
-        thread::sleep(Duration::from_millis(1));
-    }
-    let child = expect!(PvmId::from_raw(CHILD.load(Ordering::SeqCst)).ok_or("no child"));
-    // Its answer is the exit code; the parent has what was sent to it.
-    expect!(process::kill(child, SIGUSR1));
-    let ended = expect!(process::waitpid(Some(child), false)).map(|ended| ended.status);
-    check_eq!(ended, Some(Status::Exited(7)));
-    check_eq!((signal::pending(), COUNT.load(Ordering::SeqCst)), (signal::set(&[SIGUSR2]), 0));
-    expect!(process::kill(me, SIGUSR1));
-    counted(1);
 }
 
 /// Nobody posts while two pVMs take at once: whoever is refused has seen the end.
