@@ -13,9 +13,9 @@ use crate::Page;
 /// A child that has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ended {
-    /// Which one.
+    /// The child that has ended.
     pub id: PvmId,
-    /// How.
+    /// The way in which it ended.
     pub status: Status,
 }
 

@@ -1,6 +1,6 @@
-//! What a guest decides about its relatives without hardware: how it asks pvmd for something
-//! ([`mailbox`]), and which children it has ([`children`]). `pvm-fork/guest` connects both to the
-//! control page and to threads; the tests here play pvmd.
+//! The guest's decisions about its relatives that need no hardware: requests to pvmd ([`mailbox`]),
+//! and the list of its children ([`children`]). `pvm-fork/guest` connects both to the control page
+//! and to threads; the tests here play pvmd.
 //!
 //! The contract is docs/protocols/fork.md.
 

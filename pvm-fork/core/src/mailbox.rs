@@ -15,17 +15,17 @@ use zooid_fork_plan::wire::{daemon, guest, operation};
 
 use crate::Page;
 
-/// How long a guest waits for a pvmd that is not there, in nanoseconds: one that was killed comes
-/// back in this time.
+/// The time that a guest waits for a pvmd that is not there, in nanoseconds. A pvmd that was killed
+/// comes back in this time.
 const PATIENCE: u64 = 10_000_000_000;
-/// How often it looks whether pvmd is there, in nanoseconds.
+/// The interval at which it looks for pvmd meanwhile, in nanoseconds.
 const LOOK: u64 = 500_000_000;
 
 /// The way to pvmd while a request is under way.
 pub trait Channel: Page {
     /// Tells pvmd to look at the page.
     fn notify(&self);
-    /// Whether a pvmd has bound the channel. One that is stopped has.
+    /// True if a pvmd has bound the channel, even if it is stopped.
     fn daemon_is_there(&self) -> bool;
     /// System time in nanoseconds.
     fn now(&self) -> u64;
@@ -150,11 +150,11 @@ fn next<P: Page + ?Sized>(page: &P) -> u32 {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Commit {
     pub(crate) posted: Posted,
-    /// What [`Sharing`] was before.
+    /// The value of [`Sharing`] before the request.
     before: Option<u32>,
 }
 
-/// What became of a request.
+/// The outcome of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Answer {
     Done,
@@ -186,7 +186,7 @@ impl Posted {
         page.read(daemon::REPLY) == self.number
     }
 
-    /// What became of it, if that is known.
+    /// Its outcome, if that is known.
     pub(crate) fn look<C: Channel + ?Sized>(&mut self, channel: &C) -> Option<Answer> {
         if self.is_answered(channel) {
             return Some(match channel.read(daemon::ERRNO) {
@@ -208,9 +208,9 @@ impl Posted {
     }
 }
 
-/// Whether other domains may read frames of this one: since its last COMMIT that may have made
-/// children, until pvmd says that no descendant is left. A fault asks for it at any time, so it is
-/// apart from the lock.
+/// The mark that other domains may read frames of this one. It is set from the last COMMIT that may
+/// have made children until pvmd says that no descendant is left. A fault reads it at any time, so
+/// it is apart from the lock.
 pub struct Sharing(pub(crate) AtomicU32);
 
 impl Sharing {
@@ -219,7 +219,7 @@ impl Sharing {
         Self(AtomicU32::new(0))
     }
 
-    /// Whether somebody may.
+    /// True if other domains may read frames of this one.
     pub fn is_shared<P: Page + ?Sized>(&self, page: &P) -> bool {
         self.0.load(Ordering::Relaxed) != page.read(daemon::UNSHARED)
     }

@@ -30,7 +30,7 @@ pub struct Control {
     pub event: Arc<Event>,
     /// Held for the time of a request, and of a fork.
     pub mailbox: Mutex<Mailbox>,
-    /// Whether relatives may read this pVM's frames.
+    /// Set while relatives may read this pVM's frames.
     sharing: Sharing,
 }
 
@@ -105,7 +105,7 @@ impl Channel for Alone<'_> {
     }
 }
 
-/// Whether a pvmd has bound the channel.
+/// True if a pvmd has bound the channel.
 fn is_bound(port: Port) -> bool {
     xen_sys::event_channel_op_status(DomId::SELF, port).is_ok_and(|status| status.status == EvtchnStat::INTERDOMAIN)
 }
@@ -218,12 +218,12 @@ impl Control {
         self.port.lock().notify();
     }
 
-    /// Whether other domains may read frames of this one.
+    /// True if other domains may read frames of this one.
     pub fn is_shared(&self) -> bool {
         self.sharing.is_shared(self)
     }
 
-    /// Whether children get copies of their own at once, by way of grants, and share nothing.
+    /// True if children get copies of their own at once, by way of grants, and share nothing.
     pub fn copies(&self) -> bool {
         self.page.read_u32(daemon::BACKEND) == backend::GRANT
     }
@@ -270,7 +270,7 @@ impl Control {
         self.port.lock().port()
     }
 
-    /// What this child was born with.
+    /// The state that this child starts with.
     fn birth(&self, all_threads: bool) -> Birth {
         let page = &self.page;
         let (_, _, start_info) = mmu::records();
@@ -286,7 +286,8 @@ impl Control {
         }
     }
 
-    /// Makes this domain's own what was the parent's. Events are masked, and nothing has run in the child before.
+    /// Makes this domain's own what was the parent's. Events are masked, and nothing has run in the
+    /// child before.
     pub fn begin_life(&self, all_threads: bool) {
         // Whatever is written from here on is written early.
         eager::begin_life();
@@ -305,8 +306,8 @@ impl Control {
         objects::begin_life(self);
     }
 
-    /// Wakes who waits for news, if there is some that came while this pVM did not listen. It writes to the heap only then: right after
-    /// a fork that is dear.
+    /// Wakes who waits for news, if there is some that came while this pVM did not listen. It
+    /// writes to the heap only then: right after a fork that is dear.
     pub fn catch_up(&self) {
         let page = &self.page;
         if page.read_u32(daemon::ENDED_PROD) != page.read_u32(guest::ENDED_CONS)

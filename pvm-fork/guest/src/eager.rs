@@ -1,5 +1,5 @@
-//! Eager pages (`zooid_fork_plan::eager`): what a child says of its first writes, what its parent learns from it, and the part that such
-//! pages have in the snapshot.
+//! Eager pages (`zooid_fork_plan::eager`): what a child says of its first writes, what its parent
+//! learns from it, and the part that such pages have in the snapshot.
 
 use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -23,7 +23,8 @@ static EAGER: Masked<Eager> = Masked::new(Eager { pages: EagerPages::NONE, numbe
 
 /// In a child: how many upcalls there were when it began to run.
 static BORN: AtomicU64 = AtomicU64::new(u64::MAX);
-/// Upcalls until which it is early: one comes at once, the next one when the child sleeps, or after a slice.
+/// Upcalls until which it is early: one comes at once, the next one when the child sleeps, or after
+/// a slice.
 const EARLY_UPCALLS: u64 = 1;
 
 /// Of a page of the heap, as a child has numbered it; `None` for a number beyond the zone.
@@ -45,7 +46,7 @@ pub fn note(control: &Control, address: usize) {
     }
 }
 
-/// Whether a child has reported.
+/// True if a child has reported since the last look.
 pub fn has_news(control: &Control) -> bool {
     EAGER.lock().number != control.page.read_u32_acquire(daemon::EARLY_NUMBER)
 }
@@ -78,7 +79,7 @@ pub fn begin_life() {
     BORN.store(evtchn::upcalls(), Ordering::Relaxed);
 }
 
-/// How many pages a snapshot holds at most because they are eager.
+/// The largest number of pages that a snapshot holds because they are eager.
 pub fn count() -> usize {
     EAGER.lock().pages.pages().len()
 }

@@ -35,10 +35,11 @@ pub fn begin_life() {
     ENDS_TOLD.store(0, Ordering::Relaxed);
 }
 
-/// How long a pVM that has just started waits for pvmd to give it an id, in nanoseconds.
+/// The time that a pVM that has just started waits for pvmd to give it an id, in nanoseconds.
 pub(crate) const FIRST_SIGHT: u64 = 2_000_000_000;
 
-/// The id of this pVM, as its relatives and dom0 know it; `None` when there is no pvmd that gives it one.
+/// The id of this pVM, as its relatives and dom0 know it; `None` when there is no pvmd that gives
+/// it one.
 pub fn id() -> Option<PvmId> {
     crate::present();
     let control = control()?;
@@ -61,7 +62,8 @@ pub fn wait() -> Result<Ended, WaitError> {
     ended.ok_or(WaitError)
 }
 
-/// Waits for the child `which`, or for any; if not `blocking`, only looks: `None` when none has ended.
+/// Waits for the child `which`, or for any; if not `blocking`, only looks: `None` when none has
+/// ended.
 pub fn wait_for(which: Option<PvmId>, blocking: bool) -> Result<Option<Ended>, WaitError> {
     crate::present();
     let control = control().ok_or(WaitError)?;
@@ -99,11 +101,11 @@ pub fn end(ending: Ending) {
     await_destruction();
 }
 
-/// How long a child that has said how it ends leaves it to pvmd to destroy it, in nanoseconds.
+/// The time that pvmd has to destroy a child that has written its status, in nanoseconds.
 const DESTRUCTION: u64 = 1_000_000_000;
 
-/// Waits to be destroyed. A shutdown would have every daemon of dom0 look at this domain, before the parent learns of its end on a host with
-/// one processor. Returns if pvmd does not come.
+/// Waits to be destroyed. A shutdown would have every daemon of dom0 look at this domain, before
+/// the parent learns of its end on a host with one processor. Returns if pvmd does not come.
 fn await_destruction() {
     let Some(control) = control() else { return };
     // A root is the toolstack's, which waits for its shutdown.
@@ -125,7 +127,8 @@ fn say_status(status: Status) {
     }
 }
 
-/// Ends this pVM because a page that it shares could not be copied for a write: it takes no lock that may be held.
+/// Ends this pVM because a page that it shares could not be copied for a write: it takes no lock
+/// that may be held.
 pub fn end_out_of_memory() -> ! {
     use core::fmt::Write;
     let _ = console::Emergency::begin().write_str("\nzooid: out of memory: no frame for a page written after a fork\n");
@@ -137,7 +140,8 @@ pub fn end_out_of_memory() -> ! {
     power::crash()
 }
 
-/// The service that obeys requests from outside, `pvm fork` and `pvm kill`, and learns from children.
+/// The service that obeys requests from outside, `pvm fork` and `pvm kill`, and learns from
+/// children.
 pub fn serve() {
     let Some(control) = control() else { return };
     life::settle();
@@ -183,14 +187,20 @@ fn next_signal(control: &Control) -> Option<u8> {
     Some(signal)
 }
 
-/// Signals by their numbers in Linux: those that do nothing by default.
-pub const SIGPIPE: u8 = 13;
-pub const SIGCHLD: u8 = 17;
-pub const SIGCONT: u8 = 18;
-pub const SIGURG: u8 = 23;
-pub const SIGWINCH: u8 = 28;
+// Signals with their numbers in Linux. A pVM ignores these by default.
 
-/// What is done about a signal that nobody handles: most end this pVM.
+/// A write to a pipe that has no reader.
+pub const SIGPIPE: u8 = 13;
+/// The end of a child.
+pub const SIGCHLD: u8 = 17;
+/// The continuation of a stopped process: a pVM never stops.
+pub const SIGCONT: u8 = 18;
+/// Urgent data at a socket.
+const SIGURG: u8 = 23;
+/// A change of the terminal's size.
+const SIGWINCH: u8 = 28;
+
+/// Takes the default action of a signal that nobody handles: most signals end this pVM.
 pub fn take_default_action(signal: u8) {
     if matches!(signal, SIGPIPE | SIGCHLD | SIGCONT | SIGURG | SIGWINCH) {
         return;

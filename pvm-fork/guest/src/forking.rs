@@ -16,13 +16,14 @@ use zooid_kernel::sync::Turns;
 use crate::control::{Control, control};
 use crate::{family, grants, objects, snapshot};
 
-/// What the call that returns twice returns in a child.
+/// Result in a child of the call that returns twice.
 pub const IN_CHILD: u64 = 0;
-/// And in the parent when children were made.
+/// Its result in the parent when children were made.
 const IN_PARENT: u64 = 1;
 /// Added to the error number, in the parent when none was made.
 const FAILED: u64 = 1 << 32;
-/// How often a fork begins anew because the memory's layout changed under pvmd's hands.
+/// The largest number of times that a fork begins anew because the memory's layout changed while
+/// pvmd read it.
 const ATTEMPTS: usize = 16;
 /// Room in the snapshot beyond what was counted before everything stands still.
 const SPARE_PAGES: usize = 4;
@@ -32,7 +33,8 @@ const SPARE_PAGES: usize = 4;
 pub enum ForkError {
     /// A quota, or the limit of forks per second (`EAGAIN`). Trying again later may help.
     Again,
-    /// Not enough memory in this pVM, in Xen or in dom0, or no grant table entries are left (`ENOMEM`).
+    /// Not enough memory in this pVM, in Xen or in dom0, or no grant table entries are left
+    /// (`ENOMEM`).
     OutOfMemory,
     /// There is no pvmd in dom0, or it does not answer: is it running?
     NoDaemon,
@@ -80,7 +82,7 @@ pub enum Forked {
     Child(u32),
 }
 
-/// What runs around each fork, as `pthread_atfork` has it.
+/// Functions that run around each fork, as those of `pthread_atfork`.
 #[derive(Clone, Copy)]
 pub struct AtFork {
     /// Before, in the parent.
@@ -101,7 +103,8 @@ pub fn at_fork(handlers: AtFork) {
     HANDLERS.lock().push(handlers);
 }
 
-/// Makes a child of this pVM, in which only the calling thread, and the libOS's own, live on. Its id in the parent, `None` in the child.
+/// Makes a child of this pVM, in which only the calling thread, and the libOS's own, live on. Its
+/// id in the parent, `None` in the child.
 pub fn fork() -> Result<Option<PvmId>, ForkError> {
     crate::forks();
     let mut child = [None];
@@ -111,7 +114,8 @@ pub fn fork() -> Result<Option<PvmId>, ForkError> {
     }
 }
 
-/// Makes `count` children of this pVM. Only the calling thread, and the libOS's own, live on in them; with `all_threads` all do.
+/// Makes `count` children of this pVM. Only the calling thread, and the libOS's own, live on in
+/// them; with `all_threads` all do.
 pub fn fork_many(count: u32, all_threads: bool) -> Result<Forked, ForkError> {
     crate::forks();
     fork_as_asked(count, all_threads, 0)
@@ -185,7 +189,7 @@ fn attempts(
         }
         let mut result = Err(Errno(wire::ESTALE));
         life::quiesced_above(Order::Fork, &mut || {
-            // Who has it may wait for pvmd for long: what is below goes on meanwhile.
+            // Its owner may wait for pvmd for long: the layers below go on meanwhile.
             let mut mailbox = control.mailbox.lock();
             life::quiesced_below(Order::Fork, &mut || {
                 result = attempt(control, &mut mailbox, children, all_threads, request);
@@ -236,7 +240,8 @@ fn attempt(
         return Err(Errno(wire::ESTALE));
     }
     let mut attempt = Attempt { control, mailbox, children, all_threads, request, made: 0 };
-    // SAFETY: `commit` is given what it expects. The second return finds stack and memory as they are now: that is what a fork is.
+    // SAFETY: `commit` is given what it expects. The second return finds stack and memory as they
+    // are now: that is what a fork is.
     match unsafe { life::returns_twice(commit, (&raw mut attempt).cast()) } {
         IN_CHILD => {
             control.begin_life(all_threads);

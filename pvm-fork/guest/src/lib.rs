@@ -1,7 +1,8 @@
-//! The fork component of a pVM: what the guest does so that pvmd can make two domains of one (docs/protocols/fork.md).
+//! The fork component of a pVM: what the guest does so that pvmd can make two domains of one
+//! (docs/protocols/fork.md).
 //!
-//! - [`fork`] and [`fork_many`]: quiesce, snapshot, commit, resume. [`snapshot`] has what is copied at once; the heap is copied on
-//!   write by the kernel (`zooid_kernel::mmu::cow`).
+//! - [`fork`] and [`fork_many`]: quiesce, snapshot, commit, resume. [`snapshot`] has what is copied
+//!   at once; the heap is copied on write by the kernel (`zooid_kernel::mmu::cow`).
 //! - [`shell`]: what a prepared domain runs until it becomes a child.
 //! - [`eager`]: pages of the heap that children write at once, and that the snapshot holds, too.
 //! - [`control`]: the page that guest and pvmd share, and the requests.
@@ -27,7 +28,7 @@ pub mod objects;
 mod shell;
 mod snapshot;
 
-pub use family::{SIGCHLD, SIGCONT, SIGPIPE, SIGURG, SIGWINCH, take_default_action};
+pub use family::{SIGCHLD, SIGCONT, SIGPIPE, take_default_action};
 pub use family::{id, parent_id, wait, wait_for};
 pub use forking::{AtFork, ForkError, Forked, at_fork, fork, fork_many};
 pub use zooid_fork_core::children::{Ended, WaitError};

@@ -25,7 +25,7 @@ pub struct Opened {
     pub pages: usize,
 }
 
-/// The channel, if there is a pvmd at its other end. Who has waited once for one that does not come does not wait again.
+/// The channel, if there is a pvmd at its other end. After one wait in vain there is no second one.
 fn the_control() -> Result<&'static Control, Errno> {
     static WAITED: AtomicBool = AtomicBool::new(false);
     crate::present();
@@ -37,10 +37,12 @@ fn the_control() -> Result<&'static Control, Errno> {
     if seen() { Ok(control) } else { Err(Errno::ENOTCONN) }
 }
 
-/// Opens the highest version of a library whose rules hold as far as pvmd can judge them. `wanted` has the lines of a LIBRARY.
+/// Opens the highest version of a library whose rules hold as far as pvmd can judge them. `wanted`
+/// has the lines of a LIBRARY.
 ///
 /// # Errors
-/// `ENOENT`; `EACCES`: a rule does not hold, which pvmd tells dom0's users; `ENOTCONN` when there is no pvmd, and others.
+/// `ENOENT`; `EACCES`: a rule does not hold, which pvmd tells dom0's users; `ENOTCONN` when there
+/// is no pvmd, and others.
 pub fn open(wanted: &str, user_mode: bool) -> Result<Opened, Errno> {
     if wanted.len() > MAX_NAME {
         return Err(Errno::ENAMETOOLONG);
@@ -63,7 +65,8 @@ pub fn open(wanted: &str, user_mode: bool) -> Result<Opened, Errno> {
     )
 }
 
-/// Has pages of a library mapped, from page `offset` on, by these entries of a table of level 1: to be read, or executed.
+/// Has pages of a library mapped, from page `offset` on, by these entries of a table of level 1: to
+/// be read, or executed.
 ///
 /// # Errors
 /// `ENOENT`: pvmd does not know it any more; and others.
@@ -89,7 +92,8 @@ pub fn answered() {
     }
 }
 
-/// Tells pvmd that a rule does not hold for a library: `NAME: RULE`, which is cut where it is too long.
+/// Tells pvmd that a rule does not hold for a library: `NAME: RULE`, which is cut where it is too
+/// long.
 pub fn refused(text: &str) {
     let Ok(control) = the_control() else { return };
     let plain = |octet: u8| if matches!(octet, b' '..=b'~') { octet } else { b'?' };

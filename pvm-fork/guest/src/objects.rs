@@ -1,4 +1,5 @@
-//! Memory that is shared with relatives, and who they are: requests to pvmd (docs/protocols/ipc.md).
+//! Memory that is shared with relatives, and who they are: requests to pvmd
+//! (docs/protocols/ipc.md).
 
 use core::sync::atomic::{AtomicU32, Ordering};
 
@@ -12,9 +13,9 @@ use zooid_kernel::shared::SharedPages;
 
 use crate::control::{Control, control};
 
-/// What the IpC component does when something has become of a relative. What it does at forks and
-/// ends it says in [`life`](zooid_kernel::life), at the place `Ipc`; in a child its number as a
-/// member is known by then.
+/// The functions of the IpC component that are called when a relative is made or ends. Its
+/// functions for forks and ends of this pVM are registered in [`life`](zooid_kernel::life), at the
+/// place `Ipc`; in a child its number as a member is known by then.
 pub struct Relatives {
     /// The table of members has changed, or a relative wants this pVM to look at what it waits for.
     pub news: fn(),
@@ -53,7 +54,8 @@ pub fn take_part(relatives: Relatives) -> Result<(), Errno> {
 /// Makes an object of `pages` pages, or opens the one that has this name.
 ///
 /// # Errors
-/// `EEXIST`, `ENOENT`, `EINVAL` (the name), `ENOSPC`, `ENOMEM`, `EMFILE`; `ENOTCONN` when there is no pvmd.
+/// `EEXIST`, `ENOENT`, `EINVAL` (the name), `ENOSPC`, `ENOMEM`, `EMFILE`; `ENOTCONN` when there is
+/// no pvmd.
 pub fn create(name: Option<&str>, pages: usize, make: bool, exclusive: bool) -> Result<Created, Errno> {
     let name = name.unwrap_or_default().as_bytes();
     if name.len() > MAX_NAME {
@@ -82,7 +84,8 @@ fn write_name(page: &SharedPages, name: &[u8]) {
     page.copy_in(guest::NAME, name);
 }
 
-/// Maps all of an object. Nobody but its creator, and those who descend from it, can map an anonymous one.
+/// Maps all of an object. Nobody but its creator, and those who descend from it, can map an
+/// anonymous one.
 pub fn map(object: Created) -> Result<SharedPages, Errno> {
     let control = the_control()?;
     let start = mmu::allocate_joint(object.pages).ok_or(Errno::ENOMEM)?;
@@ -120,7 +123,7 @@ pub fn unmap(pages: &SharedPages) {
     mmu::free_joint(pages.address(), pages.len() / PAGE_SIZE);
 }
 
-/// Removes a name. Who has the object keeps it.
+/// Removes a name. A member that has the object keeps it.
 pub fn unlink(name: &str) -> Result<(), Errno> {
     if name.len() > MAX_NAME {
         return Err(Errno::EINVAL);
@@ -141,10 +144,11 @@ pub fn kill(target: PvmId, signal: u8) -> Result<(), Errno> {
     the_control()?.request(operation::KILL, signal.into(), |page| page.write_u32(guest::OBJECT, target.raw()), |_| ())
 }
 
-/// What is called with signals that pvmd passes on, in place of the default action.
+/// The function that is called with signals that pvmd passes on, in place of the default action.
 static SIGNAL: Once<fn(u8)> = Once::new();
 
-/// Sets what is called with signals that pvmd passes on, and with `SIGCHLD` (17) when a child has ended.
+/// Sets what is called with signals that pvmd passes on, and with `SIGCHLD` (17) when a child has
+/// ended.
 pub fn handle_signals(handler: fn(u8)) {
     SIGNAL.call_once(|| handler);
 }
@@ -153,7 +157,8 @@ pub(crate) fn signal_handler() -> Option<fn(u8)> {
     SIGNAL.get().copied()
 }
 
-/// This pVM's number as a member; nothing while it has not asked for an object, nor an ancestor before the fork.
+/// This pVM's number as a member; nothing while it has not asked for an object, nor an ancestor
+/// before the fork.
 pub fn member() -> Option<u16> {
     let number = control()?.page.read_u32(daemon::MEMBER).checked_sub(1)?;
     (number < members::MAX as u32).then_some(number as u16)
@@ -171,11 +176,12 @@ pub fn member_number(id: PvmId) -> Option<u16> {
 }
 
 fn table_word(offset: usize) -> u32 {
-    // SAFETY: pvmd has mapped the table there before it gave this pVM a number; a word that it may change at any time.
+    // SAFETY: pvmd has mapped the table there before it gave this pVM a number; a word that it may
+    // change at any time.
     unsafe { ((wire::device_page(device::MEMBERS) + offset) as *const u32).read_volatile() }
 }
 
-/// Whether there are news that nobody has looked at.
+/// True if there are news that nobody has looked at.
 pub(crate) fn has_news(control: &Control) -> bool {
     RELATIVES.is_completed() && NEWS.load(Ordering::Relaxed) != control.page.read_u32_acquire(daemon::NEWS)
 }
