@@ -13,10 +13,11 @@ use crate::platform::{Family, Pages, Platform, Port, Word};
 /// Members that a port is offered to at a time, before this pVM waits.
 const AT_ONCE: usize = 4;
 
-/// The way to a member. Two members may each accept what the other has offered: so what was offered stays, bound or not, for as long as the member
-/// lives. Who closed it could cut the way that the other side has chosen.
+/// The way to a member. Two members may each accept what the other has offered: so what was offered
+/// stays, bound or not, for as long as the member lives. Closing it could cut the channel that the
+/// other side has chosen.
 pub struct Doorbell<P: Family> {
-    /// Whom it leads to: numbers are given out again.
+    /// The member that it leads to: numbers are given out again.
     id: PvmId,
     offered: Option<P::Port>,
     /// The other side has bound what was offered, as far as is known.
@@ -29,7 +30,7 @@ impl<P: Family> Doorbell<P> {
         Self { id, offered: None, bound: false, accepted: None }
     }
 
-    /// Whether it leads to whom its member's number names.
+    /// True if it leads to the member `id`, which has its number now.
     pub fn leads_to(&self, id: Option<PvmId>) -> bool {
         id == Some(self.id)
     }
@@ -95,7 +96,7 @@ fn accept<P: Platform>(object: &Object<P>, me: u16) {
         let Some(id) = P::member_id(offer.from) else { continue };
         with::<P, _>(offer.from, id, |doorbell| {
             if doorbell.port_now().is_none() {
-                // What is offered is a claim; Xen checks that the port is for this domain.
+                // The offer is a claim; Xen checks that the port is for this domain.
                 doorbell.accepted = P::bind(id.domain(), offer.port);
             }
         });
@@ -118,7 +119,7 @@ fn propose<P: Platform>(object: &Object<P>, member: u16, id: PvmId, me: u16) {
         return;
     }
     if !offers(object).any(|slot| slot.compare_exchange(0, word).is_ok()) {
-        // Who misses the one that was there asks pvmd, and offers a port itself.
+        // The member that misses the overwritten offer asks pvmd, and offers a port itself.
         let number = usize::from(me).wrapping_add(usize::from(member)) % layout::OFFERS;
         object.pages().u64(layout::OFFER + 8 * number).store(word);
     }
@@ -162,7 +163,8 @@ pub fn send<P: Platform>(object: &Object<P>, member: u16, me: u16) {
     }
 }
 
-/// Has pvmd wake a member; what no pvmd has taken is owed. If this pVM ends first, those who wait hear of its end.
+/// Has pvmd wake a member; what no pvmd has taken is owed. If this pVM ends first, those who wait
+/// hear of its end.
 fn relay<P: Platform>(member: u16) {
     if P::relay(member) == Err(Errno::ENOTCONN) {
         P::with(|state| state.owed.insert(member));

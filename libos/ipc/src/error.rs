@@ -1,4 +1,4 @@
-//! What can go wrong.
+//! Errors of IpC.
 
 use core::fmt;
 
@@ -27,7 +27,8 @@ pub enum Error {
     OutOfMemory,
     /// There is no pvmd in dom0, or it does not answer: is it running?
     NoDaemon,
-    /// Somebody has written nonsense into the object, or it is of another kind (`EIO`): it cannot be used any more.
+    /// Somebody has written nonsense into the object, or it is of another kind (`EIO`): it cannot
+    /// be used any more.
     Broken,
     /// pvmd or Xen refused for another reason.
     Refused(Errno),

@@ -9,7 +9,8 @@ use crate::layout::{BODY, Kind, Role};
 use crate::object::{How, Object, Part, at_address, open};
 use crate::platform::{Pages, Platform};
 
-/// A region that relatives read and write. Clones are the same one; its memory is zeroed when it is made.
+/// A region that relatives read and write. Clones are the same one; its memory is zeroed when it is
+/// made.
 pub struct SharedMemory<P: Platform> {
     part: Part<P>,
     size: usize,
@@ -33,7 +34,8 @@ impl<P: Platform> SharedMemory<P> {
     /// The family's region of this name; `size`, in bytes, is for one that is made now.
     ///
     /// # Errors
-    /// As [`new`](Self::new), and `Exists`, `NotFound`; `Invalid` when there is something else of this name.
+    /// As [`new`](Self::new), and `Exists`, `NotFound`; `Invalid` when there is something else of
+    /// this name.
     pub fn open(name: &str, how: How, size: usize) -> Result<Self, Error> {
         Self::make(Some(name), how, size)
     }
@@ -82,7 +84,7 @@ impl<P: Platform> SharedMemory<P> {
         self.size
     }
 
-    /// Whether it has none.
+    /// True if its size is 0.
     pub fn is_empty(&self) -> bool {
         self.size == 0
     }
@@ -92,7 +94,7 @@ impl<P: Platform> SharedMemory<P> {
         BODY + offset
     }
 
-    /// Copies from `offset` on. What others write meanwhile may be copied in part.
+    /// Copies from `offset` on. A concurrent write of others may be copied in part.
     ///
     /// # Panics
     /// Outside the region, here and below.

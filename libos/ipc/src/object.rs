@@ -15,10 +15,10 @@ use crate::platform::{Pages, Platform, Word};
 use crate::signal::{self, Signals};
 use crate::wait::{self, Waiter};
 
-/// How long an object that has just been made by another may take until it can be used, in nanoseconds.
+/// The time that the creator of an object has to fill in its header, in nanoseconds.
 const PATIENCE: u64 = 1_000_000_000;
 
-/// What this pVM knows of its objects and of its relatives.
+/// This pVM's knowledge of its objects and of its relatives.
 pub struct State<P: Platform> {
     /// The objects in which this pVM has a part.
     open: Vec<Arc<Object<P>>>,
@@ -50,7 +50,8 @@ impl<P: Platform> Default for State<P> {
     }
 }
 
-/// An object: its pages are mapped for as long as this exists. Who has a part in it is counted apart, by [`Part`].
+/// An object: its pages are mapped for as long as this exists. The parts in it are counted apart,
+/// by [`Part`].
 pub struct Object<P: Platform> {
     pages: P::Pages,
     kind: Kind,
@@ -67,8 +68,8 @@ pub(crate) fn at_address<P: Platform>(address: usize, kind: Kind) -> Option<(Arc
     (object.kind == kind).then(|| (object.clone(), address - object.pages.address()))
 }
 
-/// Makes an object, or opens the one of this name, and takes part in it. `details` are written into a new one's header, and
-/// `pages` includes it.
+/// Makes an object, or opens the one of this name, and takes part in it. `details` are written into
+/// a new one's header, and `pages` includes it.
 pub(crate) fn open<P: Platform>(
     kind: Kind,
     name: Option<&str>,
@@ -89,7 +90,8 @@ pub(crate) fn open<P: Platform>(
     let mapped: Arc<Object<P>> =
         Arc::new(Object { pages, kind, parts: [AtomicU32::new(0), AtomicU32::new(0)], broken: AtomicBool::new(false) });
     mapped.prepare(is_new, details)?;
-    // A name that is open here already is the same object: what this pVM has of it is counted in one place.
+    // A name that is open here already is the same object: what this pVM has of it is counted in
+    // one place.
     let object = P::with(|state| {
         let known = state.open.iter().find(|known| known.pages.frame() == mapped.pages.frame());
         let object = known.unwrap_or(&mapped).clone();
@@ -99,7 +101,7 @@ pub(crate) fn open<P: Platform>(
     Ok(Part { object, role })
 }
 
-/// How a name is opened.
+/// The flags for opening a name.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct How {
     /// Make it if it is not there.
@@ -138,7 +140,7 @@ impl<P: Platform> Object<P> {
         &self.pages
     }
 
-    /// What its creator has written of its size: a claim.
+    /// Its size as its creator has written it: a claim.
     pub(crate) fn detail(&self, number: usize) -> u32 {
         self.pages.u32(layout::DETAILS[number]).read()
     }
@@ -154,7 +156,7 @@ impl<P: Platform> Object<P> {
         if self.broken.load(Ordering::Relaxed) { Err(Error::Broken) } else { Ok(()) }
     }
 
-    /// Whether a member takes part in this role. It may have ended a moment ago.
+    /// True if a member takes part in this role. It may have ended a moment ago.
     pub(crate) fn has(&self, role: Role) -> bool {
         self.members().any(|member| self.part(member).load() & role as u16 != 0)
     }
@@ -182,7 +184,8 @@ impl<P: Platform> Object<P> {
         self.part(me).store(layout::tag(id) | BORN | roles);
     }
 
-    /// Says which roles a child has, unless it has said so itself: it may have run already, and closed what it does not need.
+    /// Says which roles a child has, unless it has said so itself: it may have run already, and
+    /// closed what it does not need.
     fn show_child(&self, number: u16, id: PvmId) {
         self.pages.u32(layout::MEMBERS).fetch_max(u32::from(number) + 1);
         let roles = self.roles();
@@ -194,7 +197,7 @@ impl<P: Platform> Object<P> {
         &self.parts[role as usize / 2]
     }
 
-    /// Whether this member takes part in this role.
+    /// True if this member takes part in this role.
     pub(crate) fn takes_part(&self, role: Role, member: u16, id: PvmId) -> bool {
         let part = self.part(member).load();
         layout::is_of(part, id) && part & role as u16 != 0
@@ -209,7 +212,7 @@ impl<P: Platform> Object<P> {
         }
     }
 
-    /// Takes those out who have ended. Who has their numbers now has another tag.
+    /// Clears the parts of members that have ended. A new owner of such a number has another tag.
     fn forget_ended(&self) {
         for member in self.members() {
             let part = self.part(member);
@@ -275,7 +278,7 @@ impl<P: Platform> Drop for Part<P> {
             true
         });
         if is_last {
-            // Who waits may wait for this part's owner.
+            // A waiter may wait for this part's owner.
             object.wake_all();
         }
     }
@@ -285,7 +288,7 @@ fn open_objects<P: Platform>() -> Vec<Arc<Object<P>>> {
     P::with(|state| state.open.clone())
 }
 
-/// What the fork component calls.
+/// The functions that the fork component calls.
 pub mod hooks {
     use super::*;
 
@@ -308,8 +311,9 @@ pub mod hooks {
         }
     }
 
-    /// This pVM exits: its ends are closed now, and not when pvmd has told everybody. Other threads do not run any more, so
-    /// that nothing comes after the end; this one does not wait for pvmd, which tells those who have no doorbell here.
+    /// This pVM exits: its ends are closed now, and not when pvmd has told everybody. Other threads
+    /// do not run any more, so that nothing comes after the end; this one does not wait for pvmd,
+    /// which tells those who have no doorbell here.
     pub fn ending<P: Platform>() {
         core::mem::forget(P::mask());
         for object in open_objects::<P>() {

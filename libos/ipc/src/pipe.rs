@@ -59,8 +59,9 @@ pub fn pipe<P: Platform>() -> Result<(PipeReader<P>, PipeWriter<P>), Error> {
 
 /// Octets that wait to be read. `None`: nonsense, for who has a lock.
 ///
-/// Without a lock it is what there is, or more: the readers' index is read first, and the other one is ahead of it. 0 is
-/// exact. Who is told of less room than there is has been told too early, and is woken for the rest.
+/// Without a lock it is what there is, or more: the readers' index is read first, and the other one
+/// is ahead of it. 0 is exact. A writer that is told of less room than there is was told too early,
+/// and is woken for the rest.
 fn filled<P: Platform>(object: &Object<P>) -> Option<usize> {
     let cons = object.pages().u32(CONS).read();
     let filled = object.pages().u32(PROD).read().wrapping_sub(cons) as usize;
@@ -98,7 +99,8 @@ fn push<P: Platform>(object: &Object<P>, bytes: &[u8], least: usize) -> Result<u
 }
 
 impl<P: Platform> PipeReader<P> {
-    /// Reads what there is, waiting until there is something; 0 when nobody can write any more, or the buffer is empty.
+    /// Reads what there is, waiting until there is something; 0 when nobody can write any more, or
+    /// the buffer is empty.
     ///
     /// # Errors
     /// See [`Error`].
@@ -162,7 +164,8 @@ impl<P: Platform> PipeWriter<P> {
         self.write_within(bytes, Patience::Forever).map(|_| ())
     }
 
-    /// Writes what there is room for, and returns how many bytes that was; up to [`ATOMIC`] bytes are written whole or not at all.
+    /// Writes what there is room for, and returns how many bytes that was; up to [`ATOMIC`] bytes
+    /// are written whole or not at all.
     ///
     /// # Errors
     /// [`WouldBlock`](Error::WouldBlock) when there was no room, [`BrokenPipe`](Error::BrokenPipe).

@@ -1,4 +1,4 @@
-//! What IpC needs, as traits. They have no values of their own: there is one kernel, and one pVM.
+//! The traits that IpC needs. They have no values of their own: there is one kernel, and one pVM.
 
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
@@ -10,7 +10,7 @@ use crate::object::State;
 
 /// An integer in an object, which members use at the same time.
 ///
-/// What is not said otherwise is sequentially consistent ([`Ordering::SeqCst`]).
+/// Accesses are sequentially consistent ([`Ordering::SeqCst`]) unless said otherwise.
 pub trait Word<T> {
     /// Its value.
     fn load(&self) -> T;
@@ -42,7 +42,8 @@ pub trait Word<T> {
     /// Sets it to the larger one, and returns what it was.
     fn fetch_max(&self, value: T) -> T;
 
-    /// Sets it to what `next` makes of it, and returns what it was; an error when `next` refuses that.
+    /// Sets it to what `next` makes of it, and returns what it was; an error when `next` refuses
+    /// that.
     fn fetch_update(&self, next: impl FnMut(T) -> Option<T>) -> Result<T, T>;
 }
 
@@ -118,7 +119,7 @@ pub trait Pages {
     /// The integer at this offset.
     fn u64(&self, offset: usize) -> Self::U64<'_>;
 
-    /// Copies from `offset` on. What others write meanwhile may be copied in part.
+    /// Copies from `offset` on. A concurrent write of others may be copied in part.
     fn copy_out(&self, offset: usize, into: &mut [u8]);
 
     /// Copies to `offset`.
@@ -134,7 +135,8 @@ pub trait Pages {
     fn frame(&self) -> u64;
 }
 
-/// An event channel to a member. Its events call [`ring`](crate::ring) with events masked. Dropping it closes it.
+/// An event channel to a member. Its events call [`ring`](crate::ring) with events masked. Dropping
+/// it closes it.
 pub trait Port {
     /// Its number in this domain.
     fn number(&self) -> Number;
@@ -142,13 +144,13 @@ pub trait Port {
     /// Sends an event.
     fn notify(&self);
 
-    /// Whether the other side has bound it, and is there.
+    /// True if the other side has bound it, and is there.
     fn is_bound(&self) -> bool;
 }
 
 /// Something that a thread waits for, which waits for other things as well.
 pub trait Signal: Send + Sync {
-    /// Wakes who waits, or lets the next wait return at once. Events are masked.
+    /// Wakes the waiter, or lets the next wait return at once. Events are masked.
     fn signal(&self);
 }
 
@@ -158,7 +160,7 @@ pub trait Threads {
     type Thread: Copy + PartialEq + Send;
     /// Events are masked, and no other thread runs, while this lives and the thread does not block.
     type Mask;
-    /// What a poll waits for.
+    /// The event that a poll waits for.
     type Event: Signal + 'static;
 
     /// Masks events. Nests.
@@ -167,8 +169,8 @@ pub trait Threads {
     /// The calling one.
     fn current() -> Self::Thread;
 
-    /// Blocks the calling one until it is woken, or until `deadline` (ns); `false` when the deadline came first. The caller
-    /// has masked events since it decided to block.
+    /// Blocks the calling one until it is woken, or until `deadline` (ns); `false` when the
+    /// deadline came first. The caller has masked events since it decided to block.
     fn block(deadline: Option<u64>) -> bool;
 
     /// Wakes one; `false`, and nothing happens, if it is not blocked.
@@ -190,8 +192,8 @@ pub trait Threads {
     fn fence();
 }
 
-/// The members of the family, and requests to pvmd, which have the errors of docs/protocols/ipc.md: `ENOTCONN` when no
-/// pvmd answers.
+/// The members of the family, and requests to pvmd, which have the errors of docs/protocols/ipc.md:
+/// `ENOTCONN` when no pvmd answers.
 pub trait Family {
     /// Pages of objects.
     type Pages: Pages;
@@ -204,7 +206,8 @@ pub trait Family {
     /// `ENOTCONN`.
     fn take_part() -> Result<(), Errno>;
 
-    /// Makes an object of `pages` zeroed pages, or opens the one that has this name, and maps it; true if it was made now.
+    /// Makes an object of `pages` zeroed pages, or opens the one that has this name, and maps it;
+    /// true if it was made now.
     ///
     /// # Errors
     /// `EEXIST`, `ENOENT`, `EINVAL` (the name), `ENOSPC`, `ENOMEM`, `EMFILE`, `ENOTCONN`.
@@ -234,7 +237,7 @@ pub trait Family {
     /// This pVM's number as a member, which changes with a fork; nothing before the first object.
     fn member() -> Option<u16>;
 
-    /// Who has this number and has not stopped. Only a member may ask.
+    /// The id of the member with this number, if it has not stopped. Only a member may ask.
     fn member_id(number: u16) -> Option<PvmId>;
 
     /// The number of a member that has not stopped.
@@ -249,11 +252,13 @@ pub trait Family {
 
 /// All of it.
 pub trait Platform: Threads + Family + Sized + 'static {
-    /// Gives access to this pVM's state, with events masked; what is called with it does not ask for it again.
+    /// Gives access to this pVM's state, with events masked; what is called with it does not ask
+    /// for it again.
     fn with<R>(use_it: impl FnOnce(&mut State<Self>) -> R) -> R;
 
-    /// Starts the thread of the signals, which calls [`signal::serve`](crate::signal::serve), and has
-    /// [`signal::raise`](crate::signal::raise) called with signals of pvmd; `false` if there is no memory for it.
+    /// Starts the thread of the signals, which calls [`signal::serve`](crate::signal::serve), and
+    /// has [`signal::raise`](crate::signal::raise) called with signals of pvmd; `false` if there is
+    /// no memory for it.
     fn start_signals() -> bool;
 
     /// Calls a handler as a part of the application.

@@ -30,10 +30,10 @@ const NEXT: usize = FIELDS[0];
 /// Bitmap of slots that hold a message.
 const FULL: usize = FIELDS[2];
 
-/// What a slot begins with: number of the message (u64), priority and length (u32 each).
+/// The header of a slot: number of the message (u64), priority and length (u32 each).
 const SLOT_HEADER: usize = 16;
 
-/// How large a queue is.
+/// The size of a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Attributes {
     /// Messages that it holds at most (`mq_maxmsg`).
@@ -59,7 +59,8 @@ impl Attributes {
     }
 }
 
-/// A queue of messages: the one of the highest priority is received first, and among those the oldest. Clones are the same queue.
+/// A queue of messages: the one of the highest priority is received first, and among those the
+/// oldest. Clones are the same queue.
 pub struct MessageQueue<P: Platform> {
     part: Part<P>,
     attributes: Attributes,
@@ -83,7 +84,8 @@ impl<P: Platform> MessageQueue<P> {
     /// The family's queue of this name; the attributes are for one that is made now.
     ///
     /// # Errors
-    /// As [`new`](Self::new), and `Exists`, `NotFound`; `Invalid` when there is something else of this name.
+    /// As [`new`](Self::new), and `Exists`, `NotFound`; `Invalid` when there is something else of
+    /// this name.
     pub fn open(name: &str, how: How, attributes: Attributes) -> Result<Self, Error> {
         Self::make(Some(name), how, attributes)
     }
@@ -107,17 +109,17 @@ impl<P: Platform> MessageQueue<P> {
         Ok(Self { part, attributes })
     }
 
-    /// How large it is.
+    /// Its size.
     pub fn attributes(&self) -> Attributes {
         self.attributes
     }
 
-    /// How many messages it holds (`mq_curmsgs`), a moment ago.
+    /// The number of messages that it held a moment ago (`mq_curmsgs`).
     pub fn len(&self) -> usize {
         self.words().map(|word| self.full(word).count_ones() as usize).sum()
     }
 
-    /// Whether it holds none.
+    /// True if it holds no message.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -143,7 +145,8 @@ impl<P: Platform> MessageQueue<P> {
     /// Sends a message, waiting until there is room.
     ///
     /// # Errors
-    /// [`TooLong`](Error::TooLong), [`Invalid`](Error::Invalid) (the priority is not below [`PRIORITIES`]).
+    /// [`TooLong`](Error::TooLong), [`Invalid`](Error::Invalid) (the priority is not below
+    /// [`PRIORITIES`]).
     pub fn send(&self, message: &[u8], priority: u32) -> Result<(), Error> {
         self.send_within(message, priority, Patience::Forever)
     }
@@ -200,7 +203,8 @@ impl<P: Platform> MessageQueue<P> {
         }
     }
 
-    /// Receives a message, waiting until there is one: its length and its priority. The buffer has room for any message.
+    /// Receives a message, waiting until there is one: its length and its priority. The buffer has
+    /// room for any message.
     ///
     /// # Errors
     /// [`TooLong`](Error::TooLong) when it has not.

@@ -1,8 +1,9 @@
-//! Mutexes, condition variables and semaphores that lie in shared memory (POSIX `PTHREAD_PROCESS_SHARED`, `sem_init`), for threads of all
-//! relatives that have it.
+//! Mutexes, condition variables and semaphores that lie in shared memory (POSIX
+//! `PTHREAD_PROCESS_SHARED`, `sem_init`), for threads of all relatives that have it.
 //!
-//! Zeroed memory is a mutex that nobody has, a condition variable that nobody waits for, and a semaphore of value 0: nobody has to be first. What each of them
-//! is stands in the memory alone; the values here only say where.
+//! Zeroed memory is a mutex that nobody has, a condition variable that nobody waits for, and a
+//! semaphore of value 0: nobody has to be first. Their state is in the memory alone; the values
+//! here only say where.
 
 use core::mem;
 use core::time::Duration;
@@ -15,7 +16,8 @@ use crate::platform::{Pages, Platform, Word};
 use crate::semaphore::MAX_VALUE;
 use crate::wait::{self, Patience};
 
-/// A place in shared memory. What lies there may share its wait point with others: whoever is woken looks.
+/// A place in shared memory. Several places may share a wait point: a woken thread checks its own
+/// condition.
 struct Place<P: Platform> {
     memory: SharedMemory<P>,
     /// Offset in the object.
@@ -51,7 +53,8 @@ impl<P: Platform> Place<P> {
     }
 }
 
-/// Mutual exclusion. A thread must not lock it twice. If a pVM ends that has it, the next one gets it, and is told so.
+/// Mutual exclusion. A thread must not lock it twice. If a pVM ends that has it, the next one gets
+/// it, and is told so.
 pub struct Mutex<P: Platform>(Place<P>);
 
 impl<P: Platform> Clone for Mutex<P> {
@@ -123,7 +126,8 @@ impl<P: Platform> Mutex<P> {
 }
 
 impl<P: Platform> MutexGuard<'_, P> {
-    /// Whether the pVM that had the mutex before has ended with it: what it protects may be half changed (`EOWNERDEAD`).
+    /// True if the previous owner's pVM has ended with the mutex locked: the protected data may be
+    /// half changed (`EOWNERDEAD`).
     pub fn owner_died(&self) -> bool {
         self.owner_died
     }
@@ -141,7 +145,8 @@ impl<P: Platform> Drop for MutexGuard<'_, P> {
     }
 }
 
-/// A condition variable. A wait may end without a notification, as with POSIX: whoever waits looks whether it has to go on.
+/// A condition variable. A wait may end without a notification, as with POSIX: whoever waits looks
+/// whether it has to go on.
 pub struct Condvar<P: Platform>(Place<P>);
 
 impl<P: Platform> Clone for Condvar<P> {

@@ -1,7 +1,8 @@
 //! Signals (POSIX `kill`, `sigaction`, `sigprocmask`, `sigwait`).
 //!
-//! A word for each member says which signals wait for it. It lies in an object of the family, which those have who handle signals; a relative that does
-//! not is signalled by pvmd, and the default action is taken. Handlers run in a thread of their own, one at a time, whether the application's
+//! A word for each member says which signals wait for it. It lies in an object of the family, which
+//! those have who handle signals; a relative that does not is signalled by pvmd, and the default
+//! action is taken. Handlers run in a thread of their own, one at a time, whether the application's
 //! threads are busy or blocked.
 
 use alloc::sync::Arc;
@@ -19,8 +20,11 @@ use crate::wait::{self, Patience};
 
 /// Signals have numbers from 1 to this.
 pub const LAST: u8 = 63;
+/// Ends a pVM; cannot be handled, ignored or blocked.
 pub const SIGKILL: u8 = 9;
-pub const SIGPIPE: u8 = 13;
+/// A write to a pipe that has no reader.
+pub(crate) const SIGPIPE: u8 = 13;
+/// Cannot be handled, ignored or blocked either.
 pub const SIGSTOP: u8 = 19;
 
 /// The object's name begins with this, and none that an application gives.
@@ -33,7 +37,7 @@ const PAGES: usize = 1 + (8 * WORDS * MAX_MEMBERS).div_ceil(xen_abi::PAGE_SIZE);
 /// Where those wait who handle signals.
 const POINT: usize = 0;
 
-/// What is done about a signal.
+/// The action for a signal.
 #[derive(Clone, Copy)]
 pub enum Action {
     /// The pVM ends, or nothing happens, as POSIX has it for each signal.
@@ -44,7 +48,7 @@ pub enum Action {
     Call(fn(u8)),
 }
 
-/// What this pVM does about signals.
+/// This pVM's actions and blocked signals.
 pub(crate) struct Signals<P: Platform> {
     actions: [Action; LAST as usize + 1],
     /// Signals that wait until they are unblocked.
@@ -109,7 +113,8 @@ impl Inbox {
     /// Puts a signal in; `false` if the member has ended.
     fn put<P: Platform>(self, object: &Object<P>, signal: u8) -> bool {
         let with = |value| {
-            // What is for another is for one that has ended: or this one has, and its number has been given out again.
+            // Signals for another id are for a member that has ended, unless this one has ended and
+            // its number has been given out again.
             let kept = if self.is_for_it(value) { value } else { u64::from(self.id.raw()) << 32 };
             (P::member_id(self.number) == Some(self.id)).then_some(kept | bit(signal % IN_WORD))
         };
@@ -136,7 +141,7 @@ fn start<P: Platform>() -> Result<(), Error> {
     Err(Error::OutOfMemory)
 }
 
-/// What the thread of the signals does.
+/// The body of the thread of the signals.
 pub fn serve<P: Platform>() {
     loop {
         let Some(object) = object::<P>() else { return };
@@ -174,7 +179,8 @@ pub fn set_action<P: Platform>(signal: u8, action: Action) -> Result<Action, Err
     Ok(P::with(|state| mem::replace(&mut state.signals.actions[usize::from(signal)], action)))
 }
 
-/// Blocks and unblocks signals, given as bits, and returns those that were blocked before. 9 cannot be blocked.
+/// Blocks and unblocks signals, given as bits, and returns those that were blocked before. 9 cannot
+/// be blocked.
 ///
 /// # Errors
 /// See [`Error`].

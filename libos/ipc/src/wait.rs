@@ -8,7 +8,7 @@ use crate::layout::{BITMAP_WORDS, POINTS};
 use crate::object::{Object, State};
 use crate::platform::{AnyEvent, Pages, Platform, Word};
 
-/// How long a call waits.
+/// The time that a call waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Patience {
     /// Not at all.
@@ -26,7 +26,8 @@ impl Patience {
     }
 }
 
-/// Who in this pVM waits at a point of an object: nobody has woken it while this pVM's bit is set there.
+/// A waiter of this pVM at a point of an object. Nobody has woken it while this pVM's bit is set
+/// there.
 pub struct Waiter<P: Platform> {
     who: Who<P>,
     object: Arc<Object<P>>,
@@ -40,7 +41,7 @@ enum Who<P: Platform> {
 }
 
 impl<P: Platform> Who<P> {
-    /// Whether there is still somebody.
+    /// Wakes the waiter; `false` if nobody is there any more.
     fn wake(&self) -> bool {
         match self {
             Self::Thread(thread) => P::wake(*thread),
@@ -57,20 +58,21 @@ fn bit(point: usize, member: u16) -> (usize, u64) {
     (POINTS[point] + 8 + 8 * (usize::from(member) / 64), 1 << (member % 64))
 }
 
-/// Says that somebody here waits at a point. The caller has masked events until there is a [`Waiter`], and looks once more whether it has to
-/// wait: what happened before woke nobody.
+/// Says that somebody here waits at a point. The caller has masked events until there is a
+/// [`Waiter`], and looks once more whether it has to wait: what happened before woke nobody.
 fn set_bit<P: Platform>(object: &Object<P>, point: usize, me: u16) {
     let (word, bit) = bit(point, me);
     let was_set = object.pages().u64(word).fetch_or(bit) & bit != 0;
     object.pages().u32(POINTS[point]).fetch_or(1 << (me / 64));
     if !was_set {
-        // Those that waited here with the bit were woken; the event that says so may come after it is set again.
+        // Those that waited here with the bit were woken; the event that says so may come after it
+        // is set again.
         wake_here::<P>(|waiter| waiter.point == point && ptr::eq(&*waiter.object, object));
     }
 }
 
-/// Blocks the calling thread until `ready` returns true, which is asked whenever somebody wakes the point, and also with events masked;
-/// `false` when the patience was over first.
+/// Blocks the calling thread until `ready` returns true, which is asked whenever somebody wakes the
+/// point, and also with events masked; `false` when the patience was over first.
 pub(crate) fn wait<P: Platform>(
     object: &Arc<Object<P>>,
     point: usize,
@@ -109,8 +111,9 @@ pub(crate) fn wait<P: Platform>(
     }
 }
 
-/// Has `event` signalled when somebody wakes a point next, or has done so since the caller looked last whether it has to wait: it looks again
-/// after this. Until [`unwatch`]; the caller has the object for so long.
+/// Has `event` signalled when somebody wakes a point next, or has done so since the caller looked
+/// last whether it has to wait: it looks again after this. Until [`unwatch`]; the caller has the
+/// object for so long.
 pub(crate) fn watch<P: Platform>(object: &Arc<Object<P>>, point: usize, event: &AnyEvent) {
     let Some(me) = P::member() else { return };
     doorbell::offer(object, me);
@@ -157,7 +160,7 @@ pub(crate) fn take_waiting<P: Platform>(object: &Object<P>, point: usize, mut wa
     }
 }
 
-/// Wakes those that wait at a point. What they wait for was done before.
+/// Wakes those that wait at a point. The caller has made their condition true before.
 pub(crate) fn wake<P: Platform>(object: &Object<P>, point: usize) {
     take_waiting(object, point, |member| {
         if let Some(me) = P::member() {
@@ -180,7 +183,8 @@ pub(crate) fn wake_member<P: Platform>(object: &Object<P>, point: usize, member:
     }
 }
 
-/// Wakes the threads of this pVM that somebody has woken: what a doorbell's event calls, with events masked.
+/// Wakes the threads of this pVM that somebody has woken: what a doorbell's event calls, with
+/// events masked.
 pub fn ring<P: Platform>() {
     let Some(me) = P::member() else { return };
     wake_here::<P>(|waiter| {
