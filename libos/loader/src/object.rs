@@ -26,7 +26,7 @@ const GNU: &[u8] = b"GNU\0";
 pub struct Limits {
     /// Octets from its lowest to its highest address.
     pub span: u64,
-    /// How many parts are mapped (PT_LOAD).
+    /// The number of mapped segments (PT_LOAD).
     pub segments: usize,
     /// The number of other objects that it may need.
     pub needed: usize,
@@ -156,7 +156,7 @@ impl<B: AsRef<[u8]>> Object<B> {
         self.info.tls.as_ref()
     }
 
-    /// What DT_FLAGS and DT_FLAGS_1 ask for.
+    /// The flags of DT_FLAGS and DT_FLAGS_1.
     pub fn flags(&self) -> Flags {
         self.info.dynamic.flags
     }

@@ -49,9 +49,9 @@ pub struct Symbol<'a> {
     pub size: u64,
     /// Its type.
     pub kind: SymbolKind,
-    /// Whether this object defines it, and not only refers to it.
+    /// True if this object defines it, and does not only refer to it.
     pub defined: bool,
-    /// Whether it may be missing (STB_WEAK).
+    /// True if it may be missing (STB_WEAK).
     pub weak: bool,
 }
 

@@ -1,4 +1,5 @@
-//! What the IpC component wants of the kernel and of the fork component, connected to them.
+//! The [`Platform`](zooid_ipc::platform::Platform) of the IpC component: connects it to the kernel
+//! and to the fork component.
 
 use core::ops::Deref;
 use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering, fence};
@@ -109,7 +110,7 @@ impl Port for Bound {
     }
 }
 
-/// What a poll waits for.
+/// The event that a poll waits for.
 pub struct PollEvent(Event);
 
 impl Signal for PollEvent {
