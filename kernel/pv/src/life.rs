@@ -23,7 +23,7 @@ pub use crate::entry::{resume_at, returns_twice};
 pub enum Order {
     /// Frames, page tables, copy-on-write: in a child nothing is allocated before.
     Memory,
-    /// What Xen must know of a domain that runs in guest user mode.
+    /// The settings that Xen needs for a domain that runs in guest user mode.
     Mode,
     /// Event channels: in a child the parent's ports are dead, and nobody has one before.
     Events,
@@ -49,10 +49,10 @@ pub enum Order {
     Libraries,
 }
 
-/// How many there are.
+/// The number of layers.
 const LAYERS: usize = Order::Libraries as usize + 1;
 
-/// What a component does at forks and ends.
+/// The functions that a component has called at forks and at the end of the pVM.
 pub struct Component {
     /// Before a fork.
     pub quiesce: Quiesce,
@@ -68,10 +68,11 @@ impl Component {
     pub const PASSIVE: Self = Self { quiesce: |act| act(), begin: |_| (), end: |_| () };
 }
 
-/// Calls its argument once, while no thread is in the middle of using a component; in a child, it returns there, too.
+/// Calls its argument once, while no thread is in the middle of using a component; in a child, it
+/// returns there, too.
 pub type Quiesce = fn(&mut dyn FnMut());
 
-/// What a child is born with.
+/// The state that a child starts with.
 pub struct Birth {
     /// Frame of the level 4 table in use.
     pub root: Pfn,
@@ -87,7 +88,7 @@ pub struct Birth {
     pub all_threads: bool,
 }
 
-/// How a pVM ends by itself.
+/// The way in which a pVM ends by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
     /// With an exit code.
@@ -155,12 +156,12 @@ pub fn end(ending: Ending) {
     (0..LAYERS).rev().filter_map(component).for_each(|component| (component.end)(ending));
 }
 
-/// How long a child runs before its services do, in nanoseconds.
+/// The time that a child runs before its services do, in nanoseconds.
 const SETTLE: u64 = 2_000_000;
 
-/// What a service calls first that has others to talk to before anybody needs it: in a child it
-/// waits a little, because the parent may wait for the processor, and because many a child has
-/// ended by then.
+/// Delays a service at the start of a child by [`SETTLE`]. A service calls it first if it talks to
+/// other domains before anybody needs it: the parent may wait for the processor, and many children
+/// have ended by then.
 pub fn settle() {
     if evtchn::lives() > 0 {
         thread::sleep_until(time::now() + SETTLE);
@@ -173,5 +174,6 @@ pub fn init_traps() {
     crate::trap::init();
 }
 
-/// What [`returns_twice`] calls: the stack pointer to resume at, and what its caller passed on.
+/// The function that [`returns_twice`] calls, with the stack pointer to resume at and its caller's
+/// argument.
 pub type Act = extern "C" fn(u64, *mut c_void) -> u64;

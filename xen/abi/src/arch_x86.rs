@@ -101,7 +101,7 @@ pub struct IretContext {
     pub r11: u64,
     /// As r11.
     pub rcx: u64,
-    /// How to return.
+    /// Flags for the return.
     pub flags: VgcfFlags,
     /// vaddr to go on at.
     pub rip: u64,

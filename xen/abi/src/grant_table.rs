@@ -158,7 +158,7 @@ bitflags::bitflags! {
 pub struct GnttabMapGrantRef {
     /// vaddr, or maddr of a page-table entry.
     pub host_addr: u64,
-    /// How it is mapped.
+    /// Flags of the mapping.
     pub flags: GntmapFlags,
     /// The entry of the other domain's table.
     pub gref: GrantRef,
@@ -269,7 +269,7 @@ pub struct GnttabCopy {
     pub dest: GnttabCopyPtr,
     /// Bytes.
     pub len: u16,
-    /// Which of both is a grant.
+    /// Flags that say which of source and destination is a grant.
     pub flags: GntcopyFlags,
     /// Out.
     pub status: GrantStatus,

@@ -35,7 +35,7 @@ pub struct VcpuTimeInfo {
     pub tsc_to_system_mul: u32,
     /// Shift of the tick count before it is multiplied.
     pub tsc_shift: i8,
-    /// How far the TSC can be relied on.
+    /// Flags for the reliability of the TSC.
     pub flags: PvclockFlags,
     /// Not used.
     pub pad1: [u8; 2],

@@ -36,7 +36,7 @@ pub struct StartInfo {
     pub nr_pages: u64,
     /// maddr of the [`SharedInfo`](super::SharedInfo) page.
     pub shared_info: u64,
-    /// What kind of domain it is.
+    /// The kind of domain.
     pub flags: SifFlags,
     /// Frame of xenstore's ring.
     pub store_mfn: Mfn,
