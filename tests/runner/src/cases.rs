@@ -8,7 +8,7 @@ use serde::Deserialize;
 use crate::options::Processors;
 use crate::{guests, layout};
 
-/// How a domain ends, by Xen's reason code (public/sched.h, SHUTDOWN_*).
+/// The way in which a domain ends, by Xen's reason code (public/sched.h, SHUTDOWN_*).
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum Ending {
@@ -73,7 +73,7 @@ impl Case {
         PATIENCE * self.seconds
     }
 
-    /// Whether it runs in a machine of so many processors, where nobody has asked for another.
+    /// True if it runs in a machine of so many processors by default.
     pub fn runs_with(&self, processors: Processors) -> bool {
         self.both || processors == Processors::ONE
     }
@@ -83,7 +83,7 @@ impl Case {
         self.guest.as_deref().unwrap_or(&self.name)
     }
 
-    /// Whether the guest must say "Test result: SUCCESS".
+    /// True if the guest must print "Test result: SUCCESS".
     pub fn wants_result(&self) -> bool {
         self.result.unwrap_or(self.ends == Ending::Poweroff && !self.script)
     }
@@ -125,7 +125,7 @@ pub fn registered() -> Result<Vec<Case>> {
     Ok(cases)
 }
 
-/// Whether the case's script speaks of the image `guest`.
+/// True if the case's script names the image `guest`.
 fn mentions(case: &Case, guest: &str) -> bool {
     let image = Path::new("guests").join(guest);
     let image = image.to_string_lossy();
@@ -148,7 +148,8 @@ fn parse(text: &str) -> Result<Vec<Case>> {
     Ok(register.case)
 }
 
-/// `text` as a string of xl's configuration (xlu__cfgl_dequote in Xen's tools/libs/util/libxlu_cfg.c).
+/// `text` as a string of xl's configuration (xlu__cfgl_dequote in Xen's
+/// tools/libs/util/libxlu_cfg.c).
 fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\\', r"\\").replace('\'', r"\'"))
 }

@@ -16,7 +16,7 @@ use crate::{image, layout, snapshot};
 pub const STATUS_TIME_LIMIT: u8 = 124;
 /// Exit status when the machine itself failed.
 pub const STATUS_MACHINE: u8 = 125;
-/// How long dom0 has to bring back results after its script was stopped.
+/// The time that dom0 has to bring back results after its script was stopped.
 const GRACE: Duration = Duration::from_secs(20);
 
 /// One script to run in dom0.
@@ -82,8 +82,8 @@ enum End {
     TimeLimit,
 }
 
-/// Copies what the script says to standard output and to OUT/output.log until the machine ends, by itself or because
-/// its time is up.
+/// Copies what the script says to standard output and to OUT/output.log until the machine ends, by
+/// itself or because its time is up.
 fn stream(machine: &mut Machine, job: &Job) -> Result<End> {
     let mut log = File::create(job.out.join("output.log"))?;
     let mut deadline = Instant::now() + job.limit;
@@ -115,7 +115,7 @@ pub fn collect(disk: &Path, out: &Path) -> Result<u8> {
     for entry in archive.entries()? {
         let mut entry = entry?;
         let path = entry.path()?.into_owned();
-        // What the script left comes straight into OUT, the rest beside it.
+        // The script's results come straight into OUT, the rest beside it.
         let target = out.join(path.strip_prefix("out").unwrap_or(&path));
         if let Some(parent) = target.parent() {
             std::fs::create_dir_all(parent)?;

@@ -10,7 +10,7 @@ pub fn top() -> PathBuf {
     top
 }
 
-/// What `tests/dom0/setup` made: hypervisor, dom0's kernel and image.
+/// The folder that `tests/dom0/setup` made: hypervisor, dom0's kernel and image.
 pub fn machine() -> PathBuf {
     top().join("build/dom0")
 }

@@ -1,4 +1,4 @@
-//! What a caller may choose about the emulated machine, judged before anything is started.
+//! The caller's options for the emulated machine, checked before anything is started.
 
 use std::fmt;
 use std::str::FromStr;
@@ -22,7 +22,7 @@ impl fmt::Display for BadArgument {
 
 impl std::error::Error for BadArgument {}
 
-/// What the emulated machine takes for time.
+/// The clock of the emulated machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Clock {
     /// The host's time: quickest, for function.
@@ -103,7 +103,7 @@ impl Processors {
     /// Two domains, or two threads of dom0, run at the same moment.
     pub const TWO: Self = Processors(2);
 
-    /// How many.
+    /// The number of processors.
     pub fn count(self) -> u32 {
         self.0
     }

@@ -14,9 +14,10 @@ use crate::{layout, snapshot};
 
 /// The key that leaves at once: Ctrl-\, because Ctrl-] leaves `xl console`.
 const LEAVE: u8 = 0x1c;
-/// What the shell gets when standard input ends. Not Ctrl-D: it is lost when it arrives while a command runs.
+/// The input that the shell gets when standard input ends. Not Ctrl-D: it is lost when it arrives
+/// while a command runs.
 const END_OF_INPUT: &[u8] = b"\nexit\n";
-/// How often the leave key is looked for.
+/// The interval at which the leave key is looked for.
 const TICK: Duration = Duration::from_millis(100);
 
 /// Gives the user a shell in dom0 until it is left; always status 0.
@@ -86,7 +87,7 @@ impl Drop for RawTerminal {
     }
 }
 
-/// What `stty` says about the terminal on standard input, if that is one.
+/// The output of `stty` for the terminal on standard input, if that is one.
 fn stty(arguments: &[&str]) -> Option<String> {
     if !std::io::stdin().is_terminal() {
         return None;

@@ -1,4 +1,5 @@
-//! `docs/specification.md` and `docs/security.md` name the tests that hold what they say: each of them is there, and `make test` runs it.
+//! `docs/specification.md` and `docs/security.md` name the tests that hold what they say: each of
+//! them is there, and `make test` runs it.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -128,7 +129,7 @@ fn rows(page: &str) -> Vec<(&str, &str)> {
     rows.filter_map(|row| Some((row.split(" | ").next()?, row.rsplit(" | ").next()?))).collect()
 }
 
-/// What stands in backquotes.
+/// The texts in backquotes.
 fn quoted(cell: &str) -> impl Iterator<Item = &str> {
     cell.split('`').skip(1).step_by(2)
 }
@@ -170,7 +171,8 @@ fn every_test_of_the_tree_is_run() {
     assert!(faults.is_empty(), "{faults:#?}");
 }
 
-/// The checker itself, on a tree that is made up: each way in which a test that is named can be missing.
+/// The checker itself, on a tree that is made up: each way in which a test that is named can be
+/// missing.
 #[test]
 fn a_test_that_does_not_run_is_found() {
     let source = "#[test]\nfn runs() {\n}\n/// Comment.\n#[test]\n// Another.\n#[ignore = \"slow\"]\nfn sleeps() {}\n\

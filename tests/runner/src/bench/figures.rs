@@ -10,7 +10,7 @@ use super::rows::{Anchor, Better, Row};
 /// Least number of samples of a value that was measured in dom0.
 const MIN_SAMPLES: usize = 5;
 
-/// What was measured, by row.
+/// The measured values, by row.
 #[derive(Debug, Default, PartialEq)]
 pub struct Samples {
     ours: HashMap<String, Vec<f64>>,
@@ -89,7 +89,7 @@ impl Figure {
         Some(Figure { name: row.name, ours, anchor, anchor_name, ratio, goal: row.goal, unit: row.unit, spread })
     }
 
-    /// Whether it is as good as it should be; nothing where that is not said.
+    /// True if it meets the row's goal; `None` if the row has no goal.
     fn meets_goal(&self) -> Option<bool> {
         self.goal.map(|goal| self.ratio.unwrap_or(self.ours) <= goal)
     }

@@ -4,14 +4,15 @@
 pub struct Row {
     pub name: &'static str,
     pub unit: &'static str,
-    /// What the ratio should be at most; without an anchor, what ours should be at most. Nothing: it is only shown.
+    /// The upper limit of the ratio, or of our value if there is no anchor. `None`: the row is only
+    /// shown.
     pub goal: Option<f64>,
     pub better: Better,
     pub anchor: Anchor,
     pub source: Source,
 }
 
-/// Which of two values is better.
+/// The better one of two values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Better {
     /// A cost.
@@ -20,7 +21,7 @@ pub enum Better {
     More,
 }
 
-/// What ours is compared with.
+/// The value that ours is compared with.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Anchor {
     None,
