@@ -1,4 +1,5 @@
-//! What the test guests share: the verdict, the argument, and a source of repeatable numbers.
+//! The common part of the test guests: the verdict, the argument, and a source of repeatable
+//! numbers.
 
 #![no_std]
 #![forbid(unsafe_code)]
@@ -73,7 +74,8 @@ pub fn argument() -> &'static str {
 
 /// Waits until the kernel's own threads have started and wait, so that they allocate nothing later.
 pub fn settle() {
-    // xenstored answers in the order of the requests: each round lets them get ahead by one at least.
+    // xenstored answers in the order of the requests: each round lets them get ahead by one at
+    // least.
     for _ in 0..4 {
         thread::yield_now();
         if let Err(error) = xenstore::read("domid") {

@@ -1,4 +1,5 @@
-//! What rustc makes of statics, function tables, thread-local variables and IFUNCs, and of calls to C and back: says what it finds by C's `printf`.
+//! A library of rustc's output for statics, function tables, thread-local variables and IFUNCs, and
+//! for calls to C and back. It prints its findings by C's `printf`.
 #![no_std]
 #![feature(linkage, thread_local)]
 #![allow(internal_features)]

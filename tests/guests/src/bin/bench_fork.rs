@@ -1,8 +1,10 @@
-//! What a fork costs, for `make bench`: prints TSC values that `tests/bench/forks.py` makes figures of.
+//! The cost of a fork, for `make bench`: prints TSC values that `tests/bench/forks.py` makes
+//! figures of.
 //!
-//! Arguments: ROW ROUNDS. The parent prints "begin ROW ROUND CALLED RETURNED" for each fork, its child "end ROW ROUND DONE" on its own
-//! console when that was timed too, and the parent "sample ROW TICKS" where a whole cycle is timed. The guest needs `tsc_mode = "native"`,
-//! so that parent, child and dom0 read the same counter.
+//! Arguments: ROW ROUNDS. The parent prints "begin ROW ROUND CALLED RETURNED" for each fork, its
+//! child "end ROW ROUND DONE" on its own console when that was timed too, and the parent "sample
+//! ROW TICKS" where a whole cycle is timed. The guest needs `tsc_mode = "native"`, so that parent,
+//! child and dom0 read the same counter.
 
 #![no_std]
 #![no_main]
@@ -29,7 +31,7 @@ const MIB: usize = 256;
 const CYCLES: u64 = 200;
 /// Children between two looks of `clone_mem`.
 const CLONES: usize = 40;
-/// What children write, and what the parent does; neither is ever in a page otherwise.
+/// The value that children write, and the parent's below; neither is ever in a page otherwise.
 const CHILDS: u64 = 1 << 32;
 const PARENTS: u64 = 1 << 33;
 
@@ -83,7 +85,8 @@ fn write_pages(memory: &mut [u64], pages: Every, value: u64) {
     memory.chunks_mut(pages.step * WORDS).for_each(|chunk| chunk[pages.first * WORDS] = value);
 }
 
-/// Reads every word: that of each of these pages is `written`, if it is the page's first one, all others are `value`.
+/// Reads every word: that of each of these pages is `written`, if it is the page's first one, all
+/// others are `value`.
 fn verify(memory: &[u64], value: u64, pages: Every, written: u64) {
     for (number, page) in memory.chunks(WORDS).enumerate() {
         let first = if number % pages.step == pages.first { written } else { value };
@@ -93,11 +96,12 @@ fn verify(memory: &[u64], value: u64, pages: Every, written: u64) {
     }
 }
 
-/// Whether all words are `value`. By one instruction for each word, here as in the Linux process, so that two compilers' idea of a loop
-/// makes no difference.
+/// True if all words are `value`. It takes one instruction for each word, as in the Linux process,
+/// so that the loops of two compilers make no difference.
 fn all_are(words: &[u64], value: u64) -> bool {
     let same: u8;
-    // SAFETY: reads the words of the slice, which is not empty, and no others; the direction flag is clear (psABI).
+    // SAFETY: reads the words of the slice, which is not empty, and no others; the direction flag
+    // is clear (psABI).
     unsafe {
         asm!("repe scasq", "sete {same}", same = out(reg_byte) same, inout("rcx") words.len() => _,
             inout("rdi") words.as_ptr() => _, in("rax") value, options(nostack, readonly));
@@ -120,8 +124,10 @@ fn let_parent_return() {
     thread::sleep(Duration::from_millis(1));
 }
 
-/// From the call until the parent has returned and the child has written 16 pages, which are those of the round before when `shift` is
-/// 0. Both sides write every page before each fork, if the row is about `dirty` pages; all pages are compared afterwards, by both.
+/// From the call until the parent has returned and the child has written 16 pages, which are those
+/// of the round before when `shift` is
+/// 0. Both sides write every page before each fork, if the row is about `dirty` pages; all pages
+///    are compared afterwards, by both.
 fn fork(row: &str, pages: usize, rounds: usize, dirty: bool, shift: usize) {
     let mut memory = touched(pages);
     let mut value = 1;
@@ -186,7 +192,8 @@ fn fork_write(rounds: usize) {
     }
 }
 
-/// Fork, exit, wait, in a row, with 4 MiB touched: per cycle, everything included that is paid in the background.
+/// Fork, exit, wait, in a row, with 4 MiB touched: per cycle, everything included that is paid in
+/// the background.
 fn fork_rate(rounds: usize) {
     let memory = touched(4 * MIB);
     for _ in 0..rounds {
@@ -202,7 +209,8 @@ fn fork_rate(rounds: usize) {
     }
 }
 
-/// Children that stay alive: what each fork costs, the first and the last; or, when they do not `write`, what memory they take.
+/// Children that stay alive: what each fork costs, the first and the last; or, when they do not
+/// `write`, what memory they take.
 fn fork_alive(row: &str, rounds: usize, write: bool) {
     let mut memory = touched(4 * MIB);
     for round in 0..rounds {

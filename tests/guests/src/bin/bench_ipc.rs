@@ -1,7 +1,8 @@
-//! What IpC between a parent and its child costs, for `make bench`: the rows of `tests/bench/ipc.py`.
+//! The cost of IpC between a parent and its child, for `make bench`: the rows of
+//! `tests/bench/ipc.py`.
 //!
-//! Arguments: ROW SAMPLES. Prints "sample ROW TICKS" of the TSC for a round trip, and for `pipe_bulk` for a MiB. The guest needs
-//! `tsc_mode = "native"`.
+//! Arguments: ROW SAMPLES. Prints "sample ROW TICKS" of the TSC for a round trip, and for
+//! `pipe_bulk` for a MiB. The guest needs `tsc_mode = "native"`.
 
 #![no_std]
 #![no_main]
@@ -52,7 +53,8 @@ fn now() -> u64 {
     unsafe { _rdtsc() }
 }
 
-/// Runs `there` in a child as often as `here` in this pVM, once to warm up, and prints what one trip took.
+/// Runs `there` in a child as often as `here` in this pVM, once to warm up, and prints what one
+/// trip took.
 fn trips(row: &str, samples: u32, mut here: impl FnMut(), mut there: impl FnMut()) {
     let all = (u64::from(samples) + 1) * TRIPS;
     match expect!(process::fork()) {

@@ -1,10 +1,12 @@
-//! A hostile pVM: takes one of its page tables of level 1 out of its tree, which makes an ordinary page of it that pvmd
-//! goes on reading as a table, writes entries there for frames that it must not give to a child, and forks. Each such
-//! fork is refused, or its child has nothing at those addresses.
+//! A hostile pVM: takes one of its page tables of level 1 out of its tree, which makes an ordinary
+//! page of it that pvmd goes on reading as a table, writes entries there for frames that it must
+//! not give to a child, and forks. Each such fork is refused, or its child has nothing at those
+//! addresses.
 //!
 //! - `members`: the family's table of members, writable.
 //! - `object`: memory that a sibling of the child made and nobody else has mapped.
-//! - `ancestor`: a page that its own parent wrote after it was forked, when another pvmd has taken over.
+//! - `ancestor`: a page that its own parent wrote after it was forked, when another pvmd has taken
+//!   over.
 
 #![no_std]
 #![no_main]
@@ -27,7 +29,7 @@ use zooid_kernel::shared::SharedPages;
 
 zooid::main!(main, mode = kernel);
 
-/// What a table of level 1 covers.
+/// The octets that a table of level 1 covers.
 const SPAN: usize = 512 * PAGE_SIZE;
 /// Rules of pages, as pvmd reads them (docs/protocols/fork.md, "What a fork does with a page").
 const SHARED: PteFlags = PteFlags::AVAILABLE_0;
@@ -35,9 +37,10 @@ const COPY_ON_WRITE: PteFlags = PteFlags::AVAILABLE_1;
 const JOINT: PteFlags = PteFlags::AVAILABLE_2;
 const READ: PteFlags = PteFlags::PRESENT.union(PteFlags::ACCESSED).union(PteFlags::NO_EXECUTE);
 const WRITE: PteFlags = READ.union(PteFlags::WRITABLE).union(PteFlags::DIRTY);
-/// What the child that finds a forged entry in its own tables exits with.
+/// The exit code of a child that finds a forged entry in its own tables.
 const FOUND: u8 = 66;
-/// Forks that are tried with each forged entry: the first may find a domain that was prepared before.
+/// Forks that are tried with each forged entry: the first may find a domain that was prepared
+/// before.
 const ROUNDS: u32 = 3;
 
 static SECRET: AtomicU32 = AtomicU32::new(0);
@@ -55,7 +58,8 @@ fn main() {
 /// An entry of a table.
 fn update(table: Mfn, index: usize, pte: Pte) {
     let update = [MmuUpdate::pte(table.addr() + index as u64 * 8, pte)];
-    // SAFETY: the entries that are changed are of joint addresses, where nothing of this program is.
+    // SAFETY: the entries that are changed are of joint addresses, where nothing of this program
+    // is.
     if let Err(error) = unsafe { xen_sys::mmu_update(&update, DomId::SELF) } {
         error!("Xen refuses {pte:?} at {index} of {table:?}: {error:?}");
     }
@@ -64,7 +68,8 @@ fn update(table: Mfn, index: usize, pte: Pte) {
 /// The table in frame `mfn`, read where the kernel has it mapped.
 fn read_entry(mfn: Mfn, index: usize) -> Pte {
     const M2P: usize = 0xffff_8000_0000_0000;
-    // SAFETY: Xen maps the machine-to-physical table there for every PV guest; the frame is this domain's.
+    // SAFETY: Xen maps the machine-to-physical table there for every PV guest; the frame is this
+    // domain's.
     let pfn = Pfn(unsafe { (M2P as *const u64).add(mfn.0 as usize).read_volatile() });
     let window = Zone::Tables.base() + pfn.0 as usize * PAGE_SIZE;
     // SAFETY: every page table is mapped there to be read.
@@ -104,8 +109,8 @@ impl Forged {
         Self { base, page: unsafe { SharedPages::new(place as *mut u8, 1) }, used: 0 }
     }
 
-    /// Writes the only entry that there is now, counts the change as the honest kernel does, and forks; no child may have
-    /// at these addresses what `is_loot` knows.
+    /// Writes the only entry that there is now, counts the change as the honest kernel does, and
+    /// forks; no child may have at these addresses what `is_loot` knows.
     fn forge(&mut self, entry: Pte, is_loot: impl Fn(Pte) -> bool) {
         self.page.write_u64(self.used * 8, Pte::ABSENT.0);
         self.used += 1;

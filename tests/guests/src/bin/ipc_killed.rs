@@ -1,5 +1,6 @@
-//! A family that makes, maps, opens and removes what it shares, forks and ends, while pvmd may be killed at any moment: each request is answered once,
-//! what has a name is neither lost nor made twice, and what is shared stays whole. Once, or (`without_end`) until there is `data/stop`.
+//! A family that makes, maps, opens and removes what it shares, forks and ends, while pvmd may be
+//! killed at any moment: each request is answered once, what has a name is neither lost nor made
+//! twice, and what is shared stays whole. Once, or (`without_end`) until there is `data/stop`.
 
 #![no_std]
 #![no_main]
@@ -39,7 +40,7 @@ fn share(round: u32) {
     let memory = expect!(SharedMemory::open("killed", EXCLUSIVE, SIZE));
     check_eq!(SharedMemory::open("killed", EXCLUSIVE, SIZE).err(), Some(Error::Exists));
     memory.write(SIZE - 4, &round.to_le_bytes());
-    // What has none is forgotten when it was not wholly mapped.
+    // An object without a name is forgotten if it was not wholly mapped.
     let (answer, reply): (PipeReader, PipeWriter) = somehow(ipc::pipe);
     let child = somehow(process::fork);
     let Some(child) = child else { open_and_answer(&reply) };
@@ -59,7 +60,7 @@ fn share(round: u32) {
     check_eq!(SharedMemory::open("killed", OPEN, 0).err(), Some(Error::NotFound));
 }
 
-/// What the child does.
+/// The body of the child.
 fn open_and_answer(reply: &PipeWriter) -> ! {
     let memory = expect!(SharedMemory::open("killed", OPEN, 0));
     check_eq!(memory.len(), SIZE);

@@ -1,8 +1,11 @@
-//! A hostile stranger: a pVM of another family that knows all about its victim (domain ids, frames, numbers of objects, ids of members) and tries
-//! to get at what the victim's family shares: by requests to pvmd, and by Xen's own calls. Each attempt has to be refused.
+//! A hostile stranger: a pVM of another family that knows all about its victim (domain ids, frames,
+//! numbers of objects, ids of members) and tries to get at what the victim's family shares: by
+//! requests to pvmd, and by Xen's own calls. Each attempt has to be refused.
 //!
-//! - `victim`: the family that is attacked. It says what a stranger would have to guess, and works until `data/stop` is there.
-//! - `stranger WORD=NUMBER...`: attacks what it is told of (`domain`, `frame`, `table`, `object`, `member`).
+//! - `victim`: the family that is attacked. It says what a stranger would have to guess, and works
+//!   until `data/stop` is there.
+//! - `stranger WORD=NUMBER...`: attacks what it is told of (`domain`, `frame`, `table`, `object`,
+//!   `member`).
 //! - `storm`: asks for objects, their removal and wake-ups without end.
 
 #![no_std]
@@ -51,7 +54,8 @@ fn main() {
 
 /// A page of the DEVICE zone that is there from boot on.
 fn control() -> SharedPages {
-    // SAFETY: the fork component has mapped the page there, for ever; words of it are read and written by several all the time.
+    // SAFETY: the fork component has mapped the page there, for ever; words of it are read and
+    // written by several all the time.
     unsafe { SharedPages::new(device_page(device::CONTROL) as *mut u8, 1) }
 }
 
@@ -60,8 +64,8 @@ fn sum(octets: &[u8]) -> u64 {
     octets.iter().fold(0xcbf2_9ce4_8422_2325, |sum, octet| (sum ^ u64::from(*octet)).wrapping_mul(0x100_0000_01b3))
 }
 
-/// Parent and child: the one fills the memory that they share and sends its sum through a queue, the other sums it up and answers through
-/// a pipe.
+/// Parent and child: the one fills the memory that they share and sends its sum through a queue,
+/// the other sums it up and answers through a pipe.
 fn victim() {
     let memory = expect!(SharedMemory::open("memory", EXCLUSIVE, SIZE));
     let object = control().read_u32(daemon::OBJECT);
@@ -193,7 +197,7 @@ impl Daemon {
     }
 }
 
-/// What it attacks, and what it has to do that with.
+/// The attacker's targets and means.
 struct Stranger {
     daemon: Daemon,
     domains: Vec<DomId>,
@@ -292,7 +296,8 @@ impl Stranger {
         }
     }
 
-    /// A name that the victim has, too, is this family's own; in its place nothing of others can be had.
+    /// A name that the victim has, too, is this family's own; in its place nothing of others can be
+    /// had.
     fn own_objects(&mut self) {
         let flags = object_flags::CREATE | object_flags::EXCLUSIVE;
         let own = expect!(self.daemon.create("memory", 1, flags));
@@ -352,7 +357,8 @@ impl Stranger {
                 let mut copies: Vec<_> = refs().map(copy).collect();
                 // SAFETY: nothing is in use at the address.
                 expect!(unsafe { xen_sys::grant_table_op_map_grant_ref(&mut maps) });
-                // SAFETY: all that may change is the magic, which is read by pvmd at the announcement only.
+                // SAFETY: all that may change is the magic, which is read by pvmd at the
+                // announcement only.
                 expect!(unsafe { xen_sys::grant_table_op_copy(&mut copies) });
                 for (map, copy) in maps.iter().zip(&copies) {
                     self.refused("mapping grant", (domain, map.gref), map.status.check());
@@ -402,7 +408,8 @@ impl Stranger {
             for frame in frames.iter().copied() {
                 for flags in [rights, PteFlags::PRESENT] {
                     let update = [MmuUpdate::pte(entry, Pte::new(frame, flags))];
-                    // SAFETY: nothing is in use at the address, and the domain has no right to the frame.
+                    // SAFETY: nothing is in use at the address, and the domain has no right to the
+                    // frame.
                     self.refused("an entry for", (owner, frame), unsafe { xen_sys::mmu_update(&update, owner) });
                     let update = [MmuUpdate::pte(frame.addr(), Pte::new(own, flags))];
                     // SAFETY: the table is another's.
@@ -420,7 +427,8 @@ impl Stranger {
                     MmuextOp::copy_page(frame, own),
                     MmuextOp::copy_page(own, frame),
                 ] {
-                    // SAFETY: the frame is another's; what a copy would overwrite is read by nobody any more.
+                    // SAFETY: the frame is another's; what a copy would overwrite is read by nobody
+                    // any more.
                     self.refused("an operation on", (owner, frame), unsafe { xen_sys::mmuext_op(&[what], owner) });
                 }
             }
@@ -482,8 +490,8 @@ impl Stranger {
     }
 }
 
-/// `EVTCHNOP_reset`, `SCHEDOP_remote_shutdown`, `XEN_DOMCTL_destroydomain` and the interface version of Xen 4.17 (public/event_channel.h, sched.h,
-/// domctl.h).
+/// `EVTCHNOP_reset`, `SCHEDOP_remote_shutdown`, `XEN_DOMCTL_destroydomain` and the interface
+/// version of Xen 4.17 (public/event_channel.h, sched.h, domctl.h).
 const RESET: EventChannelOp = EventChannelOp(10);
 const REMOTE_SHUTDOWN: u64 = 4;
 const DESTROY_DOMAIN: u32 = 2;
@@ -514,8 +522,8 @@ unsafe fn call_first<T>(hypercall: Hypercall, argument: &mut [T]) -> Result<u64,
 unsafe fn enter(hypercall: Hypercall, first: u64, second: u64) -> Result<u64, Errno> {
     type Entry = unsafe extern "C" fn(u64, u64) -> i64;
     let entry = (&raw const xen_sys::hypercall_page).addr() + hypercall.0 as usize * xen_sys::HYPERCALL_ENTRY_SIZE;
-    // SAFETY: code that Xen provides there; it takes its arguments and gives its result in the registers of a C function, and changes
-    // none that such a function may not.
+    // SAFETY: code that Xen provides there; it takes its arguments and gives its result in the
+    // registers of a C function, and changes none that such a function may not.
     let entry: Entry = unsafe { core::mem::transmute(entry) };
     // SAFETY: the caller's promise.
     Errno::check(unsafe { entry(first, second) })

@@ -18,7 +18,7 @@ use zooid_kernel::events::Masked;
 
 zooid::main!(main, mode = kernel);
 
-/// What constructors and destructors of the objects have said.
+/// The notes of the objects' constructors and destructors.
 static NOTES: Masked<Vec<u8>> = Masked::new(Vec::new());
 
 extern "C" fn note(octet: c_int) {
@@ -68,12 +68,13 @@ fn function<F: Copy>(library: &Library, name: &str) -> F {
 
 type Check = extern "C" fn() -> c_int;
 
-/// All kinds of references lead where they have to; constructors and destructors run in the order of the dependencies, once.
+/// All kinds of references lead where they have to; constructors and destructors run in the order
+/// of the dependencies, once.
 fn open() {
     let middle = expect!(dl::open("libmiddle.so", NOW));
     check_eq!(notes(), "bmn");
     check_eq!(function::<Check>(&middle, "middle_check")(), 0);
-    // What it needs is found by way of it, and is the same object.
+    // Its dependency is found by way of it, and is the same object.
     let base = expect!(dl::open("some/path/libbase.so", NOW));
     check_eq!(notes(), "");
     check_eq!(base.symbol("base_add"), middle.symbol("base_add"));
@@ -111,7 +112,8 @@ fn open() {
     check_eq!(unsafe { **number }, 2);
 }
 
-/// Functions that are looked up at their first call get their arguments, and are found at once from then on.
+/// Functions that are looked up at their first call get their arguments, and are found at once from
+/// then on.
 fn lazy() {
     let middle = expect!(dl::open("libmiddle.so", LAZY));
     type Eight = extern "C" fn(f64, f64, f64, f64, f64, f64, f64, f64) -> c_double;
@@ -125,7 +127,7 @@ fn lazy() {
     check!(missing.symbol("missing_call").is_ok());
 }
 
-/// What cannot be loaded is refused with the reason, and leaves nothing behind.
+/// A library that cannot be loaded is refused with the reason, and leaves nothing behind.
 fn refused() {
     let refusal = |name: &str| match dl::open(name, NOW) {
         Err(Error::Refused { object, refusal }) => {
@@ -150,7 +152,8 @@ fn refused() {
     check_eq!(memory::statistics().free, before);
 }
 
-/// Says how each of the objects is refused that the other words name. They leave nothing behind, and do not get into the way of what is sound.
+/// Says how each of the objects is refused that the other words name. They leave nothing behind,
+/// and do not get into the way of what is sound.
 fn damaged() {
     let round = |say: bool| {
         for name in env::args().skip(1) {
@@ -175,7 +178,8 @@ fn damaged() {
     check_eq!((before.total, before.free), (after.total, after.free));
 }
 
-/// A library whose rules hold is mapped; one that breaks a rule is refused by the rule's name, and leaves nothing behind.
+/// A library whose rules hold is mapped; one that breaks a rule is refused by the rule's name, and
+/// leaves nothing behind.
 fn signed() {
     let refused = |name: &str, expected: &str| match dl::open(name, NOW) {
         Err(Error::Forbidden { object, rule }) => {
@@ -234,7 +238,8 @@ fn signed() {
     }
 }
 
-/// What a library keeps below its stack pointer is safe in user mode, from threads that disturb each other.
+/// A library's data below its stack pointer is safe in user mode, from threads that disturb each
+/// other.
 fn red_zone() {
     let library = expect!(dl::open("libredzone.so", NOW));
     let twice: extern "C" fn(c_int) -> c_int = function(&library, "red_zone");
@@ -251,7 +256,8 @@ fn red_zone() {
     check!(threads.into_iter().all(|thread| thread.join() > 1000));
 }
 
-/// Every thread has its own variables, those before and those after the library came; they begin as the library says.
+/// Every thread has its own variables, those before and those after the library came; they begin as
+/// the library says.
 fn tls() {
     for (name, next, first) in
         [("libbase.so", "base_count", 40), ("libfixed.so", "fixed_next", 11), ("liblarge.so", "large_next", 5)]
@@ -283,7 +289,8 @@ fn tls() {
     check_eq!(unsafe { *variable }, before + 1);
 }
 
-/// A child has its parent's libraries, and what one of them writes there the other does not see; both can open and close more.
+/// A child has its parent's libraries, and what one of them writes there the other does not see;
+/// both can open and close more.
 fn fork() {
     let middle = expect!(dl::open("libmiddle.so", LAZY));
     let check: Check = function(&middle, "middle_check");

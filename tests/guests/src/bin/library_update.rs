@@ -1,4 +1,5 @@
-//! Replaces a library while it is in use: `live` of tests/libraries, of which the archive has several versions.
+//! Replaces a library while it is in use: `live` of tests/libraries, of which the archive has
+//! several versions.
 
 #![no_std]
 #![no_main]
@@ -21,7 +22,7 @@ use zooid_kernel::events::Masked;
 
 zooid::main!(main, mode = kernel);
 
-/// What constructors, destructors and `migrate` of the versions have said.
+/// The notes of the versions' constructors, destructors and `migrate`.
 static NOTES: Masked<Vec<u8>> = Masked::new(Vec::new());
 
 extern "C" fn note(octet: c_int) {
@@ -34,7 +35,7 @@ dl::require!("liblive.so", "<8");
 
 zooid_kernel::export! { "test_note" => note }
 
-/// How long an update may wait that is to succeed.
+/// The time that an update which is to succeed may wait.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 fn main() {
@@ -83,7 +84,7 @@ fn open() -> Opened {
 }
 
 impl Opened {
-    /// Whether all is of one version.
+    /// Checks that all is of one version.
     fn check(&self, version: c_int) {
         check_eq!((self.version)(), version);
         check_eq!((self.check)(version), 0);
@@ -105,7 +106,8 @@ fn update(version: &str) -> Result<(String, String), Error> {
     dl::update("liblive.so", Some(version), PATIENCE)
 }
 
-/// Whoever has the library, its functions, or references to it has the new version; the old one is gone.
+/// Whoever has the library, its functions, or references to it has the new version; the old one is
+/// gone.
 fn replace() {
     let opened = open();
     check_eq!(notes(), "1");
@@ -126,10 +128,10 @@ fn replace() {
     dl::iterate(|object| names.push(object.name));
     names.sort();
     check_eq!(names, ["liblive.so", "libuser.so"]);
-    // What it is already it need not become.
+    // An update to the version that is there already does nothing.
     check_eq!(update("2.0.0"), Ok(("2.0.0".to_string(), "2.0.0".to_string())));
     check_eq!(notes(), "");
-    // It is the same library for who opens it now.
+    // A new opener gets the same library.
     let again = expect!(dl::open("liblive.so", Flags::default()));
     check_eq!(again.symbol("live_version"), Ok(entry));
     drop(again);
@@ -162,14 +164,15 @@ fn replace() {
     check_eq!(dl::update("libuser.so", None, PATIENCE), Err(Error::NotOpen));
 }
 
-/// Whether at least thirty rounds have cost nothing: an allocation in each would be more than what the heap may lose between blocks.
+/// Checks that at least thirty rounds have cost nothing: an allocation in each would be more than
+/// the heap may lose between blocks.
 fn lost_nothing(before: &memory::Statistics) {
     let after = memory::statistics();
     check_eq!((before.total, before.free), (after.total, after.free));
     check!(after.heap_used <= before.heap_used + 256);
 }
 
-/// What cannot take the place of the old version leaves it as it is, and nothing of itself.
+/// A version that cannot take the place of the old one leaves that as it is, and nothing of itself.
 fn refused() {
     let opened = open();
     opened.check(1);
@@ -258,8 +261,8 @@ extern "C" fn wait_at_door() -> c_int {
     0
 }
 
-/// What is in use is not replaced: not while a thread is in a function of it, nor while one is in a section. Newcomers wait, and go on with the old version
-/// when the update gives up.
+/// A library in use is not replaced: not while a thread is in a function of it, nor while one is in
+/// a section. Newcomers wait, and go on with the old version when the update gives up.
 fn busy() {
     let opened = Arc::new(open());
     let short = Duration::from_millis(100);
@@ -377,7 +380,8 @@ extern "C" fn update_from_inside() -> c_int {
     c_int::from(result != Err(Error::TimeLimit("liblive.so".to_string())))
 }
 
-/// Threads call all the while, and are preempted in the library: none sees two versions in a section, and no call is lost.
+/// Threads call all the while, and are preempted in the library: none sees two versions in a
+/// section, and no call is lost.
 fn threads() {
     const THREADS: u64 = 6;
     let opened = Arc::new(open());
@@ -435,7 +439,8 @@ fn fork() {
     let opened = open();
     opened.check(1);
     for round in 0..3 {
-        // What the parent has replaced before, and what it replaces while its child lives.
+        // The parent updates while its child lives; in later rounds it has updated before the fork,
+        // too.
         match expect!(process::fork()) {
             None => {
                 opened.check(1);

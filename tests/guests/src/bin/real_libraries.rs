@@ -1,6 +1,7 @@
-//! Loads a C library as others wrote it, with its test (tests/libraries/real), and runs the test as Linux would run the program. Of the command line the first
-//! word is the library; `storm`: again and again, while events come in and children are forked, so that pages are copied when they are written; other words are
-//! objects to be opened before, in place of what the image has by itself.
+//! Loads a C library as others wrote it, with its test (tests/libraries/real), and runs the test as
+//! Linux would run the program. Of the command line the first word is the library; `storm`: again
+//! and again, while events come in and children are forked, so that pages are copied when they are
+//! written; other words are objects to be opened before, in place of what the image has by itself.
 
 #![no_std]
 #![no_main]
@@ -31,7 +32,8 @@ static OVER: AtomicBool = AtomicBool::new(false);
 
 export! { "in_thread" => in_thread }
 
-/// What the program for Linux has too (tests/libraries/features/linux.c): calls a function in a new thread, and waits for its end.
+/// Calls a function in a new thread, and waits for its end, as the program for Linux does
+/// (tests/libraries/features/linux.c).
 extern "C" fn in_thread(act: extern "C" fn()) {
     thread::spawn(move || act()).join();
 }
@@ -43,7 +45,8 @@ fn main() {
     let opened: Vec<_> = objects.into_iter().map(|object| expect!(dl::open(object, Flags::default()))).collect();
     let library = expect!(dl::open(&alloc::format!("{name}_tests.so"), Flags::default()));
     type Main = extern "C" fn(c_int, *const *const c_char) -> c_int;
-    // SAFETY: every test in tests/libraries/real and tests/libraries/features has a `main` of C's type.
+    // SAFETY: every test in tests/libraries/real and tests/libraries/features has a `main` of C's
+    // type.
     let run: Main = expect!(unsafe { library.function("main") });
     let program: &CStr = c"test";
     let storms = !storms.is_empty();
