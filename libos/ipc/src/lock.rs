@@ -1,6 +1,6 @@
 //! Mutual exclusion between threads of all members that have an object: a u64 in it, 0 while nobody
-//! has the lock. The lock of a pVM that has stopped is free again: pvmd says so, and nothing that
-//! stands in an object.
+//! has the lock. The lock of a pVM that has stopped is free again. Only pvmd's word counts for
+//! that, and nothing that stands in an object.
 
 use alloc::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::platform::{Family, Pages, Platform, Word};
 use crate::wait::{self, Patience};
 
 /// The lock is held while this lives, with events masked: no thread of this pVM runs meanwhile, and
-/// none forks. So nobody goes on in a child with what its parent has locked.
+/// none forks. So no thread of a child holds a lock of its parent.
 #[must_use]
 pub struct Guard<'a, P: Platform> {
     object: &'a Object<P>,
@@ -19,7 +19,7 @@ pub struct Guard<'a, P: Platform> {
     mask: Option<P::Mask>,
 }
 
-/// The point at which those wait who want lock `number`.
+/// The point at which waiters for lock `number` wait.
 const fn point(number: usize) -> usize {
     POINTS.len() - LOCKS.len() + number
 }
@@ -35,7 +35,7 @@ pub fn lock<P: Platform>(object: &Arc<Object<P>>, number: usize, patience: Patie
         if is_mine(object, LOCKS[number]) {
             return Ok(Guard { object, number, mask: Some(mask) });
         }
-        // This is a child, and its parent has it.
+        // This is a child, and its parent has the lock.
     }
 }
 
@@ -64,7 +64,7 @@ fn has_ended<P: Family>(owner: u64) -> bool {
     id.is_none_or(|id| u64::from(id.raw()) != owner >> 32)
 }
 
-/// Takes the lock at offset `at`, for which those wait at `point`; true if who had it has stopped.
+/// Takes the lock at offset `at`, waiting at `point`; true if its former owner has stopped.
 ///
 /// # Errors
 /// `WouldBlock` when the patience is over; `NoDaemon` when this pVM is no member.
@@ -73,7 +73,7 @@ pub fn take<P: Platform>(object: &Arc<Object<P>>, at: usize, point: usize, patie
     let word = object.pages().u64(at);
     let mut of_dead = false;
     let mut take = || {
-        // Asked anew each time: who waits may go on in a child.
+        // Looked up in each turn: the waiter may go on in a child.
         let Ok(me) = mine::<P>() else { return false };
         match word.compare_exchange(0, me) {
             Ok(_) => true,
@@ -93,7 +93,7 @@ pub fn is_mine<P: Platform>(object: &Object<P>, at: usize) -> bool {
     mine::<P>() == Ok(object.pages().u64(at).load())
 }
 
-/// `false` if this pVM does not have it: a child does not have what its parent has.
+/// Unlocks; `false` if this pVM does not have the lock. A child does not have its parent's locks.
 fn give_back<P: Platform>(object: &Object<P>, at: usize) -> bool {
     mine::<P>().is_ok_and(|me| object.pages().u64(at).compare_exchange(me, 0).is_ok())
 }

@@ -73,13 +73,13 @@ impl<P: Platform> SharedMemory<P> {
         self.part.object()
     }
 
-    /// Where in the object the `size` bytes at `offset` are, which have to be aligned.
+    /// The place in the object of the `size` bytes at `offset`, which have to be aligned.
     pub(crate) fn place(&self, offset: usize, size: usize) -> Result<usize, Error> {
         let fits = offset.is_multiple_of(size) && offset.checked_add(size).is_some_and(|end| end <= self.size);
         if fits { Ok(BODY + offset) } else { Err(Error::Invalid) }
     }
 
-    /// Bytes.
+    /// Size in bytes.
     pub fn len(&self) -> usize {
         self.size
     }
@@ -117,7 +117,7 @@ impl<P: Platform> SharedMemory<P> {
         self.part.object().pages().u64(self.at(offset, 8))
     }
 
-    /// Its first byte, for those who take care themselves.
+    /// Its first byte, for callers that order their accesses themselves.
     pub fn as_ptr(&self) -> *mut u8 {
         (self.part.object().pages().address() + BODY) as *mut u8
     }

@@ -24,14 +24,14 @@ pub struct State<P: Platform> {
     open: Vec<Arc<Object<P>>>,
     takes_part: bool,
     pub(crate) doorbells: BTreeMap<u16, Doorbell<P>>,
-    /// Members that are to be woken once there is a pvmd that does it.
+    /// Members that are to be woken by pvmd as soon as there is one.
     pub(crate) owed: BTreeSet<u16>,
     pub(crate) waiters: Vec<Waiter<P>>,
     pub(crate) signals: Signals<P>,
 }
 
 impl<P: Platform> State<P> {
-    /// That of a pVM which has no object.
+    /// The state of a pVM that has no object.
     pub const fn new() -> Self {
         Self {
             open: Vec::new(),
@@ -57,7 +57,7 @@ pub struct Object<P: Platform> {
     kind: Kind,
     /// Parts of this pVM's, by role; changed with access to [`State`].
     parts: [AtomicU32; 2],
-    /// Something in it was nonsense.
+    /// Set once a value in it was invalid.
     broken: AtomicBool,
 }
 
@@ -90,7 +90,7 @@ pub(crate) fn open<P: Platform>(
     let mapped: Arc<Object<P>> =
         Arc::new(Object { pages, kind, parts: [AtomicU32::new(0), AtomicU32::new(0)], broken: AtomicBool::new(false) });
     mapped.prepare(is_new, details)?;
-    // A name that is open here already is the same object: what this pVM has of it is counted in
+    // A name that is open here already is the same object: this pVM's parts in it are counted in
     // one place.
     let object = P::with(|state| {
         let known = state.open.iter().find(|known| known.pages.frame() == mapped.pages.frame());
@@ -104,14 +104,14 @@ pub(crate) fn open<P: Platform>(
 /// The flags for opening a name.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct How {
-    /// Make it if it is not there.
+    /// Make the object if it does not exist.
     pub create: bool,
-    /// Fail if it is there.
+    /// Fail if the object exists.
     pub exclusive: bool,
 }
 
 impl How {
-    /// For what has no name.
+    /// The flags for an object without a name.
     pub const ANONYMOUS: Self = Self { create: true, exclusive: true };
 }
 
@@ -145,13 +145,14 @@ impl<P: Platform> Object<P> {
         self.pages.u32(layout::DETAILS[number]).read()
     }
 
-    /// Says that it holds nonsense, which was read while nobody else could change it.
+    /// Marks it as broken. The caller has read an invalid value while no honest member could change
+    /// it.
     pub(crate) fn broken(&self) -> Error {
         self.broken.store(true, Ordering::Relaxed);
         Error::Broken
     }
 
-    /// Fails once something was nonsense.
+    /// Fails once it was marked as broken.
     pub(crate) fn check(&self) -> Result<(), Error> {
         if self.broken.load(Ordering::Relaxed) { Err(Error::Broken) } else { Ok(()) }
     }
@@ -177,15 +178,15 @@ impl<P: Platform> Object<P> {
         [Role::Reader, Role::Writer].into_iter().filter(|role| has(*role)).fold(0, |all, role| all | role as u16)
     }
 
-    /// Says which roles this pVM has. Nobody else says anything of it from then on.
+    /// Writes this pVM's roles into its part. Nobody else writes the part from then on.
     fn show(&self, roles: u16) {
         let Some((me, id)) = P::member().and_then(|me| Some((me, P::member_id(me)?))) else { return };
         self.pages.u32(layout::MEMBERS).fetch_max(u32::from(me) + 1);
         self.part(me).store(layout::tag(id) | BORN | roles);
     }
 
-    /// Says which roles a child has, unless it has said so itself: it may have run already, and
-    /// closed what it does not need.
+    /// Writes a child's roles into its part, unless it has done so itself: it may have run already,
+    /// and closed its unused ends.
     fn show_child(&self, number: u16, id: PvmId) {
         self.pages.u32(layout::MEMBERS).fetch_max(u32::from(number) + 1);
         let roles = self.roles();
@@ -234,7 +235,7 @@ pub(crate) struct Part<P: Platform> {
     role: Role,
 }
 
-/// Counts one part more.
+/// Counts one more part.
 fn enter<P: Platform>(state: &mut State<P>, object: &Arc<Object<P>>, role: Role) {
     if object.roles() == 0 {
         state.open.push(object.clone());
@@ -272,7 +273,7 @@ impl<P: Platform> Drop for Part<P> {
             }
             object.show(object.roles());
             if object.roles() == 0 {
-                // This part has the object still.
+                // This part still holds the object.
                 state.open.retain(|other| !Arc::ptr_eq(other, object));
             }
             true
@@ -292,7 +293,7 @@ fn open_objects<P: Platform>() -> Vec<Arc<Object<P>>> {
 pub mod hooks {
     use super::*;
 
-    /// Members have ended, or this one is to look at what it waits for. May wait.
+    /// Handles news: members have ended, or this one is to check its waits again. May wait.
     pub fn news<P: Platform>() {
         P::with(|state| state.doorbells.retain(|member, doorbell| doorbell.leads_to(P::member_id(*member))));
         open_objects::<P>().iter().for_each(|object| object.forget_ended());
@@ -300,20 +301,20 @@ pub mod hooks {
         crate::doorbell::pay::<P>();
     }
 
-    /// In a parent, before its threads go on: a child has what it has.
+    /// Gives a new child its parent's parts. Called in the parent, before its threads go on.
     pub fn child<P: Platform>(id: PvmId) {
         let Some(number) = P::member().and_then(|_| P::member_number(id)) else { return };
         open_objects::<P>().iter().for_each(|object| object.show_child(number, id));
-        // It may have ended already: then nobody else is told of it again.
+        // The child may have ended already: then nobody is told of it again.
         P::fence();
         if P::member_id(number) != Some(id) {
             P::look_again();
         }
     }
 
-    /// This pVM exits: its ends are closed now, and not when pvmd has told everybody. Other threads
-    /// do not run any more, so that nothing comes after the end; this one does not wait for pvmd,
-    /// which tells those who have no doorbell here.
+    /// Closes this pVM's ends when it exits, before pvmd tells everybody. Other threads
+    /// do not run any more, so that nothing comes after the end. This one does not wait for pvmd,
+    /// which tells the members that have no doorbell here.
     pub fn ending<P: Platform>() {
         core::mem::forget(P::mask());
         for object in open_objects::<P>() {
@@ -326,11 +327,12 @@ pub mod hooks {
         }
     }
 
-    /// In a child, with events masked: it has what its parent has, under its own number.
+    /// Gives a child its parent's parts, under its own number. Called in the child, with events
+    /// masked.
     pub fn begin_life<P: Platform>() {
         P::with(|state| {
             wait::begin_life(state);
-            // Doorbells are the parent's, and so are its debts.
+            // Doorbells and owed wake-ups are the parent's.
             state.doorbells.clear();
             state.owed.clear();
             state.open.iter().for_each(|object| object.show(object.roles()));

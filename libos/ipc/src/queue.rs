@@ -20,10 +20,10 @@ pub const MAX_SIZE: usize = 1 << 20;
 /// Priorities are below this (`MQ_PRIO_MAX`).
 pub const PRIORITIES: u32 = 32_768;
 
-/// Where readers and writers wait.
+/// The wait points of readers and writers.
 const READERS: usize = 0;
 const WRITERS: usize = 1;
-/// The one lock.
+/// The number of the queue's only lock.
 const LOCK: usize = 0;
 /// u64: number of the next message.
 const NEXT: usize = FIELDS[0];
@@ -43,7 +43,7 @@ pub struct Attributes {
 }
 
 impl Default for Attributes {
-    /// As Linux has it.
+    /// The attributes that Linux gives by default.
     fn default() -> Self {
         Self { messages: 10, size: 8192 }
     }
@@ -128,7 +128,7 @@ impl<P: Platform> MessageQueue<P> {
         0..self.attributes.messages.div_ceil(64)
     }
 
-    /// Word `word` of the bitmap, without what is no slot.
+    /// Word `word` of the bitmap, without bits beyond the last slot.
     fn full(&self, word: usize) -> u64 {
         let slots = (self.attributes.messages - 64 * word).min(64) as u32;
         self.object().pages().u64(FULL + 8 * word).read() & (u64::MAX >> (64 - slots))
@@ -191,7 +191,7 @@ impl<P: Platform> MessageQueue<P> {
                     pages.u32(at + 8).write(priority);
                     pages.u32(at + 12).write(message.len() as u32);
                     pages.copy_in(at + SLOT_HEADER, message);
-                    // Last: a sender that ends in between has sent nothing.
+                    // The mark comes last: a sender that ends before it has sent nothing.
                     self.mark(number, true);
                     wait::wake(object, READERS);
                     return Ok(());
@@ -203,8 +203,8 @@ impl<P: Platform> MessageQueue<P> {
         }
     }
 
-    /// Receives a message, waiting until there is one: its length and its priority. The buffer has
-    /// room for any message.
+    /// Receives a message, waiting until there is one. Returns its length and its priority. The
+    /// buffer needs room for any message.
     ///
     /// # Errors
     /// [`TooLong`](Error::TooLong) when it has not.
@@ -273,7 +273,7 @@ impl<P: Platform> MessageQueue<P> {
         free.filter(|slot| *slot < self.attributes.messages)
     }
 
-    /// The slot of the message that is to be received next.
+    /// The slot of the next message to receive.
     fn first(&self) -> Option<usize> {
         let pages = self.object().pages();
         let mut best = None;

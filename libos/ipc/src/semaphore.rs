@@ -103,7 +103,7 @@ impl<P: Platform> Semaphore<P> {
     /// [`WouldBlock`](Error::WouldBlock) when the patience is over.
     pub fn wait_within(&self, patience: Patience) -> Result<(), Error> {
         let object = self.0.object();
-        // Another one that takes at the same moment has not taken the last one.
+        // A concurrent taker has not taken the last one.
         let less = |taken: u32| (1..=MAX_VALUE).contains(&self.left(taken)).then(|| taken.wrapping_add(1));
         let take = || self.taken().fetch_update(less).is_ok();
         if wait::wait(object, WAITERS, patience, take) { Ok(()) } else { Err(Error::WouldBlock) }

@@ -53,7 +53,7 @@ impl<P: Platform> Place<P> {
     }
 }
 
-/// Mutual exclusion. A thread must not lock it twice. If a pVM ends that has it, the next one gets
+/// A mutex. A thread must not lock it twice. If its owner's pVM ends, the next owner gets
 /// it, and is told so.
 pub struct Mutex<P: Platform>(Place<P>);
 
@@ -71,7 +71,7 @@ pub struct MutexGuard<'a, P: Platform> {
 }
 
 impl<P: Platform> Mutex<P> {
-    /// The one at `offset`, 8 bytes.
+    /// The object at `offset`, 8 bytes.
     ///
     /// # Errors
     /// [`Invalid`](Error::Invalid) outside the memory, or if `offset` is no multiple of 8.
@@ -113,7 +113,7 @@ impl<P: Platform> Mutex<P> {
         Ok(MutexGuard { mutex: self, owner_died })
     }
 
-    /// The guard of a thread that has forgotten it.
+    /// The guard of a mutex whose guard was [forgotten](MutexGuard::forget).
     ///
     /// # Errors
     /// [`NotOwner`](Error::NotOwner) when no thread of this pVM has the mutex.
@@ -132,7 +132,7 @@ impl<P: Platform> MutexGuard<'_, P> {
         self.owner_died
     }
 
-    /// Leaves the mutex locked: who unlocks it [adopts](Mutex::adopt) it.
+    /// Leaves the mutex locked. A later [`adopt`](Mutex::adopt) gives the guard back.
     pub fn forget(self) {
         mem::forget(self);
     }
@@ -145,8 +145,8 @@ impl<P: Platform> Drop for MutexGuard<'_, P> {
     }
 }
 
-/// A condition variable. A wait may end without a notification, as with POSIX: whoever waits looks
-/// whether it has to go on.
+/// A condition variable. A wait may end without a notification, as in POSIX: the waiter checks
+/// its condition again.
 pub struct Condvar<P: Platform>(Place<P>);
 
 impl<P: Platform> Clone for Condvar<P> {
@@ -156,7 +156,7 @@ impl<P: Platform> Clone for Condvar<P> {
 }
 
 impl<P: Platform> Condvar<P> {
-    /// The one at `offset`, 4 bytes: how many notifications there were.
+    /// The object at `offset`, 4 bytes: how many notifications there were.
     ///
     /// # Errors
     /// [`Invalid`](Error::Invalid) outside the memory, or if `offset` is no multiple of 4.
@@ -222,7 +222,7 @@ impl<P: Platform> Clone for Semaphore<P> {
 }
 
 impl<P: Platform> Semaphore<P> {
-    /// The one at `offset`, 4 bytes: its value.
+    /// The object at `offset`, 4 bytes: its value.
     ///
     /// # Errors
     /// [`Invalid`](Error::Invalid) outside the memory, or if `offset` is no multiple of 4.
