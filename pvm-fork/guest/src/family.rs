@@ -29,7 +29,7 @@ pub fn adopt(children: impl Iterator<Item = PvmId>) {
     CHILDREN.lock().adopt(children);
 }
 
-/// In a child: none of the parent's children are its own.
+/// Forgets the parent's children, in a child.
 pub fn begin_life() {
     CHILDREN.lock().begin_life();
     ENDS_TOLD.store(0, Ordering::Relaxed);
@@ -81,18 +81,18 @@ pub fn wait_for(which: Option<PvmId>, blocking: bool) -> Result<Option<Ended>, W
     result
 }
 
-/// Takes what pvmd says of ended children out of the ring.
+/// Takes pvmd's entries about ended children out of the ring.
 fn collect(control: &Control) {
     if CHILDREN.lock().collect(control) {
         control.notify();
     }
 }
 
-/// Says how this pVM ends. Other components have ended before; output comes first, because pvmd may
-/// destroy the domain at once.
+/// Writes the status of this pVM for pvmd. Other components have ended before. Output comes first,
+/// because pvmd may destroy the domain at once.
 pub fn end(ending: Ending) {
     console::drain();
-    // Whoever learns of the end takes it that nothing runs here any more.
+    // Relatives that learn of the end rely on it that nothing runs here any more.
     core::mem::forget(events::mask());
     say_status(match ending {
         Ending::Exited(code) => Status::Exited(code as u8),
@@ -108,7 +108,7 @@ const DESTRUCTION: u64 = 1_000_000_000;
 /// the parent learns of its end on a host with one processor. Returns if pvmd does not come.
 fn await_destruction() {
     let Some(control) = control() else { return };
-    // A root is the toolstack's, which waits for its shutdown.
+    // A root belongs to the toolstack, which waits for its shutdown.
     if control.page.read_u32(daemon::PARENT) == 0 || !control.daemon_is_there() {
         return;
     }
@@ -127,7 +127,7 @@ fn say_status(status: Status) {
     }
 }
 
-/// Ends this pVM because a page that it shares could not be copied for a write: it takes no lock
+/// Ends this pVM because a shared page could not be copied for a write. It takes no lock
 /// that may be held.
 pub fn end_out_of_memory() -> ! {
     use core::fmt::Write;
@@ -147,7 +147,7 @@ pub fn serve() {
     life::settle();
     if evtchn::lives() > 0 {
         control.notify();
-        // Services have begun anew, that of the toolstack's requests among them.
+        // Services have begun anew, among them the one for the toolstack's requests.
         xenstore::renew_watches(Some(power::CONTROL_PATH));
     }
     loop {
@@ -167,8 +167,8 @@ pub fn serve() {
     }
 }
 
-/// Signals that pvmd passes on. A handler may fork: nothing that was read before it is used after
-/// it.
+/// Handles signals that pvmd passes on. A handler may fork: no value that was read before it is
+/// used after it.
 fn obey_signals(control: &Control) {
     while let Some(signal) = next_signal(control) {
         match objects::signal_handler() {
@@ -178,7 +178,7 @@ fn obey_signals(control: &Control) {
     }
 }
 
-/// Takes a signal that waits.
+/// Takes one of the waiting signals.
 fn next_signal(control: &Control) -> Option<u8> {
     let taken = control.page.read_u64(guest::SIGNALS_TAKEN);
     let waiting = control.page.read_u64(daemon::SIGNALS) ^ taken;
@@ -210,7 +210,7 @@ pub fn take_default_action(signal: u8) {
     power::poweroff()
 }
 
-/// Ends of children that were told of by a signal.
+/// The number of ended children for which a signal was raised.
 static ENDS_TOLD: AtomicU32 = AtomicU32::new(0);
 
 fn has_untold_ends(control: &Control) -> bool {
@@ -235,7 +235,8 @@ fn obey_fork(control: &Control) {
     let errno = match fork_as_asked(control.page.read_u32(daemon::OUTSIDE_COUNT), true, request) {
         Ok(Forked::Parent(_)) => 0,
         Ok(Forked::Child(_)) => {
-            // The request was the parent's. Whoever waits for one of its children has none here.
+            // The request was the parent's. A thread that waits for a child of the parent has none
+            // here.
             control.notify();
             control.event.signal();
             // The others' watches go on, too.

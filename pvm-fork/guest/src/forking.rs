@@ -1,4 +1,4 @@
-//! The call itself.
+//! The fork call itself.
 
 use alloc::vec::Vec;
 use core::ffi::c_void;
@@ -20,7 +20,7 @@ use crate::{family, grants, objects, snapshot};
 pub const IN_CHILD: u64 = 0;
 /// Its result in the parent when children were made.
 const IN_PARENT: u64 = 1;
-/// Added to the error number, in the parent when none was made.
+/// Its result in the parent when no child was made, plus the error number.
 const FAILED: u64 = 1 << 32;
 /// The largest number of times that a fork begins anew because the memory's layout changed while
 /// pvmd read it.
@@ -28,7 +28,7 @@ const ATTEMPTS: usize = 16;
 /// Room in the snapshot beyond what was counted before everything stands still.
 const SPARE_PAGES: usize = 4;
 
-/// Why no child was made.
+/// The reason for which no child was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ForkError {
     /// A quota, or the limit of forks per second (`EAGAIN`). Trying again later may help.
@@ -73,23 +73,23 @@ impl fmt::Display for ForkError {
 
 impl core::error::Error for ForkError {}
 
-/// Where a fork has returned.
+/// The side on which a fork has returned.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Forked {
-    /// In the parent: the ids of the children, at least one, at most as many as were asked for.
+    /// In the parent: the ids of the children, at least one and at most the number asked for.
     Parent(Vec<PvmId>),
-    /// In a child: which of the children of the call it is, from 0.
+    /// In a child: its number among the children of the call, from 0.
     Child(u32),
 }
 
 /// Functions that run around each fork, as those of `pthread_atfork`.
 #[derive(Clone, Copy)]
 pub struct AtFork {
-    /// Before, in the parent.
+    /// Runs before the fork, in the parent.
     pub prepare: fn(),
-    /// After, in the parent, also when no child was made.
+    /// Runs after the fork, in the parent, also when no child was made.
     pub parent: fn(),
-    /// After, in the child.
+    /// Runs after the fork, in the child.
     pub child: fn(),
 }
 
@@ -97,14 +97,15 @@ static HANDLERS: Masked<Vec<AtFork>> = Masked::new(Vec::new());
 /// Forks and their handlers: one at a time.
 static TURNS: Turns = Turns::new();
 
-/// Has functions called around each fork: `prepare` in the reverse order of registration, the
-/// others in the order of registration. None of them can fork: that is [`ForkError::InHandler`].
+/// Registers functions that run around each fork: `prepare` in the reverse order of registration,
+/// the others in the order of registration. A fork in one of them fails with
+/// [`ForkError::InHandler`].
 pub fn at_fork(handlers: AtFork) {
     HANDLERS.lock().push(handlers);
 }
 
-/// Makes a child of this pVM, in which only the calling thread, and the libOS's own, live on. Its
-/// id in the parent, `None` in the child.
+/// Makes a child of this pVM, in which only the calling thread, and the libOS's own, live on.
+/// Returns the child's id in the parent, `None` in the child.
 pub fn fork() -> Result<Option<PvmId>, ForkError> {
     crate::forks();
     let mut child = [None];
@@ -121,7 +122,7 @@ pub fn fork_many(count: u32, all_threads: bool) -> Result<Forked, ForkError> {
     fork_as_asked(count, all_threads, 0)
 }
 
-/// As [`fork_many`]; dom0 wants it if `request` is not 0.
+/// As [`fork_many`]. `request` is the number of dom0's request for this fork, or 0.
 pub(crate) fn fork_as_asked(count: u32, all_threads: bool, request: u32) -> Result<Forked, ForkError> {
     if count > wire::MAX_CHILDREN {
         return Err(ForkError::BadCount);
@@ -156,12 +157,12 @@ fn fork_sides(children: &mut [Option<PvmId>], all_threads: bool, request: u32) -
     result
 }
 
-/// Where a fork has returned.
+/// The side on which a fork has returned.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Side {
-    /// In the parent, which has so many children more.
+    /// In the parent: the number of new children.
     Parent(usize),
-    /// In a child: which one of the call.
+    /// In a child: its number among the children of the call.
     Child(u32),
 }
 
@@ -203,7 +204,7 @@ fn attempts(
     Err(ForkError::Again)
 }
 
-/// PREPARE; once more, if only the answer says that pvmd wants grants.
+/// Makes a PREPARE, and a second one if only the first answer says that pvmd wants grants.
 fn have_prepared(control: &Control, count: u32) -> Result<(), Errno> {
     for _ in 0..ATTEMPTS {
         if control.copies() {
@@ -226,8 +227,8 @@ struct Attempt<'a> {
     made: usize,
 }
 
-/// `ESTALE`: the layout has changed meanwhile. The libOS stands still: its locks are this thread's,
-/// which lives on in the child and gives them back there, too.
+/// Tries to fork once. `ESTALE`: the layout has changed meanwhile. The libOS stands still: this
+/// thread holds its locks, lives on in the child, and releases them there, too.
 fn attempt(
     control: &Control,
     mailbox: &mut Mailbox,
@@ -258,7 +259,8 @@ fn attempt(
     }
 }
 
-/// In the parent, with everything standing still. The child resumes at `rsp`.
+/// Takes the snapshot and makes the COMMIT, in the parent, while everything stands still. The child
+/// resumes at `rsp`.
 extern "C" fn commit(rsp: u64, attempt: *mut c_void) -> u64 {
     // SAFETY: `attempt` passes its own local, which lives until this returns.
     let Attempt { control, mailbox, children, all_threads, request, made } = unsafe { &mut *attempt.cast::<Attempt>() };

@@ -10,7 +10,7 @@ use zooid_kernel::time;
 use crate::control::{Control, control};
 use crate::family::FIRST_SIGHT;
 
-/// Most octets of what pvmd is asked for or told.
+/// Most octets of a text in a request.
 pub const MAX_TEXT: usize = MAX_NAME;
 
 /// A library that pvmd has found.
@@ -65,8 +65,8 @@ pub fn open(wanted: &str, user_mode: bool) -> Result<Opened, Errno> {
     )
 }
 
-/// Has pages of a library mapped, from page `offset` on, by these entries of a table of level 1: to
-/// be read, or executed.
+/// Asks pvmd to map pages of a library, from page `offset` on, by these entries of a table of level
+/// 1, for reading or for executing.
 ///
 /// # Errors
 /// `ENOENT`: pvmd does not know it any more; and others.
@@ -85,14 +85,14 @@ pub fn map(library: Opened, offset: usize, table: Mfn, entries: Range<usize>, ex
     )
 }
 
-/// Has pvmd look at the answer to its request for an update, in xenstore.
+/// Tells pvmd that the answer to its request for an update is in xenstore.
 pub fn answered() {
     if let Ok(control) = the_control() {
         control.notify();
     }
 }
 
-/// Tells pvmd that a rule does not hold for a library: `NAME: RULE`, which is cut where it is too
+/// Tells pvmd that a rule does not hold for a library: `NAME: RULE`, which is cut if it is too
 /// long.
 pub fn refused(text: &str) {
     let Ok(control) = the_control() else { return };

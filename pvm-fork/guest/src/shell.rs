@@ -15,8 +15,8 @@ use zooid_kernel::mmu::cow::copy_page;
 use zooid_kernel::{evtchn, gnttab, life};
 use zooid_memory::PageClass;
 
-/// Where a prepared domain begins to run, on its own small stack, with the address of the control
-/// page in rdi.
+/// The entry of a prepared domain, which runs on its own small stack, with the address of the
+/// control page in rdi.
 #[unsafe(naked)]
 pub extern "C" fn shell_entry() -> ! {
     naked_asm!("cld", "xor ebp, ebp", "call {main}", "ud2", main = sym shell_main)

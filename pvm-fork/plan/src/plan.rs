@@ -257,7 +257,7 @@ struct Builder {
 
 impl Builder {
     /// Makes the table of `level` that covers `address`, and those above it, unless they exist.
-    /// That of level 4 is one.
+    /// There is one table of level 4.
     fn ensure(&mut self, address: usize, level: u32) {
         for level in level..=4 {
             let base = if level == 4 { 0 } else { table_base(address, level) };

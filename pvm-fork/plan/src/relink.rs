@@ -96,8 +96,8 @@ pub enum Stale {
 }
 
 impl Linkage {
-    /// That of a domain that was built by `plan` for a parent with these tables, and has these
-    /// frames. Nothing is linked yet. `owners` are the parent's.
+    /// The linkage of a domain that was built by `plan` for a parent with these tables, and has
+    /// these frames. Nothing is linked yet. `owners` are the parent's.
     pub fn new(plan: &Plan, parent: &[ParentTable], mfns: Vec<Mfn>, owners: Owners) -> Self {
         let mut private: BTreeMap<usize, Pfn> = BTreeMap::new();
         for (number, address) in plan.private.iter().enumerate() {
@@ -182,7 +182,7 @@ impl Linkage {
     /// [`abandon`](Self::abandon)ed.
     ///
     /// # Errors
-    /// There are not frames enough. Steps that were added have to be abandoned.
+    /// There are not enough frames. Steps that were added have to be abandoned.
     pub fn compare(
         &mut self,
         place: usize,
@@ -218,7 +218,7 @@ impl Linkage {
         })
     }
 
-    /// Notes that a step was done. The frame that it took into use or freed, if any.
+    /// Notes that a step was done. Returns the frame that it took into use or freed, if any.
     pub fn note(&mut self, step: &Step) -> Option<Moved> {
         let table = &mut self.tables[step.table as usize];
         let address = table.base + usize::from(step.change.index) * PAGE_SIZE;
@@ -242,7 +242,8 @@ impl Linkage {
         }
     }
 
-    /// The tables that are missing, when the parent's now have these first addresses, in order.
+    /// The next missing table. `parent` yields the first addresses of the parent's tables, in
+    /// order.
     ///
     /// # Errors
     /// It cannot be relinked: a table has gone, or there is no frame or no table of level 2 for a

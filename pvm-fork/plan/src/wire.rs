@@ -8,7 +8,7 @@ use zooid_memory::{PAGE_SIZE, Zone};
 pub const VERSION: u32 = 1;
 /// First word of a control page.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"ZOIDFORK");
-/// Where a root pVM announces itself, below its home in xenstore.
+/// The node at which a root pVM announces itself, below its home in xenstore.
 pub const ANNOUNCEMENT: &str = "data/zooid-fork";
 /// Grant table entry of the control page, in every pVM.
 pub const CONTROL_GREF: u32 = 8;
@@ -112,7 +112,7 @@ pub mod guest {
 
     /// The counter of the table of level 1 that covers `address`. Tables may share one.
     pub const fn changes(address: usize) -> usize {
-        // So that the first tables of the zones, which are busy ones, have different counters.
+        // The sum gives the first tables of the zones, which are busy ones, different counters.
         let number = (address >> 21) + 37 * (address >> 30);
         CHANGES + 4 * (number % CHANGE_COUNTERS)
     }
@@ -189,7 +189,7 @@ pub mod daemon {
     pub const EARLY: usize = 3848;
 }
 
-/// Most pages of which a child says that it wrote them early.
+/// Most pages that a child reports as written early.
 pub const EARLY_PAGES: usize = 32;
 
 /// The answer to a COMMIT that needs a PREPARE first: Linux's `ESTALE`, which Xen does not have.
@@ -229,15 +229,15 @@ pub mod operation {
 
 /// Flags of CREATE, MAP, LIBRARY and MAP_LIBRARY.
 pub mod object_flags {
-    /// Of CREATE: make it if it is not there.
+    /// CREATE: make the object if it does not exist.
     pub const CREATE: u32 = 1;
-    /// Of CREATE: fail if it is there.
+    /// CREATE: fail if the object exists.
     pub const EXCLUSIVE: u32 = 2;
-    /// Of MAP: the last of an anonymous object.
+    /// MAP: the last one of an anonymous object.
     pub const LAST: u32 = 4;
-    /// Of MAP_LIBRARY: the pages hold instructions.
+    /// MAP_LIBRARY: the pages hold instructions.
     pub const EXECUTE: u32 = 8;
-    /// Of LIBRARY: it is for guest user mode.
+    /// LIBRARY: the library is for guest user mode.
     pub const USER_MODE: u32 = 16;
 }
 
@@ -256,13 +256,13 @@ pub mod members {
 
 /// Values of `STATE`.
 pub mod state {
-    /// Boots, or a prepared domain that is not at its waiting point yet.
+    /// The domain boots, or it is a prepared one that is not at its waiting point yet.
     pub const STARTING: u32 = 0;
     /// A prepared domain waits for GO.
     pub const WAITING: u32 = 1;
-    /// Runs; a child has copied the snapshot.
+    /// The domain runs; a child has copied the snapshot.
     pub const RUNNING: u32 = 2;
-    /// Has ended; `STATUS` is valid.
+    /// The pVM has ended; `STATUS` is valid.
     pub const ENDED: u32 = 3;
 }
 

@@ -28,7 +28,7 @@ enum Kind {
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum At {
-    /// Has not got the lock.
+    /// It does not have the lock yet.
     Before,
     /// Holds the lock, and waits for the answer to what it asks for.
     Asking(Posted),
