@@ -1,13 +1,13 @@
 //! The lives of a domain's memory: it begins anew in each child of a fork, and ends with the pVM.
 //!
 //! Each component that a fork or an end concerns has one place in [`Order`], and joins there when
-//! the image boots ([`join`]). Before a fork all stand still, the topmost first, so that nobody who
-//! is in the middle of one layer waits for a layer below that stands still already; in a child each
-//! begins, the lowest first; at an end each ends, the topmost first. The fork component calls all
+//! the image boots ([`join`]). Before a fork all stand still, the topmost first, so that no thread
+//! in the middle of one layer waits for a layer below that stands still already. In a child each
+//! begins, the lowest first. At an end each ends, the topmost first. The fork component calls all
 //! of this.
 //!
-//! Here is also what that component needs of the kernel besides: the way into a prepared domain,
-//! and the call that returns twice.
+//! The module also has the kernel's other functions for that component: the entry into a prepared
+//! domain, and the call that returns twice.
 
 use core::ffi::c_void;
 
@@ -25,7 +25,8 @@ pub enum Order {
     Memory,
     /// The settings that Xen needs for a domain that runs in guest user mode.
     Mode,
-    /// Event channels: in a child the parent's ports are dead, and nobody has one before.
+    /// Event channels. In a child the parent's ports are dead, and no port exists before this layer
+    /// begins.
     Events,
     /// The grant table.
     Grants,
@@ -35,11 +36,11 @@ pub enum Order {
     Xenstore,
     /// Random numbers.
     Random,
-    /// The channel to pvmd, and what this pVM knows of its relatives.
+    /// The channel to pvmd, and this pVM's knowledge of its relatives.
     Fork,
     /// Threads: in a child the others end, and services begin anew, which may use everything below.
     Threads,
-    /// The timer, which is set for what threads wait for.
+    /// The timer, which is set for the deadlines of threads.
     Time,
     /// The network.
     Network,
@@ -54,12 +55,12 @@ const LAYERS: usize = Order::Libraries as usize + 1;
 
 /// The functions that a component has called at forks and at the end of the pVM.
 pub struct Component {
-    /// Before a fork.
+    /// Called before a fork.
     pub quiesce: Quiesce,
-    /// In a child, with events masked and the calling thread alone. A write to the heap is dear
-    /// there.
+    /// Called in a child, with events masked and the calling thread alone. A first write to the
+    /// heap is slow there.
     pub begin: fn(&Birth),
-    /// The pVM ends by itself; other threads run meanwhile.
+    /// Called when the pVM ends by itself; other threads run meanwhile.
     pub end: fn(Ending),
 }
 
@@ -84,7 +85,7 @@ pub struct Birth {
     pub timer: Port,
     /// Randomness that nobody else was given.
     pub seed: [u64; 4],
-    /// All threads of the parent live on, and not only the one that has called.
+    /// True if all threads of the parent live on, and not only the one that has called.
     pub all_threads: bool,
 }
 
@@ -93,14 +94,14 @@ pub struct Birth {
 pub enum Ending {
     /// With an exit code.
     Exited(i32),
-    /// By a signal whose default action that is.
+    /// By a signal whose default action ends a pVM.
     Killed(u8),
 }
 
 static COMPONENTS: Masked<[Option<&'static Component>; LAYERS]> = Masked::new([None; LAYERS]);
 
-/// Has a component take part. To be called at boot, from a function in a section `.zooid.init.*`:
-/// who joins later may be in the middle of something that a fork does not know of.
+/// Registers a component. It is called at boot, from a function in a section `.zooid.init.*`:
+/// a component that joins later may be in the middle of an act that a fork does not know of.
 pub fn join(layer: Order, component: &'static Component) {
     COMPONENTS.lock()[layer as usize] = Some(component);
 }

@@ -21,12 +21,12 @@ pub use zooid_core::sched::ThreadId;
 /// The least time that a thread runs while others wait, in nanoseconds.
 const SLICE: u64 = 2_000_000;
 
-/// Bytes of stack of a thread whose creator does not say.
+/// Bytes of stack of a thread whose creator names no size.
 pub const DEFAULT_STACK_SIZE: usize = 64 << 10;
 
 struct Thread {
     name: String,
-    /// Where the thread left off; meaningful while it does not run.
+    /// The stack pointer at which the thread left off; valid while it does not run.
     rsp: u64,
     /// Base of `%fs`: the thread block.
     thread_block: u64,
@@ -38,7 +38,7 @@ struct Thread {
 
 struct Threads {
     scheduler: Scheduler,
-    /// By slot.
+    /// The threads, by slot.
     records: Vec<Option<Thread>>,
     /// The thread that has exited last and whose stack is still to be given back.
     exited: Option<ThreadId>,
@@ -83,7 +83,7 @@ pub fn spawn(name: &str, stack_size: usize, body: impl FnOnce() + Send + 'static
     start_on(Stack::new(stack_for(&body, stack_size))?, name_of(name)?, body, None)
 }
 
-/// Bytes of stack for a thread whose `body` lies there until it is called.
+/// Bytes of stack for a thread whose `body` lies on it until it is called.
 fn stack_for<F>(body: &F, stack_size: usize) -> usize {
     match size_of_val(body) {
         ..=SMALL_BODY => stack_size,
@@ -91,7 +91,7 @@ fn stack_for<F>(body: &F, stack_size: usize) -> usize {
     }
 }
 
-/// Bytes of what a thread is to do that need no further stack.
+/// The largest body of a thread, in bytes, that needs no further stack.
 const SMALL_BODY: usize = 512;
 
 fn name_of(name: &str) -> Result<String, SpawnError> {
@@ -105,7 +105,7 @@ fn name_of(name: &str) -> Result<String, SpawnError> {
 pub struct Mode {
     /// Runs its argument.
     pub run: fn(&mut dyn FnMut()),
-    /// Bytes of stack that this needs.
+    /// Bytes of stack that `run` needs.
     pub room: usize,
     /// Leaves the running thread for another one.
     pub switch: Switch,
@@ -147,14 +147,15 @@ fn start_on<F: FnOnce() + Send + 'static>(
     body: F,
     service: Option<fn()>,
 ) -> Result<ThreadId, SpawnError> {
-    // One who goes through all threads finds this one, or is found by it.
+    // The lock is held until the thread is in the list, so that a walk through all threads finds
+    // it.
     let mut threads = THREADS.lock();
     let Threads { scheduler, records, .. } = &mut *threads;
     records.try_reserve(1).map_err(|_| SpawnError::OutOfMemory)?;
     let id = scheduler.spawn().map_err(|_| SpawnError::OutOfMemory)?;
     let thread_block = tls::place(&mut stack);
     let rsp = first_frame(&mut stack, body);
-    // Slots are given out one after the other: there is room for one more.
+    // Slots are given out one after the other, so one more record is enough.
     if records.len() <= id.slot() {
         records.push(None);
     }
@@ -163,8 +164,8 @@ fn start_on<F: FnOnce() + Send + 'static>(
     Ok(id)
 }
 
-/// Lays down what the thread does, and what `switch_stacks` pops, so that the thread starts in
-/// `thread_start`.
+/// Puts the thread's body on its stack, and the words that `switch_stacks` pops, so that the thread
+/// starts in `thread_start`.
 fn first_frame<F: FnOnce() + Send + 'static>(stack: &mut Stack, body: F) -> u64 {
     const MXCSR_AND_FCW: u64 = 0x0000_037f_0000_1f80; // all exceptions masked: the psABI's initial state
     let place = stack.reserve(size_of::<F>(), align_of::<F>());
@@ -214,7 +215,7 @@ pub fn current() -> ThreadId {
     THREADS.lock().scheduler.running().expect("a thread is running")
 }
 
-/// Shown as the name of what runs now, for reports: takes no lock that may be held.
+/// Shows the name of the running thread, for reports. It takes no lock that may be held.
 pub struct Running;
 
 impl fmt::Display for Running {
@@ -286,7 +287,7 @@ pub fn sleep_until(deadline: u64) {
     }
 }
 
-/// The timer's interrupt: wakes whose deadline has come. Events are masked.
+/// The timer's interrupt: wakes the threads whose deadline has come. Events are masked.
 pub fn timer_expired() {
     let scheduler = &mut THREADS.lock().scheduler;
     scheduler.timer_fired(time::now());
@@ -341,7 +342,7 @@ pub fn for_each_stack(rsp: u64, all: bool, mut each: impl FnMut(Range<usize>)) {
     }
 }
 
-/// Calls `each` for every thread but the calling one, with where it left off: its stack pointer,
+/// Calls `each` for every thread but the calling one, with its stack pointer,
 /// its thread pointer, and the end of its stack. Events are masked meanwhile.
 pub fn for_each_other(mut each: impl FnMut(u64, u64, usize)) {
     let threads = THREADS.lock();
@@ -355,16 +356,17 @@ pub fn is_alive(id: ThreadId) -> bool {
     THREADS.lock().scheduler.state(id).is_some_and(|state| state != State::Exited)
 }
 
-/// The lowest address of its stack that a thread uses that does not run.
+/// The lowest stack address in use by a thread that does not run.
 fn used_from(thread: &Thread) -> u64 {
     let Some(kernel_stack) = tls::kernel_stack(thread.thread_block) else { return thread.rsp };
-    // It has left off in the kernel's part; the frame at its top says where it was in its own.
-    // SAFETY: the stack of a thread that came from user mode: Xen has pushed ss and rsp there.
+    // The thread has left off in the kernel's part of its stack. The frame at the top of that part
+    // has its user stack pointer. SAFETY: the stack of a thread that came from user mode: Xen has
+    // pushed ss and rsp there.
     let rsp = unsafe { ((kernel_stack - 16) as *const u64).read_volatile() };
     rsp.min(thread.rsp)
 }
 
-/// In a child the calling thread alone lives on, unless all do, and services begin anew.
+/// In a child only the calling thread lives on, unless all threads do; services begin anew.
 pub static LIFE: Component = Component { begin: begin_life, ..Component::PASSIVE };
 
 /// The stacks of the other threads stay readable, because the calling thread may have
@@ -398,8 +400,8 @@ fn begin_life(birth: &Birth) {
     }
 }
 
-/// Sets the timer for the earliest deadline of a thread: in a child, which got none from its
-/// parent.
+/// Sets the timer for the earliest deadline of a thread, in a child: it has no timer of its
+/// parent's.
 pub fn arm_timer() {
     if let Some(deadline) = THREADS.lock().scheduler.next_timer() {
         time::arm(deadline);
@@ -448,15 +450,15 @@ fn run_next(me: Option<ThreadId>) {
     finish_switch();
 }
 
-/// Keeps the registers on this stack, stores `rsp` at the first argument, and goes on at the second
-/// one with `%fs` at the third.
+/// Saves the registers on this stack, stores `rsp` at the first argument, and continues on the
+/// stack of the second one, with the third one as base of `%fs`.
 pub type Switch = unsafe extern "C" fn(*mut u64, u64, u64);
 
 /// The [`Switch`] of threads in kernel mode.
 ///
 /// # Safety
-/// Events are masked; the first argument can be written; the others are a thread's that does not
-/// run.
+/// Events are masked; the first argument can be written; the others belong to a thread that does
+/// not run.
 pub unsafe extern "C" fn switch(save: *mut u64, rsp: u64, thread_block: u64) {
     // SAFETY: the thread block is mapped for as long as its thread's stack is.
     let _ = unsafe { xen_sys::set_segment_base(SegmentBase::FS, thread_block) };

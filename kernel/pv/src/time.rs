@@ -59,8 +59,8 @@ pub fn now_or_zero() -> u64 {
 /// The last result of [`now`].
 static LATEST: Latest = Latest::new();
 
-/// System time when it was last asked for: for those whom a moment's lag does not hurt more than
-/// the price of reading the clock, which is that of an exception where Xen emulates the TSC.
+/// The last result of [`now`], which may be old. It is for callers that accept a lag for speed:
+/// reading the clock costs an exception where Xen emulates the TSC.
 pub fn recent() -> u64 {
     LATEST.get()
 }
@@ -70,7 +70,7 @@ pub fn now() -> u64 {
     let info = events::vcpu_info();
     loop {
         // SAFETY: a mapped structure that Xen updates only while this vCPU is in Xen; the version
-        // check below finds out a change in between.
+        // check below finds a change in between.
         let parameters: VcpuTimeInfo = unsafe { (&raw const (*info).time).read_volatile() };
         // SAFETY: every x86-64 CPU has the instruction.
         let tsc = unsafe { _rdtsc() };
