@@ -21,7 +21,7 @@ use crate::source::File;
 pub enum Rule {
     /// A key whose owner may sign libraries, and the name of the image.
     Trust {
-        /// Whose signature counts.
+        /// The key itself.
         key: PublicKey,
         /// The name of the image.
         image: &'static str,

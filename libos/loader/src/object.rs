@@ -90,7 +90,7 @@ impl<B: AsRef<[u8]>> Object<B> {
     /// Judges a file, with limits of the caller's.
     ///
     /// # Errors
-    /// Why it is no shared object that can be loaded.
+    /// The reason for which it cannot be loaded.
     pub fn parse_within(bytes: B, limits: &Limits) -> Result<Self, Refusal> {
         let info = Info::parse(bytes.as_ref(), limits)?;
         Ok(Self { bytes, info })

@@ -62,7 +62,7 @@ pub enum Value {
     Descriptor {
         /// Number of the object's module.
         module: u64,
-        /// In octets; nothing: it has no fixed place.
+        /// The distance in octets; `None` if it has no fixed place.
         below: Option<u64>,
         /// In octets.
         offset: u64,

@@ -26,9 +26,9 @@ pub enum Refusal {
     },
     /// The segment of this program header cannot be mapped as it asks.
     Segment {
-        /// Of the program header, from 0.
+        /// The number of the program header, from 0.
         number: usize,
-        /// Where it asks to be, relative to the base.
+        /// The address that it asks for, relative to the base.
         address: u64,
         /// The fault.
         fault: SegmentFault,

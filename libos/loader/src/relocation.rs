@@ -73,7 +73,7 @@ impl Fault {
 }
 
 impl Relocation {
-    /// Where it stands, for a message about `object`.
+    /// Its place, for a message about `object`.
     pub fn place(&self, object: &str) -> Place {
         Place { object: object.to_string(), table: self.table, number: self.number, target: self.target }
     }

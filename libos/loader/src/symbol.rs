@@ -37,7 +37,7 @@ impl SymbolKind {
 /// A symbol of an object's dynamic symbol table, for inspection.
 #[derive(Clone, Copy, Debug)]
 pub struct Symbol<'a> {
-    /// As the string table has it.
+    /// The name in the string table.
     pub name: &'a str,
     /// The version that it is defined in, or wanted of.
     pub version: Option<&'a str>,

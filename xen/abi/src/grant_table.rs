@@ -180,11 +180,11 @@ assert_layout!(
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct GnttabUnmapGrantRef {
-    /// Where it was mapped: as in [`GnttabMapGrantRef`].
+    /// The address of the mapping, as in [`GnttabMapGrantRef`].
     pub host_addr: u64,
     /// The address for devices, if it was mapped for them.
     pub dev_bus_addr: u64,
-    /// Of the mapping.
+    /// The handle of the mapping.
     pub handle: GrantHandle,
     /// Out.
     pub status: GrantStatus,
@@ -263,7 +263,7 @@ impl GnttabCopyPtr {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct GnttabCopy {
-    /// From where.
+    /// The source.
     pub source: GnttabCopyPtr,
     /// To where.
     pub dest: GnttabCopyPtr,

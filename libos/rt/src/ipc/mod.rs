@@ -18,7 +18,7 @@
 //! ```
 //!
 //! A call that may have to wait exists in three forms: `read` waits, `try_read` does not,
-//! `read_timeout` waits a limited time; `read_within` is all of them. [`poll`](crate::poll) waits
+//! `read_timeout` waits a limited time; `read_within` has all of them. [`poll`](crate::poll) waits
 //! for several of them at once.
 
 mod platform;
@@ -63,7 +63,7 @@ pub mod shared {
     pub type Semaphore = zooid_ipc::shared::Semaphore<Kernel>;
 }
 
-/// Makes a pipe: the end to read from, and the one to write to.
+/// Makes a pipe, and returns its read end and its write end.
 ///
 /// # Errors
 /// See [`Error`].

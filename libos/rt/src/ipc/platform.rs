@@ -18,7 +18,7 @@ use zooid_kernel::{at_boot, time};
 
 const STACK_SIZE: usize = 64 << 10;
 
-/// This pVM.
+/// The platform: this pVM's kernel and fork component.
 pub enum Kernel {}
 
 static STATE: Masked<State<Kernel>> = Masked::new(State::new());
@@ -27,7 +27,7 @@ static LIFE: Component =
     Component { begin: |_| hooks::begin_life::<Kernel>(), end: |_| hooks::ending::<Kernel>(), ..Component::PASSIVE };
 
 at_boot! {
-    /// In an image that uses objects.
+    /// Joins the lives of the pVM, in an image that uses objects.
     COMPONENT, "ipc", join
 }
 

@@ -42,7 +42,7 @@ pub struct StartInfo {
     pub store_mfn: Mfn,
     /// Port of xenstore's ring.
     pub store_evtchn: Port,
-    /// Where the console is.
+    /// The place of the console.
     pub console: StartInfoConsole,
     /// vaddr of the root page table.
     pub pt_base: u64,
