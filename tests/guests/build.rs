@@ -4,7 +4,7 @@ use std::env;
 use std::path::Path;
 use std::process::Command;
 
-/// By guest.
+/// Sources of each guest.
 const SOURCES: [(&str, &[&str]); 3] = [
     ("fork_c", &["src/fork_c.c"]),
     ("needed", &["src/needed.c"]),

@@ -68,7 +68,7 @@ struct Register {
 const PATIENCE: u32 = 3;
 
 impl Case {
-    /// When it counts as hung, in seconds from its beginning.
+    /// The time after which it counts as hung, in seconds from its beginning.
     pub fn limit(&self) -> u32 {
         PATIENCE * self.seconds
     }

@@ -1,4 +1,4 @@
-//! Where things lie in the project.
+//! The layout of the project's files.
 
 use std::path::{Path, PathBuf};
 
@@ -25,7 +25,7 @@ pub fn boot_tests() -> PathBuf {
     top().join("tests/boot")
 }
 
-/// Where runs leave what they bring back, unless told otherwise.
+/// The default folder for the results of runs.
 pub fn results() -> PathBuf {
     top().join("target/dom0/out")
 }

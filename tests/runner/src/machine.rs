@@ -63,7 +63,7 @@ impl Model {
         // restored.
         let options = "bootscrub=off loglvl=all guest_loglvl=all";
         let processors = self.processors.count();
-        // As a host has it unless told otherwise: dom0 has as many virtual processors as there are
+        // The default of a host: dom0 has as many virtual processors as there are
         // processors, and none is pinned, so that two threads of pvmd, a thread of it and a guest,
         // or two guests run at the same moment.
         let xen =
@@ -139,7 +139,7 @@ pub struct Machine {
 pub enum Event {
     /// Octets that dom0 wrote to its virtio port.
     Output(Vec<u8>),
-    /// Nothing until the deadline.
+    /// No output until the deadline.
     Silence,
     /// The emulator has ended.
     End,

@@ -27,7 +27,7 @@ impl std::error::Error for BadArgument {}
 pub enum Clock {
     /// The host's time: quickest, for function.
     Wall,
-    /// One emulated instruction is one nanosecond: repeatable, for figures.
+    /// A clock of one nanosecond for each emulated instruction: repeatable, for figures.
     Icount,
 }
 
@@ -98,7 +98,7 @@ impl Memory {
 pub struct Processors(u32);
 
 impl Processors {
-    /// Everything that runs takes turns.
+    /// All code takes turns on one processor.
     pub const ONE: Self = Processors(1);
     /// Two domains, or two threads of dom0, run at the same moment.
     pub const TWO: Self = Processors(2);

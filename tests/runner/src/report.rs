@@ -15,7 +15,7 @@ pub struct Report {
 /// The end of a case.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum End {
-    /// It has not.
+    /// The case has not ended.
     #[default]
     None,
     /// The domain shut down with this reason code (public/sched.h, SHUTDOWN_*).

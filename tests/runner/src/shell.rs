@@ -73,7 +73,7 @@ struct RawTerminal {
 }
 
 impl RawTerminal {
-    /// Nothing when standard input is no terminal.
+    /// `None` if standard input is no terminal.
     fn enter() -> Option<Self> {
         let before = stty(&["-g"])?;
         stty(&["raw", "-echo"])?;

@@ -43,7 +43,7 @@ const EVERYWHERE: [&str; 17] = [
     "R_X86_64_DTPOFF64",
     "R_X86_64_TPOFF64",
 ];
-/// And of those that are from C.
+/// Words that it prints for at least one object from C.
 const OF_C: [&str; 8] = [
     "(VERDEF)",
     "(INIT)",

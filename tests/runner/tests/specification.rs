@@ -34,7 +34,7 @@ fn files(folder: &str, wanted: fn(&str) -> bool) -> Vec<String> {
 /// A function with the attribute `#[test]`.
 struct Test {
     name: String,
-    /// From the top.
+    /// The path of the file, from the top of the repository.
     file: String,
     /// `cargo test` leaves it out.
     ignored: bool,
@@ -59,9 +59,9 @@ fn tests(file: &str, source: &str) -> Vec<Test> {
     found
 }
 
-/// All tests of the tree, and which of them `make test` runs.
+/// All tests of the tree, with those that `make test` runs.
 struct Suite {
-    /// By package.
+    /// The tests, by package.
     tests: BTreeMap<String, Vec<Test>>,
     /// The packages of which `make test` runs the unit tests.
     host_crates: Vec<String>,
@@ -85,7 +85,7 @@ impl Suite {
     /// Judges `name`: a boot case, `package::test`, or the path of a file or folder of tests.
     ///
     /// # Errors
-    /// Why `make test` does not run that.
+    /// The reason for which `make test` does not run the test.
     fn judge(&self, name: &str) -> Result<(), String> {
         let all =
             || self.tests.iter().flat_map(|(package, tests)| tests.iter().map(move |test| (package.as_str(), test)));

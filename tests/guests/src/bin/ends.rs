@@ -10,7 +10,7 @@ use zooid::{println, process, thread};
 
 zooid::main!(main);
 
-/// Why `main` fails.
+/// The error of `main`.
 struct Reason;
 
 impl fmt::Display for Reason {

@@ -205,7 +205,7 @@ struct Stranger {
     tables: Vec<Mfn>,
     objects: Vec<u32>,
     members: Vec<u32>,
-    /// Where two pages could be mapped.
+    /// The address at which two pages could be mapped.
     place: usize,
     refused: u32,
 }
@@ -235,7 +235,7 @@ impl Stranger {
 
     fn attack(mut self) {
         self.requests();
-        // With a memory owner of its own, more of what it asks for is looked at.
+        // With a memory owner of its own, pvmd checks more of its requests.
         self.own_objects();
         self.requests();
         println!("requests: {} refused", self.refused);
@@ -283,7 +283,7 @@ impl Stranger {
             let result = self.daemon.map(place, object, 0, 1);
             self.denied("mapping object", object, result, Errno::ENOENT);
         }
-        // Where it has a memory owner, it is number 0 itself.
+        // If it has a memory owner, it is number 0 itself.
         for number in (1..members::MAX as u32).step_by(7).chain([2, u32::MAX]) {
             let result = self.daemon.to(operation::RELAY, number, 1);
             self.denied("waking member", number, result, Errno::ENOENT);
@@ -348,7 +348,7 @@ impl Stranger {
                 let copy = |gref| GnttabCopy {
                     source: GnttabCopyPtr::gref(domain, gref, 0),
                     dest: GnttabCopyPtr::frame(own, 0),
-                    // One that succeeds changes the magic.
+                    // A successful attack changes the magic.
                     len: 4,
                     flags: GntcopyFlags::SOURCE_GREF,
                     ..Default::default()
@@ -510,7 +510,7 @@ unsafe fn call<T>(hypercall: Hypercall, operation: u64, argument: &mut [T]) -> R
 /// As [`call`], where the structure stands alone.
 ///
 /// # Safety
-/// As there.
+/// As for [`call`].
 unsafe fn call_first<T>(hypercall: Hypercall, argument: &mut [T]) -> Result<u64, Errno> {
     let argument = argument.as_mut_ptr().expose_provenance() as u64;
     // SAFETY: the caller's promise.
@@ -543,7 +543,7 @@ fn storm() {
     println!("storm begins");
     let name = expect!(core::str::from_utf8(&name));
     loop {
-        // It waits for each answer as anybody does: what it takes from others is the daemon's time.
+        // It waits for each answer as anybody does: it costs others only the daemon's time.
         let _ = objects::create(Some(name), 16, true, false);
         let _ = objects::relay(0);
         let _ = objects::unlink(name);

@@ -91,7 +91,7 @@ fn open() {
     check!(objects[1].range.contains(&(add as usize)));
     check_eq!(dl::address(main as *const ()), None);
 
-    // Nobody finds what was opened for its opener alone.
+    // Symbols of a library that was opened for its opener alone are found by no other.
     check_eq!(dl::symbol("base_add"), Err(Error::NoSymbol("base_add".to_string())));
     let global = expect!(dl::open("libbase.so", Flags { global: true, ..NOW }));
     check_eq!(dl::symbol("base_add"), Ok(add));

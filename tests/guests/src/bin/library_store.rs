@@ -1,7 +1,9 @@
 //! Opens libraries of the host's store (tests/boot/library_store*.sh puts them there).
 //!
-//! - `share`: a library's constants and instructions are dom0's own pages, in children, too; nobody can write them.
-//! - `hold VERSION`: has a library open, forks when it is asked to (`data/fork`), and ends when it is asked to (`data/stop`).
+//! - `share`: a library's constants and instructions are dom0's own pages, in children, too; nobody
+//!   can write them.
+//! - `hold VERSION`: has a library open, forks when it is asked to (`data/fork`), and ends when it
+//!   is asked to (`data/stop`).
 //! - `version VERSION RANGE...`: gets this version.
 //! - `refused NAME=RULE...`: is refused these, by pvmd (`-`) or by its own rules.
 //! - `churn`: opens and closes without end, until `data/stop`.
@@ -148,7 +150,8 @@ fn share() {
     check!(free() + 16 > before);
 }
 
-/// Whatever it tries, the pages stay what they are, and nothing else is to be had by the new requests.
+/// An attack on the pages of libraries: they stay unchanged, and the requests for libraries give
+/// nothing else.
 fn attack(library: &Bulk) {
     for name in ["bulk_walk", "bulk_constants"] {
         let address = (library.address(name) + 64 * PAGE_SIZE) & !(PAGE_SIZE - 1);
@@ -177,7 +180,8 @@ fn attack(library: &Bulk) {
     let object = page.read_u32(daemon::OBJECT);
     let place = mmu::place_of(memory.as_ptr() as usize);
     let (table, index) = expect!(place.ok_or("there is a table"));
-    // A family's memory is no library, and a library is no family's memory; numbers are not guessed.
+    // A family's memory is no library, and a library is no family's memory; numbers are not
+    // guessed.
     for (operation, number) in [(operation::MAP_LIBRARY, object), (operation::MAP_LIBRARY, 1), (operation::MAP, 1)] {
         check_eq!(ask(operation, 1, table, index, number, 0), Errno::ENOENT.0);
     }
@@ -193,7 +197,8 @@ fn domain_of_this() -> DomId {
 }
 
 fn control() -> SharedPages {
-    // SAFETY: the fork component has mapped the page there, for ever; words of it are read and written by several all the time.
+    // SAFETY: the fork component has mapped the page there, for ever; words of it are read and
+    // written by several all the time.
     unsafe { SharedPages::new(device_page(device::CONTROL) as *mut u8, 1) }
 }
 

@@ -106,8 +106,8 @@ fn update(version: &str) -> Result<(String, String), Error> {
     dl::update("liblive.so", Some(version), PATIENCE)
 }
 
-/// Whoever has the library, its functions, or references to it has the new version; the old one is
-/// gone.
+/// All users of the library, of its functions, or of references to it have the new version; the old
+/// one is gone.
 fn replace() {
     let opened = open();
     check_eq!(notes(), "1");
@@ -277,7 +277,7 @@ fn busy() {
     check_eq!(late(), limit());
     check!(began.elapsed() >= short && began.elapsed() < PATIENCE);
     opened.check(1);
-    // As soon as it leaves, the update is done; and who calls meanwhile waits, for the new version.
+    // As soon as it leaves, the update is done. A caller meanwhile waits for the new version.
     let version = opened.version;
     let calls = Arc::new(AtomicU32::new(0));
     let newcomer = {
@@ -342,7 +342,7 @@ fn busy() {
             longest
         })
     };
-    // It gives up; the newcomer, who has waited meanwhile, goes on with what is there.
+    // The update gives up. The newcomer, which has waited meanwhile, goes on with the old version.
     check_eq!(dl::update("liblive.so", Some("1.0.0"), Duration::from_secs(1)), limit());
     over.store(true, Ordering::Relaxed);
     check!(newcomer.join() >= Duration::from_millis(100));

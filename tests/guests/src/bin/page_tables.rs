@@ -20,9 +20,10 @@ use zooid_kernel::mmu::libraries::Library;
 
 zooid::main!(main);
 
-/// Where the kernel maps its page tables for reading, by pfn (libos/memory, `Zone::Tables`).
+/// The address at which the kernel maps its page tables for reading, by pfn (libos/memory,
+/// `Zone::Tables`).
 const TABLES: usize = 0xffff_ffc2_0000_0000;
-/// Where Xen maps the table from mfn to pfn (public/arch-x86/xen-x86_64.h, MACH2PHYS_VIRT_START).
+/// The address of Xen's table from mfn to pfn (public/arch-x86/xen-x86_64.h, MACH2PHYS_VIRT_START).
 const M2P: usize = 0xffff_8000_0000_0000;
 /// Entries of a level 4 table that are Xen's (ROOT_PAGETABLE_FIRST_XEN_SLOT to LAST_XEN_SLOT, the
 /// same header).
@@ -42,7 +43,7 @@ struct Walk {
 }
 
 fn main() {
-    // Something of everything: heap, stacks that are in use and that were.
+    // Pages of all kinds: heap, stacks in use, and stacks that were in use.
     let block = vec![1u8; 1 << 20];
     thread::spawn(|| ()).join();
     let count = memory::statistics().total / PAGE_SIZE;

@@ -91,7 +91,7 @@ fn refusals() {
     check_eq!(xenstore::read("data/a\0b"), Err(Error::EmbeddedNul));
     check_eq!(xenstore::read(&"a".repeat(2049)), Err(Error::TooLong));
     check_eq!(xenstore::read(&format!("/{}", "a".repeat(3072))), Err(Error::TooLong));
-    // And nothing of this has hurt the connection.
+    // None of this has broken the connection.
     check!(xenstore::read("domid").is_ok());
 }
 
@@ -132,7 +132,7 @@ fn transactions() {
     });
     check_eq!(result, Err(Error::Invalid));
     check_eq!(xenstore::read("data/count"), Ok("2".to_string()));
-    // One that meets another change is done again.
+    // A transaction that conflicts with another change is repeated.
     let mut tries = 0;
     let count = xenstore::transact(|inside| {
         tries += 1;

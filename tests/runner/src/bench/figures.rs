@@ -1,4 +1,4 @@
-//! From samples to figures.
+//! The figures of a benchmark, computed from samples.
 
 use std::collections::HashMap;
 

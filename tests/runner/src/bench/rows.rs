@@ -1,6 +1,6 @@
 //! The rows that there are.
 
-/// One row.
+/// One row of the benchmark.
 pub struct Row {
     pub name: &'static str,
     pub unit: &'static str,
@@ -31,7 +31,7 @@ pub enum Anchor {
     Measured(&'static str),
 }
 
-/// Where the samples come from.
+/// The source of the samples.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
     /// The size of this image's file.
