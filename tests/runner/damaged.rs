@@ -1,5 +1,5 @@
-//! A library that is damaged in all ways that loaders have fallen for, and what is said of each:
-//! properly signed, so that nothing else keeps it out.
+//! A library that is damaged in all ways that loaders have fallen for, with the refusal of each.
+//! The copies are properly signed, so that nothing else keeps them out.
 
 #[path = "../../libos/loader/tests/common/file.rs"]
 mod file;

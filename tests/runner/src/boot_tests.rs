@@ -1,5 +1,5 @@
-//! `make boot-test`: many guests in a restored dom0, one verdict each; where the host has
-//! processors for it, in two of them side by side.
+//! `make boot-test`: many guests in a restored dom0, one verdict each. If the host has
+//! processors for it, two machines run side by side.
 
 use std::collections::VecDeque;
 use std::fmt::Write;
@@ -23,14 +23,14 @@ const TAIL_LINES: usize = 40;
 
 /// Most machines at a time: each has 2 GiB of memory unless told otherwise.
 const MACHINES: usize = 2;
-/// A machine for so few cases would take longer to start than they take.
+/// The least number of cases for a second machine: fewer take less time than its start.
 const WORTH_IT: usize = 8;
 
 /// Cases that run one after the other in machines of one model.
 type Part = (Model, VecDeque<Case>);
 
-/// Runs the registered cases whose name contains `only`: with so many processors, or each with
-/// those that the register gives it.
+/// Runs the registered cases whose name contains `only`, with so many processors, or each with
+/// the number in the register.
 pub fn run(model: Model, processors: Option<Processors>, only: &str) -> Result<Tally> {
     let mut waiting = cases::registered()?;
     waiting.retain(|case| case.name.contains(only));
@@ -75,8 +75,8 @@ fn run_parts(parts: &Mutex<Vec<Part>>) -> Result<Tally> {
     Ok(tally)
 }
 
-/// Shares the cases out so that the times they may take come to about the same; each part in their
-/// old order.
+/// Shares the cases out to machines, so that the sums of their time limits are about equal. Each
+/// part keeps their old order.
 fn split(cases: Vec<Case>, machines: usize) -> Vec<VecDeque<Case>> {
     let mut longest_first: Vec<usize> = (0..cases.len()).collect();
     longest_first.sort_by_key(|place| std::cmp::Reverse(cases[*place].seconds));
@@ -96,7 +96,7 @@ fn split(cases: Vec<Case>, machines: usize) -> Vec<VecDeque<Case>> {
 
 fn run_part(model: Model, mut waiting: VecDeque<Case>) -> Result<Tally> {
     let mut tally = Tally::registered(waiting.len());
-    // One machine does for all unless dom0 hangs; then the rest gets a new one.
+    // One machine runs all cases unless dom0 hangs; then the rest gets a new one.
     while !waiting.is_empty() {
         run_in_one_machine(model, &mut waiting, &mut tally)?;
     }
@@ -154,7 +154,7 @@ struct Stream {
 }
 
 impl Stream {
-    /// The next one, unless the machine ends or says nothing until `deadline`.
+    /// The next report; `None` if the machine ends, or says nothing until `deadline`.
     fn next_report(&mut self, deadline: Instant) -> Option<Report> {
         loop {
             if let Some(report) = self.complete.pop_front() {

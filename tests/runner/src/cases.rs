@@ -1,4 +1,5 @@
-//! The register of boot tests, `tests/boot/cases.toml`: what is started and what must be seen.
+//! The register of boot tests, `tests/boot/cases.toml`: the guests to start, and the output to
+//! expect.
 
 use std::path::Path;
 
@@ -64,7 +65,7 @@ struct Register {
     case: Vec<Case>,
 }
 
-/// A machine that has other things to do may take so many times as long.
+/// The factor by which a busy machine may take longer.
 const PATIENCE: u32 = 3;
 
 impl Case {

@@ -1,4 +1,4 @@
-//! The guest images that are built, with the configuration that each is started by.
+//! The built guest images, each with the configuration that it is started with.
 
 use std::path::{Path, PathBuf};
 

@@ -1,5 +1,5 @@
-//! dom0's initial file system: what set-up has made of Debian's packages, and behind it this
-//! project's programs that run from dom0's boot on.
+//! dom0's initial file system: the archive that set-up has made of Debian's packages, and behind it
+//! this project's programs that run from dom0's boot on.
 //!
 //! Linux unpacks archives that stand one behind the other
 //! (`Documentation/driver-api/early-userspace/buffer-format.rst`). So a changed daemon costs a
@@ -17,7 +17,7 @@ use crate::layout;
 /// The initial file system that dom0 boots with, in [`layout::machine`].
 pub const INITRD: &str = "initrd";
 
-/// Programs that dom0 has before any payload comes, and where.
+/// Programs that dom0 has before any payload comes, with their places.
 const PROGRAMS: [(&str, &str); 2] = [("pvm", "usr/bin/pvm"), ("pvmd", "usr/sbin/pvmd")];
 
 /// Makes the initial file system anew if a part of it has changed.
@@ -37,8 +37,8 @@ pub fn update() -> Result<()> {
     if initrd.metadata().and_then(|file| file.modified()).is_ok_and(|made| made > newest) {
         return Ok(());
     }
-    // Under a name of this process's own: others may be at the same, and QEMU may be reading the
-    // old one.
+    // The file gets a name of this process's own first: other processes may do the same, and QEMU
+    // may be reading the old one.
     let unfinished = PathBuf::from(format!("{}.{}", initrd.display(), std::process::id()));
     write(&base, &sources, &unfinished).with_context(|| format!("cannot write {}", unfinished.display()))?;
     fs::rename(&unfinished, &initrd)?;

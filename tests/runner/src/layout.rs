@@ -30,7 +30,7 @@ pub fn results() -> PathBuf {
     top().join("target/dom0/out")
 }
 
-/// Fails with what to do when set-up has not run.
+/// Fails, with advice, when set-up has not run.
 pub fn check_machine() -> anyhow::Result<()> {
     for name in ["xen", "vmlinuz", "initramfs.cpio"] {
         let file = machine().join(name);

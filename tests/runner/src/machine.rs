@@ -1,5 +1,5 @@
-//! The emulated machine: one QEMU process with Xen and dom0 inside, spoken to through its virtio
-//! port.
+//! The emulated machine: one QEMU process with Xen and dom0 inside. The runner talks to it through
+//! its virtio port.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -50,8 +50,8 @@ pub struct Model {
 }
 
 impl Model {
-    /// QEMU's arguments that make up the machine, without what may differ between a snapshot and
-    /// its use.
+    /// QEMU's arguments that make up the machine, without those that may differ between a snapshot
+    /// and its use.
     pub fn arguments(self) -> Vec<String> {
         let clock: &[&str] = match self.clock {
             Clock::Wall => &["-accel", "tcg,thread=multi"],
@@ -115,7 +115,7 @@ impl RunFiles {
         self.dir.join("results.img")
     }
 
-    /// The first serial port: what Xen and dom0's kernel say.
+    /// The output of the first serial port, from Xen and dom0's kernel.
     pub fn serial(&self) -> PathBuf {
         self.dir.join("serial.log")
     }
@@ -197,7 +197,7 @@ impl Machine {
 
     fn spawn(model: Model, files: &RunFiles, more: &[&str]) -> Result<Self> {
         layout::check_machine()?;
-        // setpriv: the kernel ends QEMU when this process ends, whatever ended it.
+        // setpriv makes the kernel end QEMU when this process ends, for any reason.
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "--", "qemu-system-x86_64"]);
         command.args(model.arguments());
@@ -262,8 +262,8 @@ impl Machine {
         }
     }
 
-    /// Knocks until dom0 answers: what is written before it listens, or before a restore is
-    /// complete, gets lost.
+    /// Knocks until dom0 answers: octets written before it listens, or before a restore is
+    /// complete, get lost.
     fn wait_ready(&mut self) -> Result<()> {
         let limit = Instant::now() + BOOT_LIMIT;
         while Instant::now() < limit {
@@ -275,7 +275,7 @@ impl Machine {
         bail!("dom0 is not up within {} s", BOOT_LIMIT.as_secs())
     }
 
-    /// Discards what the machine says up to and including `mark`; whether that came before
+    /// Discards the machine's output up to and including `mark`; true if that came before
     /// `deadline`.
     fn wait_for(&mut self, mark: &[u8], deadline: Instant) -> Result<bool> {
         let mut said = Vec::new();

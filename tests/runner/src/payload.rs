@@ -31,7 +31,7 @@ pub struct Payload {
 }
 
 impl Payload {
-    /// Starts one on the disk image `disk`.
+    /// Starts a payload on the disk image `disk`.
     pub fn create(disk: &Path) -> Result<Self> {
         let file = File::options().write(true).open(disk).context("cannot open the payload's disk")?;
         let mut builder = Builder::new(file);
@@ -55,12 +55,12 @@ impl Payload {
             .with_context(|| format!("cannot take {} along", source.display()))
     }
 
-    /// Adds what lies in the host's directory `source` below `path`.
+    /// Adds the files of the host's directory `source` below `path`.
     pub fn add_directory(&mut self, path: &str, source: &Path) -> Result<()> {
         self.builder.append_dir_all(path, source).with_context(|| format!("cannot take {} along", source.display()))
     }
 
-    /// Adds what is built: guests below `/opt/zooid/guests`, each with its configuration, and
+    /// Adds the built programs: guests below `/opt/zooid/guests`, each with its configuration, and
     /// dom0's tools.
     pub fn add_built(&mut self) -> Result<()> {
         for guest in guests::built()? {
@@ -76,7 +76,7 @@ impl Payload {
         self.add_file("run/zooid/posix", Path::new(POSIX))
     }
 
-    /// Adds what tests/libraries/real/setup has built: programs for dom0, and an archive of signed
+    /// Adds the results of tests/libraries/real/setup: programs for dom0, and an archive of signed
     /// libraries for the guest of each.
     fn add_real_libraries(&mut self, built: &Path) -> Result<()> {
         self.add_directory("run/zooid/real", &built.join("payload"))?;
@@ -139,7 +139,7 @@ impl Payload {
         }
     }
 
-    /// Ends the stream; its length in octets.
+    /// Ends the stream, and returns its length in octets.
     pub fn finish(self) -> Result<u64> {
         let mut file = self.builder.into_inner().context("cannot write the payload: is the disk full?")?;
         let length = file.stream_position()?;
@@ -187,7 +187,7 @@ fn file_name(path: &Path) -> &str {
 /// dom0.
 const MERGED: [&str; 4] = ["bin", "sbin", "lib", "lib64"];
 
-/// `path` without what makes it absolute, and below `usr` where dom0 has it there.
+/// `path` made relative, and below `usr` if dom0 has it there.
 fn merged_path(path: &Path) -> PathBuf {
     let plain: PathBuf = path.components().filter(|part| matches!(part, Component::Normal(_))).collect();
     if MERGED.iter().any(|dir| plain.starts_with(dir)) { Path::new("usr").join(plain) } else { plain }

@@ -32,7 +32,7 @@ pub struct Parser {
 }
 
 impl Parser {
-    /// Takes the next piece; the reports that it completes.
+    /// Takes the next piece, and returns the reports that it completes.
     pub fn push(&mut self, octets: &[u8]) -> Vec<Report> {
         self.pending.extend(octets);
         let mut complete = Vec::new();
@@ -49,8 +49,8 @@ impl Parser {
         report
     }
 
-    /// Reads one line and, where it announces one, the frame behind it; the number of octets taken.
-    /// `None`: more must arrive first. Lines that are no announcement are passed over.
+    /// Reads one line and, if it announces one, the frame behind it. Returns the number of octets
+    /// taken, or `None` if more must arrive first. Lines that are no announcement are passed over.
     fn advance(&mut self, complete: &mut Vec<Report>) -> Option<usize> {
         let end = self.pending.iter().position(|&octet| octet == b'\n')?;
         let line = String::from_utf8_lossy(&self.pending[..end]).into_owned();

@@ -20,7 +20,7 @@ const END_OF_INPUT: &[u8] = b"\nexit\n";
 /// The interval at which the leave key is looked for.
 const TICK: Duration = Duration::from_millis(100);
 
-/// Gives the user a shell in dom0 until it is left; always status 0.
+/// Gives the user a shell in dom0 until it is left. The status is always 0.
 pub fn run(model: Model) -> Result<u8> {
     let files = RunFiles::create()?;
     let mut payload = Payload::create(&files.payload())?;
@@ -67,7 +67,7 @@ pub fn run(model: Model) -> Result<u8> {
     Ok(0)
 }
 
-/// The terminal in raw mode; back as it was when dropped.
+/// The terminal in raw mode. Dropping it restores the former mode.
 struct RawTerminal {
     before: String,
 }

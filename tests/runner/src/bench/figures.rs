@@ -61,7 +61,7 @@ pub struct Figure {
     /// Median.
     anchor: Option<f64>,
     anchor_name: Option<&'static str>,
-    /// Below 1 is better than the anchor.
+    /// Ours beside the anchor's: below 1 is better than the anchor.
     ratio: Option<f64>,
     goal: Option<f64>,
     unit: &'static str,
@@ -70,7 +70,7 @@ pub struct Figure {
 }
 
 impl Figure {
-    /// The figure of `row`, if there are samples enough.
+    /// The figure of `row`, if there are enough samples.
     pub fn of(row: &Row, samples: &Samples) -> Option<Self> {
         let (ours, our_spread) = median_and_spread(samples.ours.get(row.name)?);
         let (anchor, anchor_name, anchor_spread) = match row.anchor {
@@ -119,7 +119,7 @@ pub fn table(figures: &[Figure]) -> String {
     table
 }
 
-/// A value with as many digits as one can use.
+/// A value with a useful number of digits.
 fn short(value: f64) -> String {
     match value.abs() {
         0.0..10.0 => format!("{value:.3}"),

@@ -1,4 +1,4 @@
-//! `make bench`: what ours costs beside a peer in the same boot, as a table and as
+//! `make bench`: our costs beside those of a peer in the same boot, as a table and as
 //! `target/bench.json`.
 //!
 //! `tests/bench/measure.py`, with the modules beside it, takes the samples in dom0 under the

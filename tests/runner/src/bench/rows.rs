@@ -1,4 +1,4 @@
-//! The rows that there are.
+//! The rows of the benchmark.
 
 /// One row of the benchmark.
 pub struct Row {
