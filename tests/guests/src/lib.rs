@@ -11,7 +11,7 @@ pub fn success() {
     println!("Test result: SUCCESS");
 }
 
-/// The subject of the test is wrong: says why.
+/// Fails the test: its subject is wrong, for the printed reason.
 #[macro_export]
 macro_rules! failure {
     ($($why:tt)*) => {{
@@ -20,7 +20,7 @@ macro_rules! failure {
     }};
 }
 
-/// The test itself is wrong: says why.
+/// Ends the test as an error: the test itself is wrong, for the printed reason.
 #[macro_export]
 macro_rules! error {
     ($($why:tt)*) => {{
@@ -64,7 +64,7 @@ macro_rules! expect {
     };
 }
 
-/// The guest's one argument, which says what it is to do.
+/// The guest's one argument, which selects its act.
 pub fn argument() -> &'static str {
     match env::args().next() {
         Some(word) => word,
@@ -101,7 +101,7 @@ impl Random {
         value ^ (value >> 31)
     }
 
-    /// A value as garbage has it: often one that may mean something.
+    /// A value for garbage: often one that may mean something.
     pub fn garbage(&mut self) -> u32 {
         match self.below(4) {
             0 => 0,

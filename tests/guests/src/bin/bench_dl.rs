@@ -35,7 +35,7 @@ fn main() {
     success();
 }
 
-/// Opens a library; the ticks that this took.
+/// Opens a library, and returns the ticks that this took.
 fn open(name: &str) -> (u64, Library) {
     let begin = now();
     let library = expect!(dl::open(name, Flags::default()));

@@ -114,20 +114,19 @@ fn reap(child: PvmId) {
     check_eq!(ended.map(|ended| ended.status), Some(Status::Exited(0)));
 }
 
-/// The next domain is prepared in the background: what that costs is in the row `fork_rate`.
+/// Waits while the next domain is prepared in the background. That cost is in the row `fork_rate`.
 fn let_prepare() {
     thread::sleep(Duration::from_millis(500));
 }
 
-/// The one processor goes to the parent, if it has not returned yet.
+/// Leaves the one processor to the parent, if it has not returned yet.
 fn let_parent_return() {
     thread::sleep(Duration::from_millis(1));
 }
 
-/// From the call until the parent has returned and the child has written 16 pages, which are those
-/// of the round before when `shift` is
-/// 0. Both sides write every page before each fork, if the row is about `dirty` pages; all pages
-///    are compared afterwards, by both.
+/// Measures the time from the call until the parent has returned and the child has written 16
+/// pages, which are those of the round before if `shift` is 0. Both sides write every page before
+/// each fork, if the row is about `dirty` pages. Both compare all pages afterwards.
 fn fork(row: &str, pages: usize, rounds: usize, dirty: bool, shift: usize) {
     let mut memory = touched(pages);
     let mut value = 1;
@@ -146,7 +145,7 @@ fn fork(row: &str, pages: usize, rounds: usize, dirty: bool, shift: usize) {
                 let done = now();
                 let_parent_return();
                 verify(&memory, value, written, CHILDS);
-                // There is not memory for two of the large ones.
+                // The memory is too small for two of the large ones.
                 if dirty && pages == 4 * MIB {
                     memory.fill(CHILDS);
                     verify(&memory, CHILDS, Every::new(1), CHILDS);
@@ -164,7 +163,7 @@ fn fork(row: &str, pages: usize, rounds: usize, dirty: bool, shift: usize) {
     }
 }
 
-/// Fork, then both sides write 256 pages spread over 4 MiB and verify all of it.
+/// Measures a fork after which both sides write 256 pages spread over 4 MiB, and verify all of it.
 fn fork_write(rounds: usize) {
     let mut memory = touched(4 * MIB);
     for round in 0..rounds {
@@ -192,8 +191,8 @@ fn fork_write(rounds: usize) {
     }
 }
 
-/// Fork, exit, wait, in a row, with 4 MiB touched: per cycle, everything included that is paid in
-/// the background.
+/// Measures cycles of fork, exit and wait in a row, with 4 MiB touched. The cost of a cycle
+/// includes the work in the background.
 fn fork_rate(rounds: usize) {
     let memory = touched(4 * MIB);
     for _ in 0..rounds {
@@ -209,8 +208,8 @@ fn fork_rate(rounds: usize) {
     }
 }
 
-/// Children that stay alive: what each fork costs, the first and the last; or, when they do not
-/// `write`, what memory they take.
+/// Measures forks of children that stay alive: the cost of the first and of the last fork; or, if
+/// they do not `write`, the memory that they take.
 fn fork_alive(row: &str, rounds: usize, write: bool) {
     let mut memory = touched(4 * MIB);
     for round in 0..rounds {
@@ -231,7 +230,7 @@ fn fork_alive(row: &str, rounds: usize, write: bool) {
             None => rest(),
             Some(_) => {
                 let returned = now();
-                // The child goes on before this one does anything else.
+                // The child goes on before the parent does anything else.
                 let_prepare();
                 println!("begin {row} {round} {called} {returned}");
             }

@@ -1,5 +1,5 @@
 //! A hostile pVM: writes garbage into the control page that it shares with pvmd, at any moment, and
-//! keeps asking.
+//! keeps making requests.
 
 #![no_std]
 #![no_main]

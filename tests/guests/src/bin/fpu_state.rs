@@ -28,7 +28,7 @@ fn main() {
     let start = Instant::now();
     let mut fresh = 0;
     while start.elapsed() < TIME {
-        // Runs between the busy ones, whose registers are full.
+        // This thread runs between the busy ones, whose registers are full.
         thread::spawn(clean).join();
         clean();
         thread::sleep(Duration::from_millis(1));
@@ -42,8 +42,8 @@ fn main() {
     success();
 }
 
-/// Fills every register with what tells this thread from the others, spins, and compares, until it
-/// is told to stop. Returns how many times.
+/// Fills every register with values of this thread's own, spins, and compares, until it
+/// is told to stop. Returns the number of rounds.
 fn hold(number: u64) -> u64 {
     // Another rounding mode and precision for each thread.
     let mxcsr = MXCSR | (number as u32) << 13;
@@ -122,7 +122,7 @@ fn hold(number: u64) -> u64 {
 #[repr(C, align(16))]
 struct Area([u8; 512]);
 
-/// The x87 stack is empty, and the control words are the initial ones.
+/// Checks that the x87 stack is empty, and that the control words are the initial ones.
 fn clean() {
     let mut area = Area([0; 512]);
     // SAFETY: the area has the size and alignment that the instruction asks for.

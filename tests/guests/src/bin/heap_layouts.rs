@@ -99,7 +99,7 @@ fn reallocation() {
     unsafe { dealloc(block, layout(size, 64)) };
 }
 
-/// Memory that was used and freed comes back zeroed when it is asked for so.
+/// Checks that used memory comes back zeroed from a zeroed allocation.
 fn zeroed() {
     for _ in 0..2 {
         let layout = layout(100_000, 16);

@@ -1,6 +1,6 @@
 //! A hostile relative: a child writes garbage into every page that it shares with its parent, at
 //! any moment. The parent gets errors, or wrong contents, on these objects, and nothing else: it
-//! neither crashes nor hangs, and what it shares with others goes on.
+//! neither crashes nor hangs, and its other objects go on working.
 
 #![no_std]
 #![no_main]
@@ -69,7 +69,7 @@ fn reap(child: PvmId) {
     check_eq!(ended.map(|ended| ended.id), Some(child));
 }
 
-/// A child that is sent something through a new pipe, and sends it back through another.
+/// Sends data to a child through a new pipe, and gets it back through another one.
 fn honest() {
     let (down, to_child) = expect!(ipc::pipe());
     let (up, to_parent) = expect!(ipc::pipe());

@@ -1,10 +1,10 @@
 //! A hostile stranger: a pVM of another family that knows all about its victim (domain ids, frames,
-//! numbers of objects, ids of members) and tries to get at what the victim's family shares: by
-//! requests to pvmd, and by Xen's own calls. Each attempt has to be refused.
+//! numbers of objects, ids of members). It attacks the objects of the victim's family by
+//! requests to pvmd, and by hypercalls. Each attempt has to be refused.
 //!
-//! - `victim`: the family that is attacked. It says what a stranger would have to guess, and works
-//!   until `data/stop` is there.
-//! - `stranger WORD=NUMBER...`: attacks what it is told of (`domain`, `frame`, `table`, `object`,
+//! - `victim`: the family that is attacked. It prints the numbers that a stranger would have to
+//!   guess, and works until `data/stop` is there.
+//! - `stranger WORD=NUMBER...`: attacks these targets (`domain`, `frame`, `table`, `object`,
 //!   `member`).
 //! - `storm`: asks for objects, their removal and wake-ups without end.
 
@@ -38,7 +38,7 @@ const CREATE: How = How { create: true, exclusive: false };
 const EXCLUSIVE: How = How { create: true, exclusive: true };
 /// Octets of memory that the victim's family shares.
 const SIZE: usize = 5 * PAGE_SIZE;
-/// Grants and ports that are tried, of each domain: more than one has.
+/// The number of grants and ports that are tried of each domain, more than a domain has.
 const GRANTS: u32 = 2048;
 const PORTS: u32 = 4096;
 
@@ -64,7 +64,7 @@ fn sum(octets: &[u8]) -> u64 {
     octets.iter().fold(0xcbf2_9ce4_8422_2325, |sum, octet| (sum ^ u64::from(*octet)).wrapping_mul(0x100_0000_01b3))
 }
 
-/// Parent and child: the one fills the memory that they share and sends its sum through a queue,
+/// Runs parent and child. The one fills their shared memory and sends its sum through a queue;
 /// the other sums it up and answers through a pipe.
 fn victim() {
     let memory = expect!(SharedMemory::open("memory", EXCLUSIVE, SIZE));
@@ -87,7 +87,7 @@ fn victim() {
     let mut random = Random::new(1);
     let mut octets = vec![0; SIZE];
     let mut rounds = 0_u32;
-    // Not for ever: else a test that has failed would not end.
+    // The number of rounds is limited, so that a failed test ends.
     while rounds < 100_000 && (!rounds.is_multiple_of(8) || xenstore::read("data/stop").is_err()) {
         octets.iter_mut().for_each(|octet| *octet = random.next_u64() as u8);
         memory.write(0, &octets);
@@ -129,7 +129,7 @@ fn assistant(memory: &SharedMemory, queue: &MessageQueue, answer: &ipc::PipeWrit
     }
 }
 
-/// The way to pvmd, without any of the component's care.
+/// The channel to pvmd, without the component's checks.
 struct Daemon {
     page: SharedPages,
     port: Port,
@@ -140,7 +140,7 @@ impl Daemon {
         let page = control();
         let mut port = page.read_u32(daemon::PORT);
         if port == 0 {
-            // A root has chosen it itself.
+            // A root has chosen the port itself.
             let announcement = expect!(xenstore::read(ANNOUNCEMENT));
             let last = announcement.rsplit(' ').next().and_then(|port| port.parse().ok());
             port = last.unwrap_or_else(|| error!("announced as {announcement:?}"));
@@ -248,7 +248,7 @@ impl Stranger {
         println!("all in all: {}", self.refused);
     }
 
-    /// An attempt that has to fail.
+    /// Counts an attempt, which has to fail.
     fn refused<T, E: Debug>(&mut self, what: &str, about: impl Debug, result: Result<T, E>) {
         match result {
             Ok(_) => failure!("{what} {about:?} is not refused"),
@@ -269,7 +269,7 @@ impl Stranger {
         place
     }
 
-    /// Objects and members that are another family's.
+    /// Requests for objects and members of another family.
     fn requests(&mut self) {
         let place = self.place();
         for name in ["memory", "queue"] {
@@ -296,8 +296,8 @@ impl Stranger {
         }
     }
 
-    /// A name that the victim has, too, is this family's own; in its place nothing of others can be
-    /// had.
+    /// Opens a name that the victim has, too: the object is this family's own, and requests on it
+    /// give nothing of others.
     fn own_objects(&mut self) {
         let flags = object_flags::CREATE | object_flags::EXCLUSIVE;
         let own = expect!(self.daemon.create("memory", 1, flags));
@@ -332,7 +332,7 @@ impl Stranger {
         self.place = place;
     }
 
-    /// Maps and copies what others have granted, to others.
+    /// Maps and copies grants of other domains to other domains.
     fn grants(&mut self) {
         let own = mmu::mfn_of(device_page(device::CONTROL)).unwrap_or(Mfn(0));
         for domain in self.domains.clone() {
@@ -378,7 +378,7 @@ impl Stranger {
         }
     }
 
-    /// Ports of others, of which some are made for relatives to bind.
+    /// Binds ports of others, of which some are made for relatives to bind.
     fn ports(&mut self) {
         let self_and_dom0 = [DomId::SELF, DomId::DOM0];
         for domain in self.domains.clone() {
@@ -397,7 +397,7 @@ impl Stranger {
         }
     }
 
-    /// Page tables: other domains' frames in its own, and anything in theirs.
+    /// Writes entries for other domains' frames into its own tables, and any entries into theirs.
     fn entries(&mut self) {
         let (table, index) = self.place();
         let entry = table.addr() + index as u64 * 8;
@@ -441,7 +441,7 @@ impl Stranger {
         }
     }
 
-    /// Memory, and lives, of other domains.
+    /// Attacks the memory and the lives of other domains.
     fn reservations(&mut self) {
         for domain in self.domains.clone() {
             self.refused("pages of", domain, xen_sys::memory_op_current_reservation(domain));
@@ -477,7 +477,7 @@ impl Stranger {
         }
     }
 
-    /// Homes of others.
+    /// Attacks the homes of others in xenstore.
     fn xenstore(&mut self) {
         for domain in self.domains.clone() {
             for node in ["name", "members", "objects", "data/zooid-fork", "zooid"] {
@@ -529,9 +529,9 @@ unsafe fn enter(hypercall: Hypercall, first: u64, second: u64) -> Result<u64, Er
     Errno::check(unsafe { entry(first, second) })
 }
 
-/// Asks without end, from a parent and its children.
+/// Makes requests without end, from a parent and its children.
 fn storm() {
-    // A member: else there is no memory owner and nothing to do.
+    // The object makes this pVM a member; else there would be no memory owner.
     let _memory = expect!(SharedMemory::open("storm", CREATE, 1));
     let mut name = *b"storm 0";
     for number in b'1'..=b'3' {

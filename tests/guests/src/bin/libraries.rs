@@ -1,4 +1,4 @@
-//! Loads the objects of tests/libraries, which come as the ramdisk.
+//! Loads the objects of tests/libraries from the ramdisk.
 
 #![no_std]
 #![no_main]
@@ -122,7 +122,7 @@ fn lazy() {
         check_eq!(scale(1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0), 87_654_323.0);
     }
     check_eq!(function::<Check>(&middle, "middle_check")(), 0);
-    // The first call of what is missing would end the pVM; until then nobody asks for it.
+    // The first call of the missing function would end the pVM. Until then nobody looks it up.
     let missing = expect!(dl::open("libmissing.so", LAZY));
     check!(missing.symbol("missing_call").is_ok());
 }
@@ -136,7 +136,7 @@ fn refused() {
         }
         other => failure!("{name}: {other:?}"),
     };
-    // The first time it makes room that it keeps.
+    // The first round makes room that the loader keeps.
     refusal("libmissing.so");
     notes();
     let before = memory::statistics().free;
@@ -170,7 +170,7 @@ fn damaged() {
         drop(whole);
         check_eq!(notes(), "bB");
     };
-    // The first time it makes room that it keeps.
+    // The first round makes room that the loader keeps.
     round(true);
     let before = memory::statistics();
     round(false);
@@ -217,7 +217,7 @@ fn signed() {
         drop(expect!(dl::open("liballowed.so", NOW)));
         check_eq!(notes(), "bB");
     };
-    // The first time it makes room that it keeps.
+    // The first round makes room that the loader keeps.
     round();
     let before = memory::statistics();
     round();
@@ -256,8 +256,8 @@ fn red_zone() {
     check!(threads.into_iter().all(|thread| thread.join() > 1000));
 }
 
-/// Every thread has its own variables, those before and those after the library came; they begin as
-/// the library says.
+/// Every thread has its own variables, started before or after the library came. They have
+/// the library's initial values.
 fn tls() {
     for (name, next, first) in
         [("libbase.so", "base_count", 40), ("libfixed.so", "fixed_next", 11), ("liblarge.so", "large_next", 5)]
@@ -278,7 +278,7 @@ fn tls() {
         }
         check_eq!(count(), first + 4);
     }
-    // A variable of another object, and by its name.
+    // A variable of another object, also looked up by its name.
     let middle = expect!(dl::open("libmiddle.so", NOW));
     let (count, counter): (Check, Check) = (function(&middle, "base_count"), function(&middle, "middle_counter"));
     let before = counter();
@@ -289,7 +289,7 @@ fn tls() {
     check_eq!(unsafe { *variable }, before + 1);
 }
 
-/// A child has its parent's libraries, and what one of them writes there the other does not see;
+/// A child has its parent's libraries. A write of one of them there is not seen by the other;
 /// both can open and close more.
 fn fork() {
     let middle = expect!(dl::open("libmiddle.so", LAZY));
@@ -361,7 +361,7 @@ fn write_text() {
     core::hint::black_box(&base);
 }
 
-/// Writes what was relocated and is constant since.
+/// Writes to data that is constant since its relocation.
 #[inline(never)]
 fn write_relro() {
     let middle = expect!(dl::open("libmiddle.so", NOW));

@@ -96,7 +96,7 @@ impl Bulk {
 }
 
 fn share() {
-    // The first time it makes room that it keeps.
+    // The first round makes room that the loader keeps.
     drop(bulk());
     let free = || memory::statistics().free / PAGE_SIZE;
     let before = free();
@@ -107,7 +107,7 @@ fn share() {
     library.works();
     check_eq!(library.next(), 41);
     let frames = library.frames();
-    // The same ones again, elsewhere.
+    // The same frames again, at another address.
     attack(&library);
     for round in 0..4 {
         match expect!(process::fork()) {
@@ -116,7 +116,7 @@ fn share() {
                 check_eq!(library.next(), 42);
                 check_eq!(library.frames(), frames);
                 if round % 2 == 0 {
-                    // A grandchild, and the end of all that the child has of it.
+                    // A grandchild uses the library. Then the child closes it, and opens it again.
                     match expect!(process::fork()) {
                         None => {
                             library.works();
@@ -202,7 +202,7 @@ fn control() -> SharedPages {
     unsafe { SharedPages::new(device_page(device::CONTROL) as *mut u8, 1) }
 }
 
-/// A request by hand; the error number.
+/// Makes a request by hand, and returns its error number.
 fn ask(operation: u32, count: u32, table: Mfn, index: usize, object: u32, flags: u32) -> u32 {
     let page = control();
     page.write_u64(guest::MAP_TABLE, table.0);
@@ -216,7 +216,7 @@ fn ask(operation: u32, count: u32, table: Mfn, index: usize, object: u32, flags:
     let number = page.read_u32(guest::REQUEST).wrapping_add(1);
     page.write_u32(guest::REQUEST, number);
     let port = match page.read_u32(daemon::PORT) {
-        // A root has said its number where it announced itself.
+        // A root has written its port into its announcement.
         0 => expect!(expect!(xenstore::read(ANNOUNCEMENT)).rsplit(' ').next().unwrap_or_default().parse()),
         port => port,
     };
@@ -227,7 +227,7 @@ fn ask(operation: u32, count: u32, table: Mfn, index: usize, object: u32, flags:
     page.read_u32(daemon::ERRNO)
 }
 
-/// Acts again and again until dom0 has had enough.
+/// Repeats `act` until there is `data/stop`.
 fn until_stop(mut act: impl FnMut()) {
     while xenstore::read("data/stop").is_err() {
         act();

@@ -66,7 +66,7 @@ type Number = extern "C" fn() -> c_int;
 type OfNumber = extern "C" fn(c_int) -> c_int;
 type Call = extern "C" fn(extern "C" fn() -> c_int) -> c_int;
 
-/// `live` and what uses it, with functions that are looked up once.
+/// `live` and its user, with functions that are looked up once.
 struct Opened {
     live: Library,
     user: Library,
@@ -211,13 +211,13 @@ fn refused() {
         opened.check(1);
         check_eq!(opened.inside(), inside);
     };
-    // The first time it makes room that it keeps.
+    // The first round makes room that the loader keeps.
     round();
     let before = memory::statistics();
     (0..30).for_each(|_| round());
     lost_nothing(&before);
     check_eq!((opened.count)(), 2);
-    // The newest is the one that is forbidden; and what is wanted can be had still.
+    // The newest version is forbidden; a permitted one can still be had.
     let newest = dl::update("liblive.so", None, PATIENCE);
     check!(matches!(newest, Err(Error::Forbidden { rule: RuleRefusal::Version { .. }, .. })));
     expect!(update("2.0.0"));
@@ -270,7 +270,7 @@ fn busy() {
     let call: Call = function(&opened.live, "live_call");
     let limit = || Err(Error::TimeLimit("liblive.so".to_string()));
 
-    // In a function of it, which waits in the application.
+    // The thread is in a function of the library, which waits in the application.
     let caller = thread::spawn(move || call(wait_at_door));
     DOOR.until_somebody_waits();
     let began = Instant::now();
@@ -304,7 +304,7 @@ fn busy() {
     opener.join();
     opened.check(2);
 
-    // In a section, but in no function of it.
+    // The thread is in a section, but in no function of the library.
     DOOR.close();
     let holder = {
         let opened = Arc::clone(&opened);
@@ -314,7 +314,7 @@ fn busy() {
             let before = (opened.version)();
             drop(inner);
             DOOR.wait();
-            // It goes on in the version that it began with, however many wait for it to end.
+            // The section goes on in the version that it began with, however many wait for its end.
             let inner = opened.live.enter();
             let after = ((opened.version)(), (opened.check)(before));
             drop(inner);
@@ -374,7 +374,7 @@ fn busy() {
     opened.check(2);
 }
 
-/// Called by the library: 0 if the update that it asks for comes to nothing.
+/// Called by the library. Returns 0 if the update that it asks for reaches its time limit.
 extern "C" fn update_from_inside() -> c_int {
     let result = dl::update("liblive.so", Some("2.0.0"), Duration::from_millis(20));
     c_int::from(result != Err(Error::TimeLimit("liblive.so".to_string())))
@@ -434,7 +434,7 @@ fn threads() {
     opened.check(1);
 }
 
-/// A child has the version of its parent; what one of them replaces the other does not see.
+/// A child has the version of its parent. An update of one of them is not seen by the other.
 fn fork() {
     let opened = open();
     opened.check(1);

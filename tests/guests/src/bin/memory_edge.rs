@@ -1,5 +1,5 @@
-//! A request for about as much memory as there is succeeds or fails, but does no harm: what it
-//! takes beside the pages themselves, for page tables, is counted.
+//! A request for about as much memory as there is succeeds or fails, but does no harm. Its page
+//! tables are counted, too.
 
 #![no_std]
 #![no_main]

@@ -1,5 +1,5 @@
-//! Nearly all memory of the guest can be allocated; it holds what is written; what is freed can be
-//! allocated again; and when there is no more, `try_reserve` says so.
+//! Nearly all memory of the guest can be allocated. It keeps its contents, and freed memory can be
+//! allocated again. When there is no more, `try_reserve` fails.
 
 #![no_std]
 #![no_main]
@@ -16,8 +16,8 @@ zooid::main!(main);
 fn main() {
     let before = memory::statistics();
     let block = (before.total / 256).clamp(16 << 10, 1 << 20);
-    // The image, page tables, kernel records and a rest smaller than a block are what the
-    // application cannot have.
+    // The application cannot have the image, page tables, kernel records and a rest smaller than a
+    // block.
     let least = (before.free - before.free / 16) / block - 1;
 
     let first = fill(block);
@@ -36,7 +36,7 @@ fn main() {
 
     // The same again; the list of the blocks may lie worse this time.
     check!(fill(block) + 2 >= first);
-    // In small pieces it is as much, less what the allocator needs between them. (A small guest is
+    // In small pieces it is as much, less the allocator's headers. (A small guest is
     // enough: the time that freeing takes grows with the square of the number of pieces.)
     if before.total <= 8 << 20 {
         let small = fill(200) * 200;

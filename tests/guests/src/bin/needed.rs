@@ -49,7 +49,7 @@ fn main() {
     dl::iterate(|object| names.push(object.name.to_string()));
     names.sort();
     check_eq!(names, ["libbase.so", "libmiddle.so"]);
-    // A child has them, as they are.
+    // A child has them unchanged.
     match expect!(process::fork()) {
         None => process::exit(i32::from(base_add(2, 2) != 4 || middle_check() != 0)),
         Some(child) => {

@@ -1,5 +1,5 @@
-//! The guest as a client: what the argument names, against the servers of `tests/boot/net_peer.py`
-//! in dom0.
+//! The guest as a client, in the way that the argument names, of the servers of
+//! `tests/boot/net_peer.py` in dom0.
 
 #![no_std]
 #![no_main]
@@ -151,8 +151,8 @@ fn ports() {
     check!(one.local_port() >= 49152 && other.local_port() >= 49152 && one.local_port() != other.local_port());
 }
 
-/// Datagrams of every length that fits go and come; one that does not fit is refused; nobody's
-/// answer is not waited for.
+/// Datagrams of every length that fits go and come; one that does not fit is refused. A wait for an
+/// answer that does not come ends.
 fn udp() {
     let socket = expect!(UdpSocket::bind(0));
     socket.set_read_timeout(Some(5 * SECOND));
@@ -186,7 +186,7 @@ fn udp() {
     check_eq!(expect!(socket.recv_from(&mut buffer)), (4, dom0(ECHO)));
 }
 
-/// Sockets and a pipe from a child are polled together: what is ready is said, and nothing else.
+/// Sockets and a pipe from a child are polled together: only ready ones are reported.
 fn poll_sockets() {
     const NONE: Events = Events::empty();
     const READ: Events = Events::READABLE;
@@ -198,7 +198,7 @@ fn poll_sockets() {
             expect!(start.read(&mut [0]));
             thread::sleep(SECOND / 20);
             expect!(writer.write_all(b"x"));
-            // Until the parent has seen that.
+            // The child waits until the parent has seen that.
             check_eq!(expect!(start.read(&mut [0])), 0);
             process::exit(0)
         }

@@ -1,7 +1,8 @@
 //! Loads a C library as others wrote it, with its test (tests/libraries/real), and runs the test as
-//! Linux would run the program. Of the command line the first word is the library; `storm`: again
-//! and again, while events come in and children are forked, so that pages are copied when they are
-//! written; other words are objects to be opened before, in place of what the image has by itself.
+//! Linux would run the program. The first word of the command line is the library. With `storm`,
+//! the test runs again and again, while events come in and children are forked, so that pages are
+//! copied when they are written. Other words are objects to be opened before, in place of the
+//! image's own.
 
 #![no_std]
 #![no_main]
@@ -24,7 +25,7 @@ zooid::main!(main, mode = kernel);
 
 dl::trust!(include_bytes!("../../../libraries/test-only.pub"));
 
-/// A storm is as many forks, and goes on until the test is over.
+/// The number of forks of a storm, which goes on until the test is over.
 const CHILDREN: u32 = 8;
 
 static FORKED: AtomicU32 = AtomicU32::new(0);
@@ -73,7 +74,7 @@ fn main() {
     success();
 }
 
-/// Until the test is over; how many times a timer went off.
+/// Disturbs the test until it is over. Returns the number of timer events.
 fn storm() -> u32 {
     let events = thread::spawn(|| {
         let mut events = 0;
