@@ -1,4 +1,4 @@
-//! What fuzzing has kept of a target (fuzz/corpus).
+//! The inputs that fuzzing has kept for a target (fuzz/corpus).
 
 /// Calls `check` with each input in a folder.
 pub fn each(folder: &str, check: fn(&[u8])) {

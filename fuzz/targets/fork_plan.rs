@@ -1,6 +1,6 @@
-//! A fork: whatever control page and page tables a parent has, its child's layout, plan and links are
-//! sound, or it is refused. Sound means: records lie apart, no frame has two uses, page tables are
-//! never writable, and what is linked is not, unless the family's memory owner has it.
+//! A fork: whatever control page and page tables a parent has, its child's layout, plan and links
+//! are sound, or it is refused. Sound means: records lie apart, no frame has two uses, page tables
+//! are never writable, and what is linked is not, unless the family's memory owner has it.
 #![no_main]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,7 +20,7 @@ const MOST: u64 = 4096;
 /// The machine frame of the child's first frame.
 const FIRST: u64 = 1 << 30;
 
-/// So many words from one place in the control page on, or entries of a table.
+/// A run of words of the control page, or of entries of a table: start and number.
 type Run = (u16, u8, u64);
 
 fuzz_target!(|input: (Vec<Run>, Vec<(u8, u8, Run)>, Vec<(u8, Run)>, bool, u8)| {

@@ -22,7 +22,7 @@ use tables::{Change, Tables};
 /// Frames that the guest has: its tables, and what else they name.
 const FRAMES: usize = 12;
 
-/// So many entries of a table from one place on, each to the next frame.
+/// A run of entries of a table, each to the next frame.
 type Run = (u8, u16, u8, u16);
 
 fuzz_target!(|input: (Vec<Run>, Vec<Run>, u8, u16)| {

@@ -1,4 +1,4 @@
-"""What the parts of `make bench` share in dom0: samples, and guests."""
+"""The common part of `make bench` in dom0: samples, and guests."""
 
 import ctypes
 import os
@@ -60,7 +60,7 @@ def run_to_its_end(name, seconds, **settings):
 
 
 def console(name):
-    """What a guest has said."""
+    """The console of a guest."""
     log = CONSOLES / f"guest-{name}.log"
     return log.read_text(errors="replace") if log.exists() else ""
 

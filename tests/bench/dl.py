@@ -15,7 +15,8 @@ ANCHOR = "/root/dl"
 # A tick of the TSC is an instruction, and a thousand are a microsecond.
 TICKS = 1000
 LIBRARY = "libz.so.1"
-# By row: what the guest gets, and in which mode it runs. The file without a red zone is built from source, the other is the distribution's.
+# By row: what the guest gets, and in which mode it runs. The file without a red zone is built from
+# source, the other is the distribution's.
 ROWS = {
     "dlopen": ("/run/zooid/real/zlib.tar", "kernel"),
     "dlopen_first": ("/run/zooid/real/zlib.tar", "kernel"),
@@ -30,7 +31,8 @@ def measure_rows(wanted):
             with tarfile.open(archive) as files:
                 files.extract(LIBRARY, "/root")
             os.chmod(ANCHOR, 0o755)
-            # Each program and each guest opens for the first time once; the first of them has it read from the disk.
+            # Each program and each guest opens for the first time once; the first of them has it
+            # read from the disk.
             runs = range(SAMPLES + 1 if row == "dlopen_first" else 1)
             word = "first" if row == "dlopen_first" else "sample"
             for side, run in [("ours", lambda: in_guest(row, archive, mode)), ("anchor", in_dom0)]:
@@ -46,7 +48,7 @@ def measure_rows(wanted):
 
 
 def dlopen_memory():
-    """What a library takes from a pVM's memory, in KiB: mapped from the host's store, and copied from an archive of the pVM's own."""
+    """The memory of a pVM that a library takes, in KiB: mapped from the host's store, and copied from an archive of the pVM's own."""
     archive, mode = ROWS["dlopen"]
     with tarfile.open(archive) as files:
         files.extractall("/root/store")

@@ -32,8 +32,9 @@ static void touch(uint64_t *memory, size_t pages, uint64_t value)
         memory[at] = value;
 }
 
-/* Reads every word: that of each `step`-th page is `written`, if it is the page's first one, all others are `value`. By one
- * instruction for each word, here as in the guest, so that two compilers' idea of a loop makes no difference. */
+/* Reads every word: that of each `step`-th page is `written`, if it is the page's first one, all
+   others are `value`. By one * instruction for each word, here as in the guest, so that two
+   compilers' idea of a loop makes no difference. */
 static void verify(const uint64_t *memory, size_t pages, uint64_t value, size_t step, uint64_t written)
 {
     for (size_t page = 0; page < pages; page++) {
@@ -61,7 +62,7 @@ static void reap(pid_t child)
         fail("the child has failed");
 }
 
-/* What one cycle of fork, exit and wait costs, again and again. */
+/* Measures the cost of a cycle of fork, exit and wait, again and again. */
 static void rate(int rounds)
 {
     for (int round = 0; round < rounds; round++) {

@@ -19,7 +19,8 @@ ANCHOR = "/root/fork"
 TICKS = 1000
 # Behind the name of a row that is measured with copies through grants.
 GRANT = "_grant"
-# pVMs alive at once in `fork_1000`, as many as a few minutes make, and how many forks make up a sample of it.
+# pVMs alive at once in `fork_1000`, as many as a few minutes make, and how many forks make up a
+# sample of it.
 ALIVE = {"": 400, GRANT: 200}
 AT_ONCE = 20
 # Children that make up a sample of `clone_mem`: Xen says how much is free in whole MiB.
@@ -127,7 +128,7 @@ def clone_mem(rows, ending):
     until_alone()
 
 
-# What is measured by one run, and the rows that come of it.
+# Each measuring function, with the rows that one run of it gives.
 MEASURES = [
     (fork, ["fork", "fork_pause", "fork_dirty"]),
     (fork_clean, ["fork_clean"]),
@@ -187,7 +188,7 @@ def check(name, said):
 
 
 def parse(name, said):
-    """What a guest and its children have said of its forks."""
+    """The lines of a guest and its children about its forks."""
     done = {}
     for log in CONSOLES.glob(f"guest-{name}-*.log"):
         words = log.read_text(errors="replace").split()

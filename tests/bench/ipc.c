@@ -48,7 +48,7 @@ static void write_all(int to, const char *buffer, size_t size)
     check(write(to, buffer, size) == (ssize_t)size, "write");
 }
 
-/* What both sides share: two of everything, down to the child and up to the parent. */
+/* The objects that both sides share: two of each, down to the child and up to the parent. */
 static int pipes[2][2];
 static sem_t *semaphores;
 static volatile uint8_t *memory;

@@ -38,7 +38,7 @@ def run(row):
 
 
 def first(log):
-    """What a child says of its first and of a later trip."""
+    """The times that a child prints of its first and of a later trip."""
     return [line.split()[1:3] for line in log.read_text(errors="replace").splitlines() if line.startswith("first ")]
 
 

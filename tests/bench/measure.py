@@ -140,7 +140,8 @@ def tcp_out(address):
 
 
 def iperf3(address, *options):
-    # With --json an error is a member of the report. A server that has not ended the test before says "busy".
+    # With --json an error is a member of the report. A server that has not ended the test before
+    # says "busy".
     error = "busy"
     while "busy" in error:
         time.sleep(0.1)
@@ -151,7 +152,7 @@ def iperf3(address, *options):
     return report["end"]["sum_received"]["bits_per_second"] / 1e9
 
 
-# What measures each row, and which of our guests is its subject.
+# The function that measures each row, and the guest of ours that is its subject.
 NETWORK = {
     "http": (http, "httpd"),
     "ping": (ping, "httpd"),

@@ -1,5 +1,5 @@
 #!/bin/sh
-# What is typed at the guest's console arrives.
+# Input typed at the guest's console arrives.
 . /run/zooid/lib.sh
 start "ready"
 check console_type "$(xenstore-read "/local/domain/$(xl domid "$NAME")/console/tty")"

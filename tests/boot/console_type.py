@@ -1,4 +1,5 @@
-# Types lines at a guest's console and checks what tests/guests/src/bin/console_input.rs answers: console_type.py TTY.
+# Types lines at a guest's console and checks what tests/guests/src/bin/console_input.rs answers:
+# console_type.py TTY.
 import os
 import select
 import sys
@@ -30,7 +31,7 @@ def enter(typed, line):
     typed += b"\r"
     while typed:
         typed = typed[os.write(terminal, typed[:512]) :]
-        # What is echoed has to be taken, or nothing goes on.
+        # The echo has to be read, or nothing goes on.
         while select.select([terminal], [], [], 0)[0]:
             global received
             received += os.read(terminal, 4096)

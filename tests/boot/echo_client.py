@@ -46,7 +46,7 @@ def many():
 
 
 def half():
-    """What was sent before the end of the client's stream comes back, and then the end of the server's."""
+    """Data sent before the end of the client's stream comes back, and then the end of the server's."""
     for length in 0, 1, 100000:
         connection = socket.create_connection(SERVER, 10)
         connection.sendall(text(length, length))

@@ -64,7 +64,7 @@ class Pump(threading.Thread):
     def run(self):
         while not self.stopping:
             start = time.monotonic()
-            # What a command looks like cannot come at the start of a round.
+            # A round never begins with something that looks like a command.
             talk(self.connection, b"%08d" % self.rounds + os.urandom(20000))
             self.longest = max(self.longest, time.monotonic() - start)
             self.rounds += 1

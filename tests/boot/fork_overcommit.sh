@@ -1,6 +1,6 @@
 #!/bin/sh
-# overcommit=never: a fork for whose copies there is not enough memory is refused with ENOMEM. Otherwise it is made, as long as nobody needs
-# the copies; with memory enough, either way.
+# overcommit=never: a fork for whose copies there is not enough memory is refused with ENOMEM.
+# Otherwise it is made, as long as nobody needs the copies; with memory enough, either way.
 . /run/zooid/lib.sh
 
 free_mib() {
@@ -23,7 +23,7 @@ xl_gone() {
 no_pvmd
 start-pvmd --overcommit never --keep-free 4M || fail "pvmd"
 forks || fail "with memory enough: $(cat "$(console)")"
-# What stays is enough for the guest and a child, but not for copies of everything.
+# The rest is enough for the guest and a child, but not for copies of everything.
 number=0
 while take=$(($(free_mib) - 56)) && [ "$take" -gt 4 ]; do
     size=$((take > 500 ? 500 : take))

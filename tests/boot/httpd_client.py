@@ -42,7 +42,7 @@ class Connection:
         return int(status), headers, body
 
     def is_over(self):
-        """Whether the stream ends here, in order."""
+        """True if the stream ends here, in order."""
         return self.input == b"" and not self.more()
 
 
@@ -126,7 +126,8 @@ def pipeline():
     connection = Connection()
     for cut in range(1, len(requests)):
         connection.send(requests[:cut])
-        # The server must see the pieces apart: its answer to the first can only follow if there is one in it.
+        # The server must see the pieces apart: its answer to the first can only follow if there is
+        # one in it.
         time.sleep(0.002)
         connection.send(requests[cut:])
         got = [connection.answer()[0] for _ in wanted]

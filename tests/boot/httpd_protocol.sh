@@ -1,5 +1,5 @@
 #!/bin/sh
-# What is no request, or not the usual one, gets the answer that RFC 9110 and 9112 ask for.
+# Broken and unusual requests get the answers that RFC 9110 and 9112 ask for.
 . /run/zooid/lib.sh
 start "httpd on"
 check httpd_client protocol

@@ -1,6 +1,7 @@
 #!/bin/sh
-# What relatives have shared leaves nothing behind, however they end: free pages, domains (zombies and memory owners included), dom0's event
-# channels, grants and xenstore nodes are as before.
+# Objects that relatives have shared leave nothing behind, however they end: free pages, domains
+# (zombies and memory owners included), dom0's event channels, grants and xenstore nodes are as
+# before.
 . /run/zooid/lib.sh
 
 # round TEST: one life of the guest.
@@ -15,11 +16,12 @@ all() {
     done
 }
 
-# What needs most comes first.
+# The rounds that need most come first.
 round generations
 leaves_nothing all
 
-# A name that was not removed goes with its family; until then it is in the list, and can be removed.
+# A name that was not removed goes with its family; until then it is in the list, and can be
+# removed.
 begin named_idle
 wait_console idle
 pvm ipc list | grep left-behind || fail "no name in the list"

@@ -1,5 +1,6 @@
 #!/bin/sh
-# The client iperf3 measures both directions, one test after the other, and is told what the server does not do.
+# The client iperf3 measures both directions, one test after the other, and is told what the server
+# does not do.
 . /run/zooid/lib.sh
 start "iperf3 server on"
 for direction in "" --reverse; do
@@ -12,5 +13,5 @@ for option in "--parallel 2" --bidir --udp; do
     # shellcheck disable=SC2086 # an option is one or two words
     iperf3 --bytes 1M $option --client 10.0.0.4 2>&1 | grep -F "not implemented" || fail "iperf3 $option"
 done
-# What was still under way when the client ended the test does not count.
+# Data still under way when the client ended the test do not count.
 grep -E "^received [1-9][0-9]{6} bytes" "$(console)" || fail "the server has received nothing"

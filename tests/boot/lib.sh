@@ -1,6 +1,6 @@
-# shellcheck shell=sh
-# For the boot tests' scripts (sourced as /run/zooid/lib.sh): they run in dom0 with $NAME, the name of the case, and $CFG,
-# a configuration for `xl create`. What they print is shown when they fail.
+# shellcheck shell=sh For the boot tests' scripts (sourced as /run/zooid/lib.sh): they run in dom0
+# with $NAME, the name of the case, and $CFG, a configuration for `xl create`. Their output is shown
+# when they fail.
 
 # fail WHY...: ends the test, and says what domains there are.
 fail() {
@@ -29,13 +29,14 @@ wait_console() {
     wait_until 15 grep -qF -- "$1" "$(console "${2:-}")"
 }
 
-# reason [NAME]: Xen's code for why the guest has shut down (0 poweroff, 1 reboot, 3 crash), "-" while it runs.
+# reason [NAME]: Xen's code for why the guest has shut down (0 poweroff, 1 reboot, 3 crash), "-"
+# while it runs.
 reason() {
     xl list -v "${1:-$NAME}" | awk 'NR == 2 { print $8 }'
 }
 
-# wait_end REASON [NAME]: waits until the guest has shut down, for at most 15 s; its reason must be REASON. The guest must
-# have been created with `xl create -e`, else it disappears as it ends.
+# wait_end REASON [NAME]: waits until the guest has shut down, for at most 15 s; its reason must be
+# REASON. The guest must have been created with `xl create -e`, else it disappears as it ends.
 wait_end() {
     wait_until 15 has_ended "${2:-}"
     [ "$(reason "${2:-}")" = "$1" ] || fail "the guest ended for the reason $(reason "${2:-}"), not $1"
@@ -51,7 +52,8 @@ start() {
     wait_console "$1"
 }
 
-# empty_store: no library and no trusted key of a test before; those of the tests are below `libraries`, to be added.
+# empty_store: no library and no trusted key of a test before; those of the tests are below
+# `libraries`, to be added.
 empty_store() {
     rm -rf /var/lib/zooid/lib /etc/zooid/keys libraries
     mkdir libraries
@@ -64,7 +66,8 @@ trust_tests() {
     pvm key trust tests.pub || fail "pvm key trust"
 }
 
-# settled: the counts, as soon as they are twice the same: what destroyed domains held is given back a little later.
+# settled: the counts, as soon as they are twice the same: what destroyed domains held is given back
+# a little later.
 settled() {
     seen=
     until counts=$(census) && [ "$counts" = "$seen" ]; do
@@ -74,8 +77,8 @@ settled() {
     echo "$counts"
 }
 
-# leaves_nothing COMMAND...: runs it twice; the second time must leave nothing that was not there before. The first one does not count: Xen keeps what
-# dom0 needed at most for ports and grants.
+# leaves_nothing COMMAND...: runs it twice; the second time must leave nothing that was not there
+# before. The first one does not count: Xen keeps what dom0 needed at most for ports and grants.
 leaves_nothing() {
     "$@"
     before=$(settled)
@@ -86,7 +89,8 @@ leaves_nothing() {
     [ "$before" = "$after" ] || fail "not everything was given back"
 }
 
-# supervise [OPTION...]: keeps a daemon running, by the backend $backend if that is set, until there is a file `stop`; the first one has the options.
+# supervise [OPTION...]: keeps a daemon running, by the backend $backend if that is set, until there
+# is a file `stop`; the first one has the options.
 supervise() {
     pvmd ${backend:+--backend "$backend"} "$@" >>pvmd.log 2>&1
     while [ ! -e stop ]; do
@@ -113,7 +117,8 @@ gone() {
     [ "$(xl list | wc -l)" = 2 ]
 }
 
-# finish WHAT: the guest has to succeed, to be gone with its family, and the daemon that `supervise` keeps running is ended.
+# finish WHAT: the guest has to succeed, to be gone with its family, and the daemon that `supervise`
+# keeps running is ended.
 finish() {
     succeeds "$1"
     # A daemon that is about to die may be asked; the next one answers.
@@ -123,7 +128,8 @@ finish() {
     wait
 }
 
-# life EXTRA [POINT]: the life of a guest with these arguments beside a daemon that dies there, if it comes there.
+# life EXTRA [POINT]: the life of a guest with these arguments beside a daemon that dies there, if
+# it comes there.
 life() {
     extra=$1
     shift
@@ -165,7 +171,8 @@ with_peer() {
     grep -q 'Test result: SUCCESS' "$(console)" || fail "no success"
 }
 
-# refuses STATUS TEXT COMMAND...: the command must end with STATUS and say nothing but one line, with TEXT in it.
+# refuses STATUS TEXT COMMAND...: the command must end with STATUS and say nothing but one line,
+# with TEXT in it.
 refuses() {
     status=$1
     text=$2
@@ -177,7 +184,8 @@ refuses() {
     grep -qF -- "$text" refused.out || fail "not '$text': $*: $(cat refused.out)"
 }
 
-# json EXPRESSION: fails the test unless the Python expression is true for what stands on standard input as JSON (`it`).
+# json EXPRESSION: fails the test unless the Python expression is true for what stands on standard
+# input as JSON (`it`).
 json() {
     python3 -S -c 'import json, sys
 text = sys.stdin.read()

@@ -1,6 +1,7 @@
 #!/bin/sh
-# Libraries of the host's store under `pvm run`: their constants and instructions are shared, in children and by several families, and nobody can
-# write them; the version is one that the rules of both sides allow; what is refused shows in `pvm events`; a library that leaves the store stays
+# Libraries of the host's store under `pvm run`: their constants and instructions are shared, in
+# children and by several families, and nobody can write them; the version is one that the rules of
+# both sides allow; what is refused shows in `pvm events`; a library that leaves the store stays
 # with those who have it; nothing is left.
 . /run/zooid/lib.sh
 empty_store
@@ -93,7 +94,7 @@ runs "version 2"
 pvm lib remove libbulk.so@2.0.0
 runs "version 1"
 
-# What is refused, by whom, and what dom0's users see of it.
+# Refused libraries, the part that refuses them, and the messages that dom0's users see.
 adds librevoked.so libforeign.so libelsewhere.so libold.so libredzone.so libmiddle.so 2>/dev/null
 runs "refused librevoked.so=- libforeign.so=- libelsewhere.so=- libold.so=- libredzone.so=- libnothing.so=none"
 grep -q 'WARN zooid_dl::load: librevoked.so: the host.s rules do not allow it' "$(console)" || fail "no line on the console"

@@ -30,7 +30,7 @@ start-pvmd || fail "no new daemon after a stop"
 [ "$(family)" = "$before" ] || fail "after a stop: before $before, after $(family)"
 pvm fork "$fourth" >/dev/null || fail "pvm fork after a stop: status $?"
 
-# What ended while there was no daemon.
+# A pVM that ended while there was no daemon.
 no_pvmd
 xl destroy "$(xl list | awk -v id="$fourth" '$1 ~ id { print $2 }')" || fail "xl destroy"
 start-pvmd || fail "no new daemon after an end"

@@ -1,5 +1,5 @@
 #!/bin/sh
-# What goes wrong in `pvm` is one useful line and an exit code of its own kind.
+# An error of `pvm` is one useful line, with an exit code for its kind.
 . /run/zooid/lib.sh
 
 nobody() {

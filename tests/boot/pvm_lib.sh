@@ -1,5 +1,6 @@
 #!/bin/sh
-# Keys are made and trusted; versions of libraries come and go; what breaks a rule is not taken, and damage is found.
+# Keys are made and trusted; versions of libraries come and go; what breaks a rule is not taken, and
+# damage is found.
 . /run/zooid/lib.sh
 empty_store
 set -eu
@@ -47,7 +48,7 @@ pvm lib remove libone.so@1.0.0
 refuses 120 "there is no library libone.so@1.0.0" pvm lib remove libone.so@1.0.0
 [ "$(pvm lib inspect libone.so --json | tr , '\n' | grep '"version"')" = '"version":"1.10.0"' ] || fail "the highest version"
 
-# What others have signed: nobody trusts that key here, then somebody does.
+# A library that others have signed: nobody trusts that key here, then somebody does.
 refuses 123 "is not trusted" pvm lib add libraries/libmiddle.so
 trust_tests
 pvm lib add libraries/libmiddle.so

@@ -1,5 +1,6 @@
 #!/bin/sh
-# `pvm run`: guests by name, image and configuration; their console, their arguments, their exit codes.
+# `pvm run`: guests by name, image and configuration; their console, their arguments, their exit
+# codes.
 . /run/zooid/lib.sh
 
 # ends STATUS ARGUMENT: the guest `ends`, attached.
@@ -19,7 +20,7 @@ ends 139 abort
 grep -q "the last line" abort.out || fail "no console: $(cat abort.out)"
 grep -q "pvm: $NAME ended: crash" abort.out || fail "no end: $(cat abort.out)"
 
-# What is typed behind -- arrives as it was.
+# The arguments behind -- arrive unchanged.
 pvm run -a --name "$NAME" arguments -- one 'two three' '"four"' '\' '' >out
 grep -qF 'two three' out || fail "arguments: $(cat out)"
 

@@ -3,7 +3,7 @@
 . /run/zooid/lib.sh
 start "tick 2"
 xl pause "$NAME" || fail "xl pause"
-# What was in the console's ring arrives now.
+# The input in the console's ring arrives now.
 sleep 0.2
 before=$(wc -c <"$(console)")
 sleep 1

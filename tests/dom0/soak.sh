@@ -1,10 +1,11 @@
 #!/bin/sh
-# `make soak` in dom0: forks in mixed shapes, then updates of a library and deaths of the daemon, for as long as soak.conf says. In the end all that was
-# taken is given back, and the daemon is no bigger than it was. Prints a table, a line for a sample.
+# `make soak` in dom0: forks in mixed shapes, then updates of a library and deaths of the daemon,
+# for as long as soak.conf says. In the end all that was taken is given back, and the daemon is no
+# bigger than it was. Prints a table, a line for a sample.
 . ./lib.sh
 . ./soak.conf
 
-# What pvmd may have grown by, in KiB: pages that its heap has kept.
+# The most that pvmd may have grown by, in KiB: pages that its heap has kept.
 GROWTH=4096
 
 CONSOLES=/var/log/xen/console
@@ -15,7 +16,8 @@ of() {
     sed -n "s/^$1:[^0-9]*\([0-9]*\).*/\1/p" "/proc/$(pidof pvmd)/status"
 }
 
-# sample NAME FORKS: a line of the table; $counts are those of the census, $rss and $held the daemon's.
+# sample NAME FORKS: a line of the table; $counts are those of the census, $rss and $held the
+# daemon's.
 sample() {
     counts=$(settled)
     rss=$(of VmRSS)

@@ -4,7 +4,7 @@ use std::env;
 use std::path::Path;
 use std::process::Command;
 
-/// By guest.
+/// Sources of each guest.
 const SOURCES: [(&str, &[&str]); 3] = [
     ("fork_c", &["src/fork_c.c"]),
     ("needed", &["src/needed.c"]),
@@ -25,7 +25,8 @@ const SOURCES: [(&str, &[&str]); 3] = [
     ),
 ];
 
-/// Shared objects of tests/libraries, by guest that is linked with them; each may need those before it.
+/// Shared objects of tests/libraries, by guest that is linked with them; each may need those before
+/// it.
 const LIBRARIES: [(&str, &[&str]); 1] = [("needed", &["base", "middle"])];
 
 fn main() {
@@ -37,7 +38,7 @@ fn main() {
         for source in sources {
             let stem = Path::new(source).file_stem().expect("a file").to_str().expect("plain");
             let object = Path::new(&out).join(format!("{guest}-{stem}.o"));
-            // What is in a shared object has no address yet that code could contain.
+            // Code of a shared object has no fixed address yet.
             let model: &[&str] = match LIBRARIES.iter().any(|(other, _)| *other == guest) {
                 true => &["-fPIC"],
                 false => &["-fno-pic", "-mcmodel=kernel"],

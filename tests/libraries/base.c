@@ -1,4 +1,5 @@
-/* What `middle` needs: data, a function, thread-local variables, a constructor and a destructor that say when they run. */
+/* The library that `middle` needs: data, a function, thread-local variables, a constructor and a
+   destructor that say when they run. */
 #include "libraries.h"
 
 int base_numbers[4] = {1, 2, 3};

@@ -1,6 +1,6 @@
-/* What the libraries of the tests, and the guest that loads them, have in common. */
+/* Declarations common to the libraries of the tests and to the guest that loads them. */
 
-/* Of the image (tests/guests/src/bin/libraries.rs): notes an octet. */
+/* Notes an octet. Defined by the image (tests/guests/src/bin/libraries.rs). */
 void test_note(int octet);
 
 extern int base_numbers[4];

@@ -1,4 +1,4 @@
-/* What is used of `live`. */
+/* The symbols of `live` that others use. */
 extern int live_numbers[];
 int live_version(void);
 int live_version_again(void);

@@ -28,7 +28,7 @@ int page_footer(char *out, unsigned long room, unsigned long number)
     return snprintf(out, room, "<footer version=%d>page %lu</footer>\n", VERSION, number);
 }
 
-/* How many pages there were, whichever version has rendered them. */
+/* The number of pages rendered, by all versions. */
 unsigned long page_rendered(void)
 {
     return rendered;

@@ -1,4 +1,5 @@
-/* Uses the C runtime of the image, as any C library does: compiled against the headers of the build machine's. */
+/* Uses the C runtime of the image, as any C library does: compiled against the headers of the build
+   machine's. */
 #include <errno.h>
 #include <math.h>
 #include <setjmp.h>
@@ -6,7 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* What the compiler's crtbeginS.o has, which is linked into objects by default: what is registered with `atexit` runs when the object goes. */
+/* Stands for the compiler's crtbeginS.o, which is linked into objects by default: functions
+   registered with `atexit` run when the object goes. */
 __attribute__((visibility("hidden"))) void *__dso_handle = &__dso_handle;
 void __cxa_finalize(void *);
 

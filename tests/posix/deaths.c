@@ -47,7 +47,7 @@ static mqd_t new_queue(int messages)
     return queue;
 }
 
-/* What is read is what was written, in order and in whole pieces, then the end. */
+/* The reader gets what was written, in order and in whole pieces, then the end. */
 static void pipe_writer_is_killed(void)
 {
     for (int round = 0; round < KILLS; round++) {
@@ -72,7 +72,8 @@ static void pipe_writer_is_killed(void)
     }
 }
 
-/* The same in the middle of a write that waits for room: its reader has what fitted, then the end. */
+/* The same in the middle of a write that waits for room: its reader has what fitted, then the
+   end. */
 static void pipe_writer_is_killed_while_it_waits(void)
 {
     for (int round = 0; round < KILLS; round++) {
@@ -177,7 +178,8 @@ static void mq_sender_is_killed(void)
     }
 }
 
-/* At most one message goes with a receiver; the others stay, in order, and a sender that waits is woken. */
+/* At most one message goes with a receiver; the others stay, in order, and a sender that waits is
+   woken. */
 static void mq_receiver_is_killed(void)
 {
     for (int round = 0; round < KILLS; round++) {
@@ -213,7 +215,7 @@ static void mq_receiver_is_killed(void)
     }
 }
 
-/* Who waits in a queue holds nobody up when it is killed. */
+/* A process that is killed while it waits in a queue holds nobody up. */
 static void mq_waiters_are_killed(void)
 {
     for (int round = 0; round < KILLS; round++) {
@@ -278,7 +280,8 @@ static void mutex_owner_is_killed(void)
     }
 }
 
-/* Who waits for a mutex holds nobody up when it is killed, and the mutex is not its. */
+/* A process that is killed while it waits for a mutex holds nobody up, and does not own the
+   mutex. */
 static void mutex_waiters_are_killed(void)
 {
     struct state *state = new_state(0);
@@ -332,7 +335,8 @@ static void cond_waiters_are_killed(void)
 }
 #endif
 
-/* A semaphore does not know its holders: what a killed one has taken is gone, and no more than that. Both kinds of it. */
+/* A semaphore does not know its holders: what a killed one has taken is gone, and no more than
+   that. Both kinds of it. */
 static void sem_user_is_killed(void)
 {
     sem_t *both[2] = {&new_state(1)->semaphore, sem_open(NAME, O_CREAT | O_EXCL, 0600, 1)};
@@ -368,7 +372,8 @@ static void sem_user_is_killed(void)
     }
 }
 
-/* All three at once, on everything, and those who are left go on; the last one has every object to itself. */
+/* All three at once, on everything, and those who are left go on; the last one has every object to
+   itself. */
 static void all_peers_are_killed(void)
 {
     enum { PEERS = 3 };

@@ -40,7 +40,7 @@ static long long nanoseconds(const struct timespec *time)
     return time->tv_sec * 1000000000ll + time->tv_nsec;
 }
 
-/* How long it is until then. */
+/* The time until then. */
 static long long until(const struct timespec *limit)
 {
     long long span = nanoseconds(limit) - guest_now();

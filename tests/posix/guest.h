@@ -152,7 +152,7 @@ struct stat {
 void *mmap(void *at, size_t size, int protection, int flags, int memory, long offset);
 int fstat(int memory, struct stat *found);
 
-/* What an attribute asks for, every one has: it is robust, and shared. */
+/* Attributes do nothing: every mutex is robust and shared. */
 typedef pvm_shared_mutex_t pthread_mutex_t;
 typedef pvm_shared_cond_t pthread_cond_t;
 typedef int pthread_mutexattr_t, pthread_condattr_t;

@@ -3,7 +3,7 @@
 
 #define LIMIT_MS 60000
 
-/* What a process of the case has found. Strings are at the same place in all of them. */
+/* The finding of a process of the case. Strings are at the same address in all processes. */
 struct failure {
     const char *file, *condition;
     int line, error;
@@ -106,7 +106,7 @@ unsigned chosen(unsigned below)
     return (random_state >> 8) % below;
 }
 
-/* Whether it ended well. `case NAME ok` is what both systems must say. */
+/* Returns true if it ended well. Both systems must print `case NAME ok`. */
 static int run(const struct test *test)
 {
     const char *kind = test->only ? "only" : "case";
@@ -138,7 +138,7 @@ static int run(const struct test *test)
         printf("%s %s FAILED with status %d\n", kind, test->name, status);
     else
         printf("%s %s ok\n", kind, test->name);
-    /* What is left of its processes may be in the way of the next one. */
+    /* Remaining processes of the case may be in the way of the next one. */
     if (hangs) {
         printf("%s %s FAILED it does not end\n", kind, test->name);
         _exit(1);

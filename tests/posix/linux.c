@@ -10,7 +10,7 @@ int main(int count, char **words)
     /* A shell's background jobs ignore some. */
     for (int number = 1; number < NSIG; number++)
         signal(number, SIG_DFL);
-    /* What was printed is printed once, whoever forks. */
+    /* Output is printed once, whoever forks. */
     setvbuf(stdout, NULL, _IONBF, 0);
     return posix_main(words[1], count > 2 ? strtoul(words[2], NULL, 10) : 1) != 0;
 }

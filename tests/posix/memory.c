@@ -19,7 +19,8 @@ static volatile char *new_memory(size_t size)
     return map(memory, size);
 }
 
-/* "MAP_SHARED: write references shall change the underlying object", for a child as for its parent. */
+/* "MAP_SHARED: write references shall change the underlying object", for a child as for its
+   parent. */
 static void shm_anonymous_is_shared_with_children(void)
 {
     volatile int *words = shared(SIZE);
@@ -129,7 +130,8 @@ static void shm_open_of_what_is_not_there_is_ENOENT(void)
     CHECK_ERRNO(shm_unlink(NAME), ENOENT);
 }
 
-/* "If references exist when the object is unlinked, the name shall be removed; removal of the contents is postponed." */
+/* "If references exist when the object is unlinked, the name shall be removed; removal of the
+   contents is postponed." */
 static void shm_unlink_leaves_it_to_those_who_have_it_mapped(void)
 {
     volatile char *old = new_memory(SIZE);
@@ -170,7 +172,7 @@ static void shm_has_the_size_it_was_made_with(void)
     }
 }
 
-/* What a process has mapped stays when another that has it ends. */
+/* A mapping of a process stays when another process that has the object ends. */
 static void shm_outlives_those_who_had_it(void)
 {
     volatile char *octets = shared(SIZE);

@@ -57,7 +57,8 @@ static void pipe_takes_the_lowest_descriptors(void)
     CHECK(pipe(third) == 0 && third[0] == first[1] && third[1] == second[0]);
 }
 
-/* "The value returned may be less than nbyte if the file is a pipe and has fewer than nbyte bytes immediately available." */
+/* "The value returned may be less than nbyte if the file is a pipe and has fewer than nbyte bytes
+   immediately available." */
 static void pipe_read_returns_what_there_is(void)
 {
     int ends[2];
@@ -66,7 +67,7 @@ static void pipe_read_returns_what_there_is(void)
     CHECK(read(ends[0], buffer, 100) == 5 && memcmp(buffer, "hello", 5) == 0);
 }
 
-/* What was not read stays in the pipe. */
+/* Unread data stay in the pipe. */
 static void pipe_read_of_a_part_leaves_the_rest(void)
 {
     int ends[2];
@@ -87,7 +88,8 @@ static void pipe_read_of_0_octets_returns_0(void)
     CHECK(read(ends[0], buffer, 1) == 1);
 }
 
-/* "If some process has the pipe open for writing and O_NONBLOCK is set, read() shall return -1 and set errno to EAGAIN." */
+/* "If some process has the pipe open for writing and O_NONBLOCK is set, read() shall return -1 and
+   set errno to EAGAIN." */
 static void pipe_read_of_an_empty_nonblocking_pipe_is_EAGAIN(void)
 {
     int ends[2];
@@ -162,7 +164,8 @@ static void pipe_ends_are_closed_by_an_exit(void)
     ends_well(child);
 }
 
-/* "With O_NONBLOCK, a write of nbyte <= PIPE_BUF: if there is not sufficient space, transfer no data and return -1 with EAGAIN." */
+/* "With O_NONBLOCK, a write of nbyte <= PIPE_BUF: if there is not sufficient space, transfer no
+   data and return -1 with EAGAIN." */
 static void pipe_write_up_to_PIPE_BUF_is_whole_or_EAGAIN(void)
 {
     int ends[2];
@@ -184,7 +187,8 @@ static void pipe_write_up_to_PIPE_BUF_is_whole_or_EAGAIN(void)
     CHECK(found == all - PIPE_BUF + 200);
 }
 
-/* "A write of nbyte > PIPE_BUF: when at least one byte can be written, transfer what it can and return the number of bytes written." */
+/* "A write of nbyte > PIPE_BUF: when at least one byte can be written, transfer what it can and
+   return the number of bytes written." */
 static void pipe_write_above_PIPE_BUF_may_be_partial(void)
 {
     int ends[2];
@@ -199,7 +203,8 @@ static void pipe_write_above_PIPE_BUF_may_be_partial(void)
     CHECK_ERRNO(read(ends[0], buffer, 1), EAGAIN);
 }
 
-/* "If O_NONBLOCK is clear, a write request may cause the thread to block, but on normal completion it shall return nbyte." */
+/* "If O_NONBLOCK is clear, a write request may cause the thread to block, but on normal completion
+   it shall return nbyte." */
 static void pipe_write_that_does_not_fit_waits_and_is_whole(void)
 {
     int ends[2];
@@ -217,7 +222,8 @@ static void pipe_write_that_does_not_fit_waits_and_is_whole(void)
     ends_well(child);
 }
 
-/* "Write requests of PIPE_BUF bytes or less shall not be interleaved with data from other processes doing writes on the same pipe." */
+/* "Write requests of PIPE_BUF bytes or less shall not be interleaved with data from other processes
+   doing writes on the same pipe." */
 static void pipe_pieces_of_PIPE_BUF_are_not_interleaved(void)
 {
     enum { WRITERS = 3, PIECES = 60 };
@@ -248,7 +254,7 @@ static void pipe_pieces_of_PIPE_BUF_are_not_interleaved(void)
     }
 }
 
-/* What one process reads, no other does. */
+/* Data that one process reads, no other reads. */
 static void pipe_octets_go_to_one_of_several_readers(void)
 {
     enum { OCTETS = 2000 };
@@ -286,7 +292,8 @@ static void pipe_octets_go_to_one_of_several_readers(void)
     CHECK(octets == OCTETS && sum == 0);
 }
 
-/* "If no process has the pipe open for reading, write() fails with EPIPE, and SIGPIPE is sent to the thread": ignored here. */
+/* "If no process has the pipe open for reading, write() fails with EPIPE, and SIGPIPE is sent to
+   the thread": ignored here. */
 static void pipe_write_without_reader_is_EPIPE(void)
 {
     int ends[2];
@@ -375,7 +382,8 @@ static void pipe_descriptor_that_is_closed_is_EBADF(void)
     CHECK_ERRNO(close(-1), EBADF);
 }
 
-/* What a shell does for `one | two | three`: every process closes what it does not use, and the ends follow from that. */
+/* A pipeline as a shell makes it for `one | two | three`: every process closes its unused ends, and
+   the ends of file follow from that. */
 static void pipe_shell_idiom(void)
 {
     enum { OCTETS = 100000 };

@@ -1,4 +1,5 @@
-/* kill, signal, sigprocmask, sigwait. A handler says that it ran by a semaphore or a pipe: a pVM's runs in a thread of its own. */
+/* kill, signal, sigprocmask, sigwait. A handler says that it ran by a semaphore or a pipe: a pVM's
+   runs in a thread of its own. */
 #include "posix.h"
 
 static sem_t *handled;
@@ -68,7 +69,8 @@ static void signal_to_oneself_is_delivered_before_kill_returns(void)
     CHECK(times == 1);
 }
 
-/* "EINTR: the function was interrupted by a signal": of a handler that was set without SA_RESTART. */
+/* "EINTR: the function was interrupted by a signal": of a handler that was set without
+   SA_RESTART. */
 static void signal_interrupts_a_call(void)
 {
     struct sigaction action = {.sa_handler = handle};
@@ -113,7 +115,8 @@ static void signal_that_is_ignored_does_nothing(void)
     CHECK(times == 1 && number == SIGUSR2);
 }
 
-/* "Abnormal termination of the process": the default of these, and the status tells which it was. */
+/* "Abnormal termination of the process": the default of these, and the status tells which it
+   was. */
 static void signal_by_default_ends_the_process(void)
 {
     static const int all[] = {SIGHUP, SIGINT, SIGQUIT, SIGUSR1, SIGUSR2, SIGALRM, SIGTERM};
@@ -142,7 +145,8 @@ static void signal_default_can_be_set_again(void)
     ends_by(child, SIGTERM);
 }
 
-/* "Ignore the signal" is the default of SIGCHLD and SIGURG, and SIGCONT does nothing to who runs. */
+/* "Ignore the signal" is the default of SIGCHLD and SIGURG, and SIGCONT does nothing to who
+   runs. */
 static void signal_by_default_some_are_ignored(void)
 {
     pid_t child = idle_child();
@@ -166,7 +170,8 @@ static void signal_that_is_blocked_waits(void)
     CHECK(sem_wait(handled) == 0 && number == SIGUSR1 && times == 2);
 }
 
-/* "It is implementation-defined whether a pending signal is delivered more than once": on Linux it is not. */
+/* "It is implementation-defined whether a pending signal is delivered more than once": on Linux it
+   is not. */
 static void signal_that_is_blocked_is_merged(void)
 {
     handle_by(SIGUSR1, handle);
@@ -245,7 +250,8 @@ static void sigtimedwait_without_a_signal_is_EAGAIN(void)
     CHECK(sigtimedwait(&set, NULL, &none) == SIGUSR1);
 }
 
-/* "If sig is 0, error checking is performed but no signal is actually sent." "ESRCH: no process can be found corresponding to pid." */
+/* "If sig is 0, error checking is performed but no signal is actually sent." "ESRCH: no process can
+   be found corresponding to pid." */
 static void kill_with_0_tells_who_lives(void)
 {
     pid_t child = idle_child();
@@ -266,7 +272,8 @@ static void kill_with_no_signal_is_EINVAL(void)
     kill_and_reap(child);
 }
 
-/* "EINVAL: an attempt is made to catch a signal that cannot be caught or ignore a signal that cannot be ignored." */
+/* "EINVAL: an attempt is made to catch a signal that cannot be caught or ignore a signal that
+   cannot be ignored." */
 static void signal_SIGKILL_cannot_be_caught_or_blocked(void)
 {
     sigset_t all;
@@ -315,7 +322,8 @@ static void signal_SIGCHLD_tells_of_the_end_of_a_child(void)
     ends_well(child);
 }
 
-/* "Signals set to be caught by the calling process" are caught by a child, too, and those that are ignored, ignored. */
+/* "Signals set to be caught by the calling process" are caught by a child, too, and those that are
+   ignored, ignored. */
 static void signal_handlers_are_inherited(void)
 {
     handle_by(SIGUSR1, handle);
@@ -331,7 +339,8 @@ static void signal_handlers_are_inherited(void)
     CHECK(times == 0);
 }
 
-/* "The new process shall have a copy of the signal mask", and "the set of signals pending for the child shall be the empty set." */
+/* "The new process shall have a copy of the signal mask", and "the set of signals pending for the
+   child shall be the empty set." */
 static void signal_mask_is_inherited_and_pending_signals_are_not(void)
 {
     struct timespec none = {0, 0};
@@ -350,7 +359,7 @@ static void signal_mask_is_inherited_and_pending_signals_are_not(void)
     CHECK(sigtimedwait(&set, NULL, &none) == SIGUSR1);
 }
 
-/* What is set in a child is the child's own. */
+/* An action set in a child is the child's own. */
 static void signal_handlers_of_a_child_are_its_own(void)
 {
     handle_by(SIGUSR1, handle);
@@ -465,7 +474,8 @@ static void signal_can_be_sent_to_any_relative(void)
     ends_well(second);
 }
 
-/* "ECHILD: the calling process has no existing unwaited-for child processes." "WNOHANG: 0 if none has ended." */
+/* "ECHILD: the calling process has no existing unwaited-for child processes." "WNOHANG: 0 if none
+   has ended." */
 static void waitpid_knows_its_children(void)
 {
     int status;

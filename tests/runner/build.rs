@@ -1,5 +1,6 @@
-//! Compiles what runs neither in a guest image nor on the build machine: the rules of POSIX (`tests/posix`) for Linux, and the libraries (`tests/libraries`) that
-//! guests load, which are signed with a key that everybody knows.
+//! Compiles code that runs neither in a guest image nor on the build machine: the rules of POSIX
+//! (`tests/posix`) for Linux, and the libraries (`tests/libraries`) that guests load. They are
+//! signed with a key that everybody knows.
 
 use std::env;
 use std::fs;
@@ -15,8 +16,8 @@ mod signing;
 const POSIX: [&str; 10] =
     ["harness", "linux", "pipes", "signals", "queues", "semaphores", "memory", "objects", "polls", "deaths"];
 
-/// Sources in `tests/libraries`, and what their linking needs besides. `lib` and `.so` are added to the names.
-/// What follows `@` is the library's version, which is 1.0.0 otherwise.
+/// Sources in `tests/libraries`, with further arguments for their linking. `lib` and `.so` are
+/// added to the names. The text behind `@` is the library's version, which is 1.0.0 otherwise.
 const LIBRARIES: [(&str, &[&str]); 28] = [
     ("base.c", &[]),
     ("middle.c", &["-lbase", "-Wl,-z,lazy"]),
@@ -32,7 +33,7 @@ const LIBRARIES: [(&str, &[&str]); 28] = [
     ("redzone.c", &["-mred-zone"]),
     ("bulk.c", &[]),
     ("bulk.c", &["-DVERSION=2", "-o", "libbulk.so@2.0.0"]),
-    // The same again, as it must not be.
+    // The same source again, linked in forbidden ways.
     ("base.c", &["-Wl,-z,execstack", "-o", "libstack.so"]),
     ("base.c", &["-Wl,--hash-style=sysv", "-Wl,-z,pack-relative-relocs", "-o", "libpacked.so"]),
     ("base.c", &["-Wl,--hash-style=both", "-Wl,-z,pack-relative-relocs", "-Wl,--default-symver", "-o", "libwhole.so"]),
@@ -53,14 +54,14 @@ fn main() {
     let out = PathBuf::from(env::var("OUT_DIR").expect("cargo sets it"));
     println!("cargo:rerun-if-changed=../posix");
     println!("cargo:rerun-if-changed=../libraries");
-    // Static: dom0 has no C library of the build machine's.
+    // The program is static, because dom0 does not have the build machine's C library.
     let sources = POSIX.map(|source| format!("../posix/{source}.c"));
     gcc(Path::new("."), |gcc| {
         gcc.args(["-O2", "-Wall", "-Wextra", "-Werror", "-static", "-o"]).arg(out.join("posix")).args(&sources)
     });
 
     let libraries = out.join("libraries");
-    // What an earlier build has left there is not packed.
+    // Files of an earlier build are not packed.
     let _ = fs::remove_dir_all(&libraries);
     fs::create_dir_all(&libraries).expect("OUT_DIR can be written to");
     let folder = fs::canonicalize("../libraries").expect("tests/libraries is there");
@@ -100,7 +101,8 @@ fn pack(folder: &Path) {
     run(Command::new("tar").arg("-cf").arg(archive).arg("-C").arg(folder).args(names));
 }
 
-/// Makes `folder.tar` of a library, and of damaged and signed copies; `folder.txt` has a line for each, with its name and words of the refusal.
+/// Makes `folder.tar` of a library, and of damaged and signed copies; `folder.txt` has a line for
+/// each, with its name and words of the refusal.
 fn damage(library: &Path, folder: &Path, key: &SecretKey) {
     let _ = fs::remove_dir_all(folder);
     fs::create_dir_all(folder).expect("OUT_DIR can be written to");
@@ -141,7 +143,8 @@ fn sign(library: &Path, key: &SecretKey, change: impl FnOnce(&mut Description)) 
     fs::write(library.with_file_name(format!("{name}{SUFFIX}")), manifest).expect("OUT_DIR can be written to");
 }
 
-/// Copies of `libbase.so` and what is signed for them: each breaks one rule (tests/guests/src/bin/libraries.rs), but `liballowed.so`.
+/// Makes copies of `libbase.so` with signed manifests. Each copy but `liballowed.so` breaks one
+/// rule (tests/guests/src/bin/libraries.rs).
 fn sign_wrongly(folder: &Path, key: &SecretKey) {
     let base = fs::read(folder.join("libbase.so")).expect("it is built");
     let copy = |name: &str| {

@@ -1,4 +1,5 @@
-//! A library that is damaged in all ways that loaders have fallen for, and what is said of each: properly signed, so that nothing else keeps it out.
+//! A library that is damaged in all ways that loaders have fallen for, with the refusal of each.
+//! The copies are properly signed, so that nothing else keeps them out.
 
 #[path = "../../libos/loader/tests/common/file.rs"]
 mod file;
@@ -6,7 +7,7 @@ mod file;
 pub use file::File;
 use file::{DYNAMIC, LOAD, RELRO, STACK, TLS};
 
-/// Where a field is in a program header.
+/// The offset of a field in a program header.
 const FLAGS: usize = 4;
 const OFFSET: usize = 8;
 const ADDRESS: usize = 16;
@@ -33,7 +34,8 @@ const OF_NOBODY: u64 = 0x7000_0000;
 const COPY: u8 = 5;
 const GLOB_DAT: u32 = 6;
 
-/// Of a library with hash tables of both kinds, RELR and versions: names of damaged copies, words of the refusal, and the files.
+/// Damaged copies of a library with hash tables of both kinds, RELR and versions: names, words of
+/// the refusal, and the files.
 pub fn damaged(good: &File) -> Vec<(&'static str, &'static str, File)> {
     let loads = good.headers(LOAD);
     let (text, last) = (loads[1], loads[3]);

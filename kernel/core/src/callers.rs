@@ -163,7 +163,7 @@ mod tests {
         };
         assert!(with(0x5110) && with(0x5ff8) && with(0x1000) && with(0x1ff8));
         assert!(!with(0x5080));
-        // And nothing of the inner part, once the walk is in the outer one.
+        // Once the walk is in the outer part, nothing of the inner one is read.
         let words = [(0x5100, 0x1100), (0x5108, IMAGE), (0x1100, 7), (0x1108, OTHER), (0x5ff8, OLD), (0x1080, OLD)];
         assert!(!holds(&parts, &words, IMAGE, 0x5100, 0x5000));
     }

@@ -60,7 +60,7 @@ impl Latest {
         self.0.fetch_max(now, Ordering::Relaxed).max(now)
     }
 
-    /// What was told last.
+    /// The last time that was told.
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }

@@ -124,8 +124,8 @@ pub fn forget(reference: GrantRef) -> bool {
     Grant { reference }.end().is_ok()
 }
 
-/// The table of a child grants nothing but the control page. What the parent had granted by
-/// [`let_read`] is to be forgotten by who holds it.
+/// The table of a child grants nothing but the control page. Holders of grants of [`let_read`] have
+/// to forget those of the parent.
 pub static LIFE: Component = Component { begin: |_| begin_life(), ..Component::PASSIVE };
 
 fn begin_life() {

@@ -1,13 +1,13 @@
 //! The lives of a domain's memory: it begins anew in each child of a fork, and ends with the pVM.
 //!
 //! Each component that a fork or an end concerns has one place in [`Order`], and joins there when
-//! the image boots ([`join`]). Before a fork all stand still, the topmost first, so that nobody who
-//! is in the middle of one layer waits for a layer below that stands still already; in a child each
-//! begins, the lowest first; at an end each ends, the topmost first. The fork component calls all
+//! the image boots ([`join`]). Before a fork all stand still, the topmost first, so that no thread
+//! in the middle of one layer waits for a layer below that stands still already. In a child each
+//! begins, the lowest first. At an end each ends, the topmost first. The fork component calls all
 //! of this.
 //!
-//! Here is also what that component needs of the kernel besides: the way into a prepared domain,
-//! and the call that returns twice.
+//! The module also has the kernel's other functions for that component: the entry into a prepared
+//! domain, and the call that returns twice.
 
 use core::ffi::c_void;
 
@@ -23,9 +23,10 @@ pub use crate::entry::{resume_at, returns_twice};
 pub enum Order {
     /// Frames, page tables, copy-on-write: in a child nothing is allocated before.
     Memory,
-    /// What Xen must know of a domain that runs in guest user mode.
+    /// The settings that Xen needs for a domain that runs in guest user mode.
     Mode,
-    /// Event channels: in a child the parent's ports are dead, and nobody has one before.
+    /// Event channels. In a child the parent's ports are dead, and no port exists before this layer
+    /// begins.
     Events,
     /// The grant table.
     Grants,
@@ -35,11 +36,11 @@ pub enum Order {
     Xenstore,
     /// Random numbers.
     Random,
-    /// The channel to pvmd, and what this pVM knows of its relatives.
+    /// The channel to pvmd, and this pVM's knowledge of its relatives.
     Fork,
     /// Threads: in a child the others end, and services begin anew, which may use everything below.
     Threads,
-    /// The timer, which is set for what threads wait for.
+    /// The timer, which is set for the deadlines of threads.
     Time,
     /// The network.
     Network,
@@ -49,17 +50,17 @@ pub enum Order {
     Libraries,
 }
 
-/// How many there are.
+/// The number of layers.
 const LAYERS: usize = Order::Libraries as usize + 1;
 
-/// What a component does at forks and ends.
+/// The functions that a component has called at forks and at the end of the pVM.
 pub struct Component {
-    /// Before a fork.
+    /// Called before a fork.
     pub quiesce: Quiesce,
-    /// In a child, with events masked and the calling thread alone. A write to the heap is dear
-    /// there.
+    /// Called in a child, with events masked and the calling thread alone. A first write to the
+    /// heap is slow there.
     pub begin: fn(&Birth),
-    /// The pVM ends by itself; other threads run meanwhile.
+    /// Called when the pVM ends by itself; other threads run meanwhile.
     pub end: fn(Ending),
 }
 
@@ -68,10 +69,11 @@ impl Component {
     pub const PASSIVE: Self = Self { quiesce: |act| act(), begin: |_| (), end: |_| () };
 }
 
-/// Calls its argument once, while no thread is in the middle of using a component; in a child, it returns there, too.
+/// Calls its argument once, while no thread is in the middle of using a component; in a child, it
+/// returns there, too.
 pub type Quiesce = fn(&mut dyn FnMut());
 
-/// What a child is born with.
+/// The state that a child starts with.
 pub struct Birth {
     /// Frame of the level 4 table in use.
     pub root: Pfn,
@@ -83,23 +85,23 @@ pub struct Birth {
     pub timer: Port,
     /// Randomness that nobody else was given.
     pub seed: [u64; 4],
-    /// All threads of the parent live on, and not only the one that has called.
+    /// True if all threads of the parent live on, and not only the one that has called.
     pub all_threads: bool,
 }
 
-/// How a pVM ends by itself.
+/// The way in which a pVM ends by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
     /// With an exit code.
     Exited(i32),
-    /// By a signal whose default action that is.
+    /// By a signal whose default action ends a pVM.
     Killed(u8),
 }
 
 static COMPONENTS: Masked<[Option<&'static Component>; LAYERS]> = Masked::new([None; LAYERS]);
 
-/// Has a component take part. To be called at boot, from a function in a section `.zooid.init.*`:
-/// who joins later may be in the middle of something that a fork does not know of.
+/// Registers a component. It is called at boot, from a function in a section `.zooid.init.*`:
+/// a component that joins later may be in the middle of an act that a fork does not know of.
 pub fn join(layer: Order, component: &'static Component) {
     COMPONENTS.lock()[layer as usize] = Some(component);
 }
@@ -155,12 +157,12 @@ pub fn end(ending: Ending) {
     (0..LAYERS).rev().filter_map(component).for_each(|component| (component.end)(ending));
 }
 
-/// How long a child runs before its services do, in nanoseconds.
+/// The time that a child runs before its services do, in nanoseconds.
 const SETTLE: u64 = 2_000_000;
 
-/// What a service calls first that has others to talk to before anybody needs it: in a child it
-/// waits a little, because the parent may wait for the processor, and because many a child has
-/// ended by then.
+/// Delays a service at the start of a child by [`SETTLE`]. A service calls it first if it talks to
+/// other domains before anybody needs it: the parent may wait for the processor, and many children
+/// have ended by then.
 pub fn settle() {
     if evtchn::lives() > 0 {
         thread::sleep_until(time::now() + SETTLE);
@@ -173,5 +175,6 @@ pub fn init_traps() {
     crate::trap::init();
 }
 
-/// What [`returns_twice`] calls: the stack pointer to resume at, and what its caller passed on.
+/// The function that [`returns_twice`] calls, with the stack pointer to resume at and its caller's
+/// argument.
 pub type Act = extern "C" fn(u64, *mut c_void) -> u64;

@@ -90,9 +90,9 @@ impl Default for WaitQueue {
 /// it again and again starves nobody, and a switch of threads is paid for only then.
 pub struct Mutex<T: ?Sized> {
     locked: AtomicBool,
-    /// Somebody was passed over.
+    /// Set if a woken thread was passed over.
     passed_over: AtomicBool,
-    /// It is locked for a thread that was woken, and that has not taken it yet.
+    /// Set while it is locked for a thread that was woken, and that has not taken it yet.
     handed_over: AtomicBool,
     waiters: WaitQueue,
     value: UnsafeCell<T>,
@@ -208,7 +208,7 @@ impl<T: ?Sized> DerefMut for MutexGuard<'_, T> {
     }
 }
 
-/// Mutual exclusion that knows whose turn it is: who comes back in its own turn is told so, and
+/// Mutual exclusion that knows its owner: a thread that comes back in its own turn is told so, and
 /// does not wait for itself.
 pub struct Turns {
     mutex: Mutex<()>,

@@ -1,4 +1,5 @@
-//! Threads: preemptive, on one vCPU. The decisions are `zooid_core::sched`'s; here are stacks, registers and the idle loop.
+//! Threads: preemptive, on one vCPU. The decisions are `zooid_core::sched`'s; here are stacks,
+//! registers and the idle loop.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -17,27 +18,27 @@ use crate::{entry, time, tls};
 
 pub use zooid_core::sched::ThreadId;
 
-/// How long a thread runs at least while others wait, in nanoseconds.
+/// The least time that a thread runs while others wait, in nanoseconds.
 const SLICE: u64 = 2_000_000;
 
-/// Bytes of stack of a thread whose creator does not say.
+/// Bytes of stack of a thread whose creator names no size.
 pub const DEFAULT_STACK_SIZE: usize = 64 << 10;
 
 struct Thread {
     name: String,
-    /// Where the thread left off; meaningful while it does not run.
+    /// The stack pointer at which the thread left off; valid while it does not run.
     rsp: u64,
     /// Base of `%fs`: the thread block.
     thread_block: u64,
     /// Dropping the record frees it.
     stack: Stack,
-    /// What the thread begins anew with in the child of a fork, if it is one that every pVM has.
+    /// The entry that the thread starts from again in the child of a fork, if it is a service.
     service: Option<fn()>,
 }
 
 struct Threads {
     scheduler: Scheduler,
-    /// By slot.
+    /// The threads, by slot.
     records: Vec<Option<Thread>>,
     /// The thread that has exited last and whose stack is still to be given back.
     exited: Option<ThreadId>,
@@ -82,7 +83,7 @@ pub fn spawn(name: &str, stack_size: usize, body: impl FnOnce() + Send + 'static
     start_on(Stack::new(stack_for(&body, stack_size))?, name_of(name)?, body, None)
 }
 
-/// Bytes of stack for a thread whose `body` lies there until it is called.
+/// Bytes of stack for a thread whose `body` lies on it until it is called.
 fn stack_for<F>(body: &F, stack_size: usize) -> usize {
     match size_of_val(body) {
         ..=SMALL_BODY => stack_size,
@@ -90,7 +91,7 @@ fn stack_for<F>(body: &F, stack_size: usize) -> usize {
     }
 }
 
-/// Bytes of what a thread is to do that need no further stack.
+/// The largest body of a thread, in bytes, that needs no further stack.
 const SMALL_BODY: usize = 512;
 
 fn name_of(name: &str) -> Result<String, SpawnError> {
@@ -100,11 +101,11 @@ fn name_of(name: &str) -> Result<String, SpawnError> {
     Ok(owned)
 }
 
-/// How the application's threads run, if they do not run as the kernel's own.
+/// The mode that the application's threads run in, if it is not that of the kernel's threads.
 pub struct Mode {
     /// Runs its argument.
     pub run: fn(&mut dyn FnMut()),
-    /// Bytes of stack that this needs.
+    /// Bytes of stack that `run` needs.
     pub room: usize,
     /// Leaves the running thread for another one.
     pub switch: Switch,
@@ -134,8 +135,8 @@ pub fn spawn_application(
     })
 }
 
-/// As [`spawn`], for a thread of the kernel or the libOS that a child of a fork has, too: there it runs `body` from its
-/// beginning.
+/// As [`spawn`], for a thread of the kernel or the libOS that a child of a fork has, too: there it
+/// runs `body` from its beginning.
 pub fn spawn_service(name: &str, stack_size: usize, body: fn()) -> Result<ThreadId, SpawnError> {
     start_on(Stack::new(stack_size)?, name_of(name)?, body, Some(body))
 }
@@ -146,14 +147,15 @@ fn start_on<F: FnOnce() + Send + 'static>(
     body: F,
     service: Option<fn()>,
 ) -> Result<ThreadId, SpawnError> {
-    // One who goes through all threads finds this one, or is found by it.
+    // The lock is held until the thread is in the list, so that a walk through all threads finds
+    // it.
     let mut threads = THREADS.lock();
     let Threads { scheduler, records, .. } = &mut *threads;
     records.try_reserve(1).map_err(|_| SpawnError::OutOfMemory)?;
     let id = scheduler.spawn().map_err(|_| SpawnError::OutOfMemory)?;
     let thread_block = tls::place(&mut stack);
     let rsp = first_frame(&mut stack, body);
-    // Slots are given out one after the other: there is room for one more.
+    // Slots are given out one after the other, so one more record is enough.
     if records.len() <= id.slot() {
         records.push(None);
     }
@@ -162,8 +164,8 @@ fn start_on<F: FnOnce() + Send + 'static>(
     Ok(id)
 }
 
-/// Lays down what the thread does, and what `switch_stacks` pops, so that the thread starts in
-/// `thread_start`.
+/// Puts the thread's body on its stack, and the words that `switch_stacks` pops, so that the thread
+/// starts in `thread_start`.
 fn first_frame<F: FnOnce() + Send + 'static>(stack: &mut Stack, body: F) -> u64 {
     const MXCSR_AND_FCW: u64 = 0x0000_037f_0000_1f80; // all exceptions masked: the psABI's initial state
     let place = stack.reserve(size_of::<F>(), align_of::<F>());
@@ -171,8 +173,8 @@ fn first_frame<F: FnOnce() + Send + 'static>(stack: &mut Stack, body: F) -> u64 
     unsafe { (place as *mut F).write(body) };
     let r12 = place as u64;
     let r13 = thread_main::<F> as *const () as u64;
-    // From low to high: mxcsr and fcw, r15, r14, r13, r12, rbx, rbp, return address. What `thread_start` calls finds the
-    // stack aligned as the psABI wants it.
+    // From low to high: mxcsr and fcw, r15, r14, r13, r12, rbx, rbp, return address. The
+    // stack is aligned as the psABI wants it for the functions that `thread_start` calls.
     stack.reserve(16, 16);
     stack.push(entry::thread_start as *const () as u64);
     for value in [0, 0, r12, r13, 0, 0, MXCSR_AND_FCW] {
@@ -213,7 +215,7 @@ pub fn current() -> ThreadId {
     THREADS.lock().scheduler.running().expect("a thread is running")
 }
 
-/// Shown as the name of what runs now, for reports: takes no lock that may be held.
+/// Shows the name of the running thread, for reports. It takes no lock that may be held.
 pub struct Running;
 
 impl fmt::Display for Running {
@@ -226,17 +228,18 @@ impl fmt::Display for Running {
     }
 }
 
-/// Whether the caller is a service, as far as can be told without waiting for a lock.
+/// True if the caller is a service. False, too, if the lock of the threads is taken.
 pub fn is_service() -> bool {
     THREADS.try_lock().is_some_and(|threads| threads.running().is_some_and(|thread| thread.service.is_some()))
 }
 
-/// Whether the caller may wait: threads run and events are not masked.
+/// True if the caller may wait: threads run, and events are not masked.
 pub fn may_block() -> bool {
     !events::masked() && THREADS.lock().scheduler.running().is_some()
 }
 
-/// Blocks the calling thread until [`wake`], or until `deadline` (system time, ns); `false` when the deadline came first.
+/// Blocks the calling thread until [`wake`], or until `deadline` (system time, ns); `false` when
+/// the deadline came first.
 ///
 /// The caller has masked events since it decided to block.
 pub fn block(deadline: Option<u64>) -> bool {
@@ -284,7 +287,7 @@ pub fn sleep_until(deadline: u64) {
     }
 }
 
-/// The timer's interrupt: wakes whose deadline has come. Events are masked.
+/// The timer's interrupt: wakes the threads whose deadline has come. Events are masked.
 pub fn timer_expired() {
     let scheduler = &mut THREADS.lock().scheduler;
     scheduler.timer_fired(time::now());
@@ -294,7 +297,8 @@ pub fn timer_expired() {
     }
 }
 
-/// The end of an upcall: gives the vCPU to the next thread if the interrupted one has had its time. Events are masked.
+/// The end of an upcall: gives the vCPU to the next thread if the interrupted one has had its time.
+/// Events are masked.
 pub fn preempt() {
     let me = {
         let mut threads = THREADS.lock();
@@ -323,8 +327,9 @@ pub fn for_each_block(mut each: impl FnMut(u64)) {
     THREADS.lock().records.iter().flatten().for_each(|thread| each(thread.thread_block));
 }
 
-/// Calls `each` with the pages of every stack that are in use: from the stack pointer up, which is `rsp` for the calling
-/// thread. Those of services are left out unless `all` is set, because a child begins them anew.
+/// Calls `each` with the pages of every stack that are in use: from the stack pointer up, which is
+/// `rsp` for the calling thread. Those of services are left out unless `all` is set, because a
+/// child begins them anew.
 pub fn for_each_stack(rsp: u64, all: bool, mut each: impl FnMut(Range<usize>)) {
     let threads = THREADS.lock();
     let running = threads.scheduler.running().map(ThreadId::slot);
@@ -337,8 +342,8 @@ pub fn for_each_stack(rsp: u64, all: bool, mut each: impl FnMut(Range<usize>)) {
     }
 }
 
-/// Calls `each` for every thread but the calling one, with where it left off: its stack pointer, its thread pointer, and the end of its stack. Events are
-/// masked meanwhile.
+/// Calls `each` for every thread but the calling one, with its stack pointer,
+/// its thread pointer, and the end of its stack. Events are masked meanwhile.
 pub fn for_each_other(mut each: impl FnMut(u64, u64, usize)) {
     let threads = THREADS.lock();
     let running = threads.scheduler.running().map(ThreadId::slot);
@@ -346,25 +351,26 @@ pub fn for_each_other(mut each: impl FnMut(u64, u64, usize)) {
     others.filter_map(|(_, record)| record.as_ref()).for_each(|it| each(it.rsp, it.thread_block, it.stack.end()));
 }
 
-/// Whether a thread has not ended.
+/// True if a thread has not ended.
 pub fn is_alive(id: ThreadId) -> bool {
     THREADS.lock().scheduler.state(id).is_some_and(|state| state != State::Exited)
 }
 
-/// The lowest address of its stack that a thread uses that does not run.
+/// The lowest stack address in use by a thread that does not run.
 fn used_from(thread: &Thread) -> u64 {
     let Some(kernel_stack) = tls::kernel_stack(thread.thread_block) else { return thread.rsp };
-    // It has left off in the kernel's part; the frame at its top says where it was in its own.
-    // SAFETY: the stack of a thread that came from user mode: Xen has pushed ss and rsp there.
+    // The thread has left off in the kernel's part of its stack. The frame at the top of that part
+    // has its user stack pointer. SAFETY: the stack of a thread that came from user mode: Xen has
+    // pushed ss and rsp there.
     let rsp = unsafe { ((kernel_stack - 16) as *const u64).read_volatile() };
     rsp.min(thread.rsp)
 }
 
-/// In a child the calling thread alone lives on, unless all do, and services begin anew.
+/// In a child only the calling thread lives on, unless all threads do; services begin anew.
 pub static LIFE: Component = Component { begin: begin_life, ..Component::PASSIVE };
 
-/// What lies on the stacks of the others stays readable, because the calling thread may have
-/// references to it.
+/// The stacks of the other threads stay readable, because the calling thread may have
+/// references to them.
 fn begin_life(birth: &Birth) {
     if birth.all_threads {
         return;
@@ -394,7 +400,8 @@ fn begin_life(birth: &Birth) {
     }
 }
 
-/// Sets the timer for the earliest deadline of a thread: in a child, which got none from its parent.
+/// Sets the timer for the earliest deadline of a thread, in a child: it has no timer of its
+/// parent's.
 pub fn arm_timer() {
     if let Some(deadline) = THREADS.lock().scheduler.next_timer() {
         time::arm(deadline);
@@ -407,8 +414,8 @@ fn begin_slice_if_contended(scheduler: &mut Scheduler) {
     }
 }
 
-/// Runs the next ready thread, after idling in the hypervisor while there is none; returns when the caller `me` runs
-/// again. Nothing is running for the scheduler, and events are masked.
+/// Runs the next ready thread, after idling in the hypervisor while there is none; returns when the
+/// caller `me` runs again. Nothing is running for the scheduler, and events are masked.
 fn run_next(me: Option<ThreadId>) {
     let next = loop {
         let mut threads = THREADS.lock();
@@ -417,8 +424,8 @@ fn run_next(me: Option<ThreadId>) {
             break next;
         }
         drop(threads);
-        // Xen unmasks events and blocks in one step. The upcall comes on this stack; `preempt` leaves it alone, because
-        // no thread is running.
+        // Xen unmasks events and blocks in one step. The upcall comes on this stack; `preempt`
+        // leaves it alone, because no thread is running.
         xen_sys::sched_op_block();
         core::mem::forget(events::mask());
     };
@@ -436,19 +443,22 @@ fn run_next(me: Option<ThreadId>) {
         (save, thread.rsp, thread.thread_block)
     };
     let switch = MODE.get().map_or(switch as Switch, |mode| mode.switch);
-    // SAFETY: events are masked, so the record that `save` points into does not move; `rsp` was saved by an earlier switch or made by
-    // `first_frame`, and the thread block is of the same thread.
+    // SAFETY: events are masked, so the record that `save` points into does not move; `rsp` was
+    // saved by an earlier switch or made by `first_frame`, and the thread block is of the same
+    // thread.
     unsafe { switch(save, rsp, thread_block) };
     finish_switch();
 }
 
-/// Keeps the registers on this stack, stores `rsp` at the first argument, and goes on at the second one with `%fs` at the third.
+/// Saves the registers on this stack, stores `rsp` at the first argument, and continues on the
+/// stack of the second one, with the third one as base of `%fs`.
 pub type Switch = unsafe extern "C" fn(*mut u64, u64, u64);
 
 /// The [`Switch`] of threads in kernel mode.
 ///
 /// # Safety
-/// Events are masked; the first argument can be written; the others are a thread's that does not run.
+/// Events are masked; the first argument can be written; the others belong to a thread that does
+/// not run.
 pub unsafe extern "C" fn switch(save: *mut u64, rsp: u64, thread_block: u64) {
     // SAFETY: the thread block is mapped for as long as its thread's stack is.
     let _ = unsafe { xen_sys::set_segment_base(SegmentBase::FS, thread_block) };

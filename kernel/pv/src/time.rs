@@ -1,7 +1,8 @@
 //! The PV clock and the one-shot timer.
 //!
-//! The clock is Xen's system time: nanoseconds since the host booted, the same for all domains of it, computed from the
-//! TSC and the parameters in the shared info page (public/xen.h, `vcpu_time_info`).
+//! The clock is Xen's system time: nanoseconds since the host booted, the same for all domains of
+//! it, computed from the TSC and the parameters in the shared info page (public/xen.h,
+//! `vcpu_time_info`).
 
 use core::arch::x86_64::_rdtsc;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -55,11 +56,11 @@ pub fn now_or_zero() -> u64 {
     if events::shared_info().is_null() { 0 } else { now() }
 }
 
-/// What [`now`] has returned last.
+/// The last result of [`now`].
 static LATEST: Latest = Latest::new();
 
-/// System time when it was last asked for: for those whom a moment's lag does not hurt more than the price of reading the
-/// clock, which is that of an exception where Xen emulates the TSC.
+/// The last result of [`now`], which may be old. It is for callers that accept a lag for speed:
+/// reading the clock costs an exception where Xen emulates the TSC.
 pub fn recent() -> u64 {
     LATEST.get()
 }
@@ -68,8 +69,8 @@ pub fn recent() -> u64 {
 pub fn now() -> u64 {
     let info = events::vcpu_info();
     loop {
-        // SAFETY: a mapped structure that Xen updates only while this vCPU is in Xen; the version check below finds
-        // out a change in between.
+        // SAFETY: a mapped structure that Xen updates only while this vCPU is in Xen; the version
+        // check below finds a change in between.
         let parameters: VcpuTimeInfo = unsafe { (&raw const (*info).time).read_volatile() };
         // SAFETY: every x86-64 CPU has the instruction.
         let tsc = unsafe { _rdtsc() };
@@ -108,7 +109,8 @@ pub fn wall_clock(system_time: u64) -> u64 {
 
 /// Sees to it that the timer's interrupt comes at `deadline` or before.
 ///
-/// A timer that is set for an earlier time is left alone: it costs one needless interrupt, and setting it a hypercall.
+/// A timer that is set for an earlier time is left alone: it costs one needless interrupt, and
+/// setting it a hypercall.
 pub fn arm(deadline: u64) {
     if deadline < ARMED.load(Ordering::Relaxed) {
         ARMED.store(deadline, Ordering::Relaxed);

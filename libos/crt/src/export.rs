@@ -5,9 +5,9 @@ use core::ffi::CStr;
 /// A function or a variable that an object may import.
 #[derive(Clone, Copy)]
 pub struct Export {
-    /// As C spells it.
+    /// The name in C.
     pub name: &'static CStr,
-    /// Where the function or variable lies.
+    /// The address of the function or variable.
     pub address: *const (),
 }
 
@@ -69,7 +69,7 @@ const COUNT: usize = {
     count
 };
 
-/// Everything that an object may import, sorted by name.
+/// All names that an object may import, sorted.
 pub static EXPORTS: &[Export] = &sorted();
 
 /// The address of a name.

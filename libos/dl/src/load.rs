@@ -52,7 +52,7 @@ pub struct Loader {
 static LOADER: Mutex<Option<Loader>> = Mutex::new(None);
 
 at_boot! {
-    /// In an image that loads objects.
+    /// Starts the loader, in an image that loads objects.
     COMPONENT, "dl", start
 }
 

@@ -15,12 +15,13 @@ use zooid_manifest::{PublicKey, Rules, Version};
 use crate::Error;
 use crate::source::File;
 
-/// What [`trust!`](crate::trust), [`require!`](crate::require) and [`live!`](macro@crate::live) leave in the image.
+/// An entry that [`trust!`](crate::trust), [`require!`](crate::require) or
+/// [`live!`](macro@crate::live) leaves in the image.
 #[derive(Debug)]
 pub enum Rule {
     /// A key whose owner may sign libraries, and the name of the image.
     Trust {
-        /// Whose signature counts.
+        /// The key itself.
         key: PublicKey,
         /// The name of the image.
         image: &'static str,

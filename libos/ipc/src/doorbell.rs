@@ -1,4 +1,4 @@
-//! Doorbells: the way to each member that this one wakes or is woken by, for all objects.
+//! Doorbells: an event channel to each member that this one wakes or is woken by, for all objects.
 
 use alloc::collections::BTreeSet;
 use core::mem;
@@ -13,13 +13,14 @@ use crate::platform::{Family, Pages, Platform, Port, Word};
 /// Members that a port is offered to at a time, before this pVM waits.
 const AT_ONCE: usize = 4;
 
-/// The way to a member. Two members may each accept what the other has offered: so what was offered stays, bound or not, for as long as the member
-/// lives. Who closed it could cut the way that the other side has chosen.
+/// The event channel to a member. Two members may each accept the other's offer. So an offered port
+/// stays open, bound or not, for as long as the member lives. Closing it could cut the channel that
+/// the other side has chosen.
 pub struct Doorbell<P: Family> {
-    /// Whom it leads to: numbers are given out again.
+    /// The member that it leads to: numbers are given out again.
     id: PvmId,
     offered: Option<P::Port>,
-    /// The other side has bound what was offered, as far as is known.
+    /// True if the other side is known to have bound `offered`.
     bound: bool,
     accepted: Option<P::Port>,
 }
@@ -29,17 +30,17 @@ impl<P: Family> Doorbell<P> {
         Self { id, offered: None, bound: false, accepted: None }
     }
 
-    /// Whether it leads to whom its member's number names.
+    /// True if it leads to the member `id`, which has its number now.
     pub fn leads_to(&self, id: Option<PvmId>) -> bool {
         id == Some(self.id)
     }
 
-    /// The port that leads there, as far as is known.
+    /// The port that leads there, if one is known.
     fn port(&self) -> Option<&P::Port> {
         self.accepted.as_ref().or(self.offered.as_ref().filter(|_| self.bound))
     }
 
-    /// As [`port`](Self::port), and looks whether what was offered is bound by now.
+    /// As [`port`](Self::port), after a look if the offered port is bound by now.
     fn port_now(&mut self) -> Option<&P::Port> {
         if self.port().is_none() {
             self.bound = self.offered.as_ref().is_some_and(P::Port::is_bound);
@@ -69,7 +70,7 @@ struct Offer {
 
 impl Offer {
     fn to_word(self) -> u64 {
-        // So that 0 is none.
+        // The number is plus one, so that 0 means no offer.
         (u64::from(self.from) + 1) | u64::from(self.to) << 16 | u64::from(self.port.0) << 32
     }
 
@@ -79,12 +80,12 @@ impl Offer {
     }
 }
 
-/// The words for offers.
+/// The words of an object that hold offers.
 fn offers<P: Platform>(object: &Object<P>) -> impl Iterator<Item = <P::Pages as Pages>::U64<'_>> {
     (0..layout::OFFERS).map(|slot| object.pages().u64(layout::OFFER + 8 * slot))
 }
 
-/// Binds what members have offered to this one in an object.
+/// Binds the ports that members have offered to this one in an object.
 fn accept<P: Platform>(object: &Object<P>, me: u16) {
     for word in offers(object) {
         let value = word.load();
@@ -95,7 +96,7 @@ fn accept<P: Platform>(object: &Object<P>, me: u16) {
         let Some(id) = P::member_id(offer.from) else { continue };
         with::<P, _>(offer.from, id, |doorbell| {
             if doorbell.port_now().is_none() {
-                // What is offered is a claim; Xen checks that the port is for this domain.
+                // The offer is a claim; Xen checks that the port is for this domain.
                 doorbell.accepted = P::bind(id.domain(), offer.port);
             }
         });
@@ -113,18 +114,19 @@ fn propose<P: Platform>(object: &Object<P>, member: u16, id: PvmId, me: u16) {
     let Some(port) = offered else { return };
     let word = Offer { from: me, to: member, port }.to_word();
     let is_there = offers(object).any(|slot| slot.load() == word);
-    // If it is not, it may have been taken, here or in another object.
+    // A missing offer may have been taken, here or in another object.
     if is_there || with::<P, _>(member, id, |doorbell| doorbell.port_now().is_some()) {
         return;
     }
     if !offers(object).any(|slot| slot.compare_exchange(0, word).is_ok()) {
-        // Who misses the one that was there asks pvmd, and offers a port itself.
+        // The member that misses the overwritten offer asks pvmd, and offers a port itself.
         let number = usize::from(me).wrapping_add(usize::from(member)) % layout::OFFERS;
         object.pages().u64(layout::OFFER + 8 * number).store(word);
     }
 }
 
-/// Sees to it that those can wake this member that take part in an object, a few at a time.
+/// Offers ports to members of an object that have no doorbell here, a few at a time, so that they
+/// can wake this member.
 pub fn offer<P: Platform>(object: &Object<P>, me: u16) {
     accept(object, me);
     let mut left = AT_ONCE;
@@ -146,7 +148,7 @@ pub fn notify<P: Platform>(member: u16) -> bool {
     with::<P, _>(member, id, |doorbell| doorbell.port_now().map(Port::notify).is_some())
 }
 
-/// Wakes a member that waits at an object: by pvmd, if it has no doorbell.
+/// Wakes a member that waits at an object: by its doorbell, or by pvmd if it has none.
 pub fn send<P: Platform>(object: &Object<P>, member: u16, me: u16) {
     if notify::<P>(member) {
         return;
@@ -155,14 +157,15 @@ pub fn send<P: Platform>(object: &Object<P>, member: u16, me: u16) {
     if notify::<P>(member) {
         return;
     }
-    // For the next time: the other side offers its ports to a few.
+    // The offer is for the next time: the other side offers its own ports to a few members only.
     if let Some(id) = P::member_id(member) {
         propose(object, member, id, me);
         relay::<P>(member);
     }
 }
 
-/// Has pvmd wake a member; what no pvmd has taken is owed. If this pVM ends first, those who wait hear of its end.
+/// Asks pvmd to wake a member. Without a pvmd the wake-up is owed. If this pVM ends first, the
+/// waiters hear of its end.
 fn relay<P: Platform>(member: u16) {
     if P::relay(member) == Err(Errno::ENOTCONN) {
         P::with(|state| state.owed.insert(member));
@@ -170,7 +173,7 @@ fn relay<P: Platform>(member: u16) {
     }
 }
 
-/// Does what no pvmd has done before. May wait.
+/// Asks pvmd for the wake-ups that are owed. May wait.
 pub fn pay<P: Platform>() {
     let owed: BTreeSet<u16> = P::with(|state| mem::take(&mut state.owed));
     owed.into_iter().for_each(relay::<P>);

@@ -1,23 +1,23 @@
-//! What can go wrong.
+//! Errors of IpC.
 
 use core::fmt;
 
 use xen_abi::Errno;
 
-/// Why a call on an object failed.
+/// The reason for which a call on an object failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Error {
-    /// It would have to wait, and must not, or the time is over (`EAGAIN`, `ETIMEDOUT`).
+    /// The call would have to wait, and must not, or its time is over (`EAGAIN`, `ETIMEDOUT`).
     WouldBlock,
     /// Nobody reads any more (`EPIPE`).
     BrokenPipe,
     /// A message is longer than the queue allows, or than the buffer (`EMSGSIZE`).
     TooLong,
-    /// There is something of this name already (`EEXIST`).
+    /// An object of this name exists already (`EEXIST`).
     Exists,
-    /// There is nothing of this name (`ENOENT`).
+    /// No object of this name exists (`ENOENT`).
     NotFound,
-    /// An argument or a name makes no sense (`EINVAL`).
+    /// An argument or a name is invalid (`EINVAL`).
     Invalid,
     /// This pVM does not have the mutex (`EPERM`).
     NotOwner,
@@ -27,7 +27,8 @@ pub enum Error {
     OutOfMemory,
     /// There is no pvmd in dom0, or it does not answer: is it running?
     NoDaemon,
-    /// Somebody has written nonsense into the object, or it is of another kind (`EIO`): it cannot be used any more.
+    /// The object holds an invalid value, or is of another kind (`EIO`). It cannot
+    /// be used any more. The member that wrote it is to blame.
     Broken,
     /// pvmd or Xen refused for another reason.
     Refused(Errno),

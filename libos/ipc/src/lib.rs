@@ -1,14 +1,18 @@
-//! IpC: what relatives share (docs/protocols/ipc.md).
+//! IpC: objects that relatives share (docs/protocols/ipc.md).
 //!
-//! - [`platform`]: what the kernel and the fork component must give; `libos/rt` connects them.
-//! - [`layout`]: where things lie in an object's pages.
-//! - [`object`]: an object that this pVM has: its pages, who takes part, and what a fork does to that.
-//! - [`wait`]: waiting for members and waking them; [`doorbell`]: the ports that this goes through.
+//! - [`platform`]: the traits that the kernel and the fork component implement; `libos/rt` connects
+//!   them.
+//! - [`layout`]: the layout of an object's pages.
+//! - [`object`]: an object that this pVM has: its pages, its members, and its state after a
+//!   fork.
+//! - [`wait`]: waiting for members and waking them; [`doorbell`]: the event channels for that.
 //! - [`lock`]: mutual exclusion between threads of all members.
-//! - [`pipe`], [`semaphore`], [`queue`], [`memory`], [`signal`], [`shared`], [`poll`]: what applications use.
+//! - [`pipe`], [`semaphore`], [`queue`], [`memory`], [`signal`], [`shared`], [`poll`]: the objects
+//!   that applications use.
 //!
-//! Members run at the same time, each on a processor of its own. Everything in an object can be written by every relative
-//! that has it: a value is read once and checked, and what cannot be is [`Broken`](Error::Broken), for this object alone.
+//! Members run at the same time, each on a processor of its own. Everything in an object can be
+//! written by every relative that has it: a value is read once and checked. An impossible value is
+//! [`Broken`](Error::Broken), for this object alone.
 
 #![no_std]
 #![forbid(unsafe_code)]
@@ -35,7 +39,7 @@ pub use object::{How, State};
 pub use platform::Platform;
 pub use wait::{Patience, ring};
 
-/// Removes a name of the family's. Who has the object goes on.
+/// Removes a name of the family's. A member that has the object keeps it.
 ///
 /// # Errors
 /// `NotFound`; see [`Error`].

@@ -1,5 +1,6 @@
-//! Mutual exclusion between threads of all members that have an object: a u64 in it, 0 while nobody has the lock. The lock of a pVM that has
-//! stopped is free again: pvmd says so, and nothing that stands in an object.
+//! Mutual exclusion between threads of all members that have an object: a u64 in it, 0 while nobody
+//! has the lock. The lock of a pVM that has stopped is free again. Only pvmd's word counts for
+//! that, and nothing that stands in an object.
 
 use alloc::sync::Arc;
 
@@ -9,8 +10,8 @@ use crate::object::Object;
 use crate::platform::{Family, Pages, Platform, Word};
 use crate::wait::{self, Patience};
 
-/// The lock is held while this lives, with events masked: no thread of this pVM runs meanwhile, and none forks. So nobody
-/// goes on in a child with what its parent has locked.
+/// The lock is held while this lives, with events masked: no thread of this pVM runs meanwhile, and
+/// none forks. So no thread of a child holds a lock of its parent.
 #[must_use]
 pub struct Guard<'a, P: Platform> {
     object: &'a Object<P>,
@@ -18,7 +19,7 @@ pub struct Guard<'a, P: Platform> {
     mask: Option<P::Mask>,
 }
 
-/// The point at which those wait who want lock `number`.
+/// The point at which waiters for lock `number` wait.
 const fn point(number: usize) -> usize {
     POINTS.len() - LOCKS.len() + number
 }
@@ -34,7 +35,7 @@ pub fn lock<P: Platform>(object: &Arc<Object<P>>, number: usize, patience: Patie
         if is_mine(object, LOCKS[number]) {
             return Ok(Guard { object, number, mask: Some(mask) });
         }
-        // This is a child, and its parent has it.
+        // This is a child, and its parent has the lock.
     }
 }
 
@@ -48,21 +49,22 @@ impl<P: Platform> Drop for Guard<'_, P> {
     }
 }
 
-/// What a lock holds that this pVM has, whichever of its threads: its number plus one, and its id in the high half.
+/// The value of a lock that a thread of this pVM has: its number plus one, and its id in the high
+/// half.
 fn mine<P: Family>() -> Result<u64, Error> {
     let number = P::member().ok_or(Error::NoDaemon)?;
     let id = P::member_id(number).ok_or(Error::NoDaemon)?;
     Ok((u64::from(number) + 1) | (u64::from(id.raw()) << 32))
 }
 
-/// Whether who has a lock has stopped. Nonsense counts as that.
+/// True if the owner of a lock has stopped. An invalid value counts as such an owner.
 fn has_ended<P: Family>(owner: u64) -> bool {
     let number = (owner as u32).wrapping_sub(1);
     let id = u16::try_from(number).ok().and_then(P::member_id);
     id.is_none_or(|id| u64::from(id.raw()) != owner >> 32)
 }
 
-/// Takes the lock at offset `at`, for which those wait at `point`; true if who had it has stopped.
+/// Takes the lock at offset `at`, waiting at `point`; true if its former owner has stopped.
 ///
 /// # Errors
 /// `WouldBlock` when the patience is over; `NoDaemon` when this pVM is no member.
@@ -71,11 +73,11 @@ pub fn take<P: Platform>(object: &Arc<Object<P>>, at: usize, point: usize, patie
     let word = object.pages().u64(at);
     let mut of_dead = false;
     let mut take = || {
-        // Asked anew each time: who waits may go on in a child.
+        // Looked up in each turn: the waiter may go on in a child.
         let Ok(me) = mine::<P>() else { return false };
         match word.compare_exchange(0, me) {
             Ok(_) => true,
-            // Who waits hears of the end of a member.
+            // A waiter hears of the end of a member.
             Err(owner) if has_ended::<P>(owner) => {
                 of_dead = word.compare_exchange(owner, me).is_ok();
                 of_dead
@@ -86,12 +88,12 @@ pub fn take<P: Platform>(object: &Arc<Object<P>>, at: usize, point: usize, patie
     if take() || wait::wait(object, point, patience, take) { Ok(of_dead) } else { Err(Error::WouldBlock) }
 }
 
-/// Whether this pVM has the lock at offset `at`.
+/// True if this pVM has the lock at offset `at`.
 pub fn is_mine<P: Platform>(object: &Object<P>, at: usize) -> bool {
     mine::<P>() == Ok(object.pages().u64(at).load())
 }
 
-/// `false` if this pVM does not have it: a child does not have what its parent has.
+/// Unlocks; `false` if this pVM does not have the lock. A child does not have its parent's locks.
 fn give_back<P: Platform>(object: &Object<P>, at: usize) -> bool {
     mine::<P>().is_ok_and(|me| object.pages().u64(at).compare_exchange(me, 0).is_ok())
 }

@@ -9,7 +9,8 @@ use crate::layout::{BODY, Kind, Role};
 use crate::object::{How, Object, Part, at_address, open};
 use crate::platform::{Pages, Platform};
 
-/// A region that relatives read and write. Clones are the same one; its memory is zeroed when it is made.
+/// A region that relatives read and write. Clones are the same one; its memory is zeroed when it is
+/// made.
 pub struct SharedMemory<P: Platform> {
     part: Part<P>,
     size: usize,
@@ -33,7 +34,8 @@ impl<P: Platform> SharedMemory<P> {
     /// The family's region of this name; `size`, in bytes, is for one that is made now.
     ///
     /// # Errors
-    /// As [`new`](Self::new), and `Exists`, `NotFound`; `Invalid` when there is something else of this name.
+    /// As [`new`](Self::new), and `Exists`, `NotFound`; `Invalid` when there is something else of
+    /// this name.
     pub fn open(name: &str, how: How, size: usize) -> Result<Self, Error> {
         Self::make(Some(name), how, size)
     }
@@ -71,18 +73,18 @@ impl<P: Platform> SharedMemory<P> {
         self.part.object()
     }
 
-    /// Where in the object the `size` bytes at `offset` are, which have to be aligned.
+    /// The place in the object of the `size` bytes at `offset`, which have to be aligned.
     pub(crate) fn place(&self, offset: usize, size: usize) -> Result<usize, Error> {
         let fits = offset.is_multiple_of(size) && offset.checked_add(size).is_some_and(|end| end <= self.size);
         if fits { Ok(BODY + offset) } else { Err(Error::Invalid) }
     }
 
-    /// Bytes.
+    /// Size in bytes.
     pub fn len(&self) -> usize {
         self.size
     }
 
-    /// Whether it has none.
+    /// True if its size is 0.
     pub fn is_empty(&self) -> bool {
         self.size == 0
     }
@@ -92,7 +94,7 @@ impl<P: Platform> SharedMemory<P> {
         BODY + offset
     }
 
-    /// Copies from `offset` on. What others write meanwhile may be copied in part.
+    /// Copies from `offset` on. A concurrent write of others may be copied in part.
     ///
     /// # Panics
     /// Outside the region, here and below.
@@ -115,7 +117,7 @@ impl<P: Platform> SharedMemory<P> {
         self.part.object().pages().u64(self.at(offset, 8))
     }
 
-    /// Its first byte, for those who take care themselves.
+    /// Its first byte, for callers that order their accesses themselves.
     pub fn as_ptr(&self) -> *mut u8 {
         (self.part.object().pages().address() + BODY) as *mut u8
     }

@@ -15,23 +15,23 @@ use crate::platform::{Pages, Platform, Word};
 use crate::signal::{self, Signals};
 use crate::wait::{self, Waiter};
 
-/// How long an object that has just been made by another may take until it can be used, in nanoseconds.
+/// The time that the creator of an object has to fill in its header, in nanoseconds.
 const PATIENCE: u64 = 1_000_000_000;
 
-/// What this pVM knows of its objects and of its relatives.
+/// This pVM's knowledge of its objects and of its relatives.
 pub struct State<P: Platform> {
     /// The objects in which this pVM has a part.
     open: Vec<Arc<Object<P>>>,
     takes_part: bool,
     pub(crate) doorbells: BTreeMap<u16, Doorbell<P>>,
-    /// Members that are to be woken once there is a pvmd that does it.
+    /// Members that are to be woken by pvmd as soon as there is one.
     pub(crate) owed: BTreeSet<u16>,
     pub(crate) waiters: Vec<Waiter<P>>,
     pub(crate) signals: Signals<P>,
 }
 
 impl<P: Platform> State<P> {
-    /// That of a pVM which has no object.
+    /// The state of a pVM that has no object.
     pub const fn new() -> Self {
         Self {
             open: Vec::new(),
@@ -50,13 +50,14 @@ impl<P: Platform> Default for State<P> {
     }
 }
 
-/// An object: its pages are mapped for as long as this exists. Who has a part in it is counted apart, by [`Part`].
+/// An object: its pages are mapped for as long as this exists. The parts in it are counted apart,
+/// by [`Part`].
 pub struct Object<P: Platform> {
     pages: P::Pages,
     kind: Kind,
     /// Parts of this pVM's, by role; changed with access to [`State`].
     parts: [AtomicU32; 2],
-    /// Something in it was nonsense.
+    /// Set once a value in it was invalid.
     broken: AtomicBool,
 }
 
@@ -67,8 +68,8 @@ pub(crate) fn at_address<P: Platform>(address: usize, kind: Kind) -> Option<(Arc
     (object.kind == kind).then(|| (object.clone(), address - object.pages.address()))
 }
 
-/// Makes an object, or opens the one of this name, and takes part in it. `details` are written into a new one's header, and
-/// `pages` includes it.
+/// Makes an object, or opens the one of this name, and takes part in it. `details` are written into
+/// a new one's header, and `pages` includes it.
 pub(crate) fn open<P: Platform>(
     kind: Kind,
     name: Option<&str>,
@@ -89,7 +90,8 @@ pub(crate) fn open<P: Platform>(
     let mapped: Arc<Object<P>> =
         Arc::new(Object { pages, kind, parts: [AtomicU32::new(0), AtomicU32::new(0)], broken: AtomicBool::new(false) });
     mapped.prepare(is_new, details)?;
-    // A name that is open here already is the same object: what this pVM has of it is counted in one place.
+    // A name that is open here already is the same object: this pVM's parts in it are counted in
+    // one place.
     let object = P::with(|state| {
         let known = state.open.iter().find(|known| known.pages.frame() == mapped.pages.frame());
         let object = known.unwrap_or(&mapped).clone();
@@ -99,17 +101,17 @@ pub(crate) fn open<P: Platform>(
     Ok(Part { object, role })
 }
 
-/// How a name is opened.
+/// The flags for opening a name.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct How {
-    /// Make it if it is not there.
+    /// Make the object if it does not exist.
     pub create: bool,
-    /// Fail if it is there.
+    /// Fail if the object exists.
     pub exclusive: bool,
 }
 
 impl How {
-    /// For what has no name.
+    /// The flags for an object without a name.
     pub const ANONYMOUS: Self = Self { create: true, exclusive: true };
 }
 
@@ -138,23 +140,24 @@ impl<P: Platform> Object<P> {
         &self.pages
     }
 
-    /// What its creator has written of its size: a claim.
+    /// Its size as its creator has written it: a claim.
     pub(crate) fn detail(&self, number: usize) -> u32 {
         self.pages.u32(layout::DETAILS[number]).read()
     }
 
-    /// Says that it holds nonsense, which was read while nobody else could change it.
+    /// Marks it as broken. The caller has read an invalid value while no honest member could change
+    /// it.
     pub(crate) fn broken(&self) -> Error {
         self.broken.store(true, Ordering::Relaxed);
         Error::Broken
     }
 
-    /// Fails once something was nonsense.
+    /// Fails once it was marked as broken.
     pub(crate) fn check(&self) -> Result<(), Error> {
         if self.broken.load(Ordering::Relaxed) { Err(Error::Broken) } else { Ok(()) }
     }
 
-    /// Whether a member takes part in this role. It may have ended a moment ago.
+    /// True if a member takes part in this role. It may have ended a moment ago.
     pub(crate) fn has(&self, role: Role) -> bool {
         self.members().any(|member| self.part(member).load() & role as u16 != 0)
     }
@@ -175,14 +178,15 @@ impl<P: Platform> Object<P> {
         [Role::Reader, Role::Writer].into_iter().filter(|role| has(*role)).fold(0, |all, role| all | role as u16)
     }
 
-    /// Says which roles this pVM has. Nobody else says anything of it from then on.
+    /// Writes this pVM's roles into its part. Nobody else writes the part from then on.
     fn show(&self, roles: u16) {
         let Some((me, id)) = P::member().and_then(|me| Some((me, P::member_id(me)?))) else { return };
         self.pages.u32(layout::MEMBERS).fetch_max(u32::from(me) + 1);
         self.part(me).store(layout::tag(id) | BORN | roles);
     }
 
-    /// Says which roles a child has, unless it has said so itself: it may have run already, and closed what it does not need.
+    /// Writes a child's roles into its part, unless it has done so itself: it may have run already,
+    /// and closed its unused ends.
     fn show_child(&self, number: u16, id: PvmId) {
         self.pages.u32(layout::MEMBERS).fetch_max(u32::from(number) + 1);
         let roles = self.roles();
@@ -194,7 +198,7 @@ impl<P: Platform> Object<P> {
         &self.parts[role as usize / 2]
     }
 
-    /// Whether this member takes part in this role.
+    /// True if this member takes part in this role.
     pub(crate) fn takes_part(&self, role: Role, member: u16, id: PvmId) -> bool {
         let part = self.part(member).load();
         layout::is_of(part, id) && part & role as u16 != 0
@@ -209,7 +213,7 @@ impl<P: Platform> Object<P> {
         }
     }
 
-    /// Takes those out who have ended. Who has their numbers now has another tag.
+    /// Clears the parts of members that have ended. A new owner of such a number has another tag.
     fn forget_ended(&self) {
         for member in self.members() {
             let part = self.part(member);
@@ -231,7 +235,7 @@ pub(crate) struct Part<P: Platform> {
     role: Role,
 }
 
-/// Counts one part more.
+/// Counts one more part.
 fn enter<P: Platform>(state: &mut State<P>, object: &Arc<Object<P>>, role: Role) {
     if object.roles() == 0 {
         state.open.push(object.clone());
@@ -269,13 +273,13 @@ impl<P: Platform> Drop for Part<P> {
             }
             object.show(object.roles());
             if object.roles() == 0 {
-                // This part has the object still.
+                // This part still holds the object.
                 state.open.retain(|other| !Arc::ptr_eq(other, object));
             }
             true
         });
         if is_last {
-            // Who waits may wait for this part's owner.
+            // A waiter may wait for this part's owner.
             object.wake_all();
         }
     }
@@ -285,11 +289,11 @@ fn open_objects<P: Platform>() -> Vec<Arc<Object<P>>> {
     P::with(|state| state.open.clone())
 }
 
-/// What the fork component calls.
+/// The functions that the fork component calls.
 pub mod hooks {
     use super::*;
 
-    /// Members have ended, or this one is to look at what it waits for. May wait.
+    /// Handles news: members have ended, or this one is to check its waits again. May wait.
     pub fn news<P: Platform>() {
         P::with(|state| state.doorbells.retain(|member, doorbell| doorbell.leads_to(P::member_id(*member))));
         open_objects::<P>().iter().for_each(|object| object.forget_ended());
@@ -297,19 +301,20 @@ pub mod hooks {
         crate::doorbell::pay::<P>();
     }
 
-    /// In a parent, before its threads go on: a child has what it has.
+    /// Gives a new child its parent's parts. Called in the parent, before its threads go on.
     pub fn child<P: Platform>(id: PvmId) {
         let Some(number) = P::member().and_then(|_| P::member_number(id)) else { return };
         open_objects::<P>().iter().for_each(|object| object.show_child(number, id));
-        // It may have ended already: then nobody else is told of it again.
+        // The child may have ended already: then nobody is told of it again.
         P::fence();
         if P::member_id(number) != Some(id) {
             P::look_again();
         }
     }
 
-    /// This pVM exits: its ends are closed now, and not when pvmd has told everybody. Other threads do not run any more, so
-    /// that nothing comes after the end; this one does not wait for pvmd, which tells those who have no doorbell here.
+    /// Closes this pVM's ends when it exits, before pvmd tells everybody. Other threads
+    /// do not run any more, so that nothing comes after the end. This one does not wait for pvmd,
+    /// which tells the members that have no doorbell here.
     pub fn ending<P: Platform>() {
         core::mem::forget(P::mask());
         for object in open_objects::<P>() {
@@ -322,11 +327,12 @@ pub mod hooks {
         }
     }
 
-    /// In a child, with events masked: it has what its parent has, under its own number.
+    /// Gives a child its parent's parts, under its own number. Called in the child, with events
+    /// masked.
     pub fn begin_life<P: Platform>() {
         P::with(|state| {
             wait::begin_life(state);
-            // Doorbells are the parent's, and so are its debts.
+            // Doorbells and owed wake-ups are the parent's.
             state.doorbells.clear();
             state.owed.clear();
             state.open.iter().for_each(|object| object.show(object.roles()));

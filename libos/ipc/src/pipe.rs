@@ -14,9 +14,9 @@ use crate::poll::{Events, Pollable};
 use crate::signal;
 use crate::wait::{self, Patience};
 
-/// Bytes that a pipe holds, as Linux has it.
+/// Bytes that a pipe holds, as in Linux.
 pub const CAPACITY: usize = 65_536;
-/// Most bytes that are written in one piece, whoever else writes (`PIPE_BUF`).
+/// Most bytes that are written in one piece, even among other writers (`PIPE_BUF`).
 pub const ATOMIC: usize = 4096;
 
 const RING: ByteRing = ByteRing::new(CAPACITY as u32);
@@ -24,11 +24,11 @@ const RING: ByteRing = ByteRing::new(CAPACITY as u32);
 const PROD: usize = FIELDS[0];
 const CONS: usize = FIELDS[1];
 
-/// Where readers and writers wait, and their locks.
+/// The wait points of readers and writers, which are also the numbers of their locks.
 const READERS: usize = 0;
 const WRITERS: usize = 1;
 
-/// The end that is read from. Clones are the same end; it is closed with the last one of this pVM.
+/// The read end. Clones are the same end; it is closed with the last one of this pVM.
 pub struct PipeReader<P: Platform>(Part<P>);
 
 impl<P: Platform> Clone for PipeReader<P> {
@@ -37,7 +37,7 @@ impl<P: Platform> Clone for PipeReader<P> {
     }
 }
 
-/// The end that is written to. Clones are the same end; it is closed with the last one of this pVM.
+/// The write end. Clones are the same end; it is closed with the last one of this pVM.
 pub struct PipeWriter<P: Platform>(Part<P>);
 
 impl<P: Platform> Clone for PipeWriter<P> {
@@ -46,7 +46,7 @@ impl<P: Platform> Clone for PipeWriter<P> {
     }
 }
 
-/// Makes a pipe: the end to read from, and the one to write to.
+/// Makes a pipe, and returns its read end and its write end.
 ///
 /// # Errors
 /// See [`Error`].
@@ -57,22 +57,24 @@ pub fn pipe<P: Platform>() -> Result<(PipeReader<P>, PipeWriter<P>), Error> {
     Ok((PipeReader(reader), PipeWriter(writer)))
 }
 
-/// Octets that wait to be read. `None`: nonsense, for who has a lock.
+/// The number of octets that wait to be read. `None`: the indices are invalid, if the caller has a
+/// lock.
 ///
-/// Without a lock it is what there is, or more: the readers' index is read first, and the other one is ahead of it. 0 is
-/// exact. Who is told of less room than there is has been told too early, and is woken for the rest.
+/// Without a lock the number may be too high: the readers' index is read first, and the other one
+/// is ahead of it. 0 is exact. A writer that is told of less room than there is was told too early,
+/// and is woken for the rest.
 fn filled<P: Platform>(object: &Object<P>) -> Option<usize> {
     let cons = object.pages().u32(CONS).read();
     let filled = object.pages().u32(PROD).read().wrapping_sub(cons) as usize;
     (filled <= CAPACITY).then_some(filled)
 }
 
-/// Room for octets, as [`filled`] has it: what there is, or less.
+/// The number of octets that there is room for, by [`filled`]: it may be too low.
 fn room<P: Platform>(object: &Object<P>) -> usize {
     CAPACITY - filled(object).unwrap_or(CAPACITY)
 }
 
-/// Reads what there is, with the readers' lock.
+/// Reads the available octets, with the readers' lock.
 fn pop<P: Platform>(object: &Object<P>, into: &mut [u8]) -> Result<usize, Error> {
     let (pages, cons) = (object.pages(), object.pages().u32(CONS).read());
     let spans = RING.readable(pages.u32(PROD).read(), cons, into.len()).map_err(|_| object.broken())?;
@@ -98,7 +100,8 @@ fn push<P: Platform>(object: &Object<P>, bytes: &[u8], least: usize) -> Result<u
 }
 
 impl<P: Platform> PipeReader<P> {
-    /// Reads what there is, waiting until there is something; 0 when nobody can write any more, or the buffer is empty.
+    /// Reads the available bytes, waiting until there is one; 0 when nobody can write any more, or
+    /// the buffer is empty.
     ///
     /// # Errors
     /// See [`Error`].
@@ -106,7 +109,7 @@ impl<P: Platform> PipeReader<P> {
         self.read_within(buffer, Patience::Forever)
     }
 
-    /// Reads what there is without waiting.
+    /// Reads the available bytes without waiting.
     ///
     /// # Errors
     /// [`WouldBlock`](Error::WouldBlock) when there is nothing.
@@ -114,7 +117,7 @@ impl<P: Platform> PipeReader<P> {
         self.read_within(buffer, Patience::None)
     }
 
-    /// Reads what there is, waiting `limit` at most.
+    /// Reads the available bytes, waiting `limit` at most.
     ///
     /// # Errors
     /// [`WouldBlock`](Error::WouldBlock) when there was nothing.
@@ -145,7 +148,7 @@ impl<P: Platform> PipeReader<P> {
             if !wait::wait(object, READERS, patience, over) {
                 return Err(Error::WouldBlock);
             }
-            // Asked in this order: what the last writer wrote before it went is read first.
+            // The order matters: data that the last writer wrote before it closed is read first.
             if !object.has(Role::Writer) && filled(object) == Some(0) {
                 return Ok(0);
             }
@@ -154,7 +157,8 @@ impl<P: Platform> PipeReader<P> {
 }
 
 impl<P: Platform> PipeWriter<P> {
-    /// Writes all of `bytes`. Up to [`ATOMIC`] bytes are written in one piece, whoever else writes.
+    /// Writes all of `bytes`. Up to [`ATOMIC`] bytes are written in one piece, even among other
+    /// writers.
     ///
     /// # Errors
     /// [`BrokenPipe`](Error::BrokenPipe) when nobody can read any more.
@@ -162,7 +166,8 @@ impl<P: Platform> PipeWriter<P> {
         self.write_within(bytes, Patience::Forever).map(|_| ())
     }
 
-    /// Writes what there is room for, and returns how many bytes that was; up to [`ATOMIC`] bytes are written whole or not at all.
+    /// Writes as many bytes as there is room for, and returns their number. Up to [`ATOMIC`] bytes
+    /// are written whole or not at all.
     ///
     /// # Errors
     /// [`WouldBlock`](Error::WouldBlock) when there was no room, [`BrokenPipe`](Error::BrokenPipe).
@@ -178,7 +183,7 @@ impl<P: Platform> PipeWriter<P> {
         self.write_within(bytes, Patience::within::<P>(limit))
     }
 
-    /// Writes all of `bytes`, or, when the patience is over before, as many as there was room for.
+    /// Writes all of `bytes`, or as many as there was room for when the patience is over.
     ///
     /// # Errors
     /// As for [`try_write`](Self::try_write).

@@ -1,4 +1,4 @@
-//! What IpC needs, as traits. They have no values of their own: there is one kernel, and one pVM.
+//! The traits that IpC needs. They have no values of their own: there is one kernel, and one pVM.
 
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
@@ -10,7 +10,7 @@ use crate::object::State;
 
 /// An integer in an object, which members use at the same time.
 ///
-/// What is not said otherwise is sequentially consistent ([`Ordering::SeqCst`]).
+/// Accesses are sequentially consistent ([`Ordering::SeqCst`]) unless said otherwise.
 pub trait Word<T> {
     /// Its value.
     fn load(&self) -> T;
@@ -24,25 +24,26 @@ pub trait Word<T> {
     /// Sets it; earlier accesses are not moved behind this (release).
     fn write(&self, value: T);
 
-    /// Sets it, and returns what it was.
+    /// Sets it, and returns its former value.
     fn swap(&self, value: T) -> T;
 
-    /// Sets it if it is `old`; what it was, as an error if it is something else.
+    /// Sets it if it is `old`. Returns its former value, as an error if that was not `old`.
     fn compare_exchange(&self, old: T, new: T) -> Result<T, T>;
 
-    /// Sets these bits, and returns what it was.
+    /// Sets these bits, and returns the former value.
     fn fetch_or(&self, bits: T) -> T;
 
-    /// Leaves these bits, and returns what it was.
+    /// Clears all other bits, and returns the former value.
     fn fetch_and(&self, bits: T) -> T;
 
-    /// Adds, wrapping around, and returns what it was.
+    /// Adds, wrapping around, and returns the former value.
     fn fetch_add(&self, value: T) -> T;
 
-    /// Sets it to the larger one, and returns what it was.
+    /// Sets it to the larger one of both, and returns the former value.
     fn fetch_max(&self, value: T) -> T;
 
-    /// Sets it to what `next` makes of it, and returns what it was; an error when `next` refuses that.
+    /// Sets it to the result of `next`, and returns the former value; as an error when `next`
+    /// refuses that.
     fn fetch_update(&self, next: impl FnMut(T) -> Option<T>) -> Result<T, T>;
 }
 
@@ -94,17 +95,17 @@ words! {
 
 /// The pages of an object, which members read and write at any time. Dropping them unmaps them.
 ///
-/// Offsets are in octets, and aligned. An access that is not inside panics.
+/// Offsets are in octets, and aligned. An access outside the pages panics.
 pub trait Pages {
-    /// 16 bits.
+    /// A word of 16 bits.
     type U16<'a>: Word<u16>
     where
         Self: 'a;
-    /// 32 bits.
+    /// A word of 32 bits.
     type U32<'a>: Word<u32>
     where
         Self: 'a;
-    /// 64 bits.
+    /// A word of 64 bits.
     type U64<'a>: Word<u64>
     where
         Self: 'a;
@@ -118,23 +119,24 @@ pub trait Pages {
     /// The integer at this offset.
     fn u64(&self, offset: usize) -> Self::U64<'_>;
 
-    /// Copies from `offset` on. What others write meanwhile may be copied in part.
+    /// Copies from `offset` on. A concurrent write of others may be copied in part.
     fn copy_out(&self, offset: usize, into: &mut [u8]);
 
     /// Copies to `offset`.
     fn copy_in(&self, offset: usize, from: &[u8]);
 
-    /// Octets.
+    /// Size in octets.
     fn size(&self) -> usize;
 
-    /// Where they lie in this pVM's memory.
+    /// Their address in this pVM's memory.
     fn address(&self) -> usize;
 
     /// The machine frame of the first one: no other object has it.
     fn frame(&self) -> u64;
 }
 
-/// An event channel to a member. Its events call [`ring`](crate::ring) with events masked. Dropping it closes it.
+/// An event channel to a member. Its events call [`ring`](crate::ring) with events masked. Dropping
+/// it closes it.
 pub trait Port {
     /// Its number in this domain.
     fn number(&self) -> Number;
@@ -142,36 +144,36 @@ pub trait Port {
     /// Sends an event.
     fn notify(&self);
 
-    /// Whether the other side has bound it, and is there.
+    /// True if the other side has bound it, and is there.
     fn is_bound(&self) -> bool;
 }
 
-/// Something that a thread waits for, which waits for other things as well.
+/// An event that a thread waits for, together with others.
 pub trait Signal: Send + Sync {
-    /// Wakes who waits, or lets the next wait return at once. Events are masked.
+    /// Wakes the waiter, or lets the next wait return at once. Events are masked.
     fn signal(&self);
 }
 
 /// Threads of this pVM, which take turns on one vCPU, and the clock.
 pub trait Threads {
-    /// Names one.
+    /// A handle of a thread.
     type Thread: Copy + PartialEq + Send;
     /// Events are masked, and no other thread runs, while this lives and the thread does not block.
     type Mask;
-    /// What a poll waits for.
+    /// The event that a poll waits for.
     type Event: Signal + 'static;
 
-    /// Masks events. Nests.
+    /// Masks events. Calls may nest.
     fn mask() -> Self::Mask;
 
-    /// The calling one.
+    /// The calling thread.
     fn current() -> Self::Thread;
 
-    /// Blocks the calling one until it is woken, or until `deadline` (ns); `false` when the deadline came first. The caller
-    /// has masked events since it decided to block.
+    /// Blocks the calling thread until it is woken, or until `deadline` (ns); `false` when the
+    /// deadline came first. The caller has masked events since it decided to block.
     fn block(deadline: Option<u64>) -> bool;
 
-    /// Wakes one; `false`, and nothing happens, if it is not blocked.
+    /// Wakes a thread; `false`, and nothing happens, if it is not blocked.
     fn wake(thread: Self::Thread) -> bool;
 
     /// An event that was not signalled.
@@ -183,28 +185,30 @@ pub trait Threads {
     /// System time in nanoseconds.
     fn now() -> u64;
 
-    /// Blocks the calling thread until then.
+    /// Blocks the calling thread until system time `time`, in nanoseconds.
     fn sleep_until(time: u64);
 
     /// Orders all earlier accesses before all later ones, for all members.
     fn fence();
 }
 
-/// The members of the family, and requests to pvmd, which have the errors of docs/protocols/ipc.md: `ENOTCONN` when no
-/// pvmd answers.
+/// The members of the family, and requests to pvmd. Errors are those of docs/protocols/ipc.md, and
+/// `ENOTCONN` when no pvmd answers.
 pub trait Family {
     /// Pages of objects.
     type Pages: Pages;
     /// Event channels to members.
     type Port: Port;
 
-    /// From now on the functions of [`object::hooks`](crate::object::hooks) are called.
+    /// Joins the family: from now on the functions of [`object::hooks`](crate::object::hooks) are
+    /// called.
     ///
     /// # Errors
     /// `ENOTCONN`.
     fn take_part() -> Result<(), Errno>;
 
-    /// Makes an object of `pages` zeroed pages, or opens the one that has this name, and maps it; true if it was made now.
+    /// Makes an object of `pages` zeroed pages, or opens the one that has this name, and maps it;
+    /// true if it was made now.
     ///
     /// # Errors
     /// `EEXIST`, `ENOENT`, `EINVAL` (the name), `ENOSPC`, `ENOMEM`, `EMFILE`, `ENOTCONN`.
@@ -216,25 +220,26 @@ pub trait Family {
     /// `ENOENT`, `EINVAL`, `ENOTCONN`.
     fn unlink(name: &str) -> Result<(), Errno>;
 
-    /// Has pvmd call [`news`](crate::object::hooks::news) in a member.
+    /// Asks pvmd to have [`news`](crate::object::hooks::news) called in a member.
     ///
     /// # Errors
     /// `ENOENT`, `ENOTCONN`.
     fn relay(member: u16) -> Result<(), Errno>;
 
-    /// Has [`news`](crate::object::hooks::news) called in this pVM soon, in a thread that may wait.
+    /// Asks for a call of [`news`](crate::object::hooks::news) in this pVM soon, in a thread that
+    /// may wait.
     fn look_again();
 
-    /// Has pvmd send a signal to a relative.
+    /// Asks pvmd to send a signal to a relative.
     ///
     /// # Errors
     /// `ESRCH`, `EINVAL`, `ENOTCONN`.
     fn kill(target: PvmId, signal: u8) -> Result<(), Errno>;
 
-    /// This pVM's number as a member, which changes with a fork; nothing before the first object.
+    /// This pVM's number as a member, which changes with a fork; `None` before the first object.
     fn member() -> Option<u16>;
 
-    /// Who has this number and has not stopped. Only a member may ask.
+    /// The id of the member with this number, if it has not stopped. Only a member may ask.
     fn member_id(number: u16) -> Option<PvmId>;
 
     /// The number of a member that has not stopped.
@@ -247,21 +252,23 @@ pub trait Family {
     fn bind(remote: DomId, port: Number) -> Option<Self::Port>;
 }
 
-/// All of it.
+/// All that IpC needs.
 pub trait Platform: Threads + Family + Sized + 'static {
-    /// Gives access to this pVM's state, with events masked; what is called with it does not ask for it again.
+    /// Calls `use_it` with this pVM's state, with events masked. `use_it` must not call this
+    /// again.
     fn with<R>(use_it: impl FnOnce(&mut State<Self>) -> R) -> R;
 
-    /// Starts the thread of the signals, which calls [`signal::serve`](crate::signal::serve), and has
-    /// [`signal::raise`](crate::signal::raise) called with signals of pvmd; `false` if there is no memory for it.
+    /// Starts the thread of the signals, which calls [`signal::serve`](crate::signal::serve), and
+    /// has [`signal::raise`](crate::signal::raise) called with signals of pvmd; `false` if there is
+    /// no memory for it.
     fn start_signals() -> bool;
 
     /// Calls a handler as a part of the application.
     fn call(handler: fn(u8), signal: u8);
 
-    /// Does what POSIX has for a signal that nobody handles.
+    /// Takes the default action of POSIX for a signal that nobody handles.
     fn take_default_action(signal: u8);
 }
 
-/// An event of [`Threads`] for those who do not know the platform.
+/// An event of [`Threads`], of any platform.
 pub type AnyEvent = Arc<dyn Signal>;

@@ -9,59 +9,63 @@ use crate::platform::{AnyEvent, Platform};
 use crate::wait::Patience;
 
 bitflags! {
-    /// What something is ready for; the values are those of Linux's `poll`.
+    /// The operations that something is ready for; the values are those of Linux's `poll`.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct Events: u16 {
         /// A read, receive, accept or wait gets something at once.
         const READABLE = 0x01;
         /// A write or send has room.
         const WRITABLE = 0x04;
-        /// It fails: nobody reads from the pipe that is written to, or something is broken. Needs not be asked for.
+        /// A call would fail: nobody reads from the pipe that is written to, or the object is
+        /// broken. Always reported.
         const ERROR = 0x08;
-        /// Nobody writes any more: a read returns 0 as soon as all was read. Needs not be asked for.
+        /// Nobody writes any more: a read returns 0 as soon as all was read. Always
+        /// reported.
         const HANGUP = 0x10;
     }
 }
 
-/// Something that can be waited for together with others.
+/// A source of events that can be waited for together with others.
 pub trait Pollable {
-    /// What it is ready for, of what is wanted, and of what needs not be asked for.
+    /// The events that it is ready for, of those wanted and of those that are always reported.
     fn ready(&self, wanted: Events) -> Events;
 
-    /// Has `event` signalled when it may have become ready for what is wanted; the caller asks once more after this.
+    /// Registers `event`, to be signalled when the source may have become ready for `wanted`. The
+    /// caller calls [`ready`](Self::ready) once more after this.
     fn watch(&self, wanted: Events, event: &AnyEvent);
 
-    /// Ends what `watch` has begun.
+    /// Takes the registration of [`watch`](Self::watch) back.
     fn unwatch(&self, event: &AnyEvent);
 }
 
 /// One of the things that [`poll`] waits for.
 pub struct PollEntry<'a> {
-    /// Nothing is passed over.
+    /// `None`: the entry is passed over.
     source: Option<&'a dyn Pollable>,
     wanted: Events,
-    /// What it was ready for when [`poll`] returned.
+    /// The events that it was ready for when [`poll`] returned.
     pub ready: Events,
 }
 
 impl<'a> PollEntry<'a> {
-    /// `source`, until it is ready for something of `wanted`.
+    /// An entry that waits until `source` is ready for one of `wanted`.
     pub fn new(source: &'a dyn Pollable, wanted: Events) -> Self {
         Self { source: Some(source), wanted, ready: Events::empty() }
     }
 
-    /// A place that is passed over, and may already say something.
+    /// An entry that is passed over, and may already have a result.
     pub fn none(ready: Events) -> Self {
         Self { source: None, wanted: Events::empty(), ready }
     }
 }
 
-/// Waits until one of the entries is ready, `limit` at most, and for ever without one; how many are.
+/// Waits until one of the entries is ready, `limit` at most, and for ever without one. Returns the
+/// number of ready entries.
 pub fn poll<P: Platform>(entries: &mut [PollEntry<'_>], limit: Option<Duration>) -> usize {
     poll_within::<P>(entries, limit.map_or(Patience::Forever, Patience::within::<P>))
 }
 
-/// As [`poll`], waiting so long.
+/// As [`poll`], with a `patience`.
 pub fn poll_within<P: Platform>(entries: &mut [PollEntry<'_>], patience: Patience) -> usize {
     let deadline = match patience {
         Patience::None => return look(entries),
@@ -77,7 +81,7 @@ pub fn poll_within<P: Platform>(entries: &mut [PollEntry<'_>], patience: Patienc
         }
         let sources = || entries.iter().filter_map(|entry| entry.source.map(|source| (source, entry.wanted)));
         sources().for_each(|(source, wanted)| source.watch(wanted, &any));
-        // What happened before they were watched woke nobody.
+        // An event before they were watched woke nobody.
         let is_ready = sources().any(|(source, wanted)| !source.ready(wanted).is_empty());
         let woken = is_ready || P::wait(&event, deadline);
         sources().for_each(|(source, _)| source.unwatch(&any));

@@ -20,20 +20,20 @@ pub const MAX_SIZE: usize = 1 << 20;
 /// Priorities are below this (`MQ_PRIO_MAX`).
 pub const PRIORITIES: u32 = 32_768;
 
-/// Where readers and writers wait.
+/// The wait points of readers and writers.
 const READERS: usize = 0;
 const WRITERS: usize = 1;
-/// The one lock.
+/// The number of the queue's only lock.
 const LOCK: usize = 0;
 /// u64: number of the next message.
 const NEXT: usize = FIELDS[0];
 /// Bitmap of slots that hold a message.
 const FULL: usize = FIELDS[2];
 
-/// What a slot begins with: number of the message (u64), priority and length (u32 each).
+/// The header of a slot: number of the message (u64), priority and length (u32 each).
 const SLOT_HEADER: usize = 16;
 
-/// How large a queue is.
+/// The size of a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Attributes {
     /// Messages that it holds at most (`mq_maxmsg`).
@@ -43,7 +43,7 @@ pub struct Attributes {
 }
 
 impl Default for Attributes {
-    /// As Linux has it.
+    /// The attributes that Linux gives by default.
     fn default() -> Self {
         Self { messages: 10, size: 8192 }
     }
@@ -59,7 +59,8 @@ impl Attributes {
     }
 }
 
-/// A queue of messages: the one of the highest priority is received first, and among those the oldest. Clones are the same queue.
+/// A queue of messages: the one of the highest priority is received first, and among those the
+/// oldest. Clones are the same queue.
 pub struct MessageQueue<P: Platform> {
     part: Part<P>,
     attributes: Attributes,
@@ -83,7 +84,8 @@ impl<P: Platform> MessageQueue<P> {
     /// The family's queue of this name; the attributes are for one that is made now.
     ///
     /// # Errors
-    /// As [`new`](Self::new), and `Exists`, `NotFound`; `Invalid` when there is something else of this name.
+    /// As [`new`](Self::new), and `Exists`, `NotFound`; `Invalid` when there is something else of
+    /// this name.
     pub fn open(name: &str, how: How, attributes: Attributes) -> Result<Self, Error> {
         Self::make(Some(name), how, attributes)
     }
@@ -107,17 +109,17 @@ impl<P: Platform> MessageQueue<P> {
         Ok(Self { part, attributes })
     }
 
-    /// How large it is.
+    /// Its size.
     pub fn attributes(&self) -> Attributes {
         self.attributes
     }
 
-    /// How many messages it holds (`mq_curmsgs`), a moment ago.
+    /// The number of messages that it held a moment ago (`mq_curmsgs`).
     pub fn len(&self) -> usize {
         self.words().map(|word| self.full(word).count_ones() as usize).sum()
     }
 
-    /// Whether it holds none.
+    /// True if it holds no message.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -126,7 +128,7 @@ impl<P: Platform> MessageQueue<P> {
         0..self.attributes.messages.div_ceil(64)
     }
 
-    /// Word `word` of the bitmap, without what is no slot.
+    /// Word `word` of the bitmap, without bits beyond the last slot.
     fn full(&self, word: usize) -> u64 {
         let slots = (self.attributes.messages - 64 * word).min(64) as u32;
         self.object().pages().u64(FULL + 8 * word).read() & (u64::MAX >> (64 - slots))
@@ -143,7 +145,8 @@ impl<P: Platform> MessageQueue<P> {
     /// Sends a message, waiting until there is room.
     ///
     /// # Errors
-    /// [`TooLong`](Error::TooLong), [`Invalid`](Error::Invalid) (the priority is not below [`PRIORITIES`]).
+    /// [`TooLong`](Error::TooLong), [`Invalid`](Error::Invalid) (the priority is not below
+    /// [`PRIORITIES`]).
     pub fn send(&self, message: &[u8], priority: u32) -> Result<(), Error> {
         self.send_within(message, priority, Patience::Forever)
     }
@@ -188,7 +191,7 @@ impl<P: Platform> MessageQueue<P> {
                     pages.u32(at + 8).write(priority);
                     pages.u32(at + 12).write(message.len() as u32);
                     pages.copy_in(at + SLOT_HEADER, message);
-                    // Last: a sender that ends in between has sent nothing.
+                    // The mark comes last: a sender that ends before it has sent nothing.
                     self.mark(number, true);
                     wait::wake(object, READERS);
                     return Ok(());
@@ -200,7 +203,8 @@ impl<P: Platform> MessageQueue<P> {
         }
     }
 
-    /// Receives a message, waiting until there is one: its length and its priority. The buffer has room for any message.
+    /// Receives a message, waiting until there is one. Returns its length and its priority. The
+    /// buffer needs room for any message.
     ///
     /// # Errors
     /// [`TooLong`](Error::TooLong) when it has not.
@@ -269,7 +273,7 @@ impl<P: Platform> MessageQueue<P> {
         free.filter(|slot| *slot < self.attributes.messages)
     }
 
-    /// The slot of the message that is to be received next.
+    /// The slot of the next message to receive.
     fn first(&self) -> Option<usize> {
         let pages = self.object().pages();
         let mut best = None;

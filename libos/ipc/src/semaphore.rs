@@ -34,7 +34,8 @@ impl<P: Platform> Semaphore<P> {
     /// The family's semaphore of this name; `value` is for one that is made now.
     ///
     /// # Errors
-    /// As [`new`](Self::new), and `Exists`, `NotFound`; `Invalid` when there is something else of this name.
+    /// As [`new`](Self::new), and `Exists`, `NotFound`; `Invalid` when there is something else of
+    /// this name.
     pub fn open(name: &str, how: How, value: u32) -> Result<Self, Error> {
         Self::make(Some(name), how, value)
     }
@@ -51,16 +52,18 @@ impl<P: Platform> Semaphore<P> {
         open(Kind::Semaphore, name, 1, how, [value, 0], Role::Reader).map(Self)
     }
 
-    /// What was posted and taken since it was made, as two counts that wrap around.
+    /// The number of takes since it was made; wraps around.
     fn taken(&self) -> <P::Pages as Pages>::U32<'_> {
         self.0.object().pages().u32(FIELDS[0])
     }
 
+    /// The number of posts since it was made; wraps around.
     fn posted(&self) -> <P::Pages as Pages>::U32<'_> {
         self.0.object().pages().u32(FIELDS[1])
     }
 
-    /// What is left when so many were taken. What was posted is read after what was taken, so that it is never less.
+    /// The value left after `taken` takes. The caller reads the count of takes before this reads
+    /// that of posts, so that the result is never below 0.
     fn left(&self, taken: u32) -> u32 {
         self.0.object().detail(0).wrapping_add(self.posted().load()).wrapping_sub(taken)
     }
@@ -100,7 +103,7 @@ impl<P: Platform> Semaphore<P> {
     /// [`WouldBlock`](Error::WouldBlock) when the patience is over.
     pub fn wait_within(&self, patience: Patience) -> Result<(), Error> {
         let object = self.0.object();
-        // Another one that takes at the same moment has not taken the last one.
+        // A concurrent taker has not taken the last one.
         let less = |taken: u32| (1..=MAX_VALUE).contains(&self.left(taken)).then(|| taken.wrapping_add(1));
         let take = || self.taken().fetch_update(less).is_ok();
         if wait::wait(object, WAITERS, patience, take) { Ok(()) } else { Err(Error::WouldBlock) }

@@ -1,8 +1,9 @@
-//! Mutexes, condition variables and semaphores that lie in shared memory (POSIX `PTHREAD_PROCESS_SHARED`, `sem_init`), for threads of all
-//! relatives that have it.
+//! Mutexes, condition variables and semaphores that lie in shared memory (POSIX
+//! `PTHREAD_PROCESS_SHARED`, `sem_init`), for threads of all relatives that have it.
 //!
-//! Zeroed memory is a mutex that nobody has, a condition variable that nobody waits for, and a semaphore of value 0: nobody has to be first. What each of them
-//! is stands in the memory alone; the values here only say where.
+//! Zeroed memory is a mutex that nobody has, a condition variable that nobody waits for, and a
+//! semaphore of value 0: nobody has to be first. Their state is in the memory alone; the values
+//! here only say where.
 
 use core::mem;
 use core::time::Duration;
@@ -15,7 +16,8 @@ use crate::platform::{Pages, Platform, Word};
 use crate::semaphore::MAX_VALUE;
 use crate::wait::{self, Patience};
 
-/// A place in shared memory. What lies there may share its wait point with others: whoever is woken looks.
+/// A place in shared memory. Several places may share a wait point: a woken thread checks its own
+/// condition.
 struct Place<P: Platform> {
     memory: SharedMemory<P>,
     /// Offset in the object.
@@ -51,7 +53,8 @@ impl<P: Platform> Place<P> {
     }
 }
 
-/// Mutual exclusion. A thread must not lock it twice. If a pVM ends that has it, the next one gets it, and is told so.
+/// A mutex. A thread must not lock it twice. If its owner's pVM ends, the next owner gets
+/// it, and is told so.
 pub struct Mutex<P: Platform>(Place<P>);
 
 impl<P: Platform> Clone for Mutex<P> {
@@ -68,7 +71,7 @@ pub struct MutexGuard<'a, P: Platform> {
 }
 
 impl<P: Platform> Mutex<P> {
-    /// The one at `offset`, 8 bytes.
+    /// The object at `offset`, 8 bytes.
     ///
     /// # Errors
     /// [`Invalid`](Error::Invalid) outside the memory, or if `offset` is no multiple of 8.
@@ -110,7 +113,7 @@ impl<P: Platform> Mutex<P> {
         Ok(MutexGuard { mutex: self, owner_died })
     }
 
-    /// The guard of a thread that has forgotten it.
+    /// The guard of a mutex whose guard was [forgotten](MutexGuard::forget).
     ///
     /// # Errors
     /// [`NotOwner`](Error::NotOwner) when no thread of this pVM has the mutex.
@@ -123,12 +126,13 @@ impl<P: Platform> Mutex<P> {
 }
 
 impl<P: Platform> MutexGuard<'_, P> {
-    /// Whether the pVM that had the mutex before has ended with it: what it protects may be half changed (`EOWNERDEAD`).
+    /// True if the previous owner's pVM has ended with the mutex locked: the protected data may be
+    /// half changed (`EOWNERDEAD`).
     pub fn owner_died(&self) -> bool {
         self.owner_died
     }
 
-    /// Leaves the mutex locked: who unlocks it [adopts](Mutex::adopt) it.
+    /// Leaves the mutex locked. A later [`adopt`](Mutex::adopt) gives the guard back.
     pub fn forget(self) {
         mem::forget(self);
     }
@@ -141,7 +145,8 @@ impl<P: Platform> Drop for MutexGuard<'_, P> {
     }
 }
 
-/// A condition variable. A wait may end without a notification, as with POSIX: whoever waits looks whether it has to go on.
+/// A condition variable. A wait may end without a notification, as in POSIX: the waiter checks
+/// its condition again.
 pub struct Condvar<P: Platform>(Place<P>);
 
 impl<P: Platform> Clone for Condvar<P> {
@@ -151,7 +156,7 @@ impl<P: Platform> Clone for Condvar<P> {
 }
 
 impl<P: Platform> Condvar<P> {
-    /// The one at `offset`, 4 bytes: how many notifications there were.
+    /// The object at `offset`, 4 bytes: how many notifications there were.
     ///
     /// # Errors
     /// [`Invalid`](Error::Invalid) outside the memory, or if `offset` is no multiple of 4.
@@ -217,7 +222,7 @@ impl<P: Platform> Clone for Semaphore<P> {
 }
 
 impl<P: Platform> Semaphore<P> {
-    /// The one at `offset`, 4 bytes: its value.
+    /// The object at `offset`, 4 bytes: its value.
     ///
     /// # Errors
     /// [`Invalid`](Error::Invalid) outside the memory, or if `offset` is no multiple of 4.

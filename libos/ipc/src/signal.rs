@@ -1,8 +1,9 @@
 //! Signals (POSIX `kill`, `sigaction`, `sigprocmask`, `sigwait`).
 //!
-//! A word for each member says which signals wait for it. It lies in an object of the family, which those have who handle signals; a relative that does
-//! not is signalled by pvmd, and the default action is taken. Handlers run in a thread of their own, one at a time, whether the application's
-//! threads are busy or blocked.
+//! Each member has words with the signals that wait for it, in an object of the family. The members
+//! that handle signals have this object. A relative that does not handle signals is signalled by
+//! pvmd, and takes the default action. Handlers run in a thread of their own, one at a time,
+//! whether the application's threads are busy or blocked.
 
 use alloc::sync::Arc;
 use core::mem;
@@ -17,34 +18,37 @@ use crate::platform::{AnyEvent, Pages, Platform, Word};
 use crate::poll::{Events, Pollable};
 use crate::wait::{self, Patience};
 
-/// Signals have numbers from 1 to this.
+/// The largest number of a signal; the smallest one is 1.
 pub const LAST: u8 = 63;
+/// Ends a pVM. It cannot be handled, ignored or blocked.
 pub const SIGKILL: u8 = 9;
-pub const SIGPIPE: u8 = 13;
+/// A write to a pipe that has no reader.
+pub(crate) const SIGPIPE: u8 = 13;
+/// Stops a process in POSIX; a pVM never stops. It cannot be handled or ignored.
 pub const SIGSTOP: u8 = 19;
 
-/// The object's name begins with this, and none that an application gives.
+/// The first character of the object's name, which names of applications must not begin with.
 pub const RESERVED: char = '\u{1}';
 const NAME: &str = "\u{1}signals";
-/// Signals in a word, whose high half says for whom they are.
+/// Signals in a word, whose high half has the id of their member.
 const IN_WORD: u8 = 32;
 const WORDS: usize = 2;
 const PAGES: usize = 1 + (8 * WORDS * MAX_MEMBERS).div_ceil(xen_abi::PAGE_SIZE);
-/// Where those wait who handle signals.
+/// The wait point of threads that wait for signals.
 const POINT: usize = 0;
 
-/// What is done about a signal.
+/// The action for a signal.
 #[derive(Clone, Copy)]
 pub enum Action {
     /// The pVM ends, or nothing happens, as POSIX has it for each signal.
     Default,
-    /// Nothing.
+    /// Nothing happens.
     Ignore,
-    /// This is called, in the thread of the signals.
+    /// This function is called, in the thread of the signals.
     Call(fn(u8)),
 }
 
-/// What this pVM does about signals.
+/// This pVM's actions and blocked signals.
 pub(crate) struct Signals<P: Platform> {
     actions: [Action; LAST as usize + 1],
     /// Signals that wait until they are unblocked.
@@ -63,18 +67,19 @@ const fn bit(signal: u8) -> u64 {
     1 << signal
 }
 
-/// The object, once signals are handled here.
+/// The object of the signals, once signals are handled here.
 fn object<P: Platform>() -> Option<Arc<Object<P>>> {
     P::with(|state| state.signals.part.as_ref().map(Part::object).cloned())
 }
 
-/// The object, and this pVM in it: asked anew each time, because a handler may go on in a child.
+/// The object, and this pVM's inbox in it. It is looked up each time, because a handler may go on
+/// in a child.
 fn here<P: Platform>() -> Option<(Arc<Object<P>>, Inbox)> {
     let (object, number) = (object::<P>()?, P::member()?);
     Some((object, Inbox { number, id: P::member_id(number)? }))
 }
 
-/// Where the signals of a member stand: words with its id, because numbers are given out again.
+/// The words with the signals of a member. They hold its id, because numbers are given out again.
 #[derive(Clone, Copy)]
 struct Inbox {
     number: u16,
@@ -109,7 +114,8 @@ impl Inbox {
     /// Puts a signal in; `false` if the member has ended.
     fn put<P: Platform>(self, object: &Object<P>, signal: u8) -> bool {
         let with = |value| {
-            // What is for another is for one that has ended: or this one has, and its number has been given out again.
+            // Signals for another id are for a member that has ended, unless this one has ended and
+            // its number has been given out again.
             let kept = if self.is_for_it(value) { value } else { u64::from(self.id.raw()) << 32 };
             (P::member_id(self.number) == Some(self.id)).then_some(kept | bit(signal % IN_WORD))
         };
@@ -136,7 +142,7 @@ fn start<P: Platform>() -> Result<(), Error> {
     Err(Error::OutOfMemory)
 }
 
-/// What the thread of the signals does.
+/// The body of the thread of the signals.
 pub fn serve<P: Platform>() {
     loop {
         let Some(object) = object::<P>() else { return };
@@ -162,10 +168,10 @@ fn deliver<P: Platform>(signal: u8) {
     }
 }
 
-/// Sets what is done about a signal, and returns what was done before.
+/// Sets the action for a signal, and returns the former one.
 ///
 /// # Errors
-/// `Invalid` for 9 and 19, which cannot be caught, and for what is no signal; see [`Error`].
+/// `Invalid` for 9 and 19, which cannot be caught, and for numbers of no signal; see [`Error`].
 pub fn set_action<P: Platform>(signal: u8, action: Action) -> Result<Action, Error> {
     if matches!(signal, 0 | SIGKILL | SIGSTOP) || signal > LAST {
         return Err(Error::Invalid);
@@ -174,7 +180,8 @@ pub fn set_action<P: Platform>(signal: u8, action: Action) -> Result<Action, Err
     Ok(P::with(|state| mem::replace(&mut state.signals.actions[usize::from(signal)], action)))
 }
 
-/// Blocks and unblocks signals, given as bits, and returns those that were blocked before. 9 cannot be blocked.
+/// Blocks and unblocks signals, given as bits, and returns those that were blocked before. 9 cannot
+/// be blocked.
 ///
 /// # Errors
 /// See [`Error`].
@@ -190,12 +197,12 @@ pub fn set_mask<P: Platform>(block: u64, unblock: u64) -> Result<u64, Error> {
     Ok(before)
 }
 
-/// Signals that wait for this pVM, as bits: those that are blocked.
+/// Signals that wait for this pVM because they are blocked, as bits.
 pub fn pending<P: Platform>() -> u64 {
     here::<P>().map_or(0, |(object, inbox)| inbox.waiting(&object))
 }
 
-/// Sets of signals are bits: bit 1 is signal 1.
+/// A set of signals, as bits: bit 1 is signal 1.
 pub const fn set(signals: &[u8]) -> u64 {
     let mut bits = 0;
     let mut at = 0;
@@ -258,14 +265,14 @@ pub fn wait_within<P: Platform>(set: u64, patience: Patience) -> Result<u8, Erro
     if wait::wait(&object, POINT, patience, take) { Ok(taken) } else { Err(Error::WouldBlock) }
 }
 
-/// The threads that wait for signals of this pVM look again.
+/// Wakes the threads that wait for signals of this pVM, so that they look again.
 fn look<P: Platform>() {
     if let Some((object, me)) = here::<P>() {
         wait::wake_member(&object, POINT, me.number);
     }
 }
 
-/// A signal to this pVM.
+/// Sends a signal to this pVM.
 pub fn raise<P: Platform>(signal: u8) {
     if let Some((object, me)) = here::<P>()
         && me.put(&object, signal)
@@ -274,14 +281,14 @@ pub fn raise<P: Platform>(signal: u8) {
     }
 }
 
-/// A signal to this pVM, if it has a handler for it.
+/// Sends a signal to this pVM, if it has a handler for it.
 pub(crate) fn raise_if_handled<P: Platform>(signal: u8) {
     if matches!(P::with(|state| state.signals.actions[usize::from(signal)]), Action::Call(_)) {
         raise::<P>(signal);
     }
 }
 
-/// Sends a signal to a relative, or to this pVM; signal 0 only looks whether it lives.
+/// Sends a signal to a relative, or to this pVM; signal 0 only checks if it lives.
 ///
 /// # Errors
 /// `Invalid`, `NotFound` when the family has no such pVM; see [`Error`].

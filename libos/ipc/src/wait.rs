@@ -1,4 +1,4 @@
-//! Waiting for what members do, and waking them.
+//! Waiting for other members, and waking them.
 
 use alloc::sync::Arc;
 use core::ptr;
@@ -8,25 +8,26 @@ use crate::layout::{BITMAP_WORDS, POINTS};
 use crate::object::{Object, State};
 use crate::platform::{AnyEvent, Pages, Platform, Word};
 
-/// How long a call waits.
+/// The time that a call waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Patience {
-    /// Not at all.
+    /// The call does not wait.
     None,
     /// Until this system time, in nanoseconds.
     Until(u64),
-    /// As long as it takes.
+    /// The call waits as long as it takes.
     Forever,
 }
 
 impl Patience {
-    /// So long from now on.
+    /// Until `limit` from now on.
     pub(crate) fn within<P: Platform>(limit: core::time::Duration) -> Self {
         Self::Until(P::now().saturating_add(u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX)))
     }
 }
 
-/// Who in this pVM waits at a point of an object: nobody has woken it while this pVM's bit is set there.
+/// A waiter of this pVM at a point of an object. Nobody has woken it while this pVM's bit is set
+/// there.
 pub struct Waiter<P: Platform> {
     who: Who<P>,
     object: Arc<Object<P>>,
@@ -40,7 +41,7 @@ enum Who<P: Platform> {
 }
 
 impl<P: Platform> Who<P> {
-    /// Whether there is still somebody.
+    /// Wakes the waiter; `false` if nobody is there any more.
     fn wake(&self) -> bool {
         match self {
             Self::Thread(thread) => P::wake(*thread),
@@ -57,20 +58,21 @@ fn bit(point: usize, member: u16) -> (usize, u64) {
     (POINTS[point] + 8 + 8 * (usize::from(member) / 64), 1 << (member % 64))
 }
 
-/// Says that somebody here waits at a point. The caller has masked events until there is a [`Waiter`], and looks once more whether it has to
-/// wait: what happened before woke nobody.
+/// Sets this pVM's bit at a point. The caller has masked events until there is a
+/// [`Waiter`], and checks its condition once more: an earlier change woke nobody.
 fn set_bit<P: Platform>(object: &Object<P>, point: usize, me: u16) {
     let (word, bit) = bit(point, me);
     let was_set = object.pages().u64(word).fetch_or(bit) & bit != 0;
     object.pages().u32(POINTS[point]).fetch_or(1 << (me / 64));
     if !was_set {
-        // Those that waited here with the bit were woken; the event that says so may come after it is set again.
+        // The bit was cleared, so earlier waiters here were woken. Their event may come after the
+        // bit is set again.
         wake_here::<P>(|waiter| waiter.point == point && ptr::eq(&*waiter.object, object));
     }
 }
 
-/// Blocks the calling thread until `ready` returns true, which is asked whenever somebody wakes the point, and also with events masked;
-/// `false` when the patience was over first.
+/// Blocks the calling thread until `ready` returns true; `false` when the patience was over first.
+/// `ready` is called whenever somebody wakes the point, and also with events masked.
 pub(crate) fn wait<P: Platform>(
     object: &Arc<Object<P>>,
     point: usize,
@@ -86,7 +88,7 @@ pub(crate) fn wait<P: Platform>(
         if ready() {
             return true;
         }
-        // Asked anew in each turn: a thread that waits may go on in a child.
+        // Looked up in each turn: a thread that waits may go on in a child.
         let Some(me) = P::member() else { return false };
         doorbell::offer(object, me);
         let mask = P::mask();
@@ -98,7 +100,7 @@ pub(crate) fn wait<P: Platform>(
         let thread = P::current();
         P::with(|state| state.waiters.push(Waiter { who: Who::Thread(thread), object: object.clone(), point }));
         let woken = P::block(deadline);
-        // The callers have the objects, so that none is dropped here.
+        // The callers hold the objects, so that none is dropped here.
         P::with(|state| {
             state.waiters.retain(|waiter| !matches!(waiter.who, Who::Thread(other) if other == thread));
         });
@@ -109,8 +111,9 @@ pub(crate) fn wait<P: Platform>(
     }
 }
 
-/// Has `event` signalled when somebody wakes a point next, or has done so since the caller looked last whether it has to wait: it looks again
-/// after this. Until [`unwatch`]; the caller has the object for so long.
+/// Registers `event`, to be signalled when somebody wakes a point, until [`unwatch`]. The caller
+/// checks its condition again after this, because an earlier wake-up is not seen. It holds the
+/// object until then.
 pub(crate) fn watch<P: Platform>(object: &Arc<Object<P>>, point: usize, event: &AnyEvent) {
     let Some(me) = P::member() else { return };
     doorbell::offer(object, me);
@@ -121,14 +124,14 @@ pub(crate) fn watch<P: Platform>(object: &Arc<Object<P>>, point: usize, event: &
     P::with(|state| state.waiters.push(waiter));
 }
 
-/// Ends what [`watch`] has begun, for all points.
+/// Takes the registrations of [`watch`] back, for all points.
 pub(crate) fn unwatch<P: Platform>(event: &AnyEvent) {
     P::with(|state| {
         state.waiters.retain(|waiter| !matches!(&waiter.who, Who::Watcher(other) if Arc::ptr_eq(other, event)));
     });
 }
 
-/// Takes out who waits at a point, and calls `wake` with each but this pVM, which is woken here.
+/// Takes the waiters at a point out, and calls `wake` with each but this pVM, which is woken here.
 pub(crate) fn take_waiting<P: Platform>(object: &Object<P>, point: usize, mut wake: impl FnMut(u16)) {
     P::fence();
     let words = object.pages().u32(POINTS[point]);
@@ -157,7 +160,7 @@ pub(crate) fn take_waiting<P: Platform>(object: &Object<P>, point: usize, mut wa
     }
 }
 
-/// Wakes those that wait at a point. What they wait for was done before.
+/// Wakes those that wait at a point. The caller has made their condition true before.
 pub(crate) fn wake<P: Platform>(object: &Object<P>, point: usize) {
     take_waiting(object, point, |member| {
         if let Some(me) = P::member() {
@@ -180,7 +183,8 @@ pub(crate) fn wake_member<P: Platform>(object: &Object<P>, point: usize, member:
     }
 }
 
-/// Wakes the threads of this pVM that somebody has woken: what a doorbell's event calls, with events masked.
+/// Wakes the threads of this pVM whose bits others have cleared. A doorbell's event calls it, with
+/// events masked.
 pub fn ring<P: Platform>() {
     let Some(me) = P::member() else { return };
     wake_here::<P>(|waiter| {
@@ -194,7 +198,7 @@ pub(crate) fn wake_all_here<P: Platform>() {
     wake_here::<P>(|_| true);
 }
 
-/// Wakes those threads of this pVM that wait so.
+/// Wakes the waiters of this pVM for which `so` returns true.
 fn wake_here<P: Platform>(so: impl Fn(&Waiter<P>) -> bool) {
     P::with(|state| {
         for waiter in state.waiters.iter().filter(|waiter| so(waiter)) {
@@ -203,7 +207,7 @@ fn wake_here<P: Platform>(so: impl Fn(&Waiter<P>) -> bool) {
     });
 }
 
-/// In a child: those threads wait that live on.
+/// Wakes the waiting threads that live on in a child, and forgets all other waiters.
 pub(crate) fn begin_life<P: Platform>(state: &mut State<P>) {
     state.waiters.retain(|waiter| matches!(waiter.who, Who::Thread(_)) && waiter.who.wake());
 }

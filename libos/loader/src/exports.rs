@@ -19,7 +19,7 @@ pub enum Origin {
 /// A symbol of the image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Export {
-    /// In whose name the image has it.
+    /// The origin, which decides its place in the search.
     pub origin: Origin,
     /// Its address, or its distance from the thread pointer: see [`Origin`].
     pub value: u64,

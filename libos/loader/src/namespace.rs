@@ -111,7 +111,7 @@ impl<B: AsRef<[u8]>, E: Exports> Namespace<B, E> {
         self.objects.get(&id).map(|loaded| &loaded.object)
     }
 
-    /// What is added to its addresses.
+    /// The base that is added to its addresses.
     pub fn base(&self, id: Id) -> Option<u64> {
         self.objects.get(&id).map(|loaded| loaded.base)
     }

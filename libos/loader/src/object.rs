@@ -26,7 +26,7 @@ const GNU: &[u8] = b"GNU\0";
 pub struct Limits {
     /// Octets from its lowest to its highest address.
     pub span: u64,
-    /// How many parts are mapped (PT_LOAD).
+    /// The number of mapped segments (PT_LOAD).
     pub segments: usize,
     /// The number of other objects that it may need.
     pub needed: usize,
@@ -90,7 +90,7 @@ impl<B: AsRef<[u8]>> Object<B> {
     /// Judges a file, with limits of the caller's.
     ///
     /// # Errors
-    /// Why it is no shared object that can be loaded.
+    /// The reason for which it cannot be loaded.
     pub fn parse_within(bytes: B, limits: &Limits) -> Result<Self, Refusal> {
         let info = Info::parse(bytes.as_ref(), limits)?;
         Ok(Self { bytes, info })
@@ -156,7 +156,7 @@ impl<B: AsRef<[u8]>> Object<B> {
         self.info.tls.as_ref()
     }
 
-    /// What DT_FLAGS and DT_FLAGS_1 ask for.
+    /// The flags of DT_FLAGS and DT_FLAGS_1.
     pub fn flags(&self) -> Flags {
         self.info.dynamic.flags
     }

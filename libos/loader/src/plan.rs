@@ -31,11 +31,11 @@ pub struct Write {
     pub object: Id,
     /// vaddr of the first octet.
     pub address: u64,
-    /// What is written there.
+    /// The value to write.
     pub value: Value,
 }
 
-/// What is written, little-endian.
+/// A value to write, little-endian.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Value {
     /// Eight octets.
@@ -47,7 +47,7 @@ pub enum Value {
     Call {
         /// vaddr of the function.
         resolver: u64,
-        /// What is added to its result.
+        /// The number that is added to its result.
         addend: i64,
     },
     /// A word: the address of the object's own code that lets the loader look the function up at
@@ -62,7 +62,7 @@ pub enum Value {
     Descriptor {
         /// Number of the object's module.
         module: u64,
-        /// In octets; nothing: it has no fixed place.
+        /// The distance in octets; `None` if it has no fixed place.
         below: Option<u64>,
         /// In octets.
         offset: u64,

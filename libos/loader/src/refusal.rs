@@ -21,16 +21,16 @@ pub enum Refusal {
     Header {
         /// Its name, as in `Elf64_Ehdr`.
         field: &'static str,
-        /// What stands there.
+        /// The value found there.
         value: u64,
     },
     /// The segment of this program header cannot be mapped as it asks.
     Segment {
-        /// Of the program header, from 0.
+        /// The number of the program header, from 0.
         number: usize,
-        /// Where it asks to be, relative to the base.
+        /// The address that it asks for, relative to the base.
         address: u64,
-        /// What is wrong.
+        /// The fault.
         fault: SegmentFault,
     },
     /// The stack would have to be executable.
@@ -41,9 +41,9 @@ pub enum Refusal {
     Dynamic {
         /// Its name, as in `DT_...`.
         tag: &'static str,
-        /// What stands there.
+        /// The value found there.
         value: u64,
-        /// What is wrong.
+        /// The fault.
         why: &'static str,
     },
     /// DT_TEXTREL: relocations of pages that are not writable.
@@ -148,7 +148,7 @@ pub enum Refusal {
     Mismatch {
         /// The name of the symbol.
         symbol: String,
-        /// What is wrong with it.
+        /// The fault.
         mismatch: Mismatch,
     },
     /// More functions of a replaceable library are used than it can have entries. The loader's
@@ -156,7 +156,7 @@ pub enum Refusal {
     Entries {
         /// The library.
         object: String,
-        /// How many it can have.
+        /// The number that it can have.
         room: usize,
     },
     /// There is no such object, or no longer. The caller is to blame.
@@ -204,7 +204,7 @@ pub enum Mismatch {
 pub struct Place {
     /// The object's name.
     pub object: String,
-    /// Which of its tables.
+    /// The table of the object.
     pub table: Table,
     /// Its number in the table, from 0; for DT_RELR the number of the word that encodes it.
     pub number: usize,

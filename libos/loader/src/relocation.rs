@@ -35,7 +35,7 @@ impl fmt::Display for Table {
 /// A word of the object that depends on the place of this object, or of another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Relocation {
-    /// Which of the object's tables it stands in.
+    /// The table of the object that it stands in.
     pub table: Table,
     /// Its number in the table, from 0; for DT_RELR the number of the word that encodes it.
     pub number: usize,
@@ -45,7 +45,7 @@ pub struct Relocation {
     pub target: u64,
     /// The index of its symbol in the object's own table; 0 for none.
     pub symbol: u32,
-    /// What is added to the symbol's value; for REL and RELR the word that stood there.
+    /// The number that is added to the symbol's value; for REL and RELR the word that stood there.
     pub addend: i64,
 }
 
@@ -73,7 +73,7 @@ impl Fault {
 }
 
 impl Relocation {
-    /// Where it stands, for a message about `object`.
+    /// Its place, for a message about `object`.
     pub fn place(&self, object: &str) -> Place {
         Place { object: object.to_string(), table: self.table, number: self.number, target: self.target }
     }

@@ -21,7 +21,7 @@ pub enum Rights {
 /// A part of the object that is mapped (PT_LOAD). Addresses are relative to the base.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Segment {
-    /// Those that it keeps.
+    /// The rights that it keeps.
     pub rights: Rights,
     /// Its range in memory; the part beyond the content of the file is zero.
     pub memory: Range<u64>,

@@ -37,7 +37,7 @@ impl SymbolKind {
 /// A symbol of an object's dynamic symbol table, for inspection.
 #[derive(Clone, Copy, Debug)]
 pub struct Symbol<'a> {
-    /// As the string table has it.
+    /// The name in the string table.
     pub name: &'a str,
     /// The version that it is defined in, or wanted of.
     pub version: Option<&'a str>,
@@ -49,9 +49,9 @@ pub struct Symbol<'a> {
     pub size: u64,
     /// Its type.
     pub kind: SymbolKind,
-    /// Whether this object defines it, and not only refers to it.
+    /// True if this object defines it, and does not only refer to it.
     pub defined: bool,
-    /// Whether it may be missing (STB_WEAK).
+    /// True if it may be missing (STB_WEAK).
     pub weak: bool,
 }
 

@@ -23,12 +23,13 @@ pub use zooid_ipc::poll::{Events, PollEntry, Pollable};
 
 use crate::ipc::{Kernel, Patience};
 
-/// Waits until one of the entries is ready, `limit` at most, and for ever without one; how many are.
+/// Waits until one of the entries is ready, `limit` at most, and for ever without one. Returns the
+/// number of ready entries.
 pub fn poll(entries: &mut [PollEntry<'_>], limit: Option<Duration>) -> usize {
     zooid_ipc::poll::poll::<Kernel>(entries, limit)
 }
 
-/// As [`poll`], waiting so long.
+/// As [`poll`], with a `patience`.
 pub fn poll_within(entries: &mut [PollEntry<'_>], patience: Patience) -> usize {
     zooid_ipc::poll::poll_within::<Kernel>(entries, patience)
 }

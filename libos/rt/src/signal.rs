@@ -15,15 +15,16 @@ pub use zooid_ipc::signal::{Action, LAST, SIGKILL, SIGSTOP, set};
 use crate::ipc::{Kernel, Patience};
 use crate::poll::{AnyEvent, Events, Pollable};
 
-/// Sets what is done about a signal, and returns what was done before.
+/// Sets the action for a signal, and returns the former one.
 ///
 /// # Errors
-/// `Invalid` for 9 and 19, which cannot be caught, and for what is no signal; see [`Error`].
+/// `Invalid` for 9 and 19, which cannot be caught, and for numbers of no signal; see [`Error`].
 pub fn set_action(signal: u8, action: Action) -> Result<Action, Error> {
     signal::set_action::<Kernel>(signal, action)
 }
 
-/// Blocks and unblocks signals, given as bits, and returns those that were blocked before. 9 cannot be blocked.
+/// Blocks and unblocks signals, given as bits, and returns those that were blocked before. 9 cannot
+/// be blocked.
 ///
 /// # Errors
 /// See [`Error`], here and below.
@@ -31,7 +32,8 @@ pub fn set_mask(block: u64, unblock: u64) -> Result<u64, Error> {
     signal::set_mask::<Kernel>(block, unblock)
 }
 
-/// Blocks these signals: they wait until they are unblocked. Returns those that were blocked before.
+/// Blocks these signals: they wait until they are unblocked. Returns those that were blocked
+/// before.
 ///
 /// # Errors
 /// As [`set_mask`].
@@ -47,7 +49,7 @@ pub fn unblock(signals: u64) -> Result<u64, Error> {
     set_mask(0, signals)
 }
 
-/// Signals that wait for this pVM, as bits: those that are blocked.
+/// Signals that wait for this pVM because they are blocked, as bits.
 pub fn pending() -> u64 {
     signal::pending::<Kernel>()
 }
@@ -68,7 +70,7 @@ pub fn wait_timeout(signals: u64, limit: Duration) -> Result<u8, Error> {
     signal::wait_timeout::<Kernel>(signals, limit)
 }
 
-/// As [`wait()`], waiting so long.
+/// As [`wait()`], with a `patience`.
 ///
 /// # Errors
 /// [`Error::WouldBlock`] when the patience is over.

@@ -1,4 +1,4 @@
-//! The children of a pVM, and how they have ended.
+//! The children of a pVM, and their ends.
 
 use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
@@ -13,13 +13,13 @@ use crate::Page;
 /// A child that has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ended {
-    /// Which one.
+    /// The child that has ended.
     pub id: PvmId,
-    /// How.
+    /// The way in which it ended.
     pub status: Status,
 }
 
-/// There is nothing to wait for (`ECHILD`): no such child, or it was waited for already.
+/// No child to wait for (`ECHILD`): it does not exist, or it was waited for already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WaitError;
 
@@ -36,7 +36,8 @@ struct Child {
     status: Option<Status>,
 }
 
-/// Children that are kept track of without the heap, which a fork has made dear to write to.
+/// The number of children that are recorded without the heap. A first write to the heap after a
+/// fork is slow.
 const FEW: usize = 16;
 
 /// Children that nobody has waited for.
@@ -49,10 +50,10 @@ impl Children {
     /// No children.
     pub const NONE: Self = Self { few: [const { None }; FEW], more: Vec::new() };
 
-    /// Makes room for `count` more, before there are any.
+    /// Makes room for `count` more children before they are made.
     ///
     /// # Errors
-    /// The heap has none.
+    /// The heap has no room.
     pub fn reserve(&mut self, count: usize) -> Result<(), TryReserveError> {
         let free = self.few.iter().filter(|slot| slot.is_none()).count();
         self.more.try_reserve(count.saturating_sub(free))
@@ -76,8 +77,8 @@ impl Children {
         self.more.clear();
     }
 
-    /// Takes what pvmd says of ended children out of the ring. `true`: pvmd is to be told, because
-    /// it may have found the ring full.
+    /// Takes pvmd's entries about ended children out of the ring. Returns true if pvmd is to be
+    /// told, because it may have found the ring full.
     #[must_use]
     pub fn collect<P: Page + ?Sized>(&mut self, page: &P) -> bool {
         let prod = page.read(daemon::ENDED_PROD);
@@ -94,12 +95,12 @@ impl Children {
             page.write(guest::ENDED_CONS, prod);
         }
         // A pvmd that finds the ring full has seen an index that is at most a ring's length behind
-        // the last entry. On the way there the index passes such a multiple once, after pvmd has
-        // looked.
+        // the last entry. On the way there the index passes a multiple of that length once, after
+        // pvmd has looked.
         prod / ENDED_SLOTS != cons / ENDED_SLOTS
     }
 
-    /// Takes an ended child out of the list: `which`, or any; `None` when none has ended.
+    /// Takes an ended child out of the list: `which`, or any. Returns `None` when none has ended.
     ///
     /// # Errors
     /// There is no such child.

@@ -1,6 +1,6 @@
-//! What a guest decides about its relatives without hardware: how it asks pvmd for something
-//! ([`mailbox`]), and which children it has ([`children`]). `pvm-fork/guest` connects both to the
-//! control page and to threads; the tests here play pvmd.
+//! The guest's decisions about its relatives that need no hardware: requests to pvmd ([`mailbox`]),
+//! and the list of its children ([`children`]). `pvm-fork/guest` connects both to the control page
+//! and to threads; the tests here play pvmd.
 //!
 //! The contract is docs/protocols/fork.md.
 
@@ -17,8 +17,8 @@ mod tests;
 
 /// The control page, as the guest sees it; offsets are those of [`wire`](zooid_fork_plan::wire).
 pub trait Page {
-    /// Reads a word, once; what is read after it is not older than it.
+    /// Reads a word, once. Later reads are not moved before it (acquire).
     fn read(&self, at: usize) -> u32;
-    /// Writes a word; whoever sees it sees what was written before it.
+    /// Writes a word. Earlier writes are not moved behind it (release).
     fn write(&self, at: usize, value: u32);
 }

@@ -15,22 +15,22 @@ use zooid_fork_plan::wire::{daemon, guest, operation};
 
 use crate::Page;
 
-/// How long a guest waits for a pvmd that is not there, in nanoseconds: one that was killed comes
-/// back in this time.
+/// The time that a guest waits for a pvmd that is not there, in nanoseconds. A pvmd that was killed
+/// comes back in this time.
 const PATIENCE: u64 = 10_000_000_000;
-/// How often it looks whether pvmd is there, in nanoseconds.
+/// The interval at which it looks for pvmd meanwhile, in nanoseconds.
 const LOOK: u64 = 500_000_000;
 
-/// The way to pvmd while a request is under way.
+/// The channel to pvmd while a request is under way.
 pub trait Channel: Page {
     /// Tells pvmd to look at the page.
     fn notify(&self);
-    /// Whether a pvmd has bound the channel. One that is stopped has.
+    /// True if a pvmd has bound the channel, even if it is stopped.
     fn daemon_is_there(&self) -> bool;
     /// System time in nanoseconds.
     fn now(&self) -> u64;
-    /// Waits until `answered` returns true, which is asked at every sign of pvmd; `false` when
-    /// `deadline` came first.
+    /// Waits until `answered` returns true; `false` when `deadline` came first. `answered` is
+    /// called at every event of pvmd.
     fn wait(&self, deadline: u64, answered: &mut dyn FnMut() -> bool) -> bool;
 }
 
@@ -38,17 +38,17 @@ pub trait Channel: Page {
 pub struct Mailbox(());
 
 impl Mailbox {
-    /// The one of this pVM; whoever makes it sees to it that there is one for each control page.
+    /// The mailbox of this pVM. The caller makes only one for each control page.
     pub const fn new() -> Self {
         Self(())
     }
 
-    /// Asks for something, for which `fill` writes what is needed into the page, and `take` reads
+    /// Makes a request: `fill` writes its arguments into the page, and `take` reads
     /// the reply.
     ///
     /// # Errors
-    /// pvmd's; `ENOTCONN` when there is none and none came: then it may have been done all the
-    /// same.
+    /// Those of pvmd; `ENOTCONN` when there is no pvmd and none came. The request may have been
+    /// carried out all the same.
     pub fn request<C: Channel + ?Sized, R>(
         &mut self,
         channel: &C,
@@ -70,11 +70,11 @@ impl Mailbox {
 
     /// Asks pvmd to make `count` prepared domains children of this pVM, as
     /// [`request`](Self::request) does, and puts their ids in `children`, which has room for
-    /// `count`. Returns how many were made, at least one. `sharing` learns of it, if they share
-    /// memory.
+    /// `count`. Returns the number of children made, at least one. `sharing` is marked, if they
+    /// share memory.
     ///
     /// # Errors
-    /// As there; `EIO` for an answer that makes no sense.
+    /// As for [`request`](Self::request); `EIO` for an invalid answer.
     pub fn commit<C: Channel + ?Sized>(
         &mut self,
         channel: &C,
@@ -96,7 +96,7 @@ impl Mailbox {
         sharing: Option<&Sharing>,
         count: u32,
     ) -> Commit {
-        // Before pvmd can know of it.
+        // The mark comes before pvmd can know of the request.
         let before = sharing.map(|sharing| sharing.begin(next(channel)));
         Commit { posted: self.post(channel, operation::COMMIT, count), before }
     }
@@ -150,11 +150,11 @@ fn next<P: Page + ?Sized>(page: &P) -> u32 {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Commit {
     pub(crate) posted: Posted,
-    /// What [`Sharing`] was before.
+    /// The value of [`Sharing`] before the request.
     before: Option<u32>,
 }
 
-/// What became of a request.
+/// The outcome of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Answer {
     Done,
@@ -186,7 +186,7 @@ impl Posted {
         page.read(daemon::REPLY) == self.number
     }
 
-    /// What became of it, if that is known.
+    /// Its outcome, if that is known.
     pub(crate) fn look<C: Channel + ?Sized>(&mut self, channel: &C) -> Option<Answer> {
         if self.is_answered(channel) {
             return Some(match channel.read(daemon::ERRNO) {
@@ -208,23 +208,23 @@ impl Posted {
     }
 }
 
-/// Whether other domains may read frames of this one: since its last COMMIT that may have made
-/// children, until pvmd says that no descendant is left. A fault asks for it at any time, so it is
-/// apart from the lock.
+/// The mark that other domains may read frames of this one. It is set from the last COMMIT that may
+/// have made children until pvmd says that no descendant is left. A fault reads it at any time, so
+/// it is apart from the lock.
 pub struct Sharing(pub(crate) AtomicU32);
 
 impl Sharing {
-    /// Nobody may.
+    /// No domain may.
     pub const fn new() -> Self {
         Self(AtomicU32::new(0))
     }
 
-    /// Whether somebody may.
+    /// True if other domains may read frames of this one.
     pub fn is_shared<P: Page + ?Sized>(&self, page: &P) -> bool {
         self.0.load(Ordering::Relaxed) != page.read(daemon::UNSHARED)
     }
 
-    /// In a child: all its frames are its own or another's.
+    /// Clears the mark in a child: nobody reads its frames yet.
     pub fn begin_life(&self) {
         self.0.store(0, Ordering::Relaxed);
     }

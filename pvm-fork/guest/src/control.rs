@@ -1,4 +1,4 @@
-//! The control page: what guest and pvmd tell each other, and how a request is made.
+//! The control page, by which guest and pvmd communicate, and requests to pvmd.
 
 use alloc::format;
 use alloc::sync::Arc;
@@ -30,7 +30,7 @@ pub struct Control {
     pub event: Arc<Event>,
     /// Held for the time of a request, and of a fork.
     pub mailbox: Mutex<Mailbox>,
-    /// Whether relatives may read this pVM's frames.
+    /// Set while relatives may read this pVM's frames.
     sharing: Sharing,
 }
 
@@ -44,7 +44,7 @@ impl Page for Control {
     }
 }
 
-/// The channel as most use it: other threads run meanwhile.
+/// The channel for most requests: other threads run meanwhile.
 impl Channel for Control {
     fn notify(&self) {
         Self::notify(self);
@@ -63,7 +63,7 @@ impl Channel for Control {
     }
 }
 
-/// The channel as a COMMIT uses it: events are masked, and nothing else runs.
+/// The channel for a COMMIT: events are masked, and no other thread runs.
 struct Alone<'a> {
     control: &'a Control,
     port: Port,
@@ -94,7 +94,7 @@ impl Channel for Alone<'_> {
 
     fn wait(&self, deadline: u64, answered: &mut dyn FnMut() -> bool) -> bool {
         loop {
-            // Before the look: what is signalled after it ends the poll.
+            // The bit is cleared before the check, so that a later event ends the poll.
             // SAFETY: the page is mapped.
             unsafe { evtchn::clear_pending(events::shared_info(), self.port) };
             if answered() || time::now() >= deadline {
@@ -105,16 +105,16 @@ impl Channel for Alone<'_> {
     }
 }
 
-/// Whether a pvmd has bound the channel.
+/// True if a pvmd has bound the channel.
 fn is_bound(port: Port) -> bool {
     xen_sys::event_channel_op_status(DomId::SELF, port).is_ok_and(|status| status.status == EvtchnStat::INTERDOMAIN)
 }
 
 static CONTROL: Once<Control> = Once::new();
-/// The image forks by itself.
+/// Set if the image forks by itself.
 static FORKS: AtomicBool = AtomicBool::new(false);
 
-/// The component's own part in lives.
+/// The component's own functions for forks and ends.
 static LIFE: Component = Component {
     begin: |_| {
         if let Some(control) = control() {
@@ -170,7 +170,7 @@ fn announce() -> Result<(), Errno> {
     })
 }
 
-/// Counts a change of the page tables, so that pvmd need not look for it.
+/// Counts a change of the page tables, so that pvmd need not search for it.
 fn count_change(address: usize, change: Mapped) {
     let Some(control) = CONTROL.get() else { return };
     let counter = match change {
@@ -180,7 +180,7 @@ fn count_change(address: usize, change: Mapped) {
     control.page.write_u32(counter, control.page.read_u32(counter).wrapping_add(1));
 }
 
-/// A write to a page that a fork has protected.
+/// Handles a write to a page that a fork has protected; true if the write may be tried again.
 fn write_fault(address: usize) -> bool {
     let control = CONTROL.get();
     let shared = control.is_none_or(Control::is_shared);
@@ -195,7 +195,7 @@ fn write_fault(address: usize) -> bool {
 }
 
 impl Control {
-    /// Writes what pvmd must know of this image, and the component's version.
+    /// Writes the facts that pvmd needs about this image, and the component's version.
     fn describe(&self) {
         let (p2m, bitmaps, start_info) = mmu::records();
         self.page.write_u64(guest::MAGIC, wire::MAGIC);
@@ -208,7 +208,7 @@ impl Control {
         self.page.write_u64(guest::START_INFO, start_info as u64);
     }
 
-    /// Prepared domains that wait for a fork of this pVM.
+    /// The number of prepared domains that wait for a fork of this pVM.
     pub fn ready(&self) -> u32 {
         self.page.read_u32(daemon::READY)
     }
@@ -218,25 +218,25 @@ impl Control {
         self.port.lock().notify();
     }
 
-    /// Whether other domains may read frames of this one.
+    /// True if other domains may read frames of this one.
     pub fn is_shared(&self) -> bool {
         self.sharing.is_shared(self)
     }
 
-    /// Whether children get copies of their own at once, by way of grants, and share nothing.
+    /// True if children get copies of their own at once, by way of grants, and share nothing.
     pub fn copies(&self) -> bool {
         self.page.read_u32(daemon::BACKEND) == backend::GRANT
     }
 
-    /// Has `count` domains prepared; other threads run meanwhile.
+    /// Asks pvmd to prepare `count` domains; other threads run meanwhile.
     pub fn prepare(&self, count: u32) -> Result<(), Errno> {
         self.request(operation::PREPARE, count, |_| (), |_| ())
     }
 
-    /// Asks for something, for which `fill` writes what is needed into the page, and `take` reads
-    /// the reply; other threads run meanwhile. A thread that waits for its turn here may find
-    /// itself in a child that has all threads: what `fill` says of this domain is to be looked up
-    /// in it.
+    /// Makes a request: `fill` writes its arguments into the page, and `take` reads
+    /// the reply; other threads run meanwhile. A thread that waits for its turn here may go on
+    /// in a child that has all threads. So `fill` has to look facts about this domain up
+    /// by itself.
     pub fn request<R>(
         &self,
         operation: u32,
@@ -248,10 +248,10 @@ impl Control {
         mailbox.request(self, operation, count, || fill(&self.page), || take(&self.page))
     }
 
-    /// Has pvmd make prepared domains children of this pVM as it is now, whose ids it puts in
-    /// `children`; `request` is that from outside which this carries out, or 0. Events are masked,
-    /// and nothing may write to the heap from [`cow::protect`] on until this returns: pvmd would
-    /// take the copy for what is to be shared.
+    /// Asks pvmd to make prepared domains children of this pVM as it is now, and puts their ids in
+    /// `children`. `request` is the number of the request from outside that this carries out, or 0.
+    /// Events are masked, and nothing may write to the heap from [`cow::protect`] on until this
+    /// returns: pvmd would share the copy in place of the page.
     pub fn commit(
         &self,
         mailbox: &mut Mailbox,
@@ -270,7 +270,7 @@ impl Control {
         self.port.lock().port()
     }
 
-    /// What this child was born with.
+    /// The state that this child starts with.
     fn birth(&self, all_threads: bool) -> Birth {
         let page = &self.page;
         let (_, _, start_info) = mmu::records();
@@ -286,15 +286,16 @@ impl Control {
         }
     }
 
-    /// Makes this domain's own what was the parent's. Events are masked, and nothing has run in the child before.
+    /// Replaces the parent's state by this domain's own. Events are masked, and nothing has run in
+    /// the child before.
     pub fn begin_life(&self, all_threads: bool) {
-        // Whatever is written from here on is written early.
+        // Writes from here on count as early ones.
         eager::begin_life();
         // SAFETY: the first act in the child, for which pvmd has filled all this before GO.
         unsafe { life::begin(&self.birth(all_threads)) };
     }
 
-    /// The component's own part of it.
+    /// The component's own part of [`begin_life`](Self::begin_life).
     fn begin_own_life(&self) {
         grants::begin_life();
         self.sharing.begin_life();
@@ -305,8 +306,8 @@ impl Control {
         objects::begin_life(self);
     }
 
-    /// Wakes who waits for news, if there is some that came while this pVM did not listen. It writes to the heap only then: right after
-    /// a fork that is dear.
+    /// Wakes the waiters for news, if some came while this pVM did not listen. It
+    /// writes to the heap only then, because such a write is slow right after a fork.
     pub fn catch_up(&self) {
         let page = &self.page;
         if page.read_u32(daemon::ENDED_PROD) != page.read_u32(guest::ENDED_CONS)

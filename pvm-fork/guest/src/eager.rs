@@ -1,5 +1,5 @@
-//! Eager pages (`zooid_fork_plan::eager`): what a child says of its first writes, what its parent learns from it, and the part that such
-//! pages have in the snapshot.
+//! Eager pages (`zooid_fork_plan::eager`): a child's reports of its first writes, the list that its
+//! parent makes of them, and the place of such pages in the snapshot.
 
 use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -15,18 +15,19 @@ use crate::control::Control;
 
 struct Eager {
     pages: EagerPages,
-    /// The last report that was taken in.
+    /// Number of the last report that was taken in.
     number: u32,
 }
 
 static EAGER: Masked<Eager> = Masked::new(Eager { pages: EagerPages::NONE, number: 0 });
 
-/// In a child: how many upcalls there were when it began to run.
+/// In a child: the number of upcalls when it began to run.
 static BORN: AtomicU64 = AtomicU64::new(u64::MAX);
-/// Upcalls until which it is early: one comes at once, the next one when the child sleeps, or after a slice.
+/// The number of upcalls until which writes are early: one comes at once, the next one when the
+/// child sleeps, or after a slice.
 const EARLY_UPCALLS: u64 = 1;
 
-/// Of a page of the heap, as a child has numbered it; `None` for a number beyond the zone.
+/// The address of a page of the heap with a child's number; `None` for a number beyond the zone.
 fn address(page: u32) -> Option<usize> {
     let zone = Zone::Heap.range();
     (page as usize).checked_mul(PAGE_SIZE).filter(|offset| *offset < zone.len()).map(|offset| zone.start + offset)
@@ -45,7 +46,7 @@ pub fn note(control: &Control, address: usize) {
     }
 }
 
-/// Whether a child has reported.
+/// True if a child has reported since the last look.
 pub fn has_news(control: &Control) -> bool {
     EAGER.lock().number != control.page.read_u32_acquire(daemon::EARLY_NUMBER)
 }
@@ -72,18 +73,18 @@ pub fn learn(control: &Control) {
     });
 }
 
-/// In a child: it has no children that could have reported, and writes its first pages.
+/// Starts a child's list and reports: it has no children yet, and its first writes come now.
 pub fn begin_life() {
     EAGER.lock().number = 0;
     BORN.store(evtchn::upcalls(), Ordering::Relaxed);
 }
 
-/// How many pages a snapshot holds at most because they are eager.
+/// The largest number of pages that a snapshot holds because they are eager.
 pub fn count() -> usize {
     EAGER.lock().pages.pages().len()
 }
 
-/// Calls `each` with each eager page: those that were unmapped since are not any more.
+/// Calls `each` with each eager page. Pages that were unmapped since are left out.
 pub fn for_each(mut each: impl FnMut(Range<usize>)) {
     let eager = EAGER.lock();
     let pages = eager.pages.pages().iter().filter_map(|page| address(*page));

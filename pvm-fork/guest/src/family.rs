@@ -29,16 +29,17 @@ pub fn adopt(children: impl Iterator<Item = PvmId>) {
     CHILDREN.lock().adopt(children);
 }
 
-/// In a child: none of the parent's children are its own.
+/// Forgets the parent's children, in a child.
 pub fn begin_life() {
     CHILDREN.lock().begin_life();
     ENDS_TOLD.store(0, Ordering::Relaxed);
 }
 
-/// How long a pVM that has just started waits for pvmd to give it an id, in nanoseconds.
+/// The time that a pVM that has just started waits for pvmd to give it an id, in nanoseconds.
 pub(crate) const FIRST_SIGHT: u64 = 2_000_000_000;
 
-/// The id of this pVM, as its relatives and dom0 know it; `None` when there is no pvmd that gives it one.
+/// The id of this pVM, as its relatives and dom0 know it; `None` when there is no pvmd that gives
+/// it one.
 pub fn id() -> Option<PvmId> {
     crate::present();
     let control = control()?;
@@ -61,7 +62,8 @@ pub fn wait() -> Result<Ended, WaitError> {
     ended.ok_or(WaitError)
 }
 
-/// Waits for the child `which`, or for any; if not `blocking`, only looks: `None` when none has ended.
+/// Waits for the child `which`, or for any; if not `blocking`, only looks: `None` when none has
+/// ended.
 pub fn wait_for(which: Option<PvmId>, blocking: bool) -> Result<Option<Ended>, WaitError> {
     crate::present();
     let control = control().ok_or(WaitError)?;
@@ -79,18 +81,18 @@ pub fn wait_for(which: Option<PvmId>, blocking: bool) -> Result<Option<Ended>, W
     result
 }
 
-/// Takes what pvmd says of ended children out of the ring.
+/// Takes pvmd's entries about ended children out of the ring.
 fn collect(control: &Control) {
     if CHILDREN.lock().collect(control) {
         control.notify();
     }
 }
 
-/// Says how this pVM ends. Other components have ended before; output comes first, because pvmd may
-/// destroy the domain at once.
+/// Writes the status of this pVM for pvmd. Other components have ended before. Output comes first,
+/// because pvmd may destroy the domain at once.
 pub fn end(ending: Ending) {
     console::drain();
-    // Whoever learns of the end takes it that nothing runs here any more.
+    // Relatives that learn of the end rely on it that nothing runs here any more.
     core::mem::forget(events::mask());
     say_status(match ending {
         Ending::Exited(code) => Status::Exited(code as u8),
@@ -99,14 +101,14 @@ pub fn end(ending: Ending) {
     await_destruction();
 }
 
-/// How long a child that has said how it ends leaves it to pvmd to destroy it, in nanoseconds.
+/// The time that pvmd has to destroy a child that has written its status, in nanoseconds.
 const DESTRUCTION: u64 = 1_000_000_000;
 
-/// Waits to be destroyed. A shutdown would have every daemon of dom0 look at this domain, before the parent learns of its end on a host with
-/// one processor. Returns if pvmd does not come.
+/// Waits to be destroyed. A shutdown would have every daemon of dom0 look at this domain, before
+/// the parent learns of its end on a host with one processor. Returns if pvmd does not come.
 fn await_destruction() {
     let Some(control) = control() else { return };
-    // A root is the toolstack's, which waits for its shutdown.
+    // A root belongs to the toolstack, which waits for its shutdown.
     if control.page.read_u32(daemon::PARENT) == 0 || !control.daemon_is_there() {
         return;
     }
@@ -125,7 +127,8 @@ fn say_status(status: Status) {
     }
 }
 
-/// Ends this pVM because a page that it shares could not be copied for a write: it takes no lock that may be held.
+/// Ends this pVM because a shared page could not be copied for a write. It takes no lock
+/// that may be held.
 pub fn end_out_of_memory() -> ! {
     use core::fmt::Write;
     let _ = console::Emergency::begin().write_str("\nzooid: out of memory: no frame for a page written after a fork\n");
@@ -137,13 +140,14 @@ pub fn end_out_of_memory() -> ! {
     power::crash()
 }
 
-/// The service that obeys requests from outside, `pvm fork` and `pvm kill`, and learns from children.
+/// The service that obeys requests from outside, `pvm fork` and `pvm kill`, and learns from
+/// children.
 pub fn serve() {
     let Some(control) = control() else { return };
     life::settle();
     if evtchn::lives() > 0 {
         control.notify();
-        // Services have begun anew, that of the toolstack's requests among them.
+        // Services have begun anew, among them the one for the toolstack's requests.
         xenstore::renew_watches(Some(power::CONTROL_PATH));
     }
     loop {
@@ -163,8 +167,8 @@ pub fn serve() {
     }
 }
 
-/// Signals that pvmd passes on. A handler may fork: nothing that was read before it is used after
-/// it.
+/// Handles signals that pvmd passes on. A handler may fork: no value that was read before it is
+/// used after it.
 fn obey_signals(control: &Control) {
     while let Some(signal) = next_signal(control) {
         match objects::signal_handler() {
@@ -174,7 +178,7 @@ fn obey_signals(control: &Control) {
     }
 }
 
-/// Takes a signal that waits.
+/// Takes one of the waiting signals.
 fn next_signal(control: &Control) -> Option<u8> {
     let taken = control.page.read_u64(guest::SIGNALS_TAKEN);
     let waiting = control.page.read_u64(daemon::SIGNALS) ^ taken;
@@ -183,14 +187,20 @@ fn next_signal(control: &Control) -> Option<u8> {
     Some(signal)
 }
 
-/// Signals by their numbers in Linux: those that do nothing by default.
-pub const SIGPIPE: u8 = 13;
-pub const SIGCHLD: u8 = 17;
-pub const SIGCONT: u8 = 18;
-pub const SIGURG: u8 = 23;
-pub const SIGWINCH: u8 = 28;
+// Signals with their numbers in Linux. A pVM ignores these by default.
 
-/// What is done about a signal that nobody handles: most end this pVM.
+/// A write to a pipe that has no reader.
+pub const SIGPIPE: u8 = 13;
+/// The end of a child.
+pub const SIGCHLD: u8 = 17;
+/// The continuation of a stopped process: a pVM never stops.
+pub const SIGCONT: u8 = 18;
+/// Urgent data at a socket.
+const SIGURG: u8 = 23;
+/// A change of the terminal's size.
+const SIGWINCH: u8 = 28;
+
+/// Takes the default action of a signal that nobody handles: most signals end this pVM.
 pub fn take_default_action(signal: u8) {
     if matches!(signal, SIGPIPE | SIGCHLD | SIGCONT | SIGURG | SIGWINCH) {
         return;
@@ -200,7 +210,7 @@ pub fn take_default_action(signal: u8) {
     power::poweroff()
 }
 
-/// Ends of children that were told of by a signal.
+/// The number of ended children for which a signal was raised.
 static ENDS_TOLD: AtomicU32 = AtomicU32::new(0);
 
 fn has_untold_ends(control: &Control) -> bool {
@@ -225,7 +235,8 @@ fn obey_fork(control: &Control) {
     let errno = match fork_as_asked(control.page.read_u32(daemon::OUTSIDE_COUNT), true, request) {
         Ok(Forked::Parent(_)) => 0,
         Ok(Forked::Child(_)) => {
-            // The request was the parent's. Whoever waits for one of its children has none here.
+            // The request was the parent's. A thread that waits for a child of the parent has none
+            // here.
             control.notify();
             control.event.signal();
             // The others' watches go on, too.

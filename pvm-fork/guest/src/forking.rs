@@ -1,4 +1,4 @@
-//! The call itself.
+//! The fork call itself.
 
 use alloc::vec::Vec;
 use core::ffi::c_void;
@@ -16,23 +16,25 @@ use zooid_kernel::sync::Turns;
 use crate::control::{Control, control};
 use crate::{family, grants, objects, snapshot};
 
-/// What the call that returns twice returns in a child.
+/// Result in a child of the call that returns twice.
 pub const IN_CHILD: u64 = 0;
-/// And in the parent when children were made.
+/// Its result in the parent when children were made.
 const IN_PARENT: u64 = 1;
-/// Added to the error number, in the parent when none was made.
+/// Its result in the parent when no child was made, plus the error number.
 const FAILED: u64 = 1 << 32;
-/// How often a fork begins anew because the memory's layout changed under pvmd's hands.
+/// The largest number of times that a fork begins anew because the memory's layout changed while
+/// pvmd read it.
 const ATTEMPTS: usize = 16;
 /// Room in the snapshot beyond what was counted before everything stands still.
 const SPARE_PAGES: usize = 4;
 
-/// Why no child was made.
+/// The reason for which no child was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ForkError {
     /// A quota, or the limit of forks per second (`EAGAIN`). Trying again later may help.
     Again,
-    /// Not enough memory in this pVM, in Xen or in dom0, or no grant table entries are left (`ENOMEM`).
+    /// Not enough memory in this pVM, in Xen or in dom0, or no grant table entries are left
+    /// (`ENOMEM`).
     OutOfMemory,
     /// There is no pvmd in dom0, or it does not answer: is it running?
     NoDaemon,
@@ -71,23 +73,23 @@ impl fmt::Display for ForkError {
 
 impl core::error::Error for ForkError {}
 
-/// Where a fork has returned.
+/// The side on which a fork has returned.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Forked {
-    /// In the parent: the ids of the children, at least one, at most as many as were asked for.
+    /// In the parent: the ids of the children, at least one and at most the number asked for.
     Parent(Vec<PvmId>),
-    /// In a child: which of the children of the call it is, from 0.
+    /// In a child: its number among the children of the call, from 0.
     Child(u32),
 }
 
-/// What runs around each fork, as `pthread_atfork` has it.
+/// Functions that run around each fork, as those of `pthread_atfork`.
 #[derive(Clone, Copy)]
 pub struct AtFork {
-    /// Before, in the parent.
+    /// Runs before the fork, in the parent.
     pub prepare: fn(),
-    /// After, in the parent, also when no child was made.
+    /// Runs after the fork, in the parent, also when no child was made.
     pub parent: fn(),
-    /// After, in the child.
+    /// Runs after the fork, in the child.
     pub child: fn(),
 }
 
@@ -95,13 +97,15 @@ static HANDLERS: Masked<Vec<AtFork>> = Masked::new(Vec::new());
 /// Forks and their handlers: one at a time.
 static TURNS: Turns = Turns::new();
 
-/// Has functions called around each fork: `prepare` in the reverse order of registration, the
-/// others in the order of registration. None of them can fork: that is [`ForkError::InHandler`].
+/// Registers functions that run around each fork: `prepare` in the reverse order of registration,
+/// the others in the order of registration. A fork in one of them fails with
+/// [`ForkError::InHandler`].
 pub fn at_fork(handlers: AtFork) {
     HANDLERS.lock().push(handlers);
 }
 
-/// Makes a child of this pVM, in which only the calling thread, and the libOS's own, live on. Its id in the parent, `None` in the child.
+/// Makes a child of this pVM, in which only the calling thread, and the libOS's own, live on.
+/// Returns the child's id in the parent, `None` in the child.
 pub fn fork() -> Result<Option<PvmId>, ForkError> {
     crate::forks();
     let mut child = [None];
@@ -111,13 +115,14 @@ pub fn fork() -> Result<Option<PvmId>, ForkError> {
     }
 }
 
-/// Makes `count` children of this pVM. Only the calling thread, and the libOS's own, live on in them; with `all_threads` all do.
+/// Makes `count` children of this pVM. Only the calling thread, and the libOS's own, live on in
+/// them; with `all_threads` all do.
 pub fn fork_many(count: u32, all_threads: bool) -> Result<Forked, ForkError> {
     crate::forks();
     fork_as_asked(count, all_threads, 0)
 }
 
-/// As [`fork_many`]; dom0 wants it if `request` is not 0.
+/// As [`fork_many`]. `request` is the number of dom0's request for this fork, or 0.
 pub(crate) fn fork_as_asked(count: u32, all_threads: bool, request: u32) -> Result<Forked, ForkError> {
     if count > wire::MAX_CHILDREN {
         return Err(ForkError::BadCount);
@@ -152,12 +157,12 @@ fn fork_sides(children: &mut [Option<PvmId>], all_threads: bool, request: u32) -
     result
 }
 
-/// Where a fork has returned.
+/// The side on which a fork has returned.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Side {
-    /// In the parent, which has so many children more.
+    /// In the parent: the number of new children.
     Parent(usize),
-    /// In a child: which one of the call.
+    /// In a child: its number among the children of the call.
     Child(u32),
 }
 
@@ -185,7 +190,7 @@ fn attempts(
         }
         let mut result = Err(Errno(wire::ESTALE));
         life::quiesced_above(Order::Fork, &mut || {
-            // Who has it may wait for pvmd for long: what is below goes on meanwhile.
+            // Its owner may wait for pvmd for long: the layers below go on meanwhile.
             let mut mailbox = control.mailbox.lock();
             life::quiesced_below(Order::Fork, &mut || {
                 result = attempt(control, &mut mailbox, children, all_threads, request);
@@ -199,7 +204,7 @@ fn attempts(
     Err(ForkError::Again)
 }
 
-/// PREPARE; once more, if only the answer says that pvmd wants grants.
+/// Makes a PREPARE, and a second one if only the first answer says that pvmd wants grants.
 fn have_prepared(control: &Control, count: u32) -> Result<(), Errno> {
     for _ in 0..ATTEMPTS {
         if control.copies() {
@@ -222,8 +227,8 @@ struct Attempt<'a> {
     made: usize,
 }
 
-/// `ESTALE`: the layout has changed meanwhile. The libOS stands still: its locks are this thread's,
-/// which lives on in the child and gives them back there, too.
+/// Tries to fork once. `ESTALE`: the layout has changed meanwhile. The libOS stands still: this
+/// thread holds its locks, lives on in the child, and releases them there, too.
 fn attempt(
     control: &Control,
     mailbox: &mut Mailbox,
@@ -236,7 +241,8 @@ fn attempt(
         return Err(Errno(wire::ESTALE));
     }
     let mut attempt = Attempt { control, mailbox, children, all_threads, request, made: 0 };
-    // SAFETY: `commit` is given what it expects. The second return finds stack and memory as they are now: that is what a fork is.
+    // SAFETY: `commit` is given what it expects. The second return finds stack and memory as they
+    // are now: that is what a fork is.
     match unsafe { life::returns_twice(commit, (&raw mut attempt).cast()) } {
         IN_CHILD => {
             control.begin_life(all_threads);
@@ -253,7 +259,8 @@ fn attempt(
     }
 }
 
-/// In the parent, with everything standing still. The child resumes at `rsp`.
+/// Takes the snapshot and makes the COMMIT, in the parent, while everything stands still. The child
+/// resumes at `rsp`.
 extern "C" fn commit(rsp: u64, attempt: *mut c_void) -> u64 {
     // SAFETY: `attempt` passes its own local, which lives until this returns.
     let Attempt { control, mailbox, children, all_threads, request, made } = unsafe { &mut *attempt.cast::<Attempt>() };

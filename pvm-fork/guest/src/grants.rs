@@ -1,4 +1,5 @@
-//! The directory of grants, for the backend that copies: each page that a child gets a copy of is granted to domain 0 once.
+//! The directory of grants, for the backend that copies: each page that a child gets a copy of is
+//! granted to domain 0 once.
 
 use alloc::collections::BTreeMap;
 use alloc::vec;
@@ -19,25 +20,25 @@ const SPAN: usize = PTES_PER_TABLE * PAGE_SIZE;
 
 struct Directory {
     page: ReadablePages,
-    /// By the first address of each table of level 1.
+    /// Tables of grants, by the first address of each table of level 1.
     tables: BTreeMap<usize, Table>,
-    /// Grants of pages that are gone, which pvmd had mapped when they went.
+    /// Grants of pages that were unmapped while pvmd had them mapped.
     lingering: Vec<GrantRef>,
-    /// The directory is the parent's: nothing of it is granted here.
+    /// Set while the directory is the parent's: nothing of it is granted here.
     inherited: bool,
 }
 
 /// The grants of the pages that one table of level 1 maps.
 struct Table {
-    /// As pvmd reads them. In a child the page is not there.
+    /// The page of grants that pvmd reads. A child does not have it.
     page: ReadablePages,
-    /// By page, 0 where there is none.
+    /// The grants by page; 0 where there is none.
     references: Vec<u32>,
 }
 
 static DIRECTORY: Mutex<Option<Directory>> = Mutex::new(None);
 
-/// In a child.
+/// Marks the directory as the parent's, in a child.
 pub fn begin_life() {
     // Nobody holds the lock: a fork updates the directory itself, before everything stands still.
     if let Some(mut directory) = DIRECTORY.try_lock()
@@ -47,7 +48,7 @@ pub fn begin_life() {
     }
 }
 
-/// Grants what has come since the last time.
+/// Grants the pages that were mapped since the last call.
 pub fn update(control: &Control) -> Result<(), Errno> {
     let mut slot = DIRECTORY.lock();
     if let Some(old) = slot.take_if(|directory| directory.inherited) {
@@ -72,7 +73,8 @@ pub fn update(control: &Control) -> Result<(), Errno> {
     Ok(())
 }
 
-/// The pages to be granted, by the first address of the table that maps them: place in the table, and frame.
+/// The pages to be granted, by the first address of the table that maps them: place in the table,
+/// and frame.
 fn survey() -> BTreeMap<usize, Vec<(usize, Mfn)>> {
     let mut wanted: BTreeMap<usize, Vec<(usize, Mfn)>> = BTreeMap::new();
     for zone in [Zone::Image, Zone::Device, Zone::Heap] {
@@ -86,7 +88,7 @@ fn survey() -> BTreeMap<usize, Vec<(usize, Mfn)>> {
 }
 
 impl Directory {
-    /// Sees to it that a table of level 1 has a page of grants.
+    /// Makes a page of grants for a table of level 1 if there is none.
     fn ensure_table(&mut self, base: usize) -> Result<(), Errno> {
         if self.tables.contains_key(&base) {
             return Ok(());
@@ -105,7 +107,7 @@ impl Directory {
         Ok(())
     }
 
-    /// Makes the grants of a table those of the pages that it maps now.
+    /// Updates the grants of a table to the pages that it maps now.
     fn grant(&mut self, base: usize, frames: &[(usize, Mfn)]) -> Result<(), Errno> {
         let table = self.tables.get_mut(&base).expect("made before");
         let mut frames = frames.iter().peekable();
@@ -132,7 +134,7 @@ impl Directory {
         Ok(())
     }
 
-    /// Gives back, in a child, the numbers that its parent's grants have.
+    /// Frees, in a child, the numbers of its parent's grants.
     fn release(mut self) {
         let granted = self.tables.values().flat_map(|table| table.references.iter().copied().map(GrantRef));
         for reference in granted.chain(self.lingering.drain(..)) {

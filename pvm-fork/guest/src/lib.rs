@@ -1,8 +1,9 @@
-//! The fork component of a pVM: what the guest does so that pvmd can make two domains of one (docs/protocols/fork.md).
+//! The fork component of a pVM: the guest's half of making two domains of one
+//! (docs/protocols/fork.md).
 //!
-//! - [`fork`] and [`fork_many`]: quiesce, snapshot, commit, resume. [`snapshot`] has what is copied at once; the heap is copied on
-//!   write by the kernel (`zooid_kernel::mmu::cow`).
-//! - [`shell`]: what a prepared domain runs until it becomes a child.
+//! - [`fork`] and [`fork_many`]: quiesce, snapshot, commit, resume. [`snapshot`] has what is copied
+//!   at once; the heap is copied on write by the kernel (`zooid_kernel::mmu::cow`).
+//! - [`shell`]: the code that a prepared domain runs until it becomes a child.
 //! - [`eager`]: pages of the heap that children write at once, and that the snapshot holds, too.
 //! - [`control`]: the page that guest and pvmd share, and the requests.
 //! - [`objects`]: memory shared with relatives, for the IpC component.
@@ -27,7 +28,7 @@ pub mod objects;
 mod shell;
 mod snapshot;
 
-pub use family::{SIGCHLD, SIGCONT, SIGPIPE, SIGURG, SIGWINCH, take_default_action};
+pub use family::{SIGCHLD, SIGCONT, SIGPIPE, take_default_action};
 pub use family::{id, parent_id, wait, wait_for};
 pub use forking::{AtFork, ForkError, Forked, at_fork, fork, fork_many};
 pub use zooid_fork_core::children::{Ended, WaitError};
@@ -37,7 +38,7 @@ pub use zooid_fork_plan::status::Status;
 use zooid_kernel::at_boot;
 
 at_boot! {
-    /// For every image that holds the component.
+    /// Starts the component, in every image that holds it.
     COMPONENT, "fork", control::start
 }
 
@@ -47,8 +48,8 @@ fn present() {
 }
 
 at_boot! {
-    /// Before [`COMPONENT`], in an image that forks by itself: only for such a one a domain is
-    /// prepared unasked.
+    /// Runs before [`COMPONENT`], in an image that forks by itself: pvmd prepares domains unasked
+    /// only for such an image.
     FORKS, "early", control::expect_forks
 }
 

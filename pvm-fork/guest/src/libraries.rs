@@ -10,7 +10,7 @@ use zooid_kernel::time;
 use crate::control::{Control, control};
 use crate::family::FIRST_SIGHT;
 
-/// Most octets of what pvmd is asked for or told.
+/// Most octets of a text in a request.
 pub const MAX_TEXT: usize = MAX_NAME;
 
 /// A library that pvmd has found.
@@ -25,7 +25,7 @@ pub struct Opened {
     pub pages: usize,
 }
 
-/// The channel, if there is a pvmd at its other end. Who has waited once for one that does not come does not wait again.
+/// The channel, if there is a pvmd at its other end. After one wait in vain there is no second one.
 fn the_control() -> Result<&'static Control, Errno> {
     static WAITED: AtomicBool = AtomicBool::new(false);
     crate::present();
@@ -37,10 +37,12 @@ fn the_control() -> Result<&'static Control, Errno> {
     if seen() { Ok(control) } else { Err(Errno::ENOTCONN) }
 }
 
-/// Opens the highest version of a library whose rules hold as far as pvmd can judge them. `wanted` has the lines of a LIBRARY.
+/// Opens the highest version of a library whose rules hold as far as pvmd can judge them. `wanted`
+/// has the lines of a LIBRARY.
 ///
 /// # Errors
-/// `ENOENT`; `EACCES`: a rule does not hold, which pvmd tells dom0's users; `ENOTCONN` when there is no pvmd, and others.
+/// `ENOENT`; `EACCES`: a rule does not hold, which pvmd tells dom0's users; `ENOTCONN` when there
+/// is no pvmd, and others.
 pub fn open(wanted: &str, user_mode: bool) -> Result<Opened, Errno> {
     if wanted.len() > MAX_NAME {
         return Err(Errno::ENAMETOOLONG);
@@ -63,7 +65,8 @@ pub fn open(wanted: &str, user_mode: bool) -> Result<Opened, Errno> {
     )
 }
 
-/// Has pages of a library mapped, from page `offset` on, by these entries of a table of level 1: to be read, or executed.
+/// Asks pvmd to map pages of a library, from page `offset` on, by these entries of a table of level
+/// 1, for reading or for executing.
 ///
 /// # Errors
 /// `ENOENT`: pvmd does not know it any more; and others.
@@ -82,14 +85,15 @@ pub fn map(library: Opened, offset: usize, table: Mfn, entries: Range<usize>, ex
     )
 }
 
-/// Has pvmd look at the answer to its request for an update, in xenstore.
+/// Tells pvmd that the answer to its request for an update is in xenstore.
 pub fn answered() {
     if let Ok(control) = the_control() {
         control.notify();
     }
 }
 
-/// Tells pvmd that a rule does not hold for a library: `NAME: RULE`, which is cut where it is too long.
+/// Tells pvmd that a rule does not hold for a library: `NAME: RULE`, which is cut if it is too
+/// long.
 pub fn refused(text: &str) {
     let Ok(control) = the_control() else { return };
     let plain = |octet: u8| if matches!(octet, b' '..=b'~') { octet } else { b'?' };

@@ -1,4 +1,5 @@
-//! Memory that is shared with relatives, and who they are: requests to pvmd (docs/protocols/ipc.md).
+//! Memory that is shared with relatives, and the table of members: requests to pvmd
+//! (docs/protocols/ipc.md).
 
 use core::sync::atomic::{AtomicU32, Ordering};
 
@@ -12,18 +13,19 @@ use zooid_kernel::shared::SharedPages;
 
 use crate::control::{Control, control};
 
-/// What the IpC component does when something has become of a relative. What it does at forks and
-/// ends it says in [`life`](zooid_kernel::life), at the place `Ipc`; in a child its number as a
-/// member is known by then.
+/// The functions of the IpC component that are called when a relative is made or ends. Its
+/// functions for forks and ends of this pVM are registered in [`life`](zooid_kernel::life), at the
+/// place `Ipc`; in a child its number as a member is known by then.
 pub struct Relatives {
-    /// The table of members has changed, or a relative wants this pVM to look at what it waits for.
+    /// Called when the table of members has changed, or when a relative wants this pVM to check its
+    /// waits.
     pub news: fn(),
-    /// In a parent, with events masked: it has this child more, which has what it has.
+    /// Called in a parent, with events masked, for a new child, which has its parent's objects.
     pub child: fn(PvmId),
 }
 
 static RELATIVES: Once<Relatives> = Once::new();
-/// The last news that were looked at.
+/// The number of news that were looked at.
 static NEWS: AtomicU32 = AtomicU32::new(0);
 
 /// An object that pvmd has found or made.
@@ -32,7 +34,7 @@ pub struct Created {
     number: u32,
     /// Its pages.
     pub pages: usize,
-    /// It was made now, and is zeroed.
+    /// True if it was made by this request. It is zeroed then.
     pub is_new: bool,
     is_named: bool,
 }
@@ -42,7 +44,7 @@ fn the_control() -> Result<&'static Control, Errno> {
     control().ok_or(Errno::ENOTCONN)
 }
 
-/// Sets what is called for news. Before that this pVM hears of nothing.
+/// Sets the functions for news. Before that this pVM gets none.
 pub fn take_part(relatives: Relatives) -> Result<(), Errno> {
     let control = the_control()?;
     RELATIVES.call_once(|| relatives);
@@ -53,7 +55,8 @@ pub fn take_part(relatives: Relatives) -> Result<(), Errno> {
 /// Makes an object of `pages` pages, or opens the one that has this name.
 ///
 /// # Errors
-/// `EEXIST`, `ENOENT`, `EINVAL` (the name), `ENOSPC`, `ENOMEM`, `EMFILE`; `ENOTCONN` when there is no pvmd.
+/// `EEXIST`, `ENOENT`, `EINVAL` (the name), `ENOSPC`, `ENOMEM`, `EMFILE`; `ENOTCONN` when there is
+/// no pvmd.
 pub fn create(name: Option<&str>, pages: usize, make: bool, exclusive: bool) -> Result<Created, Errno> {
     let name = name.unwrap_or_default().as_bytes();
     if name.len() > MAX_NAME {
@@ -82,13 +85,14 @@ fn write_name(page: &SharedPages, name: &[u8]) {
     page.copy_in(guest::NAME, name);
 }
 
-/// Maps all of an object. Nobody but its creator, and those who descend from it, can map an anonymous one.
+/// Maps all of an object. Only its creator and the creator's descendants can map an
+/// anonymous one.
 pub fn map(object: Created) -> Result<SharedPages, Errno> {
     let control = the_control()?;
     let start = mmu::allocate_joint(object.pages).ok_or(Errno::ENOMEM)?;
     let mut offset = 0;
     while offset < object.pages {
-        // The table's frame is another one in a child, where this may come to go on.
+        // The frame of the table is another one in a child, in which this may go on.
         let place = || mmu::place_of(start + offset * PAGE_SIZE).expect("the tables were made");
         let index = place().1;
         let count = (object.pages - offset).min(PTES_PER_TABLE - index);
@@ -115,12 +119,12 @@ pub fn first_frame(pages: &SharedPages) -> Option<Mfn> {
     mmu::mfn_of(pages.address())
 }
 
-/// Gives up what [`map`] has mapped.
+/// Unmaps the pages of [`map`].
 pub fn unmap(pages: &SharedPages) {
     mmu::free_joint(pages.address(), pages.len() / PAGE_SIZE);
 }
 
-/// Removes a name. Who has the object keeps it.
+/// Removes a name. A member that has the object keeps it.
 pub fn unlink(name: &str) -> Result<(), Errno> {
     if name.len() > MAX_NAME {
         return Err(Errno::EINVAL);
@@ -128,12 +132,12 @@ pub fn unlink(name: &str) -> Result<(), Errno> {
     the_control()?.request(operation::UNLINK, 1, |page| write_name(page, name.as_bytes()), |_| ())
 }
 
-/// Has pvmd tell a member that it has news.
+/// Asks pvmd to tell a member that it has news.
 pub fn relay(member: u16) -> Result<(), Errno> {
     the_control()?.request(operation::RELAY, 1, |page| page.write_u32(guest::OBJECT, member.into()), |_| ())
 }
 
-/// Has pvmd send a signal to a relative.
+/// Asks pvmd to send a signal to a relative.
 ///
 /// # Errors
 /// `ESRCH` when the family has no such pVM, `EINVAL`; `ENOTCONN` when there is no pvmd.
@@ -141,10 +145,11 @@ pub fn kill(target: PvmId, signal: u8) -> Result<(), Errno> {
     the_control()?.request(operation::KILL, signal.into(), |page| page.write_u32(guest::OBJECT, target.raw()), |_| ())
 }
 
-/// What is called with signals that pvmd passes on, in place of the default action.
+/// The function that is called with signals that pvmd passes on, in place of the default action.
 static SIGNAL: Once<fn(u8)> = Once::new();
 
-/// Sets what is called with signals that pvmd passes on, and with `SIGCHLD` (17) when a child has ended.
+/// Sets the function that is called with signals that pvmd passes on, and with `SIGCHLD` (17) when
+/// a child has ended.
 pub fn handle_signals(handler: fn(u8)) {
     SIGNAL.call_once(|| handler);
 }
@@ -153,7 +158,8 @@ pub(crate) fn signal_handler() -> Option<fn(u8)> {
     SIGNAL.get().copied()
 }
 
-/// This pVM's number as a member; nothing while it has not asked for an object, nor an ancestor before the fork.
+/// This pVM's number as a member; `None` if neither it nor an ancestor before the fork has asked
+/// for an object.
 pub fn member() -> Option<u16> {
     let number = control()?.page.read_u32(daemon::MEMBER).checked_sub(1)?;
     (number < members::MAX as u32).then_some(number as u16)
@@ -171,16 +177,17 @@ pub fn member_number(id: PvmId) -> Option<u16> {
 }
 
 fn table_word(offset: usize) -> u32 {
-    // SAFETY: pvmd has mapped the table there before it gave this pVM a number; a word that it may change at any time.
+    // SAFETY: pvmd has mapped the table there before it gave this pVM a number; a word that it may
+    // change at any time.
     unsafe { ((wire::device_page(device::MEMBERS) + offset) as *const u32).read_volatile() }
 }
 
-/// Whether there are news that nobody has looked at.
+/// True if there are news that nobody has looked at.
 pub(crate) fn has_news(control: &Control) -> bool {
     RELATIVES.is_completed() && NEWS.load(Ordering::Relaxed) != control.page.read_u32_acquire(daemon::NEWS)
 }
 
-/// Has `news` called soon, in the component's own thread.
+/// Asks for a call of `news` soon, in the component's own thread.
 pub fn look_again() {
     if let Some(control) = control() {
         NEWS.fetch_sub(1, Ordering::Relaxed);
@@ -188,7 +195,7 @@ pub fn look_again() {
     }
 }
 
-/// Looks at them.
+/// Calls `news` if there are news.
 pub(crate) fn take_news(control: &Control) {
     let news = control.page.read_u32_acquire(daemon::NEWS);
     if NEWS.swap(news, Ordering::Relaxed) != news
@@ -198,14 +205,14 @@ pub(crate) fn take_news(control: &Control) {
     }
 }
 
-/// In a parent, before its threads go on.
+/// Tells the IpC component of new children, in the parent, before its threads go on.
 pub(crate) fn adopt(children: impl Iterator<Item = PvmId>) {
     if let Some(relatives) = RELATIVES.get() {
         children.for_each(relatives.child);
     }
 }
 
-/// In a child.
+/// Tells pvmd, in a child, if it wants to hear of others' ends.
 pub(crate) fn begin_life(control: &Control) {
     NEWS.store(0, Ordering::Relaxed);
     control.page.write_u32(guest::INTEREST, u32::from(RELATIVES.is_completed()));

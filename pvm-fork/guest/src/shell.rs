@@ -1,7 +1,8 @@
-//! What a prepared domain runs until it becomes a child.
+//! The code that a prepared domain runs until it becomes a child.
 //!
-//! Its variables are not there yet (their pages are filled by the snapshot), and nothing it maps of its parent may be written. So the
-//! code here uses its stack, its special pages, constants, and hypercalls, and nothing else: no lock, no log, no heap.
+//! Its variables are not there yet (their pages are filled by the snapshot), and nothing it maps of
+//! its parent may be written. So the code here uses its stack, its special pages, constants, and
+//! hypercalls, and nothing else: no lock, no log, no heap.
 
 use core::arch::naked_asm;
 
@@ -14,7 +15,8 @@ use zooid_kernel::mmu::cow::copy_page;
 use zooid_kernel::{evtchn, gnttab, life};
 use zooid_memory::PageClass;
 
-/// Where a prepared domain begins to run, on its own small stack, with the address of the control page in rdi.
+/// The entry of a prepared domain, which runs on its own small stack, with the address of the
+/// control page in rdi.
 #[unsafe(naked)]
 pub extern "C" fn shell_entry() -> ! {
     naked_asm!("cld", "xor ebp, ebp", "call {main}", "ud2", main = sym shell_main)
@@ -30,7 +32,8 @@ extern "C" fn shell_main() -> ! {
     let _ = xen_sys::vcpu_op_stop_periodic_timer(0);
     let timer = xen_sys::event_channel_op_bind_virq(Virq::TIMER, 0).unwrap_or(Port(0));
     map_grant_table();
-    // SAFETY: pvmd has mapped the control page at this address, for this domain alone and itself; words, read and written once.
+    // SAFETY: pvmd has mapped the control page at this address, for this domain alone and itself;
+    // words, read and written once.
     let port = unsafe {
         control(guest::TIMER_PORT).write_volatile(timer.0);
         control(guest::STATE).write_volatile(state::WAITING);
@@ -69,13 +72,14 @@ fn resume() -> ! {
     let _ = unsafe { xen_sys::mmuext_op(&[MmuextOp::tlb_flush_local()], DomId::SELF) };
     // SAFETY: pvmd wrote it before GO.
     let start = unsafe { control(daemon::SNAPSHOT).cast::<u64>().read_volatile() } as usize;
-    // SAFETY: the parent's snapshot is mapped there for reading, and does not change before this domain says that it is RUNNING.
+    // SAFETY: the parent's snapshot is mapped there for reading, and does not change before this
+    // domain says that it is RUNNING.
     let word = |offset: usize| unsafe { ((start + offset) as *const u64).read() };
     let header = word(snapshot::HEADER_PAGES) as usize;
     for page in 0..word(snapshot::COUNT) as usize {
         let target = word(snapshot::TARGETS + page * 8);
-        // SAFETY: the parent named its own private pages, for which pvmd has given this domain frames at the same addresses. This
-        // stack is none of them.
+        // SAFETY: the parent named its own private pages, for which pvmd has given this domain
+        // frames at the same addresses. This stack is none of them.
         unsafe { copy_page((start + (header + page) * PAGE_SIZE) as *const u64, target as *mut u64) };
     }
     // SAFETY: the thread block lies on the stack that was copied just now.
@@ -83,6 +87,7 @@ fn resume() -> ! {
     let rsp = word(snapshot::RSP);
     // SAFETY: as above.
     unsafe { control(guest::STATE).write_volatile(state::RUNNING) };
-    // SAFETY: stack, variables and `%fs` are as they were; the rest of the memory is as it was, or on its way (copy-on-write).
+    // SAFETY: stack, variables and `%fs` are as they were; the rest of the memory is as it was, or
+    // on its way (copy-on-write).
     unsafe { life::resume_at(rsp, crate::forking::IN_CHILD) }
 }

@@ -1,8 +1,9 @@
-//! The snapshot: the pages that a fork copies at once, because Xen writes to them (stacks), because the kernel must not fault on
-//! them (variables of the image), or because it is cheaper (eager pages).
+//! The snapshot: the pages that a fork copies at once, because Xen writes to them (stacks), because
+//! the kernel must not fault on them (variables of the image), or because it is cheaper (eager
+//! pages).
 //!
-//! It lies in buffers that the child reads at the same address until it has copied them. There are two, so that a parent need not wait for
-//! its child.
+//! It lies in buffers that the child reads at the same address until it has copied them. There are
+//! two, so that a parent need not wait for its child.
 
 use core::ops::Range;
 
@@ -17,23 +18,24 @@ use zooid_kernel::thread;
 use crate::control::Control;
 use crate::eager;
 
-/// Pages of stacks that the first buffers have room for.
+/// The number of pages of stacks that the first buffers have room for.
 const STACK_PAGES: usize = 8;
-/// Other pages of them.
+/// The number of eager pages that they have room for.
 const EAGER_PAGES: usize = wire::EARLY_PAGES;
 
 struct Buffers {
     pages: ReadablePages,
-    /// Pages of one of them.
+    /// Pages of one buffer.
     size: usize,
     next: u32,
-    /// They are the parent's: this pVM has not forked yet.
+    /// Set while they are the parent's, because this pVM has not forked yet.
     inherited: bool,
 }
 
 static SNAPSHOTS: Masked<Option<Buffers>> = Masked::new(None);
 
-/// Makes buffers with room for at least `pages` pages, unless they exist. Nobody reads the old ones any more.
+/// Makes buffers with room for at least `pages` pages, unless they exist. Nobody may read the old
+/// ones any more.
 pub fn make(control: &Control, pages: usize) -> Result<(), Errno> {
     let wanted = pages.max(mmu::data_pages().len() / PAGE_SIZE + STACK_PAGES + EAGER_PAGES);
     let size = wire::header_pages(wanted) + wanted;
@@ -52,7 +54,8 @@ pub fn make(control: &Control, pages: usize) -> Result<(), Errno> {
     Ok(())
 }
 
-/// In a child: the buffers are the parent's, and are kept until this pVM forks, because freeing them takes time.
+/// Marks the buffers as the parent's, in a child. They are kept until this pVM forks, because
+/// freeing them takes time.
 pub fn inherit(control: &Control) {
     if let Some(buffers) = &mut *SNAPSHOTS.lock() {
         buffers.inherited = true;
@@ -61,7 +64,8 @@ pub fn inherit(control: &Control) {
     control.page.write_u32(guest::SNAPSHOT_PAGES, 0);
 }
 
-/// Pages that a snapshot taken now would hold at most: the calling thread's stack grows a little until it is taken.
+/// The largest number of pages of a snapshot taken now. The calling thread's stack grows a little
+/// until it is taken.
 pub fn pages_needed(all_threads: bool) -> usize {
     let here = 0_u8;
     pages(&raw const here as u64 - PAGE_SIZE as u64, all_threads)
@@ -73,7 +77,7 @@ fn pages(rsp: u64, all_threads: bool) -> usize {
     count
 }
 
-/// Whether `pages` pages have room in the buffers of this pVM.
+/// True if `pages` pages have room in the buffers of this pVM.
 pub fn fits(pages: usize) -> bool {
     SNAPSHOTS
         .lock()
@@ -81,8 +85,8 @@ pub fn fits(pages: usize) -> bool {
         .is_some_and(|buffers| !buffers.inherited && wire::header_pages(pages) + pages <= buffers.size)
 }
 
-/// Fills the next buffer, for a child that resumes at `rsp` in the calling thread. Returns which one it is. Events are masked, and
-/// what is needed fits.
+/// Fills the next buffer, for a child that resumes at `rsp` in the calling thread. Returns its
+/// number. Events are masked, and the pages fit.
 pub fn take(rsp: u64, all_threads: bool) -> u32 {
     let thread_block = thread::thread_block();
     let needed = pages(rsp, all_threads);
@@ -99,16 +103,19 @@ pub fn take(rsp: u64, all_threads: bool) -> u32 {
     let mut copy = |pages: Range<usize>| {
         for page in pages.step_by(PAGE_SIZE) {
             assert!(count < needed, "nothing has changed since the pages were counted");
-            // SAFETY: inside the header, which has room for a target of each page; buffers are private but for readers.
+            // SAFETY: inside the header, which has room for a target of each page; buffers are
+            // private but for readers.
             unsafe { write(start + snapshot::TARGETS + count * 8, page as u64) };
-            // SAFETY: a page of this domain that is mapped; the buffer's page is mapped, writable and nobody's yet.
+            // SAFETY: a page of this domain that is mapped; the buffer's page is mapped, writable
+            // and nobody's yet.
             unsafe { copy_page(page as *const u64, (start + (header + count) * PAGE_SIZE) as *mut u64) };
             count += 1;
         }
     };
     thread::for_each_stack(rsp, all_threads, &mut copy);
     eager::for_each(&mut copy);
-    // Last: the closure's own state and all else that was written until here is on the stack.
+    // The variables come last: the stack holds the closure's state and all else that was written
+    // until here.
     copy(mmu::data_pages());
     for (at, value) in [
         (snapshot::RSP, rsp),

@@ -1,15 +1,17 @@
-//! Eager pages: pages of the heap that children write as soon as they run, which are cheaper copied by the snapshot than on write.
+//! Eager pages: pages of the heap that children write as soon as they run, which are cheaper copied
+//! by the snapshot than on write.
 
 use crate::wire::EARLY_PAGES;
 
-/// The eager pages of a pVM, learnt from what its children say (`EARLY`): a page is eager that two children in a row have written early. There
-/// is room for a few; then the one that became eager first goes, and if that was wrong it comes back in the same way.
+/// The eager pages of a pVM, learnt from the reports of its children (`EARLY`): a page is eager if
+/// two children in a row have written it early. There is room for a few. When it is full, the page
+/// that became eager first goes; if that was wrong, it comes back in the same way.
 #[derive(Clone, Debug)]
 pub struct EagerPages {
     pages: Few,
-    /// Where the next one goes.
+    /// The place of the next eager page.
     next: usize,
-    /// What the last child has said.
+    /// The pages that the last child has reported.
     last: Few,
 }
 
@@ -37,8 +39,9 @@ impl EagerPages {
         self.pages.all()
     }
 
-    /// Takes in which pages a child has written early, at most [`EARLY_PAGES`]. Calls `change` with each page that becomes eager, which
-    /// it may refuse, and with each that is not any more.
+    /// Takes in the pages that a child has written early, at most [`EARLY_PAGES`]. Calls `change`
+    /// with each page that becomes eager, which it may refuse, and with each that is no longer
+    /// eager.
     pub fn learn(&mut self, early: &[u32], mut change: impl FnMut(u32, Heat) -> bool) {
         let early = &early[..early.len().min(EARLY_PAGES)];
         for page in early {
@@ -58,7 +61,7 @@ impl EagerPages {
     }
 }
 
-/// What becomes of a page.
+/// The change of a page's state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Heat {
     /// It is eager from now on.
@@ -73,7 +76,7 @@ mod tests {
     use std::collections::BTreeSet;
     use std::vec::Vec;
 
-    /// What was said of pages, applied to a model.
+    /// Applies reports of pages to a model.
     fn learn(eager: &mut EagerPages, model: &mut BTreeSet<u32>, early: &[u32]) {
         eager.learn(early, |page, heat| match heat {
             Heat::Eager => model.insert(page),

@@ -5,7 +5,8 @@ use core::num::NonZeroU32;
 
 use xen_abi::DomId;
 
-/// Names one life of one domain: bits 0 to 14 are the domid, bits 15 to 30 a generation. As an `i32` it is positive.
+/// Names one life of one domain: bits 0 to 14 are the domid, bits 15 to 30 a generation. As an
+/// `i32` it is positive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PvmId(NonZeroU32);
 
@@ -39,7 +40,8 @@ impl PvmId {
         DomId((self.0.get() & ((1 << Self::DOMID_BITS) - 1)) as u16)
     }
 
-    /// The id of a root pVM, whose handle is the toolstack's: the generation is a hash of it (FNV-1a, folded to 16 bits).
+    /// The id of a root pVM, whose handle is the toolstack's: the generation is a hash of it
+    /// (FNV-1a, folded to 16 bits).
     pub fn of_root(domain: DomId, handle: &[u8; 16]) -> Option<Self> {
         let hash =
             handle.iter().fold(0x811c_9dc5_u32, |hash, octet| (hash ^ u32::from(*octet)).wrapping_mul(0x0100_0193));
@@ -53,7 +55,7 @@ impl fmt::Display for PvmId {
     }
 }
 
-/// What pvmd has a domain for.
+/// The purpose of a domain of pvmd's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// It was prepared for its parent and has not become a child yet.
@@ -68,23 +70,25 @@ pub enum Kind {
     Libraries,
 }
 
-/// What stands in the handle (`xen_domain_handle_t`) of a domain that pvmd has made.
+/// The content of the handle (`xen_domain_handle_t`) of a domain that pvmd has made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Handle {
-    /// What it is.
+    /// The purpose of the domain.
     pub kind: Kind,
     /// Its id.
     pub id: PvmId,
-    /// Its parent at the time of the fork; a memory owner's: the root of its family; that of the libraries: its own id.
+    /// Its parent at the time of the fork; a memory owner's: the root of its family; that of the
+    /// libraries: its own id.
     pub parent: PvmId,
-    /// Number of the COMMIT that made it a child; 0 before. The [`Status`](crate::status::Status) of one that has ended.
+    /// Number of the COMMIT that made it a child; 0 before. The [`Status`](crate::status::Status)
+    /// of one that has ended.
     pub commit: u32,
 }
 
 impl Handle {
     const MAGIC: [u8; 3] = *b"ZOO";
 
-    /// What a domain is made with, before its number and so its id are known.
+    /// The handle that a domain is made with, before its number and so its id are known.
     pub const UNFINISHED: [u8; 16] = *b"ZOOn\0\0\0\0\0\0\0\0\0\0\0\0";
 
     /// The octets.
@@ -104,7 +108,7 @@ impl Handle {
         octets
     }
 
-    /// What the handle of `domain` says, if pvmd wrote it.
+    /// The content of the handle of `domain`, if pvmd wrote it.
     pub fn parse(domain: DomId, octets: &[u8; 16]) -> Option<Self> {
         let number = |at: usize| u32::from_be_bytes([octets[at], octets[at + 1], octets[at + 2], octets[at + 3]]);
         let kind = match octets[3] {

@@ -1,4 +1,4 @@
-//! Where a pVM's own records lie: what its control page says of them, once it is judged.
+//! The places of a pVM's own records, parsed from its control page and checked.
 
 use core::fmt;
 use core::ops::Range;
@@ -7,12 +7,12 @@ use zooid_memory::{PAGE_SIZE, Zone};
 
 use crate::wire::{MAGIC, VERSION, guest};
 
-/// Where a pVM's own records lie, all in the IMAGE zone and apart from each other.
+/// The places of a pVM's own records, all in the IMAGE zone and apart from each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layout {
-    /// Where a prepared domain begins to run.
+    /// The entry of a prepared domain.
     pub entry: u64,
-    /// Frame numbers that p2m and bitmaps have room for.
+    /// The number of frames that p2m and bitmaps have room for.
     pub p2m_entries: usize,
     /// Address of the p2m list.
     pub p2m: usize,
@@ -22,16 +22,17 @@ pub struct Layout {
     pub start_info: usize,
 }
 
-/// Why a control page does not describe a pVM that can be forked. The guest is to blame, or is of another version.
+/// The reason for which a control page does not describe a pVM that can be forked. The guest is to
+/// blame, or is of another version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LayoutError {
-    /// It is no control page, or not yet one.
+    /// The page is no control page, or not yet one.
     Magic,
-    /// It is of a version that is not known here.
+    /// The page is of a version that is not known here.
     Version(u32),
-    /// It has room for no frame, or for more than the domain may have.
+    /// The p2m has room for no frame, or for more than the domain may have.
     Size(u64),
-    /// The thing of this name is not where it may be.
+    /// The record of this name is at a forbidden place.
     Place(&'static str),
 }
 

@@ -1,4 +1,5 @@
-//! The thinking part of a fork: what guest and daemon tell each other ([`wire`]), and what is to be done.
+//! The planning part of a fork: the messages between guest and daemon ([`wire`]), and the steps to
+//! be done.
 //!
 //! [`docs/protocols/fork.md`]: https://github.com/zooid-os/zooid/blob/main/docs/protocols/fork.md
 

@@ -1,4 +1,5 @@
-//! What a fork does with one entry of the parent's tables of level 1, and what has changed since a table was last looked at.
+//! The rule of a fork for one entry of the parent's tables of level 1, and the changes of a table
+//! since it was last looked at.
 
 use alloc::boxed::Box;
 
@@ -8,18 +9,19 @@ use zooid_memory::ForkRule;
 /// The entries of a page table.
 pub type Entries = [u64; PTES_PER_TABLE];
 
-/// The parts of a parent's entry that matter to its children. Not among them: the right to write, which copy-on-write gives and
-/// takes; accessed and dirty; and what Xen adds.
+/// The parts of a parent's entry that matter to its children. Not among them: the right to write,
+/// which copy-on-write gives and takes; accessed and dirty; and what Xen adds.
 const COMPARED: u64 =
     Pte::new(xen_abi::Mfn(u64::MAX), ForkRule::MASK.union(PteFlags::PRESENT).union(PteFlags::NO_EXECUTE)).0;
-/// Where a [`Shadow`] keeps an owner: bits that are neither compared nor part of a frame's number.
+/// The first bit of an owner in a [`Shadow`]'s entry: bits that are neither compared nor part of a
+/// frame's number.
 const OWNER_SHIFT: u32 = 52;
 /// The bits of an owner, when they are shifted down.
 const OWNER_MASK: u64 = 0x7ff;
-/// Entries that are compared before it is looked at any closer.
+/// The number of entries that are compared at once, before single ones are.
 const AT_ONCE: usize = 16;
 
-/// How a child gets its parent's pages.
+/// The way in which a child gets its parent's pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Backend {
     /// By entries that name the parent's frames.
@@ -28,7 +30,8 @@ pub enum Backend {
     Grant,
 }
 
-/// Which of a family's domains owns a frame: a place in the list of a pVM's ancestors, the root's first, its own last. It has 11 bits.
+/// The owner of a frame among a family's domains: a place in the list of a pVM's ancestors, the
+/// root's first, its own last. It has 11 bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Owner(pub u16);
 
@@ -41,10 +44,10 @@ impl Owner {
     pub const MOST: usize = 0x7fe;
 }
 
-/// What a child has at the address of a parent's page.
+/// The child's page at the address of a parent's page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Page {
-    /// Nothing that has to do with the parent's.
+    /// No page that depends on the parent's.
     Nothing,
     /// The parent's frame, by this entry, which is read-only.
     Linked(Pte),
@@ -57,7 +60,7 @@ pub enum Page {
 }
 
 impl Page {
-    /// What a child has where the parent has `entry`.
+    /// The child's page where the parent has `entry`.
     pub fn of(entry: Pte, backend: Backend) -> Self {
         let flags = entry.flags();
         if !flags.contains(PteFlags::PRESENT) {
@@ -85,19 +88,19 @@ impl Page {
     }
 }
 
-/// When pvmd copies a page for a child, where it copies at all.
+/// The time at which pvmd copies a page for a child, with the backend that copies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Copied {
-    /// Not: it is none that is shared, or it comes by the snapshot.
+    /// The page is not shared, or it comes by the snapshot.
     Never,
-    /// When a domain is prepared: nobody writes it.
+    /// At the preparation of a domain: nobody writes the page.
     Once,
-    /// When a domain becomes a child.
+    /// At the COMMIT that makes a domain a child.
     AtCommit,
 }
 
 impl Copied {
-    /// When a page is copied that the parent has by `entry`.
+    /// The time at which the page of the parent's `entry` is copied.
     pub fn of(entry: Pte) -> Self {
         let flags = entry.flags();
         match ForkRule::of(flags) {
@@ -109,14 +112,14 @@ impl Copied {
     }
 }
 
-/// A change at one address of a child, to make it what the parent's tables say.
+/// A change at one address of a child, which brings it up to date with the parent's tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Change {
     /// Number of the entry in its table.
     pub index: u16,
-    /// What the child has there.
+    /// The child's page before the change.
     pub before: Page,
-    /// What it is to have.
+    /// The child's page after the change.
     pub after: Page,
 }
 
@@ -128,16 +131,16 @@ pub struct Shadow {
 }
 
 impl Shadow {
-    /// That of a table that a child is not linked to at all.
+    /// The shadow of a table that a child is not linked to at all.
     pub fn empty(backend: Backend) -> Self {
         Self { entries: Box::new([0; PTES_PER_TABLE]), backend }
     }
 
-    /// Calls `found` for each entry of `now` for which the child is to have something else than it has, in order, until that
-    /// returns an error.
+    /// Calls `found` for each entry of `now` for which the child's page has to change, in order,
+    /// until it returns an error.
     ///
     /// # Errors
-    /// Those of `found`.
+    /// The errors of `found`.
     pub fn compare<E>(&self, now: &Entries, mut found: impl FnMut(Change) -> Result<(), E>) -> Result<(), E> {
         for (chunk, (old, new)) in self.entries.chunks_exact(AT_ONCE).zip(now.chunks_exact(AT_ONCE)).enumerate() {
             let different = old.iter().zip(new).fold(0, |all, (old, new)| all | (old ^ new));
@@ -154,7 +157,8 @@ impl Shadow {
         Ok(())
     }
 
-    /// Notes that the child now has at `index` what is to be had for the parent's `entry`, and whose frame that names.
+    /// Notes that the child's page at `index` is now the one for the parent's `entry`, and
+    /// the owner of the frame that it names.
     pub fn set(&mut self, index: u16, entry: Pte, owner: Owner) {
         let kept = match Page::of(entry, self.backend) {
             Page::Nothing => 0,
@@ -164,8 +168,8 @@ impl Shadow {
         self.entries[usize::from(index)] = kept | u64::from(owner.0) << OWNER_SHIFT;
     }
 
-    /// The owner of the frame that `entry`, at `index` of a table of the domain that this is the shadow of, names: where that is the
-    /// frame that the domain was linked to.
+    /// The owner of the frame that `entry` names, at `index` of a table of the domain that this is
+    /// the shadow of; `None` if that is not the frame that the domain was linked to.
     pub fn owner(&self, index: u16, entry: Pte) -> Option<Owner> {
         let kept = self.entries[usize::from(index)];
         match Page::of(Pte(kept), self.backend) {
@@ -176,7 +180,7 @@ impl Shadow {
         }
     }
 
-    /// How many entries name frames of others.
+    /// The number of entries that name frames of others.
     pub fn linked(&self) -> usize {
         let is_linked = |entry: &&u64| {
             matches!(Page::of(Pte(**entry), self.backend), Page::Linked(_) | Page::Joint(_) | Page::Library(_))
@@ -275,7 +279,8 @@ mod tests {
         let mut now = [0; 512];
         let without_write = linked.0 & !(PteFlags::WRITABLE | PteFlags::DIRTY | PteFlags::ACCESSED).bits();
         now[3] = without_write | PteFlags::USER.bits() | PteFlags::GLOBAL.bits() | 1 << 52;
-        // A private page in another frame of the parent's is a private page; a ring is none of the child's business.
+        // A private page in another frame of the parent's is a private page; a ring is none of the
+        // child's business.
         now[4] = entry(PageClass::Stack, 11).0;
         now[5] = entry(PageClass::Device, 12).0;
         assert_eq!(changes(&shadow, &now), []);

@@ -1,7 +1,8 @@
-//! The plan of a prepared domain: which frames it needs, what its page tables are, and where its records lie.
+//! The plan of a prepared domain: which frames it needs, what its page tables are, and where its
+//! records lie.
 //!
-//! A frame number of the new domain is a place in the plan: page tables first, then special pages, private pages, and a reserve.
-//! So all of the plan is known before the domain has a single frame.
+//! A frame number of the new domain is a place in the plan: page tables first, then special pages,
+//! private pages, and a reserve. So all of the plan is known before the domain has a single frame.
 
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
@@ -61,7 +62,7 @@ pub enum Special {
     Bitmaps(usize),
 }
 
-/// What an entry of a table of the new domain names.
+/// The frame that an entry of a table of the new domain names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Frame {
     /// A frame of its own.
@@ -84,7 +85,7 @@ pub struct Table {
 /// Everything about a prepared domain that depends on its parent alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
-    /// How it gets its parent's pages.
+    /// The way in which it gets its parent's pages.
     pub backend: Backend,
     /// Frame numbers that its p2m has room for.
     pub p2m_entries: usize,
@@ -103,9 +104,10 @@ pub struct Plan {
 pub struct TooLarge;
 
 impl Plan {
-    /// The plan of a domain whose parent has this layout and these tables of level 1, in the order of their addresses, and that
-    /// starts with `reserve` free frames, if there is room. What a parent has in the TABLES zone is left out: there a domain has its own. The
-    /// grant table is left to the domain itself.
+    /// The plan of a domain whose parent has this layout and these tables of level 1, in the order
+    /// of their addresses, and that starts with `reserve` free frames, if there is room. The
+    /// parent's pages in the TABLES zone are left out: there a domain has its own. The grant table
+    /// is left to the domain itself.
     ///
     /// # Errors
     /// See [`TooLarge`].
@@ -147,7 +149,8 @@ impl Plan {
         for address in (Zone::Tables.base()..windows_end).step_by(L2_SPAN) {
             builder.ensure(address, 2);
         }
-        // The window has tables for all frames that there will be, so that any of them can become a table later.
+        // The window has tables for all frames that there will be, so that any of them can become a
+        // table later.
         let mut covered = Zone::Tables.base();
         let (frames, reserve) = loop {
             let used = builder.tables.len() + specials.len() + private.len();
@@ -253,7 +256,8 @@ struct Builder {
 }
 
 impl Builder {
-    /// Makes the table of `level` that covers `address`, and those above it, unless they exist. That of level 4 is one.
+    /// Makes the table of `level` that covers `address`, and those above it, unless they exist.
+    /// There is one table of level 4.
     fn ensure(&mut self, address: usize, level: u32) {
         for level in level..=4 {
             let base = if level == 4 { 0 } else { table_base(address, level) };
@@ -332,7 +336,7 @@ mod tests {
         Plan::new(Backend::Foreign, &layout(2048), &parent(), 64).unwrap()
     }
 
-    /// What the plan has at an address, found as a processor would.
+    /// The plan's entry for an address, found as a processor would.
     fn walk(plan: &Plan, address: usize) -> Option<(Frame, PteFlags)> {
         let mut table = &plan.tables[0];
         for level in (2..=4).rev() {

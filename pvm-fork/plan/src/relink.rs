@@ -1,4 +1,5 @@
-//! A prepared domain's link to its parent: what its tables hold, and the steps that make them what the parent's say.
+//! A prepared domain's link to its parent: what its tables hold, and the steps that make them what
+//! the parent's say.
 
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
@@ -14,7 +15,8 @@ use crate::id::PvmId;
 use crate::link::{Backend, Change, Entries, Owner, Page, Shadow};
 use crate::plan::{L1_SPAN, ParentTable, Plan, TABLE_FLAGS, index, table_base, window};
 
-/// The pVMs whose frames the tables of one of them may name: its ancestors, the root first, and itself last.
+/// The pVMs whose frames the tables of one of them may name: its ancestors, the root first, and
+/// itself last.
 pub type Owners = Arc<[PvmId]>;
 
 /// A prepared domain as it is linked to its parent.
@@ -33,7 +35,7 @@ pub struct Linkage {
     reserve: Vec<Pfn>,
     /// The machine frames of all frames that it has, by frame number.
     mfns: Vec<Mfn>,
-    /// What an [`Owner`] is a place in.
+    /// The list in which an [`Owner`] is a place.
     owners: Owners,
 }
 
@@ -49,9 +51,10 @@ struct Linked {
 /// One entry to be set in the new domain's tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Step {
-    /// What is asked of Xen.
+    /// The request to Xen.
     pub update: MmuUpdate,
-    /// Whose frame it names; nothing: the new domain's own, or none at all.
+    /// The owner of the frame that it names; `None` if the frame is the new domain's own, or if it
+    /// names none.
     pub owner: Option<Owner>,
     table: u32,
     change: Change,
@@ -66,7 +69,8 @@ pub struct NewTable {
     pub frame: Mfn,
     /// Its number.
     pub pfn: Pfn,
-    /// The entry of level 2 that leads to it, and the one by which it is read, both with frames of the new domain.
+    /// The entry of level 2 that leads to it, and the one by which it is read, both with frames of
+    /// the new domain.
     pub updates: [MmuUpdate; 2],
     base: usize,
 }
@@ -76,7 +80,7 @@ pub struct NewTable {
 pub struct Moved {
     /// The frame.
     pub pfn: Pfn,
-    /// Whether it is free now.
+    /// True if it is free now.
     pub free: bool,
 }
 
@@ -92,8 +96,8 @@ pub enum Stale {
 }
 
 impl Linkage {
-    /// That of a domain that was built by `plan` for a parent with these tables, and has these frames. Nothing is linked yet.
-    /// `owners` are the parent's.
+    /// The linkage of a domain that was built by `plan` for a parent with these tables, and has
+    /// these frames. Nothing is linked yet. `owners` are the parent's.
     pub fn new(plan: &Plan, parent: &[ParentTable], mfns: Vec<Mfn>, owners: Owners) -> Self {
         let mut private: BTreeMap<usize, Pfn> = BTreeMap::new();
         for (number, address) in plan.private.iter().enumerate() {
@@ -139,12 +143,14 @@ impl Linkage {
         self.tables.get(place).map(|table| table.base)
     }
 
-    /// The parent's counter of changes when table number `place` was up to date last, as far as that was noted.
+    /// The parent's counter of changes when table number `place` was up to date last, as far as
+    /// that was noted.
     pub fn changes(&self, place: usize) -> Option<u32> {
         self.tables[place].changes
     }
 
-    /// Notes that table number `place` is up to date, and what the parent's counter was before it was looked at.
+    /// Notes that table number `place` is up to date, and what the parent's counter was before it
+    /// was looked at.
     pub fn note_changes(&mut self, place: usize, changes: u32) {
         self.tables[place].changes = Some(changes);
     }
@@ -170,12 +176,13 @@ impl Linkage {
         self.mfns[pfn.0 as usize]
     }
 
-    /// What is to be done for table number `place`, now that the parent's is `now`. `owner` says whose a frame is that an entry of the
-    /// parent's names. The steps are added to `steps`; each has to be [`note`](Self::note)d once it is done, or
+    /// Plans the steps for table number `place`, now that the parent's is `now`. `owner` returns
+    /// the owner of a frame that an entry of the parent's table names. The steps are added to
+    /// `steps`; each has to be [`note`](Self::note)d once it is done, or
     /// [`abandon`](Self::abandon)ed.
     ///
     /// # Errors
-    /// There are not frames enough. Steps that were added have to be abandoned.
+    /// There are not enough frames. Steps that were added have to be abandoned.
     pub fn compare(
         &mut self,
         place: usize,
@@ -211,7 +218,7 @@ impl Linkage {
         })
     }
 
-    /// Notes that a step was done. The frame that it took into use or freed, if any.
+    /// Notes that a step was done. Returns the frame that it took into use or freed, if any.
     pub fn note(&mut self, step: &Step) -> Option<Moved> {
         let table = &mut self.tables[step.table as usize];
         let address = table.base + usize::from(step.change.index) * PAGE_SIZE;
@@ -235,10 +242,12 @@ impl Linkage {
         }
     }
 
-    /// The tables that are missing, when the parent's now have these first addresses, in order.
+    /// The next missing table. `parent` yields the first addresses of the parent's tables, in
+    /// order.
     ///
     /// # Errors
-    /// It cannot be relinked: a table has gone, or there is no frame or no table of level 2 for a new one.
+    /// It cannot be relinked: a table has gone, or there is no frame or no table of level 2 for a
+    /// new one.
     pub fn missing(&mut self, parent: impl Iterator<Item = usize>) -> Result<Option<NewTable>, Stale> {
         let mut ours = self.tables.iter().map(|table| table.base).peekable();
         for base in parent {

@@ -1,8 +1,8 @@
-//! How a pVM ended.
+//! The status of a pVM that has ended.
 
 use core::fmt;
 
-/// How a pVM ended, as `wait` tells it.
+/// The way in which a pVM ended, as `wait` tells it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Status {
     /// It called `exit`, or its `main` returned: the code.
@@ -29,7 +29,8 @@ impl Status {
         }
     }
 
-    /// The status with this number. A number that is none counts as a crash: only a broken guest writes one.
+    /// The status with this number. A number that is none counts as a crash: only a broken guest
+    /// writes one.
     pub const fn from_raw(raw: u32) -> Self {
         match (raw >> 8, raw as u8) {
             (0, code) => Self::Exited(code),
@@ -40,7 +41,8 @@ impl Status {
         }
     }
 
-    /// The code a shell would show: the exit code, 128 and the signal, or 128 and SIGSEGV, SIGKILL, SIGKILL.
+    /// The code a shell would show: the exit code, 128 and the signal, or 128 and SIGSEGV, SIGKILL,
+    /// SIGKILL.
     pub const fn exit_code(self) -> u8 {
         match self {
             Self::Exited(code) => code,

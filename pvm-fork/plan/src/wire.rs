@@ -1,5 +1,6 @@
-//! Octets of the control page and of the snapshot's header (docs/protocols/fork.md, docs/protocols/ipc.md, docs/protocols/libraries.md). All values are little-endian; offsets are in
-//! octets.
+//! Octets of the control page and of the snapshot's header (docs/protocols/fork.md,
+//! docs/protocols/ipc.md, docs/protocols/libraries.md). All values are little-endian; offsets are
+//! in octets.
 
 use zooid_memory::{PAGE_SIZE, Zone};
 
@@ -7,7 +8,7 @@ use zooid_memory::{PAGE_SIZE, Zone};
 pub const VERSION: u32 = 1;
 /// First word of a control page.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"ZOIDFORK");
-/// Where a root pVM announces itself, below its home in xenstore.
+/// The node at which a root pVM announces itself, below its home in xenstore.
 pub const ANNOUNCEMENT: &str = "data/zooid-fork";
 /// Grant table entry of the control page, in every pVM.
 pub const CONTROL_GREF: u32 = 8;
@@ -39,7 +40,8 @@ pub mod guest {
     pub const BUFFER: usize = 24;
     /// u32: see [`state`](super::state).
     pub const STATE: usize = 28;
-    /// u32: how the pVM ended, see [`Status`](crate::status::Status); valid once the state is ENDED.
+    /// u32: how the pVM ended, see [`Status`](crate::status::Status); valid once the state is
+    /// ENDED.
     pub const STATUS: usize = 32;
     /// u32: ended children that were taken from the ring.
     pub const ENDED_CONS: usize = 36;
@@ -58,8 +60,8 @@ pub mod guest {
     pub const P2M_ENTRIES: usize = 72;
     /// u64: address of the p2m list: one u64 per frame, `u64::MAX` where there is none.
     pub const P2M: usize = 80;
-    /// u64: address of the bitmaps: first that of free frames, then that of numbers without a frame; a bit per frame
-    /// number, each bitmap in whole u64.
+    /// u64: address of the bitmaps: first that of free frames, then that of numbers without a
+    /// frame; a bit per frame number, each bitmap in whole u64.
     pub const BITMAPS: usize = 88;
     /// u64: address of the start_info page.
     pub const START_INFO: usize = 96;
@@ -69,19 +71,22 @@ pub mod guest {
     pub const SNAPSHOT: usize = 120;
     /// u32: grant of the [`directory`](super::directory); 0 unless the backend wants it.
     pub const GRANTS: usize = 128;
-    /// u32: how many page tables of level 1 came since the announcement; incremented when the table can be found.
+    /// u32: how many page tables of level 1 came since the announcement; incremented when the table
+    /// can be found.
     pub const TABLES: usize = 132;
     /// u32: in a child, how many of its first writes to pages that it shares stand at `EARLY`.
     pub const EARLY_COUNT: usize = 136;
     /// u32: not 0 if the image never forks by itself: no domain is prepared for it unasked.
     pub const NO_CHILDREN: usize = 140;
-    /// u32 each, at most [`EARLY_PAGES`](super::EARLY_PAGES): which pages these were, counted from the start of the HEAP zone.
+    /// u32 each, at most [`EARLY_PAGES`](super::EARLY_PAGES): which pages these were, counted from
+    /// the start of the HEAP zone.
     pub const EARLY: usize = 144;
     /// u64: frame of the member's own table of level 1 that a MAP changes.
     pub const MAP_TABLE: usize = 272;
     /// u32: the first of its entries that it changes; how many is in `COUNT`.
     pub const MAP_INDEX: usize = 280;
-    /// u32: number of the object of a MAP, of the library of a MAP_LIBRARY, or of the member of a RELAY.
+    /// u32: number of the object of a MAP, of the library of a MAP_LIBRARY, or of the member of a
+    /// RELAY.
     pub const OBJECT: usize = 284;
     /// u32: first page of the object that a MAP maps.
     pub const OBJECT_OFFSET: usize = 288;
@@ -95,18 +100,19 @@ pub mod guest {
     pub const NAME: usize = 304;
     /// u32: not 0 if this member wants to hear of others' ends.
     pub const INTEREST: usize = 560;
-    /// u32: number of the request from outside (`OUTSIDE`) that a COMMIT carries out; 0: the application called `fork`. pvmd refuses
-    /// (`ECANCELED`) the COMMIT of a request that it has given up.
+    /// u32: number of the request from outside (`OUTSIDE`) that a COMMIT carries out; 0: the
+    /// application called `fork`. pvmd refuses (`ECANCELED`) the COMMIT of a request that it has
+    /// given up.
     pub const COMMIT_FOR: usize = 564;
-    /// u32 each, [`CHANGE_COUNTERS`]: how often what is mapped below tables of level 1 has changed, see [`changes`]; incremented after
-    /// the change.
+    /// u32 each, [`CHANGE_COUNTERS`]: how often what is mapped below tables of level 1 has changed,
+    /// see [`changes`]; incremented after the change.
     pub const CHANGES: usize = 1024;
     /// Counters at [`CHANGES`].
     pub const CHANGE_COUNTERS: usize = 256;
 
     /// The counter of the table of level 1 that covers `address`. Tables may share one.
     pub const fn changes(address: usize) -> usize {
-        // So that the first tables of the zones, which are busy ones, have different counters.
+        // The sum gives the first tables of the zones, which are busy ones, different counters.
         let number = (address >> 21) + 37 * (address >> 30);
         CHANGES + 4 * (number % CHANGE_COUNTERS)
     }
@@ -144,10 +150,12 @@ pub mod daemon {
     pub const ENDED_PROD: usize = 2104;
     /// u32: number of the last request from outside to fork (`pvm fork`).
     pub const OUTSIDE: usize = 2108;
-    /// u64: signals from outside, a bit per signal number: a bit that differs from that in `SIGNALS_TAKEN` is a signal that
-    /// waits. pvmd makes it differ; a signal that waits already is not sent twice.
+    /// u64: signals from outside, a bit per signal number: a bit that differs from that in
+    /// `SIGNALS_TAKEN` is a signal that waits. pvmd makes it differ; a signal that waits already is
+    /// not sent twice.
     pub const SIGNALS: usize = 2112;
-    /// u64: address of the parent's snapshot buffer that this child resumes from; written before `GO`.
+    /// u64: address of the parent's snapshot buffer that this child resumes from; written before
+    /// `GO`.
     pub const SNAPSHOT: usize = 2120;
     /// u32: how many children the request from outside asks for; written before `OUTSIDE`.
     pub const OUTSIDE_COUNT: usize = 2128;
@@ -161,13 +169,15 @@ pub mod daemon {
     pub const OBJECT_PAGES: usize = 2144;
     /// u32: 1 if it was made by this request, 0 if it was there.
     pub const OBJECT_IS_NEW: usize = 2148;
-    /// u32: octets of the manifest that LIBRARY has found. It begins at the first page behind the file's.
+    /// u32: octets of the manifest that LIBRARY has found. It begins at the first page behind the
+    /// file's.
     pub const MANIFEST_SIZE: usize = 2152;
     /// u64: octets of the file of the library that LIBRARY has found.
     pub const FILE_SIZE: usize = 2160;
     /// 32 octets of randomness for this child; written before `GO`.
     pub const SEED: usize = 2176;
-    /// Ring of [`ENDED_SLOTS`](super::ENDED_SLOTS) ended children: u32 id, u32 [`Status`](crate::status::Status).
+    /// Ring of [`ENDED_SLOTS`](super::ENDED_SLOTS) ended children: u32 id, u32
+    /// [`Status`](crate::status::Status).
     pub const ENDED: usize = 2304;
     /// Ids of the children of the COMMIT that was answered last, u32 each.
     pub const CHILDREN: usize = 2816;
@@ -175,11 +185,11 @@ pub mod daemon {
     pub const EARLY_NUMBER: usize = 3840;
     /// u32: how many pages stand at `EARLY`.
     pub const EARLY_COUNT: usize = 3844;
-    /// What one child has at its own [`EARLY`](super::guest::EARLY).
+    /// A child's report, copied from its own [`EARLY`](super::guest::EARLY).
     pub const EARLY: usize = 3848;
 }
 
-/// Most pages of which a child says that it wrote them early.
+/// Most pages that a child reports as written early.
 pub const EARLY_PAGES: usize = 32;
 
 /// The answer to a COMMIT that needs a PREPARE first: Linux's `ESTALE`, which Xen does not have.
@@ -206,7 +216,8 @@ pub mod operation {
     pub const UNLINK: u32 = 5;
     /// Wake a member.
     pub const RELAY: u32 = 6;
-    /// Send signal number `COUNT` to the relative whose id is in `OBJECT`; 0 only looks whether it lives.
+    /// Send signal number `COUNT` to the relative whose id is in `OBJECT`; 0 only looks whether it
+    /// lives.
     pub const KILL: u32 = 7;
     /// Open a library of the host's store.
     pub const LIBRARY: u32 = 8;
@@ -218,15 +229,15 @@ pub mod operation {
 
 /// Flags of CREATE, MAP, LIBRARY and MAP_LIBRARY.
 pub mod object_flags {
-    /// Of CREATE: make it if it is not there.
+    /// CREATE: make the object if it does not exist.
     pub const CREATE: u32 = 1;
-    /// Of CREATE: fail if it is there.
+    /// CREATE: fail if the object exists.
     pub const EXCLUSIVE: u32 = 2;
-    /// Of MAP: the last of an anonymous object.
+    /// MAP: the last one of an anonymous object.
     pub const LAST: u32 = 4;
-    /// Of MAP_LIBRARY: the pages hold instructions.
+    /// MAP_LIBRARY: the pages hold instructions.
     pub const EXECUTE: u32 = 8;
-    /// Of LIBRARY: it is for guest user mode.
+    /// LIBRARY: the library is for guest user mode.
     pub const USER_MODE: u32 = 16;
 }
 
@@ -245,13 +256,13 @@ pub mod members {
 
 /// Values of `STATE`.
 pub mod state {
-    /// Boots, or a prepared domain that is not at its waiting point yet.
+    /// The domain boots, or it is a prepared one that is not at its waiting point yet.
     pub const STARTING: u32 = 0;
     /// A prepared domain waits for GO.
     pub const WAITING: u32 = 1;
-    /// Runs; a child has copied the snapshot.
+    /// The domain runs; a child has copied the snapshot.
     pub const RUNNING: u32 = 2;
-    /// Has ended; `STATUS` is valid.
+    /// The pVM has ended; `STATUS` is valid.
     pub const ENDED: u32 = 3;
 }
 
@@ -267,7 +278,8 @@ pub mod backend {
 pub mod directory {
     /// u32: how many entries there are.
     pub const COUNT: usize = 0;
-    /// First entry: u64 first address of a table of level 1; u32 grant of its page of 512 grants, u32 each; u32 zero.
+    /// First entry: u64 first address of a table of level 1; u32 grant of its page of 512 grants,
+    /// u32 each; u32 zero.
     pub const ENTRIES: usize = 16;
     /// Octets of an entry.
     pub const ENTRY_SIZE: usize = 16;

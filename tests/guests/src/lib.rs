@@ -1,4 +1,5 @@
-//! What the test guests share: the verdict, the argument, and a source of repeatable numbers.
+//! The common part of the test guests: the verdict, the argument, and a source of repeatable
+//! numbers.
 
 #![no_std]
 #![forbid(unsafe_code)]
@@ -10,7 +11,7 @@ pub fn success() {
     println!("Test result: SUCCESS");
 }
 
-/// The subject of the test is wrong: says why.
+/// Fails the test: its subject is wrong, for the printed reason.
 #[macro_export]
 macro_rules! failure {
     ($($why:tt)*) => {{
@@ -19,7 +20,7 @@ macro_rules! failure {
     }};
 }
 
-/// The test itself is wrong: says why.
+/// Ends the test as an error: the test itself is wrong, for the printed reason.
 #[macro_export]
 macro_rules! error {
     ($($why:tt)*) => {{
@@ -63,7 +64,7 @@ macro_rules! expect {
     };
 }
 
-/// The guest's one argument, which says what it is to do.
+/// The guest's one argument, which selects its act.
 pub fn argument() -> &'static str {
     match env::args().next() {
         Some(word) => word,
@@ -73,7 +74,8 @@ pub fn argument() -> &'static str {
 
 /// Waits until the kernel's own threads have started and wait, so that they allocate nothing later.
 pub fn settle() {
-    // xenstored answers in the order of the requests: each round lets them get ahead by one at least.
+    // xenstored answers in the order of the requests: each round lets them get ahead by one at
+    // least.
     for _ in 0..4 {
         thread::yield_now();
         if let Err(error) = xenstore::read("domid") {
@@ -99,7 +101,7 @@ impl Random {
         value ^ (value >> 31)
     }
 
-    /// A value as garbage has it: often one that may mean something.
+    /// A value for garbage: often one that may mean something.
     pub fn garbage(&mut self) -> u32 {
         match self.below(4) {
             0 => 0,

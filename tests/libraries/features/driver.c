@@ -45,7 +45,7 @@ static void closed(void *handle)
         printf("dlclose: %s\n", dlerror());
 }
 
-/* What constructors and destructors have noted since the last time (trace.c, traced.c). */
+/* The notes of constructors and destructors since the last call (trace.c, traced.c). */
 static int (*traced)(int);
 static int seen;
 

@@ -1,4 +1,5 @@
-//! What rustc makes of statics, function tables, thread-local variables and IFUNCs, and of calls to C and back: says what it finds by C's `printf`.
+//! A library of rustc's output for statics, function tables, thread-local variables and IFUNCs, and
+//! for calls to C and back. It prints its findings by C's `printf`.
 #![no_std]
 #![feature(linkage, thread_local)]
 #![allow(internal_features)]
@@ -67,7 +68,7 @@ static RADIUS: AtomicI32 = AtomicI32::new(4);
 #[unsafe(no_mangle)]
 static SHAPES: [&dyn Shape; 3] = [&Square(3), &Circle(&RADIUS), &Square(5)];
 static NAMES: &[(&str, fn(i32) -> i32)] = &[("one", |x| x + 1), ("ten", |x| x * 10)];
-// By name, of another object and of this one.
+// Functions by name, of another object and of this one.
 static IMPORTED: [extern "C" fn(c_int) -> c_int; 2] = [call_twice, rust_callback];
 
 extern "C" fn call_twice(x: c_int) -> c_int {

@@ -1,4 +1,5 @@
-/* What tests/guests/src/bin/real_libraries.rs is in a guest: opens the object that it is given, and calls its `main`. */
+/* Opens the object that it is given, and calls its `main`, as
+   tests/guests/src/bin/real_libraries.rs does in a guest. */
 #include <dlfcn.h>
 #include <pthread.h>
 #include <stdio.h>

@@ -1,4 +1,5 @@
-/* brotli's test vectors, and what its encoder makes of several kinds of data, through its decoder. */
+/* brotli's test vectors, and what its encoder makes of several kinds of data, through its
+   decoder. */
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -25,7 +26,8 @@ static uint64_t hash(const uint8_t *data, size_t length)
     return hash;
 }
 
-/* Decodes with so many octets of input and output at a time; the length of what comes out, or -1. */
+/* Decodes with so many octets of input and output at a time; the length of what comes out, or
+   -1. */
 static long decode(const uint8_t *in, size_t length, size_t step)
 {
     BrotliDecoderState *state = BrotliDecoderCreateInstance(NULL, NULL, NULL);
@@ -73,7 +75,7 @@ static void both_ways(const char *name, size_t length, int quality, int window)
     printf("%s, quality %d, window %d: %zu octets to %zu (%016llx), %s\n", name, quality, window, length, packed_length,
            (unsigned long long)hash(packed, packed_length), right ? "right" : "WRONG");
     failures += !right;
-    /* What is damaged is an error or something else, the same everywhere. */
+    /* Damaged data give an error or other data, the same everywhere. */
     for (int i = 0; made && i < 8; i++) {
         size_t place = (packed_length * i + i) / 8 % packed_length;
         packed[place] ^= 1 << i;

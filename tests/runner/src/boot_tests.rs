@@ -1,5 +1,5 @@
-//! `make boot-test`: many guests in a restored dom0, one verdict each; where the host has processors for it, in two of
-//! them side by side.
+//! `make boot-test`: many guests in a restored dom0, one verdict each. If the host has
+//! processors for it, two machines run side by side.
 
 use std::collections::VecDeque;
 use std::fmt::Write;
@@ -16,21 +16,21 @@ use crate::report::{Parser, Report};
 use crate::tally::Tally;
 use crate::{guests, image, layout, snapshot, verdict};
 
-/// How long dom0 may take for a case beyond the case's own limit before it counts as hung.
+/// The time that dom0 has for a case beyond the case's own limit before it counts as hung.
 const GRACE: Duration = Duration::from_secs(60);
-/// How much of a failed case's console is shown.
+/// The number of lines that are shown of each log of a failed case.
 const TAIL_LINES: usize = 40;
 
 /// Most machines at a time: each has 2 GiB of memory unless told otherwise.
 const MACHINES: usize = 2;
-/// A machine for so few cases would take longer to start than they take.
+/// The least number of cases for a second machine: fewer take less time than its start.
 const WORTH_IT: usize = 8;
 
 /// Cases that run one after the other in machines of one model.
 type Part = (Model, VecDeque<Case>);
 
-/// Runs the registered cases whose name contains `only`: with so many processors, or each with those that the register
-/// gives it.
+/// Runs the registered cases whose name contains `only`, with so many processors, or each with
+/// the number in the register.
 pub fn run(model: Model, processors: Option<Processors>, only: &str) -> Result<Tally> {
     let mut waiting = cases::registered()?;
     waiting.retain(|case| case.name.contains(only));
@@ -54,7 +54,8 @@ pub fn run(model: Model, processors: Option<Processors>, only: &str) -> Result<T
     })
 }
 
-/// The cases with one processor, shared out to so many machines, and those with two, which come when the first of these is done.
+/// The cases with one processor, shared out to so many machines, and those with two, which come
+/// when the first of these is done.
 fn by_processors(model: Model, machines: usize, cases: &[Case]) -> Vec<Part> {
     let with = |processors| cases.iter().filter(|case| case.runs_with(processors)).cloned().collect::<Vec<_>>();
     let mut parts: Vec<Part> = vec![(Model { processors: Processors::TWO, ..model }, with(Processors::TWO).into())];
@@ -74,7 +75,8 @@ fn run_parts(parts: &Mutex<Vec<Part>>) -> Result<Tally> {
     Ok(tally)
 }
 
-/// Shares the cases out so that the times they may take come to about the same; each part in their old order.
+/// Shares the cases out to machines, so that the sums of their time limits are about equal. Each
+/// part keeps their old order.
 fn split(cases: Vec<Case>, machines: usize) -> Vec<VecDeque<Case>> {
     let mut longest_first: Vec<usize> = (0..cases.len()).collect();
     longest_first.sort_by_key(|place| std::cmp::Reverse(cases[*place].seconds));
@@ -94,7 +96,7 @@ fn split(cases: Vec<Case>, machines: usize) -> Vec<VecDeque<Case>> {
 
 fn run_part(model: Model, mut waiting: VecDeque<Case>) -> Result<Tally> {
     let mut tally = Tally::registered(waiting.len());
-    // One machine does for all unless dom0 hangs; then the rest gets a new one.
+    // One machine runs all cases unless dom0 hangs; then the rest gets a new one.
     while !waiting.is_empty() {
         run_in_one_machine(model, &mut waiting, &mut tally)?;
     }
@@ -136,7 +138,7 @@ fn run_in_one_machine(model: Model, waiting: &mut VecDeque<Case>, tally: &mut Ta
     Ok(())
 }
 
-/// What a case is called where its verdict is said.
+/// The name of a case in its verdict.
 fn title(case: &Case, processors: Processors) -> String {
     match processors {
         Processors::ONE => case.name.clone(),
@@ -152,7 +154,7 @@ struct Stream {
 }
 
 impl Stream {
-    /// The next one, unless the machine ends or says nothing until `deadline`.
+    /// The next report; `None` if the machine ends, or says nothing until `deadline`.
     fn next_report(&mut self, deadline: Instant) -> Option<Report> {
         loop {
             if let Some(report) = self.complete.pop_front() {
@@ -189,7 +191,7 @@ fn write_payload<'a>(files: &RunFiles, cases: impl Iterator<Item = &'a Case>) ->
     payload.finish()
 }
 
-/// What a failed case left behind.
+/// The last lines of the logs of a failed case.
 fn left_behind(report: &Report) -> String {
     let mut all = String::new();
     for (title, text) in [("in dom0", &report.output), ("guest's console", &report.console), ("Xen", &report.dmesg)] {

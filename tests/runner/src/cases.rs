@@ -1,4 +1,5 @@
-//! The register of boot tests, `tests/boot/cases.toml`: what is started and what must be seen.
+//! The register of boot tests, `tests/boot/cases.toml`: the guests to start, and the output to
+//! expect.
 
 use std::path::Path;
 
@@ -8,7 +9,7 @@ use serde::Deserialize;
 use crate::options::Processors;
 use crate::{guests, layout};
 
-/// How a domain ends, by Xen's reason code (public/sched.h, SHUTDOWN_*).
+/// The way in which a domain ends, by Xen's reason code (public/sched.h, SHUTDOWN_*).
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum Ending {
@@ -64,16 +65,16 @@ struct Register {
     case: Vec<Case>,
 }
 
-/// A machine that has other things to do may take so many times as long.
+/// The factor by which a busy machine may take longer.
 const PATIENCE: u32 = 3;
 
 impl Case {
-    /// When it counts as hung, in seconds from its beginning.
+    /// The time after which it counts as hung, in seconds from its beginning.
     pub fn limit(&self) -> u32 {
         PATIENCE * self.seconds
     }
 
-    /// Whether it runs in a machine of so many processors, where nobody has asked for another.
+    /// True if it runs in a machine of so many processors by default.
     pub fn runs_with(&self, processors: Processors) -> bool {
         self.both || processors == Processors::ONE
     }
@@ -83,7 +84,7 @@ impl Case {
         self.guest.as_deref().unwrap_or(&self.name)
     }
 
-    /// Whether the guest must say "Test result: SUCCESS".
+    /// True if the guest must print "Test result: SUCCESS".
     pub fn wants_result(&self) -> bool {
         self.result.unwrap_or(self.ends == Ending::Poweroff && !self.script)
     }
@@ -125,7 +126,7 @@ pub fn registered() -> Result<Vec<Case>> {
     Ok(cases)
 }
 
-/// Whether the case's script speaks of the image `guest`.
+/// True if the case's script names the image `guest`.
 fn mentions(case: &Case, guest: &str) -> bool {
     let image = Path::new("guests").join(guest);
     let image = image.to_string_lossy();
@@ -148,7 +149,8 @@ fn parse(text: &str) -> Result<Vec<Case>> {
     Ok(register.case)
 }
 
-/// `text` as a string of xl's configuration (xlu__cfgl_dequote in Xen's tools/libs/util/libxlu_cfg.c).
+/// `text` as a string of xl's configuration (xlu__cfgl_dequote in Xen's
+/// tools/libs/util/libxlu_cfg.c).
 fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\\', r"\\").replace('\'', r"\'"))
 }

@@ -1,4 +1,4 @@
-//! `make dom0`: brings a script into dom0, runs it there, and brings back what it left.
+//! `make dom0`: brings a script into dom0, runs it there, and brings back its results.
 
 use std::fs::File;
 use std::io::Write;
@@ -12,11 +12,11 @@ use crate::options::BadArgument;
 use crate::payload::Payload;
 use crate::{image, layout, snapshot};
 
-/// Exit status of a run that the time limit ended, as `timeout` has it.
+/// Exit status of a run that the time limit ended, as that of `timeout`.
 pub const STATUS_TIME_LIMIT: u8 = 124;
 /// Exit status when the machine itself failed.
 pub const STATUS_MACHINE: u8 = 125;
-/// How long dom0 has to bring back results after its script was stopped.
+/// The time that dom0 has to bring back results after its script was stopped.
 const GRACE: Duration = Duration::from_secs(20);
 
 /// One script to run in dom0.
@@ -26,11 +26,11 @@ pub struct Job {
     pub files: Vec<PathBuf>,
     pub out: PathBuf,
     pub limit: Duration,
-    /// Boot from nothing, without a snapshot.
+    /// True for a boot from nothing, without a snapshot.
     pub cold: bool,
 }
 
-/// Runs `job`; the exit status of its script.
+/// Runs `job`, and returns the exit status of its script.
 pub fn run(job: &Job) -> Result<u8> {
     run_announced(job, |_| {})
 }
@@ -82,8 +82,8 @@ enum End {
     TimeLimit,
 }
 
-/// Copies what the script says to standard output and to OUT/output.log until the machine ends, by itself or because
-/// its time is up.
+/// Copies the script's output to standard output and to OUT/output.log until the machine ends, by
+/// itself or because its time is up.
 fn stream(machine: &mut Machine, job: &Job) -> Result<End> {
     let mut log = File::create(job.out.join("output.log"))?;
     let mut deadline = Instant::now() + job.limit;
@@ -97,7 +97,7 @@ fn stream(machine: &mut Machine, job: &Job) -> Result<End> {
             }
             Event::End => return Ok(end),
             Event::Silence if matches!(end, End::Itself) => {
-                // Any line tells dom0 to stop the script and to bring back what there is.
+                // Any line tells dom0 to stop the script and to bring back the results so far.
                 machine.send(b"stop\n")?;
                 deadline = Instant::now() + GRACE;
                 end = End::TimeLimit;
@@ -107,7 +107,7 @@ fn stream(machine: &mut Machine, job: &Job) -> Result<End> {
     }
 }
 
-/// Unpacks the results' disk below `out`; the status that dom0 wrote there.
+/// Unpacks the results' disk below `out`, and returns the status that dom0 wrote there.
 pub fn collect(disk: &Path, out: &Path) -> Result<u8> {
     let mut archive = tar::Archive::new(File::open(disk)?);
     archive.set_preserve_permissions(false);
@@ -115,7 +115,7 @@ pub fn collect(disk: &Path, out: &Path) -> Result<u8> {
     for entry in archive.entries()? {
         let mut entry = entry?;
         let path = entry.path()?.into_owned();
-        // What the script left comes straight into OUT, the rest beside it.
+        // The script's results come straight into OUT, the rest beside it.
         let target = out.join(path.strip_prefix("out").unwrap_or(&path));
         if let Some(parent) = target.parent() {
             std::fs::create_dir_all(parent)?;

@@ -1,4 +1,4 @@
-//! The guest images that are built, with the configuration that each is started by.
+//! The built guest images, each with the configuration that it is started with.
 
 use std::path::{Path, PathBuf};
 
@@ -32,7 +32,8 @@ pub fn test_names() -> Result<Vec<String>> {
     names_in(&layout::top().join("tests/guests/src/bin"), |path| path.extension().is_some_and(|end| end == "rs"))
 }
 
-/// The stems of `dir`'s entries that `wanted` picks, in order; none when there is no such directory.
+/// The stems of `dir`'s entries that `wanted` picks, in order; none when there is no such
+/// directory.
 pub fn names_in(dir: &Path, wanted: impl Fn(&Path) -> bool) -> Result<Vec<String>> {
     let mut names = Vec::new();
     if dir.exists() {
@@ -64,7 +65,7 @@ fn guest(name: String, config: &Path) -> Result<Option<Guest>> {
 mod tests {
     use super::*;
 
-    /// Whether the image `name` has a symbol that speaks of one of these crates.
+    /// True if the image `name` has a symbol that names one of these crates.
     fn has(name: &str, crates: &[&str]) -> bool {
         let guests = built().unwrap();
         let guest = guests.iter().find(|guest| guest.name == name).expect("the images are built: run 'make build'");

@@ -1,7 +1,9 @@
-//! dom0's initial file system: what set-up has made of Debian's packages, and behind it this project's programs that run from dom0's boot on.
+//! dom0's initial file system: the archive that set-up has made of Debian's packages, and behind it
+//! this project's programs that run from dom0's boot on.
 //!
-//! Linux unpacks archives that stand one behind the other (`Documentation/driver-api/early-userspace/buffer-format.rst`). So a changed daemon costs
-//! a boot, but no new set-up.
+//! Linux unpacks archives that stand one behind the other
+//! (`Documentation/driver-api/early-userspace/buffer-format.rst`). So a changed daemon costs a
+//! boot, but no new set-up.
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
@@ -12,10 +14,10 @@ use anyhow::{Context, Result};
 
 use crate::layout;
 
-/// What dom0 boots with, in [`layout::machine`].
+/// The initial file system that dom0 boots with, in [`layout::machine`].
 pub const INITRD: &str = "initrd";
 
-/// Programs that dom0 has before any payload comes, and where.
+/// Programs that dom0 has before any payload comes, with their places.
 const PROGRAMS: [(&str, &str); 2] = [("pvm", "usr/bin/pvm"), ("pvmd", "usr/sbin/pvmd")];
 
 /// Makes the initial file system anew if a part of it has changed.
@@ -35,7 +37,8 @@ pub fn update() -> Result<()> {
     if initrd.metadata().and_then(|file| file.modified()).is_ok_and(|made| made > newest) {
         return Ok(());
     }
-    // Under a name of this process's own: others may be at the same, and QEMU may be reading the old one.
+    // The file gets a name of this process's own first: other processes may do the same, and QEMU
+    // may be reading the old one.
     let unfinished = PathBuf::from(format!("{}.{}", initrd.display(), std::process::id()));
     write(&base, &sources, &unfinished).with_context(|| format!("cannot write {}", unfinished.display()))?;
     fs::rename(&unfinished, &initrd)?;
@@ -55,7 +58,8 @@ fn write(base: &Path, programs: &[(PathBuf, &str)], to: &Path) -> io::Result<()>
 /// A file in an archive of the format "newc".
 fn entry(inode: u32, name: &str, mode: u32, data: &[u8]) -> Vec<u8> {
     let name_size = name.len() + 1;
-    // inode, mode, uid, gid, links, time, size, device and special device (major, minor), size of the name, no checksum
+    // inode, mode, uid, gid, links, time, size, device and special device (major, minor), size of
+    // the name, no checksum
     let fields = [inode, mode, 0, 0, 1, 0, data.len() as u32, 0, 0, 0, 0, name_size as u32, 0];
     let mut octets = b"070701".to_vec();
     octets.extend(fields.iter().flat_map(|field| format!("{field:08X}").into_bytes()));

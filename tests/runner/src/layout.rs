@@ -1,4 +1,4 @@
-//! Where things lie in the project.
+//! The layout of the project's files.
 
 use std::path::{Path, PathBuf};
 
@@ -10,7 +10,7 @@ pub fn top() -> PathBuf {
     top
 }
 
-/// What `tests/dom0/setup` made: hypervisor, dom0's kernel and image.
+/// The folder that `tests/dom0/setup` made: hypervisor, dom0's kernel and image.
 pub fn machine() -> PathBuf {
     top().join("build/dom0")
 }
@@ -25,12 +25,12 @@ pub fn boot_tests() -> PathBuf {
     top().join("tests/boot")
 }
 
-/// Where runs leave what they bring back, unless told otherwise.
+/// The default folder for the results of runs.
 pub fn results() -> PathBuf {
     top().join("target/dom0/out")
 }
 
-/// Fails with what to do when set-up has not run.
+/// Fails, with advice, when set-up has not run.
 pub fn check_machine() -> anyhow::Result<()> {
     for name in ["xen", "vmlinuz", "initramfs.cpio"] {
         let file = machine().join(name);

@@ -1,4 +1,5 @@
-//! The emulated machine: one QEMU process with Xen and dom0 inside, spoken to through its virtio port.
+//! The emulated machine: one QEMU process with Xen and dom0 inside. The runner talks to it through
+//! its virtio port.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -17,13 +18,13 @@ use crate::options::{Clock, Memory, Processors};
 pub const DISK_BYTES: u64 = 1 << 30;
 /// Longest that dom0 takes from nothing to its wait, on a busy host.
 const BOOT_LIMIT: Duration = Duration::from_secs(240);
-/// How long dom0 has to answer before it is asked again.
+/// The time that dom0 has to answer before it is asked again.
 const KNOCK_INTERVAL: Duration = Duration::from_millis(100);
 /// dom0's last words on its console before it waits.
 const WAITING: &str = "init: ready";
 /// Longest that writing a snapshot takes.
 const SAVE_LIMIT: Duration = Duration::from_secs(120);
-/// How long the machine has to unpack its payload.
+/// The time that the machine has to unpack its payload.
 const UNPACK_LIMIT: Duration = Duration::from_secs(240);
 
 /// QEMU's arguments that are the same in every machine.
@@ -34,13 +35,13 @@ pub const FIXED_ARGUMENTS: [&str; 14] = [
     "-nodefaults", "-no-reboot",
     "-kernel", "xen",
     "-initrd", "vmlinuz console=hvc0 quiet,initrd",
-    // A PV dom0 pays 100 us for each octet on a serial port. `iommu_platform` keeps virtio to the DMA interface, without
-    // which it would take dom0's pseudo-physical addresses for real ones.
+    // A PV dom0 pays 100 us for each octet on a serial port. `iommu_platform` keeps virtio to the
+    // DMA interface, without which it would take dom0's pseudo-physical addresses for real ones.
     "-device", "virtio-serial-pci,disable-legacy=on,iommu_platform=on",
     "-device", "isa-debug-exit,iobase=0xf4,iosize=1", // dom0 ends the emulator by a write to this port
 ];
 
-/// What distinguishes one machine from another; a snapshot fits exactly one.
+/// The parameters that distinguish one machine from another; a snapshot fits exactly one.
 #[derive(Clone, Copy, Debug)]
 pub struct Model {
     pub clock: Clock,
@@ -49,7 +50,8 @@ pub struct Model {
 }
 
 impl Model {
-    /// QEMU's arguments that make up the machine, without what may differ between a snapshot and its use.
+    /// QEMU's arguments that make up the machine, without those that may differ between a snapshot
+    /// and its use.
     pub fn arguments(self) -> Vec<String> {
         let clock: &[&str] = match self.clock {
             Clock::Wall => &["-accel", "tcg,thread=multi"],
@@ -57,11 +59,13 @@ impl Model {
         };
         let memory = self.memory.mib().to_string();
         let dom0 = self.memory.dom0_mib();
-        // A snapshot that is taken while Xen scrubs its free memory may crash Xen when it is restored.
+        // A snapshot that is taken while Xen scrubs its free memory may crash Xen when it is
+        // restored.
         let options = "bootscrub=off loglvl=all guest_loglvl=all";
         let processors = self.processors.count();
-        // As a host has it unless told otherwise: dom0 has as many virtual processors as there are processors, and none
-        // is pinned, so that two threads of pvmd, a thread of it and a guest, or two guests run at the same moment.
+        // The default of a host: dom0 has as many virtual processors as there are
+        // processors, and none is pinned, so that two threads of pvmd, a thread of it and a guest,
+        // or two guests run at the same moment.
         let xen =
             format!("console=com1 com1=115200,8n1 dom0_mem={dom0}M,max:{dom0}M dom0_max_vcpus={processors} {options}");
         let processors = processors.to_string();
@@ -76,8 +80,8 @@ pub struct RunFiles {
 }
 
 impl RunFiles {
-    /// Makes the two disks, sparse, in a directory of this process's own; clears away those of processes that were
-    /// killed.
+    /// Makes the two disks, sparse, in a directory of this process's own; clears away those of
+    /// processes that were killed.
     pub fn create() -> Result<Self> {
         let parent = layout::top().join("target/dom0/runs");
         std::fs::create_dir_all(&parent).with_context(|| format!("cannot make {}", parent.display()))?;
@@ -111,7 +115,7 @@ impl RunFiles {
         self.dir.join("results.img")
     }
 
-    /// The first serial port: what Xen and dom0's kernel say.
+    /// The output of the first serial port, from Xen and dom0's kernel.
     pub fn serial(&self) -> PathBuf {
         self.dir.join("serial.log")
     }
@@ -131,11 +135,11 @@ pub struct Machine {
     pending: Vec<u8>,
 }
 
-/// What came from the machine.
+/// An event from the machine.
 pub enum Event {
     /// Octets that dom0 wrote to its virtio port.
     Output(Vec<u8>),
-    /// Nothing until the deadline.
+    /// No output until the deadline.
     Silence,
     /// The emulator has ended.
     End,
@@ -151,7 +155,7 @@ impl Machine {
 
     /// Boots from nothing, writes the waiting machine to `snapshot` and ends.
     pub fn boot_and_save(model: Model, files: &RunFiles, snapshot: &Path) -> Result<()> {
-        // What is spoken to here is QEMU's monitor; dom0 says on its console that it waits.
+        // Standard input leads to QEMU's monitor; dom0 says on its console that it waits.
         let mut machine = Machine::spawn(model, files, &["-chardev", "null,id=dom0", "-monitor", "stdio"])?;
         let deadline = Instant::now() + BOOT_LIMIT;
         while !String::from_utf8_lossy(&std::fs::read(files.serial()).unwrap_or_default()).contains(WAITING) {
@@ -193,7 +197,7 @@ impl Machine {
 
     fn spawn(model: Model, files: &RunFiles, more: &[&str]) -> Result<Self> {
         layout::check_machine()?;
-        // setpriv: the kernel ends QEMU when this process ends, whatever ended it.
+        // setpriv makes the kernel end QEMU when this process ends, for any reason.
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "--", "qemu-system-x86_64"]);
         command.args(model.arguments());
@@ -246,7 +250,7 @@ impl Machine {
         self.input.take().context("the port has another writer")
     }
 
-    /// What the machine says next, or that it said nothing until `deadline`.
+    /// The machine's next output, or its end, or [`Event::Silence`] at `deadline`.
     pub fn next(&mut self, deadline: Instant) -> Event {
         if !self.pending.is_empty() {
             return Event::Output(std::mem::take(&mut self.pending));
@@ -258,7 +262,8 @@ impl Machine {
         }
     }
 
-    /// Knocks until dom0 answers: what is written before it listens, or before a restore is complete, gets lost.
+    /// Knocks until dom0 answers: octets written before it listens, or before a restore is
+    /// complete, get lost.
     fn wait_ready(&mut self) -> Result<()> {
         let limit = Instant::now() + BOOT_LIMIT;
         while Instant::now() < limit {
@@ -270,7 +275,8 @@ impl Machine {
         bail!("dom0 is not up within {} s", BOOT_LIMIT.as_secs())
     }
 
-    /// Discards what the machine says up to and including `mark`; whether that came before `deadline`.
+    /// Discards the machine's output up to and including `mark`; true if that came before
+    /// `deadline`.
     fn wait_for(&mut self, mark: &[u8], deadline: Instant) -> Result<bool> {
         let mut said = Vec::new();
         loop {

@@ -1,4 +1,5 @@
-//! Drives the emulated Xen host: scripts in dom0, an interactive prompt, the boot tests, the demonstration.
+//! Drives the emulated Xen host: scripts in dom0, an interactive prompt, the boot tests, the
+//! demonstration.
 #![forbid(unsafe_code)]
 
 mod bench;
@@ -49,7 +50,8 @@ enum Command {
         /// The script
         #[arg(long, env = "SCRIPT", default_value = "", hide_default_value = true)]
         script: String,
-        /// Files to bring along, separated by blanks: copied to /root; .tar and .deb are unpacked over /
+        /// Files to bring along, separated by blanks: copied to /root; .tar and .deb are unpacked
+        /// over /
         #[arg(long, env = "FILES", default_value = "", hide_default_value = true)]
         files: String,
         /// Where to put what comes back [default: target/dom0/out]
@@ -64,7 +66,8 @@ enum Command {
         #[command(flatten)]
         machine: MachineArguments,
     },
-    /// Run the boot tests, and with --unit the unit tests before them; the last line is `N passed, N failed`
+    /// Run the boot tests, and with --unit the unit tests before them; the last line is
+    /// `N passed, N failed`
     Test {
         /// Host crate whose unit tests are run too; may be repeated
         #[arg(long = "unit", value_name = "CRATE")]
@@ -106,8 +109,8 @@ enum Command {
     },
 }
 
-/// The arguments of every command that boots a machine. An empty word stands for the default, because that is what
-/// `make` passes on for a variable nobody set.
+/// The arguments of every command that boots a machine. An empty word stands for the default,
+/// because that is what `make` passes on for a variable nobody set.
 #[derive(Args)]
 struct MachineArguments {
     /// wall: the host's time; icount: one instruction is one nanosecond [default: wall]
@@ -130,7 +133,7 @@ impl MachineArguments {
         })
     }
 
-    /// How many processors were asked for, if any were.
+    /// The number of processors asked for, if any.
     fn processors(&self) -> Result<Option<Processors>, BadArgument> {
         Processors::parse(&self.cpus)
     }

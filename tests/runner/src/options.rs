@@ -1,4 +1,4 @@
-//! What a caller may choose about the emulated machine, judged before anything is started.
+//! The caller's options for the emulated machine, checked before anything is started.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,7 +10,7 @@ const MIN_MEMORY: u32 = 768;
 /// Bounds of dom0's own share, in MiB.
 const DOM0_MEMORY: (u32, u32) = (512, 1024);
 
-/// A bad argument: one line that says what is wrong and what to do.
+/// A bad argument: one line with the fault and the remedy.
 #[derive(Debug)]
 pub struct BadArgument(pub String);
 
@@ -22,12 +22,12 @@ impl fmt::Display for BadArgument {
 
 impl std::error::Error for BadArgument {}
 
-/// What the emulated machine takes for time.
+/// The clock of the emulated machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Clock {
-    /// The host's time: quickest, for function.
+    /// The host's time: quickest, for tests of function.
     Wall,
-    /// One emulated instruction is one nanosecond: repeatable, for figures.
+    /// A clock of one nanosecond for each emulated instruction: repeatable, for figures.
     Icount,
 }
 
@@ -58,7 +58,7 @@ impl FromStr for Clock {
 pub struct Memory(u32);
 
 impl Memory {
-    /// All of it.
+    /// All memory of the machine, in MiB.
     pub fn mib(self) -> u32 {
         self.0
     }
@@ -93,22 +93,22 @@ impl Memory {
     }
 }
 
-/// Processors of the machine. A guest has one virtual processor whatever there are.
+/// Processors of the machine. A guest always has one virtual processor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Processors(u32);
 
 impl Processors {
-    /// Everything that runs takes turns.
+    /// All code takes turns on one processor.
     pub const ONE: Self = Processors(1);
     /// Two domains, or two threads of dom0, run at the same moment.
     pub const TWO: Self = Processors(2);
 
-    /// How many.
+    /// The number of processors.
     pub fn count(self) -> u32 {
         self.0
     }
 
-    /// Judges `word`; none when it is empty.
+    /// Judges `word`; `None` when it is empty.
     ///
     /// # Errors
     /// Not a number of processors that a machine is tested with.

@@ -1,4 +1,4 @@
-//! What a run brings into dom0: one tar stream, unpacked over `/` there.
+//! The payload that a run brings into dom0: one tar stream, unpacked over `/` there.
 
 use std::fs::File;
 use std::io::{Read, Seek};
@@ -18,9 +18,9 @@ use crate::signing;
 /// Programs of this project that run in dom0.
 const TOOLS: [&str; 2] = ["answers", "census"];
 
-/// What `build.rs` has made of `tests/posix`.
+/// The program that `build.rs` has made of `tests/posix`.
 const POSIX: &str = concat!(env!("OUT_DIR"), "/posix");
-/// And of `tests/libraries`.
+/// The archive that it has made of `tests/libraries`.
 const LIBRARIES: &str = concat!(env!("OUT_DIR"), "/libraries.tar");
 const DAMAGED: &str = concat!(env!("OUT_DIR"), "/damaged.tar");
 const DAMAGED_LINES: &str = concat!(env!("OUT_DIR"), "/damaged.txt");
@@ -31,7 +31,7 @@ pub struct Payload {
 }
 
 impl Payload {
-    /// Starts one on the disk image `disk`.
+    /// Starts a payload on the disk image `disk`.
     pub fn create(disk: &Path) -> Result<Self> {
         let file = File::options().write(true).open(disk).context("cannot open the payload's disk")?;
         let mut builder = Builder::new(file);
@@ -55,12 +55,13 @@ impl Payload {
             .with_context(|| format!("cannot take {} along", source.display()))
     }
 
-    /// Adds what lies in the host's directory `source` below `path`.
+    /// Adds the files of the host's directory `source` below `path`.
     pub fn add_directory(&mut self, path: &str, source: &Path) -> Result<()> {
         self.builder.append_dir_all(path, source).with_context(|| format!("cannot take {} along", source.display()))
     }
 
-    /// Adds what is built: guests below `/opt/zooid/guests`, each with its configuration, and dom0's tools.
+    /// Adds the built programs: guests below `/opt/zooid/guests`, each with its configuration, and
+    /// dom0's tools.
     pub fn add_built(&mut self) -> Result<()> {
         for guest in guests::built()? {
             self.add_guest(&guest)?;
@@ -75,7 +76,8 @@ impl Payload {
         self.add_file("run/zooid/posix", Path::new(POSIX))
     }
 
-    /// Adds what tests/libraries/real/setup has built: programs for dom0, and an archive of signed libraries for the guest of each.
+    /// Adds the results of tests/libraries/real/setup: programs for dom0, and an archive of signed
+    /// libraries for the guest of each.
     fn add_real_libraries(&mut self, built: &Path) -> Result<()> {
         self.add_directory("run/zooid/real", &built.join("payload"))?;
         self.add_archives("run/zooid/real", &built.join("guest"))?;
@@ -137,7 +139,7 @@ impl Payload {
         }
     }
 
-    /// Ends the stream; its length in octets.
+    /// Ends the stream, and returns its length in octets.
     pub fn finish(self) -> Result<u64> {
         let mut file = self.builder.into_inner().context("cannot write the payload: is the disk full?")?;
         let length = file.stream_position()?;
@@ -169,7 +171,7 @@ impl Payload {
     }
 }
 
-/// What lies in a folder, in the order of the names.
+/// The content of a folder, in the order of the names.
 fn files(folder: &Path) -> Result<Vec<PathBuf>> {
     let entries = std::fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
     let mut paths = entries.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
@@ -181,16 +183,17 @@ fn file_name(path: &Path) -> &str {
     path.file_name().and_then(|name| name.to_str()).unwrap_or_default()
 }
 
-/// Directories that Debian packages still name at the top and that are links to below `usr` in dom0.
+/// Directories that Debian packages still name at the top and that are links to below `usr` in
+/// dom0.
 const MERGED: [&str; 4] = ["bin", "sbin", "lib", "lib64"];
 
-/// `path` without what makes it absolute, and below `usr` where dom0 has it there.
+/// `path` made relative, and below `usr` if dom0 has it there.
 fn merged_path(path: &Path) -> PathBuf {
     let plain: PathBuf = path.components().filter(|part| matches!(part, Component::Normal(_))).collect();
     if MERGED.iter().any(|dir| plain.starts_with(dir)) { Path::new("usr").join(plain) } else { plain }
 }
 
-/// Whether `path` is one of the merged directories itself, which dom0 has already.
+/// True if `path` is one of the merged directories itself, which dom0 has already.
 fn is_merged_dir(path: &Path) -> bool {
     MERGED.iter().any(|dir| path == Path::new("usr").join(dir))
 }

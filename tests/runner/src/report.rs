@@ -1,21 +1,21 @@
-//! What dom0 says about its boot tests (`tests/dom0/payload/main-boot-test`): the stream cut into reports.
+//! The reports of dom0's boot tests (`tests/dom0/payload/main-boot-test`), parsed from one stream.
 
-/// What is known about one case.
+/// The report of one case.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
-    /// What its commands printed in dom0.
+    /// The output of its commands in dom0.
     pub output: String,
-    /// What the guest printed.
+    /// The guest's console.
     pub console: String,
-    /// What Xen logged.
+    /// Xen's log.
     pub dmesg: String,
     pub end: End,
 }
 
-/// How a case ended.
+/// The end of a case.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum End {
-    /// It has not.
+    /// The case has not ended.
     #[default]
     None,
     /// The domain shut down with this reason code (public/sched.h, SHUTDOWN_*).
@@ -32,7 +32,7 @@ pub struct Parser {
 }
 
 impl Parser {
-    /// Takes the next piece; the reports that it completes.
+    /// Takes the next piece, and returns the reports that it completes.
     pub fn push(&mut self, octets: &[u8]) -> Vec<Report> {
         self.pending.extend(octets);
         let mut complete = Vec::new();
@@ -42,15 +42,15 @@ impl Parser {
         complete
     }
 
-    /// What has been reported about the case that is running.
+    /// The report so far of the case that is running.
     pub fn unfinished(self) -> Report {
         let Parser { pending, mut report } = self;
         report.output += &String::from_utf8_lossy(&pending);
         report
     }
 
-    /// Reads one line and, where it announces one, the frame behind it; the number of octets taken. `None`: more must
-    /// arrive first. Lines that are no announcement are passed over.
+    /// Reads one line and, if it announces one, the frame behind it. Returns the number of octets
+    /// taken, or `None` if more must arrive first. Lines that are no announcement are passed over.
     fn advance(&mut self, complete: &mut Vec<Report>) -> Option<usize> {
         let end = self.pending.iter().position(|&octet| octet == b'\n')?;
         let line = String::from_utf8_lossy(&self.pending[..end]).into_owned();

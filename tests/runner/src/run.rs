@@ -12,7 +12,7 @@ use crate::machine::Model;
 /// Longest that dom0's part may take.
 const LIMIT: Duration = Duration::from_secs(300);
 
-/// Boots Xen, lets dom0 start `httpd` and talk to it; status 0 when all of that went well.
+/// Boots Xen, lets dom0 start `httpd` and talk to it. Returns status 0 if all of that went well.
 pub fn run(model: Model) -> Result<u8> {
     let began = Instant::now();
     let Some(httpd) = guests::built()?.into_iter().find(|guest| guest.name == "httpd") else {

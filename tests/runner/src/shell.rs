@@ -14,12 +14,13 @@ use crate::{layout, snapshot};
 
 /// The key that leaves at once: Ctrl-\, because Ctrl-] leaves `xl console`.
 const LEAVE: u8 = 0x1c;
-/// What the shell gets when standard input ends. Not Ctrl-D: it is lost when it arrives while a command runs.
+/// The input that the shell gets when standard input ends. Not Ctrl-D: it is lost when it arrives
+/// while a command runs.
 const END_OF_INPUT: &[u8] = b"\nexit\n";
-/// How often the leave key is looked for.
+/// The interval at which the leave key is looked for.
 const TICK: Duration = Duration::from_millis(100);
 
-/// Gives the user a shell in dom0 until it is left; always status 0.
+/// Gives the user a shell in dom0 until it is left. The status is always 0.
 pub fn run(model: Model) -> Result<u8> {
     let files = RunFiles::create()?;
     let mut payload = Payload::create(&files.payload())?;
@@ -66,13 +67,13 @@ pub fn run(model: Model) -> Result<u8> {
     Ok(0)
 }
 
-/// The terminal in raw mode; back as it was when dropped.
+/// The terminal in raw mode. Dropping it restores the former mode.
 struct RawTerminal {
     before: String,
 }
 
 impl RawTerminal {
-    /// Nothing when standard input is no terminal.
+    /// `None` if standard input is no terminal.
     fn enter() -> Option<Self> {
         let before = stty(&["-g"])?;
         stty(&["raw", "-echo"])?;
@@ -86,7 +87,7 @@ impl Drop for RawTerminal {
     }
 }
 
-/// What `stty` says about the terminal on standard input, if that is one.
+/// The output of `stty` for the terminal on standard input, if that is one.
 fn stty(arguments: &[&str]) -> Option<String> {
     if !std::io::stdin().is_terminal() {
         return None;

@@ -11,7 +11,7 @@ pub fn key() -> SecretKey {
 /// The manifest of a library: version 1.0.0 for everybody, unless `change` says otherwise.
 pub fn manifest(name: &str, file: &[u8], key: &SecretKey, change: impl FnOnce(&mut Description)) -> String {
     let mut description = Description::new(name, Version::new(1, 0, 0), file);
-    // Some are made so that no loader takes them.
+    // Some libraries are made so that no loader takes them.
     if let Ok(object) = Object::parse(file) {
         description.build_id = object.build_id().map(<[u8]>::to_vec);
         description.red_zone = red_zone::find(&object)

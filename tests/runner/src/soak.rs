@@ -16,7 +16,8 @@ const FORK: Duration = Duration::from_millis(250);
 /// Longest that all the rest takes.
 const REST: Duration = Duration::from_secs(1800);
 
-/// So many forks (`FORKS`) and seconds (`SECONDS_EACH`); empty words stand for the defaults. The status of dom0's script.
+/// Runs the soak test with a number of forks (`FORKS`) and of seconds (`SECONDS_EACH`); empty words
+/// stand for the defaults. Returns the status of dom0's script.
 pub fn run(model: Model, forks: &str, seconds: &str) -> Result<u8> {
     let forks = number("FORKS", forks, DEFAULTS.0)?;
     let seconds = number("SECONDS_EACH", seconds, DEFAULTS.1)?;

@@ -6,7 +6,7 @@ use crate::report::{End, Report};
 /// Status of a command that ran out of time in dom0 (128 + SIGKILL).
 const STATUS_KILLED: u32 = 137;
 
-/// Everything that is not as `case` wants it; nothing when the test passed.
+/// All deviations from what `case` wants; empty when the test passed.
 pub fn faults(case: &Case, report: &Report) -> Vec<String> {
     let mut faults = Vec::new();
     match report.end {

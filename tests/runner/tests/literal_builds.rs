@@ -1,5 +1,6 @@
-//! The command `cargo build --target x86_64-xen-pv`, as it is written: at the top, in an example's folder, and in the folder
-//! of an application outside this repository. What it makes is booted.
+//! The command `cargo build --target x86_64-xen-pv`, as it is written: at the top, in an example's
+//! folder, and in the folder of an application outside this repository. The resulting image is
+//! booted.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -92,7 +93,8 @@ fn images_build_and_boot() {
     }
     let strip = Command::new("strip").arg(outside.0.join("hello-stripped")).status().unwrap();
     assert!(strip.success());
-    // Asked for when the test runs: the shell script that calls rustc drops variables whose names have a hyphen.
+    // Asked for when the test runs: the shell script that calls rustc drops variables whose names
+    // have a hyphen.
     let runner = std::env::var_os("CARGO_BIN_EXE_zooid-runner").expect("cargo names the runner");
     let files: Vec<_> = files.iter().map(|file| file.to_str().unwrap()).collect();
     let output = Command::new(runner)

@@ -1,4 +1,5 @@
-//! The libraries that tests/libraries/real builds for guests are fit to run there, and those of tests/libraries/features are what they are for.
+//! The libraries that tests/libraries/real builds for guests are fit to run there, and those of
+//! tests/libraries/features are what they are for.
 
 use std::path::Path;
 use std::process::Command;
@@ -22,7 +23,7 @@ fn libraries_for_guests_hold_no_red_zone() {
     }
 }
 
-/// What `readelf` says, of some object at least, whichever the compiler.
+/// Words that `readelf` prints for at least one object, whichever the compiler.
 const EVERYWHERE: [&str; 17] = [
     "(HASH)",
     "(GNU_HASH)",
@@ -42,7 +43,7 @@ const EVERYWHERE: [&str; 17] = [
     "R_X86_64_DTPOFF64",
     "R_X86_64_TPOFF64",
 ];
-/// And of those that are from C.
+/// Words that it prints for at least one object from C.
 const OF_C: [&str; 8] = [
     "(VERDEF)",
     "(INIT)",

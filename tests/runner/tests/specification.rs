@@ -1,4 +1,5 @@
-//! `docs/specification.md` and `docs/security.md` name the tests that hold what they say: each of them is there, and `make test` runs it.
+//! `docs/specification.md` and `docs/security.md` name the tests that hold what they say: each of
+//! them is there, and `make test` runs it.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -33,7 +34,7 @@ fn files(folder: &str, wanted: fn(&str) -> bool) -> Vec<String> {
 /// A function with the attribute `#[test]`.
 struct Test {
     name: String,
-    /// From the top.
+    /// The path of the file, from the top of the repository.
     file: String,
     /// `cargo test` leaves it out.
     ignored: bool,
@@ -58,9 +59,9 @@ fn tests(file: &str, source: &str) -> Vec<Test> {
     found
 }
 
-/// All tests of the tree, and which of them `make test` runs.
+/// All tests of the tree, with those that `make test` runs.
 struct Suite {
-    /// By package.
+    /// The tests, by package.
     tests: BTreeMap<String, Vec<Test>>,
     /// The packages of which `make test` runs the unit tests.
     host_crates: Vec<String>,
@@ -84,7 +85,7 @@ impl Suite {
     /// Judges `name`: a boot case, `package::test`, or the path of a file or folder of tests.
     ///
     /// # Errors
-    /// Why `make test` does not run that.
+    /// The reason for which `make test` does not run the test.
     fn judge(&self, name: &str) -> Result<(), String> {
         let all =
             || self.tests.iter().flat_map(|(package, tests)| tests.iter().map(move |test| (package.as_str(), test)));
@@ -128,7 +129,7 @@ fn rows(page: &str) -> Vec<(&str, &str)> {
     rows.filter_map(|row| Some((row.split(" | ").next()?, row.rsplit(" | ").next()?))).collect()
 }
 
-/// What stands in backquotes.
+/// The texts in backquotes.
 fn quoted(cell: &str) -> impl Iterator<Item = &str> {
     cell.split('`').skip(1).step_by(2)
 }
@@ -170,7 +171,8 @@ fn every_test_of_the_tree_is_run() {
     assert!(faults.is_empty(), "{faults:#?}");
 }
 
-/// The checker itself, on a tree that is made up: each way in which a test that is named can be missing.
+/// The checker itself, on a tree that is made up: each way in which a test that is named can be
+/// missing.
 #[test]
 fn a_test_that_does_not_run_is_found() {
     let source = "#[test]\nfn runs() {\n}\n/// Comment.\n#[test]\n// Another.\n#[ignore = \"slow\"]\nfn sleeps() {}\n\

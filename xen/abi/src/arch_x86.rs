@@ -99,9 +99,9 @@ pub struct IretContext {
     pub rax: u64,
     /// Register after the return, unless `flags` says [`VgcfFlags::IN_SYSCALL`].
     pub r11: u64,
-    /// As r11.
+    /// The value of r11.
     pub rcx: u64,
-    /// How to return.
+    /// Flags for the return.
     pub flags: VgcfFlags,
     /// vaddr to go on at.
     pub rip: u64,

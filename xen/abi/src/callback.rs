@@ -41,7 +41,7 @@ bitflags::bitflags! {
 pub struct CallbackRegister {
     /// The field `type`.
     pub kind: CallbackType,
-    /// How it is entered.
+    /// Flags for its entry.
     pub flags: CallbackFlags,
     /// vaddr of the entry.
     pub address: u64,

@@ -171,7 +171,7 @@ pub enum Binding {
     Closed,
     /// The port waits for this domain to bind to it.
     Unbound {
-        /// Who may bind to it.
+        /// The domain that may bind to it.
         remote_dom: DomId,
     },
     /// The port is connected to this port of that domain.

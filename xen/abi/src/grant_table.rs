@@ -158,7 +158,7 @@ bitflags::bitflags! {
 pub struct GnttabMapGrantRef {
     /// vaddr, or maddr of a page-table entry.
     pub host_addr: u64,
-    /// How it is mapped.
+    /// Flags of the mapping.
     pub flags: GntmapFlags,
     /// The entry of the other domain's table.
     pub gref: GrantRef,
@@ -180,11 +180,11 @@ assert_layout!(
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct GnttabUnmapGrantRef {
-    /// Where it was mapped: as in [`GnttabMapGrantRef`].
+    /// The address of the mapping, as in [`GnttabMapGrantRef`].
     pub host_addr: u64,
     /// The address for devices, if it was mapped for them.
     pub dev_bus_addr: u64,
-    /// Of the mapping.
+    /// The handle of the mapping.
     pub handle: GrantHandle,
     /// Out.
     pub status: GrantStatus,
@@ -263,13 +263,13 @@ impl GnttabCopyPtr {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct GnttabCopy {
-    /// From where.
+    /// The source.
     pub source: GnttabCopyPtr,
     /// To where.
     pub dest: GnttabCopyPtr,
     /// Bytes.
     pub len: u16,
-    /// Which of both is a grant.
+    /// Flags that say which of source and destination is a grant.
     pub flags: GntcopyFlags,
     /// Out.
     pub status: GrantStatus,

@@ -51,7 +51,7 @@ pub struct MemoryReservation {
     pub extent_order: u32,
     /// `XENMEMF_*`; 0: any frame will do.
     pub mem_flags: u32,
-    /// Whose memory; only [`DomId::SELF`] for an unprivileged caller.
+    /// The domain whose memory it is; only [`DomId::SELF`] for an unprivileged caller.
     pub domid: DomId,
 }
 assert_layout!(MemoryReservation, 32, extent_start: 0, nr_extents: 8, extent_order: 16, mem_flags: 20, domid: 24);
@@ -61,7 +61,7 @@ assert_layout!(MemoryReservation, 32, extent_start: 0, nr_extents: 8, extent_ord
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MemoryDomain {
-    /// Whose memory.
+    /// The domain whose memory it is.
     pub domid: DomId,
 }
 assert_layout!(MemoryDomain, 2);
@@ -85,7 +85,7 @@ assert_layout!(MachphysMapping, 24, v_start: 0, v_end: 8, max_mfn: 16);
 pub struct MemoryMap {
     /// In: entries that `buffer` can take. Out: entries written.
     pub nr_entries: u32,
-    /// Where to write them.
+    /// The array to write them to.
     pub buffer: *mut E820Entry,
 }
 assert_layout!(MemoryMap, 16, nr_entries: 0, buffer: 8);

@@ -46,7 +46,7 @@ open_enum! {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SchedShutdown {
-    /// What the tools are told.
+    /// The reason that the tools are told.
     pub reason: ShutdownReason,
 }
 assert_layout!(SchedShutdown, 4);

@@ -73,7 +73,7 @@ bitflags::bitflags! {
 pub struct VcpuSetSingleshotTimer {
     /// System time in nanoseconds.
     pub timeout_abs_ns: u64,
-    /// What to do about a time in the past.
+    /// Flags for a time in the past.
     pub flags: SshottmrFlags,
 }
 assert_layout!(VcpuSetSingleshotTimer, 16, timeout_abs_ns: 0, flags: 8);

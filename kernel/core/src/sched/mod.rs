@@ -50,11 +50,11 @@ impl ThreadId {
 pub enum State {
     /// Waits for its turn.
     Ready,
-    /// Has the vCPU.
+    /// It has the vCPU.
     Running,
     /// Waits for a wake-up, a deadline, or both.
     Blocked,
-    /// Has ended; its stack may still be in use until another thread runs.
+    /// It has ended; its stack may still be in use until another thread runs.
     Exited,
 }
 

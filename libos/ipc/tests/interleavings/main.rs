@@ -1,4 +1,5 @@
-//! The waiting and waking of IpC, and its ends, over all interleavings of two and three members: see [`world`].
+//! The waiting and waking of IpC, and its ends, over all interleavings of two and three members:
+//! see [`world`].
 
 mod world;
 
@@ -16,7 +17,7 @@ use zooid_ipc::semaphore::Semaphore;
 use zooid_ipc::shared::{Condvar, Mutex};
 use zooid_ipc::{Error, How, Patience};
 
-/// What members tell the test.
+/// The values that members tell the test.
 type Said<T> = Rc<RefCell<Vec<T>>>;
 
 fn program(setup: impl FnOnce() -> Vec<Body> + 'static) -> Program {
@@ -59,7 +60,7 @@ fn nobody_waits(end: &End) {
     assert!(end.waiting.is_empty(), "members {:?} wait for ever", end.waiting);
 }
 
-/// Who reads gets each octet in order and then the end, however the writer goes on.
+/// A reader gets each octet in order and then the end, however the writer goes on.
 #[test]
 fn a_pipe_gives_every_octet_and_then_its_end() {
     explore("pipe", || {
@@ -98,7 +99,8 @@ fn a_full_pipe_takes_more_as_soon_as_somebody_has_read() {
     });
 }
 
-/// No look at the indices while others move them is taken for nonsense, by two readers of what a third one writes.
+/// No look at the indices while others move them is taken for nonsense, by two readers of what a
+/// third one writes.
 #[test]
 fn a_pipe_with_two_readers_is_not_broken_by_their_looks() {
     explore("two readers", || {
@@ -120,7 +122,7 @@ fn a_pipe_with_two_readers_is_not_broken_by_their_looks() {
     });
 }
 
-/// What a writer that was killed has written is read, and then the end.
+/// The data of a writer that was killed is read, and then the end.
 #[test]
 fn a_killed_writer_is_the_end_after_what_it_has_written() {
     explore("killed writer", || {
@@ -167,7 +169,7 @@ fn a_post_wakes_who_waits_unless_a_third_one_is_faster() {
 fn a_relay_that_no_daemon_takes_is_made_when_there_is_one() {
     explore("relays", || {
         let wait = keeper(|| Semaphore::<Sim>::new(0).unwrap(), |semaphore| semaphore.wait().unwrap());
-        // Who waits does not know of it, and has offered it no port.
+        // The waiter does not know of it, and has offered it no port.
         let post = keeper(
             || (),
             |()| {
@@ -180,7 +182,8 @@ fn a_relay_that_no_daemon_takes_is_made_when_there_is_one() {
     });
 }
 
-/// Who posts and is killed, at whatever step, has posted or not: nobody waits for a value that is there.
+/// A member that is killed at any step of a post has posted or not: nobody waits for a value that
+/// is there.
 #[test]
 fn nobody_waits_for_what_a_killed_member_has_posted() {
     explore("killed poster", || {
@@ -216,7 +219,8 @@ fn a_message_is_received_by_who_waits_for_it() {
     });
 }
 
-/// Two members are never inside at once; the mutex of one that was killed goes to the other, who is told so, once the first has stopped.
+/// Two members are never inside at once; the mutex of one that was killed goes to the other, who is
+/// told so, once the first has stopped.
 #[test]
 fn a_mutex_is_held_by_one_and_inherited_from_the_dead() {
     explore("mutex", || {
@@ -282,7 +286,8 @@ fn a_poll_of_two_things_is_woken_by_either() {
     });
 }
 
-/// Two threads that open one name have one object: the one that closes it does not close it for the other.
+/// Two threads that open one name have one object: the one that closes it does not close it for the
+/// other.
 #[test]
 fn threads_that_open_a_name_at_once_share_its_parts() {
     explore("open", || {
@@ -305,7 +310,8 @@ fn threads_that_open_a_name_at_once_share_its_parts() {
     });
 }
 
-/// A number that is given out again is another member's: who hears of the end late takes nothing away from it.
+/// A number that is given out again is another member's: who hears of the end late takes nothing
+/// away from it.
 #[test]
 fn a_late_look_at_an_end_leaves_the_next_member_of_that_number_alone() {
     explore("numbers", || {
@@ -359,7 +365,8 @@ fn offers(object: usize) -> Vec<Deed> {
     vec![offer(0, 1, 1), offer(1, 0, 1), offer(2, 0, 1), offer(2, 1, 77), offer(0xfffe, 0, 1), offer(0, 0, 1)]
 }
 
-/// Whatever is written into one object, and whatever is offered there, the other one serves its members.
+/// Whatever is written into one object, and whatever is offered there, the other one serves its
+/// members.
 #[test]
 fn nonsense_in_one_object_harms_no_other() {
     explore("hostile neighbour", || {

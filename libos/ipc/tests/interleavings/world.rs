@@ -1,15 +1,19 @@
-//! All that can happen to members of a family which run at the same time: an explorer, and the machine that they run on.
+//! All that can happen to members of a family which run at the same time: an explorer, and the
+//! machine that they run on.
 //!
-//! A member's threads are coroutines that stop before each access to what others can see. Which of them goes on, whether an event is delivered,
-//! a store reaches memory, a member is killed, pvmd is away, a hostile member writes: each is a choice, and [`explore`] makes all of them, by
-//! depth-first search with replays. Where it comes to a state that it has seen, it turns back. A state is what stands in memory, in store
-//! buffers, in Xen and pvmd, and what each member has seen so far, which decides what it does next.
+//! A member's threads are coroutines that stop before each access to what others can see. Each of
+//! these is a choice: the thread that goes on, an event that is delivered, a store that reaches
+//! memory, a member that is killed, a pvmd that is away, a write of a hostile member. [`explore`]
+//! makes all of them, by depth-first search with replays. Where it comes to a state that it has
+//! seen, it turns back. A state is what stands in memory, in store buffers, in Xen and pvmd, and
+//! what each member has seen so far, which decides what it does next.
 //!
-//! A stop is made only before what another member may notice or change: before memory that two use, one of them to write. What that is
-//! shows itself: where a run finds a place of this kind that was not known, everything begins anew with it.
+//! A stop is made only before what another member may notice or change: before memory that two use,
+//! one of them to write. Such places are found by running: where a run finds one that was not
+//! known, everything begins anew with it.
 //!
-//! The memory is that of x86: plain stores pass through a buffer for each member, so that later loads overtake them; atomic operations and
-//! hypercalls empty it.
+//! The memory is that of x86: plain stores pass through a buffer for each member, so that later
+//! loads overtake them; atomic operations and hypercalls empty it.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashSet};
@@ -24,12 +28,13 @@ use zooid_ipc::Platform;
 use zooid_ipc::object::{State, hooks};
 use zooid_ipc::platform::{Family, Pages, Port, Signal, Threads, Word};
 
-/// What runs in a thread.
+/// The body of a thread.
 pub type Body = Box<dyn FnOnce()>;
-/// What a member does: its first call, before the exploration begins, gives what its threads do.
+/// The program of a member. It is called before the exploration begins, and returns the bodies of
+/// its threads.
 pub type Program = Box<dyn FnOnce() -> Vec<Body>>;
 
-/// What is explored.
+/// The scenario to explore.
 pub struct Scenario {
     /// The members, each with its number.
     pub members: Vec<(u16, Program)>,
@@ -37,22 +42,22 @@ pub struct Scenario {
     pub later: Vec<(u16, Program)>,
     /// Members, by place, that may be killed at any time.
     pub mortal: Vec<usize>,
-    /// How often pvmd is not there when it is asked for a relay.
+    /// The number of times that pvmd is not there when it is asked for a relay.
     pub absences: u32,
-    /// What a hostile member may do, and how often.
+    /// The deeds of a hostile member, and how many of them it may do.
     pub hostile: (Vec<Deed>, u32),
     /// Judges how it has ended.
     pub judge: Box<dyn FnOnce(&End)>,
 }
 
-/// What a hostile member does: a write to an object of its own, or an event.
+/// A deed of a hostile member: a write to an object of its own, or an event.
 #[derive(Clone, Copy, Debug)]
 pub enum Deed {
     Write { object: usize, offset: usize, octets: usize, value: u64 },
     Ring { member: usize },
 }
 
-/// How it has ended: nothing more can happen.
+/// The final state of a run: nothing more can happen.
 pub struct End {
     /// Members, by place, that live and have threads which wait.
     pub waiting: Vec<usize>,
@@ -61,7 +66,8 @@ pub struct End {
 }
 
 impl Scenario {
-    /// Members that live for ever, with a pvmd that is there, and nobody hostile; nobody waits at the end.
+    /// Members that live for ever, with a pvmd that is there, and nobody hostile; nobody waits at
+    /// the end.
     pub fn new(members: Vec<(u16, Program)>) -> Self {
         let judge = Box::new(|end: &End| assert!(end.waiting.is_empty(), "members {:?} wait for ever", end.waiting));
         Self { members, later: Vec::new(), mortal: Vec::new(), absences: 0, hostile: (Vec::new(), 0), judge }
@@ -153,11 +159,11 @@ struct World {
     ports: BTreeMap<(u16, u32), Channel>,
     member: usize,
     thread: usize,
-    /// What runs prepares the scenario.
+    /// The running code prepares the scenario.
     is_setup: bool,
     /// Members from this one on join later.
     first_later: usize,
-    /// What runs is cleared away.
+    /// The run is over, and its threads are unwound.
     over: bool,
     absences: u32,
     deeds: u32,
@@ -202,7 +208,7 @@ fn world<R>(use_it: impl FnOnce(&mut World) -> R) -> R {
     WORLD.with(|world| use_it(&mut world.borrow_mut()))
 }
 
-/// Whether nothing has an effect any more: what runs is unwound.
+/// True if nothing has an effect any more, because the threads are unwound.
 fn is_over() -> bool {
     std::thread::panicking() || world(|world| world.over)
 }
@@ -213,14 +219,16 @@ fn step() {
         return;
     }
     let yielder = world(|world| world.threads[world.thread].yielder.get());
-    // SAFETY: the running thread's own, which its coroutine has stored, and which lives as long as that runs.
+    // SAFETY: the running thread's own, which its coroutine has stored, and which lives as long as
+    // that runs.
     unsafe { &*yielder }.suspend(());
 }
 
-/// What is done: the verb, the place, and the value.
+/// An access: the verb, the place, and the value.
 type What = (&'static str, usize, usize, u64);
 
-/// Does something; `then` returns what the caller learns. Stops before it, if it touches what others use.
+/// Does something; `then` returns what the caller learns. Stops before it, if it touches what
+/// others use.
 fn act<R: Hash + std::fmt::Debug>(what: What, touch: Touch, idle: R, then: impl FnOnce(&mut World) -> R) -> R {
     if is_over() {
         return idle;
@@ -239,7 +247,7 @@ fn act<R: Hash + std::fmt::Debug>(what: What, touch: Touch, idle: R, then: impl 
     })
 }
 
-/// What a step touches.
+/// The place that a step touches.
 #[derive(Clone, Copy)]
 enum Touch {
     Nothing,
@@ -254,12 +262,12 @@ enum Touch {
     Others,
 }
 
-/// Who is a member: a place that pvmd writes.
+/// The entry of a number in the table of members, which pvmd writes.
 fn table(number: u16, writes: bool) -> Touch {
     Touch::Memory { object: usize::MAX, offset: 8 * usize::from(number), octets: 8, writes }
 }
 
-/// Who uses places of memory, by words of 8 octets: bits of those who read, and of those who write.
+/// The users of places of memory, by words of 8 octets: bits of the readers, and of the writers.
 #[derive(Default)]
 struct Users {
     words: BTreeMap<(usize, usize), (u64, u64)>,
@@ -296,7 +304,7 @@ impl Users {
 }
 
 impl World {
-    /// Whether others may notice the order of what comes and what they do.
+    /// True if others may notice the order of this step and of their own.
     fn is_seen_by_others(&mut self, touch: Touch) -> bool {
         match touch {
             Touch::Nothing => false,
@@ -325,7 +333,7 @@ impl World {
         }
     }
 
-    /// What the running member reads there.
+    /// The octets that the running member reads there.
     fn read(&self, object: usize, offset: usize, into: &mut [u8]) {
         into.copy_from_slice(&self.objects[object].octets[offset..offset + into.len()]);
         for store in self.members[self.member].stores.iter().filter(|store| store.object == object) {
@@ -343,14 +351,15 @@ impl World {
         let store = Store { object, offset, octets: octets.to_vec() };
         let stores = &mut self.members[self.member].stores;
         stores.push(store);
-        // What nobody else looks at may be there at once.
+        // A store that nobody else looks at may reach memory at once.
         while stores.first().is_some_and(|store| self.is_setup || !self.users.is_shared(store)) {
             let Store { object, offset, octets } = stores.remove(0);
             self.objects[object].write(offset, &octets);
         }
     }
 
-    /// Does something in one step with an integer of so many octets; with `next`, which may leave it as it is.
+    /// Does something in one step with an integer of so many octets; with `next`, which may leave
+    /// it as it is.
     fn atomic(&mut self, place: Place, next: impl FnOnce(u64) -> Option<u64>) -> u64 {
         self.flush(self.member);
         let mut octets = [0; 8];
@@ -447,7 +456,7 @@ impl World {
     }
 }
 
-/// What of a scenario stays the same.
+/// The constant part of a scenario.
 struct Fixed {
     mortal: Vec<usize>,
     hostile: Vec<Deed>,
@@ -532,7 +541,7 @@ fn spawn(
     thread
 }
 
-/// What the system's threads of a member do: handlers of events, and news.
+/// The body of a member's system threads: handlers of events, and news.
 fn serve(work: fn(), is_next: fn(&mut Member) -> bool) {
     loop {
         if is_over() {
@@ -575,7 +584,7 @@ fn begin(place: usize, program: Program, routines: &mut Vec<Routine>, stacks: &m
     let handler = spawn(place, Way::Idle, false, handle, routines, stacks);
     world(|world| {
         world.members[place].handler = handler;
-        // What it does is done with events masked.
+        // The handler runs with events masked.
         world.threads[handler].masks = 1;
     });
     let news: Body = Box::new(|| serve(hooks::news::<Sim>, |member| std::mem::take(&mut member.has_news)));
@@ -719,7 +728,7 @@ pub fn poke(object: usize, offset: usize, octets: usize, value: u64) {
     world(|world| world.objects[object].write(offset, &value.to_le_bytes()[..octets]));
 }
 
-/// What a 16-bit integer is now, which nobody notices.
+/// The value of a 16-bit integer now; nobody notices that it is read.
 pub fn peek(object: usize, offset: usize) -> u16 {
     world(|world| {
         let octets = &world.objects[object].octets;
@@ -947,7 +956,7 @@ impl Drop for Mask {
     }
 }
 
-/// What a poll waits for.
+/// The event that a poll waits for.
 #[derive(Default)]
 pub struct Event {
     signalled: std::sync::atomic::AtomicBool,
@@ -1049,8 +1058,8 @@ impl Family for Sim {
         Ok(())
     }
 
-    /// Objects without a name are the same for all members, in the order in which each makes them: this stands for what children have
-    /// from their parents.
+    /// Objects without a name are the same for all members, in the order in which each makes them:
+    /// this stands for what children have from their parents.
     fn open(name: Option<&str>, pages: usize, _: bool, _: bool) -> Result<(Mapping, bool), Errno> {
         let (object, is_new) = act(("open", 0, 0, 0), Touch::Others, (0, false), |world| {
             let member = world.member;

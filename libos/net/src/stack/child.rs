@@ -19,7 +19,7 @@ pub const CONFIG_NODE: &str = "data/zooid-net";
 pub(super) enum Origin {
     /// This domain's own.
     Own(NetConfig),
-    /// That of the parent, in a child that has none of its own yet.
+    /// The parent's configuration, in a child that has none of its own yet.
     Parent {
         config: NetConfig,
         /// The child has a device, so no configuration will follow.

@@ -1,5 +1,6 @@
-//! What relatives share: pipes, semaphores, message queues, memory. An object without a name is this pVM's and that of the children
-//! it forks afterwards; one with a name can be opened by any member of the family, and exists until it is removed or the family has ended.
+//! Objects that relatives share: pipes, semaphores, message queues, memory. An object without a
+//! name is this pVM's and that of the children it forks afterwards; one with a name can be opened
+//! by any member of the family, and exists until it is removed or the family has ended.
 //!
 //! ```ignore
 //! let (reader, writer) = ipc::pipe()?;
@@ -16,8 +17,9 @@
 //! }
 //! ```
 //!
-//! A call that may have to wait exists in three forms: `read` waits, `try_read` does not, `read_timeout` waits a limited time; `read_within` is
-//! all of them. [`poll`](crate::poll) waits for several of them at once.
+//! A call that may have to wait exists in three forms: `read` waits, `try_read` does not,
+//! `read_timeout` waits a limited time; `read_within` has all of them. [`poll`](crate::poll) waits
+//! for several of them at once.
 
 mod platform;
 
@@ -47,7 +49,7 @@ pub mod semaphore {
     pub use zooid_ipc::semaphore::MAX_VALUE;
 }
 
-/// What lies in shared memory: see [`zooid_ipc::shared`].
+/// Mutexes, condition variables and semaphores in shared memory: see [`zooid_ipc::shared`].
 pub mod shared {
     use super::Kernel;
 
@@ -61,7 +63,7 @@ pub mod shared {
     pub type Semaphore = zooid_ipc::shared::Semaphore<Kernel>;
 }
 
-/// Makes a pipe: the end to read from, and the one to write to.
+/// Makes a pipe, and returns its read end and its write end.
 ///
 /// # Errors
 /// See [`Error`].
@@ -69,7 +71,7 @@ pub fn pipe() -> Result<(PipeReader, PipeWriter), Error> {
     zooid_ipc::pipe::pipe()
 }
 
-/// Removes a name of the family's. Who has the object goes on.
+/// Removes a name of the family's. A member that has the object keeps it.
 ///
 /// # Errors
 /// `NotFound`; see [`Error`].

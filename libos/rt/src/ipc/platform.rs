@@ -1,4 +1,5 @@
-//! What the IpC component wants of the kernel and of the fork component, connected to them.
+//! The [`Platform`](zooid_ipc::platform::Platform) of the IpC component: connects it to the kernel
+//! and to the fork component.
 
 use core::ops::Deref;
 use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering, fence};
@@ -17,7 +18,7 @@ use zooid_kernel::{at_boot, time};
 
 const STACK_SIZE: usize = 64 << 10;
 
-/// This pVM.
+/// The platform: this pVM's kernel and fork component.
 pub enum Kernel {}
 
 static STATE: Masked<State<Kernel>> = Masked::new(State::new());
@@ -26,7 +27,7 @@ static LIFE: Component =
     Component { begin: |_| hooks::begin_life::<Kernel>(), end: |_| hooks::ending::<Kernel>(), ..Component::PASSIVE };
 
 at_boot! {
-    /// In an image that uses objects.
+    /// Joins the lives of the pVM, in an image that uses objects.
     COMPONENT, "ipc", join
 }
 
@@ -109,7 +110,7 @@ impl Port for Bound {
     }
 }
 
-/// What a poll waits for.
+/// The event that a poll waits for.
 pub struct PollEvent(Event);
 
 impl Signal for PollEvent {

@@ -130,7 +130,7 @@ struct Network {
     attention: Arc<Event>,
     /// System time at which the network thread next runs by itself.
     next_look: AtomicU64,
-    /// The network thread was made.
+    /// Set once the network thread was made.
     has_thread: AtomicBool,
     /// The life of the domain ([`evtchn::lives`]) that the stack belongs to.
     life: AtomicU32,
@@ -203,7 +203,7 @@ fn serve() {
 }
 
 at_boot! {
-    /// In an image that uses the network.
+    /// Joins the lives of the pVM, in an image that uses the network.
     COMPONENT, "net", join
 }
 
@@ -350,7 +350,7 @@ enum Limit {
     #[default]
     None,
     Within(Duration),
-    /// Not at all.
+    /// The call does not wait.
     Now,
 }
 

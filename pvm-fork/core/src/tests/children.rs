@@ -95,7 +95,7 @@ fn more_ends_than_the_ring_has_room_for_are_all_told_whenever_the_guest_looks() 
             let mut first: VecDeque<u32> = waiting.drain(..early as usize).collect();
             tell(&desk, &mut first, seen);
             let mut notified = children.collect(&desk);
-            // What pvmd goes on to do by the index that it has seen.
+            // pvmd goes on by the index that it has seen.
             tell(&desk, &mut waiting, seen);
             let mut ended = 0;
             loop {

@@ -28,7 +28,7 @@ enum Kind {
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum At {
-    /// Has not got the lock.
+    /// It does not have the lock yet.
     Before,
     /// Holds the lock, and waits for the answer to what it asks for.
     Asking(Posted),
@@ -49,23 +49,23 @@ struct Thread {
 struct World {
     desk: Desk,
     threads: Vec<Thread>,
-    /// Who holds the mailbox's lock.
+    /// The thread that holds the mailbox's lock.
     lock: Option<usize>,
     /// [`Sharing`].
     shared: u32,
     /// Children that live: their ids and the numbers of the COMMITs.
     living: Vec<(u32, u32)>,
-    /// Which thread has forked each child, the first one first.
+    /// The thread that has forked each child, the first child's first.
     forkers: Vec<usize>,
-    /// What pvmd knows: the last request that it has answered, and the last COMMIT that made a
+    /// pvmd's knowledge: the last request that it has answered, and the last COMMIT that made a
     /// child.
     answered: u32,
     last_commit: u32,
-    /// How often pvmd may still die, refuse, and answer nonsense.
+    /// The number of times that pvmd may still die, refuse, or answer nonsense.
     faults: u32,
 }
 
-/// What may go wrong with the guest's own rules, to see that it is noticed.
+/// The rules of the guest, right ones and broken ones; the test has to notice the broken ones.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Rules {
     Kept,
@@ -186,7 +186,7 @@ impl World {
         child
     }
 
-    /// What pvmd may do, and the children that it makes.
+    /// The worlds after each step of pvmd, and the child that it makes.
     fn daemon_steps(&self) -> (Vec<Self>, Option<Self>) {
         let mut steps = Vec::new();
         let mut born = None;
@@ -289,7 +289,7 @@ impl World {
     }
 }
 
-/// How many worlds there are.
+/// The number of reachable worlds.
 #[expect(clippy::mutable_key_type, reason = "a world that is known does not change any more")]
 fn explore(first: World, rules: Rules) -> usize {
     let mut known = BTreeSet::from([first.clone()]);

@@ -1,7 +1,8 @@
-//! What opening a library costs, for `make bench`: the rows of `tests/bench/dl.py`.
+//! The cost of opening a library, for `make bench`: the rows of `tests/bench/dl.py`.
 //!
-//! Arguments: LIBRARY SAMPLES, with the library in the ramdisk. Prints "first TICKS" of the TSC for the first time in this pVM, "memory OCTETS" that it has taken from the guest, and then
-//! "sample TICKS" for once more, after it was closed. The guest needs `tsc_mode = "native"`.
+//! Arguments: LIBRARY SAMPLES, with the library in the ramdisk. Prints "first TICKS" of the TSC for
+//! the first time in this pVM, "memory OCTETS" that it has taken from the guest, and then "sample
+//! TICKS" for once more, after it was closed. The guest needs `tsc_mode = "native"`.
 
 #![no_std]
 #![no_main]
@@ -34,7 +35,7 @@ fn main() {
     success();
 }
 
-/// Opens a library; the ticks that this took.
+/// Opens a library, and returns the ticks that this took.
 fn open(name: &str) -> (u64, Library) {
     let begin = now();
     let library = expect!(dl::open(name, Flags::default()));

@@ -1,8 +1,10 @@
-//! What a fork costs, for `make bench`: prints TSC values that `tests/bench/forks.py` makes figures of.
+//! The cost of a fork, for `make bench`: prints TSC values that `tests/bench/forks.py` makes
+//! figures of.
 //!
-//! Arguments: ROW ROUNDS. The parent prints "begin ROW ROUND CALLED RETURNED" for each fork, its child "end ROW ROUND DONE" on its own
-//! console when that was timed too, and the parent "sample ROW TICKS" where a whole cycle is timed. The guest needs `tsc_mode = "native"`,
-//! so that parent, child and dom0 read the same counter.
+//! Arguments: ROW ROUNDS. The parent prints "begin ROW ROUND CALLED RETURNED" for each fork, its
+//! child "end ROW ROUND DONE" on its own console when that was timed too, and the parent "sample
+//! ROW TICKS" where a whole cycle is timed. The guest needs `tsc_mode = "native"`, so that parent,
+//! child and dom0 read the same counter.
 
 #![no_std]
 #![no_main]
@@ -29,7 +31,7 @@ const MIB: usize = 256;
 const CYCLES: u64 = 200;
 /// Children between two looks of `clone_mem`.
 const CLONES: usize = 40;
-/// What children write, and what the parent does; neither is ever in a page otherwise.
+/// The value that children write, and the parent's below; neither is ever in a page otherwise.
 const CHILDS: u64 = 1 << 32;
 const PARENTS: u64 = 1 << 33;
 
@@ -83,7 +85,8 @@ fn write_pages(memory: &mut [u64], pages: Every, value: u64) {
     memory.chunks_mut(pages.step * WORDS).for_each(|chunk| chunk[pages.first * WORDS] = value);
 }
 
-/// Reads every word: that of each of these pages is `written`, if it is the page's first one, all others are `value`.
+/// Reads every word: that of each of these pages is `written`, if it is the page's first one, all
+/// others are `value`.
 fn verify(memory: &[u64], value: u64, pages: Every, written: u64) {
     for (number, page) in memory.chunks(WORDS).enumerate() {
         let first = if number % pages.step == pages.first { written } else { value };
@@ -93,11 +96,12 @@ fn verify(memory: &[u64], value: u64, pages: Every, written: u64) {
     }
 }
 
-/// Whether all words are `value`. By one instruction for each word, here as in the Linux process, so that two compilers' idea of a loop
-/// makes no difference.
+/// True if all words are `value`. It takes one instruction for each word, as in the Linux process,
+/// so that the loops of two compilers make no difference.
 fn all_are(words: &[u64], value: u64) -> bool {
     let same: u8;
-    // SAFETY: reads the words of the slice, which is not empty, and no others; the direction flag is clear (psABI).
+    // SAFETY: reads the words of the slice, which is not empty, and no others; the direction flag
+    // is clear (psABI).
     unsafe {
         asm!("repe scasq", "sete {same}", same = out(reg_byte) same, inout("rcx") words.len() => _,
             inout("rdi") words.as_ptr() => _, in("rax") value, options(nostack, readonly));
@@ -110,18 +114,19 @@ fn reap(child: PvmId) {
     check_eq!(ended.map(|ended| ended.status), Some(Status::Exited(0)));
 }
 
-/// The next domain is prepared in the background: what that costs is in the row `fork_rate`.
+/// Waits while the next domain is prepared in the background. That cost is in the row `fork_rate`.
 fn let_prepare() {
     thread::sleep(Duration::from_millis(500));
 }
 
-/// The one processor goes to the parent, if it has not returned yet.
+/// Leaves the one processor to the parent, if it has not returned yet.
 fn let_parent_return() {
     thread::sleep(Duration::from_millis(1));
 }
 
-/// From the call until the parent has returned and the child has written 16 pages, which are those of the round before when `shift` is
-/// 0. Both sides write every page before each fork, if the row is about `dirty` pages; all pages are compared afterwards, by both.
+/// Measures the time from the call until the parent has returned and the child has written 16
+/// pages, which are those of the round before if `shift` is 0. Both sides write every page before
+/// each fork, if the row is about `dirty` pages. Both compare all pages afterwards.
 fn fork(row: &str, pages: usize, rounds: usize, dirty: bool, shift: usize) {
     let mut memory = touched(pages);
     let mut value = 1;
@@ -140,7 +145,7 @@ fn fork(row: &str, pages: usize, rounds: usize, dirty: bool, shift: usize) {
                 let done = now();
                 let_parent_return();
                 verify(&memory, value, written, CHILDS);
-                // There is not memory for two of the large ones.
+                // The memory is too small for two of the large ones.
                 if dirty && pages == 4 * MIB {
                     memory.fill(CHILDS);
                     verify(&memory, CHILDS, Every::new(1), CHILDS);
@@ -158,7 +163,7 @@ fn fork(row: &str, pages: usize, rounds: usize, dirty: bool, shift: usize) {
     }
 }
 
-/// Fork, then both sides write 256 pages spread over 4 MiB and verify all of it.
+/// Measures a fork after which both sides write 256 pages spread over 4 MiB, and verify all of it.
 fn fork_write(rounds: usize) {
     let mut memory = touched(4 * MIB);
     for round in 0..rounds {
@@ -186,7 +191,8 @@ fn fork_write(rounds: usize) {
     }
 }
 
-/// Fork, exit, wait, in a row, with 4 MiB touched: per cycle, everything included that is paid in the background.
+/// Measures cycles of fork, exit and wait in a row, with 4 MiB touched. The cost of a cycle
+/// includes the work in the background.
 fn fork_rate(rounds: usize) {
     let memory = touched(4 * MIB);
     for _ in 0..rounds {
@@ -202,7 +208,8 @@ fn fork_rate(rounds: usize) {
     }
 }
 
-/// Children that stay alive: what each fork costs, the first and the last; or, when they do not `write`, what memory they take.
+/// Measures forks of children that stay alive: the cost of the first and of the last fork; or, if
+/// they do not `write`, the memory that they take.
 fn fork_alive(row: &str, rounds: usize, write: bool) {
     let mut memory = touched(4 * MIB);
     for round in 0..rounds {
@@ -223,7 +230,7 @@ fn fork_alive(row: &str, rounds: usize, write: bool) {
             None => rest(),
             Some(_) => {
                 let returned = now();
-                // The child goes on before this one does anything else.
+                // The child goes on before the parent does anything else.
                 let_prepare();
                 println!("begin {row} {round} {called} {returned}");
             }

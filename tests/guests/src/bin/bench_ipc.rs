@@ -1,7 +1,8 @@
-//! What IpC between a parent and its child costs, for `make bench`: the rows of `tests/bench/ipc.py`.
+//! The cost of IpC between a parent and its child, for `make bench`: the rows of
+//! `tests/bench/ipc.py`.
 //!
-//! Arguments: ROW SAMPLES. Prints "sample ROW TICKS" of the TSC for a round trip, and for `pipe_bulk` for a MiB. The guest needs
-//! `tsc_mode = "native"`.
+//! Arguments: ROW SAMPLES. Prints "sample ROW TICKS" of the TSC for a round trip, and for
+//! `pipe_bulk` for a MiB. The guest needs `tsc_mode = "native"`.
 
 #![no_std]
 #![no_main]
@@ -52,7 +53,8 @@ fn now() -> u64 {
     unsafe { _rdtsc() }
 }
 
-/// Runs `there` in a child as often as `here` in this pVM, once to warm up, and prints what one trip took.
+/// Runs `there` in a child as often as `here` in this pVM, once to warm up, and prints the time of
+/// one trip.
 fn trips(row: &str, samples: u32, mut here: impl FnMut(), mut there: impl FnMut()) {
     let all = (u64::from(samples) + 1) * TRIPS;
     match expect!(process::fork()) {
@@ -95,7 +97,7 @@ fn pipe(row: &str, size: usize, samples: u32) {
     trips(row, samples, here, there);
 }
 
-/// From the first byte written to the last one read, in pieces of 64 KiB.
+/// Measures a pipe from the first byte written to the last one read, in pieces of 64 KiB.
 fn pipe_bulk(samples: u32) {
     let (reader, writer) = expect!(ipc::pipe());
     let done = expect!(Semaphore::new(0));
@@ -137,7 +139,8 @@ fn mq(samples: u32) {
     trips("mq", samples, here, there);
 }
 
-/// Ten million messages through one queue, none lost; what one costs.
+/// Sends ten million messages through one queue, checks that none is lost, and measures the cost of
+/// one.
 fn mq_bulk() {
     const MESSAGES: u64 = 10_000_000;
     let queue = expect!(MessageQueue::new(Attributes { messages: 64, size: 64 }));
@@ -172,7 +175,7 @@ fn sem(samples: u32) {
     trips("sem", samples, here, there);
 }
 
-/// A byte in shared memory, and a semaphore that says that it is there.
+/// Measures a byte in shared memory, with a semaphore that announces it.
 fn shm(samples: u32) {
     let (down, up) = (expect!(Semaphore::new(0)), expect!(Semaphore::new(0)));
     let memory = expect!(SharedMemory::new(4096));
@@ -196,7 +199,7 @@ fn shm(samples: u32) {
     trips("shm", samples, here, there);
 }
 
-/// A signal that waits for the other side, and one back.
+/// Measures a signal to the other side, and one back.
 fn signal(samples: u32) {
     let me = expect!(process::id().ok_or("no id"));
     let set = signal::set(&[10]);
@@ -226,11 +229,11 @@ fn signal(samples: u32) {
     }
 }
 
-/// From the child's `exit` to the return of `wait` in the parent.
+/// Measures the time from the child's `exit` to the return of `wait` in the parent.
 fn exit_wait(samples: u32) {
     let memory = expect!(SharedMemory::new(8));
     for sample in 0..=samples {
-        // The next one is prepared.
+        // The next domain is prepared meanwhile.
         thread::sleep(Duration::from_millis(500));
         match expect!(process::fork()) {
             None => {
@@ -251,7 +254,7 @@ fn exit_wait(samples: u32) {
     }
 }
 
-/// The first round trip of two siblings, and after it a warm one.
+/// Measures the first round trip of two siblings, and after it a warm one.
 fn ipc_first(samples: u32) {
     let how = How { create: true, exclusive: false };
     for sample in 0..=samples {

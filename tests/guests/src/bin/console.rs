@@ -1,6 +1,6 @@
-//! Output much larger than the ring arrives whole and in order (tests/boot/console.sh). "flood": one thread, also a
-//! single long text. "threads": eight threads, whose lines must not mix. "reader": a flood while another thread waits for
-//! input.
+//! Output much larger than the ring arrives whole and in order (tests/boot/console.sh). "flood":
+//! one thread, also a single long text. "threads": eight threads, whose lines must not mix.
+//! "reader": a flood while another thread waits for input.
 
 #![no_std]
 #![no_main]
@@ -32,7 +32,7 @@ fn main() {
     success();
 }
 
-/// What stands behind a line's number, 64 bytes or so, so that a lost part shows.
+/// The text behind a line's number, 64 bytes or so, so that a lost part shows.
 fn tail(number: usize) -> String {
     (0..64 - number % 7).map(|index| (b'a' + ((number + index) % 26) as u8) as char).collect()
 }

@@ -10,7 +10,7 @@ use zooid::{println, process, thread};
 
 zooid::main!(main);
 
-/// Why `main` fails.
+/// The error of `main`.
 struct Reason;
 
 impl fmt::Display for Reason {
@@ -28,7 +28,7 @@ fn main() -> Result<i32, Reason> {
             println!("the last line");
             process::abort()
         }
-        // From a thread, while main waits for it.
+        // The exit comes from a thread, while main waits for it.
         "thread" => thread::spawn(|| process::exit(4)).join(),
         other => error!("no such end: {other}"),
     }

@@ -1,10 +1,12 @@
-//! A hostile pVM: takes one of its page tables of level 1 out of its tree, which makes an ordinary page of it that pvmd
-//! goes on reading as a table, writes entries there for frames that it must not give to a child, and forks. Each such
-//! fork is refused, or its child has nothing at those addresses.
+//! A hostile pVM. It takes one of its page tables of level 1 out of its tree, which makes an
+//! ordinary page of it that pvmd goes on reading as a table. It writes entries there for frames
+//! that it must not give to a child, and forks. Each such fork is refused, or its child has nothing
+//! at those addresses.
 //!
 //! - `members`: the family's table of members, writable.
 //! - `object`: memory that a sibling of the child made and nobody else has mapped.
-//! - `ancestor`: a page that its own parent wrote after it was forked, when another pvmd has taken over.
+//! - `ancestor`: a page that its own parent wrote after it was forked, when another pvmd has taken
+//!   over.
 
 #![no_std]
 #![no_main]
@@ -27,7 +29,7 @@ use zooid_kernel::shared::SharedPages;
 
 zooid::main!(main, mode = kernel);
 
-/// What a table of level 1 covers.
+/// The octets that a table of level 1 covers.
 const SPAN: usize = 512 * PAGE_SIZE;
 /// Rules of pages, as pvmd reads them (docs/protocols/fork.md, "What a fork does with a page").
 const SHARED: PteFlags = PteFlags::AVAILABLE_0;
@@ -35,9 +37,10 @@ const COPY_ON_WRITE: PteFlags = PteFlags::AVAILABLE_1;
 const JOINT: PteFlags = PteFlags::AVAILABLE_2;
 const READ: PteFlags = PteFlags::PRESENT.union(PteFlags::ACCESSED).union(PteFlags::NO_EXECUTE);
 const WRITE: PteFlags = READ.union(PteFlags::WRITABLE).union(PteFlags::DIRTY);
-/// What the child that finds a forged entry in its own tables exits with.
+/// The exit code of a child that finds a forged entry in its own tables.
 const FOUND: u8 = 66;
-/// Forks that are tried with each forged entry: the first may find a domain that was prepared before.
+/// Forks that are tried with each forged entry: the first may find a domain that was prepared
+/// before.
 const ROUNDS: u32 = 3;
 
 static SECRET: AtomicU32 = AtomicU32::new(0);
@@ -55,7 +58,8 @@ fn main() {
 /// An entry of a table.
 fn update(table: Mfn, index: usize, pte: Pte) {
     let update = [MmuUpdate::pte(table.addr() + index as u64 * 8, pte)];
-    // SAFETY: the entries that are changed are of joint addresses, where nothing of this program is.
+    // SAFETY: the entries that are changed are of joint addresses, where nothing of this program
+    // is.
     if let Err(error) = unsafe { xen_sys::mmu_update(&update, DomId::SELF) } {
         error!("Xen refuses {pte:?} at {index} of {table:?}: {error:?}");
     }
@@ -64,7 +68,8 @@ fn update(table: Mfn, index: usize, pte: Pte) {
 /// The table in frame `mfn`, read where the kernel has it mapped.
 fn read_entry(mfn: Mfn, index: usize) -> Pte {
     const M2P: usize = 0xffff_8000_0000_0000;
-    // SAFETY: Xen maps the machine-to-physical table there for every PV guest; the frame is this domain's.
+    // SAFETY: Xen maps the machine-to-physical table there for every PV guest; the frame is this
+    // domain's.
     let pfn = Pfn(unsafe { (M2P as *const u64).add(mfn.0 as usize).read_volatile() });
     let window = Zone::Tables.base() + pfn.0 as usize * PAGE_SIZE;
     // SAFETY: every page table is mapped there to be read.
@@ -86,13 +91,13 @@ struct Forged {
 }
 
 impl Forged {
-    /// Takes a table that pvmd knows out.
+    /// Takes a table out of the tree that pvmd knows.
     fn new() -> Self {
         let (Some(start), Some(place)) = (mmu::allocate_joint(1024), mmu::allocate_joint(1)) else {
             error!("no addresses")
         };
         let base = start.next_multiple_of(SPAN);
-        // pvmd has seen the table, and a child, before.
+        // pvmd has seen the table and a child before.
         let Some(child) = expect!(process::fork()) else { process::exit(0) };
         check_eq!(status(child), Some(Status::Exited(0)));
         let (Some((table, _)), Some((cover, index))) = (mmu::place_of(base), mmu::place_of(place)) else {
@@ -104,8 +109,8 @@ impl Forged {
         Self { base, page: unsafe { SharedPages::new(place as *mut u8, 1) }, used: 0 }
     }
 
-    /// Writes the only entry that there is now, counts the change as the honest kernel does, and forks; no child may have
-    /// at these addresses what `is_loot` knows.
+    /// Writes the only entry that there is now, counts the change as the honest kernel does, and
+    /// forks; no child may have at these addresses what `is_loot` knows.
     fn forge(&mut self, entry: Pte, is_loot: impl Fn(Pte) -> bool) {
         self.page.write_u64(self.used * 8, Pte::ABSENT.0);
         self.used += 1;
@@ -123,7 +128,7 @@ impl Forged {
                     match status(child) {
                         Some(Status::Exited(FOUND)) => failure!("a child has {entry:?}, which was forged"),
                         Some(Status::Exited(count)) => linked += u32::from(count),
-                        // A child whose memory is not right harms itself.
+                        // A child with wrong memory harms only itself.
                         _ => {}
                     }
                 }
@@ -134,7 +139,7 @@ impl Forged {
         println!("{entry:?}: {made} forks were made, {refused} refused; {linked} children had an entry there");
     }
 
-    /// In a child: its exit code.
+    /// Checks the forged entries in a child, and returns its exit code.
     fn look(&self, is_loot: &impl Fn(Pte) -> bool) -> i32 {
         let mut present = 0;
         for index in 0..=self.used {
@@ -159,19 +164,19 @@ fn frame_of(address: usize) -> Mfn {
     mmu::mfn_of(address).unwrap_or_else(|| error!("nothing is mapped at {address:#x}"))
 }
 
-/// The family gets a memory owner, and with it a table of members.
+/// Attacks the table of members, which the family gets with a memory owner.
 fn members() {
     let _memory = expect!(SharedMemory::new(PAGE_SIZE));
     let table = frame_of(device_page(device::MEMBERS));
     let mut forged = Forged::new();
     for rule in [JOINT, SHARED, COPY_ON_WRITE] {
-        // To be read it is meant.
+        // Children may read the table.
         let is_loot = |entry: Pte| entry.mfn() == table && entry.flags().contains(PteFlags::WRITABLE);
         forged.forge(Pte::new(table, WRITE.union(rule)), is_loot);
     }
 }
 
-/// A child makes memory of its own, and says which frame that is.
+/// Attacks memory that a child makes, whose frame it tells.
 fn object() {
     let told = expect!(SharedMemory::new(PAGE_SIZE));
     let Some(sibling) = expect!(process::fork()) else {
@@ -200,7 +205,7 @@ fn object() {
     check_eq!(status(sibling), Some(Status::Exited(0)));
 }
 
-/// The hostile one is a child here, and its parent the victim.
+/// Attacks a page of the parent, from a child.
 fn ancestor() {
     let told = expect!(SharedMemory::new(PAGE_SIZE));
     SECRET.store(1, Ordering::Relaxed);
@@ -221,7 +226,7 @@ fn ancestor() {
         }
         process::exit(0)
     };
-    // A page of the parent's alone, which a new page becomes on the heap when it is written.
+    // A page of the parent's alone: a new page of the heap is one once it is written.
     let secret = alloc::vec![0x5ec2_u32; 4096];
     told.write(0, &frame_of(secret.as_ptr() as usize + PAGE_SIZE).0.to_le_bytes());
     told.atomic_u32(8).store(1, Ordering::Release);

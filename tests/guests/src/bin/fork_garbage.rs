@@ -1,4 +1,5 @@
-//! A hostile pVM: writes garbage into the control page that it shares with pvmd, at any moment, and keeps asking.
+//! A hostile pVM: writes garbage into the control page that it shares with pvmd, at any moment, and
+//! keeps making requests.
 
 #![no_std]
 #![no_main]
@@ -23,12 +24,13 @@ fn main() {
         None => process::exit(0),
     }
     println!("garbage begins");
-    // SAFETY: the fork component has mapped the page there, for ever; words of it are read and written by several all the time.
+    // SAFETY: the fork component has mapped the page there, for ever; words of it are read and
+    // written by several all the time.
     let page = unsafe { SharedPages::new(CONTROL as *mut u8, 1) };
     let writer = thread::spawn(move || scribble(&page, seed));
     let end = zooid::time::uptime() + Duration::from_secs(8);
     while zooid::time::uptime() < end {
-        // Whatever comes of it. In a child too.
+        // Any result is right, in a child, too.
         if let Ok(Forked::Child(_)) = process::fork_many(1) {
             thread::sleep(Duration::from_millis(50));
             process::abort();

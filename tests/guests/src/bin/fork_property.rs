@@ -1,8 +1,9 @@
-//! Property: whatever parents, children and grandchildren write, in whatever order around forks, every one of them sees its own memory
-//! as a model says.
+//! Property: parents, children and grandchildren write at random around forks, and
+//! each of them sees its own memory as a model says.
 //!
-//! The model is the history of writes: a list of seeds, of which each stands for a batch of writes to random places. A pVM's memory
-//! must be what its own history, replayed from nothing, gives. A child's history begins with its parent's.
+//! The model is the history of writes: a list of seeds, each for a batch of writes
+//! to random places. A pVM's memory must be what its own history, replayed from nothing, gives. A
+//! child's history begins with its parent's.
 
 #![feature(thread_local)]
 #![no_std]
@@ -29,14 +30,14 @@ const LOCAL: usize = 32;
 const ALL: usize = HEAP + STATIC + STACK + LOCAL;
 /// Writes in a batch.
 const BATCH: u64 = 300;
-/// How deep the tree of children is.
+/// The depth of the tree of children.
 const DEPTH: u32 = 3;
 
 static VARIABLES: [AtomicU64; STATIC] = [const { AtomicU64::new(0) }; STATIC];
 #[thread_local]
 static LOCALS: [Cell<u64>; LOCAL] = [const { Cell::new(0) }; LOCAL];
 
-/// One pVM's memory of all kinds, and what was written to it.
+/// One pVM's memory of all kinds, and the history of its writes.
 struct World<'a> {
     heap: Vec<u64>,
     stack: &'a mut [u64; STACK],
@@ -92,7 +93,7 @@ fn reap(child: PvmId) {
 }
 
 impl World<'_> {
-    /// One more batch.
+    /// Writes one more batch.
     fn write(&mut self) {
         let seed = self.random.next_u64();
         self.history.push(seed);

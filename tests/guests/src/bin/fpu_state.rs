@@ -1,4 +1,5 @@
-//! SSE and x87 registers and their control words survive preemption, and a new or waking thread finds none of another's.
+//! SSE and x87 registers and their control words survive preemption, and a new or waking thread
+//! finds none of another's.
 
 #![no_std]
 #![no_main]
@@ -27,7 +28,7 @@ fn main() {
     let start = Instant::now();
     let mut fresh = 0;
     while start.elapsed() < TIME {
-        // Runs between the busy ones, whose registers are full.
+        // This thread runs between the busy ones, whose registers are full.
         thread::spawn(clean).join();
         clean();
         thread::sleep(Duration::from_millis(1));
@@ -41,8 +42,8 @@ fn main() {
     success();
 }
 
-/// Fills every register with what tells this thread from the others, spins, and compares, until it is told to stop.
-/// Returns how many times.
+/// Fills every register with values of this thread's own, spins, and compares, until it
+/// is told to stop. Returns the number of rounds.
 fn hold(number: u64) -> u64 {
     // Another rounding mode and precision for each thread.
     let mxcsr = MXCSR | (number as u32) << 13;
@@ -53,8 +54,8 @@ fn hold(number: u64) -> u64 {
         let (mut mxcsr_after, mut control_after) = (0u32, 0u16);
         let mut vectors = [[0u64; 2]; 16];
         let mut stack = [0u64; 8];
-        // SAFETY: writes the four variables only, each of the size that the instructions store, and restores the control
-        // words; the registers are named as clobbered.
+        // SAFETY: writes the four variables only, each of the size that the instructions store, and
+        // restores the control words; the registers are named as clobbered.
         unsafe {
             asm!(
                 "ldmxcsr [{mxcsr}]",
@@ -117,16 +118,17 @@ fn hold(number: u64) -> u64 {
     rounds
 }
 
-/// What `fxsave64` writes.
+/// The area that `fxsave64` writes.
 #[repr(C, align(16))]
 struct Area([u8; 512]);
 
-/// The x87 stack is empty, and the control words are the initial ones.
+/// Checks that the x87 stack is empty, and that the control words are the initial ones.
 fn clean() {
     let mut area = Area([0; 512]);
     // SAFETY: the area has the size and alignment that the instruction asks for.
     unsafe { asm!("fxsave64 [{}]", in(reg) &mut area) };
-    // Intel SDM volume 1, table 10-2: control word at 0, a bit for each register in use at 4, MXCSR at 24.
+    // Intel SDM volume 1, table 10-2: control word at 0, a bit for each register in use at 4, MXCSR
+    // at 24.
     let Area(bytes) = area;
     check_eq!(u16::from_le_bytes([bytes[0], bytes[1]]), X87_CONTROL);
     check_eq!(bytes[4], 0);

@@ -1,4 +1,5 @@
-//! The heap keeps to layouts: any alignment, large sizes, sizes of zero, and contents over a reallocation.
+//! The heap keeps to layouts: any alignment, large sizes, sizes of zero, and contents over a
+//! reallocation.
 
 #![no_std]
 #![no_main]
@@ -98,7 +99,7 @@ fn reallocation() {
     unsafe { dealloc(block, layout(size, 64)) };
 }
 
-/// Memory that was used and freed comes back zeroed when it is asked for so.
+/// Checks that used memory comes back zeroed from a zeroed allocation.
 fn zeroed() {
     for _ in 0..2 {
         let layout = layout(100_000, 16);
@@ -116,7 +117,8 @@ fn zeroed() {
     }
 }
 
-/// What cannot be is refused, at once and without harm. (An allocation that nobody looks at, the compiler leaves out.)
+/// Impossible sizes are refused, at once and without harm. (The compiler leaves out an allocation
+/// that nobody looks at.)
 fn too_large() {
     let before = memory::statistics();
     for size in [1 << 40, isize::MAX as usize - 4096, before.total] {

@@ -1,5 +1,6 @@
-//! A hostile relative: a child writes garbage into every page that it shares with its parent, at any moment. The parent gets errors, or wrong
-//! contents, on these objects, and nothing else: it neither crashes nor hangs, and what it shares with others goes on.
+//! A hostile relative: a child writes garbage into every page that it shares with its parent, at
+//! any moment. The parent gets errors, or wrong contents, on these objects, and nothing else: it
+//! neither crashes nor hangs, and its other objects go on working.
 
 #![no_std]
 #![no_main]
@@ -20,7 +21,7 @@ use zooid_kernel::shared::SharedPages;
 
 zooid::main!(main);
 
-/// How long a round of garbage lasts.
+/// The length of a round of garbage.
 const ROUND: Duration = Duration::from_millis(300);
 const SHORT: Duration = Duration::from_millis(2);
 /// Zone of these pages, and the mark of joint ones in an entry (libos/memory).
@@ -52,7 +53,7 @@ fn main() {
             memory.read(0, &mut buffer);
             check!(queue.len() <= 1024 && memory.len() == 10_000);
         }
-        // What it shares with others is whole, meanwhile and afterwards.
+        // The objects that it shares with others are whole, meanwhile and afterwards.
         honest();
         let _ = process::kill(hostile, 9);
         reap(hostile);
@@ -68,7 +69,7 @@ fn reap(child: PvmId) {
     check_eq!(ended.map(|ended| ended.id), Some(child));
 }
 
-/// A child that is sent something through a new pipe, and sends it back through another.
+/// Sends data to a child through a new pipe, and gets it back through another one.
 fn honest() {
     let (down, to_child) = expect!(ipc::pipe());
     let (up, to_parent) = expect!(ipc::pipe());
@@ -100,7 +101,8 @@ fn scribble(seed: u64) -> ! {
     let mut random = Random::new(seed);
     loop {
         let page = pages[random.below(pages.len() as u64) as usize];
-        // SAFETY: a mapped page that several write all the time; it stays mapped, because this pVM drops nothing.
+        // SAFETY: a mapped page that several write all the time; it stays mapped, because this pVM
+        // drops nothing.
         let page = unsafe { SharedPages::new(page as *mut u8, 1) };
         for _ in 0..64 {
             let at = random.below(PAGE_SIZE as u64 / 4) as usize * 4;

@@ -1,5 +1,7 @@
-//! A family that makes, maps, opens and removes what it shares, forks and ends, while pvmd may be killed at any moment: each request is answered once,
-//! what has a name is neither lost nor made twice, and what is shared stays whole. Once, or (`without_end`) until there is `data/stop`.
+//! A family that makes, maps, opens and removes objects, forks and ends, while pvmd may be killed
+//! at any moment. Each request is answered once, an object with a name is neither lost nor made
+//! twice, and shared contents stay whole. It runs once, or (`without_end`) until there is
+//! `data/stop`.
 
 #![no_std]
 #![no_main]
@@ -17,9 +19,9 @@ zooid::main!(main);
 
 const EXCLUSIVE: How = How { create: true, exclusive: true };
 const OPEN: How = How { create: false, exclusive: false };
-/// More than a page table has entries for: it is mapped by more than one request.
+/// A size above the reach of one page table, so that it is mapped by more than one request.
 const SIZE: usize = 520 * 4096;
-/// Requests that may fail for one that succeeds.
+/// The number of requests that may fail for one that succeeds.
 const FAILURES: u32 = 20;
 
 fn main() {
@@ -35,11 +37,11 @@ fn main() {
 }
 
 fn share(round: u32) {
-    // A daemon that comes back knows what it has made under a name: none of these fails.
+    // A daemon that comes back knows the named objects: none of these requests fails.
     let memory = expect!(SharedMemory::open("killed", EXCLUSIVE, SIZE));
     check_eq!(SharedMemory::open("killed", EXCLUSIVE, SIZE).err(), Some(Error::Exists));
     memory.write(SIZE - 4, &round.to_le_bytes());
-    // What has none is forgotten when it was not wholly mapped.
+    // An object without a name is forgotten if it was not wholly mapped.
     let (answer, reply): (PipeReader, PipeWriter) = somehow(ipc::pipe);
     let child = somehow(process::fork);
     let Some(child) = child else { open_and_answer(&reply) };
@@ -50,7 +52,7 @@ fn share(round: u32) {
     check_eq!(expect!(answer.read(&mut octets)), 4);
     check_eq!(u32::from_le_bytes(octets), round + 1);
     reap(child);
-    // The one that had the other end has gone, and this one was told.
+    // The owner of the other end has ended, and this pVM was told.
     check_eq!(expect!(answer.read(&mut octets)), 0);
     memory.read(SIZE - 4, &mut octets);
     check_eq!(u32::from_le_bytes(octets), !round);
@@ -59,7 +61,7 @@ fn share(round: u32) {
     check_eq!(SharedMemory::open("killed", OPEN, 0).err(), Some(Error::NotFound));
 }
 
-/// What the child does.
+/// The body of the child.
 fn open_and_answer(reply: &PipeWriter) -> ! {
     let memory = expect!(SharedMemory::open("killed", OPEN, 0));
     check_eq!(memory.len(), SIZE);
@@ -78,7 +80,7 @@ fn reap(child: PvmId) {
     }
 }
 
-/// Tries until it succeeds.
+/// Repeats `what` until it succeeds.
 fn somehow<T, E: Debug>(mut what: impl FnMut() -> Result<T, E>) -> T {
     let mut failures = 0;
     loop {

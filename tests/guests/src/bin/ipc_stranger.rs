@@ -1,8 +1,11 @@
-//! A hostile stranger: a pVM of another family that knows all about its victim (domain ids, frames, numbers of objects, ids of members) and tries
-//! to get at what the victim's family shares: by requests to pvmd, and by Xen's own calls. Each attempt has to be refused.
+//! A hostile stranger: a pVM of another family that knows all about its victim (domain ids, frames,
+//! numbers of objects, ids of members). It attacks the objects of the victim's family by
+//! requests to pvmd, and by hypercalls. Each attempt has to be refused.
 //!
-//! - `victim`: the family that is attacked. It says what a stranger would have to guess, and works until `data/stop` is there.
-//! - `stranger WORD=NUMBER...`: attacks what it is told of (`domain`, `frame`, `table`, `object`, `member`).
+//! - `victim`: the family that is attacked. It prints the numbers that a stranger would have to
+//!   guess, and works until `data/stop` is there.
+//! - `stranger WORD=NUMBER...`: attacks these targets (`domain`, `frame`, `table`, `object`,
+//!   `member`).
 //! - `storm`: asks for objects, their removal and wake-ups without end.
 
 #![no_std]
@@ -35,7 +38,7 @@ const CREATE: How = How { create: true, exclusive: false };
 const EXCLUSIVE: How = How { create: true, exclusive: true };
 /// Octets of memory that the victim's family shares.
 const SIZE: usize = 5 * PAGE_SIZE;
-/// Grants and ports that are tried, of each domain: more than one has.
+/// The number of grants and ports that are tried of each domain, more than a domain has.
 const GRANTS: u32 = 2048;
 const PORTS: u32 = 4096;
 
@@ -51,7 +54,8 @@ fn main() {
 
 /// A page of the DEVICE zone that is there from boot on.
 fn control() -> SharedPages {
-    // SAFETY: the fork component has mapped the page there, for ever; words of it are read and written by several all the time.
+    // SAFETY: the fork component has mapped the page there, for ever; words of it are read and
+    // written by several all the time.
     unsafe { SharedPages::new(device_page(device::CONTROL) as *mut u8, 1) }
 }
 
@@ -60,8 +64,8 @@ fn sum(octets: &[u8]) -> u64 {
     octets.iter().fold(0xcbf2_9ce4_8422_2325, |sum, octet| (sum ^ u64::from(*octet)).wrapping_mul(0x100_0000_01b3))
 }
 
-/// Parent and child: the one fills the memory that they share and sends its sum through a queue, the other sums it up and answers through
-/// a pipe.
+/// Runs parent and child. The one fills their shared memory and sends its sum through a queue;
+/// the other sums it up and answers through a pipe.
 fn victim() {
     let memory = expect!(SharedMemory::open("memory", EXCLUSIVE, SIZE));
     let object = control().read_u32(daemon::OBJECT);
@@ -83,7 +87,7 @@ fn victim() {
     let mut random = Random::new(1);
     let mut octets = vec![0; SIZE];
     let mut rounds = 0_u32;
-    // Not for ever: else a test that has failed would not end.
+    // The number of rounds is limited, so that a failed test ends.
     while rounds < 100_000 && (!rounds.is_multiple_of(8) || xenstore::read("data/stop").is_err()) {
         octets.iter_mut().for_each(|octet| *octet = random.next_u64() as u8);
         memory.write(0, &octets);
@@ -125,7 +129,7 @@ fn assistant(memory: &SharedMemory, queue: &MessageQueue, answer: &ipc::PipeWrit
     }
 }
 
-/// The way to pvmd, without any of the component's care.
+/// The channel to pvmd, without the component's checks.
 struct Daemon {
     page: SharedPages,
     port: Port,
@@ -136,7 +140,7 @@ impl Daemon {
         let page = control();
         let mut port = page.read_u32(daemon::PORT);
         if port == 0 {
-            // A root has chosen it itself.
+            // A root has chosen the port itself.
             let announcement = expect!(xenstore::read(ANNOUNCEMENT));
             let last = announcement.rsplit(' ').next().and_then(|port| port.parse().ok());
             port = last.unwrap_or_else(|| error!("announced as {announcement:?}"));
@@ -193,7 +197,7 @@ impl Daemon {
     }
 }
 
-/// What it attacks, and what it has to do that with.
+/// The attacker's targets and means.
 struct Stranger {
     daemon: Daemon,
     domains: Vec<DomId>,
@@ -201,7 +205,7 @@ struct Stranger {
     tables: Vec<Mfn>,
     objects: Vec<u32>,
     members: Vec<u32>,
-    /// Where two pages could be mapped.
+    /// The address at which two pages could be mapped.
     place: usize,
     refused: u32,
 }
@@ -231,7 +235,7 @@ impl Stranger {
 
     fn attack(mut self) {
         self.requests();
-        // With a memory owner of its own, more of what it asks for is looked at.
+        // With a memory owner of its own, pvmd checks more of its requests.
         self.own_objects();
         self.requests();
         println!("requests: {} refused", self.refused);
@@ -244,7 +248,7 @@ impl Stranger {
         println!("all in all: {}", self.refused);
     }
 
-    /// An attempt that has to fail.
+    /// Counts an attempt, which has to fail.
     fn refused<T, E: Debug>(&mut self, what: &str, about: impl Debug, result: Result<T, E>) {
         match result {
             Ok(_) => failure!("{what} {about:?} is not refused"),
@@ -265,7 +269,7 @@ impl Stranger {
         place
     }
 
-    /// Objects and members that are another family's.
+    /// Requests for objects and members of another family.
     fn requests(&mut self) {
         let place = self.place();
         for name in ["memory", "queue"] {
@@ -279,7 +283,7 @@ impl Stranger {
             let result = self.daemon.map(place, object, 0, 1);
             self.denied("mapping object", object, result, Errno::ENOENT);
         }
-        // Where it has a memory owner, it is number 0 itself.
+        // If it has a memory owner, it is number 0 itself.
         for number in (1..members::MAX as u32).step_by(7).chain([2, u32::MAX]) {
             let result = self.daemon.to(operation::RELAY, number, 1);
             self.denied("waking member", number, result, Errno::ENOENT);
@@ -292,7 +296,8 @@ impl Stranger {
         }
     }
 
-    /// A name that the victim has, too, is this family's own; in its place nothing of others can be had.
+    /// Opens a name that the victim has, too: the object is this family's own, and requests on it
+    /// give nothing of others.
     fn own_objects(&mut self) {
         let flags = object_flags::CREATE | object_flags::EXCLUSIVE;
         let own = expect!(self.daemon.create("memory", 1, flags));
@@ -327,7 +332,7 @@ impl Stranger {
         self.place = place;
     }
 
-    /// Maps and copies what others have granted, to others.
+    /// Maps and copies grants of other domains to other domains.
     fn grants(&mut self) {
         let own = mmu::mfn_of(device_page(device::CONTROL)).unwrap_or(Mfn(0));
         for domain in self.domains.clone() {
@@ -343,7 +348,7 @@ impl Stranger {
                 let copy = |gref| GnttabCopy {
                     source: GnttabCopyPtr::gref(domain, gref, 0),
                     dest: GnttabCopyPtr::frame(own, 0),
-                    // One that succeeds changes the magic.
+                    // A successful attack changes the magic.
                     len: 4,
                     flags: GntcopyFlags::SOURCE_GREF,
                     ..Default::default()
@@ -352,7 +357,8 @@ impl Stranger {
                 let mut copies: Vec<_> = refs().map(copy).collect();
                 // SAFETY: nothing is in use at the address.
                 expect!(unsafe { xen_sys::grant_table_op_map_grant_ref(&mut maps) });
-                // SAFETY: all that may change is the magic, which is read by pvmd at the announcement only.
+                // SAFETY: all that may change is the magic, which is read by pvmd at the
+                // announcement only.
                 expect!(unsafe { xen_sys::grant_table_op_copy(&mut copies) });
                 for (map, copy) in maps.iter().zip(&copies) {
                     self.refused("mapping grant", (domain, map.gref), map.status.check());
@@ -372,7 +378,7 @@ impl Stranger {
         }
     }
 
-    /// Ports of others, of which some are made for relatives to bind.
+    /// Binds ports of others, of which some are made for relatives to bind.
     fn ports(&mut self) {
         let self_and_dom0 = [DomId::SELF, DomId::DOM0];
         for domain in self.domains.clone() {
@@ -391,7 +397,7 @@ impl Stranger {
         }
     }
 
-    /// Page tables: other domains' frames in its own, and anything in theirs.
+    /// Writes entries for other domains' frames into its own tables, and any entries into theirs.
     fn entries(&mut self) {
         let (table, index) = self.place();
         let entry = table.addr() + index as u64 * 8;
@@ -402,7 +408,8 @@ impl Stranger {
             for frame in frames.iter().copied() {
                 for flags in [rights, PteFlags::PRESENT] {
                     let update = [MmuUpdate::pte(entry, Pte::new(frame, flags))];
-                    // SAFETY: nothing is in use at the address, and the domain has no right to the frame.
+                    // SAFETY: nothing is in use at the address, and the domain has no right to the
+                    // frame.
                     self.refused("an entry for", (owner, frame), unsafe { xen_sys::mmu_update(&update, owner) });
                     let update = [MmuUpdate::pte(frame.addr(), Pte::new(own, flags))];
                     // SAFETY: the table is another's.
@@ -420,7 +427,8 @@ impl Stranger {
                     MmuextOp::copy_page(frame, own),
                     MmuextOp::copy_page(own, frame),
                 ] {
-                    // SAFETY: the frame is another's; what a copy would overwrite is read by nobody any more.
+                    // SAFETY: the frame is another's; what a copy would overwrite is read by nobody
+                    // any more.
                     self.refused("an operation on", (owner, frame), unsafe { xen_sys::mmuext_op(&[what], owner) });
                 }
             }
@@ -433,7 +441,7 @@ impl Stranger {
         }
     }
 
-    /// Memory, and lives, of other domains.
+    /// Attacks the memory and the lives of other domains.
     fn reservations(&mut self) {
         for domain in self.domains.clone() {
             self.refused("pages of", domain, xen_sys::memory_op_current_reservation(domain));
@@ -469,7 +477,7 @@ impl Stranger {
         }
     }
 
-    /// Homes of others.
+    /// Attacks the homes of others in xenstore.
     fn xenstore(&mut self) {
         for domain in self.domains.clone() {
             for node in ["name", "members", "objects", "data/zooid-fork", "zooid"] {
@@ -482,8 +490,8 @@ impl Stranger {
     }
 }
 
-/// `EVTCHNOP_reset`, `SCHEDOP_remote_shutdown`, `XEN_DOMCTL_destroydomain` and the interface version of Xen 4.17 (public/event_channel.h, sched.h,
-/// domctl.h).
+/// `EVTCHNOP_reset`, `SCHEDOP_remote_shutdown`, `XEN_DOMCTL_destroydomain` and the interface
+/// version of Xen 4.17 (public/event_channel.h, sched.h, domctl.h).
 const RESET: EventChannelOp = EventChannelOp(10);
 const REMOTE_SHUTDOWN: u64 = 4;
 const DESTROY_DOMAIN: u32 = 2;
@@ -502,7 +510,7 @@ unsafe fn call<T>(hypercall: Hypercall, operation: u64, argument: &mut [T]) -> R
 /// As [`call`], where the structure stands alone.
 ///
 /// # Safety
-/// As there.
+/// As for [`call`].
 unsafe fn call_first<T>(hypercall: Hypercall, argument: &mut [T]) -> Result<u64, Errno> {
     let argument = argument.as_mut_ptr().expose_provenance() as u64;
     // SAFETY: the caller's promise.
@@ -514,16 +522,16 @@ unsafe fn call_first<T>(hypercall: Hypercall, argument: &mut [T]) -> Result<u64,
 unsafe fn enter(hypercall: Hypercall, first: u64, second: u64) -> Result<u64, Errno> {
     type Entry = unsafe extern "C" fn(u64, u64) -> i64;
     let entry = (&raw const xen_sys::hypercall_page).addr() + hypercall.0 as usize * xen_sys::HYPERCALL_ENTRY_SIZE;
-    // SAFETY: code that Xen provides there; it takes its arguments and gives its result in the registers of a C function, and changes
-    // none that such a function may not.
+    // SAFETY: code that Xen provides there; it takes its arguments and gives its result in the
+    // registers of a C function, and changes none that such a function may not.
     let entry: Entry = unsafe { core::mem::transmute(entry) };
     // SAFETY: the caller's promise.
     Errno::check(unsafe { entry(first, second) })
 }
 
-/// Asks without end, from a parent and its children.
+/// Makes requests without end, from a parent and its children.
 fn storm() {
-    // A member: else there is no memory owner and nothing to do.
+    // The object makes this pVM a member; else there would be no memory owner.
     let _memory = expect!(SharedMemory::open("storm", CREATE, 1));
     let mut name = *b"storm 0";
     for number in b'1'..=b'3' {
@@ -535,7 +543,7 @@ fn storm() {
     println!("storm begins");
     let name = expect!(core::str::from_utf8(&name));
     loop {
-        // It waits for each answer as anybody does: what it takes from others is the daemon's time.
+        // It waits for each answer as anybody does: it costs others only the daemon's time.
         let _ = objects::create(Some(name), 16, true, false);
         let _ = objects::relay(0);
         let _ = objects::unlink(name);

@@ -1,4 +1,4 @@
-//! Loads the objects of tests/libraries, which come as the ramdisk.
+//! Loads the objects of tests/libraries from the ramdisk.
 
 #![no_std]
 #![no_main]
@@ -18,7 +18,7 @@ use zooid_kernel::events::Masked;
 
 zooid::main!(main, mode = kernel);
 
-/// What constructors and destructors of the objects have said.
+/// The notes of the objects' constructors and destructors.
 static NOTES: Masked<Vec<u8>> = Masked::new(Vec::new());
 
 extern "C" fn note(octet: c_int) {
@@ -68,12 +68,13 @@ fn function<F: Copy>(library: &Library, name: &str) -> F {
 
 type Check = extern "C" fn() -> c_int;
 
-/// All kinds of references lead where they have to; constructors and destructors run in the order of the dependencies, once.
+/// All kinds of references lead where they have to; constructors and destructors run in the order
+/// of the dependencies, once.
 fn open() {
     let middle = expect!(dl::open("libmiddle.so", NOW));
     check_eq!(notes(), "bmn");
     check_eq!(function::<Check>(&middle, "middle_check")(), 0);
-    // What it needs is found by way of it, and is the same object.
+    // Its dependency is found by way of it, and is the same object.
     let base = expect!(dl::open("some/path/libbase.so", NOW));
     check_eq!(notes(), "");
     check_eq!(base.symbol("base_add"), middle.symbol("base_add"));
@@ -90,7 +91,7 @@ fn open() {
     check!(objects[1].range.contains(&(add as usize)));
     check_eq!(dl::address(main as *const ()), None);
 
-    // Nobody finds what was opened for its opener alone.
+    // Symbols of a library that was opened for its opener alone are found by no other.
     check_eq!(dl::symbol("base_add"), Err(Error::NoSymbol("base_add".to_string())));
     let global = expect!(dl::open("libbase.so", Flags { global: true, ..NOW }));
     check_eq!(dl::symbol("base_add"), Ok(add));
@@ -111,7 +112,8 @@ fn open() {
     check_eq!(unsafe { **number }, 2);
 }
 
-/// Functions that are looked up at their first call get their arguments, and are found at once from then on.
+/// Functions that are looked up at their first call get their arguments, and are found at once from
+/// then on.
 fn lazy() {
     let middle = expect!(dl::open("libmiddle.so", LAZY));
     type Eight = extern "C" fn(f64, f64, f64, f64, f64, f64, f64, f64) -> c_double;
@@ -120,12 +122,12 @@ fn lazy() {
         check_eq!(scale(1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0), 87_654_323.0);
     }
     check_eq!(function::<Check>(&middle, "middle_check")(), 0);
-    // The first call of what is missing would end the pVM; until then nobody asks for it.
+    // The first call of the missing function would end the pVM. Until then nobody looks it up.
     let missing = expect!(dl::open("libmissing.so", LAZY));
     check!(missing.symbol("missing_call").is_ok());
 }
 
-/// What cannot be loaded is refused with the reason, and leaves nothing behind.
+/// A library that cannot be loaded is refused with the reason, and leaves nothing behind.
 fn refused() {
     let refusal = |name: &str| match dl::open(name, NOW) {
         Err(Error::Refused { object, refusal }) => {
@@ -134,7 +136,7 @@ fn refused() {
         }
         other => failure!("{name}: {other:?}"),
     };
-    // The first time it makes room that it keeps.
+    // The first round makes room that the loader keeps.
     refusal("libmissing.so");
     notes();
     let before = memory::statistics().free;
@@ -150,7 +152,8 @@ fn refused() {
     check_eq!(memory::statistics().free, before);
 }
 
-/// Says how each of the objects is refused that the other words name. They leave nothing behind, and do not get into the way of what is sound.
+/// Says how each of the objects is refused that the other words name. They leave nothing behind,
+/// and do not get into the way of what is sound.
 fn damaged() {
     let round = |say: bool| {
         for name in env::args().skip(1) {
@@ -167,7 +170,7 @@ fn damaged() {
         drop(whole);
         check_eq!(notes(), "bB");
     };
-    // The first time it makes room that it keeps.
+    // The first round makes room that the loader keeps.
     round(true);
     let before = memory::statistics();
     round(false);
@@ -175,7 +178,8 @@ fn damaged() {
     check_eq!((before.total, before.free), (after.total, after.free));
 }
 
-/// A library whose rules hold is mapped; one that breaks a rule is refused by the rule's name, and leaves nothing behind.
+/// A library whose rules hold is mapped; one that breaks a rule is refused by the rule's name, and
+/// leaves nothing behind.
 fn signed() {
     let refused = |name: &str, expected: &str| match dl::open(name, NOW) {
         Err(Error::Forbidden { object, rule }) => {
@@ -213,7 +217,7 @@ fn signed() {
         drop(expect!(dl::open("liballowed.so", NOW)));
         check_eq!(notes(), "bB");
     };
-    // The first time it makes room that it keeps.
+    // The first round makes room that the loader keeps.
     round();
     let before = memory::statistics();
     round();
@@ -234,7 +238,8 @@ fn signed() {
     }
 }
 
-/// What a library keeps below its stack pointer is safe in user mode, from threads that disturb each other.
+/// A library's data below its stack pointer is safe in user mode, from threads that disturb each
+/// other.
 fn red_zone() {
     let library = expect!(dl::open("libredzone.so", NOW));
     let twice: extern "C" fn(c_int) -> c_int = function(&library, "red_zone");
@@ -251,7 +256,8 @@ fn red_zone() {
     check!(threads.into_iter().all(|thread| thread.join() > 1000));
 }
 
-/// Every thread has its own variables, those before and those after the library came; they begin as the library says.
+/// Every thread has its own variables, started before or after the library came. They have
+/// the library's initial values.
 fn tls() {
     for (name, next, first) in
         [("libbase.so", "base_count", 40), ("libfixed.so", "fixed_next", 11), ("liblarge.so", "large_next", 5)]
@@ -272,7 +278,7 @@ fn tls() {
         }
         check_eq!(count(), first + 4);
     }
-    // A variable of another object, and by its name.
+    // A variable of another object, also looked up by its name.
     let middle = expect!(dl::open("libmiddle.so", NOW));
     let (count, counter): (Check, Check) = (function(&middle, "base_count"), function(&middle, "middle_counter"));
     let before = counter();
@@ -283,7 +289,8 @@ fn tls() {
     check_eq!(unsafe { *variable }, before + 1);
 }
 
-/// A child has its parent's libraries, and what one of them writes there the other does not see; both can open and close more.
+/// A child has its parent's libraries. A write of one of them there is not seen by the other;
+/// both can open and close more.
 fn fork() {
     let middle = expect!(dl::open("libmiddle.so", LAZY));
     let check: Check = function(&middle, "middle_check");
@@ -354,7 +361,7 @@ fn write_text() {
     core::hint::black_box(&base);
 }
 
-/// Writes what was relocated and is constant since.
+/// Writes to data that is constant since its relocation.
 #[inline(never)]
 fn write_relro() {
     let middle = expect!(dl::open("libmiddle.so", NOW));

@@ -1,7 +1,9 @@
 //! Opens libraries of the host's store (tests/boot/library_store*.sh puts them there).
 //!
-//! - `share`: a library's constants and instructions are dom0's own pages, in children, too; nobody can write them.
-//! - `hold VERSION`: has a library open, forks when it is asked to (`data/fork`), and ends when it is asked to (`data/stop`).
+//! - `share`: a library's constants and instructions are dom0's own pages, in children, too; nobody
+//!   can write them.
+//! - `hold VERSION`: has a library open, forks when it is asked to (`data/fork`), and ends when it
+//!   is asked to (`data/stop`).
 //! - `version VERSION RANGE...`: gets this version.
 //! - `refused NAME=RULE...`: is refused these, by pvmd (`-`) or by its own rules.
 //! - `churn`: opens and closes without end, until `data/stop`.
@@ -94,7 +96,7 @@ impl Bulk {
 }
 
 fn share() {
-    // The first time it makes room that it keeps.
+    // The first round makes room that the loader keeps.
     drop(bulk());
     let free = || memory::statistics().free / PAGE_SIZE;
     let before = free();
@@ -105,7 +107,7 @@ fn share() {
     library.works();
     check_eq!(library.next(), 41);
     let frames = library.frames();
-    // The same ones again, elsewhere.
+    // The same frames again, at another address.
     attack(&library);
     for round in 0..4 {
         match expect!(process::fork()) {
@@ -114,7 +116,7 @@ fn share() {
                 check_eq!(library.next(), 42);
                 check_eq!(library.frames(), frames);
                 if round % 2 == 0 {
-                    // A grandchild, and the end of all that the child has of it.
+                    // A grandchild uses the library. Then the child closes it, and opens it again.
                     match expect!(process::fork()) {
                         None => {
                             library.works();
@@ -148,7 +150,8 @@ fn share() {
     check!(free() + 16 > before);
 }
 
-/// Whatever it tries, the pages stay what they are, and nothing else is to be had by the new requests.
+/// An attack on the pages of libraries: they stay unchanged, and the requests for libraries give
+/// nothing else.
 fn attack(library: &Bulk) {
     for name in ["bulk_walk", "bulk_constants"] {
         let address = (library.address(name) + 64 * PAGE_SIZE) & !(PAGE_SIZE - 1);
@@ -177,7 +180,8 @@ fn attack(library: &Bulk) {
     let object = page.read_u32(daemon::OBJECT);
     let place = mmu::place_of(memory.as_ptr() as usize);
     let (table, index) = expect!(place.ok_or("there is a table"));
-    // A family's memory is no library, and a library is no family's memory; numbers are not guessed.
+    // A family's memory is no library, and a library is no family's memory; numbers are not
+    // guessed.
     for (operation, number) in [(operation::MAP_LIBRARY, object), (operation::MAP_LIBRARY, 1), (operation::MAP, 1)] {
         check_eq!(ask(operation, 1, table, index, number, 0), Errno::ENOENT.0);
     }
@@ -193,11 +197,12 @@ fn domain_of_this() -> DomId {
 }
 
 fn control() -> SharedPages {
-    // SAFETY: the fork component has mapped the page there, for ever; words of it are read and written by several all the time.
+    // SAFETY: the fork component has mapped the page there, for ever; words of it are read and
+    // written by several all the time.
     unsafe { SharedPages::new(device_page(device::CONTROL) as *mut u8, 1) }
 }
 
-/// A request by hand; the error number.
+/// Makes a request by hand, and returns its error number.
 fn ask(operation: u32, count: u32, table: Mfn, index: usize, object: u32, flags: u32) -> u32 {
     let page = control();
     page.write_u64(guest::MAP_TABLE, table.0);
@@ -211,7 +216,7 @@ fn ask(operation: u32, count: u32, table: Mfn, index: usize, object: u32, flags:
     let number = page.read_u32(guest::REQUEST).wrapping_add(1);
     page.write_u32(guest::REQUEST, number);
     let port = match page.read_u32(daemon::PORT) {
-        // A root has said its number where it announced itself.
+        // A root has written its port into its announcement.
         0 => expect!(expect!(xenstore::read(ANNOUNCEMENT)).rsplit(' ').next().unwrap_or_default().parse()),
         port => port,
     };
@@ -222,7 +227,7 @@ fn ask(operation: u32, count: u32, table: Mfn, index: usize, object: u32, flags:
     page.read_u32(daemon::ERRNO)
 }
 
-/// Acts again and again until dom0 has had enough.
+/// Repeats `act` until there is `data/stop`.
 fn until_stop(mut act: impl FnMut()) {
     while xenstore::read("data/stop").is_err() {
         act();

@@ -1,4 +1,5 @@
-//! Replaces a library while it is in use: `live` of tests/libraries, of which the archive has several versions.
+//! Replaces a library while it is in use: `live` of tests/libraries, of which the archive has
+//! several versions.
 
 #![no_std]
 #![no_main]
@@ -21,7 +22,7 @@ use zooid_kernel::events::Masked;
 
 zooid::main!(main, mode = kernel);
 
-/// What constructors, destructors and `migrate` of the versions have said.
+/// The notes of the versions' constructors, destructors and `migrate`.
 static NOTES: Masked<Vec<u8>> = Masked::new(Vec::new());
 
 extern "C" fn note(octet: c_int) {
@@ -34,7 +35,7 @@ dl::require!("liblive.so", "<8");
 
 zooid_kernel::export! { "test_note" => note }
 
-/// How long an update may wait that is to succeed.
+/// The time that an update which is to succeed may wait.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 fn main() {
@@ -65,7 +66,7 @@ type Number = extern "C" fn() -> c_int;
 type OfNumber = extern "C" fn(c_int) -> c_int;
 type Call = extern "C" fn(extern "C" fn() -> c_int) -> c_int;
 
-/// `live` and what uses it, with functions that are looked up once.
+/// `live` and its user, with functions that are looked up once.
 struct Opened {
     live: Library,
     user: Library,
@@ -83,7 +84,7 @@ fn open() -> Opened {
 }
 
 impl Opened {
-    /// Whether all is of one version.
+    /// Checks that all is of one version.
     fn check(&self, version: c_int) {
         check_eq!((self.version)(), version);
         check_eq!((self.check)(version), 0);
@@ -105,7 +106,8 @@ fn update(version: &str) -> Result<(String, String), Error> {
     dl::update("liblive.so", Some(version), PATIENCE)
 }
 
-/// Whoever has the library, its functions, or references to it has the new version; the old one is gone.
+/// All users of the library, of its functions, or of references to it have the new version; the old
+/// one is gone.
 fn replace() {
     let opened = open();
     check_eq!(notes(), "1");
@@ -126,10 +128,10 @@ fn replace() {
     dl::iterate(|object| names.push(object.name));
     names.sort();
     check_eq!(names, ["liblive.so", "libuser.so"]);
-    // What it is already it need not become.
+    // An update to the version that is there already does nothing.
     check_eq!(update("2.0.0"), Ok(("2.0.0".to_string(), "2.0.0".to_string())));
     check_eq!(notes(), "");
-    // It is the same library for who opens it now.
+    // A new opener gets the same library.
     let again = expect!(dl::open("liblive.so", Flags::default()));
     check_eq!(again.symbol("live_version"), Ok(entry));
     drop(again);
@@ -162,14 +164,15 @@ fn replace() {
     check_eq!(dl::update("libuser.so", None, PATIENCE), Err(Error::NotOpen));
 }
 
-/// Whether at least thirty rounds have cost nothing: an allocation in each would be more than what the heap may lose between blocks.
+/// Checks that at least thirty rounds have cost nothing: an allocation in each would be more than
+/// the heap may lose between blocks.
 fn lost_nothing(before: &memory::Statistics) {
     let after = memory::statistics();
     check_eq!((before.total, before.free), (after.total, after.free));
     check!(after.heap_used <= before.heap_used + 256);
 }
 
-/// What cannot take the place of the old version leaves it as it is, and nothing of itself.
+/// A version that cannot take the place of the old one leaves that as it is, and nothing of itself.
 fn refused() {
     let opened = open();
     opened.check(1);
@@ -208,13 +211,13 @@ fn refused() {
         opened.check(1);
         check_eq!(opened.inside(), inside);
     };
-    // The first time it makes room that it keeps.
+    // The first round makes room that the loader keeps.
     round();
     let before = memory::statistics();
     (0..30).for_each(|_| round());
     lost_nothing(&before);
     check_eq!((opened.count)(), 2);
-    // The newest is the one that is forbidden; and what is wanted can be had still.
+    // The newest version is forbidden; a permitted one can still be had.
     let newest = dl::update("liblive.so", None, PATIENCE);
     check!(matches!(newest, Err(Error::Forbidden { rule: RuleRefusal::Version { .. }, .. })));
     expect!(update("2.0.0"));
@@ -258,8 +261,8 @@ extern "C" fn wait_at_door() -> c_int {
     0
 }
 
-/// What is in use is not replaced: not while a thread is in a function of it, nor while one is in a section. Newcomers wait, and go on with the old version
-/// when the update gives up.
+/// A library in use is not replaced: not while a thread is in a function of it, nor while one is in
+/// a section. Newcomers wait, and go on with the old version when the update gives up.
 fn busy() {
     let opened = Arc::new(open());
     let short = Duration::from_millis(100);
@@ -267,14 +270,14 @@ fn busy() {
     let call: Call = function(&opened.live, "live_call");
     let limit = || Err(Error::TimeLimit("liblive.so".to_string()));
 
-    // In a function of it, which waits in the application.
+    // The thread is in a function of the library, which waits in the application.
     let caller = thread::spawn(move || call(wait_at_door));
     DOOR.until_somebody_waits();
     let began = Instant::now();
     check_eq!(late(), limit());
     check!(began.elapsed() >= short && began.elapsed() < PATIENCE);
     opened.check(1);
-    // As soon as it leaves, the update is done; and who calls meanwhile waits, for the new version.
+    // As soon as it leaves, the update is done. A caller meanwhile waits for the new version.
     let version = opened.version;
     let calls = Arc::new(AtomicU32::new(0));
     let newcomer = {
@@ -301,7 +304,7 @@ fn busy() {
     opener.join();
     opened.check(2);
 
-    // In a section, but in no function of it.
+    // The thread is in a section, but in no function of the library.
     DOOR.close();
     let holder = {
         let opened = Arc::clone(&opened);
@@ -311,7 +314,7 @@ fn busy() {
             let before = (opened.version)();
             drop(inner);
             DOOR.wait();
-            // It goes on in the version that it began with, however many wait for it to end.
+            // The section goes on in the version that it began with, however many wait for its end.
             let inner = opened.live.enter();
             let after = ((opened.version)(), (opened.check)(before));
             drop(inner);
@@ -339,7 +342,7 @@ fn busy() {
             longest
         })
     };
-    // It gives up; the newcomer, who has waited meanwhile, goes on with what is there.
+    // The update gives up. The newcomer, which has waited meanwhile, goes on with the old version.
     check_eq!(dl::update("liblive.so", Some("1.0.0"), Duration::from_secs(1)), limit());
     over.store(true, Ordering::Relaxed);
     check!(newcomer.join() >= Duration::from_millis(100));
@@ -371,13 +374,14 @@ fn busy() {
     opened.check(2);
 }
 
-/// Called by the library: 0 if the update that it asks for comes to nothing.
+/// Called by the library. Returns 0 if the update that it asks for reaches its time limit.
 extern "C" fn update_from_inside() -> c_int {
     let result = dl::update("liblive.so", Some("2.0.0"), Duration::from_millis(20));
     c_int::from(result != Err(Error::TimeLimit("liblive.so".to_string())))
 }
 
-/// Threads call all the while, and are preempted in the library: none sees two versions in a section, and no call is lost.
+/// Threads call all the while, and are preempted in the library: none sees two versions in a
+/// section, and no call is lost.
 fn threads() {
     const THREADS: u64 = 6;
     let opened = Arc::new(open());
@@ -430,12 +434,13 @@ fn threads() {
     opened.check(1);
 }
 
-/// A child has the version of its parent; what one of them replaces the other does not see.
+/// A child has the version of its parent. An update of one of them is not seen by the other.
 fn fork() {
     let opened = open();
     opened.check(1);
     for round in 0..3 {
-        // What the parent has replaced before, and what it replaces while its child lives.
+        // The parent updates while its child lives; in later rounds it has updated before the fork,
+        // too.
         match expect!(process::fork()) {
             None => {
                 opened.check(1);

@@ -1,5 +1,5 @@
-//! A request for about as much memory as there is succeeds or fails, but does no harm: what it takes beside the pages
-//! themselves, for page tables, is counted.
+//! A request for about as much memory as there is succeeds or fails, but does no harm. Its page
+//! tables are counted, too.
 
 #![no_std]
 #![no_main]
@@ -20,7 +20,7 @@ fn main() {
     let mut size = start.free;
     let mut block = Vec::<u8>::new();
     while block.try_reserve_exact(size).is_err() {
-        // What failed has taken nothing.
+        // A failed allocation has taken nothing.
         check!(memory::statistics().free == start.free);
         size -= PAGE;
     }

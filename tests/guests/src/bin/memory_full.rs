@@ -1,5 +1,5 @@
-//! Nearly all memory of the guest can be allocated; it holds what is written; what is freed can be allocated again; and when
-//! there is no more, `try_reserve` says so.
+//! Nearly all memory of the guest can be allocated. It keeps its contents, and freed memory can be
+//! allocated again. When there is no more, `try_reserve` fails.
 
 #![no_std]
 #![no_main]
@@ -16,7 +16,8 @@ zooid::main!(main);
 fn main() {
     let before = memory::statistics();
     let block = (before.total / 256).clamp(16 << 10, 1 << 20);
-    // The image, page tables, kernel records and a rest smaller than a block are what the application cannot have.
+    // The application cannot have the image, page tables, kernel records and a rest smaller than a
+    // block.
     let least = (before.free - before.free / 16) / block - 1;
 
     let first = fill(block);
@@ -29,14 +30,14 @@ fn main() {
     check!(first >= least);
     let full = memory::statistics();
     check!(full.free < block + (64 << 10));
-    // What left the free memory is in the heap, but for two page tables per 512 pages and a few above them.
+    // The memory taken is in the heap, but for two page tables per 512 pages and a few above them.
     let taken = full.heap_size - before.heap_size;
     check!(before.free - full.free <= taken + taken / 256 + (64 << 10));
 
     // The same again; the list of the blocks may lie worse this time.
     check!(fill(block) + 2 >= first);
-    // In small pieces it is as much, less what the allocator needs between them. (A small guest is enough: the time that
-    // freeing takes grows with the square of the number of pieces.)
+    // In small pieces it is as much, less the allocator's headers. (A small guest is
+    // enough: the time that freeing takes grows with the square of the number of pieces.)
     if before.total <= 8 << 20 {
         let small = fill(200) * 200;
         println!("{} KiB in pieces of 200 bytes", kib(small));
@@ -46,7 +47,8 @@ fn main() {
     success();
 }
 
-/// Allocates blocks until there is no memory, checks them all, and frees them in another order. Returns how many.
+/// Allocates blocks until there is no memory, checks them all, and frees them in another order.
+/// Returns how many.
 fn fill(size: usize) -> usize {
     let mut blocks: Vec<Vec<u64>> = Vec::new();
     let words = size / size_of::<u64>();

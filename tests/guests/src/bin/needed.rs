@@ -18,7 +18,7 @@ zooid::main!(main, mode = kernel);
 dl::trust!(include_bytes!("../../../libraries/test-only.pub"));
 zooid_kernel::export! { "test_note" => note }
 
-/// What constructors of the objects have said.
+/// The notes of the objects' constructors.
 static NOTES: Masked<Vec<u8>> = Masked::new(Vec::new());
 
 extern "C" fn note(octet: c_int) {
@@ -42,14 +42,14 @@ fn main() {
     let base = expect!(dl::open("libbase.so", Flags::default()));
     check_eq!(base.symbol("base_add"), Ok(needed_base_add().cast()));
     check_eq!(dl::symbol("base_add"), Ok(needed_base_add().cast()));
-    // What the image needs stays, whoever closes it.
+    // A library that the image needs stays, whoever closes it.
     drop(base);
     check_eq!(base_add(1, 1), 2);
     let mut names = Vec::new();
     dl::iterate(|object| names.push(object.name.to_string()));
     names.sort();
     check_eq!(names, ["libbase.so", "libmiddle.so"]);
-    // A child has them, as they are.
+    // A child has them unchanged.
     match expect!(process::fork()) {
         None => process::exit(i32::from(base_add(2, 2) != 4 || middle_check() != 0)),
         Some(child) => {

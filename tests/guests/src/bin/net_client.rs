@@ -1,4 +1,5 @@
-//! The guest as a client: what the argument names, against the servers of `tests/boot/net_peer.py` in dom0.
+//! The guest as a client, in the way that the argument names, of the servers of
+//! `tests/boot/net_peer.py` in dom0.
 
 #![no_std]
 #![no_main]
@@ -82,7 +83,8 @@ fn connect() {
     check!(received == *sent);
 }
 
-/// A closed port refuses at once, a host that is not there in the time that was given, one that cannot be reached at once.
+/// A closed port refuses at once, a host that is not there in the time that was given, one that
+/// cannot be reached at once.
 fn refused() {
     expect!(net::status());
     let began = Instant::now();
@@ -149,7 +151,8 @@ fn ports() {
     check!(one.local_port() >= 49152 && other.local_port() >= 49152 && one.local_port() != other.local_port());
 }
 
-/// Datagrams of every length that fits go and come; one that does not fit is refused; nobody's answer is not waited for.
+/// Datagrams of every length that fits go and come; one that does not fit is refused. A wait for an
+/// answer that does not come ends.
 fn udp() {
     let socket = expect!(UdpSocket::bind(0));
     socket.set_read_timeout(Some(5 * SECOND));
@@ -166,7 +169,7 @@ fn udp() {
     let outside = SocketAddrV4::new(Ipv4Addr::new(192, 168, 1, 1), ECHO);
     check_eq!(failed(socket.send_to(b"x", outside)), SocketError::NetworkUnreachable);
 
-    // What does not fit into the buffer is lost.
+    // The rest of a datagram that does not fit into the buffer is lost.
     expect!(socket.send_to(&sent[..100], dom0(ECHO)));
     check_eq!(expect!(socket.recv_from(&mut buffer[..10])), (10, dom0(ECHO)));
 
@@ -183,7 +186,7 @@ fn udp() {
     check_eq!(expect!(socket.recv_from(&mut buffer)), (4, dom0(ECHO)));
 }
 
-/// Sockets and a pipe from a child are polled together: what is ready is said, and nothing else.
+/// Sockets and a pipe from a child are polled together: only ready ones are reported.
 fn poll_sockets() {
     const NONE: Events = Events::empty();
     const READ: Events = Events::READABLE;
@@ -195,7 +198,7 @@ fn poll_sockets() {
             expect!(start.read(&mut [0]));
             thread::sleep(SECOND / 20);
             expect!(writer.write_all(b"x"));
-            // Until the parent has seen that.
+            // The child waits until the parent has seen that.
             check_eq!(expect!(start.read(&mut [0])), 0);
             process::exit(0)
         }

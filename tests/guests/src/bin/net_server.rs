@@ -1,4 +1,5 @@
-//! The guest as a server that closes connections in every way, for `tests/boot/net_closing.py` in dom0.
+//! The guest as a server that closes connections in every way, for `tests/boot/net_closing.py` in
+//! dom0.
 
 #![no_std]
 #![no_main]
@@ -13,7 +14,7 @@ use zooid::println;
 
 zooid::main!(main);
 
-/// What the client is sent before a connection ends in order.
+/// The number of octets that the client is sent before a connection ends in order.
 const ANSWER: usize = 1 << 20;
 
 fn main() {
@@ -43,7 +44,8 @@ fn main() {
     check_eq!(total, ANSWER);
     drop(stream);
 
-    // The listener is dropped while a client waits to be accepted: a reset, and nobody listens any more.
+    // The listener is dropped while a client waits to be accepted: a reset, and nobody listens any
+    // more.
     let (stream, _) = expect!(listener.accept());
     check_eq!(expect!(stream.read(&mut buffer)), 4);
     drop(listener);

@@ -1,7 +1,9 @@
-//! A web server whose pages a library renders, `page` of tests/libraries, which is replaced while the server serves.
+//! A web server whose pages a library renders, `page` of tests/libraries, which is replaced while
+//! the server serves.
 //!
-//! `GET /` followed by a number is a page; `GET /update?COUNT` has the library replaced so often, from one version to the other and back, and `GET /state` says
-//! how often it was, how many pages there were, and how much memory is in use.
+//! `GET /` followed by a number is a page; `GET /update?COUNT` replaces the library so many times,
+//! from one version to the other and back. `GET /state` shows the number of updates, the number of
+//! pages, and the memory in use.
 
 #![no_std]
 #![no_main]
@@ -27,25 +29,26 @@ dl::live!("libpage.so.1");
 
 /// A connection's thread needs little: its buffers lie in the heap.
 const STACK_SIZE: usize = 32 << 10;
-/// How long an update may wait for requests that are being answered.
+/// The time that an update may wait for requests that are being answered.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Between two updates.
+/// The time between two updates.
 const PAUSE: Duration = Duration::from_millis(20);
-/// No part of a page is longer.
+/// The most octets of a part of a page.
 const MAX_PART: usize = 1 << 10;
 
 type Part = extern "C" fn(*mut u8, c_ulong, c_ulong) -> c_int;
 
-/// The library, and the functions that render the parts of a page. They are looked up once, whatever version there is.
+/// The library, and the functions that render the parts of a page. They are looked up once,
+/// for all versions.
 struct Pages {
     library: Library,
     parts: [Part; 3],
     rendered: extern "C" fn() -> c_ulong,
 }
 
-/// How often the library was replaced.
+/// The number of updates.
 static UPDATES: AtomicU32 = AtomicU32::new(0);
-/// Whether somebody is about to replace it.
+/// Set while somebody is about to replace it.
 static BUSY: AtomicBool = AtomicBool::new(false);
 
 fn main() {

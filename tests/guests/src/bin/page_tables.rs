@@ -1,5 +1,6 @@
-//! Of all pages that are mapped, none is writable and executable, no frame is writable at two addresses, and no page
-//! table is writable at all. The lower half of the address space, with the null page, is empty.
+//! Of all pages that are mapped, none is writable and executable, no frame is writable at two
+//! addresses, and no page table is writable at all. The lower half of the address space, with the
+//! null page, is empty.
 
 #![no_std]
 #![no_main]
@@ -19,14 +20,16 @@ use zooid_kernel::mmu::libraries::Library;
 
 zooid::main!(main);
 
-/// Where the kernel maps its page tables for reading, by pfn (libos/memory, `Zone::Tables`).
+/// The address at which the kernel maps its page tables for reading, by pfn (libos/memory,
+/// `Zone::Tables`).
 const TABLES: usize = 0xffff_ffc2_0000_0000;
-/// Where Xen maps the table from mfn to pfn (public/arch-x86/xen-x86_64.h, MACH2PHYS_VIRT_START).
+/// The address of Xen's table from mfn to pfn (public/arch-x86/xen-x86_64.h, MACH2PHYS_VIRT_START).
 const M2P: usize = 0xffff_8000_0000_0000;
-/// Entries of a level 4 table that are Xen's (ROOT_PAGETABLE_FIRST_XEN_SLOT to LAST_XEN_SLOT, the same header).
+/// Entries of a level 4 table that are Xen's (ROOT_PAGETABLE_FIRST_XEN_SLOT to LAST_XEN_SLOT, the
+/// same header).
 const XEN_SLOTS: core::ops::RangeInclusive<usize> = 256..=271;
 
-/// What is known of a frame.
+/// The uses of a frame.
 #[derive(Clone, Copy, Default)]
 struct Frame {
     writable: bool,
@@ -40,7 +43,7 @@ struct Walk {
 }
 
 fn main() {
-    // Something of everything: heap, stacks that are in use and that were.
+    // Pages of all kinds: heap, stacks in use, and stacks that were in use.
     let block = vec![1u8; 1 << 20];
     thread::spawn(|| ()).join();
     let count = memory::statistics().total / PAGE_SIZE;
@@ -62,10 +65,10 @@ fn main() {
     success();
 }
 
-/// What was never mapped is unmapped without a page table: an object that could be loaded only in
-/// part goes, also where no frame is left.
+/// Unmapping pages that were never mapped takes no page table: an object that could be loaded only
+/// in part goes, also where no frame is left.
 fn unmapping_takes_nothing() {
-    /// What 16 tables of level 1 cover.
+    /// The pages that 16 tables of level 1 cover.
     const PAGES: usize = 16 * PTES_PER_TABLE;
     let free = || zooid_kernel::mmu::statistics().free;
     let mut library = expect!(Library::new(PAGES));

@@ -1,4 +1,5 @@
-//! Rules of POSIX by way of the C ABI, from the same source as in Linux (`tests/posix`). Usage: posix TOPIC [SEED].
+//! Rules of POSIX by way of the C ABI, from the same source as in Linux (`tests/posix`). Usage:
+//! posix TOPIC [SEED].
 
 #![no_std]
 #![no_main]
@@ -16,7 +17,7 @@ use zooid_c as _;
 zooid::main!(main);
 
 unsafe extern "C" {
-    /// How many cases of the topic have failed; below 0 when there is no such topic.
+    /// The number of failed cases of the topic; below 0 if there is no such topic.
     fn posix_main(topic: *const c_char, seed: c_uint) -> c_int;
 }
 

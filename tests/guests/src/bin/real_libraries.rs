@@ -1,6 +1,8 @@
-//! Loads a C library as others wrote it, with its test (tests/libraries/real), and runs the test as Linux would run the program. Of the command line the first
-//! word is the library; `storm`: again and again, while events come in and children are forked, so that pages are copied when they are written; other words are
-//! objects to be opened before, in place of what the image has by itself.
+//! Loads a C library as others wrote it, with its test (tests/libraries/real), and runs the test as
+//! Linux would run the program. The first word of the command line is the library. With `storm`,
+//! the test runs again and again, while events come in and children are forked, so that pages are
+//! copied when they are written. Other words are objects to be opened before, in place of the
+//! image's own.
 
 #![no_std]
 #![no_main]
@@ -23,7 +25,7 @@ zooid::main!(main, mode = kernel);
 
 dl::trust!(include_bytes!("../../../libraries/test-only.pub"));
 
-/// A storm is as many forks, and goes on until the test is over.
+/// The number of forks of a storm, which goes on until the test is over.
 const CHILDREN: u32 = 8;
 
 static FORKED: AtomicU32 = AtomicU32::new(0);
@@ -31,7 +33,8 @@ static OVER: AtomicBool = AtomicBool::new(false);
 
 export! { "in_thread" => in_thread }
 
-/// What the program for Linux has too (tests/libraries/features/linux.c): calls a function in a new thread, and waits for its end.
+/// Calls a function in a new thread, and waits for its end, as the program for Linux does
+/// (tests/libraries/features/linux.c).
 extern "C" fn in_thread(act: extern "C" fn()) {
     thread::spawn(move || act()).join();
 }
@@ -43,7 +46,8 @@ fn main() {
     let opened: Vec<_> = objects.into_iter().map(|object| expect!(dl::open(object, Flags::default()))).collect();
     let library = expect!(dl::open(&alloc::format!("{name}_tests.so"), Flags::default()));
     type Main = extern "C" fn(c_int, *const *const c_char) -> c_int;
-    // SAFETY: every test in tests/libraries/real and tests/libraries/features has a `main` of C's type.
+    // SAFETY: every test in tests/libraries/real and tests/libraries/features has a `main` of C's
+    // type.
     let run: Main = expect!(unsafe { library.function("main") });
     let program: &CStr = c"test";
     let storms = !storms.is_empty();
@@ -70,7 +74,7 @@ fn main() {
     success();
 }
 
-/// Until the test is over; how many times a timer went off.
+/// Disturbs the test until it is over. Returns the number of timer events.
 fn storm() -> u32 {
     let events = thread::spawn(|| {
         let mut events = 0;

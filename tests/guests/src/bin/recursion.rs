@@ -14,7 +14,7 @@ use zooid::thread;
 zooid::main!(main);
 
 const STACK: usize = 512 << 10;
-/// What is left for the deepest frame, for Xen's frame, the registers, and the upcall's own calls.
+/// The room left for the deepest frame, for Xen's frame, the registers, and the upcall's own calls.
 const REST: usize = 8 << 10;
 
 fn main() {

@@ -1,5 +1,5 @@
-//! A sleep is never shorter than asked for, and not much longer; sleepers wake in the order of their deadlines; and a
-//! sleep that never ends disturbs nobody.
+//! A sleep is never shorter than asked for, and not much longer; sleepers wake in the order of
+//! their deadlines; and a sleep that never ends disturbs nobody.
 
 #![no_std]
 #![no_main]
@@ -15,7 +15,7 @@ use zooid::{println, thread};
 
 zooid::main!(main);
 
-/// What an emulated, busy machine may add.
+/// The delay that an emulated, busy machine may add.
 const GRACE: Duration = Duration::from_millis(250);
 
 fn main() {

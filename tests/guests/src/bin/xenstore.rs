@@ -1,5 +1,5 @@
-//! xenstore: entries are written, read, listed and removed; every refusal is an error of its own; a transaction is one
-//! step; watches tell of every change.
+//! xenstore: entries are written, read, listed and removed; every refusal is an error of its own; a
+//! transaction is one step; watches tell of every change.
 
 #![no_std]
 #![no_main]
@@ -38,7 +38,7 @@ fn entries() {
     let home = format!("/local/domain/{}", expect!(xenstore::read("domid")));
     expect!(xenstore::write(&format!("{home}/data/a"), "two\nlines, \u{e4}"));
     check_eq!(xenstore::read("data/a"), Ok("two\nlines, \u{e4}".to_string()));
-    // What is missing on the way is made, and has no value.
+    // Missing nodes on the way are made, and have no value.
     expect!(xenstore::write("data/b/c/d", "deep"));
     check_eq!(xenstore::read("data/b/c"), Ok(String::new()));
     expect!(xenstore::make_directory("data/e"));
@@ -71,7 +71,8 @@ fn sizes() {
         expect!(xenstore::write("data/sized", &value));
         check_eq!(xenstore::read("data/sized"), Ok(value));
     }
-    // xenstored's quota for one entry is 2,048 bytes; a request is at most 4,096 long, with "data/sized" and its NUL.
+    // xenstored's quota for one entry is 2,048 bytes; a request is at most 4,096 long, with
+    // "data/sized" and its NUL.
     check_eq!(xenstore::write("data/sized", &"x".repeat(4096 - 11)), Err(Error::NoSpace));
     check_eq!(xenstore::write("data/sized", &"x".repeat(4096 - 10)), Err(Error::TooLong));
     check_eq!(expect!(xenstore::read("data/sized")).len(), 1900);
@@ -90,7 +91,7 @@ fn refusals() {
     check_eq!(xenstore::read("data/a\0b"), Err(Error::EmbeddedNul));
     check_eq!(xenstore::read(&"a".repeat(2049)), Err(Error::TooLong));
     check_eq!(xenstore::read(&format!("/{}", "a".repeat(3072))), Err(Error::TooLong));
-    // And nothing of this has hurt the connection.
+    // None of this has broken the connection.
     check!(xenstore::read("domid").is_ok());
 }
 
@@ -112,7 +113,7 @@ fn permissions() {
 
 fn transactions() {
     expect!(xenstore::write("data/count", "1"));
-    // What a transaction does is seen inside it, and outside only when it has ended.
+    // A transaction's writes are seen inside it, and outside only when it has ended.
     expect!(xenstore::transact(|inside| {
         inside.write("data/count", "2")?;
         inside.write("data/new", "")?;
@@ -131,7 +132,7 @@ fn transactions() {
     });
     check_eq!(result, Err(Error::Invalid));
     check_eq!(xenstore::read("data/count"), Ok("2".to_string()));
-    // One that meets another change is done again.
+    // A transaction that conflicts with another change is repeated.
     let mut tries = 0;
     let count = xenstore::transact(|inside| {
         tries += 1;

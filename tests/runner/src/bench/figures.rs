@@ -1,4 +1,4 @@
-//! From samples to figures.
+//! The figures of a benchmark, computed from samples.
 
 use std::collections::HashMap;
 
@@ -10,7 +10,7 @@ use super::rows::{Anchor, Better, Row};
 /// Least number of samples of a value that was measured in dom0.
 const MIN_SAMPLES: usize = 5;
 
-/// What was measured, by row.
+/// The measured values, by row.
 #[derive(Debug, Default, PartialEq)]
 pub struct Samples {
     ours: HashMap<String, Vec<f64>>,
@@ -61,7 +61,7 @@ pub struct Figure {
     /// Median.
     anchor: Option<f64>,
     anchor_name: Option<&'static str>,
-    /// Below 1 is better than the anchor.
+    /// Ours beside the anchor's: below 1 is better than the anchor.
     ratio: Option<f64>,
     goal: Option<f64>,
     unit: &'static str,
@@ -70,7 +70,7 @@ pub struct Figure {
 }
 
 impl Figure {
-    /// The figure of `row`, if there are samples enough.
+    /// The figure of `row`, if there are enough samples.
     pub fn of(row: &Row, samples: &Samples) -> Option<Self> {
         let (ours, our_spread) = median_and_spread(samples.ours.get(row.name)?);
         let (anchor, anchor_name, anchor_spread) = match row.anchor {
@@ -89,7 +89,7 @@ impl Figure {
         Some(Figure { name: row.name, ours, anchor, anchor_name, ratio, goal: row.goal, unit: row.unit, spread })
     }
 
-    /// Whether it is as good as it should be; nothing where that is not said.
+    /// True if it meets the row's goal; `None` if the row has no goal.
     fn meets_goal(&self) -> Option<bool> {
         self.goal.map(|goal| self.ratio.unwrap_or(self.ours) <= goal)
     }
@@ -119,7 +119,7 @@ pub fn table(figures: &[Figure]) -> String {
     table
 }
 
-/// A value with as many digits as one can use.
+/// A value with a useful number of digits.
 fn short(value: f64) -> String {
     match value.abs() {
         0.0..10.0 => format!("{value:.3}"),

@@ -1,7 +1,8 @@
-//! `make bench`: what ours costs beside a peer in the same boot, as a table and as `target/bench.json`.
+//! `make bench`: our costs beside those of a peer in the same boot, as a table and as
+//! `target/bench.json`.
 //!
-//! `tests/bench/measure.py`, with the modules beside it, takes the samples in dom0 under the instruction clock; here they become figures.
-//! `docs/benchmarks.md` says what each row means.
+//! `tests/bench/measure.py`, with the modules beside it, takes the samples in dom0 under the
+//! instruction clock; here they become figures. `docs/benchmarks.md` says what each row means.
 
 mod figures;
 mod rows;
@@ -19,7 +20,7 @@ use crate::{guests, layout};
 use figures::{Figure, Samples};
 use rows::{ROWS, Row, Source};
 
-/// What the script imports.
+/// The modules that the script imports.
 const MODULES: [&str; 4] = ["common.py", "forks.py", "ipc.py", "dl.py"];
 /// Longest that dom0's part may take, on a busy build machine.
 const LIMIT: Duration = Duration::from_secs(3600);
@@ -55,7 +56,7 @@ fn image_samples(rows: &[&Row]) -> Result<Samples> {
     Ok(samples)
 }
 
-/// What dom0 measures. A run that fails in its middle has still measured the rows before.
+/// Measures the rows of dom0. A run that fails in its middle still gives the rows before.
 fn dom0_samples(memory: Memory, rows: &[&Row]) -> Result<Samples> {
     let mut names = Vec::new();
     let mut anchors: BTreeSet<&str> = BTreeSet::new();

@@ -1,17 +1,18 @@
-//! The rows that there are.
+//! The rows of the benchmark.
 
-/// One row.
+/// One row of the benchmark.
 pub struct Row {
     pub name: &'static str,
     pub unit: &'static str,
-    /// What the ratio should be at most; without an anchor, what ours should be at most. Nothing: it is only shown.
+    /// The upper limit of the ratio, or of our value if there is no anchor. `None`: the row is only
+    /// shown.
     pub goal: Option<f64>,
     pub better: Better,
     pub anchor: Anchor,
     pub source: Source,
 }
 
-/// Which of two values is better.
+/// The better one of two values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Better {
     /// A cost.
@@ -20,7 +21,7 @@ pub enum Better {
     More,
 }
 
-/// What ours is compared with.
+/// The value that ours is compared with.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Anchor {
     None,
@@ -30,7 +31,7 @@ pub enum Anchor {
     Measured(&'static str),
 }
 
-/// Where the samples come from.
+/// The source of the samples.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
     /// The size of this image's file.

@@ -64,7 +64,7 @@ open_enum! {
 pub struct NetifTxResponse {
     /// The request's.
     pub id: u16,
-    /// What became of it.
+    /// The outcome.
     pub status: NetifStatus,
 }
 assert_layout!(NetifTxResponse, 4, id: 0, status: 2);
@@ -155,7 +155,7 @@ open_enum! {
 pub struct NetifExtraInfo {
     /// The field `type`.
     pub kind: NetifExtraType,
-    /// Whether another one follows.
+    /// Flag that says if another one follows.
     pub flags: NetifExtraFlags,
     /// The union `u`, whose meaning depends on `kind`.
     pub u: [u16; 3],

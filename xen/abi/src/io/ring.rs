@@ -84,7 +84,7 @@ pub struct Sring {
     pub rsp_prod: RingIndex,
     /// The frontend wants an event when `rsp_prod` reaches this.
     pub rsp_event: RingIndex,
-    /// One end's own; nothing here looks at it.
+    /// Private to one end; this crate does not use it.
     pub pvt: [u8; 4],
     /// Zero.
     pub pad: [u8; 44],

@@ -3,13 +3,13 @@
 open_enum! {
     /// `XenbusState`; xenstore holds it as a decimal number.
     pub struct XenbusState: u32 {
-        /// Nothing is known; the node does not exist.
+        /// The state is unknown, because the node does not exist.
         UNKNOWN = 0;
         /// Starting.
         INITIALISING = 1;
         /// Started; waits for entries of the other end or of a hotplug script.
         INIT_WAIT = 2;
-        /// All that the other end needs is written; waits for it to connect.
+        /// This end has written all that the other end needs, and waits for it to connect.
         INITIALISED = 3;
         /// In use.
         CONNECTED = 4;
@@ -19,7 +19,7 @@ open_enum! {
         CLOSED = 6;
         /// Changing its configuration.
         RECONFIGURING = 7;
-        /// Has changed its configuration.
+        /// This end has changed its configuration.
         RECONFIGURED = 8;
     }
 }

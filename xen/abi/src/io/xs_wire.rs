@@ -100,11 +100,11 @@ pub struct XenstoreDomainInterface {
     pub rsp_cons: RingIndex,
     /// Octets of answers that xenstored has written.
     pub rsp_prod: RingIndex,
-    /// What xenstored can do.
+    /// The features of xenstored.
     pub server_features: ServerFeatures,
-    /// Whether the rings are in use.
+    /// The state of the connection: rings in use or not.
     pub connection: Connection,
-    /// Why xenstored has given the rings up.
+    /// The reason for which xenstored has given the rings up.
     pub error: RingError,
 }
 assert_layout!(

@@ -35,7 +35,7 @@ pub struct VcpuTimeInfo {
     pub tsc_to_system_mul: u32,
     /// Shift of the tick count before it is multiplied.
     pub tsc_shift: i8,
-    /// How far the TSC can be relied on.
+    /// Flags for the reliability of the TSC.
     pub flags: PvclockFlags,
     /// Not used.
     pub pad1: [u8; 2],
@@ -67,7 +67,7 @@ assert_layout!(
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct SharedInfo {
-    /// Of the first vcpus; others register a place of their own.
+    /// Parts of the first vcpus; others register a place of their own.
     pub vcpu_info: [VcpuInfo; XEN_LEGACY_MAX_VCPUS],
     /// A bit for each port, set while an event is pending; the guest clears it.
     pub evtchn_pending: [u64; 64],

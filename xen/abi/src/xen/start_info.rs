@@ -36,13 +36,13 @@ pub struct StartInfo {
     pub nr_pages: u64,
     /// maddr of the [`SharedInfo`](super::SharedInfo) page.
     pub shared_info: u64,
-    /// What kind of domain it is.
+    /// The kind of domain.
     pub flags: SifFlags,
     /// Frame of xenstore's ring.
     pub store_mfn: Mfn,
     /// Port of xenstore's ring.
     pub store_evtchn: Port,
-    /// Where the console is.
+    /// The place of the console.
     pub console: StartInfoConsole,
     /// vaddr of the root page table.
     pub pt_base: u64,

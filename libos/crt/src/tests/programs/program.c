@@ -1,4 +1,5 @@
-/* What objects do with the runtime, header by header; run with the C library and with the runtime, the output must be the same. */
+/* Calls of the runtime, header by header. The output must be the same with the C library and with
+   the runtime. */
 #define _GNU_SOURCE
 #include <assert.h>
 #include <ctype.h>
