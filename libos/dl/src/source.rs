@@ -109,7 +109,7 @@ fn in_store(name: &str, version: Option<&Version>) -> Result<File, Error> {
 impl Stored {
     fn map(library: Opened) -> Result<Self, Errno> {
         let mut pages = Library::new(library.pages).map_err(|_| Errno::ENOMEM)?;
-        pages.share(0..library.pages, |table, entries, page| libraries::map(library, page, table, entries, false))?;
+        pages.share(0..library.pages, |address, count, page| libraries::map(library, page, address, count, false))?;
         Ok(Self { library, pages })
     }
 
@@ -163,7 +163,7 @@ impl File {
         }
         let first = segment.file.start / PAGE_SIZE;
         let shared = to
-            .share(pages, |table, entries, page| libraries::map(stored.library, first + page, table, entries, execute));
+            .share(pages, |address, count, page| libraries::map(stored.library, first + page, address, count, execute));
         // The file may have left the store meanwhile; then the checked copy is used.
         shared.is_ok()
     }

@@ -86,10 +86,13 @@ pub(crate) fn open<P: Platform>(
     if name.is_some_and(|name| name.is_empty() || name.starts_with(signal::RESERVED) && !is_ours) {
         return Err(Error::Invalid);
     }
-    let (pages, is_new) = P::open(name, pages, how.create, how.exclusive)?;
+    let [first, second] = layout::DETAILS;
+    let header =
+        [(layout::KIND, kind as u32), (first, details[0]), (second, details[1]), (layout::STATE, layout::MAGIC)];
+    let pages = P::open(name, pages, how.create, how.exclusive, &header)?;
     let mapped: Arc<Object<P>> =
         Arc::new(Object { pages, kind, parts: [AtomicU32::new(0), AtomicU32::new(0)], broken: AtomicBool::new(false) });
-    mapped.prepare(is_new, details)?;
+    mapped.wait_for_header()?;
     // A name that is open here already is the same object: this pVM's parts in it are counted in
     // one place.
     let object = P::with(|state| {
@@ -116,15 +119,9 @@ impl How {
 }
 
 impl<P: Platform> Object<P> {
-    /// Fills in the header of a new object, or waits until its creator has.
-    fn prepare(&self, is_new: bool, details: [u32; 2]) -> Result<(), Error> {
+    /// Waits until the header's creator has filled it in.
+    fn wait_for_header(&self) -> Result<(), Error> {
         let (kind, state) = (self.pages.u32(layout::KIND), self.pages.u32(layout::STATE));
-        if is_new {
-            kind.write(self.kind as u32);
-            layout::DETAILS.iter().zip(details).for_each(|(at, detail)| self.pages.u32(*at).write(detail));
-            state.write(layout::MAGIC);
-            return Ok(());
-        }
         let give_up = P::now() + PATIENCE;
         while state.read() != layout::MAGIC {
             if P::now() > give_up {

@@ -207,12 +207,19 @@ pub trait Family {
     /// `ENOTCONN`.
     fn take_part() -> Result<(), Errno>;
 
-    /// Makes an object of `pages` zeroed pages, or opens the one that has this name, and maps it;
-    /// true if it was made now.
+    /// Makes an object of `pages` zeroed pages, or opens the one that has this name, and maps it.
+    /// These words of `header` are written into a new one, at their offsets and in their order. A
+    /// fork comes before all of this or after it.
     ///
     /// # Errors
     /// `EEXIST`, `ENOENT`, `EINVAL` (the name), `ENOSPC`, `ENOMEM`, `EMFILE`, `ENOTCONN`.
-    fn open(name: Option<&str>, pages: usize, make: bool, exclusive: bool) -> Result<(Self::Pages, bool), Errno>;
+    fn open(
+        name: Option<&str>,
+        pages: usize,
+        make: bool,
+        exclusive: bool,
+        header: &[(usize, u32)],
+    ) -> Result<Self::Pages, Errno>;
 
     /// Removes a name.
     ///

@@ -44,6 +44,30 @@ impl Page for Control {
     }
 }
 
+/// The right to make requests, during which no fork happens.
+pub struct Held<'a> {
+    control: &'a Control,
+    mailbox: &'a mut Mailbox,
+}
+
+impl Held<'_> {
+    /// Makes a request: `fill` writes its arguments into the page, and `take` reads the reply; other
+    /// threads run meanwhile.
+    ///
+    /// # Errors
+    /// Those of pvmd; `ENOTCONN` when there is none.
+    pub fn request<R>(
+        &mut self,
+        operation: u32,
+        count: u32,
+        fill: impl FnOnce(&SharedPages),
+        take: impl FnOnce(&SharedPages) -> R,
+    ) -> Result<R, Errno> {
+        let page = &self.control.page;
+        self.mailbox.request(self.control, operation, count, || fill(page), || take(page))
+    }
+}
+
 /// The channel for most requests: other threads run meanwhile.
 impl Channel for Control {
     fn notify(&self) {
@@ -233,10 +257,7 @@ impl Control {
         self.request(operation::PREPARE, count, |_| (), |_| ())
     }
 
-    /// Makes a request: `fill` writes its arguments into the page, and `take` reads
-    /// the reply; other threads run meanwhile. A thread that waits for its turn here may go on
-    /// in a child that has all threads. So `fill` has to look facts about this domain up
-    /// by itself.
+    /// Makes a request, as [`Held::request`] does.
     pub fn request<R>(
         &self,
         operation: u32,
@@ -244,8 +265,14 @@ impl Control {
         fill: impl FnOnce(&SharedPages),
         take: impl FnOnce(&SharedPages) -> R,
     ) -> Result<R, Errno> {
-        let mut mailbox = self.mailbox.lock();
-        mailbox.request(self, operation, count, || fill(&self.page), || take(&self.page))
+        self.hold(|held| held.request(operation, count, fill, take))
+    }
+
+    /// Keeps forks away while `act` makes requests that belong together: a child has the result of
+    /// all of them, or makes all of them itself. A thread that waits here may go on in a child that
+    /// has all threads. So `act` has to look facts about this domain up by itself.
+    pub fn hold<R>(&self, act: impl FnOnce(&mut Held) -> R) -> R {
+        act(&mut Held { control: self, mailbox: &mut self.mailbox.lock() })
     }
 
     /// Asks pvmd to make prepared domains children of this pVM as it is now, and puts their ids in

@@ -1,11 +1,10 @@
 //! Libraries of the host's store: requests to pvmd (docs/protocols/libraries.md).
 
-use core::ops::Range;
 use core::sync::atomic::{AtomicBool, Ordering};
 
-use xen_abi::{Errno, Mfn};
+use xen_abi::Errno;
 use zooid_fork_plan::wire::{MAX_NAME, daemon, guest, object_flags, operation};
-use zooid_kernel::time;
+use zooid_kernel::{mmu, time};
 
 use crate::control::{Control, control};
 use crate::family::FIRST_SIGHT;
@@ -65,18 +64,20 @@ pub fn open(wanted: &str, user_mode: bool) -> Result<Opened, Errno> {
     )
 }
 
-/// Asks pvmd to map pages of a library, from page `offset` on, by these entries of a table of level
-/// 1, for reading or for executing.
+/// Asks pvmd to map `count` pages of a library, from page `offset` on, at `address`, for reading or
+/// for executing. One table of level 1, which is there, covers them.
 ///
 /// # Errors
 /// `ENOENT`: pvmd does not know it any more; and others.
-pub fn map(library: Opened, offset: usize, table: Mfn, entries: Range<usize>, execute: bool) -> Result<(), Errno> {
+pub fn map(library: Opened, offset: usize, address: usize, count: usize, execute: bool) -> Result<(), Errno> {
     the_control()?.request(
         operation::MAP_LIBRARY,
-        entries.len() as u32,
+        count as u32,
         |page| {
+            // The frame of the table is another one in a child, in which this may go on.
+            let (table, index) = mmu::place_of(address).expect("the tables were made");
             page.write_u64(guest::MAP_TABLE, table.0);
-            page.write_u32(guest::MAP_INDEX, entries.start as u32);
+            page.write_u32(guest::MAP_INDEX, index as u32);
             page.write_u32(guest::OBJECT, library.number);
             page.write_u32(guest::OBJECT_OFFSET, offset as u32);
             page.write_u32(guest::OBJECT_FLAGS, if execute { object_flags::EXECUTE } else { 0 });

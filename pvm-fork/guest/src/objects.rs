@@ -11,7 +11,7 @@ use zooid_fork_plan::wire::{self, MAX_NAME, daemon, device, guest, members, obje
 use zooid_kernel::mmu;
 use zooid_kernel::shared::SharedPages;
 
-use crate::control::{Control, control};
+use crate::control::{Control, Held, control};
 
 /// The functions of the IpC component that are called when a relative is made or ends. Its
 /// functions for forks and ends of this pVM are registered in [`life`](zooid_kernel::life), at the
@@ -29,13 +29,11 @@ static RELATIVES: Once<Relatives> = Once::new();
 static NEWS: AtomicU32 = AtomicU32::new(0);
 
 /// An object that pvmd has found or made.
-#[derive(Clone, Copy, Debug)]
-pub struct Created {
+struct Created {
     number: u32,
-    /// Its pages.
-    pub pages: usize,
+    pages: usize,
     /// True if it was made by this request. It is zeroed then.
-    pub is_new: bool,
+    is_new: bool,
     is_named: bool,
 }
 
@@ -52,12 +50,30 @@ pub fn take_part(relatives: Relatives) -> Result<(), Errno> {
     Ok(())
 }
 
-/// Makes an object of `pages` pages, or opens the one that has this name.
+/// Makes an object of `pages` pages, or opens the one that has this name, and maps all of it. A new
+/// one is zeroed; `fill` writes the first content of it. A fork comes before all of this or after it.
 ///
 /// # Errors
 /// `EEXIST`, `ENOENT`, `EINVAL` (the name), `ENOSPC`, `ENOMEM`, `EMFILE`; `ENOTCONN` when there is
 /// no pvmd.
-pub fn create(name: Option<&str>, pages: usize, make: bool, exclusive: bool) -> Result<Created, Errno> {
+pub fn open(
+    name: Option<&str>,
+    pages: usize,
+    make: bool,
+    exclusive: bool,
+    fill: impl FnOnce(&SharedPages),
+) -> Result<SharedPages, Errno> {
+    the_control()?.hold(|held| {
+        let created = create(held, name, pages, make, exclusive)?;
+        let pages = map(held, &created)?;
+        if created.is_new {
+            fill(&pages);
+        }
+        Ok(pages)
+    })
+}
+
+fn create(held: &mut Held, name: Option<&str>, pages: usize, make: bool, exclusive: bool) -> Result<Created, Errno> {
     let name = name.unwrap_or_default().as_bytes();
     if name.len() > MAX_NAME {
         return Err(Errno::EINVAL);
@@ -72,7 +88,7 @@ pub fn create(name: Option<&str>, pages: usize, make: bool, exclusive: bool) -> 
         page.write_u32(guest::OBJECT_PAGES, pages);
         page.write_u32(guest::OBJECT_FLAGS, flags);
     };
-    the_control()?.request(operation::CREATE, 1, fill, |page| Created {
+    held.request(operation::CREATE, 1, fill, |page| Created {
         number: page.read_u32(daemon::OBJECT),
         pages: page.read_u32(daemon::OBJECT_PAGES) as usize,
         is_new: page.read_u32(daemon::OBJECT_IS_NEW) != 0,
@@ -85,26 +101,22 @@ fn write_name(page: &SharedPages, name: &[u8]) {
     page.copy_in(guest::NAME, name);
 }
 
-/// Maps all of an object. Only its creator and the creator's descendants can map an
-/// anonymous one.
-pub fn map(object: Created) -> Result<SharedPages, Errno> {
-    let control = the_control()?;
+/// Maps all of an object. Only its creator can map an anonymous one, once.
+fn map(held: &mut Held, object: &Created) -> Result<SharedPages, Errno> {
     let start = mmu::allocate_joint(object.pages).ok_or(Errno::ENOMEM)?;
     let mut offset = 0;
     while offset < object.pages {
-        // The frame of the table is another one in a child, in which this may go on.
-        let place = || mmu::place_of(start + offset * PAGE_SIZE).expect("the tables were made");
-        let index = place().1;
+        let (table, index) = mmu::place_of(start + offset * PAGE_SIZE).expect("the tables were made");
         let count = (object.pages - offset).min(PTES_PER_TABLE - index);
         let last = offset + count == object.pages && !object.is_named;
         let fill = |page: &SharedPages| {
-            page.write_u64(guest::MAP_TABLE, place().0.0);
+            page.write_u64(guest::MAP_TABLE, table.0);
             page.write_u32(guest::MAP_INDEX, index as u32);
             page.write_u32(guest::OBJECT, object.number);
             page.write_u32(guest::OBJECT_OFFSET, offset as u32);
             page.write_u32(guest::OBJECT_FLAGS, if last { object_flags::LAST } else { 0 });
         };
-        if let Err(error) = control.request(operation::MAP, count as u32, fill, |_| ()) {
+        if let Err(error) = held.request(operation::MAP, count as u32, fill, |_| ()) {
             mmu::free_joint(start, object.pages);
             return Err(error);
         }
@@ -119,7 +131,7 @@ pub fn first_frame(pages: &SharedPages) -> Option<Mfn> {
     mmu::mfn_of(pages.address())
 }
 
-/// Unmaps the pages of [`map`].
+/// Unmaps the pages of [`open`].
 pub fn unmap(pages: &SharedPages) {
     mmu::free_joint(pages.address(), pages.len() / PAGE_SIZE);
 }

@@ -101,12 +101,13 @@ impl Library {
     }
 
     /// Lets `map` map another domain's frames at unmapped addresses, all or none. `map` is called
-    /// with the frame of a page table, a range of its entries, and the first of the pages, counted
-    /// from the start of `pages`. The pages that it maps cannot be written and never change.
+    /// with an address, a number of pages that one table of level 1 covers, and the first of the
+    /// pages, counted from the start of `pages`. The pages that it maps cannot be written and never
+    /// change.
     pub fn share(
         &mut self,
         pages: Range<usize>,
-        mut map: impl FnMut(Mfn, Range<usize>, usize) -> Result<(), Errno>,
+        mut map: impl FnMut(usize, usize, usize) -> Result<(), Errno>,
     ) -> Result<(), Errno> {
         let range = self.addresses(pages);
         let mut page = range.start;
@@ -114,11 +115,11 @@ impl Library {
             let first = tables::index(page, 1);
             let count = ((range.end - page) / PAGE_SIZE).min(PTES_PER_TABLE - first);
             let table = with_memory(|Memory { frames, tables }| {
-                tables.ensure_table(frames, page).map(|table| frames.mfn(table)).map_err(|_| Errno::ENOMEM)
+                tables.ensure_table(frames, page).map(|_| ()).map_err(|_| Errno::ENOMEM)
             });
             let done = (page - range.start) / PAGE_SIZE;
             let made = if table.is_ok() { done + count } else { done };
-            if let Err(error) = table.and_then(|table| map(table, first..first + count, done)) {
+            if let Err(error) = table.and_then(|()| map(page, count, done)) {
                 // This includes pages that were mapped before a failure.
                 unmap(range.start, made, Frames::retire);
                 return Err(error);

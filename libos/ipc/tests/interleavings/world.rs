@@ -1060,7 +1060,7 @@ impl Family for Sim {
 
     /// Objects without a name are the same for all members, in the order in which each makes them:
     /// this stands for what children have from their parents.
-    fn open(name: Option<&str>, pages: usize, _: bool, _: bool) -> Result<(Mapping, bool), Errno> {
+    fn open(name: Option<&str>, pages: usize, _: bool, _: bool, header: &[(usize, u32)]) -> Result<Mapping, Errno> {
         let (object, is_new) = act(("open", 0, 0, 0), Touch::Others, (0, false), |world| {
             let member = world.member;
             world.flush(member);
@@ -1079,7 +1079,11 @@ impl Family for Sim {
             world.names.insert(name, object);
             (object, true)
         });
-        Ok((Mapping(object), is_new))
+        let mapping = Mapping(object);
+        if is_new {
+            header.iter().for_each(|(at, word)| mapping.u32(*at).write(*word));
+        }
+        Ok(mapping)
     }
 
     fn unlink(_: &str) -> Result<(), Errno> {

@@ -170,11 +170,19 @@ impl Family for Kernel {
         objects::take_part(Relatives { news: hooks::news::<Self>, child: hooks::child::<Self> })
     }
 
-    fn open(name: Option<&str>, pages: usize, make: bool, exclusive: bool) -> Result<(Joint, bool), Errno> {
-        let created = objects::create(name, pages, make, exclusive)?;
-        let pages = objects::map(created)?;
+    fn open(
+        name: Option<&str>,
+        pages: usize,
+        make: bool,
+        exclusive: bool,
+        header: &[(usize, u32)],
+    ) -> Result<Joint, Errno> {
+        let fill = |pages: &SharedPages| {
+            header.iter().for_each(|(at, word)| pages.atomic_u32(*at).store(*word, Ordering::Release));
+        };
+        let pages = objects::open(name, pages, make, exclusive, fill)?;
         let frame = objects::first_frame(&pages).map_or(0, |frame| frame.0);
-        Ok((Joint { pages, frame }, created.is_new))
+        Ok(Joint { pages, frame })
     }
 
     fn unlink(name: &str) -> Result<(), Errno> {

@@ -544,7 +544,7 @@ fn storm() {
     let name = expect!(core::str::from_utf8(&name));
     loop {
         // It waits for each answer as anybody does: it costs others only the daemon's time.
-        let _ = objects::create(Some(name), 16, true, false);
+        let _ = objects::open(Some(name), 16, true, false, |_| ());
         let _ = objects::relay(0);
         let _ = objects::unlink(name);
     }
