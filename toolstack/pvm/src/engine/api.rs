@@ -17,37 +17,114 @@ pub type Reply<T> = Sender<Result<T, Error>>;
 #[derive(Debug)]
 pub enum Command {
     /// The pVMs that live, prepared domains left out; with `ended`, those too that ended lately.
-    List { ended: bool, reply: Reply<Vec<PvmInfo>> },
+    List {
+        /// pVMs that ended lately are listed, too.
+        ended: bool,
+        /// The channel of the reply.
+        reply: Reply<Vec<PvmInfo>>,
+    },
     /// One pVM, which may have ended lately, or a prepared domain.
-    Inspect { target: Target, reply: Reply<PvmInfo> },
+    Inspect {
+        /// The pVM.
+        target: Target,
+        /// The channel of the reply.
+        reply: Reply<PvmInfo>,
+    },
     /// Sends a signal to a pVM, or to it and all its descendants (`family`); answers the ids that got it.
     ///
     /// Signal 9 destroys the domain, and what it leaves behind is gone when the reply comes. Another one is handed to the
     /// pVM's own handlers; one whose image has no fork component obeys 15 only, as a shutdown.
-    Kill { target: Target, signal: u8, family: bool, reply: Reply<Vec<u32>> },
+    Kill {
+        /// The pVM.
+        target: Target,
+        /// The signal, 1 to 63.
+        signal: u8,
+        /// Its descendants get the signal, too.
+        family: bool,
+        /// The channel of the reply.
+        reply: Reply<Vec<u32>>,
+    },
     /// Asks a pVM to end in an orderly way (`control/shutdown` = `poweroff`). The reply does not wait for the end.
-    Stop { target: Target, reply: Reply<()> },
-    /// Has a pVM fork `count` children at its next safe point, and answers their ids.
-    /// The pVM replaces a library by another version, or by the newest.
-    Update { target: Target, library: String, version: Option<Version>, limit: Duration, reply: Reply<Update> },
-    /// Each child runs the application that `application` names, with its arguments, if there are any.
-    Fork { target: Target, count: u32, application: Vec<String>, reply: Reply<Vec<u32>> },
+    Stop {
+        /// The pVM.
+        target: Target,
+        /// The channel of the reply.
+        reply: Reply<()>,
+    },
+    /// Has a pVM replace a library by another version.
+    Update {
+        /// The pVM.
+        target: Target,
+        /// The name of the library.
+        library: String,
+        /// The version; none for the newest.
+        version: Option<Version>,
+        /// The time that the pVM may take.
+        limit: Duration,
+        /// The channel of the reply.
+        reply: Reply<Update>,
+    },
+    /// Has a pVM fork at its next safe point, and answers the ids of the children.
+    Fork {
+        /// The parent.
+        target: Target,
+        /// The number of children.
+        count: u32,
+        /// The application that each child runs: the object's name and the arguments; empty for none.
+        application: Vec<String>,
+        /// The channel of the reply.
+        reply: Reply<Vec<u32>>,
+    },
     /// Answers when the pVM has ended; at once if it ended lately.
-    Wait { target: Target, reply: Reply<Ended> },
+    Wait {
+        /// The pVM.
+        target: Target,
+        /// The channel of the reply.
+        reply: Reply<Ended>,
+    },
     /// Says that this domain is a pVM, though it may not say so itself: its image has no fork component, or has not come that far.
-    Adopt { domain: u16, reply: Reply<PvmInfo> },
+    Adopt {
+        /// The domain's number.
+        domain: u16,
+        /// The channel of the reply.
+        reply: Reply<PvmInfo>,
+    },
     /// Counters and times.
-    Stats { reply: Reply<Stats> },
+    Stats {
+        /// The channel of the reply.
+        reply: Reply<Stats>,
+    },
     /// The prepared domains.
-    Pool { reply: Reply<Vec<PoolInfo>> },
+    Pool {
+        /// The channel of the reply.
+        reply: Reply<Vec<PoolInfo>>,
+    },
     /// The named objects of the family of a pVM; without one, of all families.
-    Objects { target: Option<Target>, reply: Reply<Vec<ObjectInfo>> },
+    Objects {
+        /// A pVM of the family; none for all families.
+        target: Option<Target>,
+        /// The channel of the reply.
+        reply: Reply<Vec<ObjectInfo>>,
+    },
     /// Removes the name of an object of a pVM's family. Who has it mapped goes on.
-    RemoveObject { target: Target, name: String, reply: Reply<()> },
+    RemoveObject {
+        /// A pVM of the family.
+        target: Target,
+        /// The name of the object.
+        name: String,
+        /// The channel of the reply.
+        reply: Reply<()>,
+    },
     /// From now on, all events go to this channel too. A subscriber that lets its channel become full is dropped.
-    Subscribe { events: SyncSender<Event> },
+    Subscribe {
+        /// The channel.
+        events: SyncSender<Event>,
+    },
     /// Destroys the prepared domains and ends the engine. Children live on.
-    Quit { reply: Reply<()> },
+    Quit {
+        /// The channel of the reply.
+        reply: Reply<()>,
+    },
 }
 
 /// How a user names a pVM: by id, by domid, or by name.
@@ -69,23 +146,56 @@ pub struct BadTarget;
 #[serde(tag = "error", rename_all = "kebab-case")]
 pub enum Error {
     /// No pVM has that id or name.
-    NoSuchPvm { target: String },
+    NoSuchPvm {
+        /// The caller's word for it.
+        target: String,
+    },
     /// Several pVMs have that name.
-    Ambiguous { target: String, ids: Vec<u32> },
+    Ambiguous {
+        /// The name.
+        target: String,
+        /// Their ids.
+        ids: Vec<u32>,
+    },
     /// Its image holds no fork component, or has not announced itself yet.
-    CannotFork { id: u32 },
+    CannotFork {
+        /// Its id.
+        id: u32,
+    },
     /// It is no empty pVM, or has not said so yet.
-    TakesNoApplication { id: u32 },
+    TakesNoApplication {
+        /// Its id.
+        id: u32,
+    },
     /// Its family has no object of that name.
-    NoSuchObject { target: String, name: String },
+    NoSuchObject {
+        /// The pVM of the family.
+        target: String,
+        /// The name of the object.
+        name: String,
+    },
     /// It did not reach a safe point in time.
-    NoSafePoint { id: u32 },
+    NoSafePoint {
+        /// Its id.
+        id: u32,
+    },
     /// The guest, or the daemon on its behalf, could not: an error number of Linux.
-    Errno { errno: u32, what: String },
+    Errno {
+        /// The error number.
+        errno: u32,
+        /// The operation that failed.
+        what: String,
+    },
     /// The pVM ended before it could.
-    HasEnded { id: u32 },
+    HasEnded {
+        /// Its id.
+        id: u32,
+    },
     /// Xen or xenstore refused something.
-    Refused { what: String },
+    Refused {
+        /// The message, for people.
+        what: String,
+    },
 }
 
 /// What has become of the request for an update.
@@ -93,9 +203,17 @@ pub enum Error {
 #[serde(rename_all = "kebab-case")]
 pub enum Update {
     /// It is another version now; or the same, if that is the one that is asked for.
-    Updated { from: String, to: String },
+    Updated {
+        /// The version before.
+        from: String,
+        /// The version now.
+        to: String,
+    },
     /// The pVM goes on with the version that it has.
-    Kept { reason: String },
+    Kept {
+        /// The reason, for people.
+        reason: String,
+    },
     /// The pVM does not have it open.
     NotOpen,
 }
@@ -143,9 +261,15 @@ pub enum Backend {
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum EndStatus {
     /// It called `exit`, or its `main` returned.
-    Exit { code: u8 },
+    Exit {
+        /// Its exit code.
+        code: u8,
+    },
     /// A signal ended it.
-    Signal { signal: u8 },
+    Signal {
+        /// The number of the signal.
+        signal: u8,
+    },
     /// It panicked, or an exception ended it.
     Crash,
     /// It wrote to memory after a fork and no frame was left.
@@ -293,28 +417,70 @@ pub struct Event {
 #[serde(tag = "event", rename_all = "kebab-case")]
 pub enum EventKind {
     /// A root pVM was found, or was there when the daemon started; or a child has resumed.
-    Started { kind: Kind, parent: Option<u32> },
+    Started {
+        /// `Root` or `Child`.
+        kind: Kind,
+        /// Its parent; none for a root.
+        parent: Option<u32>,
+    },
     /// It has forked.
-    Forked { children: Vec<u32>, duration_ns: u64 },
+    Forked {
+        /// The ids of the children.
+        children: Vec<u32>,
+        /// The time from the request to its answer, in nanoseconds.
+        duration_ns: u64,
+    },
     /// A domain is prepared for it.
     Prepared {
+        /// The number of domains that are prepared for it now.
         prepared: u32,
+        /// The domain.
         // The event has a field of this name for the pVM's own.
         #[serde(rename = "prepared_domid")]
         domid: u16,
     },
     /// A fork was refused.
-    Refused { errno: u32, reason: String },
+    Refused {
+        /// The error number of Linux.
+        errno: u32,
+        /// The reason, for people.
+        reason: String,
+    },
     /// It does not get a library: which rule does not hold.
-    LibraryRefused { library: String, rule: String },
+    LibraryRefused {
+        /// The name of the library.
+        library: String,
+        /// The rule that does not hold.
+        rule: String,
+    },
     /// A library has been replaced in it.
-    LibraryUpdated { library: String, from: String, to: String },
+    LibraryUpdated {
+        /// The name of the library.
+        library: String,
+        /// The version before.
+        from: String,
+        /// The version now.
+        to: String,
+    },
     /// A library should have been replaced, and was not.
-    LibraryKept { library: String, reason: String },
+    LibraryKept {
+        /// The name of the library.
+        library: String,
+        /// The reason, for people.
+        reason: String,
+    },
     /// It has ended.
-    Ended { status: EndStatus, exit_code: u8 },
+    Ended {
+        /// Its status.
+        status: EndStatus,
+        /// The exit code that a shell would show.
+        exit_code: u8,
+    },
     /// Something went wrong that the pVM did not ask for.
-    Trouble { message: String },
+    Trouble {
+        /// The message, for people.
+        message: String,
+    },
 }
 
 impl From<link::Backend> for Backend {
