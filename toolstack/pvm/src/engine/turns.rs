@@ -1,8 +1,10 @@
-//! Whose turn it is: a family that asks for domains, shared memory or libraries without end must not keep the daemon from others.
+//! A family's fair share of the daemon's time. A family that asks for domains, shared memory or
+//! libraries without end must not keep the daemon from others.
 //!
-//! What a family asks for is served at once as long as that takes no more than its share of the time. Beyond that its requests wait, where there are
-//! other families, until it has not had more than its share: xenstored and others of dom0 work for each request, too, and the guests need the
-//! processor. A large object is made in such steps from the start.
+//! A family's requests are served at once while they take no more than its share of the time.
+//! Beyond that, if there are other families, they wait until the share has grown again. The share
+//! is small, because xenstored and others in dom0 work for each request, too, and the guests need
+//! the processor. A large object is made in steps, which count as requests do.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -17,67 +19,67 @@ use super::core::{Host, Timer};
 use super::jobs::Job;
 use super::memory_owner::Asker;
 
-/// For which part of the time a family is served where there are others, and how long at most in a row.
+/// The share of the time of a family where there are others, and the longest time in a row.
 const SHARE: f64 = 0.25;
 const BURST: Duration = Duration::from_millis(100);
 
-/// Refusals of libraries that a family may have told in a second.
+/// Refusals of libraries, in a second, that are reported for a family.
 const REFUSALS: u32 = 10;
 
-/// What a family waits for.
+/// A family's share of the time, and the requests that wait for it.
 #[derive(Debug)]
 pub struct Turns {
-    /// Time in seconds for which it is served at once still; less than nothing where it has had more.
+    /// Seconds for which the family is still served at once; negative after more than its share.
     pub(super) left: f64,
     at: Instant,
-    /// Who has a request that has to wait, each once.
+    /// Members with a request that waits, each once.
     pub(super) waiting: VecDeque<PvmId>,
-    /// What is being made.
+    /// The object that is being made.
     pub(super) making: Option<Making>,
-    /// There is a job for it.
+    /// A job or a timer for the next waiting request exists.
     queued: bool,
-    /// Refusals of libraries that may be told still.
+    /// The rate of reported refusals of libraries.
     told: Rate,
 }
 
-/// An object with a name that is being made.
+/// A named object that is being made.
 #[derive(Debug)]
 pub struct Making {
     pub maker: Asker,
     pub name: Vec<u8>,
     pub pages: usize,
     pub number: u32,
-    /// Those that it has.
+    /// The frames that it has.
     pub frames: Vec<Mfn>,
-    /// Nodes in which they stand.
+    /// Number of nodes that record them.
     pub parts: usize,
 }
 
 impl Turns {
-    /// A family that has had nothing yet.
+    /// The share of a new family.
     pub fn new(now: Instant) -> Self {
         let left = BURST.as_secs_f64();
         let told = Rate::full(REFUSALS, now);
         Self { left, at: now, waiting: VecDeque::new(), making: None, queued: false, told }
     }
 
-    /// Counts the time that has gone by.
+    /// Adds the share of the time since the last call.
     fn refill(&mut self, now: Instant) {
         let gained = now.saturating_duration_since(self.at).as_secs_f64() * SHARE;
         (self.left, self.at) = ((self.left + gained).min(BURST.as_secs_f64()), now);
     }
 
-    /// Whether a request is to be served now.
+    /// A request may be served now.
     fn is_now(&mut self, operation: u32, now: Instant) -> bool {
         self.refill(now);
-        // Two that make something could make the same.
+        // Two requests could make the same object.
         let makes = operation == operation::CREATE && self.making.is_some();
         self.left > 0.0 && self.waiting.is_empty() && !makes
     }
 }
 
 impl<H: Hypervisor> Host<H> {
-    /// A member asks for something: serves it, or puts it off.
+    /// Serves a member's request, or defers it.
     pub(super) fn take_turn(&mut self, id: PvmId, operation: u32, count: u32) {
         let now = self.clock.now();
         let Some((pvm, family)) = self.books.with_family(id) else { return };
@@ -93,7 +95,7 @@ impl<H: Hypervisor> Host<H> {
         self.queue_turn(root);
     }
 
-    /// Serves a request whose turn it is.
+    /// Serves a request now.
     fn serve_turn(&mut self, id: PvmId, operation: u32, count: u32) {
         if operation != operation::PREPARE {
             return self.serve_ipc(id, operation, count);
@@ -104,7 +106,7 @@ impl<H: Hypervisor> Host<H> {
         self.go_on_preparing(id);
     }
 
-    /// Does one thing that a family waits for.
+    /// Serves a waiting request, or makes a part of an object.
     pub(super) fn turn_step(&mut self, root: PvmId) {
         let began = self.clock.now();
         let Some(family) = self.books.family_mut(root) else { return };
@@ -122,7 +124,7 @@ impl<H: Hypervisor> Host<H> {
         self.queue_turn(root);
     }
 
-    /// The rest of an object is made later.
+    /// Defers the rest of an object.
     pub(super) fn make_later(&mut self, root: PvmId, making: Making) {
         if let Some(pvm) = self.books.get_mut(making.maker.member) {
             pvm.pending = Some(Pending::Create);
@@ -133,13 +135,13 @@ impl<H: Hypervisor> Host<H> {
         self.queue_turn(root);
     }
 
-    /// Whether one more refusal of a library may be told.
+    /// One more refusal of a library may be reported.
     pub(super) fn may_tell(&mut self, root: PvmId) -> bool {
         let now = self.clock.now();
         self.books.family_mut(root).is_some_and(|family| family.turns.told.take(1, REFUSALS, now))
     }
 
-    /// Counts time for a family that has been worked for since `began`.
+    /// Counts the time since `began` to a family.
     pub(super) fn spend(&mut self, root: PvmId, began: Instant) {
         let time = self.clock.since(began);
         if let Some(family) = self.books.family_mut(root) {
@@ -163,12 +165,12 @@ impl<H: Hypervisor> Host<H> {
         }
     }
 
-    /// A family has waited for its turn.
+    /// A family's share has grown again: serves its next request as a job.
     pub(super) fn turn_comes(&mut self, root: PvmId) {
         self.jobs.push(root, Job::Turn(root));
     }
 
-    /// At the end: gives back what would have become objects. The next daemon makes them.
+    /// At the end: gives back the frames of unfinished objects. The next daemon makes them anew.
     pub(super) fn abandon_turns(&mut self) {
         let roots: Vec<PvmId> = self.books.families().map(|(root, _)| root).collect();
         for root in roots {
