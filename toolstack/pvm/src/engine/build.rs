@@ -32,7 +32,8 @@ const RESERVE: usize = 64;
 pub const MAX_PORT: u32 = 1023;
 /// Order of the largest extent that is asked of Xen: 2 MiB.
 const MAX_ORDER: u32 = 9;
-/// Flags of kernel code and stack segments, `FLAT_KERNEL_CS` and `FLAT_KERNEL_SS` (public/arch-x86/xen-x86_64.h).
+/// Flags of kernel code and stack segments, `FLAT_KERNEL_CS` and `FLAT_KERNEL_SS`
+/// (public/arch-x86/xen-x86_64.h).
 const KERNEL_CS: u16 = 0xe033;
 const KERNEL_SS: u16 = 0xe02b;
 /// The interrupt flag, bit 9, which is set for a guest in ring 3.

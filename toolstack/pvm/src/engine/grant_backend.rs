@@ -1,4 +1,5 @@
-//! The backend that copies: pages that a parent has granted to dom0 are kept mapped, and copied to the frames of its children.
+//! The backend that copies. A parent grants its pages to dom0, which keeps them mapped and copies
+//! them to the frames of its children.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;

@@ -110,7 +110,7 @@ impl<H: Hypervisor> Host<H> {
     pub(super) fn serve_ipc(&mut self, id: PvmId, operation: u32, count: u32) {
         let result = match operation {
             operation::REFUSED => self.note_refusal(id),
-            // Where dom0 cannot write entries, no frame can be shared.
+            // If dom0 cannot write entries, no frame can be shared.
             _ if self.backend == Backend::Grant => denied(Errno::ENOSYS),
             operation::CREATE => self.create_object(id),
             operation::MAP => self.map_object(id, count),

@@ -233,7 +233,8 @@ impl<H: Hypervisor> Host<H> {
         Ok(())
     }
 
-    /// MAP_LIBRARY: maps pages of a library that the asker's family has opened, never to be written.
+    /// MAP_LIBRARY: maps pages of a library that the asker's family has opened, never to be
+    /// written.
     pub(super) fn map_library(&mut self, id: PvmId, count: u32) -> Result<(), Failure> {
         let (root, _, channel) = self.asker(id)?;
         let asked = Map::read(channel, count, object_flags::EXECUTE)?;

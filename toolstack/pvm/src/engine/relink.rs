@@ -338,7 +338,8 @@ impl<M: Memory> Target<'_, M> {
     }
 }
 
-/// Has the table that covers `address` compared with the parent's again, though the parent has counted no change of it.
+/// Has the table that covers `address` compared with the parent's again, though the parent has
+/// counted no change of it.
 pub fn look_again(linkage: &mut Linkage, address: usize) {
     let base = table_base(address, 1);
     let place = linkage.bases().position(|other| other == base);

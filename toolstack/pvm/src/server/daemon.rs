@@ -1,4 +1,4 @@
-//! The life of `pvmd`, from its options to its end.
+//! The run of `pvmd`, from its options to its end.
 
 use std::path::Path;
 use std::process::ExitCode;

@@ -1,8 +1,8 @@
 //! The daemon around the engine: its configuration, its log, its socket, and its place among the
 //! host's services.
 //!
-//! There is a thread for each connection, because each waits for one thing at a time and there are few; what is shared is the engine's
-//! [`Handle`] and the [`History`] of events.
+//! There is a thread for each connection, because each waits for one thing at a time and there are
+//! few. They share the engine's [`Handle`] and the [`History`] of events.
 
 mod connection;
 mod daemon;

@@ -18,15 +18,16 @@ use super::host::{Found, Host};
 use super::life::{Doing, LifeId, Request};
 use super::memory::{self, Control, DATA_PAGES, HEAP_PAGES, buffer, data, heap};
 
-/// How long a guest waits for a daemon that is not there: less than in reality, so that it comes to that.
+/// Time that a guest waits for an absent daemon: less than in reality, so that it gives up at
+/// times.
 const PATIENCE: Duration = Duration::from_millis(20);
-/// How often it tries to fork.
+/// Number of tries to fork.
 const TRIES: u32 = 8;
 /// First page of the DEVICE zone that objects are mapped at.
 const PLACE: usize = 100;
 
 impl Host {
-    /// An honest guest has the processor for a moment.
+    /// Lets an honest guest run for a moment.
     pub fn honest_acts(&mut self, number: LifeId) -> Result<(), Found> {
         let Some(control) = self.lives[number].control() else { return Ok(()) };
         match self.lives[number].doing.clone() {
@@ -34,7 +35,7 @@ impl Host {
             Doing::Runs => self.run(number, &control),
             Doing::Asks(request) => self.look_for_reply(number, &control, &request),
             Doing::HasEnded => {
-                // It waits a second for its domain to be destroyed, and shuts down if that does not come.
+                // It waits for its domain to be destroyed, and shuts down if that does not happen.
                 if self.random.chance(1, 200) {
                     self.shut_down(number, xen_abi::sched::ShutdownReason::POWEROFF);
                 }
@@ -55,7 +56,7 @@ impl Host {
         Ok(())
     }
 
-    /// A child takes its memory over, and sees whether that is its parent's.
+    /// A child takes its memory over, and checks that it is its parent's.
     fn resume(&mut self, number: LifeId, control: &Control) -> Result<(), Found> {
         let life = &self.lives[number];
         let guest = life.guest.clone();
@@ -87,7 +88,7 @@ impl Host {
         Ok(())
     }
 
-    /// All that it reads is what it, or its parent before the fork, has written.
+    /// All memory that it reads was written by itself, or by its parent before the fork.
     pub fn check_memory(&self, number: LifeId) -> Result<(), Found> {
         let life = &self.lives[number];
         if life.tainted {
@@ -179,7 +180,7 @@ impl Host {
         Ok(())
     }
 
-    /// Writes pages: in place where nobody shares them, else to copies.
+    /// Writes pages: in place if they are not shared, else to copies.
     fn write_pages(&mut self, number: LifeId, control: &Control) -> Result<(), Found> {
         for _ in 0..1 + self.random.below(3) {
             let page = self.random.below(HEAP_PAGES as u64) as usize;
@@ -229,7 +230,7 @@ impl Host {
                 return self.end(number, Status::OutOfMemory);
             }
             let life = &mut self.lives[number];
-            // The snapshot, and the protection.
+            // The snapshot and the write protection.
             life.buffer ^= 1;
             let at = buffer(life.buffer as usize);
             if let Some(entry) = memory::entry(&life.guest, at) {
@@ -255,7 +256,8 @@ impl Host {
         }
     }
 
-    /// Sees to it that it has snapshot buffers of its own, and that dom0 has the grants that it copies by; false without memory.
+    /// Gives itself snapshot buffers of its own, and dom0 the grants that it copies by; false
+    /// without memory.
     fn own_buffers(&mut self, number: LifeId, control: &Control) -> bool {
         for place in 0..2 {
             let life = &mut self.lives[number];
@@ -274,7 +276,7 @@ impl Host {
         true
     }
 
-    /// Grants dom0 what it copies for children, once: the frames stay what they are.
+    /// Grants dom0 the pages that it copies for children. Their frames do not change.
     fn grant_all(&mut self, number: LifeId, control: &Control) {
         const FIRST: usize = 90;
         const GREF: u32 = 16;
@@ -334,7 +336,8 @@ impl Host {
                 format!("life {number} sees an answer to {reply} while it waits for {}", request.number)
             })?;
             if self.engine.is_none() && self.clock.since(request.since) > PATIENCE {
-                // A daemon that comes back later finds another request. What a COMMIT has made, it has made.
+                // A daemon that comes back later finds another request. Children of the COMMIT
+                // stay.
                 let none = control.get(guest::REQUEST).wrapping_add(1);
                 control.put(guest::OPERATION, operation::NONE);
                 control.put(guest::REQUEST, none);
@@ -346,14 +349,14 @@ impl Host {
                 self.lives[number].gave_up = none;
                 self.lives[number].doing = Doing::Runs;
             } else if sabotage::is(Sabotage::ForkOverRequest) && self.random.chance(1, 4) {
-                // Another thread forks, without regard to what is under way, which waits on.
+                // Another thread forks without regard to the request, which waits on.
                 let other = control.get(guest::REQUEST).wrapping_add(1);
                 control.put(guest::OPERATION, operation::PREPARE);
                 control.put(guest::COUNT, 1);
                 control.put(guest::REQUEST, other);
                 control.send();
             } else if self.random.chance(1, 8) {
-                // It looks again and again, and tells so: an event may have been lost.
+                // It polls, and sends its event again, because one may have been lost.
                 control.send();
             }
             return Ok(());
@@ -381,10 +384,11 @@ impl Host {
             }
             operation::PREPARE | operation::COMMIT => {
                 if request.operation == operation::COMMIT {
-                    // pvmd has answered: there are no children.
+                    // By pvmd's answer, there are no children.
                     let life = &mut self.lives[number];
                     life.last_commit = life.last_commit_before;
-                    // One that has ended may be forgotten by a daemon that could not take this pVM over at once.
+                    // A daemon that could not take this pVM over at once may have forgotten a child
+                    // that ended.
                     let mut children = self.children_of(number, request.number);
                     children.retain(|child| self.runs(*child));
                     self.found(children.is_empty(), || {
@@ -447,7 +451,7 @@ impl Host {
     }
 }
 
-/// What an honest guest may do.
+/// The acts of an honest guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Act {
     Write,

@@ -1,5 +1,5 @@
-//! The simulated host: the real engine on hypervisor and xenstored in memory, guests, dom0's other tools, time, and faults. One seed decides
-//! every order.
+//! The simulated host: the real engine, a hypervisor and a xenstored in memory, guests, dom0's
+//! other tools, time, and faults. One seed decides every order.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -27,29 +27,29 @@ use super::memory;
 use super::profile::Profile;
 use super::random::Random;
 
-/// What is wrong.
+/// A violated property.
 #[derive(Debug)]
 pub struct Found(pub String);
 
-/// What goes wrong for the daemon, decided at each of its operations.
+/// Faults of the daemon's operations, decided at each of them.
 pub struct Faults {
     random: Random,
-    /// How many operations of 100,000 fail.
+    /// Operations of 100,000 that fail.
     rate: u64,
-    /// When the last one was.
+    /// The time of the last fault.
     pub last: Option<Instant>,
     pub count: u64,
     /// The operation before has made a domain a child.
     made: bool,
-    /// Children that were told to go.
+    /// Number of children that were told to go.
     children: u32,
     story: Vec<String>,
 }
 
-/// Where operations fail, the daemon is killed each time that so many children were told to go.
+/// If operations fail, the daemon is killed each time after telling so many children to go.
 const KILLED_CHILD: u32 = 4;
 
-/// The toolstack that started the roots, which destroys them when it comes to it.
+/// The toolstack that started the roots. It destroys them when it gets to run.
 #[derive(Default)]
 struct Destroyer(Mutex<Vec<(Vec<DomId>, Done)>>);
 
@@ -74,7 +74,7 @@ pub struct Host {
     pub store: Store,
     pub engine: Option<Engine<FakeXen>>,
     pub handle: Option<Handle>,
-    /// The next daemon begins then.
+    /// The time at which the next daemon begins.
     restart: Option<Instant>,
     toolstack: Arc<Destroyer>,
     pub faults: Arc<Mutex<Faults>>,
@@ -82,19 +82,20 @@ pub struct Host {
     pub by_domain: BTreeMap<DomId, LifeId>,
     /// The domains as Xen has them.
     pub infos: Vec<DomainInfo>,
-    /// Entries of others' frames that were judged: whose, frame, and whether it can be written; and the frame's owner.
+    /// Judged entries for frames of others: the domain, the frame, and true if it is writable; then
+    /// the frame's owner.
     pub judged: BTreeMap<(LifeId, Mfn, bool), LifeId>,
-    /// What the fake's version was then.
+    /// The fake's version at that time.
     pub version: u64,
     pub told_ids: BTreeSet<u32>,
-    /// When children were made, and by which family.
+    /// The times at which children were made, and their families.
     pub made: VecDeque<(Instant, LifeId)>,
-    /// How long the daemon has been in service, and what that was when an honest guest asked.
+    /// The time for which the daemon has been in service. Requests of honest guests record it.
     pub service: Duration,
     pub served_since: BTreeMap<LifeId, Duration>,
-    /// Some domain has gone or shut down, and xenstored has not looked yet.
+    /// A domain has gone or shut down, and xenstored has not looked yet.
     pub changed: bool,
-    /// No more forks: all end.
+    /// No more forks: all pVMs end.
     pub closing: bool,
     kills: Vec<(LifeId, Killed)>,
     config: Config,
@@ -205,17 +206,17 @@ impl Host {
         self.trace.push_back(line);
     }
 
-    /// Something has to be true.
+    /// Fails with this text if a property does not hold.
     pub fn found(&self, holds: bool, what: impl FnOnce() -> String) -> Result<(), Found> {
         if holds { Ok(()) } else { Err(Found(what())) }
     }
 
-    /// Goes through a whole life of the host. That the simulation itself panics is found, too.
+    /// Runs the host from its start to its end. A panic of the simulation is a violation, too.
     pub fn live_whole(&mut self) -> Result<(), Found> {
         catch_unwind(AssertUnwindSafe(|| self.live())).unwrap_or_else(|_| Err(Found("the simulation panics".into())))
     }
 
-    /// Goes through a whole life of the host.
+    /// Runs the host from its start to its end.
     fn live(&mut self) -> Result<(), Found> {
         for _ in 0..self.profile.roots {
             self.boot();
@@ -258,7 +259,7 @@ impl Host {
         }
     }
 
-    /// The daemon has the processor for one turn of its loop.
+    /// Lets the daemon run one iteration of its loop.
     pub fn engine_acts(&mut self) -> Result<(), Found> {
         if self.fake.is_killed() && self.engine.is_some() {
             let after =
@@ -319,17 +320,17 @@ impl Host {
     fn announce(&mut self, number: LifeId, port: Port) {
         let domain = self.lives[number].domain;
         let home = format!("/local/domain/{domain}");
-        // As libxl does (`libxl__domain_make`): what stood there was of a domain before.
+        // As libxl does (`libxl__domain_make`): older nodes are of an earlier domain.
         let _ = self.store.remove(&home);
         self.store.write(&format!("{home}/name"), &format!("root{number}")).unwrap();
         self.store.write(&format!("{home}/vm"), &format!("/vm/{number}")).unwrap();
-        // dom0 says that it is a pVM.
+        // dom0 allows it to announce itself as a pVM.
         self.store.write(&format!("/libxl/{domain}/zooid-announce"), "1").unwrap();
         self.store.write(&format!("{home}/{ANNOUNCEMENT}"), &format!("{VERSION} {CONTROL_GREF} {}", port.0)).unwrap();
         self.store.introduce(domain, Mfn(0), Port(0)).unwrap();
     }
 
-    /// A toolstack destroys a domain, and removes its home when it is its own.
+    /// A toolstack destroys a domain, and removes its home if it is its own.
     pub fn destroy(&mut self, number: LifeId) {
         let life = &self.lives[number];
         let (domain, is_root) = (life.domain, life.is_root());
@@ -361,7 +362,7 @@ impl Host {
         }
     }
 
-    /// The toolstack destroys the roots that the daemon has asked it to.
+    /// The toolstack destroys the roots that the daemon has named.
     fn destroyer_acts(&mut self) {
         let asked = std::mem::take(&mut *self.toolstack.0.lock().unwrap());
         for (roots, done) in asked {
@@ -374,7 +375,7 @@ impl Host {
         }
     }
 
-    /// Operators, and toolstacks.
+    /// Lets operators and toolstacks act.
     fn tools_act(&mut self) -> Result<(), Found> {
         self.destroyer_acts();
         let living: Vec<LifeId> = self.lives.iter().filter(|life| !life.went).map(|life| life.number).collect();
@@ -389,7 +390,7 @@ impl Host {
                 }
             }
             3 if self.random.chance(1, 6) => {
-                // A family whose memory's owner is destroyed cannot fork as long as it has that memory mapped.
+                // A family without its memory owner cannot fork while it has that memory mapped.
                 let acts = |number: &LifeId| self.lives[*number].kind_acts();
                 let all: Vec<LifeId> = living.into_iter().filter(acts).collect();
                 if let Some(life) = self.random.pick(&all) {
@@ -430,7 +431,7 @@ impl Host {
         self.kills.push((life, answer));
     }
 
-    /// Who was signalled is of the family that was meant.
+    /// All signalled pVMs are of the family that was meant.
     fn judge_kills(&mut self) -> Result<(), Found> {
         for (target, answer) in std::mem::take(&mut self.kills) {
             match answer.try_recv() {
@@ -453,7 +454,7 @@ impl Host {
         Ok(())
     }
 
-    /// One guest has the processor.
+    /// Lets one guest run.
     fn somebody_acts(&mut self) -> Result<(), Found> {
         let runs = |life: &&Life| !life.went && life.kind_acts();
         let all: Vec<LifeId> = self.lives.iter().filter(runs).map(|life| life.number).collect();
@@ -474,18 +475,18 @@ impl Host {
         }
     }
 
-    /// What is in use.
+    /// All resources in use.
     pub fn left(&self) -> (Census, BTreeSet<String>, usize) {
         (self.fake.census(), self.xenstored.nodes().into_keys().collect(), self.xenstored.lost_consoles())
     }
 
-    /// All end; then nothing is left.
+    /// Ends all pVMs; then no resource is in use.
     fn close(&mut self) -> Result<(), Found> {
         self.closing = true;
         self.faults.lock().unwrap().rate = 0;
         self.restart = self.restart.map(|_| self.clock.now());
         self.note(|| "all end".into());
-        // Honest guests first come to rest.
+        // Honest guests first finish their work.
         for round in 0..6000 {
             self.pass(Duration::from_micros(200));
             self.engine_acts()?;
@@ -545,7 +546,8 @@ impl Host {
 
 impl Faults {
     fn at(&mut self, name: &'static str, clock: &Clock) -> Option<Fault> {
-        // Between the word to a child and the answer to its parent, the daemon is rarely by chance.
+        // The time between the event to a child and the answer to its parent is rarely met by
+        // chance.
         let told = std::mem::replace(&mut self.made, name == "setdomainhandle") && name == "notify";
         self.children += u32::from(told);
         if told && self.rate > 0 && self.children.is_multiple_of(KILLED_CHILD) {
@@ -579,7 +581,7 @@ impl Faults {
         };
         let what = fault.map_or("it is slow".to_owned(), |fault| format!("{fault:?}"));
         self.story.push(format!("    {name}: {what}"));
-        // An operation that fails so is one that the process would take for its end.
+        // The process would take this error for its own end.
         fault.filter(|fault| *fault != Fault::Fail(Errno::EIO)).or(fault.map(|_| Fault::Fail(Errno::EPERM)))
     }
 }

@@ -1,4 +1,4 @@
-//! A guest that writes what it likes, wherever it can.
+//! A guest that writes anything, wherever it can.
 
 use xen_abi::pte::{PTES_PER_TABLE, Pte, PteFlags};
 use xen_abi::sched::ShutdownReason;
@@ -14,20 +14,21 @@ use super::host::Host;
 use super::life::{Doing, LifeId};
 use super::memory::{self, Control, heap, table};
 
-/// What a hostile guest may do.
+/// The acts of a hostile guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Evil {
-    /// Fork as the protocol has it, to come to where harm can be done.
+    /// Fork as the protocol has it, to reach states in which harm can be done.
     Prepare,
     Commit,
     /// Nonsense in its control page.
     Field,
     Ask,
     State,
-    /// It says that it has ended, or ends.
+    /// Say that it has ended, or end.
     Ended,
     Shutdown,
-    /// A table that dom0 goes on reading becomes an ordinary page, and gets entries that Xen has never seen.
+    /// Make an ordinary page of a table that dom0 goes on to read, and write entries that Xen has
+    /// never seen.
     Unhook,
     Forge,
     Remap,
@@ -40,12 +41,12 @@ pub enum Evil {
 }
 
 impl Host {
-    /// A hostile guest has the processor for a moment.
+    /// Lets a hostile guest run for a moment.
     pub fn hostile_acts(&mut self, number: LifeId) {
         let Some(control) = self.lives[number].control() else { return };
         let domain = self.lives[number].domain;
         if self.lives[number].doing == Doing::Begins {
-            // Where its parent has brought it, its code begins, which is as hostile.
+            // At its waiting point its own code begins, which is as hostile.
             match (control.get(guest::STATE), control.get(daemon::GO)) {
                 (state::STARTING, _) if !self.random.chance(1, 30) => {
                     control.put(guest::STATE, state::WAITING);
@@ -129,7 +130,7 @@ impl Host {
                     2 => format!("1 {CONTROL_GREF} {}", self.random.below(8)),
                     _ => format!("{} 8 1 \u{7f}", self.random.nonsense()),
                 };
-                // It can write this below its own home alone.
+                // It can write only below its own home.
                 let _ = self.store.write(&format!("/local/domain/{domain}/{ANNOUNCEMENT}"), &text);
             }
             Evil::Ports => {
@@ -177,7 +178,8 @@ impl Host {
         PteFlags::PRESENT | PteFlags::NO_EXECUTE | rule | write
     }
 
-    /// Takes its second table of the heap out of its tables without a word; makes one when there is none.
+    /// Takes its second table of the heap out of its tree without a word; makes one if there is
+    /// none.
     fn unhook(&mut self, number: LifeId, control: &Control) {
         let base = heap(0) + L1_SPAN;
         let guest = self.lives[number].guest.clone();
@@ -185,7 +187,7 @@ impl Host {
         let at = second.addr() + place as u64 * 8;
         match memory::word(&guest, second, place * 8).map(Pte) {
             Some(entry) if entry.is_present() => {
-                // Nothing of its entries must keep it from being written.
+                // The frame must have no use as a table that would keep it from being written.
                 if guest.mmu_update(&[MmuUpdate::pte(at, Pte::ABSENT)]).1.is_ok() {
                     self.lives[number].unhooked = Some((base, entry.mfn()));
                 }
@@ -200,7 +202,7 @@ impl Host {
         }
     }
 
-    /// Writes entries that name anybody's frames.
+    /// Writes entries that name frames of any domain.
     fn forge(&mut self, number: LifeId, control: &Control) {
         let Some((base, frame)) = self.lives[number].unhooked else { return };
         let guest = self.lives[number].guest.clone();
@@ -210,7 +212,7 @@ impl Host {
         let all = self.fake.all_frames();
         let owners: Vec<DomId> = all.iter().map(|(_, owner)| *owner).collect();
         let root = self.lives[number].root;
-        // Relatives, of whom it may be told more than of strangers, and those that hold memory.
+        // Relatives, about whom it may learn more than about strangers, and memory owners.
         let related = |owner: &DomId| self.by_domain.get(owner).is_some_and(|life| self.lives[*life].root == root);
         let related: Vec<DomId> = owners.iter().copied().filter(related).collect();
         for _ in 0..1 + self.random.below(6) {
@@ -236,7 +238,7 @@ impl Host {
         if !self.backend_is_grant() {
             return;
         }
-        // A directory, and pages of grants: each of what it has, the same again and again.
+        // A directory and pages of grants, in which the same ones are repeated.
         let (Some(page), Some(list)) =
             (memory::entry(guest, heap(0)).map(|it| it.mfn()), memory::entry(guest, heap(1)).map(|it| it.mfn()))
         else {

@@ -1,4 +1,4 @@
-//! What has to be true after every step.
+//! Properties that hold after every step.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -10,11 +10,12 @@ use zooid_fork_plan::wire::{daemon, operation};
 use super::host::{Found, Host};
 use super::life::{Contents, Doing, Life, LifeId, Nature, Request};
 
-/// How long an honest guest of a family without hostile ones may wait for an answer, while the daemon is there and nothing fails; and how
-/// much longer for each domain of its own family, for which work is done as well.
+/// Longest time that an honest guest waits for an answer, in a family without hostile members,
+/// while the daemon runs and nothing fails; below, the added time for each domain of its family,
+/// for which work is done as well.
 const BOUND: Duration = Duration::from_millis(250);
 const EACH: Duration = Duration::from_millis(60);
-/// How often in a row it may be refused though nothing is short.
+/// Most refusals in a row without a shortage.
 const REFUSALS: u32 = 12;
 
 impl Life {
@@ -25,7 +26,7 @@ impl Life {
 }
 
 impl Host {
-    /// A domain is seen for the first time.
+    /// Enters a domain that is seen for the first time.
     pub fn meet(&mut self, domain: DomId, nature: Nature) -> LifeId {
         let number = self.lives.len();
         self.infos = self.fake.guests();
@@ -66,7 +67,7 @@ impl Host {
         number
     }
 
-    /// Judges what there is now.
+    /// Judges the present state.
     pub fn judge(&mut self) -> Result<(), Found> {
         self.observe()?;
         self.judge_frames()?;
@@ -75,7 +76,7 @@ impl Host {
         self.judge_waiting()
     }
 
-    /// Sees what has become of the domains.
+    /// Follows the changes of domains.
     pub fn observe(&mut self) -> Result<(), Found> {
         self.infos = self.fake.guests();
         let all = self.infos.clone();
@@ -111,7 +112,7 @@ impl Host {
         Ok(())
     }
 
-    /// A domain of the daemon's is seen for what it is.
+    /// Enters a domain that the daemon has made, by its handle.
     fn adopt(&mut self, number: LifeId, handle: id::Handle) -> Result<(), Found> {
         let parent = self.lives.iter().rev().find(|life| life.id == handle.parent.raw()).map(|life| life.number);
         let (root, nature, tainted) = match parent.map(|parent| &self.lives[parent]) {
@@ -123,7 +124,7 @@ impl Host {
         (life.kind, life.id, life.parent, life.root) = (Some(handle.kind), handle.id.raw(), parent, root);
         life.tainted = tainted;
         life.doing = Doing::Begins;
-        // It becomes so as a child; before, it is its parent's code that it runs.
+        // The nature applies once it is a child. Before, it runs its parent's code.
         life.nature = nature;
         if turns && nature == Nature::Honest {
             life.commit = u32::MAX;
@@ -137,7 +138,7 @@ impl Host {
     fn becomes_child(&mut self, number: LifeId, mut handle: id::Handle) -> Result<(), Found> {
         let parent = self.lives[number].parent.expect("a prepared domain's");
         if handle.kind == Kind::Ended {
-            // Between two looks it has become a child and ended, and the handle says how.
+            // It has become a child and ended between two looks; the handle has the status.
             handle.commit = self.lives[parent].forks.last_key_value().map_or(0, |(commit, _)| *commit);
         }
         self.made.push_back((self.clock.now(), self.lives[number].root));
@@ -213,7 +214,7 @@ impl Host {
         })
     }
 
-    /// Nobody can read or write a frame of another domain that it was not given.
+    /// No domain can read or write a frame of another one that it was not given.
     fn judge_frames(&mut self) -> Result<(), Found> {
         let version = self.fake.entries_version();
         if std::mem::replace(&mut self.version, version) == version {
@@ -270,18 +271,19 @@ impl Host {
                 self.found(!(is_members && writable), whose)?;
                 self.found(is_members || parent_has || life.maps, whose)
             }
-            // A prepared domain, or a child, has its parent's frames, and those that its parent can read itself.
+            // A prepared domain, or a child, has its parent's frames, and those that its parent can
+            // read itself.
             _ => self.found(!writable && (life.parent == Some(owner.number) || parent_has), whose),
         }
     }
 
-    /// Who is told that nobody shares its frames shares them with nobody who runs.
+    /// A pVM that is told that its frames are unshared shares them with no domain that runs.
     fn judge_unshared(&mut self) -> Result<(), Found> {
         for life in self.lives.iter().filter(|life| !life.went && !life.tainted && life.is_pvm()) {
             if life.last_commit == 0 || matches!(life.doing, Doing::HasEnded | Doing::Begins) {
                 continue;
             }
-            // Until the answer, what it was told is of the COMMIT before.
+            // Until the answer, its control page is about the COMMIT before.
             if matches!(&life.doing, Doing::Asks(request) if request.operation == operation::COMMIT) {
                 continue;
             }
@@ -306,13 +308,14 @@ impl Host {
         Ok(())
     }
 
-    /// dom0 keeps no more of what guests grant than what they grant now: each of these guests names one list of grants.
+    /// dom0 maps no more of guests' grants than they grant now. Each of these guests names one list
+    /// of grants.
     fn judge_grants(&self) -> Result<(), Found> {
         let (mapped, most) = (self.fake.maptrack(), 1200 * self.infos.len() + 600);
         self.found(mapped <= most, || format!("dom0 has {mapped} grants mapped, for {} domains", self.infos.len()))
     }
 
-    /// Nobody who is honest waits for long.
+    /// No honest guest waits for long.
     fn judge_waiting(&mut self) -> Result<(), Found> {
         for (number, since) in &self.served_since {
             let life = &self.lives[*number];
@@ -320,11 +323,12 @@ impl Host {
             let root = &self.lives[life.root];
             let faults = self.faults.lock().unwrap().last;
             let quiet = faults.is_none_or(|last| self.clock.since(last) > Duration::from_secs(1));
-            // Hostile relatives are its own family's affair.
+            // Delays by hostile relatives concern its own family alone.
             let alone = !self.lives.iter().any(|other| other.root == life.root && other.nature == Nature::Hostile);
             let waited = self.service - *since;
             let family = self.lives.iter().filter(|other| other.root == life.root && !other.went).count() as u32;
-            // A family that is full, on a host where something is short, has its refusals put off, each behind the one before.
+            // In a full family, or on a host with a shortage, refusals are delayed, each behind the
+            // one before.
             let is_full = matches!(self.profile.kind, "chain" | "short");
             let served =
                 is_full || !quiet || !alone || root.went || self.orphaned(life) || waited < BOUND + EACH * family;
@@ -338,12 +342,12 @@ impl Host {
         Ok(())
     }
 
-    /// The daemon has let go of it, by an operator's order.
+    /// The daemon has forgotten it, by an operator's order.
     fn orphaned(&self, life: &Life) -> bool {
         life.doing == Doing::HasEnded
     }
 
-    /// An honest guest is refused a fork: for a reason.
+    /// A refused fork of an honest guest has a reason.
     pub fn judge_refusal(&mut self, number: LifeId, request: &Request, errno: u32) -> Result<(), Found> {
         let now = self.clock.now();
         let second = Duration::from_secs(1);

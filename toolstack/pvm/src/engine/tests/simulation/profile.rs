@@ -1,20 +1,20 @@
-//! What kind of host a seed makes.
+//! The kind of host that a seed makes.
 
 use super::honest::Act;
 use super::hostile::Evil;
 use super::random::Random;
 
-/// Settings that a seed chooses, so that each kind of trouble is met in earnest by some.
+/// Settings that a seed chooses, so that each kind of trouble is frequent in some runs.
 #[derive(Clone, Debug)]
 pub struct Profile {
     pub kind: &'static str,
     pub steps: u64,
     /// Microseconds that a step takes at most.
     pub pause_us: u64,
-    /// How many steps of 100 are the daemon's.
+    /// Steps of 100 that are the daemon's.
     pub engine: u64,
     pub roots: u64,
-    /// How many roots of 100 are hostile, and how many children of honest ones become so.
+    /// Roots of 100 that are hostile; below, children of honest pVMs that become hostile.
     pub hostile_roots: u64,
     pub hostile_turns: u64,
     pub hostile_children: u64,
@@ -24,7 +24,7 @@ pub struct Profile {
     pub maptrack: usize,
     pub pool: u32,
     pub family: u32,
-    /// Forks a second: of a family, of the host.
+    /// Forks in a second: of a family, and of the host.
     pub rates: (u32, u32),
     /// Operations of 100,000 that fail.
     pub faults: u64,
