@@ -39,7 +39,7 @@ pub fn fork_somehow(world: &mut World, root: &Root) -> bool {
 
 /// A fork, the child's end, and one more fork, with a fault at one operation; false if that comes
 /// after all of these.
-fn life(operation: usize, fault: Fault) -> bool {
+fn fork_and_end(operation: usize, fault: Fault) -> bool {
     let (mut world, root) = world();
     let before = world.census();
     let operations = world.fake.operations().len();
@@ -64,9 +64,9 @@ fn life(operation: usize, fault: Fault) -> bool {
 }
 
 /// A scenario with a fault at each of its operations, of which there are at least `least`.
-pub fn everywhere(fault: Fault, least: usize, life: impl Fn(usize, Fault) -> bool) {
+pub fn everywhere(fault: Fault, least: usize, scenario: impl Fn(usize, Fault) -> bool) {
     let mut operation = 1;
-    while life(operation, fault) {
+    while scenario(operation, fault) {
         operation += 1;
     }
     assert!(operation > least, "only {operation} operations");
@@ -75,17 +75,17 @@ pub fn everywhere(fault: Fault, least: usize, life: impl Fn(usize, Fault) -> boo
 
 #[test]
 fn a_kill_before_any_operation_leaves_nothing() {
-    everywhere(Fault::KillBefore, 100, life);
+    everywhere(Fault::KillBefore, 100, fork_and_end);
 }
 
 #[test]
 fn a_kill_after_any_operation_leaves_nothing() {
-    everywhere(Fault::KillAfter, 100, life);
+    everywhere(Fault::KillAfter, 100, fork_and_end);
 }
 
 #[test]
 fn any_operation_may_find_no_memory() {
-    everywhere(Fault::Fail(Errno::ENOMEM), 100, life);
+    everywhere(Fault::Fail(Errno::ENOMEM), 100, fork_and_end);
 }
 
 #[test]

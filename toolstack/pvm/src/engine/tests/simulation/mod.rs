@@ -10,8 +10,8 @@ mod honest;
 mod host;
 mod hostile;
 mod inspect;
+mod instance;
 mod judge;
-mod life;
 mod memory;
 mod profile;
 mod random;
@@ -30,7 +30,7 @@ const SEEDS: u64 = 3000;
 /// Runs the host of a seed.
 fn simulate(seed: u64, talks: bool) -> Result<Box<Host>, Box<(Host, Found)>> {
     let mut host = Host::new(seed, talks);
-    match host.live_whole() {
+    match host.run_caught() {
         Ok(()) => Ok(Box::new(host)),
         Err(found) => Err(Box::new((host, found))),
     }

@@ -14,9 +14,10 @@ pub struct Profile {
     /// Steps of 100 that are the daemon's.
     pub engine: u64,
     pub roots: u64,
-    /// Roots of 100 that are hostile; below, children of honest pVMs that become hostile.
+    /// Roots of 100 that are hostile; below, children of honest pVMs, of 100, that become hostile, and
+    /// most children of a hostile fork.
     pub hostile_roots: u64,
-    pub hostile_turns: u64,
+    pub become_hostile: u64,
     pub hostile_children: u64,
     /// Numbers that domains may have, pages of the machine, grants that dom0 can map.
     pub domains: u16,
@@ -72,7 +73,7 @@ impl Profile {
             engine: 50,
             roots: 2 + random.below(2),
             hostile_roots: 30,
-            hostile_turns: 10,
+            become_hostile: 10,
             hostile_children: 3,
             domains: 60,
             pages: 20_000,
@@ -87,12 +88,12 @@ impl Profile {
         };
         let only = |kinds: &[(u64, Evil)]| kinds.to_vec();
         match random.below(12) {
-            0 => Profile { kind: "honest", hostile_roots: 0, hostile_turns: 0, ..base },
-            1 => Profile { kind: "honest, faults", hostile_roots: 0, hostile_turns: 0, faults: 400, ..base },
+            0 => Profile { kind: "honest", hostile_roots: 0, become_hostile: 0, ..base },
+            1 => Profile { kind: "honest, faults", hostile_roots: 0, become_hostile: 0, faults: 400, ..base },
             2 => Profile {
                 kind: "few numbers",
                 hostile_roots: 0,
-                hostile_turns: 0,
+                become_hostile: 0,
                 domains: 16 + random.below(8) as u16,
                 family: 6,
                 roots: 3,
@@ -109,7 +110,7 @@ impl Profile {
             4 => Profile {
                 kind: "forgers",
                 hostile_roots: 40,
-                hostile_turns: 40,
+                become_hostile: 40,
                 hostile: only(&[
                     (8, Evil::Unhook),
                     (20, Evil::Forge),
@@ -150,7 +151,7 @@ impl Profile {
             9 => Profile {
                 kind: "chain",
                 hostile_roots: 0,
-                hostile_turns: 0,
+                become_hostile: 0,
                 roots: 1,
                 steps: if random.chance(1, 8) { 30_000 } else { 3000 },
                 honest: vec![(10, Act::Fork), (5, Act::Exit), (2, Act::Write)],

@@ -12,7 +12,7 @@ use zooid_fork_plan::id::Kind;
 use super::memory::{Control, DATA_PAGES, HEAP_PAGES};
 
 /// Number of an instance. Each domain that is ever made has its own, while domids come again.
-pub type LifeId = usize;
+pub type InstanceId = usize;
 
 /// The memory of a pVM: the first words of its pages.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -56,8 +56,8 @@ pub struct Request {
 }
 
 #[derive(Debug)]
-pub struct Life {
-    pub number: LifeId,
+pub struct Instance {
+    pub number: InstanceId,
     pub domain: DomId,
     /// The frame of its shared info, which no other instance has.
     pub identity: Mfn,
@@ -67,8 +67,8 @@ pub struct Life {
     pub kind: Option<Kind>,
     pub id: u32,
     /// The instance that it was made for.
-    pub parent: Option<LifeId>,
-    pub root: LifeId,
+    pub parent: Option<InstanceId>,
+    pub root: InstanceId,
     /// It, or one of its ancestors, is hostile.
     pub tainted: bool,
     pub doing: Doing,
@@ -101,7 +101,7 @@ pub struct Life {
     pub refusals: u32,
 }
 
-impl Life {
+impl Instance {
     pub fn control(&self) -> Option<Control> {
         Control::of(&self.guest)
     }
