@@ -35,7 +35,7 @@ struct Shared {
     line: Box<dyn Line>,
     state: Mutex<State>,
     /// Held while a request is sent, so that requests do not mix.
-    turn: Mutex<()>,
+    sending: Mutex<()>,
 }
 
 /// The way out for requests.
@@ -113,7 +113,7 @@ impl Store {
     pub fn over(socket: UnixStream) -> io::Result<Self> {
         let socket = Arc::new(socket);
         let shared =
-            Arc::new(Shared { line: Box::new(socket.clone()), state: Mutex::default(), turn: Mutex::default() });
+            Arc::new(Shared { line: Box::new(socket.clone()), state: Mutex::default(), sending: Mutex::default() });
         let reader = {
             let shared = shared.clone();
             thread::Builder::new().name("xenstore".into()).spawn(move || shared.serve(&socket))?
@@ -127,7 +127,7 @@ impl Store {
         let shared = Arc::new_cyclic(|shared| Shared {
             line: line(Inlet(shared.clone())),
             state: Mutex::default(),
-            turn: Mutex::default(),
+            sending: Mutex::default(),
         });
         Store { shared, reader: None }
     }
@@ -319,7 +319,7 @@ impl Shared {
 
     /// Sends a request, whose reply goes to `waiter`.
     fn send(&self, request: &Request<'_>, waiter: Option<SyncSender<Result<Vec<u8>, Error>>>) -> Result<(), Error> {
-        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let _sending = self.sending.lock().unwrap_or_else(PoisonError::into_inner);
         let bytes = {
             let mut state = self.state();
             if let Some(error) = &state.broken {

@@ -38,8 +38,8 @@ pub fn run(socket: &Path, json: bool, options: &options::Run, out: &mut impl Wri
     let (info, mut end, console) = match &options.app {
         Some(app) => run_app(&mut client, socket, &guest, app, options)?,
         None => {
-            let turn = Turn::wait(socket)?;
-            create(&mut client, &turn, &guest, options, &options.args)?
+            let lock = RunLock::wait(socket)?;
+            create(&mut client, &lock, &guest, options, &options.args)?
         }
     };
     if options.attach {
@@ -67,18 +67,18 @@ fn run_app(
     app: &str,
     options: &options::Run,
 ) -> Result<(PvmInfo, Client, Console), Error> {
-    let turn = Turn::wait(socket)?;
+    let lock = RunLock::wait(socket)?;
     let pvms: Vec<PvmInfo> = client.ask(Request::List { all: false })?;
     let empty = match pvms.into_iter().find(|pvm| pvm.name == guest.name && pvm.kind == Kind::Root) {
         Some(pvm) => pvm,
         None => {
-            let (info, mut end, console) = create(client, &turn, guest, options, &[])?;
+            let (info, mut end, console) = create(client, &lock, guest, options, &[])?;
             let _progress = Progress::new(format!("starting {}", info.name));
             first_sign(client, &mut end, &info, console)?;
             info
         }
     };
-    drop(turn);
+    drop(lock);
     let application = [app].into_iter().map(str::to_owned).chain(options.args.iter().cloned()).collect();
     let fork = Request::Fork { pvm: Target::Id(empty.id), count: 1, application };
     let is_young = age(&empty) < SILENCE;
@@ -111,12 +111,12 @@ fn age(pvm: &PvmInfo) -> Duration {
 
 /// The lock on choosing a name and making the domain that has it. Without it, several `pvm run` at
 /// a time would choose one name, and see that only when `xl create` is done.
-struct Turn<'a> {
+struct RunLock<'a> {
     socket: &'a Path,
     _lock: File,
 }
 
-impl<'a> Turn<'a> {
+impl<'a> RunLock<'a> {
     /// Waits for the lock, of which each daemon has one. It is released with the value or the
     /// program.
     fn wait(socket: &'a Path) -> Result<Self, Error> {
@@ -132,7 +132,7 @@ impl<'a> Turn<'a> {
 /// console from here on. A domain that does not come to run is removed.
 fn create(
     client: &mut Client,
-    turn: &Turn<'_>,
+    lock: &RunLock<'_>,
     guest: &Guest,
     options: &options::Run,
     args: &[String],
@@ -162,7 +162,7 @@ fn create(
             other => other?,
         };
         let started = Console::open(path, length)
-            .and_then(|console| start(client, turn.socket, &name, &deferred).map(|(info, end)| (info, end, console)));
+            .and_then(|console| start(client, lock.socket, &name, &deferred).map(|(info, end)| (info, end, console)));
         if started.is_err() {
             // Without a client, no one would know of it.
             let _ = xl::run("destroy", &[&name]);
@@ -283,12 +283,12 @@ mod tests {
 
     #[test]
     fn one_at_a_time_chooses_a_name_and_makes_its_domain() {
-        let directory = TemporaryDirectory::new("turn");
+        let directory = TemporaryDirectory::new("run-lock");
         let socket = directory.path().join("pvmd.sock");
         let lock = || File::open(directory.path().join("run.lock")).unwrap();
-        let turn = Turn::wait(&socket).unwrap();
+        let held = RunLock::wait(&socket).unwrap();
         assert!(lock().try_lock().is_err());
-        drop(turn);
+        drop(held);
         assert!(lock().try_lock().is_ok());
     }
 
