@@ -422,7 +422,7 @@ impl<H: Hypervisor> Host<H> {
     }
 
     /// Records the children that were made for a fork from outside.
-    pub(super) fn note_outside(&mut self, id: PvmId, number: u32, children: &[Prepared<H::Memory>]) {
+    pub(super) fn record_outside(&mut self, id: PvmId, number: u32, children: &[Prepared<H::Memory>]) {
         if let Some(fork) = self.outside.iter_mut().find(|fork| fork.id == id && fork.number == number) {
             fork.children = children.iter().map(|child| child.id.raw()).collect();
         }

@@ -35,7 +35,7 @@ use super::rest::Rest;
 use super::stats::Counters;
 use super::toolstack::Toolstack;
 use super::updates::UpdateRequest;
-use super::watch::{Note, Notes, Watched};
+use super::watch::{StoreChange, StoreChanges, Watched};
 use super::{StartError, choose_backend};
 
 /// Jobs are put off for events so many times in a row. Guests that send requests without end must
@@ -64,8 +64,8 @@ pub struct Host<H: Hypervisor> {
     ports: Vec<Option<Peer>>,
     /// Ports that have reported an event and could not be unmasked.
     taken: Vec<Port>,
-    /// The changes in xenstore that are watched for, and the first two watches.
-    pub(super) watches: Notes,
+    /// Changes in xenstore that the engine has not taken yet; below, the watches for domains.
+    pub(super) store_changes: StoreChanges,
     _watched: [Watch; 2],
     /// Domains that have not announced themselves.
     pub(super) watched: BTreeMap<DomId, Watched>,
@@ -142,7 +142,7 @@ pub(super) enum Timer {
     /// A request of a pVM is to be answered with an error.
     Refused(PvmId),
     /// A family that has used up its share of the time is served again.
-    Turn(PvmId),
+    Deferred(PvmId),
     /// A domain that announces itself too often is heard again.
     Announced(DomId),
     /// Xen could not list the domains.
@@ -162,7 +162,7 @@ where
     /// Runs until a command quits it.
     pub fn run(mut self) {
         self.recover();
-        while !self.turn() {}
+        while !self.iterate() {}
         let reply = self.host.quitting.take();
         self.drain();
         self.host.discard_all();
@@ -175,7 +175,7 @@ where
     }
 
     /// Waits for work and does it; true at the end.
-    fn turn(&mut self) -> bool {
+    fn iterate(&mut self) -> bool {
         let (event, woken) = self.wait();
         self.act(event, woken)
     }
@@ -228,13 +228,13 @@ impl<H: Hypervisor> Engine<H> {
         config: Config,
     ) -> Result<(Self, Handle), StartError> {
         let (handle, inbox) = pair().map_err(StartError::Linux)?;
-        let watches = Notes::new(inbox.waker());
+        let store_changes = StoreChanges::new(inbox.waker());
         let now = clock.now();
         // Ids are to differ from those that an earlier daemon gave to domains of the same number.
         let generation = (clock.now_us() >> 10) as u16;
         let host = Host {
             events: xen.events().map_err(StartError::Xen)?,
-            _watched: watches.watch_domains(&store).map_err(StartError::Store)?,
+            _watched: store_changes.watch_domains(&store).map_err(StartError::Store)?,
             backend: choose_backend(&*xen, config.backend),
             xen,
             store,
@@ -250,7 +250,7 @@ impl<H: Hypervisor> Engine<H> {
             timers: Vec::new(),
             ports: Vec::new(),
             taken: Vec::new(),
-            watches,
+            store_changes,
             watched: BTreeMap::new(),
             strangers: BTreeMap::new(),
             scratch: Scratch::default(),
@@ -283,8 +283,8 @@ impl<H: Hypervisor> Engine<H> {
             // A client that asks for something is first told of all events before it.
             self.host.tell_subscribers();
             self.inbox.clear();
-            for note in self.host.watches.take() {
-                self.take_note(note);
+            for change in self.host.store_changes.take() {
+                self.take_change(change);
             }
             while let Some(command) = self.inbox.take() {
                 self.host.obey(command);
@@ -304,9 +304,9 @@ impl<H: Hypervisor> Engine<H> {
         self.host.quitting.is_some() && !self.host.jobs.iter().any(|job| matches!(job, Job::Reap(_)))
     }
 
-    fn take_note(&mut self, note: Note) {
-        match note {
-            Note::Domains => match self.host.xen.domains() {
+    fn take_change(&mut self, change: StoreChange) {
+        match change {
+            StoreChange::Domains => match self.host.xen.domains() {
                 Ok(all) => {
                     self.host.find_ended(&all);
                     // A new domain may have the number of one that has ended.
@@ -318,7 +318,7 @@ impl<H: Hypervisor> Engine<H> {
                     self.host.after(AGAIN, Timer::Domains);
                 }
             },
-            Note::Announced(domain) => self.host.hear_announcement(domain),
+            StoreChange::Announced(domain) => self.host.hear_announcement(domain),
         }
         self.drain();
     }
@@ -388,8 +388,8 @@ impl<H: Hypervisor> Engine<H> {
                 Timer::Refresh(id, pause) => host.refresh_later(id, pause),
                 Timer::Refused(id) => host.answer_refused(id),
                 Timer::Announced(domain) => host.hear_again(domain),
-                Timer::Domains => host.watches.domains_changed(),
-                Timer::Turn(root) => host.turn_comes(root),
+                Timer::Domains => host.store_changes.domains_changed(),
+                Timer::Deferred(root) => host.share_has_grown(root),
                 Timer::Libraries => host.forget_removed_libraries(),
                 Timer::Outside => host.check_outside(now),
                 Timer::Update => host.check_updates(now),
@@ -440,7 +440,7 @@ impl<H: Hypervisor> Host<H> {
             Job::Build(building) => self.build_step(family, building),
             Job::Refresh(id, place) => self.refresh_step(id, place),
             Job::Reap(reaping) => self.reap_step(family, reaping),
-            Job::Turn(root) => self.turn_step(root),
+            Job::Deferred(root) => self.serve_deferred(root),
             Job::Library => self.library_step(family),
             Job::Drop(rest) => drop(rest),
         }

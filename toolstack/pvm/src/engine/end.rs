@@ -314,7 +314,7 @@ impl<H: Hypervisor> Host<H> {
 
     /// At the end: removes all prepared domains.
     pub(super) fn discard_all(&mut self) {
-        self.abandon_turns();
+        self.abandon_unfinished();
         for parent in self.books.ids() {
             let Some(pvm) = self.books.get_mut(parent) else { continue };
             pvm.prepared.iter_mut().for_each(|prepared| prepared.broken = true);
@@ -328,7 +328,7 @@ impl<H: Hypervisor> Host<H> {
             match job {
                 Job::Build(building) => self.abandon_building(family, *building),
                 Job::Reap(reaping) => self.reap_step(family, reaping),
-                Job::Refresh(..) | Job::Turn(_) | Job::Library | Job::Drop(_) => {}
+                Job::Refresh(..) | Job::Deferred(_) | Job::Library | Job::Drop(_) => {}
             }
         }
     }

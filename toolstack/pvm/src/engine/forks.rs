@@ -45,7 +45,7 @@ impl<H: Hypervisor> Host<H> {
         match self.try_commit(id, count as usize, began) {
             Ok(children) => {
                 let now = self.clock.now();
-                self.note_outside(id, request, &children);
+                self.record_outside(id, request, &children);
                 self.follow(Follow::Book(Forked { parent: id, children, duration: now - began }));
                 self.rest.begin(now);
             }

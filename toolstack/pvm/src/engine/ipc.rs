@@ -18,10 +18,10 @@ use super::books::{Channel, Pending, Pvm};
 use super::core::Host;
 use super::executor::Operation;
 use super::failure::Failure;
+use super::fair_share::Making;
 use super::members::AT_ONCE;
 use super::memory_owner::{Asker, MemoryOwner, Nameless, Object};
 use super::object_records;
-use super::turns::Making;
 
 /// Most objects of a family. Those without a name do not count once they are wholly mapped.
 const MAX_OBJECTS: usize = 1024;
@@ -109,7 +109,7 @@ impl<H: Hypervisor> Host<H> {
     /// Serves a request of a member.
     pub(super) fn serve_ipc(&mut self, id: PvmId, operation: u32, count: u32) {
         let result = match operation {
-            operation::REFUSED => self.note_refusal(id),
+            operation::REFUSED => self.report_refusal(id),
             // If dom0 cannot write entries, no frame can be shared.
             _ if self.backend == Backend::Grant => denied(Errno::ENOSYS),
             operation::CREATE => self.create_object(id),

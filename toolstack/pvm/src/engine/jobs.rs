@@ -23,7 +23,7 @@ pub(super) enum Job<M> {
     Reap(Reaping<M>),
     /// Serves a waiting request of the family, or makes a part of an object that one of them asks
     /// for.
-    Turn(PvmId),
+    Deferred(PvmId),
     /// Reads a part of a library.
     Library,
     /// Frees memory that is not needed any more, which takes time.

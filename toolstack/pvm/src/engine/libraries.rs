@@ -254,7 +254,7 @@ impl<H: Hypervisor> Host<H> {
     }
 
     /// REFUSED: a pVM says that a rule does not hold for a library.
-    pub(super) fn note_refusal(&mut self, id: PvmId) -> Result<(), Failure> {
+    pub(super) fn report_refusal(&mut self, id: PvmId) -> Result<(), Failure> {
         let (_, _, channel) = self.asker(id)?;
         let text = text(channel, false)?;
         match text.split_once(": ") {
@@ -403,7 +403,7 @@ impl<H: Hypervisor> Host<H> {
     /// Takes over the libraries' domain of an earlier daemon. All pVMs are in the books, and each
     /// may have mapped a library that is not known any more.
     pub(super) fn recover_libraries(&mut self, id: PvmId) {
-        self.books.note_id(id);
+        self.books.skip_id(id);
         let users: BTreeSet<PvmId> = self.books.families().map(|(root, _)| root).collect();
         if users.is_empty() || self.books.libraries().is_some() {
             self.remove_domain(id, id);
@@ -440,8 +440,8 @@ impl<H: Hypervisor> Host<H> {
 
     /// Forgets the libraries' domain if a tool has destroyed it.
     pub(super) fn find_lost_libraries(&mut self, all: &[xenctl::DomainInfo]) {
-        let lives = |id: PvmId| all.iter().any(|info| is_domain_of(info, id) && !info.is_dying());
-        if self.books.libraries().is_some_and(|libraries| !lives(libraries.id)) {
+        let exists = |id: PvmId| all.iter().any(|info| is_domain_of(info, id) && !info.is_dying());
+        if self.books.libraries().is_some_and(|libraries| !exists(libraries.id)) {
             log::warn!("the domain of the libraries was destroyed: who has mapped some cannot fork any more");
             self.end_libraries();
         }

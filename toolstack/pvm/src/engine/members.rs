@@ -194,7 +194,7 @@ impl<H: Hypervisor> Host<H> {
         let Gone { id, root, family, .. } = gone;
         if let Some(mut family) = family {
             self.leave_libraries(root);
-            if let Some(making) = family.turns.making.take() {
+            if let Some(making) = family.share.making.take() {
                 log::debug!(id = root.raw(); "object {} is not made: its family has ended", making.number);
             }
             return self.end_memory_owner(root, family.memory_owner);
@@ -245,9 +245,9 @@ impl<H: Hypervisor> Host<H> {
 
     /// Forgets memory owners that a tool has destroyed.
     pub(super) fn find_lost_memory_owners(&mut self, all: &[xenctl::DomainInfo]) {
-        let lives = |id: PvmId| all.iter().any(|info| is_domain_of(info, id) && !info.is_dying());
+        let exists = |id: PvmId| all.iter().any(|info| is_domain_of(info, id) && !info.is_dying());
         let families = self.books.families();
-        let is_lost = |family: &Family<H::Memory>| family.memory_owner.as_ref().is_some_and(|owner| !lives(owner.id));
+        let is_lost = |family: &Family<H::Memory>| family.memory_owner.as_ref().is_some_and(|owner| !exists(owner.id));
         let lost: Vec<PvmId> = families.filter(|(_, family)| is_lost(family)).map(|(root, _)| root).collect();
         for root in lost {
             log::warn!(id = root.raw(); "the memory owner of a family was destroyed: its objects have no names any more");
@@ -259,7 +259,7 @@ impl<H: Hypervisor> Host<H> {
     /// Takes over the memory owners of an earlier daemon. All pVMs are in the books.
     pub(super) fn recover_memory_owners(&mut self, memory_owners: &[(DomId, Handle)]) {
         for (_, handle) in memory_owners {
-            self.books.note_id(handle.id);
+            self.books.skip_id(handle.id);
             if self.books.family(handle.parent).is_none() {
                 self.remove_domain(handle.parent, handle.id);
             } else if let Err(failure) = self.recover_memory_owner(handle) {

@@ -15,6 +15,7 @@ mod core;
 mod end;
 mod executor;
 mod failure;
+mod fair_share;
 mod forks;
 mod grant_backend;
 mod handle;
@@ -38,7 +39,6 @@ mod tables;
 #[cfg(test)]
 mod tests;
 mod toolstack;
-mod turns;
 mod updates;
 mod vif;
 mod watch;

@@ -57,7 +57,7 @@ impl<H: Hypervisor> Host<H> {
             operation::PREPARE | operation::COMMIT if self.quitting.is_some() => {
                 self.reply(id, Errno::EAGAIN.0, &[]);
             }
-            operation::PREPARE if valid => self.take_turn(id, operation, count),
+            operation::PREPARE if valid => self.serve_or_defer(id, operation, count),
             operation::COMMIT if valid => {
                 let Some(pvm) = self.books.get_mut(id) else { return };
                 if pvm.resuming().is_empty() {
@@ -76,7 +76,7 @@ impl<H: Hypervisor> Host<H> {
             | operation::LIBRARY
             | operation::MAP_LIBRARY
             | operation::REFUSED => {
-                self.take_turn(id, operation, count);
+                self.serve_or_defer(id, operation, count);
             }
             operation::KILL => {
                 let errno = self.kill_relative(id, count).err().map_or(0, |errno| errno.0);

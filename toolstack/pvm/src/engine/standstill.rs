@@ -22,7 +22,7 @@ pub struct Standstill<'a, H: Hypervisor> {
     store: &'a Store,
     domain: DomId,
     /// The node exists.
-    noted: bool,
+    recorded: bool,
     /// The domain is paused.
     stands: bool,
 }
@@ -30,13 +30,13 @@ pub struct Standstill<'a, H: Hypervisor> {
 impl<'a, H: Hypervisor> Standstill<'a, H> {
     /// A standstill that has not begun.
     pub fn of(xen: &'a H, store: &'a Store, domain: DomId) -> Self {
-        Self { xen, store, domain, noted: false, stands: false }
+        Self { xen, store, domain, recorded: false, stands: false }
     }
 
     /// Pauses the domain, unless it is paused.
     pub fn begin(&mut self) -> Result<(), Failure> {
         if !self.stands {
-            self.noted = true;
+            self.recorded = true;
             self.store.write(&node(self.domain), "1")?;
             self.xen.pause(self.domain)?;
             self.stands = true;
@@ -55,7 +55,7 @@ impl<H: Hypervisor> Drop for Standstill<'_, H> {
             // The node stays, for the next daemon.
             return log::warn!("domain {} does not go on: {error}", self.domain);
         }
-        if self.noted
+        if self.recorded
             && let Err(error) = self.store.remove(&node(self.domain)).or_else(|_| self.store.remove(&node(self.domain)))
             && error != Error::NotFound
         {
@@ -74,8 +74,8 @@ fn node(domain: DomId) -> String {
 
 /// Unpauses domains that an earlier daemon has paused. `all` are the domains that Xen has.
 pub fn end_old<H: Hypervisor>(xen: &H, store: &Store, all: &[DomainInfo]) {
-    let noted = match store.list(NODES) {
-        Ok(noted) => noted,
+    let recorded = match store.list(NODES) {
+        Ok(recorded) => recorded,
         Err(Error::NotFound) => {
             if let Err(error) = store.mkdir(NODES) {
                 log::warn!("xenstore: {error}");
@@ -84,7 +84,7 @@ pub fn end_old<H: Hypervisor>(xen: &H, store: &Store, all: &[DomainInfo]) {
         }
         Err(error) => return log::warn!("xenstore: {error}"),
     };
-    for domain in noted.iter().filter_map(|name| name.parse().ok().map(DomId)) {
+    for domain in recorded.iter().filter_map(|name| name.parse().ok().map(DomId)) {
         let paused = all.iter().any(|info| info.id == domain && !info.is_dying() && info.is_paused());
         if paused && let Err(error) = xen.unpause(domain).or_else(|_| xen.unpause(domain)) {
             log::warn!("domain {domain} does not go on: {error}");

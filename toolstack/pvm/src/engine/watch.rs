@@ -49,7 +49,7 @@ pub(super) struct Watched {
 
 /// A change in xenstore.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Note {
+pub enum StoreChange {
     /// Domains came or went.
     Domains,
     /// This domain may have announced itself.
@@ -58,46 +58,46 @@ pub enum Note {
 
 /// The changes that the engine's thread has not taken yet. The same change is kept once.
 #[derive(Clone, Debug)]
-pub struct Notes {
-    waiting: Arc<Mutex<BTreeSet<Note>>>,
+pub struct StoreChanges {
+    waiting: Arc<Mutex<BTreeSet<StoreChange>>>,
     waker: Waker,
 }
 
-impl Notes {
+impl StoreChanges {
     /// No change yet; `waker` wakes the engine.
     pub fn new(waker: Waker) -> Self {
         Self { waiting: Arc::default(), waker }
     }
 
-    fn send(&self, note: Note) {
-        if self.waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(note) {
+    fn send(&self, change: StoreChange) {
+        if self.waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(change) {
             self.waker.wake();
         }
     }
 
     /// Has the engine list the domains.
     pub fn domains_changed(&self) {
-        self.send(Note::Domains);
+        self.send(StoreChange::Domains);
     }
 
     /// The changes since the last call.
-    pub fn take(&self) -> BTreeSet<Note> {
+    pub fn take(&self) -> BTreeSet<StoreChange> {
         std::mem::take(&mut self.waiting.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Watches for domains that come and go.
     pub fn watch_domains(&self, store: &Store) -> Result<[Watch; 2], xenstore::Error> {
         let watch = |path| {
-            let notes = self.clone();
-            store.watch(path, move |_| notes.send(Note::Domains))
+            let changes = self.clone();
+            store.watch(path, move |_| changes.send(StoreChange::Domains))
         };
         Ok([watch("@introduceDomain")?, watch("@releaseDomain")?])
     }
 
     /// Watches for the announcement of a domain.
     fn watch_announcement(&self, store: &Store, domain: DomId) -> Result<Watch, xenstore::Error> {
-        let notes = self.clone();
-        store.watch(&announcement(domain), move |_| notes.send(Note::Announced(domain)))
+        let changes = self.clone();
+        store.watch(&announcement(domain), move |_| changes.send(StoreChange::Announced(domain)))
     }
 }
 
@@ -114,7 +114,7 @@ impl<H: Hypervisor> Host<H> {
             if info.id == DomId::DOM0 || info.is_dying() || known || ours {
                 continue;
             }
-            match self.watches.watch_announcement(&self.store, info.id) {
+            match self.store_changes.watch_announcement(&self.store, info.id) {
                 Ok(watch) => {
                     let heard = Rate::full(ANNOUNCEMENTS, self.clock.now());
                     let watched = Watched { handle: info.handle, heard, waits: false, failures: 0, _watch: watch };
@@ -394,7 +394,7 @@ impl<H: Hypervisor> Host<H> {
 
     /// Takes over a child of an earlier daemon.
     fn add_child(&mut self, domain: DomId, handle: Handle) -> Result<(), Failure> {
-        self.books.note_id(handle.id);
+        self.books.skip_id(handle.id);
         let of_parent = || self.books.get(handle.parent).map(|parent| (parent.root(), parent.owners().to_vec()));
         let family = home::family(&self.store, handle.id).or_else(of_parent);
         let (root, ancestors) = family.unwrap_or((handle.parent, vec![handle.parent]));

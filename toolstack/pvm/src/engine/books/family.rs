@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use super::super::fair_share::FairShare;
 use super::super::memory_owner::MemoryOwner;
-use super::super::turns::Turns;
 
 /// All pVMs that descend from one root pVM.
 #[derive(Debug)]
@@ -15,13 +15,13 @@ pub struct Family<M> {
     /// The domain that holds its shared memory, from the first object on.
     pub memory_owner: Option<MemoryOwner<M>>,
     /// Its share of the daemon's time, and the requests that wait for it.
-    pub turns: Turns,
+    pub share: FairShare,
 }
 
 impl<M> Family<M> {
     pub(super) fn new(account: Account) -> Self {
-        let turns = Turns::new(account.since);
-        Self { members: 0, account, memory_owner: None, turns }
+        let share = FairShare::new(account.since);
+        Self { members: 0, account, memory_owner: None, share }
     }
 }
 

@@ -183,7 +183,7 @@ impl<M> Books<M> {
     }
 
     /// Has later ids come behind this one, which an earlier daemon gave out.
-    pub fn note_id(&mut self, id: PvmId) {
+    pub fn skip_id(&mut self, id: PvmId) {
         self.generation = self.generation.max((id.raw() >> 15) as u16);
     }
 
@@ -263,12 +263,12 @@ impl<M> Books<M> {
     /// parent has ended gets the root of its family for a parent.
     pub fn after_recovery(&mut self) {
         let Self { pvms, numbers, .. } = self;
-        let lives = |id: &PvmId| numbers.get(&id.domain()) == Some(id);
+        let is_living = |id: &PvmId| numbers.get(&id.domain()) == Some(id);
         let mut ancestors = Vec::new();
         let mut resuming = Vec::new();
         for pvm in pvms.values_mut() {
-            if pvm.parent.is_some_and(|parent| !lives(&parent)) {
-                pvm.parent = Some(pvm.root()).filter(lives);
+            if pvm.parent.is_some_and(|parent| !is_living(&parent)) {
+                pvm.parent = Some(pvm.root()).filter(is_living);
             }
             (pvm.sharers, pvm.resuming) = (0, Vec::new());
             ancestors.extend_from_slice(pvm.ancestors());

@@ -114,7 +114,7 @@ pub enum Pending {
     /// too.
     Refused(u32),
     /// A request, by operation and count, until its family is served again.
-    Turn(u32, u32),
+    Deferred(u32, u32),
     /// A CREATE, until the object is made.
     Create,
     /// A LIBRARY, until the library is read.

@@ -67,7 +67,7 @@ fn a_parent_and_its_child_end_while_a_commit_waits_for_the_child() {
     assert_eq!(world.request(root.id(), operation::PREPARE, 2).0, 0);
     // From here on the engine alone acts: the child does not say that it runs.
     world.ask(root.id(), operation::COMMIT, 1);
-    world.turn();
+    world.run_engine();
     let child = world.family(Kind::Child)[0].0;
     assert!(world.pvm(child).is_some(), "booked");
     // The second COMMIT waits for the child.
@@ -77,7 +77,7 @@ fn a_parent_and_its_child_end_while_a_commit_waits_for_the_child() {
     world.say_end(child);
     world.engine().act(true, false);
     world.say_end(root.id());
-    world.turn();
+    world.run_engine();
     assert!(world.pvm(child).is_none());
     let other = boot(&mut world, "other");
     world.fork(other.id());
@@ -91,7 +91,7 @@ fn who_shares_frames_is_known_when_children_end_while_a_commit_waits() {
     assert!(root.control().get(daemon::READY) >= 2, "{}", root.control().get(daemon::READY));
     // From here on the engine alone acts: the younger child does not run yet.
     world.ask(root.id(), operation::COMMIT, 1);
-    world.turn();
+    world.run_engine();
     let younger = world.family(Kind::Child).iter().map(|(domain, _)| *domain).find(|it| *it != older).unwrap();
     let commit = world.ask(root.id(), operation::COMMIT, 1);
     world.engine().act(true, false);
@@ -101,7 +101,7 @@ fn who_shares_frames_is_known_when_children_end_while_a_commit_waits() {
     world.say_end(younger);
     world.engine().act(true, false);
     world.say_end(older);
-    world.turn();
+    world.run_engine();
     world.settle();
     assert_eq!(root.control().get(daemon::REPLY), commit);
     assert_eq!(world.host().books.len(), 2, "the parent and the child of its second COMMIT");
@@ -231,7 +231,7 @@ fn a_domain_with_the_number_of_one_that_was_to_be_destroyed_lives_on() {
     world.engine().act(true, false);
     // Before the engine acts, a tool destroys the child, and its number is given out again.
     let id = world.id_of(child);
-    world.turn();
+    world.run_engine();
     world.fake.guest(child).destroy().unwrap();
     world.settle();
     world.fake.set_next_domain(child.0);

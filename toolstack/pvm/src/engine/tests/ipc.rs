@@ -575,7 +575,7 @@ fn who_asks_without_end_waits_for_others() {
     }
     // The family has used more than its share.
     let family = world.id_of(root.id());
-    world.host().books.family_mut(family).unwrap().turns.left = -0.02;
+    world.host().books.family_mut(family).unwrap().share.left = -0.02;
     let storm = [root.id(), child].map(|domain| {
         world.control(domain).put(guest::OBJECT, 0);
         (domain, world.ask(domain, operation::RELAY, 0))
@@ -594,11 +594,11 @@ fn who_asks_without_end_waits_for_others() {
     // A guest that does not wait for its answers is in the list once.
     for _ in 0..3 {
         world.ask(root.id(), operation::RELAY, 0);
-        world.host().books.family_mut(family).unwrap().turns.left = -0.02;
+        world.host().books.family_mut(family).unwrap().share.left = -0.02;
         let id = world.id_of(root.id());
         world.host().look_at(id);
     }
-    assert_eq!(world.host().books.family(family).unwrap().turns.waiting.len(), 1);
+    assert_eq!(world.host().books.family(family).unwrap().share.waiting.len(), 1);
 }
 
 /// Asks again while the request is refused for a temporary lack.

@@ -379,7 +379,7 @@ impl World {
     }
 
     /// Lets the engine alone act, until it has carried out all consequences.
-    pub fn turn(&mut self) {
+    pub fn run_engine(&mut self) {
         self.engine().act(true, true);
         while self.host().is_behind() {
             // Background work waits for the end of a rest.

@@ -28,7 +28,7 @@ const REFUSALS: u32 = 10;
 
 /// A family's share of the time, and the requests that wait for it.
 #[derive(Debug)]
-pub struct Turns {
+pub struct FairShare {
     /// Seconds for which the family is still served at once; negative after more than its share.
     pub(super) left: f64,
     at: Instant,
@@ -55,7 +55,7 @@ pub struct Making {
     pub parts: usize,
 }
 
-impl Turns {
+impl FairShare {
     /// The share of a new family.
     pub fn new(now: Instant) -> Self {
         let left = BURST.as_secs_f64();
@@ -70,7 +70,7 @@ impl Turns {
     }
 
     /// A request may be served now.
-    fn is_now(&mut self, operation: u32, now: Instant) -> bool {
+    fn may_serve(&mut self, operation: u32, now: Instant) -> bool {
         self.refill(now);
         // Two requests could make the same object.
         let makes = operation == operation::CREATE && self.making.is_some();
@@ -80,23 +80,23 @@ impl Turns {
 
 impl<H: Hypervisor> Host<H> {
     /// Serves a member's request, or defers it.
-    pub(super) fn take_turn(&mut self, id: PvmId, operation: u32, count: u32) {
+    pub(super) fn serve_or_defer(&mut self, id: PvmId, operation: u32, count: u32) {
         let now = self.clock.now();
         let Some((pvm, family)) = self.books.with_family(id) else { return };
         let root = pvm.root();
-        if family.turns.is_now(operation, now) {
-            self.serve_turn(id, operation, count);
+        if family.share.may_serve(operation, now) {
+            self.serve_request(id, operation, count);
             return self.spend(root, now);
         }
-        pvm.pending = Some(Pending::Turn(operation, count));
-        if !family.turns.waiting.contains(&id) {
-            family.turns.waiting.push_back(id);
+        pvm.pending = Some(Pending::Deferred(operation, count));
+        if !family.share.waiting.contains(&id) {
+            family.share.waiting.push_back(id);
         }
-        self.queue_turn(root);
+        self.queue_deferred(root);
     }
 
     /// Serves a request now.
-    fn serve_turn(&mut self, id: PvmId, operation: u32, count: u32) {
+    fn serve_request(&mut self, id: PvmId, operation: u32, count: u32) {
         if operation != operation::PREPARE {
             return self.serve_ipc(id, operation, count);
         }
@@ -107,21 +107,21 @@ impl<H: Hypervisor> Host<H> {
     }
 
     /// Serves a waiting request, or makes a part of an object.
-    pub(super) fn turn_step(&mut self, root: PvmId) {
+    pub(super) fn serve_deferred(&mut self, root: PvmId) {
         let began = self.clock.now();
         let Some(family) = self.books.family_mut(root) else { return };
-        let turns = &mut family.turns;
-        turns.queued = false;
-        turns.refill(began);
-        if let Some(making) = turns.making.take() {
+        let share = &mut family.share;
+        share.queued = false;
+        share.refill(began);
+        if let Some(making) = share.making.take() {
             self.make_step(root, making);
-        } else if let Some(id) = turns.waiting.pop_front()
-            && let Some(Pending::Turn(operation, count)) = self.books.get(id).and_then(|pvm| pvm.pending)
+        } else if let Some(id) = share.waiting.pop_front()
+            && let Some(Pending::Deferred(operation, count)) = self.books.get(id).and_then(|pvm| pvm.pending)
         {
-            self.serve_turn(id, operation, count);
+            self.serve_request(id, operation, count);
         }
         self.spend(root, began);
-        self.queue_turn(root);
+        self.queue_deferred(root);
     }
 
     /// Defers the rest of an object.
@@ -130,51 +130,51 @@ impl<H: Hypervisor> Host<H> {
             pvm.pending = Some(Pending::Create);
         }
         if let Some(family) = self.books.family_mut(root) {
-            family.turns.making = Some(making);
+            family.share.making = Some(making);
         }
-        self.queue_turn(root);
+        self.queue_deferred(root);
     }
 
     /// One more refusal of a library may be reported.
     pub(super) fn may_tell(&mut self, root: PvmId) -> bool {
         let now = self.clock.now();
-        self.books.family_mut(root).is_some_and(|family| family.turns.told.take(1, REFUSALS, now))
+        self.books.family_mut(root).is_some_and(|family| family.share.told.take(1, REFUSALS, now))
     }
 
     /// Counts the time since `began` to a family.
     pub(super) fn spend(&mut self, root: PvmId, began: Instant) {
         let time = self.clock.since(began);
         if let Some(family) = self.books.family_mut(root) {
-            family.turns.left -= time.as_secs_f64();
+            family.share.left -= time.as_secs_f64();
         }
     }
 
-    fn queue_turn(&mut self, root: PvmId) {
+    fn queue_deferred(&mut self, root: PvmId) {
         let has_others = self.books.families().any(|(family, _)| family != root);
         let Some(family) = self.books.family_mut(root) else { return };
-        let turns = &mut family.turns;
-        if turns.queued || turns.making.is_none() && turns.waiting.is_empty() {
+        let share = &mut family.share;
+        if share.queued || share.making.is_none() && share.waiting.is_empty() {
             return;
         }
-        turns.queued = true;
-        if has_others && turns.left < 0.0 {
-            let wait = Duration::from_secs_f64(-turns.left / SHARE);
-            self.after(wait, Timer::Turn(root));
+        share.queued = true;
+        if has_others && share.left < 0.0 {
+            let wait = Duration::from_secs_f64(-share.left / SHARE);
+            self.after(wait, Timer::Deferred(root));
         } else {
-            self.jobs.push(root, Job::Turn(root));
+            self.jobs.push(root, Job::Deferred(root));
         }
     }
 
     /// A family's share has grown again: serves its next request as a job.
-    pub(super) fn turn_comes(&mut self, root: PvmId) {
-        self.jobs.push(root, Job::Turn(root));
+    pub(super) fn share_has_grown(&mut self, root: PvmId) {
+        self.jobs.push(root, Job::Deferred(root));
     }
 
     /// At the end: gives back the frames of unfinished objects. The next daemon makes them anew.
-    pub(super) fn abandon_turns(&mut self) {
+    pub(super) fn abandon_unfinished(&mut self) {
         let roots: Vec<PvmId> = self.books.families().map(|(root, _)| root).collect();
         for root in roots {
-            let making = self.books.family_mut(root).and_then(|family| family.turns.making.take());
+            let making = self.books.family_mut(root).and_then(|family| family.share.making.take());
             if let Some(making) = making {
                 self.abandon_making(root, making);
             }
