@@ -80,14 +80,14 @@ Examples:
         #[arg(short, long)]
         all: bool,
     },
-    /// Show all that is known of pVMs
+    /// Show all facts about pVMs
     #[command(after_help = "Example:\n  pvm inspect httpd")]
     Inspect {
         /// The pVMs
         #[arg(required = true, value_name = "PVM")]
         pvms: Vec<Target>,
     },
-    /// Show what a pVM has printed
+    /// Show the output of a pVM
     #[command(after_help = "\
 Examples:
   pvm logs httpd
@@ -171,13 +171,13 @@ All its threads live on in the child.")]
     /// Show counters, and how long the steps of forks take
     #[command(after_help = "Example:\n  pvm stats --json | jq '.steps[] | {step, mean_ns}'")]
     Stats,
-    /// Show what has happened
+    /// Show events
     #[command(after_help = "\
 Examples:
   pvm events
   pvm events -f --json")]
     Events {
-        /// Go on with what happens
+        /// Go on with later events
         #[arg(short, long)]
         follow: bool,
     },
@@ -195,7 +195,7 @@ Examples:
     },
     /// Keep signed libraries
     Lib(LibOptions),
-    /// Make keys, and choose whose libraries the store takes
+    /// Make keys, and choose those that the store trusts
     Key(KeyOptions),
     /// Write man pages or completions of pvm and pvmd to a directory
     #[command(hide = true)]
@@ -259,7 +259,7 @@ Examples:
         #[arg(long, value_name = "PVM")]
         family: Option<Target>,
     },
-    /// Remove a name from a pVM's family; who has the object mapped goes on
+    /// Remove a name from a pVM's family; existing mappings of the object stay
     #[command(after_help = "Example:\n  pvm ipc rm httpd queue")]
     Rm {
         /// A pVM of the family
@@ -304,7 +304,7 @@ Examples:
   pvm lib list --json | jq -r '.[].name'"
     )]
     List,
-    /// Show what is said of a library, and by whom
+    /// Show a library's description and signer
     #[command(after_help = "Examples:\n  pvm lib inspect libz.so.1\n  pvm lib inspect libz.so.1@1.3.1")]
     Inspect {
         /// The library; without a version, its highest
@@ -431,7 +431,7 @@ An image trusts it with `zooid::dl::trust!(include_bytes!(\"shop.pub\"))`, the s
         /// Name of the files, without .key and .pub
         name: PathBuf,
     },
-    /// Have the store take what a key has signed
+    /// Trust a key: the store takes libraries that it has signed
     #[command(after_help = "Example:\n  pvm key trust shop.pub")]
     Trust {
         /// The public key, NAME.pub

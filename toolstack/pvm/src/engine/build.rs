@@ -388,7 +388,7 @@ impl<H: Hypervisor> Host<H> {
         let seed = &mut page[daemon::SEED..daemon::SEED + 32];
         File::open("/dev/urandom")
             .and_then(|mut random| random.read_exact(seed))
-            .map_err(|_| Failure::NoMemory("no randomness"))
+            .map_err(|_| Failure::NoMemory("dom0 gives no random numbers"))
     }
 
     /// Links the next tables; true if those were the last.

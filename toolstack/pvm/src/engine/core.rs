@@ -38,7 +38,7 @@ use super::updates::UpdateRequest;
 use super::watch::{StoreChange, StoreChanges, Watched};
 use super::{StartError, choose_backend};
 
-/// Jobs are put off for events so many times in a row. Guests that send requests without end must
+/// Most times in a row that jobs are put off for events. Guests that send requests without end must
 /// not keep others from getting theirs done.
 const PUT_OFF: u32 = 8;
 /// Time from a failure to list the domains to the next attempt.
@@ -91,7 +91,7 @@ pub struct Host<H: Hypervisor> {
 pub struct Engine<H: Hypervisor> {
     pub(super) host: Host<H>,
     inbox: Inbox,
-    /// Jobs were put off for events so many times in a row.
+    /// Times in a row that jobs were put off for events.
     put_off: u32,
 }
 
@@ -159,7 +159,7 @@ impl<H: Hypervisor> Engine<H>
 where
     H::Events: AsFd,
 {
-    /// Runs until a command quits it.
+    /// Runs until [`Command::Quit`](super::Command::Quit).
     pub fn run(mut self) {
         self.recover();
         while !self.iterate() {}
@@ -280,7 +280,7 @@ impl<H: Hypervisor> Engine<H> {
         }
         if woken {
             self.drain();
-            // A client that asks for something is first told of all events before it.
+            // Subscribers get all earlier events before a command is carried out.
             self.host.tell_subscribers();
             self.inbox.clear();
             for change in self.host.store_changes.take() {

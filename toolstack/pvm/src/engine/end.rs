@@ -244,7 +244,7 @@ impl<H: Hypervisor> Host<H> {
                 reaping.tries -= 1;
                 self.jobs.push(family, Job::Reap(reaping));
             }
-            Err(failure) => self.trouble(reaping.id, "what a pVM has left cannot be removed", &failure),
+            Err(failure) => self.trouble(reaping.id, "the remains of a pVM cannot be removed", &failure),
         }
     }
 

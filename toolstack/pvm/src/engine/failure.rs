@@ -73,7 +73,7 @@ impl fmt::Display for Failure {
             Self::Stale => out.write_str("its memory has changed too much since the domains were prepared"),
             Self::Ancestors => out.write_str("it has frames of too many ancestors"),
             Self::Quota(which) => write!(out, "quota: {which}"),
-            Self::NoMemory(whose) => write!(out, "no memory: {whose}"),
+            Self::NoMemory(reason) => write!(out, "no memory: {reason}"),
             Self::Denied(errno) => write!(out, "denied: {errno}"),
             Self::Gone => out.write_str("it has ended"),
             Self::TimedOut => out.write_str("it took too long"),

@@ -442,7 +442,7 @@ impl<H: Hypervisor> Host<H> {
     pub(super) fn find_lost_libraries(&mut self, all: &[xenctl::DomainInfo]) {
         let exists = |id: PvmId| all.iter().any(|info| is_domain_of(info, id) && !info.is_dying());
         if self.books.libraries().is_some_and(|libraries| !exists(libraries.id)) {
-            log::warn!("the domain of the libraries was destroyed: who has mapped some cannot fork any more");
+            log::warn!("the domain of the libraries was destroyed: pVMs that have mapped one cannot fork any more");
             self.end_libraries();
         }
     }

@@ -284,7 +284,7 @@ impl<H: Hypervisor> Host<H> {
                     memory_owner.stale.push(number);
                 }
                 Record::Nonsense => {
-                    log::warn!("what xenstore says of object {number} of domain {domain} makes no sense")
+                    log::warn!("the record of object {number} of domain {domain} makes no sense")
                 }
             }
         }

@@ -53,7 +53,7 @@ impl<H: Hypervisor> Drop for Standstill<'_, H> {
             && let Err(error) = self.xen.unpause(self.domain)
         {
             // The node stays, for the next daemon.
-            return log::warn!("domain {} does not go on: {error}", self.domain);
+            return log::warn!("domain {} stays paused: {error}", self.domain);
         }
         if self.recorded
             && let Err(error) = self.store.remove(&node(self.domain)).or_else(|_| self.store.remove(&node(self.domain)))
@@ -87,7 +87,7 @@ pub fn end_old<H: Hypervisor>(xen: &H, store: &Store, all: &[DomainInfo]) {
     for domain in recorded.iter().filter_map(|name| name.parse().ok().map(DomId)) {
         let paused = all.iter().any(|info| info.id == domain && !info.is_dying() && info.is_paused());
         if paused && let Err(error) = xen.unpause(domain).or_else(|_| xen.unpause(domain)) {
-            log::warn!("domain {domain} does not go on: {error}");
+            log::warn!("domain {domain} stays paused: {error}");
         } else if let Err(error) = store.remove(&node(domain)) {
             log::warn!("xenstore: {error}");
         }

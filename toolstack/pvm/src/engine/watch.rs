@@ -338,12 +338,12 @@ impl<H: Hypervisor> Host<H> {
                 Some(handle) if handle.kind == Kind::Libraries => libraries.push((info.id, handle)),
                 Some(_) if sabotage::is(Sabotage::KeepPrepared) => {}
                 Some(handle) => {
-                    log::info!("domain {} was prepared by a daemon before: it is removed", info.id);
+                    log::info!("domain {} was prepared by an earlier daemon: it is removed", info.id);
                     self.remove_domain(handle.id, handle.id);
                 }
                 None if info.handle == Handle::UNFINISHED => {
                     if let Some(id) = PvmId::new(info.id, 1) {
-                        log::info!("domain {} was begun by a daemon before: it is removed", info.id);
+                        log::info!("domain {} was begun by an earlier daemon: it is removed", info.id);
                         self.remove_domain(id, id);
                     }
                 }
