@@ -45,46 +45,86 @@ pub enum Request {
     Version,
     /// The pVMs, as a list of [`PvmInfo`](crate::engine::PvmInfo); with `all`, those too that ended
     /// lately.
-    List { all: bool },
+    List {
+        /// pVMs that ended lately are listed, too.
+        all: bool,
+    },
     /// One [`PvmInfo`](crate::engine::PvmInfo).
-    Inspect { pvm: Target },
-    /// [`Ended`](crate::engine::Ended), once the pVM has ended.
-    Wait { pvm: Target },
-    /// The ids of the pVMs that got the signal.
-    Kill { pvm: Target, signal: u8, family: bool },
-    /// Nothing; the pVM has been asked to end.
-    Stop { pvm: Target },
-    /// The outcome, an [`Update`](crate::engine::Update): the pVM replaces a library by this
-    /// version, or by the newest, within this number of milliseconds.
-    Update {
+    Inspect {
+        /// The pVM.
         pvm: Target,
+    },
+    /// [`Ended`](crate::engine::Ended), once the pVM has ended.
+    Wait {
+        /// The pVM.
+        pvm: Target,
+    },
+    /// The ids of the pVMs that got the signal.
+    Kill {
+        /// The pVM.
+        pvm: Target,
+        /// The signal, 1 to 63.
+        signal: u8,
+        /// Its descendants get the signal, too.
+        family: bool,
+    },
+    /// Nothing; the pVM has been asked to end.
+    Stop {
+        /// The pVM.
+        pvm: Target,
+    },
+    /// The outcome, an [`Update`](crate::engine::Update): the pVM replaces a library by another
+    /// version.
+    Update {
+        /// The pVM.
+        pvm: Target,
+        /// The name of the library.
         library: String,
+        /// The version; none for the newest.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         version: Option<String>,
+        /// The time that the pVM may take, in milliseconds.
         limit_ms: u32,
     },
-    /// The ids of the children. Each runs the application, if there is one: the object's name and
-    /// the arguments.
+    /// The ids of the children.
     Fork {
+        /// The parent.
         pvm: Target,
+        /// The number of children.
         count: u32,
+        /// The application that each child runs: the object's name and the arguments. Empty if the
+        /// children only return from the fork.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         application: Vec<String>,
     },
     /// The [`PvmInfo`](crate::engine::PvmInfo) of a domain that counts as a pVM from now on.
-    Adopt { domain: u16 },
+    Adopt {
+        /// The domain's number.
+        domain: u16,
+    },
     /// [`Stats`](crate::engine::Stats).
     Stats,
     /// A list of [`PoolInfo`](crate::engine::PoolInfo).
     Pool,
     /// A list of [`ObjectInfo`](crate::engine::ObjectInfo): the named objects of the family of a
     /// pVM, or of all.
-    Objects { family: Option<Target> },
+    Objects {
+        /// A pVM of the family; none for all families.
+        family: Option<Target>,
+    },
     /// Nothing; the family of the pVM has no object of this name any more.
-    RemoveObject { pvm: Target, name: String },
+    RemoveObject {
+        /// A pVM of the family.
+        pvm: Target,
+        /// The name of the object.
+        name: String,
+    },
     /// [`Line::Event`] for each event that the daemon remembers; with `follow`, also for each later
     /// one.
-    Events { follow: bool },
+    Events {
+        /// Later events follow.
+        follow: bool,
+    },
 }
 
 /// A line from the daemon.

@@ -1,7 +1,7 @@
-//! A long sequence of operations, allowed and forbidden, and what a hypervisor answers to it.
+//! A long sequence of operations, allowed and forbidden, and the answers of a hypervisor.
 //!
-//! [`RECORDED`] is what Xen answered. The fake has to answer the same in a unit test, and Xen itself in a booted dom0
-//! (`src/bin/answers.rs`): neither can drift away from the other unseen.
+//! [`RECORDED`] has Xen's answers. The fake has to give the same ones in a unit test, and Xen
+//! itself in a booted dom0 (`src/bin/answers.rs`), so neither can drift away from the other unseen.
 #![forbid(unsafe_code)]
 
 use xen_abi::arch_x86::VgcfFlags;
@@ -11,7 +11,7 @@ use xen_abi::{DomId, Errno, GrantRef, Mfn, PAGE_SIZE, Pfn, Port};
 
 use crate::{CreateDomain, Error, Events, Hypervisor, Memory, Protection, VcpuGuestContext};
 
-/// What Xen 4.17 answered, a line for an operation; taken by `answers --print` in dom0.
+/// The answers of Xen 4.17, a line for each operation; taken by `answers --print` in dom0.
 pub const RECORDED: &str = include_str!("fake/answers.txt");
 
 const RW: PteFlags = PteFlags::PRESENT.union(PteFlags::WRITABLE).union(PteFlags::USER);
@@ -25,9 +25,9 @@ const CONFIG: CreateDomain = CreateDomain {
     handle: [9; 16],
     cpupool: 0,
 };
-/// A number that no domain has: one never gets so far in a test.
+/// A number that no domain has: no test makes so many.
 const NOBODY: DomId = DomId(0x7000);
-/// Frames of a domain: tables of the levels 4, 3, 2, 1 and 1, and pages.
+/// Indices of a domain's frames: tables of the levels 4, 3, 2, 1 and 1, and pages.
 const L4: usize = 0;
 const L3: usize = 1;
 const L2: usize = 2;
@@ -35,9 +35,9 @@ const L1: usize = 3;
 const OTHER_L1: usize = 4;
 const PAGE: usize = 5;
 const FRAMES: usize = 10;
-/// Pages that a domain may have.
+/// Most pages of a domain.
 const MOST: u64 = 12;
-/// Entries of tables that are written: the first few, so that old ones are replaced.
+/// Entries of a table that are written. They are few, so that old ones are replaced.
 const ENTRIES: u64 = 4;
 /// Domains in the random part, and mappings at a time.
 const DOMAINS: usize = 3;
@@ -45,7 +45,7 @@ const MAPPINGS: usize = 6;
 const SEED: u64 = 20_261_130;
 const RANDOM: usize = 3000;
 
-/// Puts the sequence to `xen`; a line for each answer. No domain is left.
+/// Gives the sequence to `xen`; a line for each answer. No domain is left.
 pub fn answers<X: Hypervisor>(xen: &X) -> Vec<String> {
     let mut lines = Lines(Vec::new());
     for (name, part) in [
@@ -69,7 +69,7 @@ pub fn answers<X: Hypervisor>(xen: &X) -> Vec<String> {
     lines.0
 }
 
-/// Where `lines` are not those that are `recorded`.
+/// The lines that differ from the `recorded` ones.
 pub fn differences(recorded: &str, lines: &[String]) -> Vec<String> {
     let recorded: Vec<&str> = recorded.lines().collect();
     let longest = recorded.len().max(lines.len());
@@ -94,12 +94,12 @@ impl Lines {
         answer.ok()
     }
 
-    /// Of an operation that counts what it has done.
+    /// Records an operation that counts its finished parts.
     fn count(&mut self, what: &str, (done, result): (usize, Result<(), Error>)) {
         self.0.push(format!("{what}: {done} {}", word(result.as_ref().copied())));
     }
 
-    /// What is known of a domain.
+    /// Records Xen's report of a domain.
     fn info<X: Hypervisor>(&mut self, xen: &X, domain: DomId) {
         let said = match xen.domain_info(domain) {
             Ok(Some(info)) => format!(
@@ -126,7 +126,7 @@ fn word(answer: Result<(), &Error>) -> String {
     }
 }
 
-/// A domain of the sequence; destroyed when dropped, if it was not before.
+/// A domain of the sequence. It is destroyed when dropped, if it still exists.
 struct House<'a, X: Hypervisor> {
     xen: &'a X,
     id: DomId,
@@ -142,7 +142,7 @@ impl<'a, X: Hypervisor> House<'a, X> {
         Ok(house)
     }
 
-    /// One with tables and pages, its top table pinned.
+    /// A domain with tables and pages, its top table pinned.
     fn build(xen: &'a X) -> Result<Self, Error> {
         let mut house = Self::empty(xen)?;
         house.frames = xen.populate_physmap(house.id, 0, &(0..FRAMES as u64).map(Pfn).collect::<Vec<_>>())?;
@@ -192,7 +192,7 @@ impl<X: Hypervisor> Drop for House<'_, X> {
     }
 }
 
-/// A domain that is not there.
+/// A domain that does not exist.
 fn nobody<X: Hypervisor>(xen: &X, lines: &mut Lines) {
     let house = House::build(xen).expect("a domain");
     let update = [house.entry(L1, 2, Pte::new(house.frames[PAGE], RO))];
@@ -340,7 +340,8 @@ fn tables<X: Hypervisor>(xen: &X, lines: &mut Lines) {
     }
     for table in [L4, L3, L2, L1] {
         for target in [L4, L3, L2, L1, PAGE] {
-            // What is writable and upper may be no table of the same level: Xen knows linear page tables.
+            // A writable entry of an upper table may not name a table of its own level: Xen has
+            // linear page tables.
             for flags in if table == L1 { &[RW, RO][..] } else { &[RW][..] } {
                 let writable = if *flags == RW { "writable" } else { "read-only" };
                 lines.count(&format!("entry of {table} to {target}, {writable}"), house.set(table, 3, target, *flags));
@@ -375,7 +376,7 @@ fn tables<X: Hypervisor>(xen: &X, lines: &mut Lines) {
     lines.count("up to the first that is refused", xen.mmu_update(house.id, house.id, &updates));
 }
 
-/// A frame that is no domain's.
+/// A frame that belongs to no domain.
 fn xen_page<X: Hypervisor>(xen: &X) -> Mfn {
     let gone = House::build(xen).expect("a domain");
     gone.frames[PAGE]
@@ -603,12 +604,12 @@ impl Random {
     }
 }
 
-/// Operations that nobody has thought of, on three domains that come and go.
+/// Random operations on three domains that come and go.
 fn random<X: Hypervisor>(xen: &X, lines: &mut Lines) {
     let mut random = Random(SEED);
     let mut houses: [House<X>; DOMAINS] = std::array::from_fn(|_| House::build(xen).expect("a domain"));
     let mut mappings: [Option<X::Memory>; MAPPINGS] = [const { None }; MAPPINGS];
-    // What is mapped is not freed, so that the number of a frame is never another one's later.
+    // A mapped frame is not freed, so its number never comes again as another frame's.
     let keep = |domain, frames: &[Mfn]| xen.map_foreign(domain, frames, Protection::Read).expect("its own frames");
     let mut kept: Vec<_> = houses.iter().map(|house| keep(house.id, &house.frames)).collect();
     for _ in 0..RANDOM {
@@ -619,7 +620,8 @@ fn random<X: Hypervisor>(xen: &X, lines: &mut Lines) {
         match random.below(100) {
             0..40 => {
                 let table = random.pick(&[L1, L1, L1, OTHER_L1, OTHER_L1, L2, L2, L3, L4, frame]);
-                // Upper entries are writable, because of linear page tables; so is a page used as such a table.
+                // Upper entries are writable, because of linear page tables; so is a page used as
+                // such a table.
                 let flags = if table == L1 || table == OTHER_L1 { random.pick(&[RO, RW]) } else { RW };
                 let owner = if random.below(4) == 0 { houses[random.below(DOMAINS)].id } else { other.id };
                 let pte = if random.below(4) == 0 { Pte::ABSENT } else { Pte::new(other.frames[target], flags) };
@@ -655,7 +657,7 @@ fn random<X: Hypervisor>(xen: &X, lines: &mut Lines) {
             }
             72..82 => mappings[slot] = None,
             82..88 => {
-                // What a guest does with a page that it may write.
+                // Writes of a guest to a page that it may write.
                 if let Ok(page) = xen.map_foreign(house.id, &[house.frames[frame]], Protection::ReadWrite) {
                     page.write_u64(index as usize * 8, Pte::new(other.frames[target], RW).0);
                     lines.0.push(format!("write {at}.{frame}.{index} {from}.{target}"));

@@ -32,7 +32,7 @@ pub const MSR_ENTRY_SIZE: usize = 16;
 pub(crate) const INVALID_MAX_VCPU_ID: u32 = !0;
 
 /// `XEN_DOMCTL_*`.
-pub mod command {
+pub(crate) mod command {
     pub const CREATEDOMAIN: u32 = 1;
     pub const DESTROYDOMAIN: u32 = 2;
     pub const PAUSEDOMAIN: u32 = 3;

@@ -14,36 +14,59 @@ pub const TRAPS: usize = 256;
 /// The registers of a vcpu, `struct cpu_user_regs` of public/arch-x86/xen-x86_64.h.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct UserRegs {
+    /// Register r15.
     pub r15: u64,
+    /// Register r14.
     pub r14: u64,
+    /// Register r13.
     pub r13: u64,
+    /// Register r12.
     pub r12: u64,
+    /// Register rbp.
     pub rbp: u64,
+    /// Register rbx.
     pub rbx: u64,
+    /// Register r11.
     pub r11: u64,
+    /// Register r10.
     pub r10: u64,
+    /// Register r9.
     pub r9: u64,
+    /// Register r8.
     pub r8: u64,
+    /// Register rax.
     pub rax: u64,
+    /// Register rcx.
     pub rcx: u64,
+    /// Register rdx.
     pub rdx: u64,
+    /// Register rsi.
     pub rsi: u64,
+    /// Register rdi.
     pub rdi: u64,
     /// Xen's own.
     pub error_code: u32,
     /// Xen's own.
     pub entry_vector: u32,
+    /// Register rip.
     pub rip: u64,
     /// Xen sets ring 3 if it is another; a kernel's selector is 0xe033.
     pub cs: u16,
+    /// Event mask (`vcpu_info.evtchn_upcall_mask`) to be restored with the registers.
     pub saved_upcall_mask: u8,
+    /// Flags.
     pub rflags: u64,
+    /// Register rsp.
     pub rsp: u64,
     /// A kernel's selector is 0xe02b.
     pub ss: u16,
+    /// Selector in es.
     pub es: u16,
+    /// Selector in ds.
     pub ds: u16,
+    /// Selector in fs.
     pub fs: u16,
+    /// Selector in gs.
     pub gs: u16,
 }
 
@@ -56,30 +79,40 @@ pub struct VcpuGuestContext {
     /// [`VgcfFlags::IN_KERNEL`] and [`VgcfFlags::ONLINE`] for a new vcpu that is to run kernel
     /// code.
     pub flags: VgcfFlags,
+    /// General registers.
     pub user_regs: UserRegs,
     /// Handlers by vector. Xen reads those with an address.
     pub trap_ctxt: [TrapInfo; TRAPS],
-    /// Local descriptor table: vaddr and number of entries.
+    /// vaddr of the local descriptor table.
     pub ldt_base: u64,
+    /// Entries of the local descriptor table.
     pub ldt_ents: u64,
-    /// Global descriptor table: its frames and number of entries. None are needed, because Xen has
-    /// flat segments.
+    /// Frames of the global descriptor table. None are needed, because Xen has flat segments.
     pub gdt_frames: [Mfn; 16],
+    /// Entries of the global descriptor table.
     pub gdt_ents: u64,
-    /// Stack for entries from guest user mode.
+    /// Stack segment for entries from guest user mode.
     pub kernel_ss: u64,
+    /// Stack pointer for entries from guest user mode.
     pub kernel_sp: u64,
     /// cr0 to cr7; 3 is that of guest kernel mode (see [`cr3`](Self::cr3)), 1 that of guest user
     /// mode.
     pub ctrlreg: [u64; 8],
+    /// dr0 to dr7.
     pub debugreg: [u64; 8],
+    /// vaddr of the handler of events.
     pub event_callback_eip: u64,
+    /// vaddr of the handler of a return to the guest that failed.
     pub failsafe_callback_eip: u64,
+    /// vaddr of the handler of `syscall`.
     pub syscall_callback_eip: u64,
     /// A bit per `VMASST_TYPE_*`.
     pub vm_assist: u64,
+    /// Base of fs.
     pub fs_base: u64,
+    /// Base of gs in guest kernel mode.
     pub gs_base_kernel: u64,
+    /// Base of gs in guest user mode.
     pub gs_base_user: u64,
 }
 

@@ -35,10 +35,10 @@ struct Shared {
     line: Box<dyn Line>,
     state: Mutex<State>,
     /// Held while a request is sent, so that requests do not mix.
-    turn: Mutex<()>,
+    sending: Mutex<()>,
 }
 
-/// What requests go out by.
+/// The way out for requests.
 pub(crate) trait Line: std::fmt::Debug + Send + Sync {
     /// Sends all of these octets, which are a whole request.
     ///
@@ -61,12 +61,12 @@ impl Line for Arc<UnixStream> {
     }
 }
 
-/// Where replies and events come in at a [`Store`] without a thread.
+/// The way in for replies and events of a [`Store`] without a thread.
 #[derive(Clone, Debug)]
 pub(crate) struct Inlet(std::sync::Weak<Shared>);
 
 impl Inlet {
-    /// Hands over what xenstored sends, to whoever waits for it or watches, before it returns.
+    /// Handles octets from xenstored: replies and changes reach their receivers before it returns.
     pub fn receive(&self, octets: &[u8]) {
         if let Some(shared) = self.0.upgrade() {
             shared.take(octets);
@@ -113,7 +113,7 @@ impl Store {
     pub fn over(socket: UnixStream) -> io::Result<Self> {
         let socket = Arc::new(socket);
         let shared =
-            Arc::new(Shared { line: Box::new(socket.clone()), state: Mutex::default(), turn: Mutex::default() });
+            Arc::new(Shared { line: Box::new(socket.clone()), state: Mutex::default(), sending: Mutex::default() });
         let reader = {
             let shared = shared.clone();
             thread::Builder::new().name("xenstore".into()).spawn(move || shared.serve(&socket))?
@@ -121,12 +121,13 @@ impl Store {
         Ok(Store { shared, reader: Some(reader) })
     }
 
-    /// Talks by a line that answers each request before it returns from [`Line::send`]: no thread has a say in the order of things.
+    /// Makes a store on a line that answers each request before it returns from [`Line::send`]. So
+    /// the order does not depend on threads.
     pub(crate) fn direct(line: impl FnOnce(Inlet) -> Box<dyn Line>) -> Self {
         let shared = Arc::new_cyclic(|shared| Shared {
             line: line(Inlet(shared.clone())),
             state: Mutex::default(),
-            turn: Mutex::default(),
+            sending: Mutex::default(),
         });
         Store { shared, reader: None }
     }
@@ -318,7 +319,7 @@ impl Shared {
 
     /// Sends a request, whose reply goes to `waiter`.
     fn send(&self, request: &Request<'_>, waiter: Option<SyncSender<Result<Vec<u8>, Error>>>) -> Result<(), Error> {
-        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let _sending = self.sending.lock().unwrap_or_else(PoisonError::into_inner);
         let bytes = {
             let mut state = self.state();
             if let Some(error) = &state.broken {
@@ -352,7 +353,7 @@ impl Shared {
         }
     }
 
-    /// Hands on what came in; false when it could not be understood.
+    /// Handles octets; false if they make no sense.
     fn take(&self, octets: &[u8]) -> bool {
         match self.receive(octets) {
             Ok(()) => true,
@@ -360,11 +361,11 @@ impl Shared {
         }
     }
 
-    /// Nothing works any more; false.
+    /// Breaks the connection: every later request fails. Returns false.
     fn break_off(&self, error: Error) -> bool {
         let mut state = self.state();
         state.broken = Some(error);
-        // Whoever waits finds out by the end of the channel.
+        // The waiting callers see the end of their channels.
         state.waiting.clear();
         false
     }

@@ -153,7 +153,7 @@ impl fmt::Display for Error {
             }
             Self::Silent(socket) => write!(out, "pvmd does not answer at {}: see its log", socket.display()),
             Self::Lost => {
-                out.write_str("pvmd ended before it answered: what was asked may have been done, see `pvm list`")
+                out.write_str("pvmd ended before it answered: the request may have been carried out, see `pvm list`")
             }
             Self::NotUnderstood(what) => {
                 write!(out, "what pvmd answers cannot be understood ({what}): are pvm and pvmd of one version?")

@@ -1,4 +1,5 @@
-//! Signals that ask `pvm` to end, put off while it makes something that it would leave half made.
+//! Signals that ask `pvm` to end. They are put off while it makes something that it would leave
+//! half made.
 
 use std::fs;
 use std::os::raw::c_int;
@@ -10,18 +11,18 @@ use signal_hook::{flag, low_level};
 
 use super::error::Error;
 
-/// A part of the program that ends before a signal ends the program. When it is dropped, a signal that has come ends the
-/// program as if it came then.
+/// A part of the program that a signal does not interrupt. When it is dropped, a signal that has
+/// come meanwhile ends the program.
 #[derive(Debug)]
 pub struct Deferred {
-    /// The last signal that has come; 0: none has.
+    /// The last signal that has come; 0 for none.
     arrived: Arc<AtomicUsize>,
-    /// The part is over: signals do what they always do.
+    /// The part is over: signals act as usual.
     over: Arc<AtomicBool>,
 }
 
 impl Deferred {
-    /// Begins it. A signal that the caller has the program ignore stays ignored.
+    /// Begins a part. A signal that the program was started to ignore stays ignored.
     ///
     /// # Errors
     /// Linux refuses to have a signal handled.
@@ -35,10 +36,11 @@ impl Deferred {
         Ok(deferred)
     }
 
-    /// Fails when a signal has come: what is under way is to be undone.
+    /// Fails when a signal has come: unfinished work is to be undone.
     ///
     /// # Errors
-    /// [`Error::Interrupted`], which nobody reads: the program ends by the signal when the value is dropped.
+    /// [`Error::Interrupted`]. It is never shown: the program ends by the signal when the value is
+    /// dropped.
     pub fn check(&self) -> Result<(), Error> {
         if self.arrived.load(Ordering::SeqCst) == 0 { Ok(()) } else { Err(Error::Interrupted) }
     }
@@ -56,7 +58,7 @@ impl Drop for Deferred {
     }
 }
 
-/// Whether the program was started with this signal ignored, as `nohup` has it.
+/// The program was started with this signal ignored, as by `nohup`.
 fn is_ignored(signal: c_int) -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

@@ -42,7 +42,7 @@ pub struct Options {
     /// {"error": {...}}
     #[arg(long, global = true)]
     pub json: bool,
-    /// Where pvmd listens
+    /// The socket of pvmd
     #[arg(long, global = true, value_name = "FILE", default_value = SOCKET, hide = true)]
     pub socket: PathBuf,
     /// The command.
@@ -80,14 +80,14 @@ Examples:
         #[arg(short, long)]
         all: bool,
     },
-    /// Show all that is known of pVMs
+    /// Show all facts about pVMs
     #[command(after_help = "Example:\n  pvm inspect httpd")]
     Inspect {
-        /// Which
+        /// The pVMs
         #[arg(required = true, value_name = "PVM")]
         pvms: Vec<Target>,
     },
-    /// Show what a pVM has printed
+    /// Show the output of a pVM
     #[command(after_help = "\
 Examples:
   pvm logs httpd
@@ -101,13 +101,13 @@ It reads what xenconsoled records, which it does with --log=guest. Logs of pVMs 
         /// Begin with the last LINES lines
         #[arg(short = 'n', long, value_name = "LINES")]
         tail: Option<usize>,
-        /// Which
+        /// The pVM
         pvm: Target,
     },
     /// Take over a pVM's console: `xl console`; Ctrl-] leaves it
     #[command(after_help = "Example:\n  pvm console httpd")]
     Console {
-        /// Which
+        /// The pVM
         pvm: Target,
     },
     /// Wait until a pVM ends, and end with its exit code
@@ -119,7 +119,7 @@ Examples:
         /// Longest to wait, such as 10s or 500ms
         #[arg(short, long, value_name = "TIME", value_parser = humantime::parse_duration)]
         timeout: Option<Duration>,
-        /// Which
+        /// The pVM
         pvm: Target,
     },
     /// End pVMs, or send them a signal
@@ -137,7 +137,7 @@ KILL destroys the domain. Other signals are handed to the application's handlers
         /// All descendants too
         #[arg(long)]
         family: bool,
-        /// Which
+        /// The pVMs
         #[arg(required = true, value_name = "PVM")]
         pvms: Vec<Target>,
     },
@@ -150,7 +150,7 @@ Examples:
         /// Longest to wait for each
         #[arg(short, long, value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
         timeout: Duration,
-        /// Which
+        /// The pVMs
         #[arg(required = true, value_name = "PVM")]
         pvms: Vec<Target>,
     },
@@ -162,22 +162,22 @@ Examples:
 
 All its threads live on in the child.")]
     Fork {
-        /// How many children
+        /// Number of children
         #[arg(short = 'n', long, value_name = "NUMBER", default_value = "1", value_parser = clap::value_parser!(u32).range(1..=256))]
         count: u32,
-        /// Which
+        /// The pVM
         pvm: Target,
     },
     /// Show counters, and how long the steps of forks take
     #[command(after_help = "Example:\n  pvm stats --json | jq '.steps[] | {step, mean_ns}'")]
     Stats,
-    /// Show what has happened
+    /// Show events
     #[command(after_help = "\
 Examples:
   pvm events
   pvm events -f --json")]
     Events {
-        /// Go on with what happens
+        /// Go on with later events
         #[arg(short, long)]
         follow: bool,
     },
@@ -195,7 +195,7 @@ Examples:
     },
     /// Keep signed libraries
     Lib(LibOptions),
-    /// Make keys, and choose whose libraries the store takes
+    /// Make keys, and choose those that the store trusts
     Key(KeyOptions),
     /// Write man pages or completions of pvm and pvmd to a directory
     #[command(hide = true)]
@@ -259,10 +259,10 @@ Examples:
         #[arg(long, value_name = "PVM")]
         family: Option<Target>,
     },
-    /// Remove a name from a pVM's family; who has the object mapped goes on
+    /// Remove a name from a pVM's family; existing mappings of the object stay
     #[command(after_help = "Example:\n  pvm ipc rm httpd queue")]
     Rm {
-        /// Which
+        /// A pVM of the family
         pvm: Target,
         /// The object's name, without the slash in front
         #[arg(value_parser = parse_object)]
@@ -273,10 +273,10 @@ Examples:
 /// The options of `pvm lib`.
 #[derive(Args, Debug)]
 pub struct LibOptions {
-    /// Where the libraries are
+    /// The directory of the libraries
     #[arg(long, global = true, value_name = "DIRECTORY", default_value = STORE, hide = true)]
     pub store: PathBuf,
-    /// Where the keys are
+    /// The directory of the keys
     #[arg(long, global = true, value_name = "DIRECTORY", default_value = KEYS, hide = true)]
     pub keys: PathBuf,
     /// The command.
@@ -304,10 +304,10 @@ Examples:
   pvm lib list --json | jq -r '.[].name'"
     )]
     List,
-    /// Show what is said of a library, and by whom
+    /// Show a library's description and signer
     #[command(after_help = "Examples:\n  pvm lib inspect libz.so.1\n  pvm lib inspect libz.so.1@1.3.1")]
     Inspect {
-        /// Which; without a version the highest
+        /// The library; without a version, its highest
         #[arg(value_name = "NAME[@VERSION]")]
         library: Which,
     },
@@ -321,22 +321,22 @@ Examples:
   pvm lib update libpage.so.1 --all"
     )]
     Update {
-        /// Which
+        /// The library
         #[arg(value_name = "NAME")]
         library: String,
         /// The version [default: the newest]
         #[arg(long, value_name = "VERSION", value_parser = parse_version)]
         to: Option<Version>,
-        /// In all of this pVM's family that have it open
+        /// Update all pVMs of this pVM's family that have it open
         #[arg(long, value_name = "PVM", conflicts_with = "pvms")]
         family: Option<Target>,
-        /// In all pVMs that have it open
+        /// Update all pVMs that have it open
         #[arg(long, conflicts_with_all = ["pvms", "family"])]
         all: bool,
-        /// How long each pVM may take until nobody uses the old version
+        /// Longest time for each pVM until nobody uses the old version
         #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = clap::value_parser!(u32).range(1..=600))]
         timeout: u32,
-        /// In these
+        /// The pVMs
         #[arg(value_name = "PVM", required_unless_present_any = ["family", "all"])]
         pvms: Vec<Target>,
     },
@@ -346,7 +346,7 @@ Examples:
         after_help = "Examples:\n  pvm lib remove libz.so.1@1.3.0\n  pvm lib remove libz.so.1"
     )]
     Remove {
-        /// Which; without a version all of them
+        /// The library; without a version, all of them
         #[arg(value_name = "NAME[@VERSION]")]
         library: Which,
     },
@@ -356,7 +356,7 @@ Examples:
   pvm lib verify
   pvm lib verify libz.so.1 && echo good")]
     Verify {
-        /// Which [default: all]
+        /// The libraries [default: all]
         #[arg(value_name = "NAME[@VERSION]")]
         libraries: Vec<Which>,
     },
@@ -384,7 +384,7 @@ impl std::str::FromStr for Which {
 /// A library to be added to the store.
 #[derive(Args, Debug)]
 pub struct NewLibrary {
-    /// What it is opened by [default: the file's name]
+    /// The name by which it is opened [default: the file's name]
     #[arg(long)]
     pub name: Option<String>,
     /// Its version, such as 1.2.3
@@ -410,7 +410,7 @@ fn parse_version(text: &str) -> Result<Version, String> {
 /// The options of `pvm key`.
 #[derive(Args, Debug)]
 pub struct KeyOptions {
-    /// Where the keys are
+    /// The directory of the keys
     #[arg(long, global = true, value_name = "DIRECTORY", default_value = KEYS, hide = true)]
     pub keys: PathBuf,
     /// The command.
@@ -431,7 +431,7 @@ An image trusts it with `zooid::dl::trust!(include_bytes!(\"shop.pub\"))`, the s
         /// Name of the files, without .key and .pub
         name: PathBuf,
     },
-    /// Have the store take what a key has signed
+    /// Trust a key: the store takes libraries that it has signed
     #[command(after_help = "Example:\n  pvm key trust shop.pub")]
     Trust {
         /// The public key, NAME.pub
@@ -456,14 +456,14 @@ fn parse_object(text: &str) -> Result<String, String> {
 pub enum Generate {
     /// Man pages
     Man {
-        /// Where to
+        /// The directory
         directory: PathBuf,
     },
     /// Completions
     Completions {
-        /// Where to
+        /// The directory
         directory: PathBuf,
-        /// For which shells [default: bash, fish, zsh]
+        /// The shells [default: bash, fish, zsh]
         #[arg(long, value_delimiter = ',', default_value = "bash,fish,zsh", hide_default_value = true)]
         shells: Vec<Shell>,
     },

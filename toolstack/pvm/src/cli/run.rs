@@ -1,4 +1,4 @@
-//! `pvm run`: makes a domain with `xl create` and stays with it until it lives, or ends.
+//! `pvm run`: makes a domain with `xl create` and stays with it until it runs, or ends.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -20,11 +20,11 @@ use super::{options, print_json, xl};
 use crate::engine::{EndStatus, Ended, Kind, PvmInfo, State, Target};
 use crate::protocol::{Fault, FaultKind, Request};
 
-/// How long a guest may be silent before it is taken to have started.
+/// Time without output after which a guest is taken to have started.
 const SILENCE: Duration = Duration::from_secs(10);
-/// How often a silent guest is looked at.
+/// Interval of looks at a silent guest.
 const LOOK: Duration = Duration::from_millis(100);
-/// What the libOS prints when `main` returns another code than 0 (docs/configuration.md).
+/// The line that the libOS prints when `main` returns another code than 0 (docs/configuration.md).
 const EXIT_CODE_LINE: &str = "zooid: exit code ";
 
 /// Starts a pVM; the exit code of `pvm`.
@@ -32,14 +32,14 @@ const EXIT_CODE_LINE: &str = "zooid: exit code ";
 /// # Errors
 /// No daemon, no such guest, or what `xl` said.
 pub fn run(socket: &Path, json: bool, options: &options::Run, out: &mut impl Write) -> Result<u8, Error> {
-    // Before anything is made: without a daemon it could not be named.
+    // Before any domain is made: without a daemon it would get no name.
     let mut client = Client::connect(socket)?;
     let guest = Guest::find(&options.guest, Path::new(GUESTS))?;
     let (info, mut end, console) = match &options.app {
         Some(app) => run_app(&mut client, socket, &guest, app, options)?,
         None => {
-            let turn = Turn::wait(socket)?;
-            create(&mut client, &turn, &guest, options, &options.args)?
+            let lock = RunLock::wait(socket)?;
+            create(&mut client, &lock, &guest, options, &options.args)?
         }
     };
     if options.attach {
@@ -49,7 +49,7 @@ pub fn run(socket: &Path, json: bool, options: &options::Run, out: &mut impl Wri
     first_sign(&mut client, &mut end, &info, console)?;
     drop(progress);
     if json {
-        // What it is now; one that has ended already is known for a while.
+        // Its present state. A pVM that has ended is remembered for a while.
         let now = client.ask_value(Request::Inspect { pvm: Target::Id(info.id) })?;
         print_json(out, &now)?;
     } else {
@@ -58,7 +58,8 @@ pub fn run(socket: &Path, json: bool, options: &options::Run, out: &mut impl Wri
     Ok(0)
 }
 
-/// Has an empty pVM, which is started if there is none, make a child for an application; what that is, who will tell of its end, and its console.
+/// Has an empty pVM, which is started if there is none, make a child for an application. Returns
+/// the child, the connection that reports its end, and its console.
 fn run_app(
     client: &mut Client,
     socket: &Path,
@@ -66,18 +67,18 @@ fn run_app(
     app: &str,
     options: &options::Run,
 ) -> Result<(PvmInfo, Client, Console), Error> {
-    let turn = Turn::wait(socket)?;
+    let lock = RunLock::wait(socket)?;
     let pvms: Vec<PvmInfo> = client.ask(Request::List { all: false })?;
     let empty = match pvms.into_iter().find(|pvm| pvm.name == guest.name && pvm.kind == Kind::Root) {
         Some(pvm) => pvm,
         None => {
-            let (info, mut end, console) = create(client, &turn, guest, options, &[])?;
+            let (info, mut end, console) = create(client, &lock, guest, options, &[])?;
             let _progress = Progress::new(format!("starting {}", info.name));
             first_sign(client, &mut end, &info, console)?;
             info
         }
     };
-    drop(turn);
+    drop(lock);
     let application = [app].into_iter().map(str::to_owned).chain(options.args.iter().cloned()).collect();
     let fork = Request::Fork { pvm: Target::Id(empty.id), count: 1, application };
     let is_young = age(&empty) < SILENCE;
@@ -86,7 +87,7 @@ fn run_app(
         let waits = |fault: &Fault| match fault.kind {
             // It boots.
             FaultKind::CannotFork | FaultKind::TakesNoApplication => is_young,
-            // Somebody else runs an application.
+            // Another client runs an application.
             FaultKind::Refused => fault.errno == Some(Errno::EBUSY.0),
             _ => false,
         };
@@ -108,15 +109,16 @@ fn age(pvm: &PvmInfo) -> Duration {
     SystemTime::now().duration_since(since).unwrap_or_default()
 }
 
-/// The turn to choose a name and make the domain that has it. Of several `pvm run` at a time, each would else take the
-/// name that the others take, and find that out only when `xl create` is done.
-struct Turn<'a> {
+/// The lock on choosing a name and making the domain that has it. Without it, several `pvm run` at
+/// a time would choose one name, and see that only when `xl create` is done.
+struct RunLock<'a> {
     socket: &'a Path,
     _lock: File,
 }
 
-impl<'a> Turn<'a> {
-    /// Waits until nobody else has it, at this daemon. It ends with the value, or with the program.
+impl<'a> RunLock<'a> {
+    /// Waits for the lock, of which each daemon has one. It is released with the value or the
+    /// program.
     fn wait(socket: &'a Path) -> Result<Self, Error> {
         let path = socket.with_file_name("run.lock");
         let _progress = Progress::new("waiting for others to make their domains");
@@ -126,11 +128,11 @@ impl<'a> Turn<'a> {
     }
 }
 
-/// Makes the domain and has it run; what it is, who will tell of its end, and its console from here on. Nothing is left
-/// of what does not come to run.
+/// Makes the domain and has it run. Returns the pVM, the connection that reports its end, and its
+/// console from here on. A domain that does not come to run is removed.
 fn create(
     client: &mut Client,
-    turn: &Turn<'_>,
+    lock: &RunLock<'_>,
     guest: &Guest,
     options: &options::Run,
     args: &[String],
@@ -160,16 +162,16 @@ fn create(
             other => other?,
         };
         let started = Console::open(path, length)
-            .and_then(|console| start(client, turn.socket, &name, &deferred).map(|(info, end)| (info, end, console)));
+            .and_then(|console| start(client, lock.socket, &name, &deferred).map(|(info, end)| (info, end, console)));
         if started.is_err() {
-            // Nobody would know of it.
+            // Without a client, no one would know of it.
             let _ = xl::run("destroy", &[&name]);
         }
         return started;
     }
 }
 
-/// Has a domain that was made run; what it is, and who will tell of its end.
+/// Has a new domain run. Returns the pVM, and the connection that reports its end.
 fn start(client: &mut Client, socket: &Path, name: &str, deferred: &Deferred) -> Result<(PvmInfo, Client), Error> {
     let info = match client.inspect(&Target::Name(name.to_owned())) {
         Ok(info) if info.ended.is_none() => info,
@@ -180,7 +182,7 @@ fn start(client: &mut Client, socket: &Path, name: &str, deferred: &Deferred) ->
             client.ask(Request::Adopt { domain })?
         }
     };
-    // Asked before it runs, so that its end is not missed, however soon it comes.
+    // This request precedes the start, so that an early end is not missed.
     let mut end = Client::connect(socket)?;
     end.send(Request::Wait { pvm: Target::Id(info.id) })?;
     deferred.check()?;
@@ -188,7 +190,7 @@ fn start(client: &mut Client, socket: &Path, name: &str, deferred: &Deferred) ->
     Ok((info, end))
 }
 
-/// Returns when the guest prints something, says that it runs, has ended, or has been silent for long.
+/// Returns when the guest prints, says that it runs, has ended, or has been silent for long.
 fn first_sign(client: &mut Client, end: &mut Client, info: &PvmInfo, mut console: Console) -> Result<(), Error> {
     let deadline = Instant::now() + SILENCE;
     while Instant::now() < deadline {
@@ -235,7 +237,7 @@ fn attach(
     }
     lines.finish()?;
     let mut ended = ended(&mut end)?;
-    // A guest without the fork component has no other way to tell its code.
+    // A guest without the fork component tells its code in this way only.
     if let (EndStatus::Exit { code: 0 }, false, Some(code)) = (ended.status, info.can_fork, printed_code(&tail)) {
         ended.status = EndStatus::Exit { code };
         ended.exit_code = code;
@@ -258,13 +260,14 @@ fn ended(end: &mut Client) -> Result<Ended, Error> {
     }
 }
 
-/// The code that the console's last line names.
+/// The code in the console's last line.
 fn printed_code(tail: &[u8]) -> Option<u8> {
     let text = String::from_utf8_lossy(tail);
     text.lines().last()?.trim().strip_prefix(EXIT_CODE_LINE)?.parse::<i64>().ok().map(|code| code as u8)
 }
 
-/// A configuration for `xl create`: a file without a name, which is gone when nobody has it open.
+/// A configuration for `xl create`: a file without a name, which is gone once it is closed
+/// everywhere.
 fn config_file(config: &str) -> Result<File, Error> {
     let written = memfd_create(c"pvm.cfg", MemfdFlags::CLOEXEC)
         .map_err(std::io::Error::from)
@@ -280,12 +283,12 @@ mod tests {
 
     #[test]
     fn one_at_a_time_chooses_a_name_and_makes_its_domain() {
-        let directory = TemporaryDirectory::new("turn");
+        let directory = TemporaryDirectory::new("run-lock");
         let socket = directory.path().join("pvmd.sock");
         let lock = || File::open(directory.path().join("run.lock")).unwrap();
-        let turn = Turn::wait(&socket).unwrap();
+        let held = RunLock::wait(&socket).unwrap();
         assert!(lock().try_lock().is_err());
-        drop(turn);
+        drop(held);
         assert!(lock().try_lock().is_ok());
     }
 

@@ -1,4 +1,4 @@
-//! What can be asked of the engine, what it answers, and what it tells of its own accord.
+//! The engine's interface: commands, answers, and events.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,47 +10,128 @@ use zooid_fork_plan::link;
 use zooid_fork_plan::status::Status;
 use zooid_manifest::Version;
 
-/// Where the engine sends what a command asked for. That nobody waits any more is no error.
+/// The channel for the result of a command. It may have no receiver any more.
 pub type Reply<T> = Sender<Result<T, Error>>;
 
-/// What can be asked of the engine.
+/// A command to the engine.
 #[derive(Debug)]
 pub enum Command {
-    /// The pVMs that live, prepared domains left out; with `ended`, those too that ended lately.
-    List { ended: bool, reply: Reply<Vec<PvmInfo>> },
-    /// One pVM, which may have ended lately, or a prepared domain.
-    Inspect { target: Target, reply: Reply<PvmInfo> },
-    /// Sends a signal to a pVM, or to it and all its descendants (`family`); answers the ids that got it.
+    /// The living pVMs, without prepared domains.
+    List {
+        /// pVMs that ended lately are listed, too.
+        ended: bool,
+        /// The channel of the reply.
+        reply: Reply<Vec<PvmInfo>>,
+    },
+    /// A pVM, which may have ended lately, or a prepared domain.
+    Inspect {
+        /// The pVM.
+        target: Target,
+        /// The channel of the reply.
+        reply: Reply<PvmInfo>,
+    },
+    /// Sends a signal to a pVM, or to it and all its descendants; the ids that got it.
     ///
-    /// Signal 9 destroys the domain, and what it leaves behind is gone when the reply comes. Another one is handed to the
-    /// pVM's own handlers; one whose image has no fork component obeys 15 only, as a shutdown.
-    Kill { target: Target, signal: u8, family: bool, reply: Reply<Vec<u32>> },
-    /// Asks a pVM to end in an orderly way (`control/shutdown` = `poweroff`). The reply does not wait for the end.
-    Stop { target: Target, reply: Reply<()> },
-    /// Has a pVM fork `count` children at its next safe point, and answers their ids.
-    /// The pVM replaces a library by another version, or by the newest.
-    Update { target: Target, library: String, version: Option<Version>, limit: Duration, reply: Reply<Update> },
-    /// Each child runs the application that `application` names, with its arguments, if there are any.
-    Fork { target: Target, count: u32, application: Vec<String>, reply: Reply<Vec<u32>> },
-    /// Answers when the pVM has ended; at once if it ended lately.
-    Wait { target: Target, reply: Reply<Ended> },
-    /// Says that this domain is a pVM, though it may not say so itself: its image has no fork component, or has not come that far.
-    Adopt { domain: u16, reply: Reply<PvmInfo> },
+    /// Signal 9 destroys the domain, and its remains are gone when the reply comes. Other signals
+    /// are handed to the pVM's own handlers. A pVM without the fork component obeys 15 only, as a
+    /// shutdown.
+    Kill {
+        /// The pVM.
+        target: Target,
+        /// The signal, 1 to 63.
+        signal: u8,
+        /// Its descendants get the signal, too.
+        family: bool,
+        /// The channel of the reply.
+        reply: Reply<Vec<u32>>,
+    },
+    /// Asks a pVM to end in an orderly way (`control/shutdown` = `poweroff`). The reply does not
+    /// wait for the end.
+    Stop {
+        /// The pVM.
+        target: Target,
+        /// The channel of the reply.
+        reply: Reply<()>,
+    },
+    /// Has a pVM replace a library by another version.
+    Update {
+        /// The pVM.
+        target: Target,
+        /// The name of the library.
+        library: String,
+        /// The version; none for the newest.
+        version: Option<Version>,
+        /// The time that the pVM may take.
+        limit: Duration,
+        /// The channel of the reply.
+        reply: Reply<Update>,
+    },
+    /// Has a pVM fork at its next safe point; the ids of the children.
+    Fork {
+        /// The parent.
+        target: Target,
+        /// The number of children.
+        count: u32,
+        /// The application that each child runs: the object's name and the arguments; empty for
+        /// none.
+        application: Vec<String>,
+        /// The channel of the reply.
+        reply: Reply<Vec<u32>>,
+    },
+    /// The end of a pVM, once it has ended; at once if it ended lately.
+    Wait {
+        /// The pVM.
+        target: Target,
+        /// The channel of the reply.
+        reply: Reply<Ended>,
+    },
+    /// Makes this domain a pVM though it has not announced itself: its image has no fork component,
+    /// or has not booted so far.
+    Adopt {
+        /// The domain's number.
+        domain: u16,
+        /// The channel of the reply.
+        reply: Reply<PvmInfo>,
+    },
     /// Counters and times.
-    Stats { reply: Reply<Stats> },
+    Stats {
+        /// The channel of the reply.
+        reply: Reply<Stats>,
+    },
     /// The prepared domains.
-    Pool { reply: Reply<Vec<PoolInfo>> },
+    Pool {
+        /// The channel of the reply.
+        reply: Reply<Vec<PoolInfo>>,
+    },
     /// The named objects of the family of a pVM; without one, of all families.
-    Objects { target: Option<Target>, reply: Reply<Vec<ObjectInfo>> },
-    /// Removes the name of an object of a pVM's family. Who has it mapped goes on.
-    RemoveObject { target: Target, name: String, reply: Reply<()> },
-    /// From now on, all events go to this channel too. A subscriber that lets its channel become full is dropped.
-    Subscribe { events: SyncSender<Event> },
+    Objects {
+        /// A pVM of the family; none for all families.
+        target: Option<Target>,
+        /// The channel of the reply.
+        reply: Reply<Vec<ObjectInfo>>,
+    },
+    /// Removes the name of an object of a pVM's family. Existing mappings stay.
+    RemoveObject {
+        /// A pVM of the family.
+        target: Target,
+        /// The name of the object.
+        name: String,
+        /// The channel of the reply.
+        reply: Reply<()>,
+    },
+    /// Sends all later events to this channel, too. A subscriber whose channel is full is dropped.
+    Subscribe {
+        /// The channel.
+        events: SyncSender<Event>,
+    },
     /// Destroys the prepared domains and ends the engine. Children live on.
-    Quit { reply: Reply<()> },
+    Quit {
+        /// The channel of the reply.
+        reply: Reply<()>,
+    },
 }
 
-/// How a user names a pVM: by id, by domid, or by name.
+/// A user's name for a pVM: its id, its domid, or its name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Target {
@@ -64,43 +145,84 @@ pub enum Target {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BadTarget;
 
-/// Why a command was not carried out.
+/// The reason for which a command failed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "error", rename_all = "kebab-case")]
 pub enum Error {
     /// No pVM has that id or name.
-    NoSuchPvm { target: String },
+    NoSuchPvm {
+        /// The name, id or domid of the command.
+        target: String,
+    },
     /// Several pVMs have that name.
-    Ambiguous { target: String, ids: Vec<u32> },
+    Ambiguous {
+        /// The name.
+        target: String,
+        /// Their ids.
+        ids: Vec<u32>,
+    },
     /// Its image holds no fork component, or has not announced itself yet.
-    CannotFork { id: u32 },
+    CannotFork {
+        /// Its id.
+        id: u32,
+    },
     /// It is no empty pVM, or has not said so yet.
-    TakesNoApplication { id: u32 },
+    TakesNoApplication {
+        /// Its id.
+        id: u32,
+    },
     /// Its family has no object of that name.
-    NoSuchObject { target: String, name: String },
+    NoSuchObject {
+        /// The pVM of the family.
+        target: String,
+        /// The name of the object.
+        name: String,
+    },
     /// It did not reach a safe point in time.
-    NoSafePoint { id: u32 },
+    NoSafePoint {
+        /// Its id.
+        id: u32,
+    },
     /// The guest, or the daemon on its behalf, could not: an error number of Linux.
-    Errno { errno: u32, what: String },
-    /// The pVM ended before it could.
-    HasEnded { id: u32 },
+    Errno {
+        /// The error number.
+        errno: u32,
+        /// The operation that failed.
+        what: String,
+    },
+    /// The pVM ended before it could carry out the command.
+    HasEnded {
+        /// Its id.
+        id: u32,
+    },
     /// Xen or xenstore refused something.
-    Refused { what: String },
+    Refused {
+        /// The message, for people.
+        what: String,
+    },
 }
 
-/// What has become of the request for an update.
+/// The outcome of an update.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Update {
-    /// It is another version now; or the same, if that is the one that is asked for.
-    Updated { from: String, to: String },
-    /// The pVM goes on with the version that it has.
-    Kept { reason: String },
-    /// The pVM does not have it open.
+    /// The library has another version now, or has the wanted one already.
+    Updated {
+        /// The version before.
+        from: String,
+        /// The version now.
+        to: String,
+    },
+    /// The pVM keeps its version.
+    Kept {
+        /// The reason, for people.
+        reason: String,
+    },
+    /// The pVM does not have the library open.
     NotOpen,
 }
 
-/// What a domain is to the engine.
+/// The engine's kinds of domains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
@@ -112,7 +234,7 @@ pub enum Kind {
     Prepared,
 }
 
-/// What a pVM is doing.
+/// The state of a pVM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum State {
@@ -120,15 +242,15 @@ pub enum State {
     Starting,
     /// A prepared domain at its waiting point.
     Waiting,
-    /// It lives.
+    /// It runs.
     Running,
-    /// It lives, and somebody has paused it.
+    /// It is paused.
     Paused,
     /// It has ended.
     Ended,
 }
 
-/// How a child gets its parent's memory.
+/// The way by which a child gets its parent's memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Backend {
@@ -138,14 +260,20 @@ pub enum Backend {
     Grant,
 }
 
-/// How a pVM ended.
+/// The status with which a pVM ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum EndStatus {
     /// It called `exit`, or its `main` returned.
-    Exit { code: u8 },
+    Exit {
+        /// Its exit code.
+        code: u8,
+    },
     /// A signal ended it.
-    Signal { signal: u8 },
+    Signal {
+        /// The number of the signal.
+        signal: u8,
+    },
     /// It panicked, or an exception ended it.
     Crash,
     /// It wrote to memory after a fork and no frame was left.
@@ -154,7 +282,7 @@ pub enum EndStatus {
     Destroyed,
 }
 
-/// What is known of a pVM.
+/// The description of a pVM.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PvmInfo {
     /// Its id.
@@ -163,13 +291,14 @@ pub struct PvmInfo {
     pub domid: u16,
     /// Its name, as in `xl list`.
     pub name: String,
-    /// What it is.
+    /// Its kind.
     pub kind: Kind,
-    /// What it does.
+    /// Its state.
     pub state: State,
-    /// Whether it can fork: its image holds the fork component and has announced itself.
+    /// It can fork: its image holds the fork component and has announced itself.
     pub can_fork: bool,
-    /// Its parent; of an orphan, the family's root; nothing for a root, and for an orphan whose root has ended.
+    /// Its parent. An orphan's is the family's root. None for a root, and for an orphan whose root
+    /// has ended.
     pub parent: Option<u32>,
     /// The family's root, which may have ended.
     pub root: u32,
@@ -177,17 +306,18 @@ pub struct PvmInfo {
     pub children: Vec<u32>,
     /// Domains that are prepared for it.
     pub prepared: u32,
-    /// How it forks; nothing when it cannot.
+    /// The way by which its children get memory; none if it cannot fork.
     pub backend: Option<Backend>,
-    /// Memory of its own in KiB, as Xen counts it: frames that others use too are counted for their owner.
+    /// Memory of its own in KiB, as Xen counts it. Frames that others use too count for their
+    /// owner.
     pub memory_kib: u64,
     /// Memory that it may have, in KiB.
     pub max_memory_kib: u64,
     /// Processor time that it has used, in nanoseconds.
     pub cpu_ns: u64,
-    /// When the daemon first saw it, in microseconds since 1970.
+    /// The time when the daemon first saw it, in microseconds since 1970.
     pub since_us: u64,
-    /// How it ended, if it has.
+    /// Its end, if it has ended.
     pub ended: Option<Ended>,
 }
 
@@ -196,11 +326,11 @@ pub struct PvmInfo {
 pub struct Ended {
     /// Its id.
     pub id: u32,
-    /// How.
+    /// The status.
     pub status: EndStatus,
-    /// What a shell would show for it: the code, or 128 and a signal.
+    /// The exit code that a shell would show: the code, or 128 and a signal.
     pub exit_code: u8,
-    /// When, in microseconds since 1970.
+    /// The time, in microseconds since 1970.
     pub at_us: u64,
 }
 
@@ -211,7 +341,7 @@ pub struct PoolInfo {
     pub id: u32,
     /// Its domain.
     pub domid: u16,
-    /// Whom it is prepared for.
+    /// The pVM that it is prepared for.
     pub parent: u32,
     /// [`State::Starting`] or [`State::Waiting`].
     pub state: State,
@@ -221,16 +351,16 @@ pub struct PoolInfo {
     pub linked_pages: u64,
 }
 
-/// Memory that a family shares by a name.
+/// Memory that a family shares under a name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ObjectInfo {
     /// The name; octets that are no UTF-8 are replaced.
     pub name: String,
-    /// Its size.
+    /// Its size, in pages.
     pub pages: u64,
     /// The root of the family, which may have ended.
     pub family: u32,
-    /// The domain that has the memory.
+    /// The domain that holds the memory.
     pub memory_owner: u16,
 }
 
@@ -257,25 +387,25 @@ pub struct Stats {
     pub steps: Vec<StepTime>,
 }
 
-/// How long a step took.
+/// The duration of a step.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StepTime {
-    /// What is done, in words of `docs/protocols/fork.md`.
+    /// The step, in words of `docs/protocols/fork.md`.
     pub step: String,
-    /// How often it was.
+    /// The number of runs.
     pub count: u64,
-    /// Nanoseconds the last time.
+    /// Nanoseconds of the last run.
     pub last_ns: u64,
     /// Nanoseconds on average.
     pub mean_ns: u64,
-    /// The most nanoseconds.
+    /// Nanoseconds of the longest run.
     pub max_ns: u64,
 }
 
-/// Something that happened.
+/// An event of a pVM.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
-    /// When, in microseconds since 1970.
+    /// The time, in microseconds since 1970.
     pub at_us: u64,
     /// The pVM that it happened to.
     pub id: u32,
@@ -283,38 +413,80 @@ pub struct Event {
     pub domid: u16,
     /// Its name.
     pub name: String,
-    /// What.
+    /// The kind of event, with its fields.
     #[serde(flatten)]
     pub kind: EventKind,
 }
 
-/// What happened.
+/// The kinds of events.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
 pub enum EventKind {
-    /// A root pVM was found, or was there when the daemon started; or a child has resumed.
-    Started { kind: Kind, parent: Option<u32> },
+    /// A root pVM was found, also at the daemon's start; or a child has resumed.
+    Started {
+        /// `Root` or `Child`.
+        kind: Kind,
+        /// Its parent; none for a root.
+        parent: Option<u32>,
+    },
     /// It has forked.
-    Forked { children: Vec<u32>, duration_ns: u64 },
+    Forked {
+        /// The ids of the children.
+        children: Vec<u32>,
+        /// The time from the request to its answer, in nanoseconds.
+        duration_ns: u64,
+    },
     /// A domain is prepared for it.
     Prepared {
+        /// The number of domains that are prepared for it now.
         prepared: u32,
+        /// The domain.
         // The event has a field of this name for the pVM's own.
         #[serde(rename = "prepared_domid")]
         domid: u16,
     },
     /// A fork was refused.
-    Refused { errno: u32, reason: String },
-    /// It does not get a library: which rule does not hold.
-    LibraryRefused { library: String, rule: String },
+    Refused {
+        /// The error number of Linux.
+        errno: u32,
+        /// The reason, for people.
+        reason: String,
+    },
+    /// A pVM does not get a library, because of a rule.
+    LibraryRefused {
+        /// The name of the library.
+        library: String,
+        /// The rule that does not hold.
+        rule: String,
+    },
     /// A library has been replaced in it.
-    LibraryUpdated { library: String, from: String, to: String },
-    /// A library should have been replaced, and was not.
-    LibraryKept { library: String, reason: String },
+    LibraryUpdated {
+        /// The name of the library.
+        library: String,
+        /// The version before.
+        from: String,
+        /// The version now.
+        to: String,
+    },
+    /// An update of a library was asked for and not done.
+    LibraryKept {
+        /// The name of the library.
+        library: String,
+        /// The reason, for people.
+        reason: String,
+    },
     /// It has ended.
-    Ended { status: EndStatus, exit_code: u8 },
-    /// Something went wrong that the pVM did not ask for.
-    Trouble { message: String },
+    Ended {
+        /// Its status.
+        status: EndStatus,
+        /// The exit code that a shell would show.
+        exit_code: u8,
+    },
+    /// An operation failed that the pVM did not ask for.
+    Trouble {
+        /// The message, for people.
+        message: String,
+    },
 }
 
 impl From<link::Backend> for Backend {

@@ -1,4 +1,4 @@
-//! Builds a prepared domain, one operation at a time, so that requests are served in between.
+//! Builds a prepared domain, one operation at a time. Requests are served in between.
 
 use std::fs::File;
 use std::io::Read;
@@ -26,16 +26,17 @@ use super::standstill::Standstill;
 
 /// Tables that are linked in one step.
 const TABLES_AT_ONCE: usize = 8;
-/// Frames that a prepared domain has free.
+/// Free frames of a prepared domain.
 const RESERVE: usize = 64;
-/// Highest port of a child, as libxl has it for any guest.
+/// Highest port of a child: libxl's limit for any guest.
 pub const MAX_PORT: u32 = 1023;
-/// Largest extent that is asked of Xen, as a power of two: 2 MiB.
+/// Order of the largest extent that is asked of Xen: 2 MiB.
 const MAX_ORDER: u32 = 9;
-/// Flags of kernel code and stack segments, `FLAT_KERNEL_CS` and `FLAT_KERNEL_SS` (public/arch-x86/xen-x86_64.h).
+/// Flags of kernel code and stack segments, `FLAT_KERNEL_CS` and `FLAT_KERNEL_SS`
+/// (public/arch-x86/xen-x86_64.h).
 const KERNEL_CS: u16 = 0xe033;
 const KERNEL_SS: u16 = 0xe02b;
-/// Bit 9, the interrupt flag, is one that a guest in ring 3 has.
+/// The interrupt flag, bit 9, which is set for a guest in ring 3.
 const RFLAGS: u64 = 1 << 9;
 /// dr6 and dr7 after a reset.
 const DR6: u64 = 0xffff_0ff0;
@@ -44,14 +45,14 @@ const DR7: u64 = 0x400;
 const GRANT_ENTRY: usize = 8;
 /// `GTF_permit_access`.
 const PERMIT_ACCESS: u32 = 1;
-/// Grants that every PV domain has (public/grant_table.h).
+/// Grants of every PV domain (public/grant_table.h).
 const CONSOLE_GREF: u32 = 0;
 const XENSTORE_GREF: u32 = 1;
 
 /// A prepared domain that is being built.
 #[derive(Debug)]
 pub struct Building<M> {
-    /// Whom it is for.
+    /// The pVM that it is for.
     pub parent: PvmId,
     /// Number of the next operation.
     next: usize,
@@ -69,7 +70,7 @@ pub struct Building<M> {
     page: Option<M>,
 }
 
-/// What it is, once it has a number.
+/// The domain, once it has a number.
 #[derive(Clone, Debug)]
 struct Made {
     id: PvmId,
@@ -80,13 +81,13 @@ struct Made {
 struct Ports {
     console: Port,
     store: Port,
-    /// Its end of the channel to the daemon, and the daemon's.
+    /// The ports of the channel to the daemon: its own, and the daemon's.
     fork: Port,
     local: Option<Port>,
 }
 
 impl<M> Building<M> {
-    /// One that has not begun.
+    /// A domain whose building has not begun.
     pub fn new(parent: PvmId) -> Self {
         Self {
             parent,
@@ -105,7 +106,8 @@ impl<M> Building<M> {
         }
     }
 
-    /// Has the table that covers `address` compared with the parent's again, though the parent has counted no change of it.
+    /// Has the table that covers `address` compared with the parent's again, though the parent has
+    /// counted no change of it.
     pub fn look_again(&mut self, address: usize) {
         if let Some(linkage) = &mut self.linkage {
             look_again(linkage, address);
@@ -131,7 +133,7 @@ impl<M> Building<M> {
 }
 
 impl<H: Hypervisor> Host<H> {
-    /// Does the next operation of building a domain. One that fails takes back what was built.
+    /// Does the next operation. If it fails, what was built is taken back.
     pub(super) fn build_step(&mut self, family: PvmId, mut building: Box<Building<H::Memory>>) {
         let parent = building.parent;
         let result = match BUILD.get(building.next) {
@@ -159,14 +161,15 @@ impl<H: Hypervisor> Host<H> {
         }
     }
 
-    /// Whether a domain that is being built is there still. Somebody may destroy it, and another one get its number.
+    /// The domain that is being built still exists. It may be destroyed, and another one get its
+    /// number.
     fn is_there(&self, building: &Building<H::Memory>) -> bool {
         let Some(made) = &building.made else { return true };
         let is_it = |info: &xenctl::DomainInfo| is_domain_of(info, made.id) || info.handle == Handle::UNFINISHED;
         matches!(self.xen.domain_info(made.id.domain()), Ok(Some(info)) if is_it(&info) && !info.is_dying())
     }
 
-    /// Does one operation; false when there is more of the same to do.
+    /// Does one operation; false if more of the same is left.
     fn build_operation(&mut self, operation: Operation, building: &mut Building<H::Memory>) -> Result<bool, Failure> {
         match operation {
             Operation::Plan => self.plan(building)?,
@@ -264,7 +267,8 @@ impl<H: Hypervisor> Host<H> {
         let parent = self.books.get(building.parent).ok_or(Failure::Gone)?;
         let profile = parent.forking.as_ref().ok_or(Failure::Gone)?.profile.clone();
         self.xen.max_vcpus(domain, 1)?;
-        // Room for a copy of everything, and for as much again that is copied away from while descendants still read it.
+        // Room for a copy of all pages, and for as many again: pages that it has copied away from
+        // while descendants still read them.
         let pages = plan.frames() + self.room(plan.p2m_entries as u64) as usize;
         self.xen.set_max_mem(domain, (pages * PAGE_SIZE / 1024) as u64)?;
         self.claim(domain, pages as u64)?;
@@ -276,8 +280,8 @@ impl<H: Hypervisor> Host<H> {
         Ok(())
     }
 
-    /// Gives a domain `count` frames from number 0 up, in extents that are as large as Xen has them. `mfns` has what it got, also after
-    /// an error.
+    /// Gives a domain `count` frames from number 0 up, in extents as large as Xen has them. `mfns`
+    /// gets those that Xen gave, also after an error.
     pub(super) fn populate(&self, domain: DomId, count: usize, mfns: &mut Vec<Mfn>) -> Result<(), Failure> {
         mfns.reserve_exact(count);
         let mut most = MAX_ORDER;
@@ -313,7 +317,8 @@ impl<H: Hypervisor> Host<H> {
             [(CONSOLE_GREF, Special::Console), (XENSTORE_GREF, Special::Xenstore), (CONTROL_GREF, Special::Control)]
         {
             let at = gref as usize * GRANT_ENTRY;
-            // The domain in the upper half of the first word is dom0; the flags come last, for they make it valid.
+            // The domain in the upper half of the first word is dom0. The flags are written last,
+            // because they make the entry valid.
             table.write_u32(at + 4, building.special(special).0 as u32);
             table.write_u32(at, PERMIT_ACCESS);
         }
@@ -383,10 +388,10 @@ impl<H: Hypervisor> Host<H> {
         let seed = &mut page[daemon::SEED..daemon::SEED + 32];
         File::open("/dev/urandom")
             .and_then(|mut random| random.read_exact(seed))
-            .map_err(|_| Failure::NoMemory("no randomness"))
+            .map_err(|_| Failure::NoMemory("dom0 gives no random numbers"))
     }
 
-    /// Links the next tables; true when those were the last.
+    /// Links the next tables; true if those were the last.
     fn link(&mut self, building: &mut Building<H::Memory>) -> Result<bool, Failure> {
         let memory_owners = self.books.memory_owners_of(self.root_of(building.parent)?);
         let parent = self.books.get_mut(building.parent).ok_or(Failure::Gone)?;
@@ -406,7 +411,8 @@ impl<H: Hypervisor> Host<H> {
                 building.copies.add_table(&*self.xen, domain, (base, now), frame, sources)?;
             }
             match target.relink(&*self.xen, &source, number, &mut self.scratch, Some(&mut still)) {
-                // The parent has copied a page in between: what is not linked now is when the domain is refreshed.
+                // The parent has copied a page meanwhile. The entry is linked when the domain is
+                // refreshed.
                 Err(failure) if !is_race(&failure) => return Err(failure),
                 _ => building.linked += 1,
             }
@@ -430,13 +436,13 @@ impl<H: Hypervisor> Host<H> {
         Ok(())
     }
 
-    /// Puts it among its parent's prepared domains, from where on its events are listened to.
+    /// Adds it to its parent's prepared domains. From here on its events are listened to.
     fn enlist(&mut self, building: &mut Building<H::Memory>) -> Result<(), Failure> {
         let made = building.made().clone();
         let memory_owners = self.books.memory_owners_of(self.root_of(building.parent)?);
         let parent = self.books.get_mut(building.parent).ok_or(Failure::Gone)?;
         let missing = "made by the operations before";
-        // The parent may have got more of them since its last one was linked.
+        // The parent may have got more tables since the last one was linked.
         let linkage = building.linkage.as_mut().expect(missing);
         let (source, _) = parent.linking(memory_owners).ok_or(Failure::Gone)?;
         let mut target = Target { domain: made.id.domain(), linkage, bitmaps: building.bitmaps.as_ref() };
@@ -463,7 +469,7 @@ impl<H: Hypervisor> Host<H> {
             self.unlisten(port);
         }
         let Some(made) = building.made else { return };
-        // Enlisted is as good as built: its parent's list has it.
+        // After `enlist` the domain is built: it is in its parent's list.
         if let Some(parent) = self.books.get_mut(building.parent)
             && let Some(place) = parent.prepared.iter().position(|prepared| prepared.id == made.id)
         {
@@ -481,7 +487,7 @@ fn octets(words: impl Iterator<Item = u64>) -> Vec<u8> {
     words.flat_map(u64::to_le_bytes).collect()
 }
 
-/// Fills a page with part number `part` of what is longer than a page.
+/// Fills a page with part number `part` of octets that are longer than a page.
 fn copy_part(page: &mut [u8; PAGE_SIZE], octets: &[u8], part: usize) {
     let rest = &octets[part * PAGE_SIZE..];
     let length = rest.len().min(PAGE_SIZE);

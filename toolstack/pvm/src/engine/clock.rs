@@ -1,4 +1,4 @@
-//! Time as the engine sees it: that of the host, or one that a test moves.
+//! The engine's time: that of the host, or one that a test moves.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -8,12 +8,12 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-/// Tells the time. Clones tell the same one.
+/// A clock. Clones tell the same time.
 #[derive(Clone, Debug)]
 pub struct Clock {
     start: Instant,
     start_us: u64,
-    /// Nanoseconds since the start, where a test moves them.
+    /// Nanoseconds since the start, in a test.
     #[cfg(test)]
     moved: Option<Arc<AtomicU64>>,
 }
@@ -30,7 +30,8 @@ impl Clock {
         }
     }
 
-    /// One that stands still until [`advance`](Self::advance), and begins at the same date in every run.
+    /// A clock that stands still until [`advance`](Self::advance), and begins at the same date in
+    /// every run.
     #[cfg(test)]
     pub fn manual() -> Self {
         Self { start: Instant::now(), start_us: 1 << 50, moved: Some(Arc::default()) }
@@ -57,7 +58,7 @@ impl Clock {
         self.start + self.elapsed()
     }
 
-    /// Time since a moment; zero where that is still to come.
+    /// Time since a moment; zero if that is still to come.
     pub fn since(&self, moment: Instant) -> Duration {
         self.now().saturating_duration_since(moment)
     }

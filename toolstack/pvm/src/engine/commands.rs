@@ -1,4 +1,4 @@
-//! What users ask for, through the daemon's socket.
+//! Commands of users, which come through the daemon's socket.
 
 use std::sync::mpsc;
 use std::time::Instant;
@@ -21,19 +21,19 @@ use super::sabotage::{self, Sabotage};
 const SIGKILL: u8 = 9;
 /// The one signal that a pVM without the fork component obeys.
 const SIGTERM: u8 = 15;
-/// Signals are bits of a word.
+/// Number of signals: each is a bit of a word.
 const SIGNALS: u8 = 64;
-/// Octets of an application's name and arguments.
+/// Most octets of an application's name and arguments.
 const MAX_APPLICATION: usize = 2048;
 
-/// Somebody waits for the end of a pVM.
+/// A client that waits for the end of a pVM.
 #[derive(Debug)]
 pub struct Waiter {
     id: PvmId,
     reply: Reply<Ended>,
 }
 
-/// Somebody waits for a fork from outside.
+/// A client that waits for a fork from outside.
 #[derive(Debug)]
 pub struct OutsideFork {
     id: PvmId,
@@ -82,7 +82,7 @@ impl<H: Hypervisor> Host<H> {
         }
     }
 
-    /// The living pVM that a user means.
+    /// The living pVM that a user names.
     pub(super) fn resolve(&self, target: &Target) -> Result<PvmId, Error> {
         let mut found: Vec<PvmId> = match target {
             Target::Id(number) => {
@@ -105,7 +105,7 @@ impl<H: Hypervisor> Host<H> {
         }
     }
 
-    /// The pVM that a user means among those that have ended: the last one of a name.
+    /// The ended pVM that a user names: the last one of that name.
     fn find_remembered(&self, target: &Target) -> Option<&PvmInfo> {
         self.books.ended().rev().find(|info| match target {
             Target::Id(number) => info.id == *number || u32::from(info.domid) == *number,
@@ -140,7 +140,7 @@ impl<H: Hypervisor> Host<H> {
         self.books.iter().map(describe).collect()
     }
 
-    /// What is known of a living pVM.
+    /// The description of a living pVM.
     pub(super) fn info(&self, id: PvmId) -> Option<PvmInfo> {
         let pvm = self.books.get(id)?;
         let info = self.xen.domain_info(id.domain()).ok().flatten();
@@ -244,7 +244,8 @@ impl<H: Hypervisor> Host<H> {
         }
     }
 
-    /// A pVM has left the books: tells those who wait for its end, or for something that it was to do.
+    /// A pVM has left the books: answers the clients that wait for its end, or for something that
+    /// it was to do.
     pub(super) fn forget_commands(&mut self, gone: &Gone<H::Memory>) {
         self.waiters.retain(|waiter| {
             let is_it = waiter.id == gone.id;
@@ -263,7 +264,7 @@ impl<H: Hypervisor> Host<H> {
         self.forget_updates(gone.id);
     }
 
-    /// A pVM and, if wanted, all that descend from it, in whoever's care they are now.
+    /// A pVM and, if wanted, all its descendants, adopted ones too.
     fn descendants(&self, id: PvmId, family: bool) -> Vec<PvmId> {
         let same =
             |other: &PvmId| *other == id || sabotage::is(Sabotage::NumberForIdentity) && other.domain() == id.domain();
@@ -287,7 +288,8 @@ impl<H: Hypervisor> Host<H> {
         }
         let mut roots = Vec::new();
         for id in meant {
-            // A root is left to the toolstack that started it. Nothing of ours may keep it from going.
+            // A root is left to the toolstack that started it. No frame that is held here may keep
+            // it from going.
             if self.books.get(id).is_some_and(|pvm| !pvm.is_child()) {
                 self.stop(id);
                 roots.push(id.domain());
@@ -300,7 +302,7 @@ impl<H: Hypervisor> Host<H> {
         let (xen, stopped) = (self.xen.clone(), roots.clone());
         let done = move |result: Result<(), String>| {
             if result.is_err() {
-                // What is left of them is not to hang for ever.
+                // Those that are still there must not stay paused.
                 stopped.into_iter().for_each(|root| drop(xen.unpause(root)));
             }
             answer(&reply, result.map(|()| ids).map_err(|what| Error::Refused { what }));
@@ -308,7 +310,8 @@ impl<H: Hypervisor> Host<H> {
         self.toolstack.destroy(roots, Box::new(done));
     }
 
-    /// Sends a signal to a pVM of the same family, as one of them asks; 0 only looks whether it lives.
+    /// Sends a signal to a pVM of the same family, as one of its members asks; 0 only checks that
+    /// it exists.
     pub(super) fn kill_relative(&mut self, id: PvmId, signal: u32) -> Result<(), Errno> {
         let asker = self.books.get(id).ok_or(Errno::ESRCH)?;
         let (root, target) = (asker.root(), asker.channel.as_ref().map_or(0, |channel| channel.get(guest::OBJECT)));
@@ -319,7 +322,7 @@ impl<H: Hypervisor> Host<H> {
         match u8::try_from(signal) {
             Ok(0) => Ok(()),
             Ok(signal) if signal < SIGNALS => {
-                // Nobody waits for the answer.
+                // No client waits for the answer.
                 self.kill(&Target::Id(target.raw()), signal, false, mpsc::channel().0);
                 Ok(())
             }
@@ -377,7 +380,7 @@ impl<H: Hypervisor> Host<H> {
         }
         self.hand_over(id, application)?;
         let Some(channel) = self.books.get(id).and_then(|pvm| pvm.channel.as_ref()) else { return Ok(()) };
-        // Not 0, which is what is done in a new control page.
+        // Not 0, the value in a new control page.
         let number = channel.get(daemon::OUTSIDE).wrapping_add(1).max(1);
         channel.put(daemon::OUTSIDE_COUNT, count);
         channel.put(daemon::OUTSIDE, number);
@@ -387,18 +390,18 @@ impl<H: Hypervisor> Host<H> {
         Ok(())
     }
 
-    /// Whether somebody waits for this fork from outside still.
+    /// A client still waits for this fork from outside.
     pub(super) fn is_asked_from_outside(&self, id: PvmId, number: u32) -> bool {
         self.outside.iter().any(|fork| fork.id == id && fork.number == number)
     }
 
-    /// Writes down what the children of the next fork from outside are to run, for the empty pVM to read.
+    /// Writes the application of the next fork from outside to xenstore, for the empty pVM to read.
     fn hand_over(&self, id: PvmId, application: &[String]) -> Result<(), Error> {
         let refused = |error| Error::Refused { what: format!("xenstore: {error}") };
         let home = home::path(id.domain());
         let path = format!("{home}/application");
         if application.is_empty() {
-            // One that a daemon before this one has left is not for this fork.
+            // One that an earlier daemon has left is not for this fork.
             return match self.store.remove(&path) {
                 Ok(()) | Err(xenstore::Error::NotFound) => Ok(()),
                 Err(error) => Err(refused(error)),
@@ -411,21 +414,21 @@ impl<H: Hypervisor> Host<H> {
             );
             return Err(Error::Refused { what });
         }
-        // Only whether it is there counts: a guest can write what it likes.
+        // Only its presence counts: a guest can write any value.
         if self.store.read(&format!("{home}/data/application")).is_err() {
             return Err(Error::TakesNoApplication { id: id.raw() });
         }
         self.store.write(&path, &words).map_err(refused)
     }
 
-    /// Notes which children were made for a fork from outside.
-    pub(super) fn note_outside(&mut self, id: PvmId, number: u32, children: &[Prepared<H::Memory>]) {
+    /// Records the children that were made for a fork from outside.
+    pub(super) fn record_outside(&mut self, id: PvmId, number: u32, children: &[Prepared<H::Memory>]) {
         if let Some(fork) = self.outside.iter_mut().find(|fork| fork.id == id && fork.number == number) {
             fork.children = children.iter().map(|child| child.id.raw()).collect();
         }
     }
 
-    /// Looks whether a fork from outside is done.
+    /// Answers a fork from outside, if it is done.
     pub(super) fn look_at_outside(&mut self, id: PvmId) {
         let Some(place) = self.outside.iter().position(|fork| fork.id == id) else { return };
         let Some(pvm) = self.books.get(id) else { return };
@@ -442,7 +445,8 @@ impl<H: Hypervisor> Host<H> {
         answer(&fork.reply, result);
     }
 
-    /// Gives up forks from outside whose time is over. They do not happen later: a COMMIT for one of them is refused.
+    /// Gives up forks from outside whose time is over. A COMMIT that comes for one of them later is
+    /// refused.
     pub(super) fn check_outside(&mut self, now: Instant) {
         let over: Vec<PvmId> = self.outside.iter().filter(|fork| fork.until <= now).map(|fork| fork.id).collect();
         for id in over {
@@ -461,7 +465,7 @@ impl<H: Hypervisor> Host<H> {
     }
 }
 
-/// That nobody waits for the answer any more is no error.
+/// Sends an answer. A client that has gone is no error.
 fn answer<T>(reply: &Reply<T>, result: Result<T, Error>) {
     let _ = reply.send(result);
 }

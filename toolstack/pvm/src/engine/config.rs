@@ -1,4 +1,4 @@
-//! What the engine is told when it starts.
+//! The engine's settings.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,9 +8,9 @@ use crate::library::{KEYS, STORE};
 /// Settings of the engine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// How children get their parents' memory.
+    /// The way by which children get their parents' memory.
     pub backend: BackendChoice,
-    /// What is checked before a fork.
+    /// The memory that is checked before a fork.
     pub overcommit: Overcommit,
     /// Prepared domains that a root pVM has at least.
     pub pool: u32,
@@ -20,32 +20,34 @@ pub struct Config {
     pub host: Quota,
     /// Memory in KiB that stays free for others, whatever the quotas say.
     pub keep_free_kib: u64,
-    /// Where the libraries are that pVMs may open.
+    /// The directory of the libraries that pVMs may open.
     pub libraries: PathBuf,
-    /// Where the public keys are of those who may vouch for them.
+    /// The directory of the public keys that are trusted for libraries.
     pub keys: PathBuf,
     /// Most memory of libraries that pVMs have mapped, in KiB.
     pub library_memory_kib: u64,
     /// Most memory of dom0 for page tables of one family's pVMs, in KiB.
     pub family_tables_kib: u64,
-    /// Which domains may say that they are pVMs.
+    /// The domains that may announce themselves as pVMs.
     pub announce: Announce,
-    /// The child's network device; nothing: a child has none.
+    /// The child's network device; none if children have none.
     pub child_vif: Option<ChildVif>,
-    /// How long a fork from outside may take.
+    /// The longest time of a fork from outside.
     pub outside_timeout: Duration,
-    /// How long a prepared domain may take to its waiting point, and a child to resume, before it counts as broken.
+    /// The longest time of a prepared domain to its waiting point, and of a child to resume, before
+    /// it counts as broken.
     pub start_timeout: Duration,
-    /// For tests: end at once, as if killed, at this operation of the executor.
+    /// For tests: the operation of the executor at which the daemon ends as if killed.
     pub die_at: Option<DieAt>,
 }
 
-/// Where [`Config::die_at`] ends the daemon: text such as `17`, `17:after`, `Record` or `Record.2:after`.
+/// The place where [`Config::die_at`] ends the daemon: text such as `17`, `17:after`, `Record` or
+/// `Record.2:after`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DieAt {
-    /// Which operation.
+    /// The operation.
     pub point: Point,
-    /// After it, and not before.
+    /// The daemon ends after it, and not before.
     pub after: bool,
 }
 
@@ -54,11 +56,11 @@ pub struct DieAt {
 pub enum Point {
     /// The one of this number, from 0.
     Number(u64),
-    /// Of those of this name, the one of this number, from 1.
+    /// The one of this number, from 1, among those of this name.
     Named(String, u64),
 }
 
-/// Which way children get their parents' memory.
+/// The way by which children get their parents' memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum BackendChoice {
     /// Foreign page-table entries where dom0 can make them, else grants.
@@ -70,20 +72,21 @@ pub enum BackendChoice {
     Grant,
 }
 
-/// What is checked before a fork.
+/// The memory that is checked before a fork.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Overcommit {
-    /// Only that the pages which a child copies at once are there. A later write that finds no frame ends the writer.
+    /// Only the pages that a child copies at once. A later write that finds no frame ends the
+    /// writer.
     #[default]
     Always,
-    /// That both sides could copy everything.
+    /// Copies of all pages by both sides.
     Never,
 }
 
-/// Which domains may say that they are pVMs.
+/// The domains that may announce themselves as pVMs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Announce {
-    /// Those that were started with an image of Zooid's, and those of which a node says so that only dom0 can write.
+    /// Those that were started with a Zooid image, and those with a node that only dom0 can write.
     #[default]
     Known,
     /// All.
@@ -108,7 +111,7 @@ pub struct ChildVif {
     pub bridge: String,
     /// Hotplug script, with its path.
     pub script: String,
-    /// What the child is told of its address, as its own setting `net=` would: `dhcp`, or an address.
+    /// The child's address as its setting `net=` has it: `dhcp`, or an address.
     pub net: String,
 }
 

@@ -1,8 +1,9 @@
 //! The engine: the host's state that services work on, and the one loop that calls them.
 //!
-//! A **service** is a method of [`Host`] that does one thing for an event, a command, a timer or a job. It may change the books and
-//! call the hypervisor, but no other service: what follows from it, it puts into the queue ([`Host::follow`]). The loop drains that
-//! queue before it takes in anything else, so a service always finds books in which everything that has happened is entered.
+//! A **service** is a method of [`Host`] that does one thing for an event, a command, a timer or a
+//! job. It may change the books and call the hypervisor, but no other service. Consequences go into
+//! a queue ([`Host::follow`]), which the loop drains before it takes in anything else. So a service
+//! always finds books in which everything that has happened is entered.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::AsFd;
@@ -34,13 +35,13 @@ use super::rest::Rest;
 use super::stats::Counters;
 use super::toolstack::Toolstack;
 use super::updates::UpdateRequest;
-use super::watch::{Note, Notes, Watched};
+use super::watch::{StoreChange, StoreChanges, Watched};
 use super::{StartError, choose_backend};
 
-/// How many times in a row jobs are put off for events: guests that ask without end must not keep others from getting what they
-/// wait for.
+/// Most times in a row that jobs are put off for events. Guests that send requests without end must
+/// not keep others from getting theirs done.
 const PUT_OFF: u32 = 8;
-/// How long after a failure it is looked again which domains there are.
+/// Time from a failure to list the domains to the next attempt.
 const AGAIN: Duration = Duration::from_millis(100);
 
 /// The state that services work on.
@@ -51,74 +52,74 @@ pub struct Host<H: Hypervisor> {
     pub(super) clock: Clock,
     pub(super) events: H::Events,
     pub(super) config: Config,
-    /// How children get their parents' pages.
+    /// The way by which children get their parents' pages.
     pub(super) backend: Backend,
     pub(super) books: Books<H::Memory>,
-    /// What follows from what was done.
+    /// Consequences of services, in order.
     follows: VecDeque<Follow<H::Memory>>,
     pub(super) jobs: Jobs<H::Memory>,
     pub(super) rest: Rest,
     timers: Vec<(Instant, Timer)>,
-    /// By number of dom0's port: who is at the other end.
+    /// The peer of each port of dom0, by the port's number.
     ports: Vec<Option<Peer>>,
-    /// Ports that have reported and could not be unmasked.
+    /// Ports that have reported an event and could not be unmasked.
     taken: Vec<Port>,
-    /// How more is watched for, and what is.
-    pub(super) watches: Notes,
+    /// Changes in xenstore that the engine has not taken yet; below, the watches for domains.
+    pub(super) store_changes: StoreChanges,
     _watched: [Watch; 2],
     /// Domains that have not announced themselves.
     pub(super) watched: BTreeMap<DomId, Watched>,
-    /// Domains that are no pVMs as far as dom0's side says, with their handles.
+    /// Domains that dom0 does not take for pVMs, with their handles.
     pub(super) strangers: BTreeMap<DomId, [u8; 16]>,
     pub(super) executor: Executor,
     pub(super) scratch: Scratch,
     pub(super) counters: Counters,
-    /// Forks that the host has left.
+    /// Forks that the host has left at its rate.
     pub(super) rate: Rate,
     pub(super) waiters: Vec<Waiter>,
     pub(super) outside: Vec<OutsideFork>,
     pub(super) updates: Vec<UpdateRequest>,
     subscribers: Vec<SyncSender<Event>>,
-    /// What they have not been told yet.
+    /// Events that subscribers have not been told yet.
     untold: Vec<Event>,
-    /// Nobody makes consoles for domains here.
+    /// No xenconsoled runs here, so prepared domains get no console.
     pub(super) without_consoles: bool,
     pub(super) quitting: Option<Reply<()>>,
 }
 
-/// The engine's thread: the host, and what comes to it.
+/// The engine's thread: the host and the sources of its work.
 pub struct Engine<H: Hypervisor> {
     pub(super) host: Host<H>,
     inbox: Inbox,
-    /// How many times in a row there was something more urgent than jobs.
+    /// Times in a row that jobs were put off for events.
     put_off: u32,
 }
 
-/// What follows from what a service has done.
+/// A consequence of a service.
 pub(super) enum Follow<M> {
-    /// A fork is to be taken into the books.
+    /// A fork is to be entered in the books.
     Book(Forked<M>),
-    /// A pVM may have something to say.
+    /// A pVM's control page is to be read.
     Look(PvmId),
     /// A pVM that waits may go on.
     GoOn(PvmId),
-    /// A pVM is to end: it is stopped, and its parent told.
+    /// A pVM is to end: it is stopped, and its parent is told.
     End(PvmId, Status),
-    /// A pVM has ended, and its parent knows: it leaves the books.
+    /// A pVM has ended, and its parent knows. It leaves the books.
     Reap(PvmId, Status),
     /// A pVM has left the books.
     Gone(Box<Gone<M>>),
-    /// A child runs: its parent learns what it wrote first, and it gets its network device.
+    /// A child runs. Its parent learns which pages it wrote first, and it gets its network device.
     Welcome(PvmId),
-    /// Domains may be missing that are to be prepared for a pVM.
+    /// A pVM may have too few prepared domains.
     Replenish(PvmId),
-    /// What is prepared for a pVM cannot be used any more.
+    /// Some prepared domains of a pVM are unusable.
     DiscardBroken(PvmId),
     /// No domain could be prepared for a pVM.
     CannotPrepare(PvmId, Failure),
 }
 
-/// Who is at the other end of a port.
+/// The domain at the other end of a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Peer {
     /// A pVM.
@@ -127,30 +128,30 @@ pub(super) enum Peer {
     Prepared(PvmId, PvmId),
 }
 
-/// What is to be looked at later.
+/// A check at a later time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Timer {
     /// A domain that is prepared for a pVM should be at its waiting point.
     Waiting(PvmId, PvmId),
-    /// Its console should be there; so often it is looked again.
+    /// A prepared domain should have its console. The number counts the checks that are left.
     Console(PvmId, PvmId, u32),
     /// A child should have resumed.
     Resumed(PvmId),
-    /// The domains that are prepared for this one may not be up to date; so long after the last time it was looked.
+    /// The domains that are prepared for a pVM may be out of date. The time since the last check.
     Refresh(PvmId, Duration),
-    /// A request of this one is to be answered with an error.
+    /// A request of a pVM is to be answered with an error.
     Refused(PvmId),
-    /// A family that has had more than its share may ask again.
-    Turn(PvmId),
-    /// A domain that announces itself again and again may have said something else.
+    /// A family that has used up its share of the time is served again.
+    Deferred(PvmId),
+    /// A domain that announces itself too often is heard again.
     Announced(DomId),
-    /// Xen could not say which domains there are.
+    /// Xen could not list the domains.
     Domains,
     /// Libraries may have left the store.
     Libraries,
-    /// An update should be done.
+    /// An update's time may be over.
     Update,
-    /// A fork from outside should be done.
+    /// The time of a fork from outside may be over.
     Outside,
 }
 
@@ -158,10 +159,10 @@ impl<H: Hypervisor> Engine<H>
 where
     H::Events: AsFd,
 {
-    /// Runs until it is asked to quit.
+    /// Runs until [`Command::Quit`](super::Command::Quit).
     pub fn run(mut self) {
         self.recover();
-        while !self.turn() {}
+        while !self.iterate() {}
         let reply = self.host.quitting.take();
         self.drain();
         self.host.discard_all();
@@ -173,13 +174,14 @@ where
         }
     }
 
-    /// Waits for something to do and does it; true at the end.
-    fn turn(&mut self) -> bool {
+    /// Waits for work and does it; true at the end.
+    fn iterate(&mut self) -> bool {
         let (event, woken) = self.wait();
         self.act(event, woken)
     }
 
-    /// Waits for events of guests, and for commands and notes. Does not wait while there is work.
+    /// Waits for events of guests, for commands and for changes in xenstore. Does not wait while
+    /// there is work.
     fn wait(&self) -> (bool, bool) {
         let timeout = self.timeout();
         let host = &self.host;
@@ -189,14 +191,14 @@ where
         let mut sources = [PollFd::new(&events, PollFlags::IN), PollFd::new(self.inbox.wake(), PollFlags::IN)];
         match poll(&mut sources, timeout.as_ref()) {
             Ok(_) => (!sources[0].revents().is_empty(), !sources[1].revents().is_empty()),
-            // A signal; or no memory, which the next turn may find.
+            // A signal came, or Linux had no memory, which it may have the next time.
             Err(_) => (false, false),
         }
     }
 }
 
 impl<H: Hypervisor> Engine<H> {
-    /// How long it waits at most; nothing: for ever.
+    /// The longest time to wait; none if there is no limit.
     pub(super) fn timeout(&self) -> Option<Duration> {
         let host = &self.host;
         let later = !host.follows.is_empty() || !host.jobs.is_empty() || !host.untold.is_empty();
@@ -208,7 +210,7 @@ impl<H: Hypervisor> Engine<H> {
         }
     }
 
-    /// Where commands and notes come in.
+    /// The queue of commands and changes.
     #[cfg(test)]
     pub(super) fn inbox(&self) -> &Inbox {
         &self.inbox
@@ -226,13 +228,13 @@ impl<H: Hypervisor> Engine<H> {
         config: Config,
     ) -> Result<(Self, Handle), StartError> {
         let (handle, inbox) = pair().map_err(StartError::Linux)?;
-        let watches = Notes::new(inbox.waker());
+        let store_changes = StoreChanges::new(inbox.waker());
         let now = clock.now();
-        // So that ids are not those that a daemon before this one gave to domains of the same number.
+        // Ids are to differ from those that an earlier daemon gave to domains of the same number.
         let generation = (clock.now_us() >> 10) as u16;
         let host = Host {
             events: xen.events().map_err(StartError::Xen)?,
-            _watched: watches.watch_domains(&store).map_err(StartError::Store)?,
+            _watched: store_changes.watch_domains(&store).map_err(StartError::Store)?,
             backend: choose_backend(&*xen, config.backend),
             xen,
             store,
@@ -248,7 +250,7 @@ impl<H: Hypervisor> Engine<H> {
             timers: Vec::new(),
             ports: Vec::new(),
             taken: Vec::new(),
-            watches,
+            store_changes,
             watched: BTreeMap::new(),
             strangers: BTreeMap::new(),
             scratch: Scratch::default(),
@@ -264,24 +266,25 @@ impl<H: Hypervisor> Engine<H> {
         Ok((Engine { host, inbox, put_off: 0 }, handle))
     }
 
-    /// Takes over what a daemon before this one has left.
+    /// Takes over the pVMs of an earlier daemon.
     pub(super) fn recover(&mut self) {
         self.host.recover();
         self.drain();
     }
 
-    /// Does what is to be done, where a guest may have sent an event and there may be notes or commands (`woken`); true at the end.
+    /// Does the work that there is. A guest may have sent an `event`; there may be commands or
+    /// changes in xenstore (`woken`). True at the end.
     pub(super) fn act(&mut self, event: bool, woken: bool) -> bool {
         if event || !self.host.taken.is_empty() {
             self.take_events();
         }
         if woken {
             self.drain();
-            // Who asks for something knows at least what it has led to.
+            // Subscribers get all earlier events before a command is carried out.
             self.host.tell_subscribers();
             self.inbox.clear();
-            for note in self.host.watches.take() {
-                self.take_note(note);
+            for change in self.host.store_changes.take() {
+                self.take_change(change);
             }
             while let Some(command) = self.inbox.take() {
                 self.host.obey(command);
@@ -301,9 +304,9 @@ impl<H: Hypervisor> Engine<H> {
         self.host.quitting.is_some() && !self.host.jobs.iter().any(|job| matches!(job, Job::Reap(_)))
     }
 
-    fn take_note(&mut self, note: Note) {
-        match note {
-            Note::Domains => match self.host.xen.domains() {
+    fn take_change(&mut self, change: StoreChange) {
+        match change {
+            StoreChange::Domains => match self.host.xen.domains() {
                 Ok(all) => {
                     self.host.find_ended(&all);
                     // A new domain may have the number of one that has ended.
@@ -315,12 +318,12 @@ impl<H: Hypervisor> Engine<H> {
                     self.host.after(AGAIN, Timer::Domains);
                 }
             },
-            Note::Announced(domain) => self.host.hear_announcement(domain),
+            StoreChange::Announced(domain) => self.host.hear_announcement(domain),
         }
         self.drain();
     }
 
-    /// Does what follows from what was done, until nothing follows any more.
+    /// Carries out all consequences, until none is left.
     fn drain(&mut self) {
         while let Some(follow) = self.host.follows.pop_front() {
             self.carry_out(follow);
@@ -361,7 +364,8 @@ impl<H: Hypervisor> Engine<H> {
                 Some(Peer::Prepared(parent, id)) => self.host.look_at_prepared(parent, id),
                 None => {}
             }
-            // It may be closed by now; then nobody wants to hear of it. One that cannot be unmasked would never report again.
+            // A port that was closed meanwhile is left alone. One that cannot be unmasked would
+            // never report again, so it is tried later.
             if self.host.peer(port).is_some() && self.host.events.unmask(port).is_err() {
                 self.host.taken.push(port);
             }
@@ -384,13 +388,13 @@ impl<H: Hypervisor> Engine<H> {
                 Timer::Refresh(id, pause) => host.refresh_later(id, pause),
                 Timer::Refused(id) => host.answer_refused(id),
                 Timer::Announced(domain) => host.hear_again(domain),
-                Timer::Domains => host.watches.domains_changed(),
-                Timer::Turn(root) => host.turn_comes(root),
+                Timer::Domains => host.store_changes.domains_changed(),
+                Timer::Deferred(root) => host.share_has_grown(root),
                 Timer::Libraries => host.forget_removed_libraries(),
                 Timer::Outside => host.check_outside(now),
                 Timer::Update => host.check_updates(now),
             }
-            // What it has led to is not put off by a rest of others.
+            // The consequences of this timer are not put off by a rest that another begins.
             self.drain();
         }
     }
@@ -407,7 +411,8 @@ impl<H: Hypervisor> Engine<H> {
 }
 
 impl<H: Hypervisor> Host<H> {
-    /// Puts into the queue what follows from what was done. A fork comes first: nothing else is to find books without it.
+    /// Puts a consequence into the queue. A fork goes to its front: no service may find books
+    /// without it.
     pub(super) fn follow(&mut self, follow: Follow<H::Memory>) {
         match follow {
             Follow::Book(_) => self.follows.push_front(follow),
@@ -415,7 +420,7 @@ impl<H: Hypervisor> Host<H> {
         }
     }
 
-    /// Something has changed for a pVM: it goes on with what it waits for, if it does, without a rest before.
+    /// A pVM's state has changed: if it waits, it goes on, without a rest before.
     pub(super) fn wake(&mut self, id: PvmId) {
         if self.books.get(id).is_some_and(|pvm| pvm.pending.is_some()) {
             self.rest.end();
@@ -423,7 +428,7 @@ impl<H: Hypervisor> Host<H> {
         }
     }
 
-    /// Whether something is to be done still before the books say what is.
+    /// True while the books lag behind the consequences.
     #[cfg(test)]
     pub(super) fn is_behind(&self) -> bool {
         !self.follows.is_empty()
@@ -435,25 +440,25 @@ impl<H: Hypervisor> Host<H> {
             Job::Build(building) => self.build_step(family, building),
             Job::Refresh(id, place) => self.refresh_step(id, place),
             Job::Reap(reaping) => self.reap_step(family, reaping),
-            Job::Turn(root) => self.turn_step(root),
+            Job::Deferred(root) => self.serve_deferred(root),
             Job::Library => self.library_step(family),
             Job::Drop(rest) => drop(rest),
         }
     }
 
-    /// Has something looked at after this time; the moment.
+    /// Sets a timer; the moment at which it fires.
     pub(super) fn after(&mut self, time: Duration, timer: Timer) -> Instant {
         let when = self.clock.now() + time;
         self.timers.push((when, timer));
         when
     }
 
-    /// Forgets timers.
+    /// Removes timers.
     pub(super) fn forget_timers(&mut self, is_it: impl Fn(&Timer) -> bool) {
         self.timers.retain(|(_, timer)| !is_it(timer));
     }
 
-    /// What is to be looked at later.
+    /// The timers that are set.
     #[cfg(test)]
     pub(super) fn timers(&self) -> impl Iterator<Item = &Timer> {
         self.timers.iter().map(|(_, timer)| timer)
@@ -463,20 +468,20 @@ impl<H: Hypervisor> Host<H> {
         self.ports.get(port.0 as usize).copied().flatten()
     }
 
-    /// From now on, events at `port` are of this peer.
+    /// Takes events at `port` from now on as those of this peer.
     pub(super) fn listen(&mut self, port: Port, peer: Peer) {
         let number = port.0 as usize;
         if self.ports.len() <= number {
             self.ports.resize(number + 1, None);
         }
         let before = self.ports.get_mut(number).and_then(|place| place.replace(peer));
-        // What came since it was bound was not listened to, and is masked since.
+        // Events since the port was bound were not taken, and have left it masked.
         if before.is_none() && self.events.unmask(port).is_err() {
             self.taken.push(port);
         }
     }
 
-    /// Closes a port. One that stays would keep a domain's end of it busy.
+    /// Closes a port. One that stays open would keep the peer's end busy.
     pub(super) fn unlisten(&mut self, port: Port) {
         if let Some(peer) = self.ports.get_mut(port.0 as usize) {
             *peer = None;
@@ -488,7 +493,7 @@ impl<H: Hypervisor> Host<H> {
         }
     }
 
-    /// Tells a pVM that there is news in its control page.
+    /// Tells a pVM that its control page has changed.
     pub(super) fn notify(&self, id: PvmId) {
         if let Some(channel) = self.books.get(id).and_then(|pvm| pvm.channel.as_ref())
             && let Err(error) = self.events.notify(channel.port)
@@ -497,7 +502,7 @@ impl<H: Hypervisor> Host<H> {
         }
     }
 
-    /// The name of a pVM that lives or has lived.
+    /// The name of a pVM that lives or has ended.
     pub(super) fn name_of(&self, id: PvmId) -> String {
         self.books.name_of(id).unwrap_or_else(|| "pvm".to_owned())
     }
@@ -507,13 +512,13 @@ impl<H: Hypervisor> Host<H> {
         self.books.get(id).map(Pvm::root).ok_or(Failure::Gone)
     }
 
-    /// Tells all subscribers of something that happened to a pVM; after a fork when both sides have had their time to go on, because
-    /// other threads wake up for it.
+    /// Tells all subscribers of an event. After a fork they are told when both sides have had time
+    /// to go on, because other threads wake up for it.
     pub(super) fn tell(&mut self, id: PvmId, name: &str, kind: EventKind) {
         let event =
             Event { at_us: self.clock.now_us(), id: id.raw(), domid: id.domain().0, name: name.to_owned(), kind };
         log::debug!(id = event.id, name = event.name.as_str(); "{:?}", event.kind);
-        // With nobody to tell, nothing is kept.
+        // Without subscribers, nothing is kept.
         if !self.subscribers.is_empty() {
             self.untold.push(event);
         }
@@ -529,7 +534,7 @@ impl<H: Hypervisor> Host<H> {
         self.subscribers.push(events);
     }
 
-    /// Tells of something that went wrong without being asked for; of one family no more than so often.
+    /// Reports a failure that no request has caused, at a limited rate per family.
     pub(super) fn trouble(&mut self, id: PvmId, what: &str, failure: &Failure) {
         let now = self.clock.now();
         let root = self.books.get(id).map_or(id, Pvm::root);

@@ -1,7 +1,8 @@
-//! Ends: of pVMs, and of domains that were prepared and are not needed.
+//! The end of pVMs, and of prepared domains that are not needed.
 //!
-//! The order is that of docs/protocols/fork.md: the domain is stopped, the parent is told, the domain is destroyed, its home is removed.
-//! Nobody is told of an end while the one that has ended can still run. What takes time is done in steps.
+//! The order is that of docs/protocols/fork.md: the domain is stopped, the parent is told, the
+//! domain is destroyed, its home is removed. No end is told while the pVM can still run. Work that
+//! takes time is done in steps.
 
 use xen_abi::Errno;
 use xen_abi::sched::ShutdownReason;
@@ -19,17 +20,17 @@ use super::jobs::Job;
 use super::sabotage::{self, Sabotage};
 use super::{home, vif};
 
-/// How often it is tried to remove what a pVM has left.
+/// Attempts to remove what a pVM has left, before it is given up.
 const TRIES: u32 = 5;
 
-/// What is left of a pVM, or of a prepared domain.
+/// The remains of a pVM, or of a prepared domain.
 #[derive(Debug)]
 pub(super) struct Reaping<M> {
     id: PvmId,
     /// Its domain is ours to destroy.
     ours: bool,
     stage: Stage,
-    /// How often it may fail still.
+    /// Attempts that are left.
     tries: u32,
     mappings: Vec<M>,
 }
@@ -47,13 +48,13 @@ pub(super) struct Gone<M> {
     pub id: PvmId,
     pub root: PvmId,
     pub end: Ended,
-    /// Its family, when it was the last member.
+    /// Its family, if it was the last member.
     pub family: Option<Family<M>>,
 }
 
 impl<H: Hypervisor> Host<H> {
-    /// A pVM says that it has ended. A child's parent hears of it and runs first; what is left to do waits. A root is its toolstack's,
-    /// and has ended when its domain is shut down.
+    /// A pVM says that it has ended. A child's parent is told at once and runs first; the remaining
+    /// work waits. A root belongs to its toolstack, and has ended when its domain is shut down.
     pub(super) fn has_ended(&mut self, id: PvmId) {
         let Some(pvm) = self.books.get(id).filter(|pvm| pvm.is_child() && pvm.killed.is_none()) else { return };
         let Some(channel) = &pvm.channel else { return };
@@ -61,20 +62,21 @@ impl<H: Hypervisor> Host<H> {
         if let Some(pvm) = self.books.get_mut(id) {
             pvm.killed = Some(status);
         }
-        // What it has said itself is there for a daemon that starts anew.
+        // The status that it wrote stays in its control page, for a daemon that starts anew.
         self.stop(id);
         self.tell_parent(id, status);
         self.follow(Follow::Reap(id, status));
         self.rest.begin(self.clock.now());
     }
 
-    /// Ends a pVM, with this status: stops it, and tells its parent.
+    /// Ends a pVM with this status: stops it, and tells its parent.
     pub(super) fn end(&mut self, id: PvmId, status: Status) {
         let Some(pvm) = self.books.get_mut(id) else { return };
         if pvm.killed.is_none() {
             pvm.killed = Some(status);
             if let (true, Some(parent)) = (pvm.is_child(), pvm.forked_by()) {
-                // What its handle says lets a daemon that starts anew go on from here: a child that is paused is not taken for one that runs.
+                // A daemon that starts anew goes on from the handle: without it, a child that is
+                // paused would be taken for one that runs.
                 let handle = Handle { kind: Kind::Ended, id, parent, commit: status.to_raw() }.to_octets();
                 let set = || self.xen.set_handle(id.domain(), &handle);
                 if self.has_domain(id)
@@ -89,13 +91,14 @@ impl<H: Hypervisor> Host<H> {
         self.follow(Follow::Reap(id, status));
     }
 
-    /// Whether the domain that has a pVM's number is the pVM's. Its number is its own as long as its page is mapped.
+    /// The domain that has a pVM's number is the pVM's. A number is not given out again while a
+    /// page of its domain is mapped.
     fn has_domain(&self, id: PvmId) -> bool {
         let is_mapped = self.books.get(id).is_some_and(|pvm| pvm.channel.is_some());
         is_mapped || matches!(self.xen.domain_info(id.domain()), Ok(Some(info)) if is_domain_of(&info, id))
     }
 
-    /// Sees to it that a pVM runs no more.
+    /// Makes sure that a pVM does not run any more.
     pub(super) fn stop(&self, id: PvmId) {
         if self.has_domain(id)
             && !sabotage::is(Sabotage::NoStop)
@@ -117,7 +120,7 @@ impl<H: Hypervisor> Host<H> {
         self.executor.after(Operation::TellEnd);
     }
 
-    /// Looks which of the known domains have ended without saying so. `all` has those that Xen has.
+    /// Finds known pVMs that have ended without saying so. `all` are the domains that Xen has.
     pub(super) fn find_ended(&mut self, all: &[xenctl::DomainInfo]) {
         let find = |id: PvmId| all.iter().find(|info| is_domain_of(info, id) && !info.is_dying());
         let mut ended = Vec::new();
@@ -147,7 +150,7 @@ impl<H: Hypervisor> Host<H> {
         }
     }
 
-    /// A pVM that has ended, and whose parent knows, leaves the books.
+    /// Takes a pVM that has ended, and whose parent knows, out of the books.
     pub(super) fn reap(&mut self, id: PvmId, status: Status) {
         let Some(info) = self.info(id) else { return };
         if self.books.get(id).is_some_and(|pvm| !pvm.is_resumed()) {
@@ -194,7 +197,7 @@ impl<H: Hypervisor> Host<H> {
         self.follow(Follow::Gone(Box::new(Gone { id, root, end, family })));
     }
 
-    /// No living pVM has frames of this one any more: it is told so.
+    /// Tells a pVM that no living one has frames of it any more.
     fn unshare(&mut self, id: PvmId) {
         let Some(pvm) = self.books.get(id) else { return };
         if let Some(channel) = &pvm.channel {
@@ -204,7 +207,7 @@ impl<H: Hypervisor> Host<H> {
         }
     }
 
-    /// Tells a pVM who its parent is now.
+    /// Tells a pVM its present parent.
     pub(super) fn show_parent(&self, id: PvmId) {
         let Some(pvm) = self.books.get(id) else { return };
         if let Some(channel) = &pvm.channel {
@@ -213,12 +216,13 @@ impl<H: Hypervisor> Host<H> {
         }
     }
 
-    /// Does the next part of removing what a pVM has left; again, when that fails, after what else there is to do.
+    /// Does the next step of removing a pVM's remains. After a failure it is tried again behind the
+    /// other jobs.
     pub(super) fn reap_step(&mut self, family: PvmId, mut reaping: Reaping<H::Memory>) {
         let result = match reaping.stage {
             Stage::Unmap => {
                 reaping.mappings.clear();
-                // A root is the toolstack's that started it.
+                // A root belongs to the toolstack that started it.
                 if !reaping.ours {
                     return;
                 }
@@ -240,11 +244,11 @@ impl<H: Hypervisor> Host<H> {
                 reaping.tries -= 1;
                 self.jobs.push(family, Job::Reap(reaping));
             }
-            Err(failure) => self.trouble(reaping.id, "what a pVM has left cannot be removed", &failure),
+            Err(failure) => self.trouble(reaping.id, "the remains of a pVM cannot be removed", &failure),
         }
     }
 
-    /// Destroys the domain of an id. One that has its number now is left alone.
+    /// Destroys the domain of an id. Another one that has its number now is left alone.
     fn destroy(&mut self, id: PvmId) -> Result<(), Failure> {
         let is_it = |info: &xenctl::DomainInfo| is_domain_of(info, id) || info.handle == Handle::UNFINISHED;
         if !self.xen.domain_info(id.domain())?.is_some_and(|info| is_it(&info)) {
@@ -254,7 +258,7 @@ impl<H: Hypervisor> Host<H> {
         let result = self.xen.destroy(id.domain());
         self.executor.after(Operation::Destroy);
         match result {
-            // Somebody else was faster.
+            // It has been destroyed already.
             Err(error) if error.errno() == Some(Errno::ESRCH) => Ok(()),
             result => result.map_err(Failure::from),
         }
@@ -289,14 +293,14 @@ impl<H: Hypervisor> Host<H> {
         self.jobs.push(family, Job::Reap(Reaping { id, ours: true, stage: Stage::Unmap, tries: TRIES, mappings }));
     }
 
-    /// Discards what is prepared for a pVM and cannot be used, and makes others.
+    /// Discards the unusable prepared domains of a pVM, and makes others.
     pub(super) fn discard_broken(&mut self, id: PvmId) {
         self.remove_broken(id);
         self.follow(Follow::GoOn(id));
         self.follow(Follow::Replenish(id));
     }
 
-    /// Discards what is prepared for a pVM and cannot be used.
+    /// Discards the unusable prepared domains of a pVM.
     pub(super) fn remove_broken(&mut self, id: PvmId) {
         let Some(pvm) = self.books.get_mut(id) else { return };
         let root = pvm.root();
@@ -310,7 +314,7 @@ impl<H: Hypervisor> Host<H> {
 
     /// At the end: removes all prepared domains.
     pub(super) fn discard_all(&mut self) {
-        self.abandon_turns();
+        self.abandon_unfinished();
         for parent in self.books.ids() {
             let Some(pvm) = self.books.get_mut(parent) else { continue };
             pvm.prepared.iter_mut().for_each(|prepared| prepared.broken = true);
@@ -318,19 +322,19 @@ impl<H: Hypervisor> Host<H> {
         }
     }
 
-    /// At the end: does what is to be removed, and takes back what is being built.
+    /// At the end: finishes all removals, and takes back domains that are being built.
     pub(super) fn finish_jobs(&mut self) {
         while let Some((family, job)) = self.jobs.pop() {
             match job {
                 Job::Build(building) => self.abandon_building(family, *building),
                 Job::Reap(reaping) => self.reap_step(family, reaping),
-                Job::Refresh(..) | Job::Turn(_) | Job::Library | Job::Drop(_) => {}
+                Job::Refresh(..) | Job::Deferred(_) | Job::Library | Job::Drop(_) => {}
             }
         }
     }
 }
 
-/// How a pVM has ended, of which Xen says this.
+/// The status of a pVM that Xen says has ended for this reason.
 fn status_of<M: xenctl::Memory>(pvm: &Pvm<M>, reason: Option<ShutdownReason>) -> Status {
     if let Some(status) = pvm.killed {
         return status;
@@ -342,7 +346,8 @@ fn status_of<M: xenctl::Memory>(pvm: &Pvm<M>, reason: Option<ShutdownReason>) ->
     }
     match reason {
         None => Status::Destroyed,
-        // Without the component that says the status, or when the toolstack has asked for it, this is all that is known.
+        // Without the fork component, or after a shutdown by the toolstack, this is all that is
+        // known.
         Some(ShutdownReason::POWEROFF | ShutdownReason::REBOOT) => Status::Exited(0),
         Some(_) => Status::Crashed,
     }

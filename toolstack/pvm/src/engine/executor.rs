@@ -1,7 +1,7 @@
-//! The operations that the engine's work is made of, and what is done before and after each.
+//! The operations that the engine's work is made of, and the hooks around each.
 //!
-//! A domain is built, committed and removed by lists of these. That everything which changes something outside of this process is
-//! one of them lets a test kill the daemon before and after each.
+//! A domain is built, committed and removed by lists of these. All changes outside of this process
+//! are operations, so a test can kill the daemon before and after each.
 
 use std::fmt;
 use std::time::Instant;
@@ -12,16 +12,16 @@ use super::api::StepTime;
 use super::config::{DieAt, Point};
 use super::stats::Time;
 
-/// One operation. Its name in a log is that of its variant.
+/// One operation. The log names it by its variant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
     /// Reads the parent's tables and plans.
     Plan,
     /// Makes the domain.
     Create,
-    /// Writes what it is into its handle.
+    /// Writes its identity into its handle.
     Sign,
-    /// Gives it a vcpu, and what it is told of the processor and its share of it.
+    /// Gives it a vcpu, a CPU policy, a clock and its share of the processor.
     Configure,
     /// Gives it memory.
     Populate,
@@ -43,19 +43,19 @@ pub enum Operation {
     Map,
     /// Makes its home in xenstore.
     Home,
-    /// Tells xenstored of it.
+    /// Introduces it to xenstored.
     Introduce,
-    /// Tells xenconsoled of its console.
+    /// Writes the place of its console for xenconsoled.
     ShowConsole,
     /// Lets it run to its waiting point.
     Start,
-    /// Raises what the parent may have.
+    /// Raises the parent's memory limit.
     MakeRoom,
     /// Sets entries that differ from the parent's.
     Relink,
     /// Makes a prepared domain a child: the commit point.
     Commit,
-    /// Tells the child.
+    /// Tells the child to go on.
     Go,
     /// Answers the parent.
     Reply,
@@ -73,11 +73,11 @@ pub enum Operation {
     Hold,
     /// Clears that memory.
     Clear,
-    /// Writes in xenstore which object has which frames, or that it has none any more.
+    /// Writes in xenstore the frames of an object, or that it has none any more.
     Record,
     /// Copies a part of a library's file to its frames.
     FillLibrary,
-    /// Maps an object's pages at a member, or a library's.
+    /// Maps an object's or a library's pages at a member.
     MapObject,
     /// Gives back the memory owner's frames.
     GiveBack,
@@ -91,7 +91,7 @@ pub enum Operation {
     TellMembers,
 }
 
-/// The list of building a prepared domain.
+/// The operations that build a prepared domain.
 pub const BUILD: [Operation; 17] = [
     Operation::Plan,
     Operation::Create,
@@ -112,7 +112,7 @@ pub const BUILD: [Operation; 17] = [
     Operation::Start,
 ];
 
-/// Counts operations, times them, and ends the process where a test wants it.
+/// Counts operations, times them, and ends the process at one that a test names.
 #[derive(Debug)]
 pub struct Executor {
     count: u64,
@@ -123,28 +123,28 @@ pub struct Executor {
 }
 
 impl Executor {
-    /// One that has done nothing yet.
+    /// An executor that has done nothing yet.
     pub fn new(die_at: Option<DieAt>) -> Self {
         Self { count: 0, die_at, began: Instant::now(), times: Vec::new() }
     }
 
-    /// How many operations were done.
+    /// The number of operations done.
     pub fn count(&self) -> u64 {
         self.count
     }
 
-    /// How long they took.
+    /// Their times.
     pub fn times(&self) -> impl Iterator<Item = StepTime> {
         self.times.iter().map(|(operation, time)| time.named(operation.to_string()))
     }
 
-    /// Comes before an operation.
+    /// Precedes an operation.
     pub fn before(&mut self, operation: Operation) {
         self.hook(operation, false);
         self.began = Instant::now();
     }
 
-    /// Comes after it, whether it succeeded or not.
+    /// Follows it, whether it succeeded or not.
     pub fn after(&mut self, operation: Operation) {
         let place = self.times.iter().position(|(other, _)| *other == operation).unwrap_or_else(|| {
             self.times.push((operation, Time::default()));
@@ -161,7 +161,7 @@ impl Executor {
             Point::Number(number) => *number == self.count,
             Point::Named(name, number) => {
                 let done = self.times.iter().find(|(other, _)| *other == operation).map_or(0, |(_, time)| time.count());
-                // After it, it has been counted.
+                // After the operation, it has been counted.
                 *name == operation.to_string() && done + u64::from(!after) == *number
             }
         };

@@ -1,4 +1,4 @@
-//! Why the engine could not do something, as far as its own parts tell each other.
+//! Failures of the engine's operations, as its parts report them to each other.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ use zooid_fork_plan::plan::TooLarge;
 use zooid_fork_plan::relink::Stale;
 use zooid_fork_plan::wire;
 
-/// Why something was not done.
+/// The reason for which an operation failed.
 #[derive(Debug)]
 pub enum Failure {
     /// Xen refused it.
@@ -18,19 +18,20 @@ pub enum Failure {
     Store(xenstore::Error),
     /// The guest's control page makes no sense.
     Layout(LayoutError),
-    /// The guest's page tables make no sense: what is wrong with them.
+    /// The guest's page tables make no sense; the fault in them.
     Tables(&'static str),
     /// A child would need more frames than its p2m has room for.
     TooLarge,
-    /// What was prepared does not fit the parent any more.
+    /// A prepared domain does not fit the parent any more.
     Stale,
     /// It has frames of more ancestors than can be told apart.
     Ancestors,
-    /// A limit is reached: which one.
+    /// This limit is reached.
     Quota(&'static str),
-    /// There is not enough memory: whose.
+    /// There is not enough memory, for this reason.
     NoMemory(&'static str),
-    /// What a guest asks for is not there, or is not allowed: the error number that it is told.
+    /// The object of a guest's request does not exist, or is not allowed: the error number for the
+    /// guest.
     Denied(Errno),
     /// The domain has ended meanwhile.
     Gone,
@@ -39,7 +40,7 @@ pub enum Failure {
 }
 
 impl Failure {
-    /// The error number that a guest is told.
+    /// The error number for the guest.
     pub fn errno(&self) -> u32 {
         match self {
             Self::Xen(error) => match error.errno() {
@@ -72,7 +73,7 @@ impl fmt::Display for Failure {
             Self::Stale => out.write_str("its memory has changed too much since the domains were prepared"),
             Self::Ancestors => out.write_str("it has frames of too many ancestors"),
             Self::Quota(which) => write!(out, "quota: {which}"),
-            Self::NoMemory(whose) => write!(out, "no memory: {whose}"),
+            Self::NoMemory(reason) => write!(out, "no memory: {reason}"),
             Self::Denied(errno) => write!(out, "denied: {errno}"),
             Self::Gone => out.write_str("it has ended"),
             Self::TimedOut => out.write_str("it took too long"),

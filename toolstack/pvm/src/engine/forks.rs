@@ -1,5 +1,6 @@
-//! Forks: COMMIT makes prepared domains children (docs/protocols/fork.md). It is the way that has to be short: nothing on it speaks
-//! with xenstore, maps or unmaps anything, or allocates more than a little.
+//! Forks: a COMMIT makes prepared domains children (docs/protocols/fork.md). This path has to be
+//! short. Nothing on it speaks with xenstore, maps or unmaps anything, or allocates more than a
+//! little.
 
 use std::time::{Duration, Instant};
 
@@ -29,9 +30,10 @@ pub(super) struct Forked<M> {
 }
 
 impl<H: Hypervisor> Host<H> {
-    /// Makes `count` prepared domains children. Afterwards they run, and their parent: what is left to do waits.
+    /// Makes `count` prepared domains children. Afterwards they and their parent run first; the
+    /// remaining work waits.
     pub(super) fn commit(&mut self, id: PvmId, count: u32, began: Instant) {
-        // What has ended makes no children.
+        // A pVM that has ended makes no children.
         if self.books.get(id).is_none_or(|pvm| pvm.killed.is_some()) {
             return;
         }
@@ -43,7 +45,7 @@ impl<H: Hypervisor> Host<H> {
         match self.try_commit(id, count as usize, began) {
             Ok(children) => {
                 let now = self.clock.now();
-                self.note_outside(id, request, &children);
+                self.record_outside(id, request, &children);
                 self.follow(Follow::Book(Forked { parent: id, children, duration: now - began }));
                 self.rest.begin(now);
             }
@@ -52,7 +54,7 @@ impl<H: Hypervisor> Host<H> {
         }
     }
 
-    /// Whether a COMMIT may be answered with `ESTALE` at once: honest guests meet it now and then.
+    /// A COMMIT may be answered with `ESTALE` at once. Honest guests get it now and then.
     fn may_be_stale(&mut self, id: PvmId) -> bool {
         let (now, limit) = (self.clock.now(), self.config.family.forks_per_second);
         self.books.with_family(id).is_some_and(|(_, family)| family.account.stale.take(1, limit, now))
@@ -66,7 +68,7 @@ impl<H: Hypervisor> Host<H> {
         result
     }
 
-    /// The way from the request to the reply; the children.
+    /// The path from the request to the reply; the children.
     fn make_children(&mut self, id: PvmId, count: usize, began: Instant) -> Result<Vec<Prepared<H::Memory>>, Failure> {
         self.update_sources(id)?;
         let memory_owners = self.books.memory_owners_of(self.root_of(id)?);
@@ -100,13 +102,14 @@ impl<H: Hypervisor> Host<H> {
             match linked {
                 Ok(entries) => relinked += entries,
                 Err(failure @ Failure::Stale) => {
-                    // A frame of another's is linked while the parent stands still, which PREPARE sees to; the rest never fits.
+                    // Entries for frames of others are linked while the parent stands still, which
+                    // a PREPARE does. Others will never fit.
                     log::debug!("a domain cannot be brought up to date: {failure}");
                     result = Err(Failure::Stale);
                     break;
                 }
                 Err(failure) => {
-                    // All of the parent stands still: what does not fit now never will.
+                    // All of the parent stands still: an entry that does not fit now never will.
                     log::debug!("a domain cannot be brought up to date: {failure}");
                     prepared.broken = true;
                     result = Err(Failure::Stale);
@@ -128,15 +131,15 @@ impl<H: Hypervisor> Host<H> {
             match result {
                 Ok(()) => committed += 1,
                 Err(error) if committed == 0 => return Err(error.into()),
-                // There are as many children as there are.
+                // The fork has those children that could be committed.
                 Err(_) => break,
             }
         }
-        // From the last, so that the places of the others stay what they are.
+        // From the last one, so that the indices of the others stay valid.
         let places = chosen.iter().take(committed).rev();
         let mut children: Vec<_> = places.map(|place| pvm.prepared.remove(*place)).collect();
         children.reverse();
-        // Before they run, so that they can act as members at once.
+        // Before they run, so that they are members from the start.
         if let Some(owner) = family.memory_owner.as_mut().filter(|owner| owner.members.number(id).is_some()) {
             for child in &children {
                 executor.before(Operation::Enrol);
@@ -165,7 +168,7 @@ impl<H: Hypervisor> Host<H> {
         Ok(children)
     }
 
-    /// Takes a fork into the books.
+    /// Enters a fork in the books.
     pub(super) fn book(&mut self, forked: Forked<H::Memory>) {
         let Forked { parent: id, children, duration } = forked;
         let Some(parent) = self.books.get(id) else { return self.destroy_unbooked(children) };
@@ -181,7 +184,7 @@ impl<H: Hypervisor> Host<H> {
             pvm.linkage = Some(child.linkage);
             pvm.commit = commit;
             if !self.add_pvm(pvm) {
-                // Its number is another's: nobody would ever hear of it.
+                // Another pVM has its number: no event of it would be taken.
                 self.unlisten(port);
                 self.remove_domain(root, child_id);
                 continue;
@@ -189,14 +192,15 @@ impl<H: Hypervisor> Host<H> {
             self.listen(port, Peer::Pvm(child_id));
             self.jobs.push(root, Job::Drop(Box::new((child.bitmaps, child.copies))));
             self.after(self.config.start_timeout, Timer::Resumed(child_id));
-            // It may have told that it runs before it was listened to.
+            // It may have sent an event before its port was listened to.
             self.follow(Follow::Look(child_id));
         }
         self.follow(Follow::Replenish(id));
         self.refresh_soon(id);
     }
 
-    /// Children of a parent that is in no book any more cannot be there: the queue is drained before a pVM is removed.
+    /// Destroys children whose parent is in no book. There can be none: the queue is drained before
+    /// a pVM is removed.
     fn destroy_unbooked(&mut self, children: Vec<Prepared<H::Memory>>) {
         for child in children {
             log::error!(id = child.id.raw(); "a child without a parent is destroyed");
@@ -204,8 +208,8 @@ impl<H: Hypervisor> Host<H> {
         }
     }
 
-    /// Puts a pVM into the books, with a new account if it is the first of its family; false, with a line in the log, if its number
-    /// is another's there.
+    /// Enters a pVM in the books, with a new account if it is the first of its family. False, with
+    /// a line in the log, if another one has its number there.
     pub(super) fn add_pvm(&mut self, pvm: Pvm<H::Memory>) -> bool {
         let (id, limit, now) = (pvm.id(), self.config.family.forks_per_second, self.clock.now());
         let added = self.books.add(pvm, || Account::new(limit, now));
@@ -215,17 +219,18 @@ impl<H: Hypervisor> Host<H> {
         added
     }
 
-    /// The ancestors of a child, of whose parent these are the owners: without those that have ended and have no frame left.
+    /// The ancestors of a child whose parent has these owners, without those that have ended and
+    /// have no frame left.
     fn living_ancestors(&self, owners: &[PvmId]) -> Vec<PvmId> {
         let has_frames = |id: &PvmId| {
-            // One that is dead to pvmd is a domain still for as long as somebody maps a frame of it.
+            // The domain of an ended pVM exists for as long as a frame of it is mapped.
             self.books.get(*id).is_some()
                 || !matches!(self.xen.domain_info(id.domain()), Ok(info) if info.is_none_or(|info| !is_domain_of(&info, *id)))
         };
         owners.iter().copied().filter(has_frames).collect()
     }
 
-    /// Whether a pVM is one that can be a parent: that has not too many ancestors with frames.
+    /// Checks that a pVM has few enough ancestors with frames to be a parent.
     pub(super) fn check_ancestors(&self, id: PvmId) -> Result<(), Failure> {
         match self.books.get(id) {
             Some(pvm) if sabotage::is(Sabotage::FewGenerations) && pvm.owners().len() > 3 => Err(Failure::Ancestors),
@@ -234,7 +239,7 @@ impl<H: Hypervisor> Host<H> {
         }
     }
 
-    /// A child has copied the snapshot and runs.
+    /// Records that a child has copied the snapshot and runs.
     pub(super) fn has_resumed(&mut self, id: PvmId) {
         let parent = self.books.resumed(id);
         self.forget_timers(|timer| *timer == Timer::Resumed(id));
@@ -242,23 +247,23 @@ impl<H: Hypervisor> Host<H> {
             self.wake(parent);
         }
         self.follow(Follow::Welcome(id));
-        // It may have asked for something or ended since.
+        // It may have sent a request or ended since.
         self.follow(Follow::Look(id));
     }
 
-    /// A child runs: tells subscribers and its parent, and gives it what it is to have.
+    /// A child runs: tells subscribers and its parent, and gives it its network device.
     pub(super) fn welcome(&mut self, id: PvmId) {
         let Some(pvm) = self.books.get(id) else { return };
         let (name, parent, forked_by) = (pvm.name.clone(), pvm.parent(), pvm.forked_by());
         self.tell(id, &name, EventKind::Started { kind: api::Kind::Child, parent: parent.map(PvmId::raw) });
         self.pass_early(id);
-        // In a thread, because netback and the script take their time.
+        // In a thread, because netback and the script take long.
         if let (Some(config), Some(parent)) = (&self.config.child_vif, forked_by) {
             self.toolstack.attach_vif(parent.domain(), id, config);
         }
     }
 
-    /// Tells a parent which pages its child wrote first (docs/protocols/fork.md, "Eager pages").
+    /// Tells a parent the pages that its child wrote first (docs/protocols/fork.md, "Eager pages").
     pub(super) fn pass_early(&self, id: PvmId) {
         let Some(child) = self.books.get(id) else { return };
         let parent = child.forked_by().and_then(|parent| self.books.get(parent));
@@ -277,7 +282,7 @@ impl<H: Hypervisor> Host<H> {
         }
     }
 
-    /// A child has had its time to resume.
+    /// Ends a child that has not resumed in time.
     pub(super) fn check_resumed(&mut self, id: PvmId) {
         self.look_at(id);
         if self.books.get(id).is_some_and(|pvm| !pvm.is_resumed()) {

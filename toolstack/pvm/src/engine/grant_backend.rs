@@ -1,4 +1,5 @@
-//! The backend that copies: pages that a parent has granted to dom0 are kept mapped, and copied to the frames of its children.
+//! The backend that copies. A parent grants its pages to dom0, which keeps them mapped and copies
+//! them to the frames of its children.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -14,10 +15,11 @@ use super::sabotage::{self, Sabotage};
 
 /// Grants that are mapped at once.
 const AT_ONCE: usize = 256;
-/// Most grants of one pVM that are mapped: as many as a grant table has with Xen's defaults. dom0's table of mappings is one for all.
+/// Most grants of one pVM that are mapped: the size of a grant table with Xen's defaults. All pVMs
+/// share dom0's table of mappings.
 const MOST: usize = 32_768;
 
-/// A pVM that grants more than dom0 maps.
+/// A pVM grants more pages than dom0 maps.
 const TOO_MANY: Failure = Failure::Quota("grants of a pVM that dom0 maps");
 
 /// The pages that a parent has granted.
@@ -32,9 +34,9 @@ pub struct Sources<M> {
 struct SourceTable<M> {
     /// The grant of the list.
     reference: u32,
-    /// Names the grants of the table's pages.
+    /// The page with the grants of the table's pages.
     list: M,
-    /// Which grant is mapped for each page, 0 for none, and where.
+    /// The mapped grant of each page, 0 for none; its batch; its page there.
     pages: Box<[(u32, u16, u16); PTES_PER_TABLE]>,
     maps: Vec<Option<Batch<M>>>,
 }
@@ -42,14 +44,14 @@ struct SourceTable<M> {
 #[derive(Debug)]
 struct Batch<M> {
     map: M,
-    /// Grants that are mapped by it, used or not.
+    /// Grants that it maps, used or not.
     size: usize,
-    /// Pages of it that are used.
+    /// Its used pages.
     used: usize,
 }
 
 impl<M: Memory> Sources<M> {
-    /// Maps the directory that the grant `reference` of `domain` is of.
+    /// Maps the parent's directory, which `domain` has granted as `reference`.
     ///
     /// # Errors
     /// Xen refuses it.
@@ -61,8 +63,8 @@ impl<M: Memory> Sources<M> {
         Ok(Self { directory, tables: BTreeMap::new() })
     }
 
-    /// Maps what has been granted since the last time, and lets go of what is no longer named. What the directory says is a
-    /// claim: a grant that is not one is refused by Xen.
+    /// Maps pages that were granted since the last time, and unmaps those that are no longer named.
+    /// The directory is a claim: Xen refuses a number that is no grant.
     ///
     /// # Errors
     /// Xen refuses a grant.
@@ -71,7 +73,7 @@ impl<M: Memory> Sources<M> {
         H: Hypervisor<Memory = M>,
     {
         let result = self.map_new(xen, domain);
-        // What is left of batches that are hardly used may be what is too much.
+        // Pages of batches that are hardly used may be the excess.
         if matches!(result, Err(Failure::Quota(_))) {
             self.tables.clear();
         }
@@ -88,7 +90,7 @@ impl<M: Memory> Sources<M> {
             (self.directory.read_u64(at) as usize, self.directory.read_u32(at + 8))
         };
         let named: BTreeMap<usize, u32> = (0..count).map(entry).collect();
-        // One whose list is another one now is let go of with all that was mapped by the old one.
+        // A table with another list is unmapped with all pages of the old one.
         self.tables
             .retain(|base, table| sabotage::is(Sabotage::GrantsForEver) || named.get(base) == Some(&table.reference));
         let mut room = MOST.saturating_sub(self.tables.values().map(SourceTable::mapped).sum());
@@ -107,7 +109,8 @@ impl<M: Memory> Sources<M> {
         Ok(())
     }
 
-    /// Copies the page that the entry `index` of the parent's table at `base` maps. False when the parent has not granted it.
+    /// Copies the page that the entry `index` of the parent's table at `base` maps. False if the
+    /// parent has not granted it.
     fn copy(&self, base: usize, index: u16, to: &M, page: usize) -> bool {
         let Some(table) = self.tables.get(&base) else { return false };
         let (reference, map, from) = table.pages[usize::from(index)];
@@ -127,7 +130,7 @@ impl<M: Memory> SourceTable<M> {
         1 + self.maps.iter().flatten().map(|batch| batch.size).sum::<usize>()
     }
 
-    /// Maps what is new; `room` is how many grants more may be mapped.
+    /// Maps new grants; `room` counts those that may still be mapped.
     fn update<H>(&mut self, xen: &H, domain: DomId, room: &mut usize) -> Result<(), Failure>
     where
         H: Hypervisor<Memory = M>,
@@ -163,7 +166,8 @@ impl<M: Memory> SourceTable<M> {
         Ok(())
     }
 
-    /// A page of the mapping number `place` is no longer used; how many grants are unmapped with the last one.
+    /// Gives up a page of batch number `place`; the number of grants that are unmapped with the
+    /// batch's last page.
     fn release(&mut self, place: u16) -> usize {
         let Some(slot) = self.maps.get_mut(usize::from(place)) else { return 0 };
         match slot {
@@ -186,7 +190,7 @@ pub struct Copies<M> {
 struct CopyTable<M> {
     base: usize,
     map: M,
-    /// Numbers of the entries whose pages are mapped, in order.
+    /// Indices of the entries whose pages are mapped, in order.
     indices: Vec<u16>,
 }
 
@@ -197,8 +201,8 @@ impl<M> Default for Copies<M> {
 }
 
 impl<M: Memory> Copies<M> {
-    /// Maps the frames of `domain` for the pages of one table of level 1, of which the parent's is `now`, and copies what never
-    /// changes. `frame` says which frame the domain has at an address.
+    /// Maps the frames of `domain` for the pages of one table of level 1 and copies pages that
+    /// never change. `now` is the parent's table. `frame` gives the domain's frame at an address.
     ///
     /// # Errors
     /// Xen refuses to map them; or [`Failure::Stale`]: the parent has not granted a page.
@@ -233,7 +237,8 @@ impl<M: Memory> Copies<M> {
         Ok(())
     }
 
-    /// Copies, for a COMMIT, the pages of the parent's table at `base`, which is `now`; how many that were.
+    /// Copies, for a COMMIT, the pages of the parent's table at `base`, which is `now`; the number
+    /// of pages.
     ///
     /// # Errors
     /// [`Failure::Stale`]: the parent has not granted a page.

@@ -1,4 +1,4 @@
-//! How commands reach the engine's thread.
+//! The way of commands to the engine's thread.
 
 use std::fmt;
 use std::os::fd::OwnedFd;
@@ -9,7 +9,7 @@ use rustix::event::{EventfdFlags, eventfd};
 
 use super::api::{Command, Error, Reply};
 
-/// Takes commands to the engine's thread.
+/// The sender of commands to the engine's thread.
 #[derive(Clone, Debug)]
 pub struct Handle {
     commands: Sender<Command>,
@@ -24,7 +24,7 @@ pub struct Waker(Arc<OwnedFd>);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Closed;
 
-/// The engine's end of a [`Handle`]; tests of what uses handles hold it in the engine's place.
+/// The engine's end of a [`Handle`]. Tests of the users of handles hold it in the engine's place.
 #[derive(Debug)]
 pub struct Inbox {
     commands: Receiver<Command>,
@@ -42,7 +42,7 @@ pub fn pair() -> std::io::Result<(Handle, Inbox)> {
 }
 
 impl Handle {
-    /// Hands a command over; its reply comes by its own channel.
+    /// Sends a command; its reply comes by its own channel.
     ///
     /// # Errors
     /// The engine has ended.
@@ -52,10 +52,10 @@ impl Handle {
         Ok(())
     }
 
-    /// Makes a command of a place for the reply, hands it over, and waits for the reply.
+    /// Makes a command with a channel for the reply, sends it, and waits for the reply.
     ///
     /// # Errors
-    /// The engine has ended; or what the engine answered.
+    /// [`Closed`]: the engine has ended. The inner error is the engine's answer.
     pub fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<Result<T, Error>, Closed> {
         let (reply, answer) = mpsc::channel();
         self.send(command(reply))?;
@@ -64,30 +64,30 @@ impl Handle {
 }
 
 impl Waker {
-    /// Makes it look for what is new.
+    /// Wakes the engine, which looks for news.
     pub fn wake(&self) {
-        // Full means that the engine has not looked for 2^64 times: it is awake anyhow.
+        // The counter is full only after 2^64 wakes without a read: the engine is awake anyhow.
         let _ = rustix::io::write(&self.0, &1_u64.to_ne_bytes());
     }
 }
 
 impl Inbox {
-    /// What becomes readable when a command has come.
+    /// The descriptor that becomes readable when a command has come.
     pub fn wake(&self) -> &OwnedFd {
         &self.waker.0
     }
 
-    /// What wakes whoever waits at this inbox.
+    /// The waker of this inbox.
     pub fn waker(&self) -> Waker {
         self.waker.clone()
     }
 
-    /// The next command; nothing when there is none.
+    /// The next command; none if there is none.
     pub fn take(&self) -> Option<Command> {
         self.commands.try_recv().ok()
     }
 
-    /// Makes [`wake`](Self::wake) unreadable; commands that come from now on make it readable again.
+    /// Makes [`wake`](Self::wake) unreadable until the next command comes.
     pub fn clear(&self) {
         let _ = rustix::io::read(&self.waker.0, &mut [0; 8]);
     }

@@ -1,14 +1,15 @@
-//! A child's home in xenstore: what Xen's own tools look for, so that `xl list`, `xl console`, `xl destroy` and xenconsoled treat it as
-//! any other domain, and what a daemon that starts anew must know of its family.
+//! A child's home in xenstore. It holds the nodes that Xen's tools read, so that `xl list`, `xl
+//! console`, `xl destroy` and xenconsoled treat the child as any other domain, and the facts about
+//! its family that a daemon needs when it starts anew.
 
 use xen_abi::{DomId, Mfn, Port};
 use xenctl::xenstore::{Access, Error, Permission, Store, Transaction};
 use zooid_fork_plan::id::PvmId;
 
-/// Octets that xenconsoled keeps of output that nobody reads, as libxl has it (LIBXL_XENCONSOLE_LIMIT).
+/// Octets of unread output that xenconsoled keeps, as libxl has it (LIBXL_XENCONSOLE_LIMIT).
 const CONSOLE_LIMIT: &str = "1048576";
 
-/// What a home says.
+/// The content of a home.
 pub struct Home<'a> {
     pub id: PvmId,
     pub name: &'a str,
@@ -18,8 +19,8 @@ pub struct Home<'a> {
     pub ancestors: &'a [PvmId],
 }
 
-/// Most ancestors that a home names: xenstored takes 4,096 octets in a node. A pVM that has more, dead ones without frames not counted,
-/// cannot fork.
+/// Most ancestors that a home names: xenstored takes 4,096 octets in a node. A pVM with more
+/// ancestors cannot fork; ended ones without frames do not count.
 pub const ANCESTORS: usize = 300;
 
 /// The path of a domain's home.
@@ -27,15 +28,16 @@ pub fn path(domain: DomId) -> String {
     format!("/local/domain/{domain}")
 }
 
-/// Where libxl keeps what is its own.
+/// The path of libxl's own nodes of a domain.
 fn libxl_path(domain: DomId) -> String {
     format!("/libxl/{domain}")
 }
 
 impl Home<'_> {
-    /// Writes it all but for the console, for a domain that xenstored does not know yet.
+    /// Writes all but the console, for a domain that xenstored does not know yet.
     ///
-    /// In one step: of a part of it, a daemon that starts anew would not know whose it was.
+    /// It is one transaction, because from a part of it a daemon that starts anew could not tell
+    /// the family.
     pub fn create(&self, store: &Store) -> Result<(), Error> {
         store.transact(|store| self.write(store))
     }
@@ -46,7 +48,7 @@ impl Home<'_> {
         let owner = |domain, access| Permission { domain, access };
         let read_only = [owner(DomId::DOM0, Access::None), owner(domain, Access::Read)];
         let read_write = [owner(domain, Access::None)];
-        // What is written below inherits the permissions.
+        // The nodes below inherit the permissions.
         store.mkdir(&home)?;
         store.set_permissions(&home, &read_only)?;
         let ancestors: Vec<String> = self.ancestors.iter().map(PvmId::to_string).collect();
@@ -71,16 +73,17 @@ impl Home<'_> {
     }
 }
 
-/// Tells where the console of a domain is that xenstored knows. xenconsoled looks at all domains when one comes or goes, and maps every console
-/// that it finds; of the end of a domain that was never introduced nobody would tell it.
+/// Writes the place of the console of a domain that xenstored knows. xenconsoled looks at all
+/// domains when one comes or goes, and maps every console that it finds. It would not hear of the
+/// end of a domain that was never introduced.
 pub fn show_console(store: &Store, domain: DomId, ring: Mfn, port: Port) -> Result<(), Error> {
     let console = format!("{}/console", path(domain));
     store.write(&format!("{console}/ring-ref"), &ring.0.to_string())?;
     store.write(&format!("{console}/port"), &port.0.to_string())
 }
 
-/// Writes the home of a memory owner, which has nobody who reads it but the daemon: its name for `xl list`, and where its table of members is,
-/// if it is that of a family.
+/// Writes the home of a memory owner, which only the daemon reads: its name for `xl list`, and the
+/// frame of its table of members if it is that of a family.
 pub fn create_memory_owner(store: &Store, id: PvmId, name: &str, root: PvmId, table: Option<Mfn>) -> Result<(), Error> {
     let domain = id.domain();
     let home = path(domain);
@@ -98,17 +101,17 @@ pub fn create_memory_owner(store: &Store, id: PvmId, name: &str, root: PvmId, ta
     })
 }
 
-/// Where a memory owner's table of members is.
+/// The frame of a memory owner's table of members.
 pub fn members_table(store: &Store, domain: DomId) -> Option<Mfn> {
     store.read(&format!("{}/members", path(domain))).ok()?.parse().ok().map(Mfn)
 }
 
-/// Whether xenconsoled has made the domain's console.
+/// xenconsoled has made the domain's console.
 pub fn has_console(store: &Store, domain: DomId) -> bool {
     store.read(&format!("{}/console/tty", path(domain))).is_ok_and(|terminal| !terminal.is_empty())
 }
 
-/// Removes a domain's home. What tells that it is one of ours goes last.
+/// Removes a domain's home. The node that marks it as one of ours goes last.
 pub fn remove(store: &Store, domain: DomId) -> Result<(), Error> {
     store.remove(&libxl_path(domain))?;
     store.remove(&path(domain))
@@ -120,14 +123,14 @@ pub fn all(store: &Store) -> Result<Vec<PvmId>, Error> {
     Ok(domains.filter_map(|domain| owner(store, domain)).collect())
 }
 
-/// The id that a home was made for.
+/// The id in a home.
 fn owner(store: &Store, domain: DomId) -> Option<PvmId> {
     let text = store.read(&format!("{}/zooid", path(domain))).ok()?;
     let id = PvmId::from_raw(text.split(' ').next()?.parse().ok()?)?;
     (id.domain() == domain).then_some(id)
 }
 
-/// Whether a home is that of another domain, which has the same number now.
+/// The home belongs to another domain, which has the same number now.
 pub fn is_of_another(store: &Store, id: PvmId) -> Result<bool, Error> {
     let is_there = |node: &str| match store.read(&format!("{}/{node}", path(id.domain()))) {
         Ok(_) => Ok(true),
@@ -136,18 +139,18 @@ pub fn is_of_another(store: &Store, id: PvmId) -> Result<bool, Error> {
     };
     match is_there("zooid")? {
         true => Ok(owner(store, id.domain()).is_some_and(|other| other != id)),
-        // One that a toolstack has made.
+        // A toolstack has made this one.
         false => is_there("vm"),
     }
 }
 
-/// Lets a domain announce itself to every daemon that comes after this one, whatever becomes of its kernel's file.
+/// Lets a domain announce itself to all later daemons, even if its kernel's file changes or goes.
 pub fn allow(store: &Store, domain: DomId) -> Result<(), Error> {
     store.write(&format!("{}/zooid-announce", libxl_path(domain)), "1")
 }
 
-/// Whether dom0 lets a domain announce itself as a pVM, whatever its kernel is called: by a node beside libxl's, where the domain can
-/// write nothing.
+/// dom0 lets a domain announce itself as a pVM, whatever its kernel is. The node is beside libxl's,
+/// where the domain can write nothing.
 pub fn is_allowed(store: &Store, domain: DomId) -> Result<bool, Error> {
     match store.read(&format!("{}/zooid-announce", libxl_path(domain))) {
         Ok(value) => Ok(value == "1"),

@@ -1,7 +1,8 @@
-//! What members ask for: memory that they share, under a name or without one (docs/protocols/ipc.md).
+//! Requests of members for memory that they share, with a name or without one
+//! (docs/protocols/ipc.md).
 //!
-//! Each field of the control page is read once, then judged. Whatever it says, a member gets frames of its own family's memory owner mapped,
-//! in tables of its own, and nothing else.
+//! Each field of the control page is read once, then judged. Whatever the fields say, a member gets
+//! only frames of its own family's memory owner mapped, and only in tables of its own.
 
 use xen_abi::pte::{PTES_PER_TABLE, Pte};
 use xen_abi::xen::MmuUpdate;
@@ -17,24 +18,24 @@ use super::books::{Channel, Pending, Pvm};
 use super::core::Host;
 use super::executor::Operation;
 use super::failure::Failure;
+use super::fair_share::Making;
 use super::members::AT_ONCE;
 use super::memory_owner::{Asker, MemoryOwner, Nameless, Object};
 use super::object_records;
-use super::turns::Making;
 
-/// Most objects that a family has, those left out that are without a name and wholly mapped.
+/// Most objects of a family. Those without a name do not count once they are wholly mapped.
 const MAX_OBJECTS: usize = 1024;
 /// Most pages of an object: 256 MiB.
 const MAX_PAGES: u32 = 65_536;
-/// No frame's number is this or higher (`MADDR_BITS` of x86 are 52).
+/// Frame numbers are below this (`MADDR_BITS` of x86 are 52).
 const FRAMES: u64 = 1 << 40;
 
-/// Something is wrong with what a member asks for.
+/// Refuses a member's request with this error number.
 pub(super) fn denied<T>(errno: Errno) -> Result<T, Failure> {
     Err(Failure::Denied(errno))
 }
 
-/// What a CREATE says.
+/// The fields of a CREATE.
 struct Create {
     name: Option<Vec<u8>>,
     pages: u32,
@@ -42,7 +43,7 @@ struct Create {
     exclusive: bool,
 }
 
-/// What a MAP or a MAP_LIBRARY says.
+/// The fields of a MAP or a MAP_LIBRARY.
 pub(super) struct Map {
     /// The table of level 1.
     table: Mfn,
@@ -69,7 +70,7 @@ impl Create {
 }
 
 impl Map {
-    /// `known` are the flags that there may be.
+    /// Reads the fields; flags other than `known` are refused.
     pub fn read<M: Memory>(channel: &Channel<M>, count: u32, known: u32) -> Result<Self, Failure> {
         let table = Mfn(channel.page.read_u64(guest::MAP_TABLE));
         let index = channel.get(guest::MAP_INDEX) as usize;
@@ -83,14 +84,14 @@ impl Map {
         Ok(Self { table, entries: index..end, object, offset, flags })
     }
 
-    /// What writes these entries: `entry` has each by its place among them.
+    /// The updates that write these entries. `entry` gives the value for each index.
     pub fn updates(&self, entry: impl Fn(usize) -> Pte) -> Vec<MmuUpdate> {
         let address = |index: usize| self.table.addr() + index as u64 * 8;
         self.entries.clone().enumerate().map(|(place, index)| MmuUpdate::pte(address(index), entry(place))).collect()
     }
 }
 
-/// The name that a control page holds; nothing when it has no octets.
+/// The name in a control page; none if it has no octets.
 fn name<M: Memory>(channel: &Channel<M>) -> Result<Option<Vec<u8>>, Failure> {
     let length = channel.get(guest::NAME_LENGTH) as usize;
     if length > MAX_NAME {
@@ -108,8 +109,8 @@ impl<H: Hypervisor> Host<H> {
     /// Serves a request of a member.
     pub(super) fn serve_ipc(&mut self, id: PvmId, operation: u32, count: u32) {
         let result = match operation {
-            operation::REFUSED => self.note_refusal(id),
-            // Where dom0 cannot write entries, nobody can share a frame.
+            operation::REFUSED => self.report_refusal(id),
+            // If dom0 cannot write entries, no frame can be shared.
             _ if self.backend == Backend::Grant => denied(Errno::ENOSYS),
             operation::CREATE => self.create_object(id),
             operation::MAP => self.map_object(id, count),
@@ -121,7 +122,7 @@ impl<H: Hypervisor> Host<H> {
         self.answer_ipc(id, operation, result);
     }
 
-    /// Answers a request of a member, unless what it asks for is being made still.
+    /// Answers a member's request, unless its object is still being made.
     pub(super) fn answer_ipc(&mut self, id: PvmId, operation: u32, result: Result<(), Failure>) {
         let is_being_made = |pvm: &Pvm<H::Memory>| matches!(pvm.pending, Some(Pending::Create | Pending::Library));
         if result.is_ok() && self.books.get(id).is_some_and(is_being_made) {
@@ -140,7 +141,7 @@ impl<H: Hypervisor> Host<H> {
         self.executor.after(Operation::Reply);
     }
 
-    /// Who asks: the root of its family, its request, and where it stands.
+    /// The root of the asking pVM's family, the request, and the channel that holds it.
     pub(super) fn asker(&self, id: PvmId) -> Result<(PvmId, Asker, &Channel<H::Memory>), Failure> {
         let pvm = self.books.get(id).ok_or(Failure::Gone)?;
         let channel = pvm.channel.as_ref().ok_or(Failure::Gone)?;
@@ -158,7 +159,7 @@ impl<H: Hypervisor> Host<H> {
         if let Some(name) = &asked.name {
             let found = self.books.memory_owner(root).and_then(|memory_owner| memory_owner.find(name));
             if let Some((number, object)) = found {
-                // A daemon before this one has made it and died before it could say so.
+                // An earlier daemon has made it and was killed before it could answer.
                 let is_new = object.maker == asker;
                 let pages = object.frames.len();
                 if asked.exclusive && !is_new {
@@ -201,7 +202,7 @@ impl<H: Hypervisor> Host<H> {
         Ok(())
     }
 
-    /// Makes a part of an object. At the end the reply has its number.
+    /// Makes a part of an object. With the last part, the reply has its number.
     fn make_part(&mut self, root: PvmId, mut making: Making) -> Result<(), Failure> {
         if let Err(failure) = self.grow(root, &mut making) {
             self.abandon_making(root, making);
@@ -218,7 +219,7 @@ impl<H: Hypervisor> Host<H> {
         self.answer_create(maker.member, number, pages, true)
     }
 
-    /// Gets frames for an object and records them, and the object when these were the last.
+    /// Gets frames for an object and records them; with the last ones, records the object.
     fn grow(&mut self, root: PvmId, making: &mut Making) -> Result<(), Failure> {
         let owner = self.memory_owner(root)?.domain;
         self.remove_stale_records(root)?;
@@ -229,7 +230,7 @@ impl<H: Hypervisor> Host<H> {
         making.frames.extend(&frames);
         result?;
         self.operate(Operation::Record, |engine| {
-            // What was written is there all the same after an error.
+            // After an error, the nodes that were written are still there.
             let parts = std::mem::replace(&mut making.parts, usize::MAX);
             making.parts = object_records::add(&engine.store, owner, making.number, parts, &frames)?;
             if making.frames.len() == making.pages {
@@ -241,7 +242,7 @@ impl<H: Hypervisor> Host<H> {
         })
     }
 
-    /// An object is not made: its frames are given back, and what stands of it is removed.
+    /// Gives up an object that is being made: returns its frames and removes its record.
     pub(super) fn abandon_making(&mut self, root: PvmId, making: Making) {
         if making.parts > 0 {
             self.forget(root, making.number, making.frames);
@@ -250,19 +251,19 @@ impl<H: Hypervisor> Host<H> {
         }
     }
 
-    /// Gives an object's frames back and removes its record.
+    /// Returns an object's frames and removes its record.
     fn forget(&mut self, root: PvmId, number: u32, frames: Vec<Mfn>) {
         if let Some(memory_owner) = self.books.memory_owner_mut(root) {
             memory_owner.stale.push(number);
         }
         self.give_back(root, frames);
         if let Err(failure) = self.remove_stale_records(root) {
-            // It is tried again before there are new frames.
+            // It is tried again before any new frames are taken.
             log::debug!("{failure}");
         }
     }
 
-    /// Makes a part of an object that somebody waits for.
+    /// Makes a part of an object that a member waits for.
     pub(super) fn make_step(&mut self, root: PvmId, making: Making) {
         let id = making.maker.member;
         let waits = |pvm: &Pvm<H::Memory>| pvm.request == making.maker.request && pvm.pending == Some(Pending::Create);
@@ -291,7 +292,7 @@ impl<H: Hypervisor> Host<H> {
             self.enrol(id)?;
             return self.write_entries(id, owner, &asked, &updates);
         }
-        // One without a name is its maker's alone, and its pages come in their order.
+        // An object without a name is its maker's alone, and its pages are mapped in order.
         let object = memory_owner.nameless.get(&asked.object).filter(|object| object.maker == asker.member);
         let object = object.copied().ok_or(Failure::Denied(Errno::ENOENT))?;
         if pages.start != object.mapped || pages.end > object.pages {
@@ -306,7 +307,7 @@ impl<H: Hypervisor> Host<H> {
             let updates = asked.updates(|place| Pte::new(frames[place], PageClass::Joint.pte_flags()));
             self.write_entries(id, owner, &asked, &updates)
         });
-        // From here on they live as long as somebody has them mapped.
+        // From here on the mappings keep the frames.
         self.give_back(root, frames);
         result?;
         let nameless = &mut self.books.memory_owner_mut(root).ok_or(Failure::Gone)?.nameless;
@@ -318,7 +319,7 @@ impl<H: Hypervisor> Host<H> {
         Ok(())
     }
 
-    /// Maps pages of a memory owner, `owner`, at a pVM, all or nothing.
+    /// Maps pages of a memory owner, `owner`, at a pVM: all of them or none.
     pub(super) fn write_entries(
         &mut self,
         id: PvmId,
@@ -329,7 +330,7 @@ impl<H: Hypervisor> Host<H> {
         self.operate(Operation::MapObject, |engine| {
             let (done, result) = engine.xen.mmu_update(id.domain(), owner, updates);
             let Err(error) = result else {
-                // What is prepared is to have it, too, before the next fork.
+                // Prepared domains get the pages, too, before the next fork.
                 let given: Vec<Mfn> = updates.iter().map(|update| Pte(update.val).mfn()).collect();
                 engine.link_given(id, asked.table, &given);
                 return Ok(());
@@ -355,7 +356,7 @@ impl<H: Hypervisor> Host<H> {
         let memory_owner = self.memory_owner(root)?;
         let number = match memory_owner.find(&name) {
             Some((number, _)) => number,
-            // A daemon before this one has done it and died before it could say so.
+            // An earlier daemon has done it and was killed before it could answer.
             None if memory_owner.last_unlink == Some(asker) => return Ok(()),
             None => return denied(Errno::ENOENT),
         };
@@ -363,7 +364,7 @@ impl<H: Hypervisor> Host<H> {
         self.remove_name(root, number, Some(asker))
     }
 
-    /// Removes the name of an object, which then lives as long as somebody has it mapped.
+    /// Removes the name of an object. Its memory stays for as long as it is mapped anywhere.
     pub(super) fn remove_name(&mut self, root: PvmId, number: u32, by: Option<Asker>) -> Result<(), Failure> {
         let owner = self.memory_owner(root)?.domain;
         self.operate(Operation::Record, |engine| object_records::strike(&engine.store, owner, number, by))?;
@@ -374,7 +375,7 @@ impl<H: Hypervisor> Host<H> {
         Ok(())
     }
 
-    /// The named objects of a pVM's family, or of all.
+    /// The named objects of a pVM's family, or of all families.
     pub(super) fn list_objects(&self, target: Option<&Target>) -> Result<Vec<ObjectInfo>, Error> {
         let family = match target {
             Some(target) => {
@@ -399,7 +400,7 @@ impl<H: Hypervisor> Host<H> {
         Ok(list)
     }
 
-    /// Removes a name of a pVM's family, as [`list_objects`](Self::list_objects) has it.
+    /// Removes a name that [`list_objects`](Self::list_objects) gives for a pVM's family.
     pub(super) fn remove_object(&mut self, target: &Target, name: &str) -> Result<(), Error> {
         let id = self.resolve(target)?;
         let root = self.books.get(id).map_or(id, Pvm::root);

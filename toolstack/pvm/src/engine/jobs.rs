@@ -1,8 +1,9 @@
-//! Work that is not urgent, done in small steps, each family's in its turn.
+//! Jobs: work that is not urgent, done in small steps.
 //!
-//! A step belongs to the family that it is done for, and the time that it takes is counted to that family. The next step is one of
-//! the family that has had the least time: so a family that has the engine build and clear away without end keeps nobody else
-//! from what they wait for. A family that had nothing to do begins where the others are, and cannot save time up.
+//! The time of a step is counted to the family that it is done for. The next step is one of the
+//! family that has had the least time. So a family that has the engine build and clear away without
+//! end keeps no other one waiting. A family that had no jobs begins level with the others, and
+//! cannot save time up.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -20,20 +21,21 @@ pub(super) enum Job<M> {
     Refresh(PvmId, usize),
     /// Removes what a pVM has left.
     Reap(Reaping<M>),
-    /// Serves a request of the family, or makes a part of what one of them asks for.
-    Turn(PvmId),
+    /// Serves a waiting request of the family, or makes a part of an object that one of them asks
+    /// for.
+    Deferred(PvmId),
     /// Reads a part of a library.
     Library,
-    /// Frees what is not needed any more, which takes time.
+    /// Frees memory that is not needed any more, which takes time.
     Drop(Box<dyn Send>),
 }
 
 /// Jobs by family.
 pub(super) struct Jobs<M> {
     queues: BTreeMap<PvmId, Queue<M>>,
-    /// Time that the family which was served last had had then.
+    /// The time that the family served last had had then.
     now: Duration,
-    /// Steps that were given out.
+    /// Number of steps that were given out.
     steps: u64,
 }
 
@@ -41,7 +43,7 @@ struct Queue<M> {
     jobs: VecDeque<Job<M>>,
     /// Time that the family has had.
     had: Duration,
-    /// The step that it had last.
+    /// Number of the step that it had last.
     step: u64,
 }
 
@@ -79,7 +81,8 @@ impl<M> Jobs<M> {
         Some((*family, queue.jobs.pop_front()?))
     }
 
-    /// Counts the time of a step to its family. One without jobs is forgotten once the others have had as much.
+    /// Counts the time of a step to its family. A family without jobs is forgotten once the others
+    /// have had as much.
     pub(super) fn charge(&mut self, family: PvmId, time: Duration) {
         if let Some(queue) = self.queues.get_mut(&family) {
             queue.had += time;
@@ -88,12 +91,12 @@ impl<M> Jobs<M> {
         self.queues.retain(|_, queue| !queue.jobs.is_empty() || queue.had > now);
     }
 
-    /// Whether there is none.
+    /// There is no job.
     pub(super) fn is_empty(&self) -> bool {
         self.queues.values().all(|queue| queue.jobs.is_empty())
     }
 
-    /// All that wait.
+    /// All waiting jobs.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Job<M>> {
         self.queues.values().flat_map(|queue| &queue.jobs)
     }
@@ -103,7 +106,7 @@ impl<M> Jobs<M> {
         self.queues.values_mut().flat_map(|queue| &mut queue.jobs)
     }
 
-    /// How many domains are being built for a pVM.
+    /// Number of domains that are being built for a pVM.
     pub(super) fn builds_for(&self, parent: PvmId) -> usize {
         self.iter().filter(|job| matches!(job, Job::Build(building) if building.parent == parent)).count()
     }

@@ -1,7 +1,8 @@
 //! Libraries of the host's store, which pVMs map without a copy (docs/protocols/libraries.md).
 //!
-//! A library's frames belong to a domain that never runs, and are given back as soon as the daemon has them mapped: so they live as long as
-//! the daemon or anybody else maps them, and a daemon that is killed leaves none behind. Nobody is ever given an entry by which they can be written.
+//! A library's frames belong to a domain that never runs. They are given back as soon as the daemon
+//! has mapped them, so each stays for as long as the daemon or a pVM maps it, and a killed daemon
+//! leaves none behind. No pVM ever gets an entry by which it can write them.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::File;
@@ -28,7 +29,7 @@ use super::members::{AT_ONCE, return_frames};
 use super::memory_owner::Asker;
 use crate::library::{Error, Keys, Store};
 
-/// How often it is looked which libraries have left the store.
+/// Time between two looks for libraries that have left the store.
 const LOOK: Duration = Duration::from_secs(2);
 
 /// The libraries that pVMs have opened.
@@ -37,24 +38,24 @@ pub struct Libraries<M> {
     /// The domain that their frames belong to.
     pub domain: DomId,
     id: PvmId,
-    /// Those that are wholly read, by number.
+    /// Libraries that are wholly read, by number.
     objects: BTreeMap<u32, Object<M>>,
-    /// Those that are being read.
+    /// Libraries that are being read.
     reading: VecDeque<Reading<M>>,
     /// Families that may have mapped one, by their roots' ids.
     users: BTreeSet<PvmId>,
-    /// The last number that was given to one.
+    /// The number that was given out last.
     last_number: u32,
     /// Frames that could not be given back yet.
     garbage: Vec<Mfn>,
 }
 
-/// A library: its file and behind it, from a page of its own on, its manifest.
+/// A library: its file and, from the next page on, its manifest.
 #[derive(Debug)]
 struct Object<M> {
     manifest: Manifest,
     frames: Vec<Mfn>,
-    /// Keeps the frames.
+    /// The mappings that keep the frames.
     _maps: Vec<M>,
     /// Families that may map it.
     families: BTreeSet<PvmId>,
@@ -68,12 +69,13 @@ struct Reading<M> {
     hasher: Hasher,
     frames: Vec<Mfn>,
     maps: Vec<M>,
-    /// Whose request it was first: it counts for this family.
+    /// The root of the first family that asked; the work is counted to it.
     root: PvmId,
     waiting: Vec<Asker>,
 }
 
-/// What a LIBRARY asks for: lines of text, `NAME` or `NAME@VERSION`, the name of the image, and ranges of versions.
+/// The content of a LIBRARY: lines of text, `NAME` or `NAME@VERSION`, the name of the image, and
+/// ranges of versions.
 struct Wanted {
     name: String,
     version: Option<Version>,
@@ -101,7 +103,7 @@ impl Wanted {
     }
 }
 
-/// The text in a control page, of printable ASCII, in one line or several.
+/// The text in a control page: printable ASCII, in one line or several.
 fn text<M: Memory>(channel: &Channel<M>, lines: bool) -> Result<String, Failure> {
     let length = channel.get(guest::NAME_LENGTH) as usize;
     if length > MAX_NAME {
@@ -127,7 +129,7 @@ impl<M> Libraries<M> {
             objects: BTreeMap::new(),
             reading: VecDeque::new(),
             users,
-            // So that a number that a guest has from a daemon before this one is not that of another library.
+            // A number that a guest has from an earlier daemon must not name another library.
             last_number: now_us as u32,
             garbage: Vec::new(),
         }
@@ -144,7 +146,8 @@ impl<M> Libraries<M> {
 }
 
 impl<H: Hypervisor> Host<H> {
-    /// LIBRARY: finds a library whose rules hold for the asker; reads it if it is the first one.
+    /// LIBRARY: finds a library whose rules hold for the asker, and reads it if it is the first one
+    /// to ask.
     pub(super) fn open_library(&mut self, id: PvmId) -> Result<(), Failure> {
         let (root, asker, channel) = self.asker(id)?;
         let wanted = Wanted::read(channel)?;
@@ -177,7 +180,7 @@ impl<H: Hypervisor> Host<H> {
         Ok(())
     }
 
-    /// The highest version of those wanted whose rules hold, as far as they can be judged here.
+    /// The highest version of those wanted whose rules hold, as far as pvmd can judge them.
     fn choose_library(&mut self, id: PvmId, root: PvmId, wanted: &Wanted) -> Result<Manifest, Failure> {
         let cannot = |error: Error| {
             log::warn!("no library is served: {error}");
@@ -201,7 +204,7 @@ impl<H: Hypervisor> Host<H> {
             let judged = match store.manifest(&wanted.name, &version) {
                 Ok(manifest) => rules.judge_manifest(&wanted.name, &manifest).map(|()| manifest),
                 Err(Error::Rule(_, refusal)) => Err(refusal),
-                // It has gone meanwhile.
+                // It has left the store meanwhile.
                 Err(Error::NoLibrary(_)) => continue,
                 Err(error) => return Err(cannot(error)),
             };
@@ -230,7 +233,8 @@ impl<H: Hypervisor> Host<H> {
         Ok(())
     }
 
-    /// MAP_LIBRARY: maps pages of a library that the asker's family has opened, never to be written.
+    /// MAP_LIBRARY: maps pages of a library that the asker's family has opened, never to be
+    /// written.
     pub(super) fn map_library(&mut self, id: PvmId, count: u32) -> Result<(), Failure> {
         let (root, _, channel) = self.asker(id)?;
         let asked = Map::read(channel, count, object_flags::EXECUTE)?;
@@ -250,7 +254,7 @@ impl<H: Hypervisor> Host<H> {
     }
 
     /// REFUSED: a pVM says that a rule does not hold for a library.
-    pub(super) fn note_refusal(&mut self, id: PvmId) -> Result<(), Failure> {
+    pub(super) fn report_refusal(&mut self, id: PvmId) -> Result<(), Failure> {
         let (_, _, channel) = self.asker(id)?;
         let text = text(channel, false)?;
         match text.split_once(": ") {
@@ -262,7 +266,7 @@ impl<H: Hypervisor> Host<H> {
         }
     }
 
-    /// Tells that a pVM does not get a library; of one family no more than so often.
+    /// Reports that a pVM does not get a library, at a limited rate per family.
     fn tell_of_library(&mut self, id: PvmId, library: &str, rule: &str) {
         let Some(pvm) = self.books.get(id) else { return };
         let (root, name) = (pvm.root(), pvm.name.clone());
@@ -321,7 +325,7 @@ impl<H: Hypervisor> Host<H> {
         self.spend(root, began);
     }
 
-    /// Whether this request for a library is to be answered still.
+    /// The asker still waits for this library.
     fn waits_for_library(&self, asker: &Asker) -> bool {
         let is_it = |pvm: &Pvm<H::Memory>| pvm.request == asker.request && pvm.pending == Some(Pending::Library);
         self.books.get(asker.member).is_some_and(is_it)
@@ -334,7 +338,7 @@ impl<H: Hypervisor> Host<H> {
         self.answer_ipc(id, zooid_fork_plan::wire::operation::LIBRARY, result);
     }
 
-    /// Reads a part of a library into new frames; whether it was the last.
+    /// Reads a part of a library into new frames; true if it was the last.
     fn read_part(&mut self, reading: &mut Reading<H::Memory>) -> Result<bool, Failure> {
         let (file_pages, text_pages) = pages_of(&reading.manifest);
         let left = file_pages + text_pages - reading.frames.len();
@@ -345,11 +349,11 @@ impl<H: Hypervisor> Host<H> {
             let octets = reading.next_octets(frames.len())?;
             self.operate(Operation::FillLibrary, |engine| {
                 engine.xen.map_foreign(owner, &frames, Protection::ReadWrite)?.copy_in(0, &octets);
-                // What keeps them cannot change them.
+                // The mapping that keeps them is read-only.
                 Ok(engine.xen.map_foreign(owner, &frames, Protection::Read)?)
             })
         });
-        // From here on they live as long as somebody has them mapped.
+        // From here on the mappings keep the frames.
         self.return_library_frames(frames.clone());
         reading.maps.push(filled?);
         reading.frames.extend(frames);
@@ -364,7 +368,7 @@ impl<H: Hypervisor> Host<H> {
         }
     }
 
-    /// Sees to it that there is a domain for the frames of libraries.
+    /// Makes a domain for the frames of libraries, if there is none.
     fn ensure_libraries(&mut self, id: PvmId) -> Result<(), Failure> {
         if self.books.libraries().is_some() {
             return Ok(());
@@ -378,7 +382,8 @@ impl<H: Hypervisor> Host<H> {
         Ok(())
     }
 
-    /// Gives a domain that was made for it what the libraries' domain has; its handle last, as a daemon that starts anew knows it by that.
+    /// Gives a new domain the state of the libraries' domain. The handle comes last, because a
+    /// daemon that starts recognises the domain by it.
     fn furnish_libraries(&mut self, id: PvmId) -> Result<(), Failure> {
         let domain = id.domain();
         self.configure_frame_domain(domain, self.config.library_memory_kib)?;
@@ -395,9 +400,10 @@ impl<H: Hypervisor> Host<H> {
         self.after(LOOK, Timer::Libraries);
     }
 
-    /// Takes over the domain that a daemon before this one has made. All pVMs are known, and each of them may have mapped what is not known any more.
+    /// Takes over the libraries' domain of an earlier daemon. All pVMs are in the books, and each
+    /// may have mapped a library that is not known any more.
     pub(super) fn recover_libraries(&mut self, id: PvmId) {
-        self.books.note_id(id);
+        self.books.skip_id(id);
         let users: BTreeSet<PvmId> = self.books.families().map(|(root, _)| root).collect();
         if users.is_empty() || self.books.libraries().is_some() {
             self.remove_domain(id, id);
@@ -406,7 +412,8 @@ impl<H: Hypervisor> Host<H> {
         }
     }
 
-    /// A family has ended: the libraries that only it has opened are let go of, and with the last family their domain.
+    /// A family has ended: forgets libraries that only it has opened, and with the last family
+    /// their domain.
     pub(super) fn leave_libraries(&mut self, root: PvmId) {
         let Some(libraries) = self.books.libraries_mut() else { return };
         libraries.users.remove(&root);
@@ -422,7 +429,7 @@ impl<H: Hypervisor> Host<H> {
     fn end_libraries(&mut self) {
         self.forget_timers(|timer| *timer == Timer::Libraries);
         if let Some(Libraries { id, objects, reading, .. }) = self.books.set_libraries(None) {
-            // Unmapped, else it could not end.
+            // A domain whose frames are mapped cannot end.
             drop(objects);
             let mut waiting: Vec<Asker> = reading.into_iter().flat_map(|reading| reading.waiting).collect();
             waiting.retain(|asker| self.waits_for_library(asker));
@@ -431,16 +438,17 @@ impl<H: Hypervisor> Host<H> {
         }
     }
 
-    /// Lets go of the libraries' domain if somebody has destroyed it.
+    /// Forgets the libraries' domain if a tool has destroyed it.
     pub(super) fn find_lost_libraries(&mut self, all: &[xenctl::DomainInfo]) {
-        let lives = |id: PvmId| all.iter().any(|info| is_domain_of(info, id) && !info.is_dying());
-        if self.books.libraries().is_some_and(|libraries| !lives(libraries.id)) {
-            log::warn!("the domain of the libraries was destroyed: who has mapped some cannot fork any more");
+        let exists = |id: PvmId| all.iter().any(|info| is_domain_of(info, id) && !info.is_dying());
+        if self.books.libraries().is_some_and(|libraries| !exists(libraries.id)) {
+            log::warn!("the domain of the libraries was destroyed: pVMs that have mapped one cannot fork any more");
             self.end_libraries();
         }
     }
 
-    /// Lets go of libraries that have left the store, or of which something else is said now. Who has mapped one goes on.
+    /// Forgets libraries that have left the store, or have another manifest now. A pVM that has
+    /// mapped one keeps its pages.
     pub(super) fn forget_removed_libraries(&mut self) {
         let store = Store::new(&self.config.libraries);
         if let Some(libraries) = self.books.libraries_mut() {
@@ -449,7 +457,7 @@ impl<H: Hypervisor> Host<H> {
                 match store.manifest(&said.name, &said.version) {
                     Ok(manifest) => manifest == object.manifest,
                     Err(Error::NoLibrary(_) | Error::Rule(..)) => false,
-                    // It is looked again.
+                    // It is looked for again later.
                     Err(_) => true,
                 }
             });
@@ -457,7 +465,7 @@ impl<H: Hypervisor> Host<H> {
         }
     }
 
-    /// Whether there is room for so many pages more.
+    /// Checks that there is room for `pages` pages more.
     fn check_library_memory(&self, pages: u64) -> Result<(), Failure> {
         const PAGE_KIB: u64 = PAGE_SIZE as u64 / 1024;
         let libraries = self.books.libraries().ok_or(Failure::Gone)?;
@@ -474,12 +482,12 @@ impl<H: Hypervisor> Host<H> {
 }
 
 impl<M> Reading<M> {
-    /// What belongs into the next `pages` pages.
+    /// The octets of the next `pages` pages.
     fn next_octets(&mut self, pages: usize) -> Result<Vec<u8>, Failure> {
         let start = self.frames.len() * PAGE_SIZE;
         let mut octets = vec![0; pages * PAGE_SIZE];
         let of_file = (self.manifest.description.size as usize).saturating_sub(start).min(octets.len());
-        // Of a file that is too short, the digest is another one.
+        // A file that is too short fails at the digest.
         let mut from_file = (&mut self.file).take(of_file as u64);
         let mut read = 0;
         while read < of_file {

@@ -1,4 +1,5 @@
-//! Memory owners and members: who of a family takes part in what it shares, and what happens when one ends (docs/protocols/ipc.md).
+//! Memory owners and members: the pVMs of a family that share memory, and the end of one
+//! (docs/protocols/ipc.md).
 
 use std::collections::BTreeMap;
 
@@ -25,7 +26,7 @@ use super::{home, object_records, tables};
 pub(super) const AT_ONCE: usize = 512;
 
 impl<H: Hypervisor> Host<H> {
-    /// Does an operation, whose result does not matter to the executor.
+    /// Does an operation whose result does not concern the executor.
     pub(super) fn operate<T>(&mut self, operation: Operation, body: impl FnOnce(&mut Self) -> T) -> T {
         self.executor.before(operation);
         let result = body(self);
@@ -33,7 +34,8 @@ impl<H: Hypervisor> Host<H> {
         result
     }
 
-    /// Makes a domain that has frames and never runs, in the cpupool of the pVM that needs it; its id.
+    /// Makes a domain that has frames and never runs, in the cpupool of the pVM that needs it; its
+    /// id.
     pub(super) fn make_frame_domain(&mut self, id: PvmId) -> Result<PvmId, Failure> {
         let cpupool = self.xen.domain_info(id.domain())?.ok_or(Failure::Gone)?.cpupool;
         let made = self.operate(Operation::MakeMemoryOwner, |host| {
@@ -50,17 +52,17 @@ impl<H: Hypervisor> Host<H> {
         Ok(self.books.new_id(made))
     }
 
-    /// Lets it have so much memory.
+    /// Sets the memory limit of such a domain.
     pub(super) fn configure_frame_domain(&mut self, domain: DomId, memory_kib: u64) -> Result<(), Failure> {
         self.operate(Operation::Configure, |engine| {
-            // It never runs, but tools look at the vcpus of all domains.
+            // It never runs, but tools read the vcpus of all domains.
             engine.xen.max_vcpus(domain, 1)?;
             engine.xen.set_max_mem(domain, memory_kib)
         })?;
         Ok(())
     }
 
-    /// Sees to it that the family of a pVM has a memory owner.
+    /// Makes a memory owner for a pVM's family, if it has none.
     pub(super) fn ensure_memory_owner(&mut self, id: PvmId) -> Result<(), Failure> {
         let root = self.root_of(id)?;
         if self.books.memory_owner(root).is_some() {
@@ -80,8 +82,8 @@ impl<H: Hypervisor> Host<H> {
         }
     }
 
-    /// Gives a domain that was made for it what a memory owner has. Its handle comes last: a daemon that starts anew takes it for one by
-    /// that.
+    /// Gives a new domain the state of a memory owner. The handle comes last, because a daemon that
+    /// starts recognises a memory owner by it.
     fn furnish_memory_owner(&mut self, id: PvmId, root: PvmId) -> Result<MemoryOwner<H::Memory>, Failure> {
         let domain = id.domain();
         let mut frames = Vec::new();
@@ -96,7 +98,8 @@ impl<H: Hypervisor> Host<H> {
         Ok(new_memory_owner(id, table, Members::read(page), self.clock.now_us()))
     }
 
-    /// Gives a memory owner `count` frames more, filled with zeros; `frames` has those that it got, also after an error.
+    /// Gives a memory owner `count` frames more, filled with zeros. `frames` gets those that Xen
+    /// gave, also after an error.
     pub(super) fn hold(&mut self, memory_owner: DomId, count: usize, frames: &mut Vec<Mfn>) -> Result<(), Failure> {
         self.operate(Operation::Hold, |engine| engine.populate(memory_owner, count, frames))?;
         self.operate(Operation::Clear, |engine| {
@@ -109,7 +112,8 @@ impl<H: Hypervisor> Host<H> {
         })
     }
 
-    /// Gives frames back that nobody is to map any more. They live on as long as somebody has them mapped.
+    /// Gives back frames that are not to be mapped any more. Xen keeps each as long as it is still
+    /// mapped.
     pub(super) fn give_back(&mut self, root: PvmId, frames: Vec<Mfn>) {
         let Self { books, xen, executor, .. } = self;
         let Some(memory_owner) = books.memory_owner_mut(root) else { return };
@@ -120,7 +124,8 @@ impl<H: Hypervisor> Host<H> {
     /// Makes a pVM a member of its family, if it is none.
     ///
     /// # Errors
-    /// The family has no memory owner (`ENOENT`), or as many members as there can be (`ENOSPC`); or the table cannot be mapped.
+    /// The family has no memory owner (`ENOENT`), or as many members as there can be (`ENOSPC`); or
+    /// the table cannot be mapped.
     pub(super) fn enrol(&mut self, id: PvmId) -> Result<(), Failure> {
         let root = self.root_of(id)?;
         let memory_owner = self.books.memory_owner(root).ok_or(Failure::Denied(Errno::ENOENT))?;
@@ -135,7 +140,8 @@ impl<H: Hypervisor> Host<H> {
         let Self { books, jobs, executor, .. } = self;
         let (pvm, family) = books.with_family(id).ok_or(Failure::Gone)?;
         let memory_owner = family.memory_owner.as_mut().ok_or(Failure::Gone)?;
-        // What is being built is brought up to date later; the guest has not counted that change.
+        // Domains that are being built are brought up to date later. The guest has not counted this
+        // change.
         let address = device_page(device::MEMBERS);
         for job in jobs.iter_mut() {
             if let Job::Build(building) = job
@@ -154,7 +160,8 @@ impl<H: Hypervisor> Host<H> {
         Ok(())
     }
 
-    /// Maps the table of members at its place in the DEVICE zone of a pVM. The children get it as they get any joint page.
+    /// Maps the table of members at its place in the DEVICE zone of a pVM. Children get it as they
+    /// get any joint page.
     fn map_members(&self, domain: DomId, memory_owner: DomId, table: Mfn) -> Result<Mfn, Failure> {
         let address = device_page(device::MEMBERS);
         let context = self.xen.vcpu_context(domain, 0)?;
@@ -165,7 +172,7 @@ impl<H: Hypervisor> Host<H> {
         Ok(leaf)
     }
 
-    /// Makes a child of a member one, if a daemon before this one died before it could.
+    /// Makes a member's child a member, if an earlier daemon was killed before it could.
     pub(super) fn enrol_child(&mut self, parent: PvmId, child: PvmId) {
         let Self { books, executor, .. } = self;
         let Some((pvm, family)) = books.with_family(child) else { return };
@@ -181,13 +188,13 @@ impl<H: Hypervisor> Host<H> {
         executor.after(Operation::Enrol);
     }
 
-    /// A pVM has left the books: those of its family that want to know are told, and what only it knew is forgotten. The memory owner ends
-    /// with the last of the family.
+    /// A pVM has left the books: tells the members of its family, and drops the state that
+    /// concerned it alone. The memory owner ends with the last pVM of the family.
     pub(super) fn leave_family(&mut self, gone: Gone<H::Memory>) {
         let Gone { id, root, family, .. } = gone;
         if let Some(mut family) = family {
             self.leave_libraries(root);
-            if let Some(making) = family.turns.making.take() {
+            if let Some(making) = family.share.making.take() {
                 log::debug!(id = root.raw(); "object {} is not made: its family has ended", making.number);
             }
             return self.end_memory_owner(root, family.memory_owner);
@@ -215,7 +222,7 @@ impl<H: Hypervisor> Host<H> {
         self.tell_members(&told);
     }
 
-    /// Tells members that there is something to look at.
+    /// Sends members an event: there is news in the table.
     pub(super) fn tell_members(&mut self, members: &[PvmId]) {
         for id in members {
             self.operate(Operation::TellMembers, |host| {
@@ -230,17 +237,17 @@ impl<H: Hypervisor> Host<H> {
     fn end_memory_owner(&mut self, root: PvmId, memory_owner: Option<MemoryOwner<H::Memory>>) {
         if let Some(memory_owner) = memory_owner {
             let id = memory_owner.id;
-            // Unmapped, else it could not end.
+            // A domain whose frames are mapped cannot end.
             drop(memory_owner);
             self.remove_domain(root, id);
         }
     }
 
-    /// Lets go of memory owners that somebody has destroyed.
+    /// Forgets memory owners that a tool has destroyed.
     pub(super) fn find_lost_memory_owners(&mut self, all: &[xenctl::DomainInfo]) {
-        let lives = |id: PvmId| all.iter().any(|info| is_domain_of(info, id) && !info.is_dying());
+        let exists = |id: PvmId| all.iter().any(|info| is_domain_of(info, id) && !info.is_dying());
         let families = self.books.families();
-        let is_lost = |family: &Family<H::Memory>| family.memory_owner.as_ref().is_some_and(|owner| !lives(owner.id));
+        let is_lost = |family: &Family<H::Memory>| family.memory_owner.as_ref().is_some_and(|owner| !exists(owner.id));
         let lost: Vec<PvmId> = families.filter(|(_, family)| is_lost(family)).map(|(root, _)| root).collect();
         for root in lost {
             log::warn!(id = root.raw(); "the memory owner of a family was destroyed: its objects have no names any more");
@@ -249,10 +256,10 @@ impl<H: Hypervisor> Host<H> {
         }
     }
 
-    /// Takes over the memory owners that a daemon before this one has left. All pVMs are known.
+    /// Takes over the memory owners of an earlier daemon. All pVMs are in the books.
     pub(super) fn recover_memory_owners(&mut self, memory_owners: &[(DomId, Handle)]) {
         for (_, handle) in memory_owners {
-            self.books.note_id(handle.id);
+            self.books.skip_id(handle.id);
             if self.books.family(handle.parent).is_none() {
                 self.remove_domain(handle.parent, handle.id);
             } else if let Err(failure) = self.recover_memory_owner(handle) {
@@ -277,7 +284,7 @@ impl<H: Hypervisor> Host<H> {
                     memory_owner.stale.push(number);
                 }
                 Record::Nonsense => {
-                    log::warn!("what xenstore says of object {number} of domain {domain} makes no sense")
+                    log::warn!("the record of object {number} of domain {domain} makes no sense")
                 }
             }
         }
@@ -313,7 +320,8 @@ impl<H: Hypervisor> Host<H> {
     }
 }
 
-/// Gives frames of a memory owner back. Those that Xen does not take stay in the list, for the next time.
+/// Gives frames of a memory owner back. Those that Xen does not take stay in the list for the next
+/// attempt.
 pub(super) fn return_frames<H: Hypervisor>(
     xen: &H,
     executor: &mut Executor,
@@ -326,7 +334,7 @@ pub(super) fn return_frames<H: Hypervisor>(
         let result = xen.decrease_reservation(memory_owner, &garbage[..some]);
         executor.after(Operation::GiveBack);
         match result {
-            // One that was refused is not the memory owner's any more.
+            // A refused frame does not belong to the memory owner any more.
             Ok(done) => drop(garbage.drain(..some.min(done + usize::from(done < some)))),
             Err(error) => return log::warn!("frames of domain {memory_owner} are not given back: {error}"),
         }
@@ -342,7 +350,7 @@ fn new_memory_owner<M>(id: PvmId, table: Mfn, members: Members<M>, now_us: u64) 
         members,
         objects: BTreeMap::new(),
         nameless: BTreeMap::new(),
-        // So that a number that a guest has from a daemon before this one is not that of another object.
+        // A number that a guest has from an earlier daemon must not name another object.
         last_number: now_us as u32,
         garbage: Vec::new(),
         stale: Vec::new(),
@@ -350,7 +358,7 @@ fn new_memory_owner<M>(id: PvmId, table: Mfn, members: Members<M>, now_us: u64) 
     }
 }
 
-/// What a control page says of a member's number.
+/// A member's number as the control page holds it.
 pub(super) fn member_field(number: Option<usize>) -> u32 {
     number.map_or(0, |number| number as u32 + 1)
 }

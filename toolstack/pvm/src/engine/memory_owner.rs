@@ -1,4 +1,4 @@
-//! What the engine knows of a family's memory owner: who is a member, and which objects there are (docs/protocols/ipc.md).
+//! A family's memory owner: its members and objects (docs/protocols/ipc.md).
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -15,22 +15,22 @@ pub struct MemoryOwner<M> {
     /// The frame of its table of members.
     pub table: Mfn,
     pub members: Members<M>,
-    /// Those with a name.
+    /// Objects with a name.
     pub objects: BTreeMap<u32, Object>,
-    /// Those without, until they are wholly mapped.
+    /// Objects without a name that are not wholly mapped yet.
     pub nameless: BTreeMap<u32, Nameless>,
-    /// The last number that was given to an object.
+    /// The number that was given out last.
     pub last_number: u32,
-    /// Frames that are nobody's any more and could not be given back yet.
+    /// Frames that no object has any more and that could not be given back yet.
     pub garbage: Vec<Mfn>,
-    /// Objects that have gone and have a record in xenstore still. As long as there is one, no frames are asked of Xen: they may be
-    /// those that the record names.
+    /// Objects that have gone and still have a record in xenstore. While there is one, no frames
+    /// are asked of Xen: they could be those that the record names.
     pub stale: Vec<u32>,
-    /// Whose name was removed last, and by which request.
+    /// The request that removed a name last.
     pub last_unlink: Option<Asker>,
 }
 
-/// A request of a member: after a restart of the daemon, the same one may be served again.
+/// A request of a member. After a restart of the daemon, the same request may be served again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Asker {
     pub member: PvmId,
@@ -42,17 +42,18 @@ pub struct Asker {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Object {
     pub name: Vec<u8>,
-    /// Who has made it.
+    /// The request that made it.
     pub maker: Asker,
     pub frames: Vec<Mfn>,
 }
 
-/// Memory that only its maker knows, which gets its frames as it is mapped: so there are none that a daemon could lose.
+/// Memory that only its maker knows. It gets its frames as they are mapped, so a killed daemon
+/// leaves none behind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Nameless {
     pub maker: PvmId,
     pub pages: usize,
-    /// How many of them are mapped.
+    /// Number of pages that are mapped.
     pub mapped: usize,
 }
 
@@ -76,22 +77,23 @@ impl<M> MemoryOwner<M> {
     }
 }
 
-/// The table of members, which they all can read.
+/// The table of members, which all of them can read.
 #[derive(Debug)]
 pub struct Members<M> {
     page: M,
-    /// What stands there, by number.
+    /// The members, by number.
     ids: Vec<Option<PvmId>>,
     changes: u32,
-    /// Numbers that became free last: objects may name those who had them, until all relatives have heard of the end.
+    /// Numbers that became free last. Objects may name their former members until all relatives
+    /// have heard of the end.
     left: VecDeque<usize>,
 }
 
-/// How many of these wait.
+/// Most numbers that wait in this way.
 const LEFT: usize = 32;
 
 impl<M: Memory> Members<M> {
-    /// Reads the table, which nobody but the daemon can write.
+    /// Reads the table, which only the daemon can write.
     pub fn read(page: M) -> Self {
         let id = |number| PvmId::from_raw(page.read_u32(place(number)));
         let ids = (0..members::MAX).map(id).collect();
@@ -114,13 +116,13 @@ impl<M: Memory> Members<M> {
         self.ids.iter().flatten().copied()
     }
 
-    /// Whether there is no place for another one.
+    /// The table has no free place.
     pub fn is_full(&self) -> bool {
         self.ids.iter().all(Option::is_some)
     }
 
-    /// Makes a pVM a member and gives it the lowest number that is free, and has been so for a while if that can be; nothing when all
-    /// are in use.
+    /// Makes a pVM a member and gives it the lowest free number, preferably one that has been free
+    /// for a while; none when all are in use.
     pub fn add(&mut self, id: PvmId) -> Option<usize> {
         let free = || self.ids.iter().enumerate().filter(|(_, id)| id.is_none()).map(|(number, _)| number);
         let number = free().find(|number| !self.left.contains(number)).or_else(|| free().next())?;
@@ -147,7 +149,7 @@ impl<M: Memory> Members<M> {
     }
 }
 
-/// Where the id of a member stands.
+/// Offset of a member's id in the table.
 fn place(number: usize) -> usize {
     members::IDS + 4 * number
 }

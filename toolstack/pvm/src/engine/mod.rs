@@ -1,8 +1,9 @@
-//! The engine: finds pVMs, keeps domains prepared for each, makes them children, and clears away what has ended.
+//! The engine: finds pVMs, keeps domains prepared for each, makes them children, and removes those
+//! that have ended.
 //!
-//! It is one thread with one loop over event channels, xenstore and [`Command`]s, because a fork is a race against nobody but its
-//! own length: no lock is taken and no thread is woken on the way from the guest's request to the reply.
-//! A [`Handle`] is how the rest of the daemon talks to it.
+//! It is one thread with one loop over event channels, xenstore and [`Command`]s. So no lock is
+//! taken and no thread is woken on the way from a guest's request to fork to the reply. The rest of
+//! the daemon talks to it by a [`Handle`].
 
 mod api;
 mod books;
@@ -14,6 +15,7 @@ mod core;
 mod end;
 mod executor;
 mod failure;
+mod fair_share;
 mod forks;
 mod grant_backend;
 mod handle;
@@ -37,7 +39,6 @@ mod tables;
 #[cfg(test)]
 mod tests;
 mod toolstack;
-mod turns;
 mod updates;
 mod vif;
 mod watch;
@@ -62,12 +63,12 @@ use zooid_fork_plan::link;
 use self::clock::Clock;
 use self::core::Engine;
 
-/// Why the engine cannot start.
+/// The reason for which the engine cannot start.
 #[derive(Debug)]
 pub enum StartError {
     /// Linux gives no thread, or no eventfd.
     Linux(io::Error),
-    /// There is no way to Xen, or it is one that is not known.
+    /// There is no way to Xen, or its version is unknown.
     Xen(xenctl::Error),
     /// There is no way to xenstore.
     Connect(OpenError),
@@ -85,7 +86,8 @@ pub fn start(config: Config) -> Result<(Handle, JoinHandle<()>), StartError> {
     start_with(Arc::new(xen), Arc::new(store), config)
 }
 
-/// How children get their parents' pages. Foreign entries can be made by a PV dom0 only: to another, Xen has no `mmu_update`.
+/// The way by which children get their parents' pages. Only a PV dom0 can make foreign entries: Xen
+/// gives others no `mmu_update`.
 fn choose_backend<H: Hypervisor>(xen: &H, choice: BackendChoice) -> link::Backend {
     let refusal = || xen.mmu_update(DomId::DOM0, DomId::SELF, &[]).1.err().and_then(|error| error.errno());
     let is_pv = || refusal() != Some(Errno::ENOSYS);

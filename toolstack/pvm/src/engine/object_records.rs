@@ -1,4 +1,5 @@
-//! What stands in xenstore of named objects, below their memory owner's home, for a daemon that starts anew (docs/protocols/ipc.md).
+//! Records of named objects in xenstore, below their memory owner's home, for a daemon that starts
+//! anew (docs/protocols/ipc.md).
 
 use std::fmt::Write as _;
 
@@ -9,19 +10,20 @@ use zooid_fork_plan::id::PvmId;
 use super::home;
 use super::memory_owner::{Asker, Object};
 
-/// Octets of a node with frame numbers. xenstored takes 4,096, the path among them.
+/// Octets of a node with frame numbers. xenstored takes 4,096, the path included.
 const NODE: usize = 2048;
-/// What stands in the place of an object that has gone.
+/// The record of an object that has gone.
 const GONE: &str = "gone";
 
 /// An object as it was recorded.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Record {
-    /// It is there.
+    /// The object exists.
     Object(Object),
-    /// It was not made yet, or its name was removed, and these frames may not have been given back.
+    /// The object was not finished, or its name was removed. These frames may not have been given
+    /// back.
     Gone(Vec<Mfn>),
-    /// It makes no sense: somebody else has written there.
+    /// The record makes no sense: somebody else has written there.
     Nonsense,
 }
 
@@ -33,7 +35,8 @@ fn unlinked(memory_owner: DomId) -> String {
     format!("{}/unlinked", home::path(memory_owner))
 }
 
-/// Records frames of an object that is being made, behind `parts` nodes with others; how many nodes there are then.
+/// Records frames of an object that is being made, behind `parts` nodes with others; the number of
+/// nodes then.
 pub fn add(store: &Store, memory_owner: DomId, number: u32, parts: usize, new: &[Mfn]) -> Result<usize, Error> {
     let node = format!("{}/{number}/frames", objects(memory_owner));
     let texts = frames(new);
@@ -41,13 +44,13 @@ pub fn add(store: &Store, memory_owner: DomId, number: u32, parts: usize, new: &
     Ok(parts + texts.len())
 }
 
-/// Records an object whose frames are recorded: from here on it is there.
+/// Records an object whose frames are recorded. From here on it exists.
 pub fn write(store: &Store, memory_owner: DomId, number: u32, object: &Object) -> Result<(), Error> {
     let what = format!("{} {} {}", object.frames.len(), asker(object.maker), escape(&object.name));
     store.write(&format!("{}/{number}", objects(memory_owner)), &what)
 }
 
-/// Records that an object's name has gone, and which request of a member it was that removed it.
+/// Records that an object's name has gone, and the member's request that removed it.
 pub fn strike(store: &Store, memory_owner: DomId, number: u32, by: Option<Asker>) -> Result<(), Error> {
     store.transact(|store| {
         store.write(&format!("{}/{number}", objects(memory_owner)), GONE)?;
@@ -60,7 +63,7 @@ pub fn remove(store: &Store, memory_owner: DomId, number: u32) -> Result<(), Err
     store.remove(&format!("{}/{number}", objects(memory_owner)))
 }
 
-/// By which request a name was removed last.
+/// The request that removed a name last.
 pub fn last_unlink(store: &Store, memory_owner: DomId) -> Result<Option<Asker>, Error> {
     match store.read(&unlinked(memory_owner)) {
         Ok(text) => Ok(text.split_once(' ').and_then(|(member, request)| parse_asker(member, request))),
@@ -103,7 +106,7 @@ fn parse_asker(member: &str, request: &str) -> Option<Asker> {
 
 fn parse(what: &str, parts: &[String]) -> Record {
     let Some(frames) = parse_frames(parts) else { return Record::Nonsense };
-    // As xenstored makes a node for what is below it.
+    // xenstored makes an empty node above another one.
     if what == GONE || what.is_empty() {
         return Record::Gone(frames);
     }
@@ -120,7 +123,7 @@ fn parse(what: &str, parts: &[String]) -> Record {
     }
 }
 
-/// Runs of frame numbers, `FIRST+COUNT` with a space between them, in texts that are short enough for a node.
+/// Runs of frame numbers, `FIRST+COUNT` with a space between them, in texts that fit into a node.
 fn frames(frames: &[Mfn]) -> Vec<String> {
     let mut parts = vec![String::new()];
     for run in frames.chunk_by(|one, next| next.0 == one.0 + 1) {
@@ -138,7 +141,7 @@ fn frames(frames: &[Mfn]) -> Vec<String> {
 }
 
 fn parse_frames(parts: &[String]) -> Option<Vec<Mfn>> {
-    /// More than a machine has.
+    /// More frames than a machine has.
     const LIMIT: u64 = 1 << 40;
     let mut frames = Vec::new();
     for run in parts.iter().flat_map(|part| part.split(' ')) {
@@ -152,7 +155,8 @@ fn parse_frames(parts: &[String]) -> Option<Vec<Mfn>> {
     Some(frames)
 }
 
-/// A name in printable ASCII without spaces: other octets, and the percent sign, as `%` and two digits.
+/// A name in printable ASCII without spaces. Other octets, and the percent sign, are `%` and two
+/// digits.
 fn escape(name: &[u8]) -> String {
     let mut text = String::with_capacity(name.len());
     for octet in name {

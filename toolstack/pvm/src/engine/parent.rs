@@ -1,4 +1,4 @@
-//! What the engine keeps of a pVM that can fork: its layout and its tables.
+//! A pVM's state as a parent: its layout and its tables.
 
 use xen_abi::{DomId, GrantRef, PAGE_SIZE};
 use xenctl::{Hypervisor, Memory};
@@ -16,7 +16,7 @@ use super::grant_backend::Sources;
 use super::tables::Tables;
 
 impl<H: Hypervisor> Host<H> {
-    /// Sees to it that a pVM has what it needs to be a parent.
+    /// Gives a pVM the state of a parent, if it has none.
     pub(super) fn ensure_forking(&mut self, id: PvmId) -> Result<(), Failure> {
         let domain = id.domain();
         let pvm = self.books.get(id).ok_or(Failure::Gone)?;
@@ -37,7 +37,7 @@ impl<H: Hypervisor> Host<H> {
         let sources = match self.backend {
             Backend::Foreign => None,
             Backend::Grant => match channel.get(guest::GRANTS) {
-                // It did not know that it is asked for them.
+                // The guest did not know that it has to grant its pages.
                 0 => return Err(Failure::Stale),
                 reference => Some(Sources::map(&*self.xen, domain, GrantRef(reference))?),
             },
@@ -55,7 +55,7 @@ impl<H: Hypervisor> Host<H> {
         Ok(())
     }
 
-    /// The backend as guests are told it.
+    /// The backend's number in the control page.
     pub(super) fn backend_number(&self) -> u32 {
         match self.backend {
             Backend::Foreign => wire::backend::FOREIGN,
@@ -63,7 +63,7 @@ impl<H: Hypervisor> Host<H> {
         }
     }
 
-    /// Takes in what a parent has granted since the last time, where children get copies.
+    /// Maps pages that a parent has granted since the last time, if children get copies.
     pub(super) fn update_sources(&mut self, id: PvmId) -> Result<(), Failure> {
         let forking = self.books.get_mut(id).and_then(|pvm| pvm.forking.as_mut()).ok_or(Failure::Gone)?;
         forking.sources.as_mut().map_or(Ok(()), |sources| sources.update(&*self.xen, id.domain()))
@@ -75,7 +75,7 @@ impl<H: Hypervisor> Host<H> {
         let counted = channel.get(guest::TABLES);
         let context = self.xen.vcpu_context(id.domain(), 0)?;
         let tables = Tables::read(&*self.xen, id.domain(), context.ctrlreg[3], most_tables(frames), counted)?;
-        // Those that it has take the place of what is known of it.
+        // They replace the tables that are known of it.
         let known = self.books.get(id).and_then(|pvm| pvm.forking.as_ref()).map_or(0, |it| it.tables.count());
         self.check_tables(id, tables.count().saturating_sub(known))?;
         Ok(tables)
@@ -91,8 +91,8 @@ impl<H: Hypervisor> Host<H> {
         Ok(())
     }
 
-    /// Lets a parent have copies of all its `frames` beside those that it copied away from: these count for it for as long as a
-    /// descendant reads them.
+    /// Raises a parent's limit so that it can copy all its `frames`. Those that it copied away from
+    /// count for it for as long as a descendant reads them.
     fn make_room(&mut self, id: PvmId, frames: u64) -> Result<(), Failure> {
         let domain = id.domain();
         let info = self.xen.domain_info(domain)?.ok_or(Failure::Gone)?;
@@ -103,8 +103,9 @@ impl<H: Hypervisor> Host<H> {
         self.claim(domain, wanted)
     }
 
-    /// Frames beyond its own that a domain of `frames` frames may have: those that it has copied away from count as its own while
-    /// descendants read them, once for each fork after which they were written.
+    /// Frames beyond its own that a domain of `frames` frames may have. Frames that it has copied
+    /// away from count as its own while descendants read them, once for each fork after which they
+    /// were written.
     pub(super) fn room(&self, frames: u64) -> u64 {
         const GENERATIONS: u64 = 16;
         let quota = self.config.family.memory_kib / (PAGE_SIZE as u64 / 1024);
@@ -114,7 +115,8 @@ impl<H: Hypervisor> Host<H> {
         }
     }
 
-    /// Where memory is not overcommitted: has Xen keep enough free that the domain can have `pages` pages.
+    /// Without overcommitment, has Xen keep enough memory free for the domain to have `pages`
+    /// pages.
     pub(super) fn claim(&self, domain: DomId, pages: u64) -> Result<(), Failure> {
         match self.config.overcommit {
             Overcommit::Always => Ok(()),
@@ -123,8 +125,9 @@ impl<H: Hypervisor> Host<H> {
     }
 }
 
-/// Most tables of level 1 of a guest that has so many frames: 32 times as many as it takes to map each of them once, for memory that
-/// is shared and zones that are hardly used. What a guest claims beyond that, dom0 does not map.
+/// Most tables of level 1 of a guest that has so many frames: 32 times as many as map each of them
+/// once, to allow for shared memory and zones that are hardly used. dom0 maps no more than these,
+/// whatever the guest claims.
 const fn most_tables(frames: usize) -> usize {
     frames / 16 + 64
 }

@@ -1,4 +1,5 @@
-//! Prepared domains: PREPARE, how many there are for each pVM, and how they are kept up to date (docs/protocols/fork.md).
+//! Prepared domains: PREPARE, their number for each pVM, and keeping them up to date
+//! (docs/protocols/fork.md).
 
 use std::time::Duration;
 
@@ -18,31 +19,31 @@ use super::relink::{Target, is_race};
 use super::standstill::Standstill;
 use super::tables::Change;
 
-/// How often a table is looked at again when the parent changed it meanwhile.
+/// Attempts to link a table that the parent changes meanwhile.
 const TRIES: usize = 4;
-/// How long after a fork, or after a domain was prepared, it is first looked whether prepared domains are up to date; twice as long each
-/// time, up to the second.
+/// Time from a fork, or from the end of preparing a domain, to the first check that prepared
+/// domains are up to date. It doubles each time, up to the second constant.
 const FIRST_REFRESH: Duration = Duration::from_millis(2);
 const LAST_REFRESH: Duration = Duration::from_secs(2);
 /// Tables that are brought up to date at once in the background.
 const TABLES_AT_ONCE: usize = 8;
-/// How many times, and how often, it is looked whether xenconsoled has made a console.
+/// Number of checks for a console by xenconsoled; below, the time between two.
 const CONSOLE_TRIES: u32 = 500;
 const CONSOLE_PAUSE: Duration = Duration::from_millis(4);
 
 impl<H: Hypervisor> Host<H> {
-    /// Answers a PREPARE, if it can be; else sees to it that it can be later.
+    /// Answers a PREPARE if it can be answered; else starts what it needs.
     pub(super) fn go_on_preparing(&mut self, id: PvmId) {
         let Some(Pending::Prepare(count)) = self.books.get(id).and_then(|pvm| pvm.pending) else { return };
         match self.try_to_prepare(id, count as usize) {
-            // Somebody waits for it.
+            // A guest waits for it.
             Ok(false) => self.rest.end(),
             Ok(true) => self.reply(id, 0, &[]),
             Err(failure) => self.refuse(id, &failure),
         }
     }
 
-    /// Whether `count` domains are prepared, and up to date; those that are missing are being built.
+    /// True if `count` domains are prepared and up to date. Missing ones are being built.
     fn try_to_prepare(&mut self, id: PvmId, count: usize) -> Result<bool, Failure> {
         self.check_ancestors(id)?;
         self.ensure_forking(id)?;
@@ -54,7 +55,7 @@ impl<H: Hypervisor> Host<H> {
         self.prepare(id, count).map(|()| false)
     }
 
-    /// Looks what a prepared domain has to say: that it is at its waiting point.
+    /// Reads the control page of a prepared domain, which may be at its waiting point.
     pub(super) fn look_at_prepared(&mut self, parent: PvmId, id: PvmId) {
         let Some(prepared) = self.prepared(parent, id) else { return };
         if prepared.waiting || prepared.channel.get(guest::STATE) != state::WAITING {
@@ -69,8 +70,8 @@ impl<H: Hypervisor> Host<H> {
         self.books.get_mut(parent)?.prepared.iter_mut().find(|prepared| prepared.id == id)
     }
 
-    /// Looks whether xenconsoled has made the console of a prepared domain that is at its waiting point: with that it is ready. Where
-    /// xenconsoled does not do it in time, the domain is ready without.
+    /// Checks that xenconsoled has made the console of a prepared domain at its waiting point: then
+    /// it is ready. Without xenconsoled's help in time, it is ready without a console.
     pub(super) fn look_for_console(&mut self, parent: PvmId, id: PvmId, tries: u32) {
         let has_console = self.without_consoles || tries == 0 || home::has_console(&self.store, id.domain());
         let Some(prepared) = self.prepared(parent, id) else { return };
@@ -93,7 +94,7 @@ impl<H: Hypervisor> Host<H> {
         self.refresh_soon(parent);
     }
 
-    /// A prepared domain has had its time to come to its waiting point.
+    /// Discards a prepared domain that has not come to its waiting point in time.
     pub(super) fn check_waiting(&mut self, parent: PvmId, id: PvmId) {
         self.look_at_prepared(parent, id);
         let Some(pvm) = self.books.get_mut(parent) else { return };
@@ -105,12 +106,12 @@ impl<H: Hypervisor> Host<H> {
         self.follow(Follow::CannotPrepare(parent, Failure::TimedOut));
     }
 
-    /// Sees to it that at least `count` domains are prepared, or being built, for a pVM.
+    /// Has at least `count` domains prepared, or being built, for a pVM.
     fn prepare(&mut self, id: PvmId, count: usize) -> Result<(), Failure> {
         let pvm = self.books.get(id).ok_or(Failure::Gone)?;
         let (root, have) = (pvm.root(), pvm.prepared.iter().filter(|prepared| !prepared.broken).count());
         let missing = count.saturating_sub(have + self.jobs.builds_for(id));
-        // All or none: what is refused must not be built.
+        // All or none: a refused request must build nothing.
         if missing > 0 {
             self.check_quota(id, missing)?;
         }
@@ -120,7 +121,7 @@ impl<H: Hypervisor> Host<H> {
         Ok(())
     }
 
-    /// Prepares as many domains as a pVM is to have.
+    /// Has as many domains prepared as a pVM is to have.
     pub(super) fn replenish(&mut self, id: PvmId) {
         let Some(pool) = self.books.get(id).and_then(|pvm| pvm.forking.as_ref()).map(|forking| forking.pool) else {
             return;
@@ -132,7 +133,7 @@ impl<H: Hypervisor> Host<H> {
         }
     }
 
-    /// A domain could not be prepared: the pVM is told, if it waits for it.
+    /// A domain could not be prepared: refuses the PREPARE of the pVM, if one waits for it.
     pub(super) fn cannot_prepare(&mut self, parent: PvmId, failure: &Failure) {
         match self.books.get(parent).map(|pvm| pvm.pending) {
             None => {}
@@ -141,7 +142,8 @@ impl<H: Hypervisor> Host<H> {
         }
     }
 
-    /// Brings all domains that are prepared for a pVM up to date. What cannot be is discarded.
+    /// Brings all domains that are prepared for a pVM up to date. Those that cannot be are
+    /// discarded.
     fn refresh(&mut self, id: PvmId) -> Result<(), Failure> {
         self.follow_tables(id)?;
         let forking = self.books.get(id).and_then(|pvm| pvm.forking.as_ref());
@@ -151,7 +153,8 @@ impl<H: Hypervisor> Host<H> {
         Ok(())
     }
 
-    /// Brings tables of all domains that are prepared for a pVM up to date; how many entries that were.
+    /// Brings these tables of all domains that are prepared for a pVM up to date; the number of
+    /// entries set.
     fn refresh_tables(&mut self, id: PvmId, tables: std::ops::Range<usize>) -> usize {
         let Ok(root) = self.root_of(id) else { return 0 };
         let memory_owners = self.books.memory_owners_of(root);
@@ -172,7 +175,8 @@ impl<H: Hypervisor> Host<H> {
                             changed += entries;
                             break;
                         }
-                        // The parent copied a page in between; if it goes on, it is for the next time.
+                        // The parent has copied a page meanwhile. If it goes on, the next refresh
+                        // links it.
                         Err(failure) if is_race(&failure) => {}
                         Err(failure) => {
                             log::debug!("a domain cannot be brought up to date: {failure}");
@@ -186,8 +190,8 @@ impl<H: Hypervisor> Host<H> {
         changed
     }
 
-    /// Links pages that the daemon has just mapped at a pVM, in a table of its, in the domains that are prepared for it. What that fails
-    /// for is linked by a PREPARE.
+    /// Links pages that the daemon has just mapped in a table of a pVM, in the domains that are
+    /// prepared for it. After a failure, a PREPARE links them.
     pub(super) fn link_given(&mut self, id: PvmId, table: Mfn, given: &[Mfn]) {
         let Ok(root) = self.root_of(id) else { return };
         let memory_owners = self.books.memory_owners_of(root);
@@ -204,7 +208,7 @@ impl<H: Hypervisor> Host<H> {
         self.refresh_soon(id);
     }
 
-    /// A part of bringing prepared domains up to date in the background.
+    /// Does a step of bringing prepared domains up to date in the background.
     pub(super) fn refresh_step(&mut self, id: PvmId, place: usize) {
         if place == 0
             && let Err(failure) = self.follow_tables(id)
@@ -227,7 +231,8 @@ impl<H: Hypervisor> Host<H> {
         }
     }
 
-    /// Looks again and again, less and less often, whether a pVM has changed pages: after a fork it copies them.
+    /// Checks again and again, less and less often, for pages that a pVM has changed: after a fork
+    /// it copies them.
     pub(super) fn refresh_soon(&mut self, id: PvmId) {
         self.forget_timers(|timer| matches!(timer, Timer::Refresh(other, _) if *other == id));
         self.after(FIRST_REFRESH, Timer::Refresh(id, FIRST_REFRESH));
@@ -243,7 +248,8 @@ impl<H: Hypervisor> Host<H> {
         self.after(pause, Timer::Refresh(id, pause));
     }
 
-    /// Takes in which tables of a parent came or went, in itself and in the domains that are prepared for it.
+    /// Follows a parent's tables that came or went, in its own list and in the domains that are
+    /// prepared for it.
     pub(super) fn follow_tables(&mut self, id: PvmId) -> Result<(), Failure> {
         let memory_owners = self.books.memory_owners_of(self.root_of(id)?);
         let Self { books, xen, scratch, .. } = self;

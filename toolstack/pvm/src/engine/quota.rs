@@ -1,4 +1,5 @@
-//! Limits: how many pVMs, how much memory, how many forks a second (`Config`). A family's own limit is asked before the host's.
+//! Limits on the number of pVMs, on memory, and on forks in a second (`Config`). A family's own
+//! limit is checked before the host's.
 
 use std::collections::BTreeSet;
 
@@ -16,7 +17,7 @@ use super::sabotage::{self, Sabotage};
 pub(super) const PAGE_KIB: u64 = 4;
 
 impl<H: Hypervisor> Host<H> {
-    /// Takes `count` forks from what the family, and the host, have left.
+    /// Takes `count` forks from the rates of the family and of the host.
     pub(super) fn take_forks(&mut self, id: PvmId, count: usize) -> Result<(), Failure> {
         let now = self.clock.now();
         let limit = self.config.family.forks_per_second;
@@ -31,7 +32,7 @@ impl<H: Hypervisor> Host<H> {
         Ok(())
     }
 
-    /// Gives back what was taken for forks that were not made.
+    /// Gives back forks that were taken and not made.
     pub(super) fn give_back_forks(&mut self, id: PvmId, count: usize) {
         if sabotage::is(Sabotage::KeepForks) {
             return;
@@ -42,17 +43,18 @@ impl<H: Hypervisor> Host<H> {
         }
     }
 
-    /// Whether a family may have `more` pVMs more.
+    /// Checks that a family may have `more` pVMs more.
     pub(super) fn check_quota(&self, id: PvmId, more: usize) -> Result<(), Failure> {
         let root = self.root_of(id)?;
         let count = |root: Option<PvmId>| -> usize {
-            // Ends that nobody has waited for count: else a pVM that never waits would fill the daemon's memory.
+            // Ends that no parent has taken count, too: else a pVM that never waits would fill the
+            // daemon's memory.
             let there: usize = of(&self.books, root).map(|pvm| 1 + pvm.prepared.len() + pvm.ends.len()).sum();
             let parents = self.jobs.iter().filter_map(|job| match job {
                 Job::Build(building) => self.books.get(building.parent),
                 _ => None,
             });
-            // The dead whose frames the living may have are domains still.
+            // Ended pVMs whose frames are still mapped are domains, too.
             let ancestors = of(&self.books, root).flat_map(Pvm::ancestors);
             let dead: BTreeSet<&PvmId> = ancestors.filter(|id| self.books.get(**id).is_none()).collect();
             let builds = parents.filter(|parent| root.is_none_or(|root| parent.root() == root)).count();
@@ -68,7 +70,7 @@ impl<H: Hypervisor> Host<H> {
         Ok(())
     }
 
-    /// Whether a domain of `frames` frames may be prepared for a pVM.
+    /// Checks that a domain of `frames` frames may be prepared for a pVM.
     pub(super) fn check_memory(&self, id: PvmId, frames: u64) -> Result<(), Failure> {
         let root = self.root_of(id)?;
         let unlimited = |quota: Quota| quota.memory_kib == u64::MAX;
@@ -77,10 +79,10 @@ impl<H: Hypervisor> Host<H> {
             let used = |root: Option<PvmId>| -> u64 {
                 let domains = of(&self.books, root)
                     .flat_map(|pvm| std::iter::once(pvm.domain()).chain(pvm.prepared.iter().map(Prepared::domain)));
-                // What relatives share is the memory owner's.
+                // Memory that relatives share belongs to the memory owner.
                 let families = self.books.families().filter(|(family, _)| root.is_none_or(|root| *family == root));
                 let memory_owners = families.filter_map(|(_, family)| Some(family.memory_owner.as_ref()?.domain));
-                // What all share is the host's.
+                // Memory that all families share belongs to the host.
                 let libraries = self.books.libraries().filter(|_| root.is_none()).map(|libraries| libraries.domain);
                 domains
                     .chain(memory_owners)
@@ -105,8 +107,8 @@ impl<H: Hypervisor> Host<H> {
         Ok(())
     }
 
-    /// Whether dom0 may have `tables` page tables of guests more for a family: it keeps those of a parent mapped, and a copy of them
-    /// for each domain that is linked to one.
+    /// Checks that dom0 may have `tables` page tables of guests more for a family. It keeps a
+    /// parent's tables mapped, and a copy of them for each linked domain.
     pub(super) fn check_tables(&self, id: PvmId, tables: usize) -> Result<(), Failure> {
         let root = self.root_of(id)?;
         let of_pvm = |pvm: &Pvm<H::Memory>| {

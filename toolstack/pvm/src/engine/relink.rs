@@ -16,7 +16,7 @@ use super::sabotage::{self, Sabotage};
 use super::standstill::Standstill;
 use super::tables::Tables;
 
-/// Memory that is used again and again.
+/// Buffers that are used again and again.
 #[derive(Debug)]
 pub struct Scratch {
     now: Box<Entries>,
@@ -40,15 +40,15 @@ impl Default for Scratch {
 /// Domains that never run, and whose frames a family's members have.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct MemoryOwners {
-    /// The family's, if it has one: those of joint pages.
+    /// The family's, if it has one: the owner of joint pages.
     pub family: Option<DomId>,
-    /// The frame of the family's table of members, which nobody but the daemon is ever to write.
+    /// The frame of the family's table of members, which only the daemon may write.
     pub members: Option<Mfn>,
-    /// The host's, if there is one: those of libraries.
+    /// The host's, if there is one: the owner of libraries' pages.
     pub libraries: Option<DomId>,
 }
 
-/// A parent, as far as linking to it goes.
+/// A parent that domains are linked to.
 pub struct Source<'a, M> {
     pub domain: DomId,
     /// Its control page.
@@ -58,9 +58,9 @@ pub struct Source<'a, M> {
     pub owners: &'a Owners,
     /// The owners of frames that are neither its own nor its ancestors'.
     pub memory_owners: MemoryOwners,
-    /// What it was linked to itself.
+    /// The entries that it was linked to itself, if it is a child.
     pub linkage: Option<&'a Linkage>,
-    /// What it has granted, where children get copies.
+    /// The pages that it has granted, if children get copies.
     pub sources: Option<&'a Sources<M>>,
 }
 
@@ -79,8 +79,8 @@ impl<M> Source<'_, M> {
         }
     }
 
-    /// The owner of the frame that an entry of the parent's names, as far as is known from when the parent was linked itself, by the
-    /// shadow of that table; else the parent.
+    /// The owner of the frame that an entry of the parent's names. It is known from the time when
+    /// the parent was linked itself, by the shadow of that table; else it is the parent.
     fn owner_of(&self, shadow: Option<&Shadow>, index: u16, entry: Pte) -> Owner {
         let known = || {
             let id = self.linkage?.owner(shadow?.owner(index, entry)?)?;
@@ -97,7 +97,7 @@ pub struct Target<'a, M> {
     pub bitmaps: Option<&'a M>,
 }
 
-/// Which entries of a parent's table are believed that name frames of others.
+/// The entries of a parent's table that are believed when they name frames of others.
 #[derive(Clone, Copy)]
 enum Believed<'a> {
     /// None: the parent runs.
@@ -108,26 +108,28 @@ enum Believed<'a> {
     All,
 }
 
-/// Whether a frame is the parent's or an ancestor's, as far as is known, and not a memory owner's.
+/// The frame's owner is known to be the parent or an ancestor, and no memory owner.
 fn is_ancestors(owner: Option<Owner>) -> bool {
     owner.is_some_and(|owner| owner != Owner::MEMORY_OWNER && owner != Owner::LIBRARIES)
 }
 
 /// The outcome of an attempt to link a table.
 enum Attempt {
-    /// So many entries were set.
+    /// The number of entries that were set.
     Done(usize),
     /// Entries are left that name frames of others; the parent has to stand still for them.
     Foreign,
 }
 
 impl<M: Memory> Target<'_, M> {
-    /// Makes table number `place` what the parent's is now; how many entries that were. After an error, what was done is noted
-    /// and the rest can be tried again. A table that the parent has not counted a change of is not looked at.
+    /// Makes table number `place` equal to the parent's; the number of entries set. After an error,
+    /// the linkage has what was done, and the rest can be tried again. A table without a change
+    /// that the parent has counted is skipped.
     ///
     /// # Errors
-    /// [`Failure::Stale`] where entries name frames of others and there is no `still` by which the parent can be made to stand still;
-    /// `EPERM` where they stand in a table that is none of the parent's, or ask for a right that nobody has.
+    /// [`Failure::Stale`]: entries name frames of others, and without `still` the parent cannot be
+    /// made to stand still. `EPERM`: they are in a table that is none of the parent's, or ask for a
+    /// right that no pVM has.
     pub fn relink<H>(
         &mut self,
         xen: &H,
@@ -153,8 +155,8 @@ impl<M: Memory> Target<'_, M> {
         }
     }
 
-    /// Links pages of a memory owner that the daemon itself has just mapped at the parent, whose frames these are; the parent need not
-    /// stand still for that.
+    /// Links pages of a memory owner that the daemon itself has just mapped at the parent, and
+    /// whose frames these are. The parent need not stand still for that.
     pub fn link_given<H>(
         &mut self,
         xen: &H,
@@ -167,13 +169,13 @@ impl<M: Memory> Target<'_, M> {
         H: Hypervisor<Memory = M>,
     {
         if let Some(base) = source.tables.base(place) {
-            // The parent has not counted that change.
+            // The parent has not counted this change.
             look_again(self.linkage, base);
         }
         self.attempt(xen, source, place, scratch, Believed::Frames(given)).map(drop)
     }
 
-    /// Links what is believed.
+    /// Links the entries that are believed.
     fn attempt<H>(
         &mut self,
         xen: &H,
@@ -189,7 +191,8 @@ impl<M: Memory> Target<'_, M> {
         if self.linkage.base(place) != Some(base) {
             return Err(Failure::Stale);
         }
-        // Before the table: what changes from here on is counted later. Where children get copies, each table is looked through anyway.
+        // This is read before the table: later changes are counted later. If children get copies,
+        // each table is looked through anyway.
         let control = source.control.filter(|_| source.sources.is_none());
         let changes = control.map(|page| page.read_u32(guest::changes(base)));
         let never = sabotage::is(Sabotage::StaleChildren) && self.linkage.changes(place).is_some();
@@ -249,7 +252,8 @@ impl<M: Memory> Target<'_, M> {
             }
             let frames_of = match owner {
                 None => self.domain,
-                // Somebody has destroyed the memory owner: what it had cannot be linked any more.
+                // Without a memory owner, which somebody has destroyed, its pages cannot be linked
+                // any more.
                 Some(owner) => source.domain_of(owner).ok_or(Failure::Denied(Errno::EIO))?,
             };
             scratch.updates.clear();
@@ -264,7 +268,7 @@ impl<M: Memory> Target<'_, M> {
                 tries = 0;
                 continue;
             };
-            // Not the owner's that was thought of: each of the ancestors may be it.
+            // The frame is not this owner's: each of the ancestors may own it.
             tries = if succeeded > 0 { 1 } else { tries + 1 };
             if error.errno() != Some(Errno::EBUSY) || !is_ancestors(owner) || tries >= source.owners.len() {
                 return Err(error.into());
@@ -273,7 +277,7 @@ impl<M: Memory> Target<'_, M> {
                 Some(Owner(place)) if place > 0 => Owner(place - 1),
                 _ => own,
             };
-            // Neighbours are most often one owner's; where they are not, Xen says so again.
+            // Neighbouring entries mostly have one owner. Otherwise Xen refuses the next one, too.
             let known = source.linkage.is_some();
             let same = scratch.steps[*done..].iter_mut().take_while(|step| step.owner == owner);
             same.take(if known { 1 } else { usize::MAX }).for_each(|step| step.owner = Some(next));
@@ -281,7 +285,8 @@ impl<M: Memory> Target<'_, M> {
         Ok(Attempt::Done(*done))
     }
 
-    /// As [`relink`](Self::relink), for a parent that stands still: copies what is copied at a COMMIT, too.
+    /// As [`relink`](Self::relink), for a parent that stands still. Pages that are copied at a
+    /// COMMIT are copied, too.
     pub fn commit_table<H>(
         &mut self,
         xen: &H,
@@ -303,7 +308,7 @@ impl<M: Memory> Target<'_, M> {
         }
     }
 
-    /// Gives it the tables of level 1 that came at the parent, empty.
+    /// Adds the tables of level 1 that are new at the parent, empty.
     ///
     /// # Errors
     /// It cannot be relinked, see [`Stale`](zooid_fork_plan::relink::Stale).
@@ -322,7 +327,7 @@ impl<M: Memory> Target<'_, M> {
         Ok(())
     }
 
-    /// Says in its bitmap of free frames what became of a frame.
+    /// Marks a moved frame in the bitmap of free frames.
     fn show(&self, moved: Option<Moved>) {
         if let (Some(Moved { pfn, free }), Some(bitmaps)) = (moved, self.bitmaps) {
             let at = pfn.0 as usize / 64 * 8;
@@ -333,7 +338,8 @@ impl<M: Memory> Target<'_, M> {
     }
 }
 
-/// Has the table that covers `address` compared with the parent's again, though the parent has counted no change of it.
+/// Has the table that covers `address` compared with the parent's again, though the parent has
+/// counted no change of it.
 pub fn look_again(linkage: &mut Linkage, address: usize) {
     let base = table_base(address, 1);
     let place = linkage.bases().position(|other| other == base);
@@ -342,7 +348,7 @@ pub fn look_again(linkage: &mut Linkage, address: usize) {
     }
 }
 
-/// Whether an error means that the parent changed something meanwhile, so that it makes sense to look again.
+/// The parent has changed its tables meanwhile, so another attempt makes sense.
 pub fn is_race(failure: &Failure) -> bool {
     matches!(failure, Failure::Xen(error) if matches!(error.errno(), Some(Errno::EBUSY | Errno::EINVAL)))
 }

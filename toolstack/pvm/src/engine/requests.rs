@@ -1,4 +1,5 @@
-//! What guests say in their control pages: their requests (docs/protocols/fork.md, ipc.md, libraries.md), and the answers.
+//! Requests of guests in their control pages, and the answers (docs/protocols/fork.md, ipc.md,
+//! libraries.md).
 //!
 //! Each field is read once and then judged.
 
@@ -16,7 +17,7 @@ use super::failure::Failure;
 use super::sabotage::{self, Sabotage};
 
 impl<H: Hypervisor> Host<H> {
-    /// Looks what a pVM has to say.
+    /// Reads the control page of a pVM.
     pub(super) fn look_at(&mut self, id: PvmId) {
         let began = self.clock.now();
         let Some(pvm) = self.books.get_mut(id) else { return };
@@ -24,14 +25,14 @@ impl<H: Hypervisor> Host<H> {
         let number = channel.get(guest::REQUEST);
         if number != pvm.request && channel.get(guest::STATE) != state::ENDED {
             pvm.request = number;
-            // Asking again and again brings no answer earlier, and costs nothing more.
+            // Another request does not bring the answer earlier, and costs nothing more.
             if matches!(pvm.pending, Some(Pending::Refused(_))) {
                 return;
             }
             pvm.pending = None;
             let (operation, count) = (channel.get(guest::OPERATION), channel.get(guest::COUNT));
             self.serve(id, operation, count, began);
-            // Its event may have been for something else, too.
+            // The event may have been for something else, too.
             if !self.outside.is_empty() || !self.updates.is_empty() {
                 self.look_at_outside(id);
                 self.look_at_update(id);
@@ -56,14 +57,14 @@ impl<H: Hypervisor> Host<H> {
             operation::PREPARE | operation::COMMIT if self.quitting.is_some() => {
                 self.reply(id, Errno::EAGAIN.0, &[]);
             }
-            operation::PREPARE if valid => self.take_turn(id, operation, count),
+            operation::PREPARE if valid => self.serve_or_defer(id, operation, count),
             operation::COMMIT if valid => {
                 let Some(pvm) = self.books.get_mut(id) else { return };
                 if pvm.resuming().is_empty() {
                     return self.commit(id, count, began);
                 }
                 pvm.pending = Some(Pending::Commit(count));
-                // They may run by now, and tell of it when they have time.
+                // They may run already, and send their event when they can.
                 let resuming = pvm.resuming().to_vec();
                 resuming.into_iter().for_each(|child| self.follow(Follow::Look(child)));
             }
@@ -75,7 +76,7 @@ impl<H: Hypervisor> Host<H> {
             | operation::LIBRARY
             | operation::MAP_LIBRARY
             | operation::REFUSED => {
-                self.take_turn(id, operation, count);
+                self.serve_or_defer(id, operation, count);
             }
             operation::KILL => {
                 let errno = self.kill_relative(id, count).err().map_or(0, |errno| errno.0);
@@ -85,7 +86,7 @@ impl<H: Hypervisor> Host<H> {
         }
     }
 
-    /// Goes on with what a pVM waits for, after something has changed.
+    /// Goes on with the request that a pVM waits for, after a change of state.
     pub(super) fn go_on(&mut self, id: PvmId) {
         let Some(pvm) = self.books.get_mut(id) else { return };
         match pvm.pending {
@@ -117,8 +118,8 @@ impl<H: Hypervisor> Host<H> {
         }
     }
 
-    /// Answers a PREPARE or a COMMIT with an error; a family that asks again and again is answered later and later, so that it does
-    /// not keep dom0 busy.
+    /// Answers a PREPARE or a COMMIT with an error. A family that asks again and again is answered
+    /// later and later, so that it does not keep dom0 busy.
     pub(super) fn refuse(&mut self, id: PvmId, failure: &Failure) {
         let (now, errno) = (self.clock.now(), failure.errno());
         let Some((pvm, family)) = self.books.with_family(id) else { return };
@@ -126,7 +127,7 @@ impl<H: Hypervisor> Host<H> {
         if !delay.is_zero() {
             pvm.pending = Some(Pending::Refused(errno));
         }
-        // A guest that is to prepare first has not been refused anything.
+        // `Stale` is no refusal: the guest is to prepare first.
         if !matches!(failure, Failure::Stale) {
             self.tell_refusal(id, failure);
         }
@@ -137,7 +138,7 @@ impl<H: Hypervisor> Host<H> {
         }
     }
 
-    /// A pVM that was refused something is told so.
+    /// Sends a delayed refusal.
     pub(super) fn answer_refused(&mut self, id: PvmId) {
         if let Some(Pending::Refused(errno)) = self.books.get(id).and_then(|pvm| pvm.pending) {
             self.reply(id, errno, &[]);

@@ -1,29 +1,30 @@
-//! Rests: how long the engine stands back after a fork, or after the end of a child, before it does what can wait. On a host with one
-//! processor, parent and children could not run meanwhile.
+//! Rests: the time for which the engine does no background work after a fork, or after the end of a
+//! child. On a host with one processor, parent and children could not run meanwhile.
 //!
-//! A stream of forks and ends, of which each asks for a rest, must not put work off without end: a rest that was renewed again and
-//! again ends [`MOST`] after it began, and then the engine works for as long before it rests again.
+//! Each fork and end asks for a rest. A stream of them must not put work off without end: a rest
+//! that is renewed ends [`MOST`] after it began, and then the engine works for as long before it
+//! rests again.
 
 use std::time::{Duration, Instant};
 
 use super::sabotage::{self, Sabotage};
 
-/// How long it stands back.
+/// Length of a rest.
 const REST: Duration = Duration::from_millis(5);
-/// How long at most in a row.
+/// Longest time of renewed rests in a row.
 const MOST: Duration = Duration::from_millis(20);
 
-/// Whether the engine stands back.
+/// The state of rests.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Rest {
-    /// It began at the first of these moments, and lasts to the second.
+    /// The moments at which the rest began, and at which it ends.
     now: Option<(Instant, Instant)>,
-    /// Before this moment there is no other.
+    /// The moment before which no rest begins.
     awake: Option<Instant>,
 }
 
 impl Rest {
-    /// Both sides of a fork, or a parent, are to run first.
+    /// Begins or renews a rest, so that both sides of a fork, or a parent, run first.
     pub fn begin(&mut self, now: Instant) {
         if self.awake.is_some_and(|awake| now < awake) {
             return;
@@ -32,26 +33,26 @@ impl Rest {
         self.now = Some((began, (now + REST).min(began + MOST)));
     }
 
-    /// Somebody waits for work to be done.
+    /// Ends the rest: a guest waits for work to be done.
     pub fn end(&mut self) {
         self.now = None;
     }
 
-    /// Whether it lasts still.
+    /// True during a rest.
     pub fn lasts(&mut self, now: Instant) -> bool {
         let Some((began, until)) = self.now else { return false };
         if now < until || sabotage::is(Sabotage::RestForEver) {
             return true;
         }
         self.now = None;
-        // One that others have renewed is made up for.
+        // A renewed rest is made up for.
         if until - began > REST {
             self.awake = Some(now + MOST);
         }
         false
     }
 
-    /// When it ends.
+    /// The end of the rest; none if there is none.
     pub fn until(&self) -> Option<Instant> {
         self.now.map(|(_, until)| until)
     }

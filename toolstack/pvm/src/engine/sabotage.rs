@@ -1,45 +1,48 @@
-//! Deliberate faults: what the simulation of a host (`tests/simulation`) must find, or it finds nothing.
+//! Deliberate faults that the simulation of a host (`tests/simulation`) must find, to show that it
+//! finds anything.
 //!
-//! Each is asked for at the place in the engine where it strikes. Outside of tests none ever does, and nothing is left of the question.
+//! The engine asks for each at the place where it strikes. Outside of tests none strikes, and the
+//! compiler removes the question.
 
 /// A fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sabotage {
     /// A pVM that ends while its COMMIT waits takes the daemon with it.
     EndWhileCommitWaits,
-    /// Whoever loses a descendant is told that nobody shares its frames, though others do.
+    /// A pVM that loses a descendant is told that its frames are unshared, though others share
+    /// them.
     UnshareEarly,
     /// Tables that a guest has taken out of its tree are taken for its tables.
     DeadTables,
-    /// Frames of others are linked without a look at what the parent has itself.
+    /// Frames of others are linked without a look at the parent's own entry.
     ForeignUnseen,
-    /// Who descends from whom is told by domain numbers.
+    /// Descent is told by domain numbers.
     NumberForIdentity,
     /// A pVM of the twentieth generation cannot fork.
     FewGenerations,
-    /// What a guest no longer grants stays mapped.
+    /// Grants that a guest has withdrawn stay mapped.
     GrantsForEver,
     /// Forks that were not made are not given back.
     KeepForks,
     /// A rest after an end or a fork has no end of its own.
     RestForEver,
-    /// Nobody is stopped before its end is told.
+    /// A pVM is not stopped before its end is told.
     NoStop,
-    /// A COMMIT makes children of what is not up to date.
+    /// A COMMIT makes children of domains that are out of date.
     StaleChildren,
     /// A COMMIT that waits is forgotten.
     ForgetCommit,
-    /// Ids come again.
+    /// Ids are given out again.
     SameIds,
-    /// The home of who has ended stays in xenstore.
+    /// The home of an ended pVM stays in xenstore.
     KeepHome,
-    /// What was begun and cannot be built stays.
+    /// A domain that cannot be built stays.
     KeepBuilding,
-    /// Ports of who has ended stay open.
+    /// Ports of an ended pVM stay open.
     KeepPorts,
-    /// A daemon that starts anew lets prepared domains of the one before stay.
+    /// A daemon that starts anew keeps prepared domains of the earlier one.
     KeepPrepared,
-    /// A daemon that starts anew answers no COMMIT of the one before.
+    /// A daemon that starts anew answers no COMMIT of the earlier one.
     NoOldAnswers,
     /// Of the guest: a fork takes the place of another request.
     #[cfg(test)]
@@ -47,7 +50,7 @@ pub enum Sabotage {
     /// Of the guest: it takes the children of another fork for its own.
     #[cfg(test)]
     OthersChildren,
-    /// Of the guest: what pvmd did not answer counts as not shared.
+    /// Of the guest: a fork without an answer counts as not shared.
     #[cfg(test)]
     UnansweredIsUnshared,
 }
@@ -85,19 +88,19 @@ thread_local! {
     static NOW: std::cell::Cell<Option<Sabotage>> = const { std::cell::Cell::new(None) };
 }
 
-/// From now on, this fault strikes in this thread, or none.
+/// Has this fault strike in this thread from now on; none for no fault.
 #[cfg(test)]
 pub fn set(sabotage: Option<Sabotage>) {
     NOW.set(sabotage);
 }
 
-/// Whether this fault strikes.
+/// True if this fault strikes.
 #[cfg(test)]
 pub fn is(sabotage: Sabotage) -> bool {
     NOW.get() == Some(sabotage)
 }
 
-/// Whether this fault strikes: never.
+/// No fault strikes.
 #[cfg(not(test))]
 pub const fn is(_: Sabotage) -> bool {
     false

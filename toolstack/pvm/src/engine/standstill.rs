@@ -1,13 +1,14 @@
-//! A pVM that stands still while its tables are read.
+//! The standstill of a pVM while its tables are read.
 //!
-//! An entry of a pVM's own, validated page table that names a frame of another domain was written there by pvmd, and Xen counts a
-//! reference for it: that the pVM was given this frame, with these rights, and has it still, is Xen's record, which outlives the
-//! daemon. A table that the guest has taken out of its tree holds whatever the guest writes there. So entries that name frames of
-//! others are read while the guest's vcpus are paused, from a table that hangs in the tree which its cr3 leads to
+//! If an entry of a pVM's own, validated page table names a frame of another domain, pvmd wrote it
+//! there, and Xen counts a reference for it. So the entry is Xen's record that the pVM was given
+//! this frame, with these rights, and still has it. The record outlives the daemon. A table that
+//! the guest has taken out of its tree may hold anything. So entries that name frames of others are
+//! read while the guest's vcpus are paused, and from a table in the tree of its cr3
 //! ([`Tables::is_live`](super::tables::Tables::is_live)).
 //!
-//! A daemon that is killed meanwhile must not leave the guest paused: a node that only dom0 can write says that there is a pause to be
-//! taken back.
+//! A killed daemon must not leave a guest paused. A node that only dom0 can write says that there
+//! is a pause to be taken back.
 
 use xen_abi::DomId;
 use xenctl::xenstore::{Error, Store};
@@ -15,27 +16,27 @@ use xenctl::{DomainInfo, Hypervisor};
 
 use super::failure::Failure;
 
-/// Pauses a domain when that is needed, until it is dropped.
+/// Pauses a domain when that is needed, until this is dropped.
 pub struct Standstill<'a, H: Hypervisor> {
     xen: &'a H,
     store: &'a Store,
     domain: DomId,
-    /// The node is there.
-    noted: bool,
+    /// The node exists.
+    recorded: bool,
     /// The domain is paused.
     stands: bool,
 }
 
 impl<'a, H: Hypervisor> Standstill<'a, H> {
-    /// One that has not begun.
+    /// A standstill that has not begun.
     pub fn of(xen: &'a H, store: &'a Store, domain: DomId) -> Self {
-        Self { xen, store, domain, noted: false, stands: false }
+        Self { xen, store, domain, recorded: false, stands: false }
     }
 
-    /// Pauses the domain, unless it is.
+    /// Pauses the domain, unless it is paused.
     pub fn begin(&mut self) -> Result<(), Failure> {
         if !self.stands {
-            self.noted = true;
+            self.recorded = true;
             self.store.write(&node(self.domain), "1")?;
             self.xen.pause(self.domain)?;
             self.stands = true;
@@ -46,15 +47,15 @@ impl<'a, H: Hypervisor> Standstill<'a, H> {
 
 impl<H: Hypervisor> Drop for Standstill<'_, H> {
     fn drop(&mut self) {
-        // Once more: a guest that stays paused hangs.
+        // A second attempt: a guest that stays paused hangs.
         if self.stands
             && self.xen.unpause(self.domain).is_err()
             && let Err(error) = self.xen.unpause(self.domain)
         {
-            // The node stays, for the daemon that comes next.
-            return log::warn!("domain {} does not go on: {error}", self.domain);
+            // The node stays, for the next daemon.
+            return log::warn!("domain {} stays paused: {error}", self.domain);
         }
-        if self.noted
+        if self.recorded
             && let Err(error) = self.store.remove(&node(self.domain)).or_else(|_| self.store.remove(&node(self.domain)))
             && error != Error::NotFound
         {
@@ -63,17 +64,18 @@ impl<H: Hypervisor> Drop for Standstill<'_, H> {
     }
 }
 
-/// Where it is noted which domains stand still: beside the homes, of which some are a toolstack's and go at any moment.
+/// The nodes of domains that stand still. They are not in the homes, because a toolstack removes
+/// its own at any moment.
 const NODES: &str = "/zooid/standstill";
 
 fn node(domain: DomId) -> String {
     format!("{NODES}/{domain}")
 }
 
-/// Lets domains go on that a daemon before this one has paused. `all` has those that Xen has.
+/// Unpauses domains that an earlier daemon has paused. `all` are the domains that Xen has.
 pub fn end_old<H: Hypervisor>(xen: &H, store: &Store, all: &[DomainInfo]) {
-    let noted = match store.list(NODES) {
-        Ok(noted) => noted,
+    let recorded = match store.list(NODES) {
+        Ok(recorded) => recorded,
         Err(Error::NotFound) => {
             if let Err(error) = store.mkdir(NODES) {
                 log::warn!("xenstore: {error}");
@@ -82,10 +84,10 @@ pub fn end_old<H: Hypervisor>(xen: &H, store: &Store, all: &[DomainInfo]) {
         }
         Err(error) => return log::warn!("xenstore: {error}"),
     };
-    for domain in noted.iter().filter_map(|name| name.parse().ok().map(DomId)) {
+    for domain in recorded.iter().filter_map(|name| name.parse().ok().map(DomId)) {
         let paused = all.iter().any(|info| info.id == domain && !info.is_dying() && info.is_paused());
         if paused && let Err(error) = xen.unpause(domain).or_else(|_| xen.unpause(domain)) {
-            log::warn!("domain {domain} does not go on: {error}");
+            log::warn!("domain {domain} stays paused: {error}");
         } else if let Err(error) = store.remove(&node(domain)) {
             log::warn!("xenstore: {error}");
         }

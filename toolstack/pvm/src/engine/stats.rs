@@ -1,4 +1,4 @@
-//! What is counted and timed.
+//! Counters and times.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -8,7 +8,7 @@ use super::api::StepTime;
 /// A part of a fork that is no single operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// From the daemon's look at the control page to where it is known what to do.
+    /// From the daemon's look at the control page to its decision.
     Plan,
     /// From that look to the reply.
     Total,
@@ -17,7 +17,7 @@ pub enum Step {
 impl Step {
     const ALL: [Self; 2] = [Self::Plan, Self::Total];
 
-    /// In words of docs/protocols/fork.md.
+    /// Its name in docs/protocols/fork.md.
     const fn name(self) -> &'static str {
         match self {
             Self::Plan => "plan",
@@ -26,7 +26,7 @@ impl Step {
     }
 }
 
-/// How long something took, and how often it was done.
+/// The duration and the number of runs of one step.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Time {
     count: u64,
@@ -36,7 +36,7 @@ pub struct Time {
 }
 
 impl Time {
-    /// It was done, and began then.
+    /// Counts a run that began at this moment.
     pub fn add(&mut self, began: Instant) {
         let ns = began.elapsed().as_nanos() as u64;
         self.count += 1;
@@ -45,12 +45,12 @@ impl Time {
         self.max = self.max.max(ns);
     }
 
-    /// How often it was done.
+    /// The number of runs.
     pub fn count(&self) -> u64 {
         self.count
     }
 
-    /// For a user, with a name.
+    /// The same for users, under a name.
     pub fn named(&self, step: impl Into<String>) -> StepTime {
         StepTime {
             step: step.into(),
@@ -74,17 +74,17 @@ pub struct Counters {
 }
 
 impl Counters {
-    /// A step is done that began then.
+    /// Counts a step that began at this moment.
     pub fn step(&mut self, step: Step, began: Instant) {
         self.times[step as usize].add(began);
     }
 
-    /// So many entries were brought up to date in a fork.
+    /// Counts entries that were brought up to date in a fork.
     pub fn relinked(&mut self, entries: u64) {
         self.relinked += entries;
     }
 
-    /// A fork was refused.
+    /// Counts a refused fork.
     pub fn refuse(&mut self, errno: u32) {
         *self.refused.entry(errno).or_default() += 1;
     }

@@ -1,8 +1,8 @@
 //! A parent's page tables, mapped for reading for as long as domains are prepared for it.
 //!
-//! What they say is a claim. The walk follows the entries of the zones that a fork is about and no others, and maps not more
-//! tables than the domain has frames. A table that stops being one goes on to be read as what it is then: its entries are
-//! claims still, each of which Xen judges when it is used.
+//! The entries are claims. The walk follows the zones that a fork concerns and no others, and maps
+//! at most as many tables as the domain has frames. A frame that stops being a table is still read
+//! as one: its entries are claims as well, and Xen judges each when it is used.
 
 use std::ops::Range;
 
@@ -15,7 +15,7 @@ use zooid_memory::Zone;
 
 use super::failure::Failure;
 
-/// What is compared to see that a table of level 1 came or went.
+/// The bits that are compared to see that a table of level 1 came or went.
 const COMPARED: u64 = Pte::new(Mfn(u64::MAX), PteFlags::PRESENT).0;
 
 /// The page tables of one domain.
@@ -29,7 +29,7 @@ pub struct Tables<M> {
     maps: Vec<M>,
     /// Most tables of level 1.
     limit: usize,
-    /// How many tables the guest had counted when these were all.
+    /// The guest's count of tables when these were read.
     counted: u32,
 }
 
@@ -50,26 +50,27 @@ struct Leaf {
     place: Place,
 }
 
-/// Where a table is mapped.
+/// The mapping of a table.
 #[derive(Clone, Copy, Debug)]
 struct Place {
     map: usize,
     page: usize,
 }
 
-/// What has become of the tables of level 1.
+/// A change of the tables of level 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
     /// They are the same.
     None,
     /// Some came.
     Grown,
-    /// Some went: all has to be read anew.
+    /// Some went: all have to be read anew.
     Gone,
 }
 
 impl<M: Memory> Tables<M> {
-    /// Reads the tables of `domain`, whose cr3 is `cr3`, which has `limit` frames, and had counted `counted` new tables before this.
+    /// Reads the tables of `domain`, with the given `cr3` and at most `limit` frames. The guest had
+    /// counted `counted` new tables before.
     ///
     /// # Errors
     /// A frame cannot be mapped, or there are too many.
@@ -119,8 +120,9 @@ impl<M: Memory> Tables<M> {
         Ok(())
     }
 
-    /// Whether tables of level 1 came or went at a guest that had counted `counted` new ones before this. It only looks, and where
-    /// there is none that was not counted not even that: the guest's tables never go.
+    /// The change of the tables of level 1 at a guest that had counted `counted` new ones before
+    /// this call. Nothing is compared if the count is the same, because the guest's tables never
+    /// go.
     pub fn change(&self, counted: u32, scratch: &mut Entries) -> Change {
         if counted == self.counted {
             return Change::None;
@@ -129,7 +131,8 @@ impl<M: Memory> Tables<M> {
         let uppers = [(&self.top, false), (&self.third, false)].into_iter();
         for (table, leads_to_leaves) in uppers.chain(self.second.iter().map(|table| (table, true))) {
             self.copy(table.place, scratch);
-            // Nearly always there is no difference, which is found out fastest without looking where one is.
+            // There is nearly always no difference. A loop that does not look for its place is the
+            // fastest.
             let pairs = || table.entries.iter().zip(scratch.iter());
             if pairs().fold(0, |all, (old, new)| all | (old ^ new)) & COMPARED == 0 {
                 continue;
@@ -143,10 +146,10 @@ impl<M: Memory> Tables<M> {
         change
     }
 
-    /// Takes tables of level 1 in that came since, at a guest that had counted `counted` new ones before this.
+    /// Adds tables of level 1 that are new at a guest that had counted `counted` before this call.
     ///
     /// # Errors
-    /// Some went, or cannot be mapped: all has to be read anew.
+    /// Some went, or cannot be mapped: all have to be read anew.
     pub fn grow<H>(&mut self, xen: &H, domain: DomId, counted: u32) -> Result<(), Failure>
     where
         H: Hypervisor<Memory = M>,
@@ -168,7 +171,7 @@ impl<M: Memory> Tables<M> {
         Ok(())
     }
 
-    /// How many tables of level 1 there are.
+    /// The number of tables of level 1.
     pub fn count(&self) -> usize {
         self.leaves.len()
     }
@@ -196,8 +199,8 @@ impl<M: Memory> Tables<M> {
         }
     }
 
-    /// Whether the table of level 1 with this number hangs in the tree that the domain's cr3 leads to, and so is one that Xen has
-    /// validated and keeps so. That holds for as long as the domain is paused.
+    /// The table of level 1 with this number hangs in the tree of the domain's cr3, so Xen has
+    /// validated it and keeps it so. This holds for as long as the domain is paused.
     ///
     /// # Errors
     /// Xen does not tell the domain's cr3.
@@ -270,14 +273,14 @@ impl Upper {
         Ok(uppers)
     }
 
-    /// First addresses and frames of the tables that the entries `range` lead to, of which each covers `span` octets.
+    /// First addresses and frames of the tables in the entries `range`. Each covers `span` octets.
     fn below(&self, range: Range<usize>, span: usize) -> impl Iterator<Item = (usize, Mfn)> {
         let entry = move |at: usize| (self.base + at * span, Pte(self.entries[at]));
         range.map(entry).filter(|(_, entry)| entry.is_present()).map(|(base, entry)| (base, entry.mfn()))
     }
 }
 
-/// The frame of the table of level 1 that covers `address` in `domain`, whose cr3 is `cr3`.
+/// The frame of the table of level 1 that covers `address` in `domain`, for the given `cr3`.
 ///
 /// # Errors
 /// There is none, or a table cannot be mapped.

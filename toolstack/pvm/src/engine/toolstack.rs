@@ -1,4 +1,5 @@
-//! What the engine has others do that takes long: the toolstack that started a root, and the hotplug script of a network device.
+//! Work that takes long and that others do: the toolstack that started a root, and the hotplug
+//! script of a network device.
 
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use zooid_fork_plan::id::PvmId;
 use super::config::ChildVif;
 use super::vif;
 
-/// Called with the outcome, in whatever thread that comes in.
+/// A callback with the outcome, called in any thread.
 pub type Done = Box<dyn FnOnce(Result<(), String>) + Send>;
 
 /// Work of others. None of these calls waits.

@@ -1,4 +1,5 @@
-//! Live updates of libraries in pVMs: pvmd hands the request over by xenstore, and the pVM answers there (docs/protocols/libraries.md).
+//! Live updates of libraries in pVMs. pvmd writes the request to xenstore, and the pVM answers
+//! there (docs/protocols/libraries.md).
 
 use std::time::{Duration, Instant};
 
@@ -10,11 +11,11 @@ use super::api::{Error, EventKind, Reply, Target, Update};
 use super::core::{Host, Timer};
 use super::home;
 
-/// How long a pVM may take to hear of a request and to answer, on top of the limit that it is given.
+/// Time that a pVM may take to see a request and to answer, on top of its limit.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// The longest limit.
 const MAX_LIMIT: Duration = Duration::from_secs(600);
-/// Most octets of an answer that count.
+/// Most octets of an answer that are read.
 const MAX_ANSWER: usize = 1024;
 
 /// An update that a pVM has been asked for.
@@ -27,7 +28,7 @@ pub struct UpdateRequest {
     reply: Reply<Update>,
 }
 
-/// Below its home, where the pVM can only read.
+/// The path of a request, below the pVM's home, where it can only read.
 fn request_path(id: PvmId) -> String {
     format!("{}/update", home::path(id.domain()))
 }
@@ -70,11 +71,12 @@ impl<H: Hypervisor> Host<H> {
         if self.updates.iter().any(|request| request.id == id) {
             return Err(refused(format!("a library of pVM {id} is being updated already")));
         }
-        // Only whether it is there counts: what a guest has written is read as an answer only with the number of this request.
+        // Only its presence counts here. A guest's text is taken as an answer only with the number
+        // of this request.
         if self.store.read(&answer_path(id)).is_err() {
             return Err(refused(format!("pVM {id} replaces no libraries: its image names none with dl::live!")));
         }
-        // A number that no daemon before this one has used.
+        // A number that no earlier daemon has used.
         let number = self.clock.now_us();
         let version = version.map(|version| format!(" {version}")).unwrap_or_default();
         let text = format!("{number} {} {library}{version}", limit.as_millis());
@@ -109,7 +111,7 @@ impl<H: Hypervisor> Host<H> {
         }
     }
 
-    /// Ends what a pVM that is no more was asked for.
+    /// Answers the requests for updates of a pVM that has ended.
     pub(super) fn forget_updates(&mut self, id: PvmId) {
         let Some(place) = self.updates.iter().position(|request| request.id == id) else { return };
         let request = self.updates.swap_remove(place);
@@ -137,7 +139,7 @@ impl<H: Hypervisor> Host<H> {
     }
 }
 
-/// What a guest has answered to the request with this number; nothing, if it is no such answer.
+/// A guest's answer to the request with this number; none if it is no such answer.
 fn understand(text: &str, number: u64) -> Option<Update> {
     let text = text.get(..MAX_ANSWER.min(text.len()))?;
     let rest = text.strip_prefix(&format!("{number} "))?;

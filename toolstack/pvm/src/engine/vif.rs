@@ -1,5 +1,5 @@
-//! A child's network device: what libxl writes and runs for a `vif=` line (docs/misc/xenstore-paths.pandoc; public/io/netif.h),
-//! and what tells the child its address.
+//! A child's network device: the nodes and the script that libxl has for a `vif=` line
+//! (docs/misc/xenstore-paths.pandoc; public/io/netif.h), and the child's address.
 
 use std::fmt;
 use std::process::{Command, Stdio};
@@ -15,18 +15,18 @@ use super::home;
 
 /// `XenbusStateInitialising` (public/io/xenbus.h).
 const INITIALISING: &str = "1";
-/// How long netback may take to see a device, and how often it is looked.
+/// The longest time that netback may take to see a device; below, the time between two looks.
 const PATIENCE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// Why a child has no network device.
+/// The reason for which a child has no network device.
 #[derive(Debug)]
 pub enum VifError {
     /// xenstore refused something.
     Store(Error),
     /// dom0's netback does not take the device: is the module xen-netback loaded?
     NoBackend,
-    /// The script could not be run, or said no.
+    /// The script could not be run, or failed.
     Script(String),
 }
 
@@ -50,13 +50,15 @@ fn backend(domain: DomId) -> String {
     format!("/local/domain/0/backend/vif/{domain}/0")
 }
 
-/// The address of a child's device: Xen's vendor prefix, and the low bits of its id, which differ among all that live.
+/// The MAC of a child's device: Xen's vendor prefix and the low bits of its id, which differ among
+/// all living pVMs.
 fn mac(id: PvmId) -> String {
     let [high, middle, low] = [id.raw() >> 16 & 0x7f, id.raw() >> 8 & 0xff, id.raw() & 0xff];
     format!("00:16:3e:{high:02x}:{middle:02x}:{low:02x}")
 }
 
-/// Gives a child a device, if its parent has one. It may end at any moment: then nothing stays.
+/// Gives a child a device, if its parent has one. If the child ends meanwhile, nothing is left
+/// behind.
 pub fn attach(store: &Store, parent: DomId, child: DomId, id: PvmId, vif: &ChildVif) -> Result<(), VifError> {
     let has_device = store.list(&format!("{}/device/vif", home::path(parent))).is_ok_and(|devices| !devices.is_empty());
     if !has_device || !announce(store, child, id, vif)? {
@@ -74,13 +76,13 @@ pub fn attach(store: &Store, parent: DomId, child: DomId, id: PvmId, vif: &Child
         }
     }
     match plug_in(child, &backend, vif) {
-        // What the script says of a device that has gone is of no interest.
+        // For a device that has gone, the script's error does not matter.
         Err(_) if store.read(&format!("{backend}/state")).is_err_and(|error| error == Error::NotFound) => Ok(()),
         result => result,
     }
 }
 
-/// Writes both halves; false when the child is no more.
+/// Writes both halves; false if the child has gone.
 fn announce(store: &Store, child: DomId, id: PvmId, vif: &ChildVif) -> Result<bool, Error> {
     let home = home::path(child);
     let frontend = format!("{home}/device/vif/0");

@@ -1,4 +1,4 @@
-//! How the engine learns of domains: from xenstore while it runs, from Xen's list when it starts.
+//! The discovery of domains: from xenstore while the engine runs, from Xen's list when it starts.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -22,82 +22,82 @@ use super::sabotage::{self, Sabotage};
 use super::{home, standstill};
 use crate::image;
 
-/// How many times in a second a domain's announcement is looked at, and when again after one too many.
+/// Most looks at a domain's announcement in a second; below, the pause after one too many.
 const ANNOUNCEMENTS: u32 = 4;
 const AGAIN: Duration = Duration::from_secs(1);
-/// How long after a failure it is tried again, the first time.
+/// The first pause after a failure.
 const RETRY: Duration = Duration::from_millis(50);
 
-/// How often what fails is tried again, at once.
+/// Attempts without a pause.
 const TRIES: u32 = 5;
-/// How often a domain that cannot be taken is tried again, less and less often: for half an hour.
+/// Attempts to take a domain, less and less often: for half an hour.
 const PATIENCE: u32 = 250;
 
 /// A domain that may announce itself.
 #[derive(Debug)]
 pub(super) struct Watched {
-    /// The handle that it has.
+    /// Its handle.
     pub handle: [u8; 16],
-    /// How often its announcement may be looked at.
+    /// The rate of looks at its announcement.
     heard: Rate,
     /// There is a timer for the next look.
     waits: bool,
-    /// How often it could not be taken.
+    /// Failed attempts to take it.
     failures: u32,
     _watch: Watch,
 }
 
-/// News from xenstore.
+/// A change in xenstore.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Note {
+pub enum StoreChange {
     /// Domains came or went.
     Domains,
     /// This domain may have announced itself.
     Announced(DomId),
 }
 
-/// Hands news to the engine's thread. The same news are kept once, however often they come.
+/// The changes that the engine's thread has not taken yet. The same change is kept once.
 #[derive(Clone, Debug)]
-pub struct Notes {
-    waiting: Arc<Mutex<BTreeSet<Note>>>,
+pub struct StoreChanges {
+    waiting: Arc<Mutex<BTreeSet<StoreChange>>>,
     waker: Waker,
 }
 
-impl Notes {
-    /// No news yet; `waker` wakes the engine.
+impl StoreChanges {
+    /// No change yet; `waker` wakes the engine.
     pub fn new(waker: Waker) -> Self {
         Self { waiting: Arc::default(), waker }
     }
 
-    fn send(&self, note: Note) {
-        if self.waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(note) {
+    fn send(&self, change: StoreChange) {
+        if self.waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(change) {
             self.waker.wake();
         }
     }
 
-    /// Has it looked which domains there are.
+    /// Has the engine list the domains.
     pub fn domains_changed(&self) {
-        self.send(Note::Domains);
+        self.send(StoreChange::Domains);
     }
 
-    /// What is new.
-    pub fn take(&self) -> BTreeSet<Note> {
+    /// The changes since the last call.
+    pub fn take(&self) -> BTreeSet<StoreChange> {
         std::mem::take(&mut self.waiting.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Watches for domains that come and go.
     pub fn watch_domains(&self, store: &Store) -> Result<[Watch; 2], xenstore::Error> {
         let watch = |path| {
-            let notes = self.clone();
-            store.watch(path, move |_| notes.send(Note::Domains))
+            let changes = self.clone();
+            store.watch(path, move |_| changes.send(StoreChange::Domains))
         };
         Ok([watch("@introduceDomain")?, watch("@releaseDomain")?])
     }
 
     /// Watches for the announcement of a domain.
     fn watch_announcement(&self, store: &Store, domain: DomId) -> Result<Watch, xenstore::Error> {
-        let notes = self.clone();
-        store.watch(&announcement(domain), move |_| notes.send(Note::Announced(domain)))
+        let changes = self.clone();
+        store.watch(&announcement(domain), move |_| changes.send(StoreChange::Announced(domain)))
     }
 }
 
@@ -114,7 +114,7 @@ impl<H: Hypervisor> Host<H> {
             if info.id == DomId::DOM0 || info.is_dying() || known || ours {
                 continue;
             }
-            match self.watches.watch_announcement(&self.store, info.id) {
+            match self.store_changes.watch_announcement(&self.store, info.id) {
                 Ok(watch) => {
                     let heard = Rate::full(ANNOUNCEMENTS, self.clock.now());
                     let watched = Watched { handle: info.handle, heard, waits: false, failures: 0, _watch: watch };
@@ -131,11 +131,11 @@ impl<H: Hypervisor> Host<H> {
         }
     }
 
-    /// Takes a domain for a pVM that does not announce itself if its kernel is Zooid's.
+    /// Takes a domain that does not announce itself for a pVM, if its kernel is Zooid's.
     fn look_at_kernel(&mut self, domain: DomId) {
         let Some(is_zooid) = self.is_zooid(domain) else { return };
         if !is_zooid {
-            // It may be allowed to announce itself all the same.
+            // It may still be allowed to announce itself.
             if let (Some(watched), Ok(false)) = (self.watched.get(&domain), self.may_announce(domain)) {
                 self.strangers.insert(domain, watched.handle);
             }
@@ -146,8 +146,8 @@ impl<H: Hypervisor> Host<H> {
         }
     }
 
-    /// Whether the kernel of a domain is an image of Zooid's, as the toolstack that started it says in xenstore, where the domain can
-    /// only read; nothing while that is not known.
+    /// The kernel of a domain is a Zooid image, by the node of the toolstack that started it, which
+    /// the domain can only read. None while that is not known.
     fn is_zooid(&self, domain: DomId) -> Option<bool> {
         // libxl writes it before it introduces the domain (`libxl__build_post`).
         let kernel = self.store.read(&format!("{}/vm", home::path(domain)));
@@ -155,8 +155,8 @@ impl<H: Hypervisor> Host<H> {
         Some(image::is_zooid(Path::new(&kernel)))
     }
 
-    /// Whether a domain may say that it is a pVM: dom0's side has to say so first, by the kernel that it was started with, or by a node
-    /// that only dom0 can write.
+    /// A domain may announce itself as a pVM. dom0 has to allow it first, by the kernel that the
+    /// domain was started with, or by a node that only dom0 can write.
     ///
     /// # Errors
     /// xenstore does not answer.
@@ -166,20 +166,20 @@ impl<H: Hypervisor> Host<H> {
             || self.is_zooid(domain) == Some(true))
     }
 
-    /// A domain that announced itself more often than it is listened to may have said something else.
+    /// Hears a domain again that announced itself too often.
     pub(super) fn hear_again(&mut self, domain: DomId) {
         if let Some(watched) = self.watched.get_mut(&domain) {
             watched.waits = false;
         }
         self.hear_announcement(domain);
-        // It may have waited for longer than this daemon has been there.
+        // It may have waited for longer than this daemon has run.
         if let Some(id) = self.books.id_of(domain) {
             self.answer_old_commit(id);
             self.follow(Follow::Look(id));
         }
     }
 
-    /// A domain may have announced itself as a pVM that can fork. It is listened to now and then only, however often it does.
+    /// Reads a domain's announcement as a pVM that can fork. It is read at a limited rate.
     pub(super) fn hear_announcement(&mut self, domain: DomId) {
         let now = self.clock.now();
         let known = self.books.id_of(domain).and_then(|id| self.books.get(id));
@@ -239,13 +239,13 @@ impl<H: Hypervisor> Host<H> {
         }
     }
 
-    /// xenstore did not answer: the domain is listened to once more.
+    /// xenstore did not answer: the announcement is read once more.
     fn hear_later(&mut self, domain: DomId, error: &xenstore::Error) {
         log::warn!("domain {domain}: {error}");
         self.look_later(domain);
     }
 
-    /// What a domain has announced is looked at again after a while, unless that has failed too often.
+    /// Reads a domain's announcement again after a pause, unless that has failed too often.
     fn look_later(&mut self, domain: DomId) {
         if let Some(watched) = self.watched.get_mut(&domain).filter(|it| !it.waits && it.failures < PATIENCE) {
             watched.waits = true;
@@ -255,10 +255,11 @@ impl<H: Hypervisor> Host<H> {
         }
     }
 
-    /// Takes a domain that a toolstack started as a root pVM; with its control page and port if it has announced itself.
+    /// Enters a domain that a toolstack started as a root pVM, with its control page and port if it
+    /// has announced itself.
     pub(super) fn add_root(&mut self, domain: DomId, announced: Option<(GrantRef, Port)>) -> Result<PvmId, Failure> {
         let info = self.xen.domain_info(domain)?.filter(|info| !info.is_dying()).ok_or(Failure::Gone)?;
-        // dom0 is no pVM, nor is a domain that pvmd has made for something.
+        // dom0 is no pVM, nor is a domain that pvmd has made.
         if domain == DomId::DOM0 || Handle::parse(domain, &info.handle).is_some() || info.handle == Handle::UNFINISHED {
             return Err(Failure::Denied(Errno::EPERM));
         }
@@ -271,7 +272,7 @@ impl<H: Hypervisor> Host<H> {
         if self.books.get(id).is_none() {
             let name = self.store.read(&format!("{}/name", home::path(domain)));
             let name = name.unwrap_or_else(|_| format!("domain-{domain}"));
-            // One that had this number before, and of whose end there was no news yet, has ended.
+            // An earlier pVM of this number, whose end was not heard of yet, has ended.
             if let Some(other) = self.books.id_of(domain) {
                 self.follow(Follow::End(other, Status::Destroyed));
                 return Err(Failure::Gone);
@@ -287,7 +288,7 @@ impl<H: Hypervisor> Host<H> {
             // A root gets its first prepared domain unasked.
             match self.ensure_forking(id) {
                 Ok(()) => self.follow(Follow::Replenish(id)),
-                // It has to be told first that copies are wanted.
+                // It has to learn first that it has to grant pages.
                 Err(Failure::Stale) => {}
                 Err(failure) => self.trouble(id, "no domain can be prepared", &failure),
             }
@@ -295,7 +296,7 @@ impl<H: Hypervisor> Host<H> {
         Ok(id)
     }
 
-    /// Maps a pVM's control page, binds its port, and takes up what it waits for.
+    /// Maps a pVM's control page, binds its port, and takes up its request.
     fn attach(&mut self, id: PvmId, gref: GrantRef, port: Port) -> Result<(), Failure> {
         let page = self.xen.map_grants(id.domain(), &[gref], Protection::ReadWrite)?;
         let local = self.events.bind_interdomain(id.domain(), port)?;
@@ -316,15 +317,16 @@ impl<H: Hypervisor> Host<H> {
         Ok(())
     }
 
-    /// Takes over what a daemon before this one has left.
+    /// Takes over the pVMs of an earlier daemon.
     pub(super) fn recover(&mut self) {
-        // Without the list, nobody would be served: it is asked for until it comes, or Xen has said no often enough.
+        // Without the list, no pVM would be served: it is asked for until it comes, or Xen has
+        // refused it often enough.
         let all = match (1..TRIES).find_map(|_| self.xen.domains().ok()).map_or_else(|| self.xen.domains(), Ok) {
             Ok(all) => all,
             Err(error) => return log::error!("{error}"),
         };
         let alive = || all.iter().filter(|info| info.id != DomId::DOM0 && !info.is_dying());
-        // Before anything else: they stand still because of us.
+        // This comes first: pvmd has paused them.
         standstill::end_old(&*self.xen, &self.store, &all);
         let mut children = Vec::new();
         let mut memory_owners = Vec::new();
@@ -336,12 +338,12 @@ impl<H: Hypervisor> Host<H> {
                 Some(handle) if handle.kind == Kind::Libraries => libraries.push((info.id, handle)),
                 Some(_) if sabotage::is(Sabotage::KeepPrepared) => {}
                 Some(handle) => {
-                    log::info!("domain {} was prepared by a daemon before: it is removed", info.id);
+                    log::info!("domain {} was prepared by an earlier daemon: it is removed", info.id);
                     self.remove_domain(handle.id, handle.id);
                 }
                 None if info.handle == Handle::UNFINISHED => {
                     if let Some(id) = PvmId::new(info.id, 1) {
-                        log::info!("domain {} was begun by a daemon before: it is removed", info.id);
+                        log::info!("domain {} was begun by an earlier daemon: it is removed", info.id);
                         self.remove_domain(id, id);
                     }
                 }
@@ -353,7 +355,7 @@ impl<H: Hypervisor> Host<H> {
         for info in alive().filter(|info| Handle::parse(info.id, &info.handle).is_none()) {
             self.hear_announcement(info.id);
         }
-        // A child whose home cannot be read belongs where its parent does.
+        // A child whose home cannot be read gets its parent's family.
         children
             .sort_by_key(|(_, handle)| home::family(&self.store, handle.id).map_or(usize::MAX, |(_, all)| all.len()));
         for (domain, handle) in children {
@@ -377,7 +379,7 @@ impl<H: Hypervisor> Host<H> {
         }
     }
 
-    /// Removes homes of domains that are no more.
+    /// Removes homes of domains that have gone.
     fn remove_old_homes(&mut self, all: &[DomainInfo]) {
         let alive = |id: PvmId| all.iter().any(|info| is_domain_of(info, id) && !info.is_dying());
         let homes = match home::all(&self.store) {
@@ -390,9 +392,9 @@ impl<H: Hypervisor> Host<H> {
         }
     }
 
-    /// Takes over a child of a daemon before.
+    /// Takes over a child of an earlier daemon.
     fn add_child(&mut self, domain: DomId, handle: Handle) -> Result<(), Failure> {
-        self.books.note_id(handle.id);
+        self.books.skip_id(handle.id);
         let of_parent = || self.books.get(handle.parent).map(|parent| (parent.root(), parent.owners().to_vec()));
         let family = home::family(&self.store, handle.id).or_else(of_parent);
         let (root, ancestors) = family.unwrap_or((handle.parent, vec![handle.parent]));
@@ -407,7 +409,7 @@ impl<H: Hypervisor> Host<H> {
         if !self.add_pvm(pvm) {
             return Err(Failure::Gone);
         }
-        // Where its port is stands in the daemon's half of the page; a guest that has changed it harms itself.
+        // Its port is in the daemon's half of the page. A guest that has changed it harms itself.
         let page = self.xen.map_grants(domain, &[GrantRef(CONTROL_GREF)], Protection::ReadWrite)?;
         let port = Port(page.read_u32(daemon::PORT));
         drop(page);
@@ -421,7 +423,7 @@ impl<H: Hypervisor> Host<H> {
         Ok(())
     }
 
-    /// Tells pVMs that were taken over who their parents are now, and which of their COMMITs was the last.
+    /// Tells pVMs that were taken over their present parents, and the last of their COMMITs.
     fn show_families(&mut self) {
         let commits: Vec<(PvmId, u32)> =
             self.books.iter().filter_map(|pvm| Some((pvm.forked_by()?, pvm.commit))).collect();
@@ -433,14 +435,15 @@ impl<H: Hypervisor> Host<H> {
         self.books.ids().into_iter().for_each(|id| self.show_parent(id));
     }
 
-    /// Answers requests that a daemon before this one has left unanswered. A PREPARE is served as any other; whether a COMMIT was done,
-    /// the children's handles tell.
+    /// Answers requests that an earlier daemon has left unanswered. A PREPARE is served as any
+    /// other. The children's handles tell if a COMMIT was done.
     fn answer_old_requests(&mut self) {
         if sabotage::is(Sabotage::NoOldAnswers) {
             return;
         }
         self.books.ids().into_iter().for_each(|id| self.answer_old_commit(id));
-        // Children that nobody has told, and whose parents do not wait for them any more.
+        // Children that were not told that they are children, and whose parents do not wait for
+        // them any more.
         let waits =
             |channel: &Channel<H::Memory>| channel.get(daemon::GO) == 0 && channel.get(guest::STATE) == state::WAITING;
         let children = self.books.iter().filter(|pvm| pvm.is_child());
@@ -450,7 +453,7 @@ impl<H: Hypervisor> Host<H> {
         }
     }
 
-    /// Answers the COMMIT of a pVM, if there is one that a daemon before this one has left unanswered.
+    /// Answers the COMMIT of a pVM that an earlier daemon has left unanswered, if there is one.
     fn answer_old_commit(&mut self, id: PvmId) {
         let Some(pvm) = self.books.get(id) else { return };
         let Some(channel) = &pvm.channel else { return };
@@ -468,7 +471,8 @@ impl<H: Hypervisor> Host<H> {
             }
         }
         let errno = if children.is_empty() { Errno::EAGAIN.0 } else { 0 };
-        // A daemon that died between the commit and the word to go has left the children waiting.
+        // A daemon that was killed between the commit and the go-ahead has left the children
+        // waiting.
         for (index, child) in children.iter().enumerate() {
             self.send_off(id, *child, index as u32);
         }
@@ -476,7 +480,7 @@ impl<H: Hypervisor> Host<H> {
         self.reply(id, errno, &children);
     }
 
-    /// Tells a child that it is one, if nobody has.
+    /// Tells a child that it is one, if it was not told.
     fn send_off(&mut self, parent: PvmId, child: PvmId, index: u32) {
         let Some(channel) = self.books.get(parent).and_then(|pvm| pvm.channel.as_ref()) else { return };
         let snapshot = channel.snapshot();

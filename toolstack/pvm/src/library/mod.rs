@@ -22,8 +22,9 @@ use zooid_manifest::{Description, Malformed, RedZone, Refusal, Version, is_name}
 pub use keys::{Keys, TrustedKey, generate, read_secret};
 pub use store::{Entry, Store};
 
-/// The directories of a host's libraries and of the trusted keys.
+/// The directory of a host's libraries.
 pub const STORE: &str = "/var/lib/zooid/lib";
+/// The directory of the trusted keys.
 pub const KEYS: &str = "/etc/zooid/keys";
 
 /// Largest library, in octets.
@@ -35,7 +36,12 @@ pub enum Error {
     /// The store has no library of this name.
     NoLibrary(String),
     /// The store has another file of this version.
-    Exists { name: String, version: Version },
+    Exists {
+        /// The library's name.
+        name: String,
+        /// The version that both have.
+        version: Version,
+    },
     /// A rule does not hold for the library.
     Rule(String, Refusal),
     /// The file is no shared object that a pVM could load.

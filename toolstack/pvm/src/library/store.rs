@@ -26,19 +26,25 @@ pub struct Store(PathBuf);
 pub struct Entry {
     /// The name by which it is opened.
     pub name: String,
+    /// Its version, as in `1.2.3`.
     pub version: String,
+    /// The build id of the file in hexadecimal, if it has one.
     pub build_id: Option<String>,
     /// Its size, in octets.
     pub size: u64,
+    /// The SHA-512 of the file in hexadecimal.
     pub sha512: String,
     /// The first use of a red zone.
     pub red_zone: Option<String>,
     /// The images that may map it; an empty list allows all.
     pub images: Vec<String>,
+    /// The families that may map it; an empty list allows all.
     pub families: Vec<String>,
+    /// The manifest revokes this version.
     pub revoked: bool,
-    /// The key that has signed it, and its name if it is trusted.
+    /// The key that has signed it.
     pub signer: String,
+    /// The name of that key, if it is trusted.
     pub trusted_as: Option<String>,
 }
 

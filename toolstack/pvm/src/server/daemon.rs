@@ -1,4 +1,4 @@
-//! The life of `pvmd`, from its options to its end.
+//! The run of `pvmd`, from its options to its end.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -105,7 +105,7 @@ fn stop_at_first(signals: &mut Signals, engine: &Handle) {
     });
     let _ = spawn("limit", || {
         thread::sleep(QUIT_LIMIT);
-        log::error!("the engine does not end: what it prepared is left to the next daemon");
+        log::error!("the engine does not end: its prepared domains are left to the next daemon");
         process::exit(1);
     });
     forever.next();

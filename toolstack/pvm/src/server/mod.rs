@@ -1,8 +1,8 @@
 //! The daemon around the engine: its configuration, its log, its socket, and its place among the
 //! host's services.
 //!
-//! There is a thread for each connection, because each waits for one thing at a time and there are few; what is shared is the engine's
-//! [`Handle`] and the [`History`] of events.
+//! There is a thread for each connection, because each waits for one thing at a time and there are
+//! few. They share the engine's [`Handle`] and the [`History`] of events.
 
 mod connection;
 mod daemon;
@@ -35,7 +35,7 @@ const MAX_CONNECTIONS: usize = 64;
 /// Pause when Linux has no file descriptor or thread left.
 const BREATH: Duration = Duration::from_millis(100);
 
-/// Serves all clients, for as long as the process lives.
+/// Serves all clients until the process ends.
 pub fn serve(listener: &UnixListener, engine: &Handle, history: &History) {
     let connections = Arc::new(AtomicUsize::new(0));
     for stream in listener.incoming() {
@@ -69,7 +69,7 @@ fn turn_away(mut stream: UnixStream) -> io::Result<()> {
     Ok(())
 }
 
-/// Counts a connection for as long as it lives.
+/// Counts a connection until it is closed.
 struct Guest {
     count: Arc<AtomicUsize>,
     number: usize,

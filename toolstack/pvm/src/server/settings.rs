@@ -20,8 +20,8 @@ const MAX_INTERFACE_NAME: usize = 15;
 #[derive(Args, Clone, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct Settings {
-    /// How children get their parents' memory: foreign page-table entries, grants, or whichever
-    /// dom0 can [default: auto]
+    /// The way by which children get their parents' memory: foreign page-table entries, grants, or
+    /// those of the two that dom0 can [default: auto]
     #[arg(long, value_enum, value_name = "NAME")]
     pub backend: Option<BackendName>,
     /// always: a fork reserves what it copies at once; never: it reserves all that both sides could
@@ -58,8 +58,9 @@ pub struct Settings {
     /// Most memory of dom0 for page tables of one family's pVMs [default: 256M]
     #[arg(long, value_name = "SIZE")]
     pub family_tables: Option<Size>,
-    /// Which domains may say that they are pVMs: known, those that were started with a Zooid image, or whose node
-    /// /libxl/DOMID/zooid-announce dom0 has set to 1; any, all [default: known]
+    /// Domains that may announce themselves as pVMs: known, those that were started with a Zooid
+    /// image, or whose node /libxl/DOMID/zooid-announce dom0 has set to 1; any, all [default:
+    /// known]
     #[arg(long, value_enum, value_name = "WHICH")]
     pub announce: Option<AnnounceName>,
     /// Bridge that children's network devices are plugged into; without it children have none
@@ -68,14 +69,14 @@ pub struct Settings {
     /// Script that plugs them in [default: /etc/xen/scripts/vif-bridge]
     #[arg(long, value_name = "FILE")]
     pub child_script: Option<String>,
-    /// What children are told of their addresses, as the setting net= of a guest [default: dhcp]
+    /// Children's addresses, as the setting net= of a guest [default: dhcp]
     #[arg(long, value_name = "NET")]
     pub child_net: Option<String>,
-    /// How long `pvm fork` may take to a safe point, such as 5s or 500ms [default: 5s]
+    /// Longest time from `pvm fork` to a safe point, such as 5s or 500ms [default: 5s]
     #[arg(long, value_name = "TIME")]
     pub outside_timeout: Option<Time>,
-    /// How long a prepared domain, or a child that resumes, may take before it counts as broken
-    /// [default: 10s]
+    /// Longest time of a prepared domain to its waiting point, and of a child to resume [default:
+    /// 10s]
     #[arg(long, value_name = "TIME")]
     pub start_timeout: Option<Time>,
     /// Socket that pvm talks to [default: /run/zooid/pvmd.sock]
@@ -84,10 +85,10 @@ pub struct Settings {
     /// Group whose members may use the socket, beside root
     #[arg(long, value_name = "GROUP")]
     pub group: Option<String>,
-    /// What is logged: off, error, warn, info, debug, trace [default: info]
+    /// Level of the log: off, error, warn, info, debug, trace [default: info]
     #[arg(long, value_name = "LEVEL")]
     pub log: Option<Level>,
-    /// How: text, or one JSON object a line [default: text]
+    /// Form of the log: text, or one JSON object a line [default: text]
     #[arg(long, value_enum, value_name = "FORMAT")]
     pub log_format: Option<LogFormat>,
     /// For tests: end at once at this operation of the executor

@@ -12,7 +12,7 @@ use std::{fmt, process};
 pub struct Socket {
     path: PathBuf,
     listener: UnixListener,
-    /// Locked for as long as the daemon lives, however it ends.
+    /// Locked until the daemon ends, in whatever way.
     _lock: File,
 }
 

@@ -190,7 +190,7 @@ fn there_is_an_end_to_connections() {
     }
     assert!(bench.connect().line().contains(r#""kind":"busy""#));
     clients.pop();
-    // The server sees the end of that connection when its turn comes.
+    // The server sees the end of that connection when it next reads from it.
     while !bench.connect().ask("\"version\"").contains("answer") {}
 }
 

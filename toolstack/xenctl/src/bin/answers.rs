@@ -1,5 +1,5 @@
-//! Puts a long sequence of operations to this Xen, and compares what it answers with what is recorded, which the fake in
-//! memory answers, too. With `--print`: prints the answers, to be recorded.
+//! Gives a long sequence of operations to this Xen, and compares its answers with the recorded
+//! ones, which the fake gives, too. With `--print`, prints the answers, to be recorded.
 #![forbid(unsafe_code)]
 
 use std::error::Error;

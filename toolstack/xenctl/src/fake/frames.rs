@@ -1,7 +1,7 @@
-//! Machine frames: who owns them, what refers to them, and the page tables among them.
+//! Machine frames: their owners, the references to them, and the page tables among them.
 //!
-//! A frame is freed when its owner has given it up and nothing refers to it. Refused is what Xen's `get_page_from_l1e` and
-//! `get_page_type` refuse (xen/arch/x86/mm.c), with the same error.
+//! A frame is freed when its owner has given it up and it has no reference. The fake refuses the
+//! same as Xen's `get_page_from_l1e` and `get_page_type` (xen/arch/x86/mm.c), with the same errors.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -16,11 +16,11 @@ use super::ForeignEntry;
 #[derive(Debug, Default)]
 pub(super) struct Frames {
     frames: BTreeMap<Mfn, Frame>,
-    /// How many each domain has: its own, and those that are special.
+    /// The number of frames of each domain: its own, and special ones.
     counts: BTreeMap<DomId, (u64, u64)>,
-    /// So that a freed frame's number does not come back soon.
+    /// The last number given out, so that a freed frame's number does not come again soon.
     last: u64,
-    /// How often something has come to refer to a frame, or does so no longer.
+    /// Counts the changes of references.
     pub changes: u64,
 }
 
@@ -29,16 +29,16 @@ pub(super) struct Frame {
     pub owner: DomId,
     /// The owner has not given it up.
     pub kept: bool,
-    /// Xen's own, shared with the owner: counts in nobody's memory.
+    /// Xen's own, shared with the owner; it does not count as the owner's memory.
     pub special: bool,
-    /// What the machine-to-physical table says.
+    /// Its entry in the machine-to-physical table.
     pub pfn: Pfn,
     /// Page-table entries and mappings that name it.
     refs: usize,
-    /// Those among them that can write.
+    /// Those of them that can write.
     writers: usize,
     table: Option<Table>,
-    /// Nothing: all zeros, as long as nobody has written it.
+    /// None while it has not been written: all zeros.
     octets: Option<Box<[u8; PAGE_SIZE]>>,
 }
 
@@ -50,7 +50,7 @@ fn slots(level: u32) -> impl Iterator<Item = usize> {
     (0..PTES_PER_TABLE).filter(move |index| level < 4 || !XEN_SLOTS.contains(index))
 }
 
-/// What a frame is while it is used as a page table.
+/// The state of a frame that is used as a page table.
 #[derive(Clone, Copy, Debug)]
 struct Table {
     level: u32,
@@ -99,12 +99,12 @@ impl Frames {
         found
     }
 
-    /// Frames that `owner` has, without those that are special.
+    /// Number of frames of `owner`, special ones left out.
     pub fn pages(&self, owner: DomId) -> u64 {
         self.counts.get(&owner).map_or(0, |(pages, _)| *pages)
     }
 
-    /// Whether there is any frame of `owner`.
+    /// `owner` has a frame.
     pub fn has_any(&self, owner: DomId) -> bool {
         self.counts.get(&owner).is_some_and(|counts| *counts != (0, 0))
     }
@@ -119,7 +119,7 @@ impl Frames {
         if special { specials } else { pages }
     }
 
-    /// Everything that refers to a frame.
+    /// The number of references to frames.
     pub fn references(&self) -> usize {
         self.frames.values().map(|frame| frame.refs + frame.table.map_or(0, |table| table.uses)).sum()
     }
@@ -151,15 +151,15 @@ impl Frames {
     /// The owner gives the frame up. A pin of it stays.
     pub fn give_up(&mut self, mfn: Mfn, owner: DomId) -> Result<(), Errno> {
         let frame = self.owned(mfn, owner, Errno::EINVAL)?;
-        // Xen counts it again while something else holds it.
+        // A reference that is left keeps it.
         frame.kept = false;
         self.settle(mfn);
         Ok(())
     }
 
-    /// Refers to a frame of `owner`, as an entry of an L1 table or a mapping does.
+    /// Adds a reference to a frame of `owner`, as of an entry of an L1 table or of a mapping.
     pub fn refer(&mut self, mfn: Mfn, owner: DomId, writable: bool) -> Result<(), Errno> {
-        /// What the processor can address; what is no memory there is a device's.
+        /// The processor's address space ends here. Numbers without memory below it are devices'.
         const MOST: Mfn = Mfn(1 << 32);
         if mfn >= MOST {
             return Err(Errno::EPERM);
@@ -183,13 +183,14 @@ impl Frames {
         self.settle(mfn);
     }
 
-    /// Uses a frame as a table, after a check of its entries if it was none.
+    /// Uses a frame as a table. Its entries are checked if it was none.
     pub fn use_table(&mut self, mfn: Mfn, owner: DomId, level: u32) -> Result<(), Errno> {
         let frame = self.owned(mfn, owner, Errno::EINVAL)?;
         match &mut frame.table {
             Some(table) if table.level == level => table.uses += 1,
             None if frame.writers == 0 => {
-                // Set before the entries are looked at, because none of them may let the table be written.
+                // This precedes the check of the entries, because none of them may make the table
+                // writable.
                 frame.table = Some(Table { level, uses: 1, pinned: false });
                 for index in slots(level) {
                     if let Err(errno) = self.enter(self.pte(mfn, index), level, owner, owner) {
@@ -200,7 +201,7 @@ impl Frames {
                     }
                 }
                 if level == 4 {
-                    // They stay when it is a table no more.
+                    // These entries stay when it is no table any more.
                     let own = Pte::new(Mfn(0), PteFlags::PRESENT | PteFlags::WRITABLE);
                     XEN_SLOTS.for_each(|index| self.write(mfn, index * 8, &own.0.to_le_bytes()));
                 }
@@ -263,7 +264,7 @@ impl Frames {
             }
             let old = self.pte(mfn, index);
             let checked = PteFlags::PRESENT | PteFlags::WRITABLE;
-            // Xen's fast path: what a change of other flags leaves alone is not checked again.
+            // Xen's fast path: if only other flags change, nothing is checked again.
             if old.mfn() != new.mfn() || old.flags() & checked != new.flags() & checked {
                 self.enter(new, level, pt_owner, pg_owner)?;
                 self.leave(old, level);
@@ -273,7 +274,7 @@ impl Frames {
         Ok(())
     }
 
-    /// Counts what an entry of a table of `pt_owner` names.
+    /// Counts the reference of an entry in a table of `pt_owner`.
     fn enter(&mut self, pte: Pte, level: u32, pt_owner: DomId, pg_owner: DomId) -> Result<(), Errno> {
         match level {
             _ if !pte.is_present() => Ok(()),
@@ -303,7 +304,7 @@ impl Frames {
         self.frames.get_mut(&mfn).filter(|frame| frame.owner == owner).ok_or(or)
     }
 
-    /// Frees the frame if nobody has it any more.
+    /// Frees the frame if it has no owner and no reference.
     fn settle(&mut self, mfn: Mfn) {
         if self.get(mfn).is_some_and(|frame| !frame.kept && frame.refs == 0 && frame.table.is_none()) {
             let frame = self.frames.remove(&mfn).expect("just found");

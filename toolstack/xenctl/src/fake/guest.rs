@@ -1,4 +1,4 @@
-//! What a domain does, done by a test.
+//! The acts of a domain, done by a test.
 
 use xen_abi::grant_table::{GrantEntryV1, GrantFlags};
 use xen_abi::pte::Pte;
@@ -9,7 +9,7 @@ use xen_abi::{DomId, Errno, GrantRef, Mfn, PAGE_SIZE, Pfn, Port};
 use super::FakeXen;
 use super::hypervisor::count;
 
-/// Stands for a domain. What a domain does is no operation of the process, so nothing that was injected happens at it.
+/// A domain. Its acts are no operations of the process, so no injected fault happens at them.
 #[derive(Clone, Debug)]
 pub struct Guest {
     fake: FakeXen,
@@ -26,7 +26,7 @@ impl Guest {
         self.domain
     }
 
-    /// Reads a frame, whoever owns it: whether the domain could is a question to [`translate`](Self::translate).
+    /// Reads a frame of any owner. [`translate`](Self::translate) tells if the domain could.
     ///
     /// # Panics
     /// It is not in use, or that is not inside it.
@@ -46,7 +46,7 @@ impl Guest {
         Some(Mfn::containing(context.ctrlreg[3]))
     }
 
-    /// It is destroyed, as by a toolstack.
+    /// Destroys the domain, as a toolstack does.
     pub fn destroy(&self) -> Result<(), Errno> {
         self.fake.with(|state| state.destroy(self.domain))
     }
@@ -88,7 +88,7 @@ impl Guest {
         self.fake.with(|state| state.populate(self.domain, 0, pfns))
     }
 
-    /// `XENMEM_decrease_reservation`; how many frames it gave back.
+    /// `XENMEM_decrease_reservation`; the number of frames that it gave back.
     pub fn decrease_reservation(&self, frames: &[Mfn]) -> usize {
         self.fake.with(|state| state.decrease(self.domain, frames)).unwrap_or(0)
     }
@@ -109,7 +109,7 @@ impl Guest {
         state.write_grant(at, entry);
     }
 
-    /// Takes a grant back; false when it is in use.
+    /// Takes a grant back; false if it is in use.
     pub fn end_grant(&self, gref: GrantRef) -> bool {
         let mut state = self.fake.lock();
         let Some(at) = state.grant_entry(self.domain, gref) else { return false };
@@ -146,7 +146,7 @@ impl Guest {
         self.fake.with(|state| state.ports.close(self.domain, port))
     }
 
-    /// The ports with an event, which is then taken.
+    /// Takes the events; their ports.
     pub fn take_events(&self) -> Vec<Port> {
         self.fake.lock().ports.take(self.domain, 0, false)
     }

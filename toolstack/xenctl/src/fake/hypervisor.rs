@@ -18,7 +18,7 @@ impl FakeXen {
         FakeMapping { fake: self.clone(), number, size: pages * PAGE_SIZE, writable }
     }
 
-    /// An operation that counts what it has done.
+    /// Does an operation that counts its finished parts.
     fn batch(
         &self,
         name: &'static str,
@@ -46,7 +46,7 @@ impl State {
         let frame = Mfn(operation.arg1);
         let mut pin = |level| {
             self.frames.pin(frame, domain, level)?;
-            // Xen takes it back at once, because nobody else would.
+            // Xen takes it back at once, because no other reference would.
             if self.domain(domain)?.dying { self.frames.unpin(frame, domain) } else { Ok(()) }
         };
         match operation.cmd {
@@ -110,7 +110,7 @@ impl Hypervisor for FakeXen {
 
     fn pause(&self, domain: DomId) -> Result<(), Error> {
         self.operate("pausedomain", |state| {
-            /// As often as Xen lets a toolstack.
+            /// Xen's limit for a toolstack.
             const MOST: u32 = 255;
             let domain = state.domain(domain)?;
             if domain.pauses == MOST {
@@ -210,7 +210,7 @@ impl Hypervisor for FakeXen {
     fn mmu_update(&self, pt_owner: DomId, pg_owner: DomId, updates: &[MmuUpdate]) -> (usize, Result<(), Error>) {
         self.batch("mmu_update", |state| {
             match (state.domains.get(&pt_owner), state.domains.get(&pg_owner)) {
-                // dom0 itself is no foreign domain of dom0's.
+                // dom0 is no foreign domain to itself.
                 _ if pg_owner == DomId::DOM0 => return (0, Err(Errno::ESRCH)),
                 (None, _) | (_, None) => return (0, Err(Errno::ESRCH)),
                 (Some(domain), _) if domain.vcpus == 0 && pt_owner != DomId::DOM0 => return (0, Err(Errno::EINVAL)),
@@ -277,7 +277,7 @@ impl Hypervisor for FakeXen {
             let granted = |gref: &GrantRef| state.granted(domain, *gref, writable);
             let frames = refs.iter().map(granted).collect::<Result<_, _>>()?;
             let grants = refs.iter().map(|gref| (domain, *gref)).collect();
-            // Linux has one error for all that Xen may find wrong with a grant.
+            // Linux has one error for all faults of a grant.
             state.map(domain, Mapped { frames, writable, grants }).map_err(|_| Errno::EINVAL)
         })?;
         Ok(self.mapping(number, refs.len(), protection))

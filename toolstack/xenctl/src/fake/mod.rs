@@ -1,17 +1,20 @@
-//! A hypervisor in memory, for tests of what uses [`Hypervisor`](crate::Hypervisor).
+//! A hypervisor in memory, for tests of users of [`Hypervisor`](crate::Hypervisor).
 //!
-//! [`FakeXen`] has domains, frames with owners and reference counts, page tables, grants and ports, and refuses what Xen refuses
-//! with the same errors. [`Guest`] acts as a domain does. Nothing runs: whatever a vcpu would do, a test does.
+//! [`FakeXen`] has domains, frames with owners and reference counts, page tables, grants and ports.
+//! It refuses the same as Xen, with the same errors. [`Guest`] acts as a domain does. Nothing runs:
+//! a test does the acts of vcpus.
 //!
-//! - [`Census`] counts what is in use: the same before and after means that nothing leaks.
-//! - [`FakeXen::set_plan`] asks a function of the test at each operation whether it fails; the function may let time pass.
-//! - [`FakeXen::inject`] lets the n-th operation fail, or ends the process before or after it: nothing that the process holds
-//!   survives, and nothing that it does has an effect, until [`FakeXen::restart`].
+//! - [`Census`] counts resources in use. If it is the same before and after, nothing leaks.
+//! - [`FakeXen::set_plan`] asks a function of the test at each operation for a fault. The function
+//!   may let time pass.
+//! - [`FakeXen::inject`] lets the n-th operation fail, or ends the process before or after it. Then
+//!   all that the process holds is gone, and its operations have no effect, until
+//!   [`FakeXen::restart`].
 //!
 //! [`FakeXenstored`] is a xenstored beside it.
 //!
-//! It knows nothing of time, of CPUs, of the TLB, or of guest user mode. [`answers`](crate::answers) compares its rules with
-//! what Xen does.
+//! It knows nothing of time, of CPUs, of the TLB, or of guest user mode.
+//! [`answers`](crate::answers) compares its rules with Xen's.
 #![forbid(unsafe_code)]
 
 mod frames;
@@ -36,36 +39,36 @@ pub use process::{FakeEvents, FakeMapping};
 use state::State;
 pub use xenstored::FakeXenstored;
 
-/// What an operation of a process that was ended returns.
+/// The error of all operations of a process that was ended.
 pub const KILLED: Errno = Errno::EIO;
 
 /// The hypervisor. Clones are the same one.
 #[derive(Clone, Debug)]
 pub struct FakeXen {
     shared: Arc<Shared>,
-    /// It stands for the process; else for another tool of dom0.
+    /// Operations count as the process's; else as another tool's in dom0.
     counted: bool,
 }
 
 #[derive(Debug)]
 struct Shared {
     state: Mutex<State>,
-    /// Something has changed.
+    /// Signalled at each change.
     changed: Condvar,
 }
 
-/// What happens at an operation.
+/// A fault at an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// It does nothing and fails with this error.
+    /// The operation does nothing and fails with this error.
     Fail(Errno),
     /// The process ends before it.
     KillBefore,
-    /// The process ends when it is done, without a look at the result.
+    /// The process ends after it, before it sees the result.
     KillAfter,
 }
 
-/// What a test has to say at each operation.
+/// A test's plan of faults.
 #[derive(Default)]
 struct Plan(Option<Box<dyn FnMut(&'static str) -> Option<Fault> + Send>>);
 
@@ -78,28 +81,28 @@ impl std::fmt::Debug for Plan {
 /// An entry of a domain's level 1 table that names a frame of another domain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ForeignEntry {
-    /// Whose table it is.
+    /// The domain with the table.
     pub domain: DomId,
     /// The frame.
     pub mfn: xen_abi::Mfn,
-    /// Whose frame it is.
+    /// The owner of the frame.
     pub owner: DomId,
     /// The domain can write it.
     pub writable: bool,
 }
 
-/// Everything that is in use.
+/// Numbers of resources in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Census {
-    /// Domains, dom0 not among them.
+    /// Domains without dom0.
     pub domains: usize,
     /// Those among them that are dying.
     pub dying: usize,
-    /// Pages that nobody has.
+    /// Free pages.
     pub free_pages: u64,
-    /// What refers to a frame: page-table entries, pins, vcpus, mappings.
+    /// References to frames: page-table entries, pins, vcpus, mappings.
     pub references: usize,
-    /// Ports of all domains, dom0 among them.
+    /// Ports of all domains, dom0 included.
     pub ports: usize,
     /// Mappings of the process.
     pub mappings: usize,
@@ -114,7 +117,7 @@ impl FakeXen {
         }
     }
 
-    /// The same machine, on which no domain has a higher number than `highest`: numbers come round after so many domains.
+    /// The same machine with domain numbers up to `highest`, after which they begin anew.
     pub fn with_domain_numbers(self, highest: u16) -> Self {
         self.lock().highest_domain = highest;
         self
@@ -125,17 +128,18 @@ impl FakeXen {
         self.lock().last_domain = number.saturating_sub(1);
     }
 
-    /// The same machine as other tools of dom0 use it: what they do is no operation of the process.
+    /// The same machine for other tools of dom0. Their operations do not count as the process's.
     pub fn uncounted(&self) -> Self {
         FakeXen { counted: false, ..self.clone() }
     }
 
-    /// Stands for a domain.
+    /// The domain, for its acts.
     pub fn guest(&self, domain: DomId) -> Guest {
         Guest::new(self.clone(), domain)
     }
 
-    /// Every domain but dom0, as [`Hypervisor::domains`](crate::Hypervisor::domains) has them, without an operation of the process.
+    /// Every domain but dom0, as [`Hypervisor::domains`](crate::Hypervisor::domains) has them,
+    /// without an operation of the process.
     pub fn guests(&self) -> Vec<crate::DomainInfo> {
         let state = self.lock();
         let ids = state.domains.keys().filter(|id| **id != DomId::DOM0);
@@ -168,38 +172,38 @@ impl FakeXen {
         self.lock().frames.all().filter(|(_, frame)| !frame.special).map(|(mfn, frame)| (mfn, frame.owner)).collect()
     }
 
-    /// Whether a port of the process has an event that it was not told of.
+    /// A port of the process has an event that the process was not told.
     pub fn has_events(&self) -> bool {
         self.lock().ports.has_events(DomId::DOM0)
     }
 
-    /// What is in use now.
+    /// The present numbers.
     pub fn census(&self) -> Census {
         self.lock().census()
     }
 
-    /// Lets `fault` happen at an operation: 1 is the next. One can wait at a time.
+    /// Has `fault` happen at an operation: 1 is the next. Only one fault can wait.
     pub fn inject(&self, operation: usize, fault: Fault) {
         let mut state = self.lock();
         state.fault = Some((state.operations.len() + operation, fault));
     }
 
-    /// From now on, `plan` is asked at each operation, by its name, what happens there. It must not use this machine.
+    /// Asks `plan` for a fault at each later operation, by its name. It must not use this machine.
     pub fn set_plan(&self, plan: impl FnMut(&'static str) -> Option<Fault> + Send + 'static) {
         self.lock().plan = Plan(Some(Box::new(plan)));
     }
 
-    /// The operations of the process so far, by name: what to count for [`inject`](Self::inject).
+    /// The operations of the process so far, by name: the numbers for [`inject`](Self::inject).
     pub fn operations(&self) -> Vec<&'static str> {
         self.lock().operations.clone()
     }
 
-    /// Whether the process was ended.
+    /// The process was ended.
     pub fn is_killed(&self) -> bool {
         self.lock().killed
     }
 
-    /// A new process begins. Domains are as the old one left them.
+    /// Begins a new process. Domains stay as they are.
     pub fn restart(&self) {
         let mut state = self.lock();
         (state.killed, state.fault) = (false, None);
@@ -209,7 +213,7 @@ impl FakeXen {
         self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Does what is no operation of the process.
+    /// Changes the state without an operation of the process.
     fn with<T>(&self, body: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.lock();
         let result = body(&mut state);
@@ -218,7 +222,7 @@ impl FakeXen {
         result
     }
 
-    /// Does an operation of the process, or what was injected for it.
+    /// Does an operation of the process, or its injected fault.
     fn operate<T>(&self, name: &'static str, body: impl FnOnce(&mut State) -> Result<T, Errno>) -> Result<T, Error> {
         let result = self.with(|state| {
             if !self.counted {

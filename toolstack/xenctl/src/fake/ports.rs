@@ -12,14 +12,14 @@ pub(super) struct Ports {
 
 #[derive(Clone, Copy, Debug)]
 struct End {
-    /// Who may bind, or is bound.
+    /// The domain that may bind it, or is bound.
     remote: DomId,
     /// The other end, once there is one.
     bound: Option<Port>,
     pending: bool,
-    /// Reported, and not unmasked since: only for dom0's.
+    /// Reported, and not unmasked since; for dom0's ports.
     masked: bool,
-    /// For dom0's: the set that it belongs to.
+    /// The set that it belongs to; for dom0's ports.
     set: u64,
 }
 
@@ -28,7 +28,7 @@ impl Ports {
         self.ports.len()
     }
 
-    /// `EVTCHNOP_alloc_unbound`, for the `set` of a process when `domain` is dom0.
+    /// `EVTCHNOP_alloc_unbound`; the `set` is for ports of dom0.
     pub fn alloc(&mut self, domain: DomId, remote: DomId, limit: u32, set: u64) -> Result<Port, Errno> {
         let free = (1..=limit).map(Port).find(|port| !self.ports.contains_key(&(domain, *port)));
         let port = free.ok_or(Errno::ENOSPC)?;
@@ -49,7 +49,7 @@ impl Ports {
         Ok(port)
     }
 
-    /// `EVTCHNOP_send`; what is sent on a port without another end is lost.
+    /// `EVTCHNOP_send`. Without another end the event is lost.
     pub fn send(&mut self, domain: DomId, port: Port) -> Result<(), Errno> {
         let end = *self.ports.get(&(domain, port)).ok_or(Errno::EINVAL)?;
         if let Some(other) = end.bound.and_then(|bound| self.ports.get_mut(&(end.remote, bound))) {
@@ -76,7 +76,7 @@ impl Ports {
         }
     }
 
-    /// Whether the port is one of this set.
+    /// The port is one of this set.
     pub fn is_in(&self, domain: DomId, port: Port, set: u64) -> bool {
         self.ports.get(&(domain, port)).is_some_and(|end| end.set == set)
     }
@@ -87,12 +87,13 @@ impl Ports {
         }
     }
 
-    /// Whether `domain` has an event that [`take`](Self::take) would report.
+    /// `domain` has an event that [`take`](Self::take) would report.
     pub fn has_events(&self, domain: DomId) -> bool {
         self.ports.iter().any(|((of, _), end)| *of == domain && end.pending && !end.masked)
     }
 
-    /// Takes the events of a domain's ports, or of a set of dom0's, and masks those ports if `mask`.
+    /// Takes the events of a domain's ports, or of a set of dom0's, and masks those ports if
+    /// `mask`.
     pub fn take(&mut self, domain: DomId, set: u64, mask: bool) -> Vec<Port> {
         let mut taken = Vec::new();
         for ((of, port), end) in &mut self.ports {

@@ -1,4 +1,4 @@
-//! What a process in dom0 holds: mappings and ports.
+//! The resources of a process in dom0: mappings and ports.
 
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use super::{FakeXen, KILLED};
 use crate::error::Error;
 use crate::hypervisor::{Events, Memory};
 
-/// Mapped frames. When the process was ended, reading gives zeros and writing does nothing.
+/// Mapped frames. After the end of the process, reads give zeros and writes do nothing.
 #[derive(Debug)]
 pub struct FakeMapping {
     pub(super) fake: FakeXen,
@@ -40,7 +40,8 @@ impl FakeMapping {
     }
 }
 
-/// Calls `each` for every part of `octets` that lies in one page, with the page and the offset in it.
+/// Calls `each` for every part of `octets` that lies in one page, with the page and the offset in
+/// it.
 fn for_pages(offset: usize, octets: &mut [u8], mut each: impl FnMut(usize, usize, &mut [u8])) {
     let (mut at, mut rest) = (offset, octets);
     while !rest.is_empty() {
@@ -126,7 +127,7 @@ impl FakeEvents {
         body: impl FnOnce(&mut State) -> Result<T, Errno>,
     ) -> Result<T, Error> {
         self.fake.operate(name, |state| {
-            // What Linux says of a port that the file does not have.
+            // Linux's error for a port that the file does not have.
             if state.ports.is_in(DomId::DOM0, port, self.set) { body(state) } else { Err(Errno::ENOTCONN) }
         })
     }

@@ -1,4 +1,4 @@
-//! What the machine holds, and the rules for it.
+//! The state of the machine, and the rules for it.
 
 use std::collections::BTreeMap;
 
@@ -26,9 +26,9 @@ pub(super) struct State {
     pub last_domain: u16,
     /// The highest number that a domain may have.
     pub highest_domain: u16,
-    /// Of the process.
+    /// Mappings of the process.
     pub mappings: BTreeMap<u64, Mapped>,
-    /// Numbers that were given to mappings and to sets of ports; 0 to none.
+    /// The last number that was given to a mapping or to a set of ports; no one has 0.
     pub last_number: u64,
     pub operations: Vec<&'static str>,
     pub fault: Option<(usize, Fault)>,
@@ -63,7 +63,7 @@ pub(super) struct Domain {
 pub(super) struct Mapped {
     pub frames: Vec<Mfn>,
     pub writable: bool,
-    /// Where they were granted; nothing for a foreign mapping.
+    /// The grants of its pages; empty for a foreign mapping.
     pub grants: Vec<(DomId, GrantRef)>,
 }
 
@@ -132,7 +132,8 @@ impl State {
         Ok(id)
     }
 
-    /// The first number behind the last one that no domain has, a dying one included. Behind the highest comes 1.
+    /// The first free number behind the last one; dying domains still have theirs. Behind the
+    /// highest comes 1.
     fn free_number(&self) -> Option<DomId> {
         let all = (self.last_domain + 1..=self.highest_domain).chain(1..=self.last_domain);
         all.map(DomId).find(|id| !self.domains.contains_key(id))
@@ -184,7 +185,7 @@ impl State {
         })
     }
 
-    /// Ends a domain; what others refer to stays, see [`reap`](Self::reap).
+    /// Ends a domain. Referenced frames stay, see [`reap`](Self::reap).
     pub fn destroy(&mut self, id: DomId) -> Result<(), Errno> {
         let domain = self.domain(id)?;
         if id == DomId::DOM0 {
@@ -200,7 +201,7 @@ impl State {
             self.frames.leave_table(mfn);
         }
         for mfn in self.frames.of(id).map(|(mfn, _)| mfn).collect::<Vec<_>>() {
-            // Most are no tables, and some go with the tables before them.
+            // Most frames are no tables, and some tables go with those before them.
             let _ = self.frames.unpin(mfn, id);
             let _ = self.frames.give_up(mfn, id);
         }
@@ -213,7 +214,7 @@ impl State {
         self.domains.retain(|id, domain| !domain.dying || frames.has_any(*id));
     }
 
-    /// As many of the extents as there is memory for.
+    /// Populates as many of the extents as there is memory for.
     pub fn populate(&mut self, id: DomId, order: u32, pfns: &[Pfn]) -> Result<Vec<Mfn>, Errno> {
         let claimed: u64 = self.domains.iter().filter(|(other, _)| **other != id).map(|(_, domain)| domain.claim).sum();
         let mut frames = Vec::new();
@@ -280,7 +281,7 @@ impl State {
         self.domains.get_mut(&id).expect("found before").grant_frames.extend(added);
     }
 
-    /// Where a grant's entry is.
+    /// The frame and the offset of a grant's entry.
     pub fn grant_entry(&self, id: DomId, gref: GrantRef) -> Option<(Mfn, usize)> {
         let index = gref.0 as usize;
         let frame = *self.domains.get(&id)?.grant_frames.get(index / GRANTS_PER_FRAME)?;
@@ -304,7 +305,7 @@ impl State {
         self.frames.write(frame, offset, &word.to_le_bytes());
     }
 
-    /// Maps what `map` lists, all or nothing; frames of `owner`.
+    /// Maps the listed frames of `owner`: all of them or none.
     pub fn map(&mut self, owner: DomId, mapped: Mapped) -> Result<u64, Errno> {
         let granted: usize = self.mappings.values().map(|mapped| mapped.grants.len()).sum();
         if granted + mapped.grants.len() > self.maptrack {
@@ -329,7 +330,7 @@ impl State {
         mapped.grants.iter().for_each(|grant| self.mark_grant(*grant));
     }
 
-    /// Says in the grant's entry how it is in use.
+    /// Writes the use of a grant into its entry.
     fn mark_grant(&mut self, grant: (DomId, GrantRef)) {
         let Some(at) = self.grant_entry(grant.0, grant.1) else { return };
         let uses = self.mappings.values().filter(|mapped| mapped.grants.contains(&grant));
@@ -342,7 +343,7 @@ impl State {
         self.write_grant(at, entry);
     }
 
-    /// The process ends, and Linux takes back what it had.
+    /// Ends the process: Linux takes back its resources.
     pub fn kill(&mut self) {
         self.killed = true;
         for number in self.mappings.keys().copied().collect::<Vec<_>>() {

@@ -1,4 +1,4 @@
-//! The rules of the fake, as scenes; `answers` compares it with Xen operation by operation.
+//! The rules of the fake, as scenes. `answers` compares it with Xen operation by operation.
 
 use std::thread;
 use std::time::Duration;
@@ -35,7 +35,8 @@ fn create(xen: &FakeXen, pages: u64) -> DomId {
     domain
 }
 
-/// A domain with tables in frames 0 (level 4) to 3 (level 1) and one page, 4, that the first two entries of the last map.
+/// A domain with tables in frames 0 (level 4) to 3 (level 1), and a page, 4, that the first two
+/// entries of the last one map.
 fn build(xen: &FakeXen) -> (DomId, Vec<Mfn>) {
     let domain = create(xen, 8);
     let frames = xen.populate_physmap(domain, 0, &(0..5).map(Pfn).collect::<Vec<_>>()).unwrap();

@@ -16,20 +16,21 @@ use crate::xenstore::{Inlet, Line, Store};
 
 /// The xenstored beside a [`FakeXen`].
 ///
-/// Everything that a connection of the process asks for is an operation of the process, which [`FakeXen::inject`] counts. When
-/// the process is ended, its connections end. Permissions are kept and not enforced; there are no quotas.
+/// All requests of the process's connections are operations of the process, which
+/// [`FakeXen::inject`] counts. When the process is ended, its connections end. Permissions are kept
+/// and not enforced. There are no quotas.
 #[derive(Clone, Debug)]
 pub struct FakeXenstored {
     fake: FakeXen,
     state: Arc<Mutex<State>>,
-    /// It answers in the thread of who asks.
+    /// It answers in the asking thread.
     direct: bool,
 }
 
 #[derive(Debug, Default)]
 struct State {
     nodes: Nodes,
-    /// Counts changes, to see whether a transaction met one.
+    /// Counts changes, so that a transaction sees a conflict.
     generation: u64,
     last_number: u32,
     transactions: BTreeMap<u32, (u64, Nodes, Vec<String>)>,
@@ -44,7 +45,7 @@ type Nodes = BTreeMap<String, Node>;
 #[derive(Clone, Debug)]
 struct Node {
     value: Vec<u8>,
-    /// As the protocol writes them.
+    /// In the protocol's form.
     permissions: Vec<u8>,
 }
 
@@ -55,7 +56,7 @@ struct Connection {
     counted: bool,
 }
 
-/// What replies and events go out by.
+/// The way out for replies and events.
 #[derive(Debug)]
 enum Way {
     Socket(UnixStream),
@@ -81,12 +82,13 @@ impl Line for DirectLine {
 }
 
 impl FakeXenstored {
-    /// One with nothing in it. A thread serves each connection, as in reality.
+    /// An empty xenstored. A thread serves each connection, as in reality.
     pub fn new(fake: &FakeXen) -> Self {
         FakeXenstored { fake: fake.clone(), state: Arc::default(), direct: false }
     }
 
-    /// One without threads: each request is answered, and each watch told, before anything else happens.
+    /// One without threads: each request is answered, and each watcher told, before anything else
+    /// happens.
     pub fn direct(fake: &FakeXen) -> Self {
         FakeXenstored { direct: true, ..Self::new(fake) }
     }
@@ -96,7 +98,7 @@ impl FakeXenstored {
         self.serve(true)
     }
 
-    /// A connection that does not count: for what guests and other tools do.
+    /// A connection of guests or other tools, which does not count.
     pub fn connect_uncounted(&self) -> Store {
         self.serve(false)
     }
@@ -107,25 +109,26 @@ impl FakeXenstored {
         self.lock().nodes.iter().map(|(path, node)| (path.clone(), text(node))).collect()
     }
 
-    /// The permissions of a node as the protocol writes them, one behind the other: `n3r0`.
+    /// The permissions of a node in the protocol's form, one behind the other: `n3r0`.
     pub fn permissions(&self, path: &str) -> Option<String> {
         let permissions = self.lock().nodes.get(path)?.permissions.clone();
         Some(strings(&permissions).map(String::from_utf8_lossy).collect())
     }
 
-    /// Domains that it serves.
+    /// The domains that it serves.
     pub fn introduced(&self) -> Vec<DomId> {
         self.lock().introduced.iter().copied().collect()
     }
 
-    /// Domains whose consoles were in the store, and which were never introduced. xenconsoled looks at all domains whenever one comes or goes, so it
-    /// may have mapped theirs; nobody tells it when they are destroyed, and it keeps what it has mapped.
+    /// Number of domains whose consoles were in the store, and which were never introduced.
+    /// xenconsoled looks at all domains when one comes or goes, so it may have mapped these. It
+    /// does not hear of their end, and keeps the mappings.
     pub fn lost_consoles(&self) -> usize {
         self.lock().lost_consoles.len()
     }
 
-    /// Looks for domains that have ended, as xenstored does when Xen tells it that there may be some: forgets those that are dying,
-    /// and fires the watches of `@releaseDomain`.
+    /// Looks for domains that have ended, as xenstored does on Xen's event: forgets dying ones, and
+    /// fires the watches of `@releaseDomain`.
     pub fn domains_changed(&self) {
         self.fake.with(|machine| {
             let mut state = self.lock();
@@ -162,7 +165,7 @@ impl FakeXenstored {
         Store::over(theirs).expect("a thread")
     }
 
-    /// A connection has ended.
+    /// Forgets a connection that has ended.
     fn forget(&self, connection: &Arc<Connection>) {
         self.lock().watches.retain(|(watcher, ..)| !Arc::ptr_eq(watcher, connection));
     }
@@ -185,7 +188,7 @@ impl FakeXenstored {
     }
 }
 
-/// Does what is asked; the reply's payload.
+/// Carries out a request; the reply's payload.
 fn act(
     machine: &mut Machine,
     state: &mut State,
@@ -239,7 +242,7 @@ fn act(
         }),
         XsType::WATCH => {
             let watch = (connection.clone(), path.clone(), text(1)?.clone());
-            // The event comes behind the reply in xenstored; a client has to bear either.
+            // xenstored sends the event behind the reply; a client has to bear either order.
             tell(&watch, path);
             state.watches.push(watch);
             done
@@ -325,7 +328,7 @@ fn change(
     Ok(b"OK\0".to_vec())
 }
 
-/// Tells whoever watches `path`, or what is above or below it, that it changed.
+/// Sends a change of `path` to the watchers of it, of nodes above, and of nodes below.
 fn fire(machine: &Machine, state: &State, path: &str) {
     for watch in state.watches.iter().filter(|(watcher, ..)| !(machine.killed && watcher.counted)) {
         if watch.1 == path || is_below(path, &watch.1) {
@@ -362,7 +365,8 @@ fn is_below(path: &str, above: &str) -> bool {
     path.strip_prefix(above.trim_end_matches('/')).is_some_and(|rest| rest.len() > 1 && rest.starts_with('/'))
 }
 
-/// Makes a node and those above it, unless they exist; a new one has the permissions of the one above.
+/// Makes a node and those above it, unless they exist. A new one has the permissions of the one
+/// above.
 fn make(nodes: &mut Nodes, path: &str) {
     if nodes.contains_key(path) {
         return;
@@ -378,7 +382,7 @@ fn make(nodes: &mut Nodes, path: &str) {
     nodes.insert(path.to_owned(), Node { value: Vec::new(), permissions });
 }
 
-/// Sends the event of a watch. Nobody may be there any more.
+/// Sends the event of a watch. The connection may have ended.
 fn tell((connection, _, token): &(Arc<Connection>, String, String), path: &str) {
     let payload = format!("{path}\0{token}\0");
     let header = Header::new(XsType::WATCH_EVENT, 0, 0, payload.len()).expect("a short path");

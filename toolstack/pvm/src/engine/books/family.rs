@@ -1,54 +1,54 @@
-//! A family, and what it has dom0 spend.
+//! A family, and its account of the work that it has dom0 do.
 
 use std::time::{Duration, Instant};
 
+use super::super::fair_share::FairShare;
 use super::super::memory_owner::MemoryOwner;
-use super::super::turns::Turns;
 
-/// All that descend from one root pVM.
+/// All pVMs that descend from one root pVM.
 #[derive(Debug)]
 pub struct Family<M> {
     /// Living members; the books count them.
     pub(super) members: u32,
-    /// What it has dom0 spend.
+    /// The work that it may have dom0 do.
     pub account: Account,
-    /// The domain that has the memory which it shares, from the first object on.
+    /// The domain that holds its shared memory, from the first object on.
     pub memory_owner: Option<MemoryOwner<M>>,
-    /// Whose requests for shared memory and libraries wait.
-    pub turns: Turns,
+    /// Its share of the daemon's time, and the requests that wait for it.
+    pub share: FairShare,
 }
 
 impl<M> Family<M> {
     pub(super) fn new(account: Account) -> Self {
-        let turns = Turns::new(account.since);
-        Self { members: 0, account, memory_owner: None, turns }
+        let share = FairShare::new(account.since);
+        Self { members: 0, account, memory_owner: None, share }
     }
 }
 
-/// Refusals that a family has answered at once, and how many a second it has answered besides.
+/// Refusals that a family gets at once. The rate of further ones is below.
 const REFUSALS_AT_ONCE: u32 = 20;
 const REFUSALS: u32 = 50;
-/// The longest time that a refusal waits: a guest whose COMMIT is refused stands still meanwhile.
+/// The longest time that a refusal waits. A guest whose COMMIT is refused stands still meanwhile.
 const LONGEST_REFUSAL: Duration = Duration::from_millis(250);
-/// Lines of the log, and events, that a family may cause by refusals in a second.
+/// Most log lines and events, in a second, about refusals of one family.
 const TOLD: u32 = 10;
 
-/// What one family may still have dom0 do for it.
+/// The work that one family may still have dom0 do.
 #[derive(Debug)]
 pub struct Account {
     since: Instant,
     /// Forks.
     pub forks: Rate,
-    /// Answers to COMMITs that a PREPARE has to come before.
+    /// Answers `ESTALE` to COMMITs, after which a guest has to send a PREPARE.
     pub stale: Rate,
     refusals: Rate,
-    /// When the last of the refusals that wait is to be answered.
+    /// The moment at which the last waiting refusal is to be answered.
     refused_until: Instant,
     told: Rate,
 }
 
 impl Account {
-    /// One of which nothing is used up; `forks` may be made in a second.
+    /// A full account; the family may make `forks` in a second.
     pub fn new(forks: u32, now: Instant) -> Self {
         Self {
             since: now,
@@ -60,8 +60,8 @@ impl Account {
         }
     }
 
-    /// How long the answer to a request that is refused has to wait: those of one family come one after the other, so that asking
-    /// without end costs no more than asking now and then.
+    /// The time by which the answer to a refused request is delayed. Refusals of one family are
+    /// answered one after the other, so that many cost no more than few.
     pub fn delay_refusal(&mut self, now: Instant) -> Duration {
         if self.refused_until <= now && self.refusals.take_at(1, REFUSALS, REFUSALS_AT_ONCE, now) {
             return Duration::ZERO;
@@ -71,13 +71,13 @@ impl Account {
         self.refused_until - now
     }
 
-    /// Whether one more refusal may be told in the log and as an event.
+    /// One more refusal may be reported in the log and as an event.
     pub fn may_tell(&mut self, now: Instant) -> bool {
         self.told.take(1, TOLD, now)
     }
 }
 
-/// Something that comes back at a rate.
+/// A budget that refills at a rate.
 #[derive(Debug)]
 pub struct Rate {
     left: f64,
@@ -85,17 +85,18 @@ pub struct Rate {
 }
 
 impl Rate {
-    /// One at which all are left.
+    /// A full budget.
     pub fn full(limit: u32, now: Instant) -> Self {
         Self { left: limit.into(), at: now }
     }
 
-    /// Takes `count`, if there are so many at a limit of `limit` a second.
+    /// Takes `count`, if there are so many, from a budget of `limit` that refills in a second.
     pub fn take(&mut self, count: usize, limit: u32, now: Instant) -> bool {
         self.take_at(count, limit, limit, now)
     }
 
-    /// Takes `count`, if there are so many, where `rate` a second come back, up to `most`.
+    /// Takes `count`, if there are so many, from a budget of `most` that refills by `rate` a
+    /// second.
     fn take_at(&mut self, count: usize, rate: u32, most: u32, now: Instant) -> bool {
         let gained = now.saturating_duration_since(self.at).as_secs_f64() * f64::from(rate);
         (self.left, self.at) = ((self.left + gained).min(most.into()), now);
@@ -106,7 +107,7 @@ impl Rate {
         enough
     }
 
-    /// Gives back what was taken for nothing.
+    /// Returns a part that was taken and not used.
     pub fn give_back(&mut self, count: usize) {
         self.left += count as f64;
     }

@@ -1,14 +1,14 @@
-//! The books: everything that the engine knows of pVMs, families, memory owners, libraries and those that have ended.
+//! The books: the engine's knowledge of pVMs, families, memory owners, libraries and ended pVMs.
 //!
-//! A pVM is known by its [`PvmId`]. A domain number is looked up and never kept as an identity, because Xen gives numbers out
-//! again. Each change is one method here, which keeps what follows from it:
+//! A pVM is known by its [`PvmId`]. A domain number is looked up and never kept as an identity,
+//! because Xen gives numbers out again. Each change is one method here, which keeps these facts:
 //!
 //! - a number leads to the living pVM that has it, and to no other;
 //! - [`Pvm::sharers`] is the number of living pVMs that name a pVM among their ancestors;
 //! - [`Pvm::resuming`] lists the children of a pVM that have not resumed;
 //! - a family is there for as long as it has a living member.
 //!
-//! Nothing here calls Xen or xenstore, and nothing indexes: whoever asks for what is not there gets `None`.
+//! Nothing here calls Xen or xenstore, and nothing indexes: an absent entry is `None`.
 
 mod family;
 mod pvm;
@@ -26,16 +26,16 @@ use super::memory_owner::MemoryOwner;
 use super::relink::MemoryOwners;
 use super::sabotage::{self, Sabotage};
 
-/// Ends that are remembered.
+/// Ended pVMs that are remembered.
 const REMEMBERED: usize = 256;
 
 /// See the module's description.
 #[derive(Debug)]
 pub struct Books<M> {
     pvms: BTreeMap<PvmId, Pvm<M>>,
-    /// The living pVM that has this number.
+    /// The living pVM that has each number.
     numbers: BTreeMap<DomId, PvmId>,
-    /// By their roots' ids. A root may have ended.
+    /// Families by their roots' ids. A root may have ended.
     families: BTreeMap<PvmId, Family<M>>,
     /// Libraries that pVMs have opened, from the first time on.
     libraries: Option<Libraries<M>>,
@@ -45,7 +45,7 @@ pub struct Books<M> {
     generation: u16,
 }
 
-/// A pVM that has left the books, and what follows from that.
+/// A pVM that has left the books, and the consequences.
 #[derive(Debug)]
 pub struct Removed<M> {
     /// The pVM.
@@ -54,9 +54,9 @@ pub struct Removed<M> {
     pub unshared: Vec<PvmId>,
     /// Its children, which have another parent now.
     pub orphans: Vec<PvmId>,
-    /// Its parent at the fork, if it lives and waited for it to resume.
+    /// Its parent at the fork, if that lives and waited for it to resume.
     pub waiting: Option<PvmId>,
-    /// Its family, when it was the last member.
+    /// Its family, if it was the last member.
     pub family: Option<Family<M>>,
 }
 
@@ -98,7 +98,7 @@ impl<M> Books<M> {
         self.pvms.keys().copied().collect()
     }
 
-    /// How many there are.
+    /// Their number.
     pub fn len(&self) -> usize {
         self.pvms.len()
     }
@@ -108,7 +108,7 @@ impl<M> Books<M> {
         self.pvms.values().filter(move |pvm| pvm.root() == root)
     }
 
-    /// A living pVM, its channel's control page in use, and its family.
+    /// A living pVM and its family.
     pub fn with_family(&mut self, id: PvmId) -> Option<(&mut Pvm<M>, &mut Family<M>)> {
         let pvm = self.pvms.get_mut(&id)?;
         let family = self.families.get_mut(&pvm.root())?;
@@ -130,7 +130,7 @@ impl<M> Books<M> {
         self.families.iter().map(|(root, family)| (*root, family))
     }
 
-    /// The domain that has the memory which a family shares.
+    /// The domain that holds a family's shared memory.
     pub fn memory_owner(&self, root: PvmId) -> Option<&MemoryOwner<M>> {
         self.families.get(&root)?.memory_owner.as_ref()
     }
@@ -140,7 +140,7 @@ impl<M> Books<M> {
         self.families.get_mut(&root)?.memory_owner.as_mut()
     }
 
-    /// Domains that never run and whose frames members of a family have.
+    /// The domains that never run and whose frames members of a family map.
     pub fn memory_owners_of(&self, root: PvmId) -> MemoryOwners {
         let family = self.memory_owner(root);
         MemoryOwners {
@@ -160,7 +160,7 @@ impl<M> Books<M> {
         self.libraries.as_mut()
     }
 
-    /// Begins or, with `None`, ends the host's libraries; those of before.
+    /// Sets, or with `None` removes, the host's libraries; the previous ones.
     pub fn set_libraries(&mut self, libraries: Option<Libraries<M>>) -> Option<Libraries<M>> {
         std::mem::replace(&mut self.libraries, libraries)
     }
@@ -182,12 +182,12 @@ impl<M> Books<M> {
         }
     }
 
-    /// An id that a daemon before this one has given out: those of this one are behind it.
-    pub fn note_id(&mut self, id: PvmId) {
+    /// Has later ids come behind this one, which an earlier daemon gave out.
+    pub fn skip_id(&mut self, id: PvmId) {
         self.generation = self.generation.max((id.raw() >> 15) as u16);
     }
 
-    /// Adds a pVM. One that had its number before has to be removed first: false when it is there still.
+    /// Adds a pVM. An earlier one of its number has to be removed before: false while it is there.
     #[must_use]
     pub fn add(&mut self, pvm: Pvm<M>, account: impl FnOnce() -> Account) -> bool {
         let (id, mut pvm) = (pvm.id(), pvm);
@@ -199,7 +199,8 @@ impl<M> Books<M> {
                 ancestor.sharers += 1;
             }
         }
-        // Only a root can be seen after its descendants: when it announces itself to a daemon that had missed it.
+        // Only a root can be seen after its descendants, when it announces itself to a daemon that
+        // had missed it.
         if !pvm.is_child() {
             let descends = |other: &&Pvm<M>| other.ancestors().contains(&id);
             pvm.sharers = self.pvms.values().filter(descends).count() as u32;
@@ -216,7 +217,7 @@ impl<M> Books<M> {
         true
     }
 
-    /// A child runs; its parent at the fork, if that lives.
+    /// Records that a child runs; its parent at the fork, if that lives.
     pub fn resumed(&mut self, id: PvmId) -> Option<PvmId> {
         let pvm = self.pvms.get_mut(&id)?;
         pvm.resumed = true;
@@ -225,7 +226,8 @@ impl<M> Books<M> {
         Some(parent)
     }
 
-    /// Removes a pVM that has ended. Its children get the root of the family for their parent, or none where that has ended.
+    /// Removes a pVM that has ended. Its children get the root of the family for their parent, or
+    /// none if that has ended.
     pub fn remove(&mut self, id: PvmId) -> Option<Removed<M>> {
         let pvm = self.pvms.remove(&id)?;
         self.numbers.remove(&id.domain());
@@ -257,16 +259,16 @@ impl<M> Books<M> {
         Some(Removed { pvm, unshared, orphans, waiting, family })
     }
 
-    /// Brings what is kept in line, after pVMs of a daemon before this one were added in any order: those whose parent has ended get
-    /// the root of their family for a parent.
+    /// Completes the books after pVMs of an earlier daemon were added in any order. A pVM whose
+    /// parent has ended gets the root of its family for a parent.
     pub fn after_recovery(&mut self) {
         let Self { pvms, numbers, .. } = self;
-        let lives = |id: &PvmId| numbers.get(&id.domain()) == Some(id);
+        let is_living = |id: &PvmId| numbers.get(&id.domain()) == Some(id);
         let mut ancestors = Vec::new();
         let mut resuming = Vec::new();
         for pvm in pvms.values_mut() {
-            if pvm.parent.is_some_and(|parent| !lives(&parent)) {
-                pvm.parent = Some(pvm.root()).filter(lives);
+            if pvm.parent.is_some_and(|parent| !is_living(&parent)) {
+                pvm.parent = Some(pvm.root()).filter(is_living);
             }
             (pvm.sharers, pvm.resuming) = (0, Vec::new());
             ancestors.extend_from_slice(pvm.ancestors());
@@ -297,13 +299,13 @@ impl<M> Books<M> {
         self.ended.iter()
     }
 
-    /// The name of a pVM that lives, or ended not too long ago.
+    /// The name of a pVM that lives, or ended lately.
     pub fn name_of(&self, id: PvmId) -> Option<String> {
         let living = self.pvms.get(&id).map(|pvm| &pvm.name);
         living.or_else(|| self.ended().rev().find(|info| info.id == id.raw()).map(|info| &info.name)).cloned()
     }
 
-    /// Compares what is kept with what it follows from.
+    /// Compares derived facts with their sources.
     ///
     /// # Panics
     /// They differ.
@@ -332,7 +334,7 @@ impl<M> Books<M> {
     }
 }
 
-/// The id that the handle of a domain stands for, be it one of ours or a toolstack's.
+/// The id that a domain's handle stands for, be it one of ours or a toolstack's.
 pub fn id_of_handle(domain: DomId, handle: &[u8; 16]) -> Option<PvmId> {
     match Handle::parse(domain, handle) {
         Some(handle) => Some(handle.id),
@@ -340,7 +342,7 @@ pub fn id_of_handle(domain: DomId, handle: &[u8; 16]) -> Option<PvmId> {
     }
 }
 
-/// Whether this is the domain that has or had this id, and not another one with its number.
+/// The domain has, or had, this id: it is no other one with its number.
 pub fn is_domain_of(info: &xenctl::DomainInfo, id: PvmId) -> bool {
     info.id == id.domain() && id_of_handle(info.id, &info.handle) == Some(id)
 }

@@ -1,4 +1,4 @@
-//! What the engine knows of one pVM, and of one prepared domain.
+//! The engine's knowledge of one pVM, and of one prepared domain.
 
 use std::collections::VecDeque;
 
@@ -14,7 +14,8 @@ use super::super::grant_backend::{Copies, Sources};
 use super::super::relink::{MemoryOwners, Owners, Source};
 use super::super::tables::Tables;
 
-/// The way to a guest: its control page and the port to it. Offsets are those of `wire::guest` and `wire::daemon`.
+/// The channel to a guest: its control page and the port. Offsets are those of `wire::guest` and
+/// `wire::daemon`.
 #[derive(Debug)]
 pub struct Channel<M> {
     /// The control page.
@@ -34,39 +35,41 @@ impl<M: Memory> Channel<M> {
         self.page.write_u32(field, value);
     }
 
-    /// Address of the snapshot buffer that the guest's COMMIT names. It is the guest's affair whether that makes sense: pvmd does not
-    /// look there.
+    /// Address of the snapshot buffer that the guest's COMMIT names. pvmd does not read there, so a
+    /// wrong one harms only the guest.
     pub fn snapshot(&self) -> u64 {
         let size = u64::from(self.get(guest::SNAPSHOT_PAGES)) * PAGE_SIZE as u64;
         self.page.read_u64(guest::SNAPSHOT).wrapping_add(size.wrapping_mul(self.get(guest::BUFFER).into()))
     }
 }
 
-/// A pVM that lives: a root, or a child. What it is does not change; the books keep what depends on others.
+/// A pVM that has not ended: a root, or a child. Its identity does not change; the books keep the
+/// fields that depend on others.
 #[derive(Debug)]
 pub struct Pvm<M> {
     id: PvmId,
     root: PvmId,
-    /// Its ancestors, the root first, and itself last. Dead ones of whom no frame was left when it began are not among them.
+    /// Its ancestors, the root first, and itself last. An ancestor that had ended and had no frame
+    /// left when it began is left out.
     owners: Owners,
     pub(super) parent: Option<PvmId>,
     pub(super) sharers: u32,
     pub(super) resumed: bool,
     pub(super) resuming: Vec<PvmId>,
     pub name: String,
-    /// When it was first seen, in microseconds since 1970.
+    /// The time when it was first seen, in microseconds since 1970.
     pub since_us: u64,
-    /// Nothing while its image has not announced itself.
+    /// None until its image has announced itself.
     pub channel: Option<Channel<M>>,
-    /// Which frames of its ancestors it was linked to; a child's.
+    /// The frames of its ancestors that a child was linked to.
     pub linkage: Option<Linkage>,
-    /// What it has as a parent; from its first fork, or a root's announcement, on.
+    /// Its state as a parent, from its first fork or a root's announcement on.
     pub forking: Option<Forking<M>>,
     /// Domains that are prepared for it.
     pub prepared: Vec<Prepared<M>>,
     /// Number of the last request that was taken.
     pub request: u32,
-    /// What it waits for.
+    /// The request that it waits for.
     pub pending: Option<Pending>,
     /// Number of the COMMIT that made it.
     pub commit: u32,
@@ -74,46 +77,47 @@ pub struct Pvm<M> {
     pub last_commit: u32,
     /// Ends of children for which its ring had no room.
     pub ends: VecDeque<(PvmId, Status)>,
-    /// It has ended, or is to: with this status.
+    /// The status with which it has ended or is to end.
     pub killed: Option<Status>,
 }
 
-/// What a pVM has as a parent.
+/// The state of a pVM as a parent.
 #[derive(Debug)]
 pub struct Forking<M> {
     pub layout: Layout,
     pub tables: Tables<M>,
     pub profile: Profile,
-    /// The pages that it has granted, where children get copies.
+    /// The pages that it has granted, if children get copies.
     pub sources: Option<Sources<M>>,
-    /// How many domains are to be prepared for it.
+    /// Number of domains to be prepared for it.
     pub pool: u32,
 }
 
-/// What children take over from their parent's domain.
+/// Properties that children take over from their parent's domain.
 #[derive(Clone, Debug)]
 pub struct Profile {
     pub cpupool: u32,
     pub tsc: TscInfo,
     pub policy: CpuPolicy,
-    /// Nothing when the scheduler has no weights.
+    /// None if the scheduler has no weights.
     pub sched: Option<SchedParams>,
 }
 
 /// A request that is not answered yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pending {
-    /// Until so many domains are prepared.
+    /// A PREPARE, until so many domains are prepared.
     Prepare(u32),
-    /// Until the children of the COMMIT before have resumed; how many it is to make.
+    /// A COMMIT of so many children, until the children of the last one have resumed.
     Commit(u32),
-    /// Until it is time to answer it, and any that comes in its place meanwhile, with this error.
+    /// A refusal with this error, until its delay is over. A request that comes meanwhile gets it,
+    /// too.
     Refused(u32),
-    /// Until it is the family's turn; operation and count of the request.
-    Turn(u32, u32),
-    /// Until the object is made.
+    /// A request, by operation and count, until its family is served again.
+    Deferred(u32, u32),
+    /// A CREATE, until the object is made.
     Create,
-    /// Until the library is read.
+    /// A LIBRARY, until the library is read.
     Library,
 }
 
@@ -124,15 +128,16 @@ pub struct Prepared<M> {
     pub name: String,
     pub channel: Channel<M>,
     pub linkage: Linkage,
-    /// Its bitmaps, to be changed when frames come into use before it is a child.
+    /// Its bitmaps, changed when frames come into use before it is a child.
     pub bitmaps: M,
-    /// Where copies of the parent's pages go; empty where there are none.
+    /// Destinations of copies of the parent's pages; empty if there are none.
     pub copies: Copies<M>,
     /// It is at its waiting point.
     pub waiting: bool,
-    /// xenconsoled has made its console: what it prints is not lost, and nothing is written to its home behind its end.
+    /// xenconsoled has made its console. So its output is not lost, and nothing is written to its
+    /// home after its end.
     pub console: bool,
-    /// Something was not relinked: it is to be destroyed.
+    /// A relink failed: it is to be destroyed.
     pub broken: bool,
 }
 
@@ -142,15 +147,15 @@ impl<M> Prepared<M> {
         self.id.domain()
     }
 
-    /// Whether it can become a child.
+    /// It can become a child.
     pub fn is_ready(&self) -> bool {
         self.waiting && self.console && !self.broken
     }
 }
 
 impl<M> Pvm<M> {
-    /// A pVM of which nothing is known but who it is. A root has no `ancestors`; their order is the root first, the parent at the
-    /// fork last.
+    /// A pVM of which only the identity is known. A root has no `ancestors`; their order is the
+    /// root first, the parent at the fork last.
     pub fn new(id: PvmId, root: PvmId, ancestors: &[PvmId], name: String, since_us: u64) -> Self {
         Self {
             id,
@@ -175,7 +180,7 @@ impl<M> Pvm<M> {
         }
     }
 
-    /// The same as a child of `parent`, which has not resumed if `resumed` says so.
+    /// Makes it a child of `parent`; `resumed` is true if it has resumed already.
     pub fn child_of(self, parent: PvmId, resumed: bool) -> Self {
         Self { parent: Some(parent), resumed, ..self }
     }
@@ -195,12 +200,12 @@ impl<M> Pvm<M> {
         self.root
     }
 
-    /// Its parent, or the pVM that adopted it; nothing for a root, and for an orphan without a root.
+    /// Its parent, or the pVM that adopted it; none for a root, and for an orphan without a root.
     pub fn parent(&self) -> Option<PvmId> {
         self.parent
     }
 
-    /// Its parent at the fork, which may have ended; nothing for a root.
+    /// Its parent at the fork, which may have ended; none for a root.
     pub fn forked_by(&self) -> Option<PvmId> {
         self.ancestors().last().copied()
     }
@@ -215,18 +220,18 @@ impl<M> Pvm<M> {
         self.owners.split_last().map_or(&[], |(_, ancestors)| ancestors)
     }
 
-    /// Whether pvmd has made it, and not the toolstack.
+    /// pvmd has made it, and not a toolstack.
     pub fn is_child(&self) -> bool {
         self.id != self.root
     }
 
-    /// Living pVMs that descend from it, adopted ones not counted: those that may read its frames.
+    /// Number of living descendants, adopted ones left out: those that may read its frames.
     #[cfg(test)]
     pub fn sharers(&self) -> u32 {
         self.sharers
     }
 
-    /// Whether it has resumed from its fork; true for a root.
+    /// It has resumed from its fork; true for a root.
     pub fn is_resumed(&self) -> bool {
         self.resumed
     }
@@ -238,12 +243,13 @@ impl<M> Pvm<M> {
 }
 
 impl<M: Memory> Pvm<M> {
-    /// Prepared domains that can become children.
+    /// Number of prepared domains that can become children.
     pub fn ready(&self) -> u32 {
         self.prepared.iter().filter(|prepared| prepared.is_ready()).count() as u32
     }
 
-    /// What domains are linked to that are prepared for it, and these domains; nothing while it cannot fork.
+    /// The source that prepared domains are linked to, and these domains; none while it cannot
+    /// fork.
     pub fn linking(&mut self, memory_owners: MemoryOwners) -> Option<(Source<'_, M>, &mut [Prepared<M>])> {
         let forking = self.forking.as_ref()?;
         let source = Source {
@@ -258,19 +264,19 @@ impl<M: Memory> Pvm<M> {
         Some((source, &mut self.prepared))
     }
 
-    /// Tells it how many of them there are.
+    /// Writes their number to its control page.
     pub fn show_ready(&self) {
         if let Some(channel) = &self.channel {
             channel.put(daemon::READY, self.ready());
         }
     }
 
-    /// Puts ends of children into its ring, as far as there is room; whether any was put.
+    /// Puts ends of children into its ring, as far as there is room; true if any was put.
     pub fn show_ends(&mut self) -> bool {
         let Some(channel) = &self.channel else { return false };
         let mut prod = channel.get(daemon::ENDED_PROD);
         let first = prod;
-        // What it took may be nonsense; then there is no room, for its own misfortune.
+        // The guest's index may be nonsense; then its ring counts as full, to its own harm.
         while prod.wrapping_sub(channel.get(guest::ENDED_CONS)) < ENDED_SLOTS {
             let Some((id, status)) = self.ends.pop_front() else { break };
             let slot = daemon::ENDED + 8 * (prod % ENDED_SLOTS) as usize;

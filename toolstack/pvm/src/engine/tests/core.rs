@@ -1,4 +1,5 @@
-//! What no guest, and no order of events, may bring about: each test shows a way in which it came about once.
+//! Effects that no guest, and no order of events, may have. Each test shows a way to one that was
+//! once open.
 
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -39,8 +40,8 @@ fn domain(id: u32) -> DomId {
     DomId((id & 0x7fff) as u16)
 }
 
-/// A guest takes one of its tables of level 1 out of its tree, which the daemon has mapped and goes on to read, and writes there
-/// what it likes.
+/// A guest takes one of its tables of level 1, which the daemon has mapped and goes on to read, out
+/// of its tree, and writes an entry there.
 fn forge(world: &World, domain: DomId, place: usize, entry: Pte) -> Mfn {
     let guest = world.fake.guest(domain);
     let (l1, l2) = (world.table(domain, heap(0), 1), world.table(domain, heap(0), 2));
@@ -51,7 +52,8 @@ fn forge(world: &World, domain: DomId, place: usize, entry: Pte) -> Mfn {
     l1
 }
 
-/// What a child of `parent` has at `address`, if there is such a child: a parent whose tables lie gets none.
+/// The entry of a child of `parent` at `address`, if there is a child: a parent with false tables
+/// gets none.
 fn child_entry(world: &mut World, parent: DomId, address: usize) -> Option<Pte> {
     let _ = world.request(parent, operation::PREPARE, 1);
     let (_, children) = world.request(parent, operation::COMMIT, 1);
@@ -65,17 +67,17 @@ fn a_parent_and_its_child_end_while_a_commit_waits_for_the_child() {
     assert_eq!(world.request(root.id(), operation::PREPARE, 2).0, 0);
     // From here on the engine alone acts: the child does not say that it runs.
     world.ask(root.id(), operation::COMMIT, 1);
-    world.turn();
+    world.run_engine();
     let child = world.family(Kind::Child)[0].0;
     assert!(world.pvm(child).is_some(), "booked");
-    // The second COMMIT waits for it.
+    // The second COMMIT waits for the child.
     world.ask(root.id(), operation::COMMIT, 1);
     world.engine().act(true, false);
     assert_eq!(world.pvm(root.id()).unwrap().pending, Some(Pending::Commit(1)));
     world.say_end(child);
     world.engine().act(true, false);
     world.say_end(root.id());
-    world.turn();
+    world.run_engine();
     assert!(world.pvm(child).is_none());
     let other = boot(&mut world, "other");
     world.fork(other.id());
@@ -89,7 +91,7 @@ fn who_shares_frames_is_known_when_children_end_while_a_commit_waits() {
     assert!(root.control().get(daemon::READY) >= 2, "{}", root.control().get(daemon::READY));
     // From here on the engine alone acts: the younger child does not run yet.
     world.ask(root.id(), operation::COMMIT, 1);
-    world.turn();
+    world.run_engine();
     let younger = world.family(Kind::Child).iter().map(|(domain, _)| *domain).find(|it| *it != older).unwrap();
     let commit = world.ask(root.id(), operation::COMMIT, 1);
     world.engine().act(true, false);
@@ -99,7 +101,7 @@ fn who_shares_frames_is_known_when_children_end_while_a_commit_waits() {
     world.say_end(younger);
     world.engine().act(true, false);
     world.say_end(older);
-    world.turn();
+    world.run_engine();
     world.settle();
     assert_eq!(root.control().get(daemon::REPLY), commit);
     assert_eq!(world.host().books.len(), 2, "the parent and the child of its second COMMIT");
@@ -156,7 +158,7 @@ fn what_an_ancestor_wrote_after_the_fork_is_not_to_be_had_by_a_forged_entry() {
         let mut world = World::new(Config::default());
         let root = boot(&mut world, "parent");
         let child = world.fork(root.id());
-        // The parent's alone: a frame that it got after the fork.
+        // A frame of the parent's own, from after the fork.
         let secret = root.guest.populate_physmap(&[Pfn(950)]).unwrap()[0];
         root.guest.write(secret, 0, &0x5ec2e7_u64.to_le_bytes());
         assert_eq!(world.request(child, operation::PREPARE, 1).0, 0);
@@ -181,7 +183,8 @@ fn a_frame_that_was_given_once_is_not_to_be_had_again() {
     let root = boot(&mut world, "parent");
     let child = world.fork(root.id());
     assert_eq!(world.request(child, operation::PREPARE, 1).0, 0);
-    // The child has this frame of its parent's by the fork, gives it up, and its parent writes there again.
+    // By the fork, the child has this frame of its parent's. It gives the frame up, and its parent
+    // writes there again.
     let given = world.entry(child, heap(7)).unwrap();
     let table = forge(&world, child, 7, Pte::ABSENT);
     let _ = world.request(child, operation::PREPARE, 1);
@@ -212,7 +215,7 @@ fn a_domain_number_that_is_given_out_again_is_another_pvm() {
     let target = Target::Name("second".to_owned());
     world.host().obey(Command::Kill { target, signal: 15, family: true, reply });
     assert!(!answer.try_recv().unwrap().unwrap().contains(&theirs), "kill --family reaches another family");
-    // In the other family, somebody ends.
+    // A pVM of the other family ends.
     world.end(grandchild);
     assert!(world.pvm(child).is_some());
     assert_ne!(other.control().get(daemon::UNSHARED), commit, "a child of that COMMIT lives");
@@ -226,15 +229,15 @@ fn a_domain_with_the_number_of_one_that_was_to_be_destroyed_lives_on() {
     let child = world.fork(root.id());
     world.say_end(child);
     world.engine().act(true, false);
-    // Before the engine comes to it, somebody else destroys the child, and its number is given out again.
+    // Before the engine acts, a tool destroys the child, and its number is given out again.
     let id = world.id_of(child);
-    world.turn();
+    world.run_engine();
     world.fake.guest(child).destroy().unwrap();
     world.settle();
     world.fake.set_next_domain(child.0);
     let other = boot(&mut world, "second");
     assert_eq!(other.id(), child);
-    // As any home that libxl has made.
+    // A home in libxl's form.
     world.xenstored.connect_uncounted().write(&format!("/local/domain/{child}/vm"), "/vm/1").unwrap();
     let root_id = world.id_of(root.id());
     world.host().remove_domain(root_id, id);
@@ -250,7 +253,7 @@ fn generations_have_no_end() {
     let mut last = root.id();
     for generation in 1..300 {
         if generation > 250 {
-            // It writes a page, and so has a copy of its own, as any that does anything.
+            // It writes a page, and so has a copy of its own, as any pVM that runs on.
             let guest = world.fake.guest(last);
             let copy = guest.populate_physmap(&[Pfn(900)]).unwrap()[0];
             guest.write(copy, 0, &(heap(1) as u64).to_le_bytes());
@@ -282,7 +285,7 @@ fn grants_that_are_named_no_more_are_let_go_of_and_their_number_is_limited() {
     for (gref, frame) in frames.iter().enumerate() {
         root.guest.grant(GrantRef(20 + gref as u32), DomId::DOM0, *frame, false);
     }
-    // A list in which all 512 grants are the same one.
+    // A list in which all 512 grants are the same.
     for entry in 0..512 {
         root.guest.write(frames[1], entry * 4, &22_u32.to_le_bytes());
     }
@@ -336,7 +339,7 @@ fn ends_of_one_family_put_the_work_for_another_off_for_a_moment_only() {
     let children = have_children(&mut world, vandal.id(), 60);
     let honest = boot(&mut world, "honest");
     world.settle();
-    // The honest one's domain is to be built; meanwhile a child ends every 4 ms.
+    // The honest pVM's domain is to be built; meanwhile a child ends every 4 ms.
     world.ask(honest.id(), operation::PREPARE, 1);
     world.engine().act(true, false);
     let mut ends = 0;
@@ -397,7 +400,7 @@ fn a_refusal_is_answered_and_told_less_and_less_often() {
     assert!((1..50).contains(&at_once), "{at_once}");
     world.host().tell_subscribers();
     assert!(told.try_iter().count() <= 20, "as many lines as fit a second or two");
-    // It is answered in the end.
+    // The request is answered in the end.
     let number = root.control().get(guest::REQUEST);
     let began = Instant::now();
     while root.control().get(daemon::REPLY) != number {
@@ -414,7 +417,7 @@ fn a_killed_pvm_stands_still_before_anybody_hears_of_its_end() {
     let id = world.control(child).get(daemon::ID);
     root.control().put(guest::OBJECT, id);
     world.ask(root.id(), operation::KILL, 9);
-    // Whatever operation the daemon is stopped at: who was told of the end sees no life any more.
+    // At each operation: a parent that was told of the end finds that the child does not run.
     for _ in 0..200 {
         world.engine().act(true, false);
         if root.control().get(daemon::ENDED_PROD) == 1 {
@@ -465,7 +468,7 @@ fn a_guest_that_stood_still_when_the_daemon_was_killed_goes_on() {
     world.kill();
     assert!(!world.fake.domain_info(child).unwrap().unwrap().is_paused());
     assert!(!world.xenstored.nodes().keys().any(|path| path.starts_with("/zooid/standstill/")));
-    // One that a user has paused stays so.
+    // A child that a user has paused stays paused.
     world.fake.pause(child).unwrap();
     world.kill();
     assert!(world.fake.domain_info(child).unwrap().unwrap().is_paused());
@@ -490,7 +493,7 @@ fn a_fork_from_outside_that_was_given_up_does_not_happen_later() {
     };
     assert!(matches!(result, Err(Error::NoSafePoint { .. })));
     assert_eq!(root.control().get(daemon::OUTSIDE_COUNT), 0, "a guest that has not looked yet finds nothing to do");
-    // One that is in the middle of it is refused.
+    // A COMMIT that is under way is refused.
     root.control().put(guest::COMMIT_FOR, number);
     assert_eq!(world.request(root.id(), operation::COMMIT, 1).0, wire::ECANCELED);
     root.control().put(guest::COMMIT_FOR, 0);
@@ -530,7 +533,7 @@ fn the_tables_that_a_guest_claims_cost_dom0_no_more_than_its_family_may() {
     let mut world = World::new(Config::default());
     let root = boot(&mut world, "parent");
     let tables = world.pvm(root.id()).unwrap().forking.as_ref().unwrap().tables.count();
-    // They are mapped, and there is a copy of each for a prepared domain.
+    // The tables are mapped, and there is a copy of each for a prepared domain.
     world.restart_with(|config| config.family_tables_kib = 2 * tables as u64 * 4);
     assert_eq!(world.request(root.id(), operation::PREPARE, 1).0, 0);
     let (errno, _) = world.request(root.id(), operation::PREPARE, 2);
@@ -549,7 +552,7 @@ fn ends_beyond_the_ring_come_as_soon_as_there_is_room() {
     }
     assert_eq!(root.control().get(daemon::ENDED_PROD), ENDED_SLOTS, "nobody has taken any");
     world.settle();
-    // A guest that takes from a full ring says so.
+    // A guest that takes from a full ring sends an event.
     root.control().send();
     world.settle();
     assert_eq!(world.ends[&root.id()].len(), count);

@@ -1,4 +1,4 @@
-//! What happens when something fails or the daemon is killed, at each operation of a pVM's life; and when guests write garbage.
+//! A failure or a kill at each operation of a pVM's existence; and guests that write garbage.
 
 use xen_abi::Errno;
 use xenctl::fake::Fault;
@@ -9,7 +9,7 @@ use zooid_fork_plan::wire::{ESTALE, operation, state};
 use super::super::config::Config;
 use super::world::{Control, HEAP_PAGES, Root, World, heap};
 
-/// Requests that may be refused for one that succeeds.
+/// Refusals of a request before one that succeeds.
 pub const TRIES: usize = 8;
 
 fn world() -> (World, Root) {
@@ -20,7 +20,7 @@ fn world() -> (World, Root) {
     (world, root)
 }
 
-/// Forks as a guest does that is refused and tries again; the child has the parent's memory.
+/// Forks as a guest that is refused and tries again; true if the child has the parent's memory.
 pub fn fork_somehow(world: &mut World, root: &Root) -> bool {
     for _ in 0..TRIES {
         let (errno, _) = world.request(root.id(), operation::PREPARE, 1);
@@ -37,8 +37,9 @@ pub fn fork_somehow(world: &mut World, root: &Root) -> bool {
     false
 }
 
-/// A fork, the child's end, and one more fork, with a fault on the way; false when it lies behind all of that.
-fn life(operation: usize, fault: Fault) -> bool {
+/// A fork, the child's end, and one more fork, with a fault at one operation; false if that comes
+/// after all of these.
+fn fork_and_end(operation: usize, fault: Fault) -> bool {
     let (mut world, root) = world();
     let before = world.census();
     let operations = world.fake.operations().len();
@@ -56,16 +57,16 @@ fn life(operation: usize, fault: Fault) -> bool {
     assert!(ends.contains(&(children[0].1.id.raw(), Status::Exited(3))), "{fault:?} at {operation}: {ends:?}");
     assert!(fork_somehow(&mut world, &root));
     let hit = world.fake.operations().len() >= operations + operation;
-    // What failed in the background is done again with the next request.
+    // Background work that failed is done again with the next request.
     assert_eq!(world.request(root.id(), operation::PREPARE, 1).0, 0);
     assert_eq!(world.census(), before, "{fault:?} at {operation}: {}", world.story());
     hit
 }
 
-/// A life with a fault at each of its operations, of which there are at least `least`.
-pub fn everywhere(fault: Fault, least: usize, life: impl Fn(usize, Fault) -> bool) {
+/// A scenario with a fault at each of its operations, of which there are at least `least`.
+pub fn everywhere(fault: Fault, least: usize, scenario: impl Fn(usize, Fault) -> bool) {
     let mut operation = 1;
-    while life(operation, fault) {
+    while scenario(operation, fault) {
         operation += 1;
     }
     assert!(operation > least, "only {operation} operations");
@@ -74,17 +75,17 @@ pub fn everywhere(fault: Fault, least: usize, life: impl Fn(usize, Fault) -> boo
 
 #[test]
 fn a_kill_before_any_operation_leaves_nothing() {
-    everywhere(Fault::KillBefore, 100, life);
+    everywhere(Fault::KillBefore, 100, fork_and_end);
 }
 
 #[test]
 fn a_kill_after_any_operation_leaves_nothing() {
-    everywhere(Fault::KillAfter, 100, life);
+    everywhere(Fault::KillAfter, 100, fork_and_end);
 }
 
 #[test]
 fn any_operation_may_find_no_memory() {
-    everywhere(Fault::Fail(Errno::ENOMEM), 100, life);
+    everywhere(Fault::Fail(Errno::ENOMEM), 100, fork_and_end);
 }
 
 #[test]
@@ -102,7 +103,7 @@ fn garbage_in_the_control_page_harms_nobody_else() {
             random ^= random << 13;
             random ^= random >> 7;
             random ^= random << 17;
-            // All fields but those that name the port by which it wakes the daemon.
+            // All fields but those with the port by which it wakes the daemon.
             let field = (random as usize % 1024) * 4;
             if field != zooid_fork_plan::wire::guest::TIMER_PORT && field != zooid_fork_plan::wire::daemon::PORT {
                 control.put(field, if round % 2 == 0 { (random >> 32) as u32 } else { (random >> 32) as u32 % 4 });

@@ -1,4 +1,4 @@
-//! What a fork makes, and what is left of it.
+//! The effects of a fork, and its remains.
 
 use xen_abi::pte::{Pte, PteFlags};
 use xen_abi::xen::MmuUpdate;
@@ -104,7 +104,7 @@ fn what_a_child_wrote_early_is_passed_to_its_parent() {
         let child = world.family(Kind::Prepared)[0].0;
         let control = Control::of(&world.fake.guest(child)).unwrap();
         (0..EARLY_PAGES as u32).for_each(|at| control.put(guest::EARLY + 4 * at as usize, 7 + at));
-        // More than there is room for is a lie.
+        // A count beyond the room in the page is a lie.
         control.put(guest::EARLY_COUNT, said);
         assert_eq!(world.fork(root.id()), child);
         assert_eq!(root.control().get(daemon::EARLY_NUMBER), number as u32 + 1);
@@ -185,7 +185,7 @@ fn a_child_forks_and_its_child_reads_frames_of_both() {
     assert_eq!(world.word(grandchild, heap(1)), Some(9));
     let great = world.fork(grandchild);
     assert_eq!(world.word(great, heap(1)), Some(9), "a frame of one that has ended is shared still");
-    // The root ends: those who live have no parent any more.
+    // The root ends: the survivors have no parent any more.
     world.destroy(root.id());
     world.settle();
     assert_eq!(Control::of(&world.fake.guest(grandchild)).unwrap().get(daemon::PARENT), 0);

@@ -1,4 +1,4 @@
-//! Memory that relatives share: what members ask for, and what is left of it.
+//! Memory that relatives share: the requests of members, and the remains.
 
 use xen_abi::pte::PteFlags;
 use xen_abi::{DomId, Errno, Mfn};
@@ -13,7 +13,7 @@ use super::faults::{TRIES, everywhere, fork_somehow};
 use super::world::{Root, World, heap};
 
 const NEW: u32 = object_flags::CREATE | object_flags::EXCLUSIVE;
-/// Where guests map objects: pages of the DEVICE zone.
+/// First page of the DEVICE zone at which guests map objects.
 const PLACE: usize = 100;
 
 fn world() -> (World, Root) {
@@ -29,7 +29,7 @@ fn boot(world: &mut World, name: &str) -> Root {
     root
 }
 
-/// CREATE: number and pages of the object, and whether it is new; or the error number.
+/// CREATE: number and pages of the object, and true if it is new; or the error number.
 fn create(world: &mut World, domain: DomId, name: &[u8], pages: u32, flags: u32) -> Result<(u32, u32, bool), u32> {
     let control = world.control(domain);
     control.put(guest::OBJECT_PAGES, pages);
@@ -51,7 +51,8 @@ fn put_name(world: &World, domain: DomId, name: &[u8]) {
     control.put_octets(guest::NAME, name);
 }
 
-/// MAP of pages from `offset` on to pages of the DEVICE zone; the error number. The guest counts the change.
+/// MAP of pages from `offset` on to pages of the DEVICE zone; the error number. The guest counts
+/// the change.
 fn map(world: &mut World, domain: DomId, object: u32, offset: u32, place: usize, count: u32, flags: u32) -> u32 {
     world.map(domain, operation::MAP, object, offset, place, count, flags)
 }
@@ -75,7 +76,7 @@ fn end(world: &mut World, domain: DomId) {
     world.end(domain);
 }
 
-/// The ids in the table of members, as a member reads them, and how often it has changed.
+/// The ids in the table of members, as a member reads them, and the number of its changes.
 fn table(world: &World, domain: DomId) -> (Vec<u32>, u32) {
     let entry = world.entry(domain, device_page(device::MEMBERS)).expect("the table is mapped");
     assert!(!entry.flags().contains(PteFlags::WRITABLE));
@@ -147,7 +148,7 @@ fn relatives_write_to_one_frame() {
             assert_eq!(world.word(reader, device_page(PLACE)), Some(value));
         }
     }
-    // They live as long as somebody has them mapped.
+    // The mappings keep the frames.
     world.unmap(root.id(), PLACE, 3);
     world.refresh(root.id());
     assert_eq!(world.word(grandchild, device_page(PLACE)), Some(8));
@@ -223,7 +224,7 @@ fn a_stranger_gets_nothing() {
     assert_eq!(map(&mut world, stranger.id(), own, 0, PLACE, 2, 0), 0);
     assert_eq!(map(&mut world, root.id(), object, 0, PLACE, 1, 0), 0);
     assert_ne!(frame(&world, stranger.id(), PLACE), frame(&world, root.id(), PLACE));
-    // A table that is another's.
+    // A table of another domain.
     let table = world.table(root.id(), device_page(PLACE), 1);
     let control = stranger.control();
     control.put_u64(guest::MAP_TABLE, table.0);
@@ -242,7 +243,7 @@ fn an_object_without_a_name_is_its_makers() {
     assert_eq!(map(&mut world, root.id(), object, 0, PLACE, 1, 0), Errno::ENOENT.0);
     assert_eq!(map(&mut world, child, object, 0, PLACE, 2, 0), 0);
     assert!(world.census().0.free_pages < before.0.free_pages);
-    // It was never finished.
+    // The object was never finished.
     end(&mut world, child);
     world.refresh(root.id());
     let memory_owner = world.family(Kind::MemoryOwner)[0].0;
@@ -288,7 +289,7 @@ fn what_makes_no_sense_is_refused_and_costs_nothing() {
         (world.table(root.id(), device_page(PLACE), 1).0, 511, 2),
         (world.table(root.id(), device_page(PLACE), 1).0, 512, 1),
         (world.table(root.id(), device_page(PLACE), 1).0, u32::MAX, 1),
-        // A table of level 2, which nobody else's frame is for; no frame; no number of a frame.
+        // A table of level 2, to which no frame of others fits; no frame; no number of a frame.
         (world.table(root.id(), device_page(PLACE), 2).0, 500, 1),
         (0, 0, 1),
         (u64::MAX, 0, 1),
@@ -314,7 +315,7 @@ fn what_was_mapped_before_xen_refused_is_unmapped() {
     let (object, ..) = create(&mut world, root.id(), b"queue", 2, NEW).unwrap();
     assert_eq!(map(&mut world, root.id(), object, 0, PLACE, 1, 0), 0);
     let mapped = frame(&world, root.id(), PLACE);
-    // The second frame is none of the memory owner's any more.
+    // The second frame is not the memory owner's any more.
     let root_id = world.id_of(root.id());
     let memory_owner = world.host().books.memory_owner_mut(root_id).unwrap();
     memory_owner.objects.get_mut(&object).unwrap().frames = vec![mapped, Mfn(0x77_7777)];
@@ -336,7 +337,7 @@ fn members_have_numbers_and_are_told_of_ends() {
     let ids = [root.id(), first, second].map(|domain| id(&world, domain));
     assert_eq!(table(&world, root.id()), (ids.to_vec(), 3));
     assert_eq!(table(&world, second), table(&world, root.id()));
-    // A pVM that was there before becomes a member by asking.
+    // An older pVM becomes a member by its request.
     assert!(create(&mut world, stranger, b"queue", 1, 0).is_ok());
     assert_eq!((number(&world, stranger), table(&world, stranger).0.len()), (4, 4));
 
@@ -363,7 +364,8 @@ fn what_was_prepared_before_there_was_a_memory_owner_is_kept() {
     let prepared = world.family(Kind::Prepared)[0].0;
     let (object, ..) = create(&mut world, root.id(), b"", 1, 0).unwrap();
     assert_eq!(map(&mut world, root.id(), object, 0, PLACE, 1, object_flags::LAST), 0);
-    // What the daemon has written itself is linked while the parent stands still, which a COMMIT does not do.
+    // Entries that the daemon itself has written are linked while the parent stands still, which a
+    // COMMIT does not do.
     world.refresh(root.id());
     let (errno, _) = world.request(root.id(), operation::COMMIT, 1);
     assert_eq!(errno, 0);
@@ -392,7 +394,7 @@ fn a_daemon_that_starts_anew_knows_names_and_members() {
     assert_eq!(world.control(child).get(daemon::MEMBER), 2);
     let grandchild = world.fork(child);
     assert_eq!(world.control(grandchild).get(daemon::MEMBER), 4);
-    // One that ends while there is no daemon.
+    // A member ends while there is no daemon.
     world.fake.inject(1, Fault::KillBefore);
     world.fake.guest(other).destroy().unwrap();
     world.settle();
@@ -538,7 +540,7 @@ fn who_does_not_wait_for_a_large_object_does_not_get_it() {
         }
     }
     assert_eq!(held(&world), before.0);
-    // The family ends, and with it what is being made.
+    // The family ends, and with it the unfinished object.
     ask_to_create(&world, root.id(), b"large", 2000);
     world.engine().act(true, false);
     end(&mut world, root.id());
@@ -555,7 +557,7 @@ fn an_object_without_a_name_has_no_frames_but_those_that_are_mapped() {
         assert_eq!(map(&mut world, root.id(), object, offset, PLACE + 2, count, 0), Errno::EINVAL.0);
     }
     assert_eq!(held(&world), 3);
-    // Nobody can go on with it.
+    // No later daemon can finish it.
     world.kill();
     assert_eq!(map(&mut world, root.id(), object, 2, PLACE + 2, 2, object_flags::LAST), Errno::ENOENT.0);
     world.unmap(root.id(), PLACE, 2);
@@ -571,9 +573,9 @@ fn who_asks_without_end_waits_for_others() {
     for domain in [root.id(), child, other.id()] {
         assert!(create(&mut world, domain, b"queue", 1, object_flags::CREATE).is_ok());
     }
-    // More than its share.
+    // The family has used more than its share.
     let family = world.id_of(root.id());
-    world.host().books.family_mut(family).unwrap().turns.left = -0.02;
+    world.host().books.family_mut(family).unwrap().share.left = -0.02;
     let storm = [root.id(), child].map(|domain| {
         world.control(domain).put(guest::OBJECT, 0);
         (domain, world.ask(domain, operation::RELAY, 0))
@@ -584,7 +586,7 @@ fn who_asks_without_end_waits_for_others() {
     assert!(is_answered(&world, other.id(), honest));
     let answered = |world: &World| storm.iter().filter(|(domain, number)| is_answered(world, *domain, *number)).count();
     assert_eq!(answered(&world), 0);
-    // They wait, and are answered all the same.
+    // The requests wait, and are answered all the same.
     world.host().rest.end();
     while answered(&world) < 2 {
         world.engine().act(false, false);
@@ -592,14 +594,14 @@ fn who_asks_without_end_waits_for_others() {
     // A guest that does not wait for its answers is in the list once.
     for _ in 0..3 {
         world.ask(root.id(), operation::RELAY, 0);
-        world.host().books.family_mut(family).unwrap().turns.left = -0.02;
+        world.host().books.family_mut(family).unwrap().share.left = -0.02;
         let id = world.id_of(root.id());
         world.host().look_at(id);
     }
-    assert_eq!(world.host().books.family(family).unwrap().turns.waiting.len(), 1);
+    assert_eq!(world.host().books.family(family).unwrap().share.waiting.len(), 1);
 }
 
-/// Asks until it is not refused for want of something.
+/// Asks again while the request is refused for a temporary lack.
 fn somehow<T>(mut ask: impl FnMut() -> Result<T, u32>) -> T {
     for _ in 0..TRIES {
         match ask() {
@@ -614,8 +616,8 @@ fn done(errno: u32) -> Result<(), u32> {
     if errno == 0 { Ok(()) } else { Err(errno) }
 }
 
-/// A named object and one without a name, a fork, the removal of the name, and the end of all, with a fault on the way; false when it lies
-/// behind all of that.
+/// A named object and one without a name, a fork, the removal of the name, and the end of all, with
+/// a fault at one operation; false if that comes after all of these.
 fn sharing(operation: usize, fault: Fault) -> bool {
     let mut world = World::new(Config::default());
     let empty = world.census();

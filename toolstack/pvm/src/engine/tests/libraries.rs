@@ -1,4 +1,4 @@
-//! Libraries of the store: who gets which, and what is left of them.
+//! Libraries of the store: the pVMs that get them, and the remains.
 
 use std::fs;
 use std::sync::OnceLock;
@@ -22,10 +22,10 @@ use crate::library::tests::compile;
 use crate::library::{Keys, Store, describe, generate, read_secret};
 use crate::testing::TemporaryDirectory;
 
-/// Where guests map libraries: pages of the DEVICE zone, for which there is a table.
+/// First page of the DEVICE zone at which guests map libraries; it has a table.
 const PLACE: usize = 100;
 
-/// A store, and who signs for it.
+/// A store, and its signer.
 struct Shelf {
     directory: TemporaryDirectory,
     store: Store,
@@ -43,7 +43,7 @@ impl Shelf {
         Self { store, keys, secret: read_secret(&secret).unwrap(), directory }
     }
 
-    /// One that nobody changes.
+    /// A shelf that no test changes.
     fn common() -> &'static Self {
         static COMMON: OnceLock<Shelf> = OnceLock::new();
         COMMON.get_or_init(|| {
@@ -65,7 +65,8 @@ impl Shelf {
         (world, root)
     }
 
-    /// Puts a library in, which differs from version to version, and is large if its name says so; its file.
+    /// Adds a library; its file. The octets differ from version to version, and are many if the
+    /// name says so.
     fn add(&self, name: &str, version: u64, change: impl FnOnce(&mut Description)) -> Vec<u8> {
         let size = if name.starts_with("large") { 5 << 20 } else { 10_000 };
         let source = format!("const int version = {version}; const char bulk[{size}] = {{{version}}};");
@@ -95,7 +96,7 @@ fn put_text(world: &World, domain: DomId, text: &str, flags: u32) {
     control.put(guest::OBJECT_FLAGS, flags);
 }
 
-/// What LIBRARY has found: number, octets of file and manifest, pages.
+/// LIBRARY's answer: number, octets of file and manifest, pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Opened {
     number: u32,
@@ -123,7 +124,8 @@ fn open(world: &mut World, domain: DomId, text: &str) -> Result<Opened, u32> {
     }
 }
 
-/// MAP_LIBRARY of pages from `offset` on to pages of the DEVICE zone; the error number. The guest counts the change.
+/// MAP_LIBRARY of pages from `offset` on to pages of the DEVICE zone; the error number. The guest
+/// counts the change.
 fn map(world: &mut World, domain: DomId, library: u32, offset: u32, place: usize, count: u32, flags: u32) -> u32 {
     world.map(domain, operation::MAP_LIBRARY, library, offset, place, count, flags)
 }
@@ -157,7 +159,7 @@ fn events(world: &mut World) -> Receiver<Event> {
     receiver
 }
 
-/// The refusals that were told: whose, of which library, and why.
+/// The reported refusals: pVM, library, and reason.
 fn refusals(world: &mut World, events: &Receiver<Event>) -> Vec<(String, String, String)> {
     world.host().tell_subscribers();
     let refusal = |event: Event| match event.kind {
@@ -190,7 +192,7 @@ fn a_library_is_read_once_and_all_have_its_frames() {
     let behind = file.len().next_multiple_of(PAGE_SIZE);
     assert!(mapped[file.len()..behind].iter().all(|octet| *octet == 0));
     assert_eq!(&mapped[behind..behind + manifest.len()], manifest.as_bytes());
-    // Instructions are another mapping of the same.
+    // Executable pages are another mapping of the same frames.
     assert_eq!(map(&mut world, other, library.number, 1, PLACE, 2, object_flags::EXECUTE), 0);
     assert_eq!(frame(&world, other, PLACE), frame(&world, root, PLACE + 1));
     let executable = |world: &World, domain| {
@@ -227,7 +229,7 @@ fn nobody_gets_an_entry_to_write() {
     let entry = world.entry(root.id(), address).unwrap();
     let writable = MmuUpdate::pte(at, Pte(entry.0 | PteFlags::WRITABLE.bits()));
     assert!(world.fake.guest(root.id()).mmu_update(&[writable]).1.is_err());
-    // Whatever it asks for.
+    // With any flags, the entries are read-only.
     for flags in [1, 2, object_flags::LAST, object_flags::USER_MODE, object_flags::EXECUTE | 1, 1 << 31] {
         assert_eq!(map(&mut world, root.id(), library.number, 0, PLACE + 1, 1, flags), Errno::EINVAL.0);
     }
@@ -325,7 +327,7 @@ fn who_has_not_opened_a_library_does_not_map_it() {
     assert_eq!(map(&mut world, root.id(), 1, 0, PLACE, 1, 0), Errno::ENOENT.0);
     let library = open(&mut world, root.id(), "a.so").unwrap();
     assert_eq!(map(&mut world, other.id(), library.number, 0, PLACE, 1, 0), Errno::ENOENT.0);
-    // What a family shares is no library, and the other way round.
+    // An object of a family is no library, and the other way round.
     let control = root.control();
     control.put(guest::OBJECT_PAGES, 1);
     put_text(&world, root.id(), "memory", object_flags::CREATE);
@@ -345,7 +347,7 @@ fn who_has_not_opened_a_library_does_not_map_it() {
     {
         assert_eq!(map(&mut world, root.id(), library.number, offset, PLACE, count, 0), Errno::EINVAL.0);
     }
-    // A table that is another's.
+    // A table of another domain.
     let table = world.table(other.id(), device_page(PLACE), 1);
     control.put_u64(guest::MAP_TABLE, table.0);
     control.put(guest::OBJECT, library.number);
@@ -448,7 +450,7 @@ fn who_does_not_wait_for_a_library_does_not_get_it() {
     assert!(held(&world) > before.pages);
     assert_eq!(open(&mut world, root.id(), "a.so"), Ok(before));
     assert_eq!(held(&world), before.pages);
-    // The last family ends while it is read.
+    // The last family ends while the library is read.
     put_text(&world, root.id(), "large.so", 0);
     world.ask(root.id(), operation::LIBRARY, 0);
     world.engine().act(true, false);
@@ -487,7 +489,7 @@ fn a_daemon_that_starts_anew_reads_anew_and_knows_the_domain() {
     assert_eq!(map(&mut world, child, again.number, 0, PLACE + 2, 1, 0), 0);
     assert_ne!(frame(&world, child, PLACE + 2), frame(&world, root.id(), PLACE));
     assert_eq!(octets(&world, child, PLACE + 2, 1), octets(&world, root.id(), PLACE, 1));
-    // Nobody is left when the next one comes.
+    // All pVMs have ended when the next daemon comes.
     world.fake.inject(1, Fault::KillBefore);
     world.fake.guest(child).destroy().unwrap();
     world.destroy(root.id());
@@ -554,13 +556,13 @@ fn an_image_that_never_forks_gets_no_domain_unasked() {
     assert_eq!(world.family(Kind::Prepared), []);
 }
 
-/// Asks until it is not refused for want of something.
+/// Asks again while the request is refused for a temporary lack.
 fn somehow<T>(mut ask: impl FnMut() -> Result<T, u32>) -> T {
     for _ in 0..TRIES {
         match ask() {
             Ok(value) => return value,
             Err(errno) => {
-                // A daemon that has started anew does not know what the one before it knew.
+                // A daemon that has started anew does not know the libraries of the earlier one.
                 let expected = [Errno::ENOMEM, Errno::EIO, Errno::ENOENT];
                 assert!(expected.contains(&Errno(errno)), "{}", Errno(errno));
             }
@@ -569,8 +571,8 @@ fn somehow<T>(mut ask: impl FnMut() -> Result<T, u32>) -> T {
     panic!("it is refused again and again");
 }
 
-/// A library that is opened, mapped, inherited, and mapped by another family, and the end of all, with a fault on the way; false when it
-/// lies behind all of that.
+/// A library that is opened, mapped, inherited, and mapped by another family, and the end of all,
+/// with a fault at one operation; false if that comes after all of these.
 fn serving(operation: usize, fault: Fault) -> bool {
     let mut world = World::new(Shelf::common().config());
     let empty = world.census();

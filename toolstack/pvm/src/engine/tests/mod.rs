@@ -1,4 +1,5 @@
-//! The engine on a hypervisor in memory, with guests that keep to the protocol and guests that do not.
+//! The engine on a hypervisor in memory, with guests that keep to the protocol and guests that do
+//! not.
 
 mod core;
 mod faults;

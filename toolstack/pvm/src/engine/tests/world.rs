@@ -1,4 +1,5 @@
-//! A host in memory: hypervisor, xenstored, xenconsoled, a toolstack that starts root pVMs, and guests that keep to the protocol.
+//! A host in memory: hypervisor, xenstored, xenconsoled, a toolstack that starts root pVMs, and
+//! guests that keep to the protocol.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -31,7 +32,7 @@ use super::super::toolstack::{Done, Toolstack};
 /// Pages of each kind that a root begins with.
 pub const HEAP_PAGES: usize = 40;
 pub const DATA_PAGES: usize = 3;
-/// It has gone on for so long: something hangs.
+/// Time after which a test counts as hanging.
 const TOO_LONG: Duration = Duration::from_secs(120);
 
 /// First addresses of the root's areas.
@@ -55,10 +56,10 @@ pub struct World {
     engine: Option<Engine<FakeXen>>,
     config: Config,
     pub clock: Clock,
-    /// Names of the requests and ends that guests have seen, by domain: what they were told.
+    /// The requests and ends that guests were told, by domain.
     pub replies: BTreeMap<DomId, Vec<(u32, u32, Vec<u32>)>>,
     pub ends: BTreeMap<DomId, Vec<(u32, Status)>>,
-    /// Which operation has failed or was the last of its process.
+    /// The index of the operation that failed, or was the last of its process.
     pub fault: Option<usize>,
     /// Children end as soon as they run.
     pub children_end: Option<Status>,
@@ -75,9 +76,10 @@ impl Toolstack for NoToolstack {
     fn attach_vif(&self, _parent: DomId, _child: PvmId, _config: &ChildVif) {}
 }
 
-/// What guests do with memory of another domain's (MAP, MAP_LIBRARY).
+/// Requests of guests for memory of another domain (MAP, MAP_LIBRARY).
 impl World {
-    /// An operation that maps pages of an object, from page `offset` on, to pages of the DEVICE zone; the error number. The guest counts the change.
+    /// An operation that maps pages of an object, from page `offset` on, to pages of the DEVICE
+    /// zone; the error number. The guest counts the change.
     #[expect(clippy::too_many_arguments, reason = "the fields of the request")]
     pub fn map(
         &mut self,
@@ -111,7 +113,7 @@ impl World {
         self.control(domain).count(guest::changes(address));
     }
 
-    /// Brings what is prepared up to date, so that it names no frame that its parent does not.
+    /// Brings prepared domains up to date, so that they name no frame that their parent does not.
     pub fn refresh(&mut self, domain: DomId) {
         assert_eq!(self.request(domain, operation::PREPARE, 1).0, 0);
     }
@@ -171,17 +173,17 @@ impl World {
         self.host().books.id_of(domain).expect("a pVM that is known")
     }
 
-    /// What is known of the pVM that has this number.
+    /// The books' entry of the pVM that has this number.
     pub fn pvm(&mut self, domain: DomId) -> Option<&Pvm<FakeMapping>> {
         let id = self.host().books.id_of(domain)?;
         self.host().books.get(id)
     }
 
-    /// Lets everybody act until nothing happens any more. An engine that is killed begins anew.
+    /// Lets all sides act until nothing changes any more. An engine that is killed begins anew.
     pub fn settle(&mut self) {
         let began = Instant::now();
         let mut quiet = 0;
-        // What a failed operation has left, or came with the last news, is seen to in the next turn.
+        // The remains of a failed operation, and late changes, are handled in the next iteration.
         while quiet < 3 {
             assert!(began.elapsed() < TOO_LONG, "it does not come to rest: {:?}", self.fake.operations().last());
             if self.fake.is_killed() || self.engine.is_none() {
@@ -194,7 +196,7 @@ impl World {
             let engine = self.engine();
             engine.act(true, true);
             engine.act(false, false);
-            // Behind the reply to this come no news of what happened before it.
+            // After the reply to this, all earlier changes have arrived.
             let _ = engine.host.store.read("/");
             let host = &engine.host;
             let waits = !host.jobs.is_empty()
@@ -202,13 +204,13 @@ impl World {
                 || host.rest.until().is_some()
                 || host.timers().any(|timer| matches!(timer, Timer::Console(..)));
             let acted = self.guests_act();
-            // The engine asks for events, and what is read above.
+            // Two operations: the engine's question for events, and the read above.
             let is_quiet = !acted && !waits && self.fake.operations().len() - before == 2;
             quiet = if is_quiet { quiet + 1 } else { 0 };
         }
     }
 
-    /// The count of what is in use, when nothing happens.
+    /// A count of all resources in use, at rest.
     pub fn census(&mut self) -> (Census, usize, usize) {
         self.settle();
         (self.fake.census(), self.xenstored.nodes().len(), self.xenstored.lost_consoles())
@@ -233,14 +235,14 @@ impl World {
         self.xenstored.domains_changed();
     }
 
-    /// Children, and prepared domains, by what their handles say.
+    /// Children or prepared domains, by their handles.
     pub fn family(&self, kind: Kind) -> Vec<(DomId, Handle)> {
         let handles = self.fake.guests().into_iter().filter(|info| !info.is_dying());
         let handles = handles.filter_map(|info| Handle::parse(info.id, &info.handle).map(|handle| (info.id, handle)));
         handles.filter(|(_, handle)| handle.kind == kind).collect()
     }
 
-    /// What guests and xenconsoled do; whether that was anything.
+    /// Lets guests and xenconsoled act; true if any did.
     fn guests_act(&mut self) -> bool {
         let mut acted = false;
         let nodes = self.xenstored.nodes();
@@ -276,7 +278,8 @@ impl World {
                 acted = true;
             }
             (state::WAITING, 1..) => {
-                // What a child's kernel says of itself; the rest it has by the snapshot, which is the guest's own affair.
+                // The properties that a child's kernel writes itself. It has the others by the
+                // snapshot.
                 control.describe_as(Root::layout());
                 control.put(guest::STATE, state::RUNNING);
                 control.send();
@@ -320,7 +323,7 @@ impl World {
         news
     }
 
-    /// Has a guest make a request, and lets everybody act; the error number and the children.
+    /// Has a guest make a request, and lets all sides act; the error number and the children.
     pub fn request(&mut self, domain: DomId, operation: u32, count: u32) -> (u32, Vec<u32>) {
         let number = self.ask(domain, operation, count);
         self.settle();
@@ -330,7 +333,7 @@ impl World {
         }
     }
 
-    /// What was done around the injected fault, and last.
+    /// The operations around the injected fault, and the last ones.
     pub fn story(&self) -> String {
         let operations = self.fake.operations();
         let fault = self.fault.unwrap_or(operations.len()).min(operations.len());
@@ -350,7 +353,7 @@ impl World {
         number
     }
 
-    /// One child of a pVM, by PREPARE and COMMIT as a guest does it.
+    /// Forks one child of a pVM, by PREPARE and COMMIT as a guest does it.
     pub fn fork(&mut self, domain: DomId) -> DomId {
         let (errno, _) = self.request(domain, operation::PREPARE, 1);
         assert_eq!(errno, 0, "PREPARE");
@@ -365,7 +368,7 @@ impl World {
         self.settle();
     }
 
-    /// As [`end`](Self::end), and nobody has acted on it yet.
+    /// As [`end`](Self::end), without a reaction of the other sides.
     pub fn say_end(&mut self, domain: DomId) {
         self.control(domain).end(Status::Exited(0));
         let guest = self.fake.guest(domain);
@@ -375,23 +378,23 @@ impl World {
         }
     }
 
-    /// The engine alone acts, until nothing is left of what follows from this turn.
-    pub fn turn(&mut self) {
+    /// Lets the engine alone act, until it has carried out all consequences.
+    pub fn run_engine(&mut self) {
         self.engine().act(true, true);
         while self.host().is_behind() {
-            // A rest has to be over before what can wait is done.
+            // Background work waits for the end of a rest.
             std::thread::sleep(Duration::from_millis(1));
             self.engine().act(false, false);
         }
     }
 
-    /// As [`kill`](Self::kill), and the other one has other settings.
+    /// As [`kill`](Self::kill); the next daemon has other settings.
     pub fn restart_with(&mut self, change: impl FnOnce(&mut Config)) {
         change(&mut self.config);
         self.kill();
     }
 
-    /// Ends the daemon at once; another one takes over.
+    /// Kills the daemon; another one takes over.
     pub fn kill(&mut self) {
         self.fake.inject(1, Fault::KillBefore);
         self.settle();
@@ -463,13 +466,14 @@ impl Control {
         self.put(field, self.get(field).wrapping_add(1));
     }
 
-    /// Sends an event to the daemon. A root keeps the number of its port in the field that is for the guest alone.
+    /// Sends an event to the daemon. A root keeps the number of its port in the field that is for
+    /// the guest alone.
     pub fn send(&self) {
         let port = match self.get(daemon::PORT) {
             0 => self.get(guest::TIMER_PORT),
             port => port,
         };
-        // It may not be bound just now.
+        // It may be unbound at the moment.
         let _ = self.guest.send(Port(port));
     }
 
@@ -508,7 +512,8 @@ impl Root {
         }
     }
 
-    /// A domain as the guest's kernel has arranged it after boot. Its own plan is one in which every page has a frame.
+    /// A domain as the guest's kernel has arranged it after boot. Each page of its plan has a
+    /// frame.
     fn build(fake: &FakeXen) -> Self {
         let entry = |class: PageClass| Pte::new(Mfn(0), class.pte_flags()).0;
         let mut heap = Box::new([0; PTES_PER_TABLE]);

@@ -15,26 +15,27 @@ use zooid_memory::{PageClass, Zone};
 
 use super::super::super::sabotage::{self, Sabotage};
 use super::host::{Found, Host};
-use super::life::{Doing, LifeId, Request};
+use super::instance::{Doing, InstanceId, Request};
 use super::memory::{self, Control, DATA_PAGES, HEAP_PAGES, buffer, data, heap};
 
-/// How long a guest waits for a daemon that is not there: less than in reality, so that it comes to that.
+/// Time that a guest waits for an absent daemon: less than in reality, so that it gives up at
+/// times.
 const PATIENCE: Duration = Duration::from_millis(20);
-/// How often it tries to fork.
+/// Number of tries to fork.
 const TRIES: u32 = 8;
 /// First page of the DEVICE zone that objects are mapped at.
 const PLACE: usize = 100;
 
 impl Host {
-    /// An honest guest has the processor for a moment.
-    pub fn honest_acts(&mut self, number: LifeId) -> Result<(), Found> {
-        let Some(control) = self.lives[number].control() else { return Ok(()) };
-        match self.lives[number].doing.clone() {
+    /// Lets an honest guest run for a moment.
+    pub fn honest_acts(&mut self, number: InstanceId) -> Result<(), Found> {
+        let Some(control) = self.instances[number].control() else { return Ok(()) };
+        match self.instances[number].doing.clone() {
             Doing::Begins => self.begin(number, &control),
             Doing::Runs => self.run(number, &control),
             Doing::Asks(request) => self.look_for_reply(number, &control, &request),
             Doing::HasEnded => {
-                // It waits a second for its domain to be destroyed, and shuts down if that does not come.
+                // It waits for its domain to be destroyed, and shuts down if that does not happen.
                 if self.random.chance(1, 200) {
                     self.shut_down(number, xen_abi::sched::ShutdownReason::POWEROFF);
                 }
@@ -43,7 +44,7 @@ impl Host {
         }
     }
 
-    fn begin(&mut self, number: LifeId, control: &Control) -> Result<(), Found> {
+    fn begin(&mut self, number: InstanceId, control: &Control) -> Result<(), Found> {
         match (control.get(guest::STATE), control.get(daemon::GO)) {
             (state::STARTING, _) => {
                 control.put(guest::STATE, state::WAITING);
@@ -55,14 +56,16 @@ impl Host {
         Ok(())
     }
 
-    /// A child takes its memory over, and sees whether that is its parent's.
-    fn resume(&mut self, number: LifeId, control: &Control) -> Result<(), Found> {
-        let life = &self.lives[number];
-        let guest = life.guest.clone();
-        self.found(life.kind == Some(Kind::Child), || "a prepared domain is told to go before it is a child".into())?;
+    /// A child takes its memory over, and checks that it is its parent's.
+    fn resume(&mut self, number: InstanceId, control: &Control) -> Result<(), Found> {
+        let instance = &self.instances[number];
+        let guest = instance.guest.clone();
+        self.found(instance.kind == Some(Kind::Child), || {
+            "a prepared domain is told to go before it is a child".into()
+        })?;
         let from = control.get_u64(daemon::SNAPSHOT) as usize;
-        let expected = life.memory.clone();
-        if !life.tainted {
+        let expected = instance.memory.clone();
+        if !instance.tainted {
             self.found(from == buffer(0) || from == buffer(1), || format!("{from:#x} is no snapshot buffer"))?;
             let Some(frame) = memory::entry(&guest, from).map(|entry| entry.mfn()) else {
                 return self.found(false, || "a child has no snapshot".into());
@@ -70,7 +73,7 @@ impl Host {
             for page in 0..DATA_PAGES {
                 let value = memory::word(&guest, frame, 8 * page).unwrap_or(0);
                 self.found(value == expected.data[page], || {
-                    format!("life {number} resumes with {value:#x} for {:#x}", expected.data[page])
+                    format!("instance {number} resumes with {value:#x} for {:#x}", expected.data[page])
                 })?;
                 memory::write(&guest, data(page), value);
             }
@@ -78,8 +81,8 @@ impl Host {
         control.describe();
         control.put(guest::STATE, state::RUNNING);
         control.send();
-        self.lives[number].doing = Doing::Runs;
-        self.note(|| format!("life {number} runs as a child"));
+        self.instances[number].doing = Doing::Runs;
+        self.log(|| format!("instance {number} runs as a child"));
         self.check_memory(number)?;
         if self.random.chance(1, 4) {
             self.end(number, Status::Exited(number as u8));
@@ -87,28 +90,28 @@ impl Host {
         Ok(())
     }
 
-    /// All that it reads is what it, or its parent before the fork, has written.
-    pub fn check_memory(&self, number: LifeId) -> Result<(), Found> {
-        let life = &self.lives[number];
-        if life.tainted {
+    /// All memory that it reads was written by itself, or by its parent before the fork.
+    pub fn check_memory(&self, number: InstanceId) -> Result<(), Found> {
+        let instance = &self.instances[number];
+        if instance.tainted {
             return Ok(());
         }
         for page in 0..HEAP_PAGES {
-            let (value, expected) = (memory::read(&life.guest, heap(page)), life.memory.heap[page]);
+            let (value, expected) = (memory::read(&instance.guest, heap(page)), instance.memory.heap[page]);
             self.found(value == Some(expected), || {
-                format!("life {number} reads {value:x?} for {expected:#x} in page {page} of its heap")
+                format!("instance {number} reads {value:x?} for {expected:#x} in page {page} of its heap")
             })?;
         }
         for page in 0..DATA_PAGES {
-            let (value, expected) = (memory::read(&life.guest, data(page)), life.memory.data[page]);
+            let (value, expected) = (memory::read(&instance.guest, data(page)), instance.memory.data[page]);
             self.found(value == Some(expected), || {
-                format!("life {number} reads {value:x?} for {expected:#x} in page {page} of its variables")
+                format!("instance {number} reads {value:x?} for {expected:#x} in page {page} of its variables")
             })?;
         }
         Ok(())
     }
 
-    fn run(&mut self, number: LifeId, control: &Control) -> Result<(), Found> {
+    fn run(&mut self, number: InstanceId, control: &Control) -> Result<(), Found> {
         self.take_ends(number, control)?;
         let (sent, taken) = (control.get_u64(daemon::SIGNALS), control.get_u64(guest::SIGNALS_TAKEN));
         if sent != taken {
@@ -149,13 +152,13 @@ impl Host {
             Act::Map => {
                 let place = self.random.below(8) as usize;
                 let address = device_page(PLACE + place);
-                let Some(table) = memory::table(&self.lives[number].guest, address, 1) else { return Ok(()) };
+                let Some(table) = memory::table(&self.instances[number].guest, address, 1) else { return Ok(()) };
                 control.put_u64(guest::MAP_TABLE, table.0);
                 control.put(guest::MAP_INDEX, zooid_fork_plan::plan::index(address, 1) as u32);
                 control.put(guest::OBJECT, control.get(daemon::OBJECT));
                 control.put(guest::OBJECT_OFFSET, 0);
                 control.put(guest::OBJECT_FLAGS, 0);
-                self.lives[number].maps = true;
+                self.instances[number].maps = true;
                 self.ask(number, control, operation::MAP, 1, 0, 0);
             }
             Act::Unlink => {
@@ -164,7 +167,7 @@ impl Host {
                 self.ask(number, control, operation::UNLINK, 0, 0, 0);
             }
             Act::Kill => {
-                let children: Vec<u32> = self.lives[number].children.iter().copied().collect();
+                let children: Vec<u32> = self.instances[number].children.iter().copied().collect();
                 if let Some(child) = self.random.pick(&children) {
                     control.put(guest::OBJECT, child);
                     let signal = self.random.pick(&[9, 15, 0]).unwrap_or(0);
@@ -179,8 +182,8 @@ impl Host {
         Ok(())
     }
 
-    /// Writes pages: in place where nobody shares them, else to copies.
-    fn write_pages(&mut self, number: LifeId, control: &Control) -> Result<(), Found> {
+    /// Writes pages: in place if they are not shared, else to copies.
+    fn write_pages(&mut self, number: InstanceId, control: &Control) -> Result<(), Found> {
         for _ in 0..1 + self.random.below(3) {
             let page = self.random.below(HEAP_PAGES as u64) as usize;
             let value = self.random.next();
@@ -191,82 +194,83 @@ impl Host {
         }
         let page = self.random.below(DATA_PAGES as u64) as usize;
         let value = self.random.next();
-        let life = &mut self.lives[number];
-        if memory::write(&life.guest, data(page), value) {
-            life.memory.data[page] = value;
+        let instance = &mut self.instances[number];
+        if memory::write(&instance.guest, data(page), value) {
+            instance.memory.data[page] = value;
         }
         Ok(())
     }
 
-    fn write_heap(&mut self, number: LifeId, control: &Control, page: usize, value: u64) -> Result<bool, Found> {
-        let life = &mut self.lives[number];
-        let (guest, address) = (life.guest.clone(), heap(page));
+    fn write_heap(&mut self, number: InstanceId, control: &Control, page: usize, value: u64) -> Result<bool, Found> {
+        let instance = &mut self.instances[number];
+        let (guest, address) = (instance.guest.clone(), heap(page));
         let Some(old) = memory::entry(&guest, address) else { return Ok(true) };
         let own = old.flags().contains(PteFlags::WRITABLE);
-        let shared = life.last_commit != control.get(daemon::UNSHARED);
-        if own && !(life.protected.contains(&page) && shared) {
-            life.protected.remove(&page);
+        let shared = instance.last_commit != control.get(daemon::UNSHARED);
+        if own && !(instance.protected.contains(&page) && shared) {
+            instance.protected.remove(&page);
             memory::write(&guest, address, value);
-            life.memory.heap[page] = value;
+            instance.memory.heap[page] = value;
             return Ok(true);
         }
-        life.populated += 1;
-        let Ok(frames) = guest.populate_physmap(&[Pfn(200 + life.populated)]) else { return Ok(false) };
+        instance.populated += 1;
+        let Ok(frames) = guest.populate_physmap(&[Pfn(200 + instance.populated)]) else { return Ok(false) };
         guest.write(frames[0], 0, &value.to_le_bytes());
         memory::set_entry(&guest, control, address, Pte::new(frames[0], PageClass::Heap.pte_flags()));
         if own {
             guest.decrease_reservation(&[old.mfn()]);
         }
-        let life = &mut self.lives[number];
-        life.protected.remove(&page);
-        life.memory.heap[page] = value;
+        let instance = &mut self.instances[number];
+        instance.protected.remove(&page);
+        instance.memory.heap[page] = value;
         Ok(true)
     }
 
-    fn fork(&mut self, number: LifeId, control: &Control, operation: u32, count: u32, tries: u32, outside: u32) {
+    fn fork(&mut self, number: InstanceId, control: &Control, operation: u32, count: u32, tries: u32, outside: u32) {
         if operation == operation::COMMIT {
             if !self.own_buffers(number, control) {
                 return self.end(number, Status::OutOfMemory);
             }
-            let life = &mut self.lives[number];
-            // The snapshot, and the protection.
-            life.buffer ^= 1;
-            let at = buffer(life.buffer as usize);
-            if let Some(entry) = memory::entry(&life.guest, at) {
+            let instance = &mut self.instances[number];
+            // The snapshot and the write protection.
+            instance.buffer ^= 1;
+            let at = buffer(instance.buffer as usize);
+            if let Some(entry) = memory::entry(&instance.guest, at) {
                 for page in 0..DATA_PAGES {
-                    life.guest.write(entry.mfn(), 8 * page, &life.memory.data[page].to_le_bytes());
+                    instance.guest.write(entry.mfn(), 8 * page, &instance.memory.data[page].to_le_bytes());
                 }
             }
             if !self.profile.grants {
-                life.protected = (0..HEAP_PAGES).collect();
+                instance.protected = (0..HEAP_PAGES).collect();
             }
-            control.put(guest::BUFFER, life.buffer);
+            control.put(guest::BUFFER, instance.buffer);
             control.put(guest::COMMIT_FOR, outside);
         }
         self.ask(number, control, operation, count, tries, outside);
         if operation == operation::COMMIT {
-            let life = &mut self.lives[number];
-            let Doing::Asks(request) = &life.doing else { return };
-            life.last_commit_before = life.last_commit;
+            let instance = &mut self.instances[number];
+            let Doing::Asks(request) = &instance.doing else { return };
+            instance.last_commit_before = instance.last_commit;
             if !self.profile.grants {
-                life.last_commit = request.number;
+                instance.last_commit = request.number;
             }
-            life.forks.insert(request.number, Rc::new(life.memory.clone()));
+            instance.forks.insert(request.number, Rc::new(instance.memory.clone()));
         }
     }
 
-    /// Sees to it that it has snapshot buffers of its own, and that dom0 has the grants that it copies by; false without memory.
-    fn own_buffers(&mut self, number: LifeId, control: &Control) -> bool {
+    /// Gives itself snapshot buffers of its own, and dom0 the grants that it copies by; false
+    /// without memory.
+    fn own_buffers(&mut self, number: InstanceId, control: &Control) -> bool {
         for place in 0..2 {
-            let life = &mut self.lives[number];
-            let entry = memory::entry(&life.guest, buffer(place));
+            let instance = &mut self.instances[number];
+            let entry = memory::entry(&instance.guest, buffer(place));
             if entry.is_some_and(|entry| entry.flags().contains(PteFlags::WRITABLE)) {
                 continue;
             }
-            life.populated += 1;
-            let Ok(frames) = life.guest.populate_physmap(&[Pfn(200 + life.populated)]) else { return false };
+            instance.populated += 1;
+            let Ok(frames) = instance.guest.populate_physmap(&[Pfn(200 + instance.populated)]) else { return false };
             let new = Pte::new(frames[0], PageClass::Snapshot.pte_flags() | PteFlags::WRITABLE);
-            memory::set_entry(&life.guest, control, buffer(place), new);
+            memory::set_entry(&instance.guest, control, buffer(place), new);
         }
         if self.backend_is_grant() && control.get(guest::GRANTS) == 0 {
             self.grant_all(number, control);
@@ -274,14 +278,14 @@ impl Host {
         true
     }
 
-    /// Grants dom0 what it copies for children, once: the frames stay what they are.
-    fn grant_all(&mut self, number: LifeId, control: &Control) {
+    /// Grants dom0 the pages that it copies for children. Their frames do not change.
+    fn grant_all(&mut self, number: InstanceId, control: &Control) {
         const FIRST: usize = 90;
         const GREF: u32 = 16;
-        let life = &mut self.lives[number];
-        let guest = life.guest.clone();
-        life.populated += 3;
-        let pfns: Vec<Pfn> = (0..3).map(|page| Pfn(197 + life.populated + page)).collect();
+        let instance = &mut self.instances[number];
+        let guest = instance.guest.clone();
+        instance.populated += 3;
+        let pfns: Vec<Pfn> = (0..3).map(|page| Pfn(197 + instance.populated + page)).collect();
         let Ok(frames) = guest.populate_physmap(&pfns) else { return };
         let mut next = GREF;
         let mut grant = |frame| {
@@ -311,7 +315,7 @@ impl Host {
         control.put(guest::GRANTS, grant(directory));
     }
 
-    fn ask(&mut self, number: LifeId, control: &Control, operation: u32, count: u32, tries: u32, outside: u32) {
+    fn ask(&mut self, number: InstanceId, control: &Control, operation: u32, count: u32, tries: u32, outside: u32) {
         if matches!(operation, operation::PREPARE | operation::COMMIT) && !self.own_buffers(number, control) {
             return self.end(number, Status::OutOfMemory);
         }
@@ -320,50 +324,52 @@ impl Host {
         control.put(guest::COUNT, count);
         control.put(guest::REQUEST, request);
         control.send();
-        self.note(|| format!("life {number} asks: request {request}, operation {operation}, count {count}"));
+        self.log(|| format!("instance {number} asks: request {request}, operation {operation}, count {count}"));
         let since = self.clock.now();
         self.served_since.insert(number, self.service);
-        self.lives[number].doing = Doing::Asks(Request { number: request, operation, count, since, tries, outside });
+        self.instances[number].doing =
+            Doing::Asks(Request { number: request, operation, count, since, tries, outside });
     }
 
-    fn look_for_reply(&mut self, number: LifeId, control: &Control, request: &Request) -> Result<(), Found> {
+    fn look_for_reply(&mut self, number: InstanceId, control: &Control, request: &Request) -> Result<(), Found> {
         let reply = control.get(daemon::REPLY);
-        let before = self.lives[number].replied;
+        let before = self.instances[number].replied;
         if reply != request.number {
-            self.found(reply == before || reply == self.lives[number].gave_up, || {
-                format!("life {number} sees an answer to {reply} while it waits for {}", request.number)
+            self.found(reply == before || reply == self.instances[number].gave_up, || {
+                format!("instance {number} sees an answer to {reply} while it waits for {}", request.number)
             })?;
             if self.engine.is_none() && self.clock.since(request.since) > PATIENCE {
-                // A daemon that comes back later finds another request. What a COMMIT has made, it has made.
+                // A daemon that comes back later finds another request. Children of the COMMIT
+                // stay.
                 let none = control.get(guest::REQUEST).wrapping_add(1);
                 control.put(guest::OPERATION, operation::NONE);
                 control.put(guest::REQUEST, none);
-                self.note(|| format!("life {number} gives up"));
+                self.log(|| format!("instance {number} gives up"));
                 if sabotage::is(Sabotage::UnansweredIsUnshared) && request.operation == operation::COMMIT {
-                    self.lives[number].last_commit = self.lives[number].last_commit_before;
+                    self.instances[number].last_commit = self.instances[number].last_commit_before;
                 }
-                self.lives[number].replied = reply;
-                self.lives[number].gave_up = none;
-                self.lives[number].doing = Doing::Runs;
+                self.instances[number].replied = reply;
+                self.instances[number].gave_up = none;
+                self.instances[number].doing = Doing::Runs;
             } else if sabotage::is(Sabotage::ForkOverRequest) && self.random.chance(1, 4) {
-                // Another thread forks, without regard to what is under way, which waits on.
+                // Another thread forks without regard to the request, which waits on.
                 let other = control.get(guest::REQUEST).wrapping_add(1);
                 control.put(guest::OPERATION, operation::PREPARE);
                 control.put(guest::COUNT, 1);
                 control.put(guest::REQUEST, other);
                 control.send();
             } else if self.random.chance(1, 8) {
-                // It looks again and again, and tells so: an event may have been lost.
+                // It polls, and sends its event again, because one may have been lost.
                 control.send();
             }
             return Ok(());
         }
-        self.lives[number].replied = reply;
-        self.lives[number].doing = Doing::Runs;
+        self.instances[number].replied = reply;
+        self.instances[number].doing = Doing::Runs;
         self.served_since.remove(&number);
         let errno = control.get(daemon::ERRNO);
         let made = control.get(daemon::MADE);
-        self.note(|| format!("life {number} is answered: request {reply}, error {errno}, {made} made"));
+        self.log(|| format!("instance {number} is answered: request {reply}, error {errno}, {made} made"));
         match request.operation {
             operation::PREPARE if errno == 0 => {
                 self.fork(number, control, operation::COMMIT, request.count, request.tries, request.outside);
@@ -371,20 +377,21 @@ impl Host {
             operation::COMMIT if errno == 0 => {
                 self.found((1..=request.count).contains(&made), || format!("{made} children of {}", request.count))?;
                 for place in 0..made {
-                    let last = self.lives[number].children.last().copied();
+                    let last = self.instances[number].children.last().copied();
                     let own = control.get(daemon::CHILDREN + 4 * place as usize);
                     let id = last.filter(|_| sabotage::is(Sabotage::OthersChildren)).unwrap_or(own);
                     self.told_child(number, id, request.number)?;
                 }
-                self.lives[number].refusals = 0;
+                self.instances[number].refusals = 0;
                 self.done_outside(control, request.outside, 0);
             }
             operation::PREPARE | operation::COMMIT => {
                 if request.operation == operation::COMMIT {
-                    // pvmd has answered: there are no children.
-                    let life = &mut self.lives[number];
-                    life.last_commit = life.last_commit_before;
-                    // One that has ended may be forgotten by a daemon that could not take this pVM over at once.
+                    // By pvmd's answer, there are no children.
+                    let instance = &mut self.instances[number];
+                    instance.last_commit = instance.last_commit_before;
+                    // A daemon that could not take this pVM over at once may have forgotten a child
+                    // that ended.
                     let mut children = self.children_of(number, request.number);
                     children.retain(|child| self.runs(*child));
                     self.found(children.is_empty(), || {
@@ -400,7 +407,7 @@ impl Host {
             }
             operation::KILL if errno == Errno::ESRCH.0 => {
                 let id = control.get(guest::OBJECT);
-                self.lives[number].children.remove(&id);
+                self.instances[number].children.remove(&id);
             }
             _ => {}
         }
@@ -415,9 +422,9 @@ impl Host {
         }
     }
 
-    pub fn take_ends(&mut self, number: LifeId, control: &Control) -> Result<(), Found> {
+    pub fn take_ends(&mut self, number: InstanceId, control: &Control) -> Result<(), Found> {
         let (mut cons, prod) = (control.get(guest::ENDED_CONS), control.get(daemon::ENDED_PROD));
-        self.found(prod.wrapping_sub(cons) <= ENDED_SLOTS, || format!("life {number}: {prod} ends, {cons} taken"))?;
+        self.found(prod.wrapping_sub(cons) <= ENDED_SLOTS, || format!("instance {number}: {prod} ends, {cons} taken"))?;
         let any = cons != prod;
         while cons != prod {
             let slot = daemon::ENDED + 8 * (cons % ENDED_SLOTS) as usize;
@@ -433,21 +440,21 @@ impl Host {
     }
 
     /// Says that it has ended.
-    pub fn end(&mut self, number: LifeId, status: Status) {
-        self.note(|| format!("life {number} ends: {status}"));
-        let life = &mut self.lives[number];
-        life.doing = Doing::HasEnded;
-        let Some(control) = life.control() else { return };
+    pub fn end(&mut self, number: InstanceId, status: Status) {
+        self.log(|| format!("instance {number} ends: {status}"));
+        let instance = &mut self.instances[number];
+        instance.doing = Doing::HasEnded;
+        let Some(control) = instance.control() else { return };
         control.put(guest::STATUS, status.to_raw());
         control.put(guest::STATE, state::ENDED);
         control.send();
-        if life.is_root() {
+        if instance.is_root() {
             self.shut_down(number, xen_abi::sched::ShutdownReason::POWEROFF);
         }
     }
 }
 
-/// What an honest guest may do.
+/// The acts of an honest guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Act {
     Write,

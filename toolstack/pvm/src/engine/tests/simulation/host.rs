@@ -1,5 +1,5 @@
-//! The simulated host: the real engine on hypervisor and xenstored in memory, guests, dom0's other tools, time, and faults. One seed decides
-//! every order.
+//! The simulated host: the real engine, a hypervisor and a xenstored in memory, guests, dom0's
+//! other tools, time, and faults. One seed decides every order.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -22,34 +22,34 @@ use super::super::super::core::Engine;
 use super::super::super::handle::Handle;
 use super::super::super::toolstack::{Done, Toolstack};
 use super::inspect;
-use super::life::{Doing, Life, LifeId, Nature};
+use super::instance::{Doing, Instance, InstanceId, Nature};
 use super::memory;
 use super::profile::Profile;
 use super::random::Random;
 
-/// What is wrong.
+/// A violated property.
 #[derive(Debug)]
 pub struct Found(pub String);
 
-/// What goes wrong for the daemon, decided at each of its operations.
+/// Faults of the daemon's operations, decided at each of them.
 pub struct Faults {
     random: Random,
-    /// How many operations of 100,000 fail.
+    /// Operations of 100,000 that fail.
     rate: u64,
-    /// When the last one was.
+    /// The time of the last fault.
     pub last: Option<Instant>,
     pub count: u64,
     /// The operation before has made a domain a child.
     made: bool,
-    /// Children that were told to go.
+    /// Number of children that were told to go.
     children: u32,
     story: Vec<String>,
 }
 
-/// Where operations fail, the daemon is killed each time that so many children were told to go.
+/// If operations fail, the daemon is killed each time after telling so many children to go.
 const KILLED_CHILD: u32 = 4;
 
-/// The toolstack that started the roots, which destroys them when it comes to it.
+/// The toolstack that started the roots. It destroys them when it gets to run.
 #[derive(Default)]
 struct Destroyer(Mutex<Vec<(Vec<DomId>, Done)>>);
 
@@ -74,29 +74,30 @@ pub struct Host {
     pub store: Store,
     pub engine: Option<Engine<FakeXen>>,
     pub handle: Option<Handle>,
-    /// The next daemon begins then.
+    /// The time at which the next daemon begins.
     restart: Option<Instant>,
     toolstack: Arc<Destroyer>,
     pub faults: Arc<Mutex<Faults>>,
-    pub lives: Vec<Life>,
-    pub by_domain: BTreeMap<DomId, LifeId>,
+    pub instances: Vec<Instance>,
+    pub by_domain: BTreeMap<DomId, InstanceId>,
     /// The domains as Xen has them.
     pub infos: Vec<DomainInfo>,
-    /// Entries of others' frames that were judged: whose, frame, and whether it can be written; and the frame's owner.
-    pub judged: BTreeMap<(LifeId, Mfn, bool), LifeId>,
-    /// What the fake's version was then.
+    /// Judged entries for frames of others: the domain, the frame, and true if it is writable; then
+    /// the frame's owner.
+    pub judged: BTreeMap<(InstanceId, Mfn, bool), InstanceId>,
+    /// The fake's version at that time.
     pub version: u64,
     pub told_ids: BTreeSet<u32>,
-    /// When children were made, and by which family.
-    pub made: VecDeque<(Instant, LifeId)>,
-    /// How long the daemon has been in service, and what that was when an honest guest asked.
+    /// The times at which children were made, and their families.
+    pub made: VecDeque<(Instant, InstanceId)>,
+    /// The time for which the daemon has been in service. Requests of honest guests record it.
     pub service: Duration,
-    pub served_since: BTreeMap<LifeId, Duration>,
-    /// Some domain has gone or shut down, and xenstored has not looked yet.
+    pub served_since: BTreeMap<InstanceId, Duration>,
+    /// A domain has gone or shut down, and xenstored has not looked yet.
     pub changed: bool,
-    /// No more forks: all end.
+    /// No more forks: all pVMs end.
     pub closing: bool,
-    kills: Vec<(LifeId, Killed)>,
+    kills: Vec<(InstanceId, Killed)>,
     config: Config,
     empty: (Census, BTreeSet<String>, usize),
     pub trace: VecDeque<String>,
@@ -157,7 +158,7 @@ impl Host {
             restart: None,
             toolstack: Arc::default(),
             faults,
-            lives: Vec::new(),
+            instances: Vec::new(),
             by_domain: BTreeMap::new(),
             infos: Vec::new(),
             judged: BTreeMap::new(),
@@ -182,7 +183,7 @@ impl Host {
         host.start_engine();
         host.empty = host.left();
         let what = format!("seed {seed}: {:?}", host.profile);
-        host.note(|| what);
+        host.log(|| what);
         host
     }
 
@@ -194,7 +195,7 @@ impl Host {
         self.closing
     }
 
-    pub fn note(&mut self, line: impl FnOnce() -> String) {
+    pub fn log(&mut self, line: impl FnOnce() -> String) {
         let line = format!("{:>9} us: {}", (self.clock.now_us() - (1 << 50)), line());
         if self.talks {
             println!("{line}");
@@ -205,18 +206,19 @@ impl Host {
         self.trace.push_back(line);
     }
 
-    /// Something has to be true.
+    /// Fails with this text if a property does not hold.
     pub fn found(&self, holds: bool, what: impl FnOnce() -> String) -> Result<(), Found> {
         if holds { Ok(()) } else { Err(Found(what())) }
     }
 
-    /// Goes through a whole life of the host. That the simulation itself panics is found, too.
-    pub fn live_whole(&mut self) -> Result<(), Found> {
-        catch_unwind(AssertUnwindSafe(|| self.live())).unwrap_or_else(|_| Err(Found("the simulation panics".into())))
+    /// Runs the host from its start to its end. A panic of the simulation is a violation, too.
+    pub fn run_caught(&mut self) -> Result<(), Found> {
+        catch_unwind(AssertUnwindSafe(|| self.run_to_end()))
+            .unwrap_or_else(|_| Err(Found("the simulation panics".into())))
     }
 
-    /// Goes through a whole life of the host.
-    fn live(&mut self) -> Result<(), Found> {
+    /// Runs the host from its start to its end.
+    fn run_to_end(&mut self) -> Result<(), Found> {
         for _ in 0..self.profile.roots {
             self.boot();
         }
@@ -258,19 +260,19 @@ impl Host {
         }
     }
 
-    /// The daemon has the processor for one turn of its loop.
+    /// Lets the daemon run one iteration of its loop.
     pub fn engine_acts(&mut self) -> Result<(), Found> {
         if self.fake.is_killed() && self.engine.is_some() {
             let after =
                 Duration::from_micros(self.random.below(30_000) * if self.random.chance(1, 60) { 400 } else { 1 });
-            self.note(|| format!("pvmd is killed, and begins again after {after:?}"));
+            self.log(|| format!("pvmd is killed, and begins again after {after:?}"));
             (self.engine, self.handle) = (None, None);
             self.restart = Some(self.clock.now() + after);
         }
         if self.engine.is_none() {
             if self.restart.is_none_or(|when| when <= self.clock.now()) {
                 self.fake.restart();
-                self.note(|| "pvmd begins".into());
+                self.log(|| "pvmd begins".into());
                 let begun = catch_unwind(AssertUnwindSafe(|| self.start_engine()));
                 self.found(begun.is_ok(), || "pvmd panics at its start".into())?;
             }
@@ -289,7 +291,7 @@ impl Host {
 
     fn tell_faults(&mut self) -> Result<(), Found> {
         let story = std::mem::take(&mut self.faults.lock().unwrap().story);
-        story.into_iter().for_each(|line| self.note(|| line));
+        story.into_iter().for_each(|line| self.log(|| line));
         Ok(())
     }
 
@@ -316,24 +318,24 @@ impl Host {
         self.announce(number, port);
     }
 
-    fn announce(&mut self, number: LifeId, port: Port) {
-        let domain = self.lives[number].domain;
+    fn announce(&mut self, number: InstanceId, port: Port) {
+        let domain = self.instances[number].domain;
         let home = format!("/local/domain/{domain}");
-        // As libxl does (`libxl__domain_make`): what stood there was of a domain before.
+        // As libxl does (`libxl__domain_make`): older nodes are of an earlier domain.
         let _ = self.store.remove(&home);
         self.store.write(&format!("{home}/name"), &format!("root{number}")).unwrap();
         self.store.write(&format!("{home}/vm"), &format!("/vm/{number}")).unwrap();
-        // dom0 says that it is a pVM.
+        // dom0 allows it to announce itself as a pVM.
         self.store.write(&format!("/libxl/{domain}/zooid-announce"), "1").unwrap();
         self.store.write(&format!("{home}/{ANNOUNCEMENT}"), &format!("{VERSION} {CONTROL_GREF} {}", port.0)).unwrap();
         self.store.introduce(domain, Mfn(0), Port(0)).unwrap();
     }
 
-    /// A toolstack destroys a domain, and removes its home when it is its own.
-    pub fn destroy(&mut self, number: LifeId) {
-        let life = &self.lives[number];
-        let (domain, is_root) = (life.domain, life.is_root());
-        self.note(|| format!("life {number} (domain {domain}) is destroyed"));
+    /// A toolstack destroys a domain, and removes its home if it is its own.
+    pub fn destroy(&mut self, number: InstanceId) {
+        let instance = &self.instances[number];
+        let (domain, is_root) = (instance.domain, instance.is_root());
+        self.log(|| format!("instance {number} (domain {domain}) is destroyed"));
         let _ = self.fake.guest(domain).destroy();
         self.changed = true;
         if is_root {
@@ -342,12 +344,12 @@ impl Host {
         }
     }
 
-    pub fn shut_down(&mut self, number: LifeId, reason: ShutdownReason) {
-        let life = &mut self.lives[number];
-        life.doing = Doing::HasEnded;
-        let _ = life.guest.shutdown(reason);
+    pub fn shut_down(&mut self, number: InstanceId, reason: ShutdownReason) {
+        let instance = &mut self.instances[number];
+        instance.doing = Doing::HasEnded;
+        let _ = instance.guest.shutdown(reason);
         self.changed = true;
-        self.note(|| format!("life {number} shuts down: {reason:?}"));
+        self.log(|| format!("instance {number} shuts down: {reason:?}"));
     }
 
     /// xenconsoled makes consoles.
@@ -361,49 +363,52 @@ impl Host {
         }
     }
 
-    /// The toolstack destroys the roots that the daemon has asked it to.
+    /// The toolstack destroys the roots that the daemon has named.
     fn destroyer_acts(&mut self) {
         let asked = std::mem::take(&mut *self.toolstack.0.lock().unwrap());
         for (roots, done) in asked {
             for root in roots {
-                if let Some(life) = self.by_domain.get(&root).copied() {
-                    self.destroy(life);
+                if let Some(instance) = self.by_domain.get(&root).copied() {
+                    self.destroy(instance);
                 }
             }
             done(Ok(()));
         }
     }
 
-    /// Operators, and toolstacks.
+    /// Lets operators and toolstacks act.
     fn tools_act(&mut self) -> Result<(), Found> {
         self.destroyer_acts();
-        let living: Vec<LifeId> = self.lives.iter().filter(|life| !life.went).map(|life| life.number).collect();
+        let living: Vec<InstanceId> =
+            self.instances.iter().filter(|instance| !instance.went).map(|instance| instance.number).collect();
         match self.random.below(10) {
             0..=1 => self.boot(),
             2 => {
-                let ended =
-                    |number: &LifeId| self.lives[*number].is_root() && self.lives[*number].doing == Doing::HasEnded;
-                let roots: Vec<LifeId> = living.into_iter().filter(ended).collect();
+                let ended = |number: &InstanceId| {
+                    self.instances[*number].is_root() && self.instances[*number].doing == Doing::HasEnded
+                };
+                let roots: Vec<InstanceId> = living.into_iter().filter(ended).collect();
                 if let Some(root) = self.random.pick(&roots) {
                     self.destroy(root);
                 }
             }
             3 if self.random.chance(1, 6) => {
-                // A family whose memory's owner is destroyed cannot fork as long as it has that memory mapped.
-                let acts = |number: &LifeId| self.lives[*number].kind_acts();
-                let all: Vec<LifeId> = living.into_iter().filter(acts).collect();
-                if let Some(life) = self.random.pick(&all) {
-                    self.destroy(life);
+                // A family without its memory owner cannot fork while it has that memory mapped.
+                let acts = |number: &InstanceId| self.instances[*number].kind_acts();
+                let all: Vec<InstanceId> = living.into_iter().filter(acts).collect();
+                if let Some(instance) = self.random.pick(&all) {
+                    self.destroy(instance);
                 }
             }
             4 => self.operator_kills(&living),
             5 if self.random.chance(1, 3) => {
-                let pvms: Vec<LifeId> = living.into_iter().filter(|number| self.lives[*number].is_pvm()).collect();
-                if let (Some(life), Some(handle)) = (self.random.pick(&pvms), &self.handle) {
-                    let (target, count) = (Target::Id(self.lives[life].id), 1 + life as u32 % 2);
+                let pvms: Vec<InstanceId> =
+                    living.into_iter().filter(|number| self.instances[*number].is_pvm()).collect();
+                if let (Some(instance), Some(handle)) = (self.random.pick(&pvms), &self.handle) {
+                    let (target, count) = (Target::Id(self.instances[instance].id), 1 + instance as u32 % 2);
                     let command = Command::Fork { target, count, application: Vec::new(), reply: channel().0 };
                     let _ = handle.send(command);
-                    self.note(|| format!("an operator forks life {life}"));
+                    self.log(|| format!("an operator forks instance {instance}"));
                 }
             }
             6 => {
@@ -419,30 +424,30 @@ impl Host {
         self.judge_kills()
     }
 
-    fn operator_kills(&mut self, living: &[LifeId]) {
-        let pvms: Vec<LifeId> = living.iter().copied().filter(|number| self.lives[*number].is_pvm()).collect();
-        let (Some(life), Some(handle)) = (self.random.pick(&pvms), self.handle.clone()) else { return };
+    fn operator_kills(&mut self, living: &[InstanceId]) {
+        let pvms: Vec<InstanceId> = living.iter().copied().filter(|number| self.instances[*number].is_pvm()).collect();
+        let (Some(instance), Some(handle)) = (self.random.pick(&pvms), self.handle.clone()) else { return };
         let family = self.random.chance(1, 2);
-        let signal = if self.lives[life].is_root() || !self.random.chance(1, 3) { 15 } else { 9 };
+        let signal = if self.instances[instance].is_root() || !self.random.chance(1, 3) { 15 } else { 9 };
         let (reply, answer) = channel();
-        self.note(|| format!("an operator sends {signal} to life {life}, family: {family}"));
-        let _ = handle.send(Command::Kill { target: Target::Id(self.lives[life].id), signal, family, reply });
-        self.kills.push((life, answer));
+        self.log(|| format!("an operator sends {signal} to instance {instance}, family: {family}"));
+        let _ = handle.send(Command::Kill { target: Target::Id(self.instances[instance].id), signal, family, reply });
+        self.kills.push((instance, answer));
     }
 
-    /// Who was signalled is of the family that was meant.
+    /// All signalled pVMs are of the family that was meant.
     fn judge_kills(&mut self) -> Result<(), Found> {
         for (target, answer) in std::mem::take(&mut self.kills) {
             match answer.try_recv() {
                 Ok(Ok(ids)) => {
                     for id in ids {
-                        let Some(life) = self.lives.iter().find(|life| life.id == id) else { continue };
-                        let (number, mut at) = (life.number, Some(life.number));
+                        let Some(instance) = self.instances.iter().find(|instance| instance.id == id) else { continue };
+                        let (number, mut at) = (instance.number, Some(instance.number));
                         while let Some(other) = at.filter(|other| *other != target) {
-                            at = self.lives[other].parent;
+                            at = self.instances[other].parent;
                         }
                         self.found(at.is_some(), || {
-                            format!("life {number} is signalled, which does not descend from life {target}")
+                            format!("instance {number} is signalled, which does not descend from instance {target}")
                         })?;
                     }
                 }
@@ -453,18 +458,18 @@ impl Host {
         Ok(())
     }
 
-    /// One guest has the processor.
+    /// Lets one guest run.
     fn somebody_acts(&mut self) -> Result<(), Found> {
-        let runs = |life: &&Life| !life.went && life.kind_acts();
-        let all: Vec<LifeId> = self.lives.iter().filter(runs).map(|life| life.number).collect();
+        let runs = |instance: &&Instance| !instance.went && instance.kind_acts();
+        let all: Vec<InstanceId> = self.instances.iter().filter(runs).map(|instance| instance.number).collect();
         match self.random.pick(&all) {
             Some(number) => self.guest_acts(number),
             None => Ok(()),
         }
     }
 
-    pub fn guest_acts(&mut self, number: LifeId) -> Result<(), Found> {
-        match self.lives[number].nature {
+    pub fn guest_acts(&mut self, number: InstanceId) -> Result<(), Found> {
+        match self.instances[number].nature {
             _ if !self.runs(number) => Ok(()),
             Nature::Honest => self.honest_acts(number),
             Nature::Hostile => {
@@ -474,18 +479,18 @@ impl Host {
         }
     }
 
-    /// What is in use.
+    /// All resources in use.
     pub fn left(&self) -> (Census, BTreeSet<String>, usize) {
         (self.fake.census(), self.xenstored.nodes().into_keys().collect(), self.xenstored.lost_consoles())
     }
 
-    /// All end; then nothing is left.
+    /// Ends all pVMs; then no resource is in use.
     fn close(&mut self) -> Result<(), Found> {
         self.closing = true;
         self.faults.lock().unwrap().rate = 0;
         self.restart = self.restart.map(|_| self.clock.now());
-        self.note(|| "all end".into());
-        // Honest guests first come to rest.
+        self.log(|| "all end".into());
+        // Honest guests first finish their work.
         for round in 0..6000 {
             self.pass(Duration::from_micros(200));
             self.engine_acts()?;
@@ -495,12 +500,13 @@ impl Host {
                 self.consoles_act();
                 self.xenstored.domains_changed();
             }
-            let living: Vec<LifeId> = self.lives.iter().filter(|life| !life.went).map(|life| life.number).collect();
-            let honest = living.iter().copied().filter(|number| self.lives[*number].nature == Nature::Honest);
+            let living: Vec<InstanceId> =
+                self.instances.iter().filter(|instance| !instance.went).map(|instance| instance.number).collect();
+            let honest = living.iter().copied().filter(|number| self.instances[*number].nature == Nature::Honest);
             for number in honest.collect::<Vec<_>>() {
-                match self.lives[number].doing {
+                match self.instances[number].doing {
                     _ if !self.runs(number) => {}
-                    Doing::Runs if round > 50 && self.lives[number].is_pvm() => {
+                    Doing::Runs if round > 50 && self.instances[number].is_pvm() => {
                         self.check_memory(number)?;
                         self.end(number, zooid_fork_plan::status::Status::Exited(0));
                     }
@@ -508,15 +514,16 @@ impl Host {
                 }
             }
             if round == 100 {
-                let hostile = |number: &LifeId| self.lives[*number].nature == Nature::Hostile;
-                let all: Vec<LifeId> = living.iter().copied().filter(hostile).collect();
-                for number in all.into_iter().filter(|number| self.lives[*number].is_pvm()).collect::<Vec<_>>() {
+                let hostile = |number: &InstanceId| self.instances[*number].nature == Nature::Hostile;
+                let all: Vec<InstanceId> = living.iter().copied().filter(hostile).collect();
+                for number in all.into_iter().filter(|number| self.instances[*number].is_pvm()).collect::<Vec<_>>() {
                     self.shut_down(number, ShutdownReason::CRASH);
                 }
             }
             if round > 150 && round % 20 == 0 {
-                let ended =
-                    |number: &LifeId| self.lives[*number].is_root() && self.lives[*number].doing == Doing::HasEnded;
+                let ended = |number: &InstanceId| {
+                    self.instances[*number].is_root() && self.instances[*number].doing == Doing::HasEnded
+                };
                 living.into_iter().filter(ended).collect::<Vec<_>>().into_iter().for_each(|root| self.destroy(root));
             }
             self.judge()?;
@@ -533,10 +540,14 @@ impl Host {
         let (census, nodes, consoles) = &left;
         let more: Vec<&String> = nodes.difference(&self.empty.1).collect();
         self.found(*census == self.empty.0 && more.is_empty() && *consoles == self.empty.2, || {
-            let lives: Vec<_> =
-                self.lives.iter().filter(|life| !life.went).map(|life| (life.number, life.domain, life.kind)).collect();
+            let instances: Vec<_> = self
+                .instances
+                .iter()
+                .filter(|instance| !instance.went)
+                .map(|instance| (instance.number, instance.domain, instance.kind))
+                .collect();
             format!(
-                "something is left: {census:?} for {:?}, nodes {more:?}, {consoles} consoles, lives {lives:?}",
+                "something is left: {census:?} for {:?}, nodes {more:?}, {consoles} consoles, instances {instances:?}",
                 self.empty.0
             )
         })
@@ -545,7 +556,8 @@ impl Host {
 
 impl Faults {
     fn at(&mut self, name: &'static str, clock: &Clock) -> Option<Fault> {
-        // Between the word to a child and the answer to its parent, the daemon is rarely by chance.
+        // The time between the event to a child and the answer to its parent is rarely met by
+        // chance.
         let told = std::mem::replace(&mut self.made, name == "setdomainhandle") && name == "notify";
         self.children += u32::from(told);
         if told && self.rate > 0 && self.children.is_multiple_of(KILLED_CHILD) {
@@ -579,7 +591,7 @@ impl Faults {
         };
         let what = fault.map_or("it is slow".to_owned(), |fault| format!("{fault:?}"));
         self.story.push(format!("    {name}: {what}"));
-        // An operation that fails so is one that the process would take for its end.
+        // The process would take this error for its own end.
         fault.filter(|fault| *fault != Fault::Fail(Errno::EIO)).or(fault.map(|_| Fault::Fail(Errno::EPERM)))
     }
 }

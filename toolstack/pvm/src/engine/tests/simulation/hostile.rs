@@ -1,4 +1,4 @@
-//! A guest that writes what it likes, wherever it can.
+//! A guest that writes anything, wherever it can.
 
 use xen_abi::pte::{PTES_PER_TABLE, Pte, PteFlags};
 use xen_abi::sched::ShutdownReason;
@@ -11,23 +11,24 @@ use zooid_fork_plan::wire::{
 use zooid_memory::{ForkRule, Zone};
 
 use super::host::Host;
-use super::life::{Doing, LifeId};
+use super::instance::{Doing, InstanceId};
 use super::memory::{self, Control, heap, table};
 
-/// What a hostile guest may do.
+/// The acts of a hostile guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Evil {
-    /// Fork as the protocol has it, to come to where harm can be done.
+    /// Fork as the protocol has it, to reach states in which harm can be done.
     Prepare,
     Commit,
     /// Nonsense in its control page.
     Field,
     Ask,
     State,
-    /// It says that it has ended, or ends.
+    /// Say that it has ended, or end.
     Ended,
     Shutdown,
-    /// A table that dom0 goes on reading becomes an ordinary page, and gets entries that Xen has never seen.
+    /// Make an ordinary page of a table that dom0 goes on to read, and write entries that Xen has
+    /// never seen.
     Unhook,
     Forge,
     Remap,
@@ -40,19 +41,19 @@ pub enum Evil {
 }
 
 impl Host {
-    /// A hostile guest has the processor for a moment.
-    pub fn hostile_acts(&mut self, number: LifeId) {
-        let Some(control) = self.lives[number].control() else { return };
-        let domain = self.lives[number].domain;
-        if self.lives[number].doing == Doing::Begins {
-            // Where its parent has brought it, its code begins, which is as hostile.
+    /// Lets a hostile guest run for a moment.
+    pub fn hostile_acts(&mut self, number: InstanceId) {
+        let Some(control) = self.instances[number].control() else { return };
+        let domain = self.instances[number].domain;
+        if self.instances[number].doing == Doing::Begins {
+            // At its waiting point its own code begins, which is as hostile.
             match (control.get(guest::STATE), control.get(daemon::GO)) {
                 (state::STARTING, _) if !self.random.chance(1, 30) => {
                     control.put(guest::STATE, state::WAITING);
                     return control.send();
                 }
                 (state::WAITING, 1) => {
-                    self.lives[number].doing = Doing::Runs;
+                    self.instances[number].doing = Doing::Runs;
                     control.describe();
                     if self.random.chance(2, 3) {
                         control.put(guest::STATE, state::RUNNING);
@@ -65,7 +66,7 @@ impl Host {
             }
         }
         let evil = self.random.weighed(&self.profile.hostile);
-        self.note(|| format!("life {number} (domain {domain}, hostile): {evil:?}"));
+        self.log(|| format!("instance {number} (domain {domain}, hostile): {evil:?}"));
         match evil {
             Evil::Prepare => {
                 let count = 1 + self.random.below(self.profile.hostile_children) as u32;
@@ -88,7 +89,7 @@ impl Host {
                 let operation = self.random.below(12) as u32;
                 let count = self.random.nonsense();
                 if operation == operation::MAP {
-                    self.lives[number].maps = true;
+                    self.instances[number].maps = true;
                 }
                 self.hostile_asks(&control, operation, count);
             }
@@ -113,13 +114,13 @@ impl Host {
                 let pages = [heap(self.random.below(500) as usize), device_page(120 + self.random.below(20) as usize)];
                 let address = pages[self.random.below(2) as usize];
                 let flags = self.random_flags();
-                memory::set_entry(&self.lives[number].guest, &control, address, Pte::new(frame, flags));
+                memory::set_entry(&self.instances[number].guest, &control, address, Pte::new(frame, flags));
             }
             Evil::Grants => self.hostile_grants(number, &control),
             Evil::GiveBack => {
                 let frames = self.own_frames(domain);
                 if let Some(frame) = self.random.pick(&frames) {
-                    self.lives[number].guest.decrease_reservation(&[frame]);
+                    self.instances[number].guest.decrease_reservation(&[frame]);
                 }
             }
             Evil::Announce => {
@@ -129,22 +130,23 @@ impl Host {
                     2 => format!("1 {CONTROL_GREF} {}", self.random.below(8)),
                     _ => format!("{} 8 1 \u{7f}", self.random.nonsense()),
                 };
-                // It can write this below its own home alone.
+                // It can write only below its own home.
                 let _ = self.store.write(&format!("/local/domain/{domain}/{ANNOUNCEMENT}"), &text);
             }
             Evil::Ports => {
                 let port = Port(self.random.below(6) as u32);
-                let guest = &self.lives[number].guest;
+                let guest = &self.instances[number].guest;
                 let _ = if self.random.chance(1, 3) { guest.close(port) } else { guest.send(port) };
                 if self.random.chance(1, 3) {
-                    let _ = self.lives[number].guest.alloc_unbound(DomId::DOM0);
+                    let _ = self.instances[number].guest.alloc_unbound(DomId::DOM0);
                 }
             }
             Evil::Objects => self.hostile_objects(number, &control),
             Evil::Kill => {
-                let others: Vec<u32> = self.lives.iter().filter(|life| !life.went).map(|life| life.id).collect();
+                let others: Vec<u32> =
+                    self.instances.iter().filter(|instance| !instance.went).map(|instance| instance.id).collect();
                 let target = self.random.pick(&others).unwrap_or(0);
-                let is_root = self.lives.iter().any(|life| life.id == target && life.is_root());
+                let is_root = self.instances.iter().any(|instance| instance.id == target && instance.is_root());
                 control.put(guest::OBJECT, target);
                 let signal = if is_root { 15 } else { self.random.pick(&[9, 15, 0, 70]).unwrap_or(9) };
                 self.hostile_asks(&control, operation::KILL, signal);
@@ -177,22 +179,23 @@ impl Host {
         PteFlags::PRESENT | PteFlags::NO_EXECUTE | rule | write
     }
 
-    /// Takes its second table of the heap out of its tables without a word; makes one when there is none.
-    fn unhook(&mut self, number: LifeId, control: &Control) {
+    /// Takes its second table of the heap out of its tree without a word; makes one if there is
+    /// none.
+    fn unhook(&mut self, number: InstanceId, control: &Control) {
         let base = heap(0) + L1_SPAN;
-        let guest = self.lives[number].guest.clone();
+        let guest = self.instances[number].guest.clone();
         let (Some(second), place) = (table(&guest, base, 2), index(base, 2)) else { return };
         let at = second.addr() + place as u64 * 8;
         match memory::word(&guest, second, place * 8).map(Pte) {
             Some(entry) if entry.is_present() => {
-                // Nothing of its entries must keep it from being written.
+                // The frame must have no use as a table that would keep it from being written.
                 if guest.mmu_update(&[MmuUpdate::pte(at, Pte::ABSENT)]).1.is_ok() {
-                    self.lives[number].unhooked = Some((base, entry.mfn()));
+                    self.instances[number].unhooked = Some((base, entry.mfn()));
                 }
             }
             _ => {
-                self.lives[number].populated += 1;
-                let Ok(frames) = guest.populate_physmap(&[Pfn(200 + self.lives[number].populated)]) else { return };
+                self.instances[number].populated += 1;
+                let Ok(frames) = guest.populate_physmap(&[Pfn(200 + self.instances[number].populated)]) else { return };
                 let _ = guest.mmu_update(&[MmuUpdate::pte(at, Pte::new(frames[0], TABLE_FLAGS))]);
                 control.count(guest::TABLES);
                 self.hostile_asks(control, operation::PREPARE, 1);
@@ -200,18 +203,19 @@ impl Host {
         }
     }
 
-    /// Writes entries that name anybody's frames.
-    fn forge(&mut self, number: LifeId, control: &Control) {
-        let Some((base, frame)) = self.lives[number].unhooked else { return };
-        let guest = self.lives[number].guest.clone();
-        if !self.own_frames(self.lives[number].domain).contains(&frame) {
+    /// Writes entries that name frames of any domain.
+    fn forge(&mut self, number: InstanceId, control: &Control) {
+        let Some((base, frame)) = self.instances[number].unhooked else { return };
+        let guest = self.instances[number].guest.clone();
+        if !self.own_frames(self.instances[number].domain).contains(&frame) {
             return;
         }
         let all = self.fake.all_frames();
         let owners: Vec<DomId> = all.iter().map(|(_, owner)| *owner).collect();
-        let root = self.lives[number].root;
-        // Relatives, of whom it may be told more than of strangers, and those that hold memory.
-        let related = |owner: &DomId| self.by_domain.get(owner).is_some_and(|life| self.lives[*life].root == root);
+        let root = self.instances[number].root;
+        // Relatives, about whom it may learn more than about strangers, and memory owners.
+        let related =
+            |owner: &DomId| self.by_domain.get(owner).is_some_and(|instance| self.instances[*instance].root == root);
         let related: Vec<DomId> = owners.iter().copied().filter(related).collect();
         for _ in 0..1 + self.random.below(6) {
             let owner = if self.random.chance(3, 4) { self.random.pick(&related) } else { self.random.pick(&owners) };
@@ -226,17 +230,17 @@ impl Host {
         self.hostile_asks(control, operation::PREPARE, 1);
     }
 
-    fn hostile_grants(&mut self, number: LifeId, control: &Control) {
-        let domain = self.lives[number].domain;
+    fn hostile_grants(&mut self, number: InstanceId, control: &Control) {
+        let domain = self.instances[number].domain;
         let frames = self.own_frames(domain);
         let Some(frame) = self.random.pick(&frames) else { return };
-        let guest = &self.lives[number].guest;
+        let guest = &self.instances[number].guest;
         let reference = 9 + self.random.below(5) as u32;
         guest.grant(GrantRef(reference), DomId::DOM0, frame, self.random.chance(1, 2));
         if !self.backend_is_grant() {
             return;
         }
-        // A directory, and pages of grants: each of what it has, the same again and again.
+        // A directory and pages of grants, in which the same ones are repeated.
         let (Some(page), Some(list)) =
             (memory::entry(guest, heap(0)).map(|it| it.mfn()), memory::entry(guest, heap(1)).map(|it| it.mfn()))
         else {
@@ -255,8 +259,8 @@ impl Host {
         self.hostile_asks(control, operation::PREPARE, 1);
     }
 
-    fn hostile_objects(&mut self, number: LifeId, control: &Control) {
-        let guest = self.lives[number].guest.clone();
+    fn hostile_objects(&mut self, number: InstanceId, control: &Control) {
+        let guest = self.instances[number].guest.clone();
         control.put(guest::OBJECT_PAGES, self.random.below(4) as u32);
         control.put(guest::OBJECT_FLAGS, self.random.pick(&[0, object_flags::CREATE, 3, 4]).unwrap_or(0));
         control.put(guest::NAME_LENGTH, self.random.below(2) as u32);
@@ -276,7 +280,7 @@ impl Host {
         control.put(guest::OBJECT_OFFSET, self.random.below(2) as u32);
         let operations = [operation::CREATE, operation::MAP, operation::UNLINK, operation::RELAY];
         let operation = self.random.pick(&operations).unwrap_or(operation::CREATE);
-        self.lives[number].maps |= operation == operation::MAP;
+        self.instances[number].maps |= operation == operation::MAP;
         let count = 1 + self.random.below(2) as u32;
         self.hostile_asks(control, operation, count);
     }

@@ -1,4 +1,4 @@
-//! All that the simulation knows of the engine beyond what anybody can ask it: what it would wait for.
+//! The simulation's only view into the engine: the events that it would wait for.
 
 use std::time::Duration;
 
@@ -7,13 +7,13 @@ use xenctl::fake::FakeXen;
 
 use super::super::super::core::Engine;
 
-/// Whether there are notes or commands.
+/// There are changes or commands.
 pub fn is_woken(engine: &Engine<FakeXen>) -> bool {
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
     poll(&mut [PollFd::new(engine.inbox().wake(), PollFlags::IN)], Some(&now)).is_ok_and(|ready| ready > 0)
 }
 
-/// How long it would wait if nothing happened; nothing: for ever.
+/// The time that it would wait without an event; none if without limit.
 pub fn wait(engine: &Engine<FakeXen>) -> Option<Duration> {
     engine.timeout()
 }

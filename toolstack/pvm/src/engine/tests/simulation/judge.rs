@@ -1,4 +1,4 @@
-//! What has to be true after every step.
+//! Properties that hold after every step.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -8,16 +8,17 @@ use zooid_fork_plan::id::{self, Kind, PvmId};
 use zooid_fork_plan::wire::{daemon, operation};
 
 use super::host::{Found, Host};
-use super::life::{Contents, Doing, Life, LifeId, Nature, Request};
+use super::instance::{Contents, Doing, Instance, InstanceId, Nature, Request};
 
-/// How long an honest guest of a family without hostile ones may wait for an answer, while the daemon is there and nothing fails; and how
-/// much longer for each domain of its own family, for which work is done as well.
+/// Longest time that an honest guest waits for an answer, in a family without hostile members,
+/// while the daemon runs and nothing fails; below, the added time for each domain of its family,
+/// for which work is done as well.
 const BOUND: Duration = Duration::from_millis(250);
 const EACH: Duration = Duration::from_millis(60);
-/// How often in a row it may be refused though nothing is short.
+/// Most refusals in a row without a shortage.
 const REFUSALS: u32 = 12;
 
-impl Life {
+impl Instance {
     /// It has code that may run.
     pub fn kind_acts(&self) -> bool {
         !matches!(self.kind, Some(Kind::MemoryOwner | Kind::Libraries))
@@ -25,14 +26,14 @@ impl Life {
 }
 
 impl Host {
-    /// A domain is seen for the first time.
-    pub fn meet(&mut self, domain: DomId, nature: Nature) -> LifeId {
-        let number = self.lives.len();
+    /// Enters a domain that is seen for the first time.
+    pub fn meet(&mut self, domain: DomId, nature: Nature) -> InstanceId {
+        let number = self.instances.len();
         self.infos = self.fake.guests();
         let info = *self.infos.iter().find(|info| info.id == domain).expect("it is there");
         let handle = id::Handle::parse(domain, &info.handle);
         let id = handle.map(|handle| handle.id).or(PvmId::of_root(domain, &info.handle)).map_or(0, PvmId::raw);
-        self.lives.push(Life {
+        self.instances.push(Instance {
             number,
             domain,
             identity: info.shared_info_frame,
@@ -62,11 +63,11 @@ impl Host {
             refusals: 0,
         });
         self.by_domain.insert(domain, number);
-        self.note(|| format!("life {number} begins: domain {domain}, {nature:?}"));
+        self.log(|| format!("instance {number} begins: domain {domain}, {nature:?}"));
         number
     }
 
-    /// Judges what there is now.
+    /// Judges the present state.
     pub fn judge(&mut self) -> Result<(), Found> {
         self.observe()?;
         self.judge_frames()?;
@@ -75,24 +76,25 @@ impl Host {
         self.judge_waiting()
     }
 
-    /// Sees what has become of the domains.
+    /// Follows the changes of domains.
     pub fn observe(&mut self) -> Result<(), Found> {
         self.infos = self.fake.guests();
         let all = self.infos.clone();
         let gone: Vec<DomId> = self
             .by_domain
             .iter()
-            .filter(|(domain, life)| {
-                !all.iter().any(|info| info.id == **domain && info.shared_info_frame == self.lives[**life].identity)
+            .filter(|(domain, instance)| {
+                !all.iter()
+                    .any(|info| info.id == **domain && info.shared_info_frame == self.instances[**instance].identity)
             })
             .map(|(domain, _)| *domain)
             .collect();
         for domain in gone {
             let number = self.by_domain.remove(&domain).expect("listed just now");
-            self.lives[number].went = true;
+            self.instances[number].went = true;
             self.served_since.remove(&number);
             self.changed = true;
-            self.note(|| format!("life {number} (domain {domain}) has gone"));
+            self.log(|| format!("instance {number} (domain {domain}) has gone"));
         }
         for info in all {
             let Some(handle) = id::Handle::parse(info.id, &info.handle) else { continue };
@@ -101,110 +103,117 @@ impl Host {
                 Some(number) => number,
                 None => self.meet(info.id, Nature::Honest),
             };
-            if self.lives[number].kind.is_none() {
+            if self.instances[number].kind.is_none() {
                 self.adopt(number, handle)?;
             }
-            if self.lives[number].kind == Some(Kind::Prepared) && matches!(handle.kind, Kind::Child | Kind::Ended) {
+            if self.instances[number].kind == Some(Kind::Prepared) && matches!(handle.kind, Kind::Child | Kind::Ended) {
                 self.becomes_child(number, handle)?;
             }
         }
         Ok(())
     }
 
-    /// A domain of the daemon's is seen for what it is.
-    fn adopt(&mut self, number: LifeId, handle: id::Handle) -> Result<(), Found> {
-        let parent = self.lives.iter().rev().find(|life| life.id == handle.parent.raw()).map(|life| life.number);
-        let (root, nature, tainted) = match parent.map(|parent| &self.lives[parent]) {
+    /// Enters a domain that the daemon has made, by its handle.
+    fn adopt(&mut self, number: InstanceId, handle: id::Handle) -> Result<(), Found> {
+        let parent = self
+            .instances
+            .iter()
+            .rev()
+            .find(|instance| instance.id == handle.parent.raw())
+            .map(|instance| instance.number);
+        let (root, nature, tainted) = match parent.map(|parent| &self.instances[parent]) {
             Some(parent) => (parent.root, parent.nature, parent.tainted),
             None => (number, Nature::Honest, true),
         };
-        let turns = nature == Nature::Hostile || self.random.chance(self.profile.hostile_turns, 100);
-        let life = &mut self.lives[number];
-        (life.kind, life.id, life.parent, life.root) = (Some(handle.kind), handle.id.raw(), parent, root);
-        life.tainted = tainted;
-        life.doing = Doing::Begins;
-        // It becomes so as a child; before, it is its parent's code that it runs.
-        life.nature = nature;
-        if turns && nature == Nature::Honest {
-            life.commit = u32::MAX;
+        let becomes_hostile = nature == Nature::Hostile || self.random.chance(self.profile.become_hostile, 100);
+        let instance = &mut self.instances[number];
+        (instance.kind, instance.id, instance.parent, instance.root) =
+            (Some(handle.kind), handle.id.raw(), parent, root);
+        instance.tainted = tainted;
+        instance.doing = Doing::Begins;
+        // The nature applies once it is a child. Before, it runs its parent's code.
+        instance.nature = nature;
+        if becomes_hostile && nature == Nature::Honest {
+            instance.commit = u32::MAX;
         }
-        let (id, kind) = (life.id, handle.kind);
-        self.note(|| format!("life {number} is {kind:?} {id} for life {parent:?}"));
+        let (id, kind) = (instance.id, handle.kind);
+        self.log(|| format!("instance {number} is {kind:?} {id} for instance {parent:?}"));
         let new = self.told_ids.insert(id);
         self.found(new, || format!("the id {id} was used before"))
     }
 
-    fn becomes_child(&mut self, number: LifeId, mut handle: id::Handle) -> Result<(), Found> {
-        let parent = self.lives[number].parent.expect("a prepared domain's");
+    fn becomes_child(&mut self, number: InstanceId, mut handle: id::Handle) -> Result<(), Found> {
+        let parent = self.instances[number].parent.expect("a prepared domain's");
         if handle.kind == Kind::Ended {
-            // Between two looks it has become a child and ended, and the handle says how.
-            handle.commit = self.lives[parent].forks.last_key_value().map_or(0, |(commit, _)| *commit);
+            // It has become a child and ended between two looks; the handle has the status.
+            handle.commit = self.instances[parent].forks.last_key_value().map_or(0, |(commit, _)| *commit);
         }
-        self.made.push_back((self.clock.now(), self.lives[number].root));
-        let forks = self.lives[parent].forks.get(&handle.commit).cloned();
-        let honest = self.lives[parent].nature == Nature::Honest;
+        self.made.push_back((self.clock.now(), self.instances[number].root));
+        let forks = self.instances[parent].forks.get(&handle.commit).cloned();
+        let honest = self.instances[parent].nature == Nature::Honest;
         self.found(!honest || forks.is_some(), || {
             format!(
-                "life {number} becomes a child of life {parent} by COMMIT {}, which was never asked for",
+                "instance {number} becomes a child of instance {parent} by COMMIT {}, which was never asked for",
                 handle.commit
             )
         })?;
-        let life = &mut self.lives[number];
-        if life.commit == u32::MAX {
-            life.nature = Nature::Hostile;
-            life.tainted = true;
+        let instance = &mut self.instances[number];
+        if instance.commit == u32::MAX {
+            instance.nature = Nature::Hostile;
+            instance.tainted = true;
         }
-        life.kind = Some(Kind::Child);
-        life.commit = handle.commit;
+        instance.kind = Some(Kind::Child);
+        instance.commit = handle.commit;
         if let Some(forks) = forks {
-            life.memory = (*forks).clone();
+            instance.memory = (*forks).clone();
         }
-        self.note(|| format!("life {number} is a child of life {parent} by COMMIT {}", handle.commit));
+        self.log(|| format!("instance {number} is a child of instance {parent} by COMMIT {}", handle.commit));
         Ok(())
     }
 
     /// Children that a COMMIT has made.
-    pub fn children_of(&self, parent: LifeId, commit: u32) -> Vec<LifeId> {
-        let made =
-            |life: &&Life| life.parent == Some(parent) && life.kind == Some(Kind::Child) && life.commit == commit;
-        self.lives.iter().filter(made).map(|life| life.number).collect()
+    pub fn children_of(&self, parent: InstanceId, commit: u32) -> Vec<InstanceId> {
+        let made = |instance: &&Instance| {
+            instance.parent == Some(parent) && instance.kind == Some(Kind::Child) && instance.commit == commit
+        };
+        self.instances.iter().filter(made).map(|instance| instance.number).collect()
     }
 
     /// A parent is told of a child.
-    pub fn told_child(&mut self, parent: LifeId, id: u32, commit: u32) -> Result<(), Found> {
-        let child = self.lives.iter().find(|life| life.id == id);
+    pub fn told_child(&mut self, parent: InstanceId, id: u32, commit: u32) -> Result<(), Found> {
+        let child = self.instances.iter().find(|instance| instance.id == id);
         let own = child.is_some_and(|child| child.parent == Some(parent) && child.commit == commit || child.tainted);
-        self.found(own, || format!("life {parent} is told of the child {id}, which is none of COMMIT {commit}"))?;
-        let new = self.lives[parent].children.insert(id);
-        self.found(new, || format!("life {parent} is told of the child {id} twice"))
+        self.found(own, || format!("instance {parent} is told of the child {id}, which is none of COMMIT {commit}"))?;
+        let new = self.instances[parent].children.insert(id);
+        self.found(new, || format!("instance {parent} is told of the child {id} twice"))
     }
 
     /// A pVM is told of an end.
-    pub fn told_end(&mut self, parent: LifeId, id: u32, status: u32) -> Result<(), Found> {
-        self.note(|| format!("life {parent} is told that {id} has ended: {status:#x}"));
-        self.lives[parent].children.remove(&id);
-        self.lives[parent].ends.insert(id, status);
-        let Some(child) = self.lives.iter().find(|life| life.id == id) else {
-            return self.found(false, || format!("life {parent} is told of the end of {id}, which nobody is"));
+    pub fn told_end(&mut self, parent: InstanceId, id: u32, status: u32) -> Result<(), Found> {
+        self.log(|| format!("instance {parent} is told that {id} has ended: {status:#x}"));
+        self.instances[parent].children.remove(&id);
+        self.instances[parent].ends.insert(id, status);
+        let Some(child) = self.instances.iter().find(|instance| instance.id == id) else {
+            return self.found(false, || format!("instance {parent} is told of the end of {id}, which nobody is"));
         };
         let number = child.number;
-        self.found(child.root == self.lives[parent].root, || {
-            format!("life {parent} is told of the end of life {number}, which is of another family")
+        self.found(child.root == self.instances[parent].root, || {
+            format!("instance {parent} is told of the end of instance {number}, which is of another family")
         })?;
         self.found(!self.still_runs(number), || {
-            format!("life {parent} is told of the end of life {number}, which runs")
+            format!("instance {parent} is told of the end of instance {number}, which runs")
         })
     }
 
     /// It is honest, can run code, and has not said that it has ended.
-    fn still_runs(&self, number: LifeId) -> bool {
-        let life = &self.lives[number];
-        self.runs(number) && life.doing != Doing::HasEnded && life.nature == Nature::Honest
+    fn still_runs(&self, number: InstanceId) -> bool {
+        let instance = &self.instances[number];
+        self.runs(number) && instance.doing != Doing::HasEnded && instance.nature == Nature::Honest
     }
 
     /// Its domain can run code.
-    pub fn runs(&self, number: LifeId) -> bool {
-        let identity = self.lives[number].identity;
+    pub fn runs(&self, number: InstanceId) -> bool {
+        let identity = self.instances[number].identity;
         self.infos.iter().any(|info| {
             info.shared_info_frame == identity
                 && !info.is_dying()
@@ -213,7 +222,7 @@ impl Host {
         })
     }
 
-    /// Nobody can read or write a frame of another domain that it was not given.
+    /// No domain can read or write a frame of another one that it was not given.
     fn judge_frames(&mut self) -> Result<(), Found> {
         let version = self.fake.entries_version();
         if std::mem::replace(&mut self.version, version) == version {
@@ -223,18 +232,18 @@ impl Host {
         let mut now = BTreeMap::new();
         let mut new = Vec::new();
         for entry in entries {
-            let (Some(life), Some(owner)) = (self.by_domain.get(&entry.domain), self.by_domain.get(&entry.owner))
+            let (Some(instance), Some(owner)) = (self.by_domain.get(&entry.domain), self.by_domain.get(&entry.owner))
             else {
                 continue;
             };
-            let key = (*life, entry.mfn, entry.writable);
+            let key = (*instance, entry.mfn, entry.writable);
             now.insert(key, *owner);
             if !self.judged.contains_key(&key) {
-                new.push((*life, *owner, entry.mfn, entry.writable));
+                new.push((*instance, *owner, entry.mfn, entry.writable));
             }
         }
-        for (life, owner, mfn, writable) in new {
-            self.judge_entry(&now, life, owner, mfn, writable)?;
+        for (instance, owner, mfn, writable) in new {
+            self.judge_entry(&now, instance, owner, mfn, writable)?;
         }
         self.judged = now;
         Ok(())
@@ -242,21 +251,21 @@ impl Host {
 
     fn judge_entry(
         &self,
-        now: &BTreeMap<(LifeId, Mfn, bool), LifeId>,
-        number: LifeId,
-        owner: LifeId,
+        now: &BTreeMap<(InstanceId, Mfn, bool), InstanceId>,
+        number: InstanceId,
+        owner: InstanceId,
         mfn: Mfn,
         writable: bool,
     ) -> Result<(), Found> {
-        let (life, owner) = (&self.lives[number], &self.lives[owner]);
+        let (instance, owner) = (&self.instances[number], &self.instances[owner]);
         let can = if writable { "write" } else { "read" };
         let whose = || {
             format!(
-                "life {number} (domain {}, {:?}) can {can} frame {:#x} of life {} (domain {}, {:?}), which it was not given",
-                life.domain, life.kind, mfn.0, owner.number, owner.domain, owner.kind
+                "instance {number} (domain {}, {:?}) can {can} frame {:#x} of instance {} (domain {}, {:?}), which it was not given",
+                instance.domain, instance.kind, mfn.0, owner.number, owner.domain, owner.kind
             )
         };
-        let parent_has = life.parent.is_some_and(|parent| {
+        let parent_has = instance.parent.is_some_and(|parent| {
             let has = |writable| {
                 now.contains_key(&(parent, mfn, writable)) || self.judged.contains_key(&(parent, mfn, writable))
             };
@@ -264,73 +273,80 @@ impl Host {
         });
         match owner.kind {
             Some(Kind::MemoryOwner) => {
-                self.found(owner.root == life.root, whose)?;
+                self.found(owner.root == instance.root, whose)?;
                 let path = format!("/local/domain/{}/members", owner.domain);
                 let is_members = self.store.read(&path).is_ok_and(|text| text == mfn.0.to_string());
                 self.found(!(is_members && writable), whose)?;
-                self.found(is_members || parent_has || life.maps, whose)
+                self.found(is_members || parent_has || instance.maps, whose)
             }
-            // A prepared domain, or a child, has its parent's frames, and those that its parent can read itself.
-            _ => self.found(!writable && (life.parent == Some(owner.number) || parent_has), whose),
+            // A prepared domain, or a child, has its parent's frames, and those that its parent can
+            // read itself.
+            _ => self.found(!writable && (instance.parent == Some(owner.number) || parent_has), whose),
         }
     }
 
-    /// Who is told that nobody shares its frames shares them with nobody who runs.
+    /// A pVM that is told that its frames are unshared shares them with no domain that runs.
     fn judge_unshared(&mut self) -> Result<(), Found> {
-        for life in self.lives.iter().filter(|life| !life.went && !life.tainted && life.is_pvm()) {
-            if life.last_commit == 0 || matches!(life.doing, Doing::HasEnded | Doing::Begins) {
+        for instance in
+            self.instances.iter().filter(|instance| !instance.went && !instance.tainted && instance.is_pvm())
+        {
+            if instance.last_commit == 0 || matches!(instance.doing, Doing::HasEnded | Doing::Begins) {
                 continue;
             }
-            // Until the answer, what it was told is of the COMMIT before.
-            if matches!(&life.doing, Doing::Asks(request) if request.operation == operation::COMMIT) {
+            // Until the answer, its control page is about the COMMIT before.
+            if matches!(&instance.doing, Doing::Asks(request) if request.operation == operation::COMMIT) {
                 continue;
             }
-            let Some(control) = life.control() else { continue };
-            if control.get(daemon::UNSHARED) != life.last_commit {
+            let Some(control) = instance.control() else { continue };
+            if control.get(daemon::UNSHARED) != instance.last_commit {
                 continue;
             }
             let shares = self.judged.iter().find(|((other, ..), owner)| {
-                let child = &self.lives[*other];
-                **owner == life.number
+                let child = &self.instances[*other];
+                **owner == instance.number
                     && child.kind == Some(Kind::Child)
                     && self.runs(*other)
                     && child.doing != Doing::HasEnded
             });
             if let Some(((other, mfn, _), _)) = shares {
                 return Err(Found(format!(
-                    "life {} is told that nobody shares its frames, and life {other} has its frame {:#x}",
-                    life.number, mfn.0
+                    "instance {} is told that nobody shares its frames, and instance {other} has its frame {:#x}",
+                    instance.number, mfn.0
                 )));
             }
         }
         Ok(())
     }
 
-    /// dom0 keeps no more of what guests grant than what they grant now: each of these guests names one list of grants.
+    /// dom0 maps no more of guests' grants than they grant now. Each of these guests names one list
+    /// of grants.
     fn judge_grants(&self) -> Result<(), Found> {
         let (mapped, most) = (self.fake.maptrack(), 1200 * self.infos.len() + 600);
         self.found(mapped <= most, || format!("dom0 has {mapped} grants mapped, for {} domains", self.infos.len()))
     }
 
-    /// Nobody who is honest waits for long.
+    /// No honest guest waits for long.
     fn judge_waiting(&mut self) -> Result<(), Found> {
         for (number, since) in &self.served_since {
-            let life = &self.lives[*number];
-            let Doing::Asks(request) = &life.doing else { continue };
-            let root = &self.lives[life.root];
+            let instance = &self.instances[*number];
+            let Doing::Asks(request) = &instance.doing else { continue };
+            let root = &self.instances[instance.root];
             let faults = self.faults.lock().unwrap().last;
             let quiet = faults.is_none_or(|last| self.clock.since(last) > Duration::from_secs(1));
-            // Hostile relatives are its own family's affair.
-            let alone = !self.lives.iter().any(|other| other.root == life.root && other.nature == Nature::Hostile);
+            // Delays by hostile relatives concern its own family alone.
+            let alone =
+                !self.instances.iter().any(|other| other.root == instance.root && other.nature == Nature::Hostile);
             let waited = self.service - *since;
-            let family = self.lives.iter().filter(|other| other.root == life.root && !other.went).count() as u32;
-            // A family that is full, on a host where something is short, has its refusals put off, each behind the one before.
+            let family =
+                self.instances.iter().filter(|other| other.root == instance.root && !other.went).count() as u32;
+            // In a full family, or on a host with a shortage, refusals are delayed, each behind the
+            // one before.
             let is_full = matches!(self.profile.kind, "chain" | "short");
             let served =
-                is_full || !quiet || !alone || root.went || self.orphaned(life) || waited < BOUND + EACH * family;
+                is_full || !quiet || !alone || root.went || self.orphaned(instance) || waited < BOUND + EACH * family;
             self.found(served, || {
                 format!(
-                    "life {number} waits for {waited:?} for an answer to request {} ({})",
+                    "instance {number} waits for {waited:?} for an answer to request {} ({})",
                     request.number, request.operation
                 )
             })?;
@@ -338,39 +354,39 @@ impl Host {
         Ok(())
     }
 
-    /// The daemon has let go of it, by an operator's order.
-    fn orphaned(&self, life: &Life) -> bool {
-        life.doing == Doing::HasEnded
+    /// The daemon has forgotten it, by an operator's order.
+    fn orphaned(&self, instance: &Instance) -> bool {
+        instance.doing == Doing::HasEnded
     }
 
-    /// An honest guest is refused a fork: for a reason.
-    pub fn judge_refusal(&mut self, number: LifeId, request: &Request, errno: u32) -> Result<(), Found> {
+    /// A refused fork of an honest guest has a reason.
+    pub fn judge_refusal(&mut self, number: InstanceId, request: &Request, errno: u32) -> Result<(), Found> {
         let now = self.clock.now();
         let second = Duration::from_secs(1);
         while self.made.front().is_some_and(|(when, _)| self.clock.since(*when) > second) {
             self.made.pop_front();
         }
-        let root = self.lives[number].root;
+        let root = self.instances[number].root;
         let (family, host) = self.profile.rates;
         let made = self.made.len() as u32 + request.count;
         let own = self.made.iter().filter(|(_, of)| *of == root).count() as u32 + request.count;
         let quiet = self.faults.lock().unwrap().last.is_none_or(|last| now - last > second);
         let short = self.profile.pages < 5000 || self.profile.domains < 30;
-        let members = self.lives.iter().filter(|life| life.root == root && !life.went).count() as u32;
+        let members = self.instances.iter().filter(|instance| instance.root == root && !instance.went).count() as u32;
         let full = members + request.count + 6 >= self.profile.family;
         let plain = quiet && !short && !full && own * 2 < family && made * 2 < host;
         if plain && request.operation == operation::COMMIT && errno == Errno::EAGAIN.0 {
             return self.found(false, || {
                 format!(
-                    "life {number} is refused a COMMIT (EAGAIN), though {made} forks were made of {host} in a second"
+                    "instance {number} is refused a COMMIT (EAGAIN), though {made} forks were made of {host} in a second"
                 )
             });
         }
-        let life = &mut self.lives[number];
-        life.refusals = if plain { life.refusals + 1 } else { 0 };
-        let refusals = life.refusals;
+        let instance = &mut self.instances[number];
+        instance.refusals = if plain { instance.refusals + 1 } else { 0 };
+        let refusals = instance.refusals;
         self.found(refusals < REFUSALS, || {
-            format!("life {number} is refused a fork {refusals} times in a row, at last with {errno}, though nothing is short")
+            format!("instance {number} is refused a fork {refusals} times in a row, at last with {errno}, though nothing is short")
         })
     }
 }

@@ -1,4 +1,4 @@
-//! The memory of a simulated guest: its layout, its page tables, and what it does with them.
+//! The memory of a simulated guest: its layout, its page tables, and its accesses.
 
 use xen_abi::arch_x86::VgcfFlags;
 use xen_abi::pte::{PTES_PER_TABLE, Pte, PteFlags};
@@ -41,7 +41,8 @@ pub fn layout() -> Layout {
     }
 }
 
-/// Makes a domain as a toolstack and a kernel that boots leave it; its port for the daemon.
+/// Makes a domain in the state in which a toolstack and a booted kernel leave it; its port for the
+/// daemon.
 pub fn boot(tools: &FakeXen, handle: [u8; 16]) -> (Guest, Port) {
     let entry = |class: PageClass| Pte::new(Mfn(0), class.pte_flags()).0;
     let mut heap = Box::new([0; PTES_PER_TABLE]);
@@ -134,14 +135,15 @@ impl Control {
         self.put(field, self.get(field).wrapping_add(1));
     }
 
-    /// Sends an event to the daemon. A root keeps the number of its port in a field that is for the guest alone.
+    /// Sends an event to the daemon. A root keeps the number of its port in a field that is for the
+    /// guest alone.
     pub fn send(&self) {
         let port = Some(self.get(daemon::PORT)).filter(|port| *port != 0).unwrap_or(self.get(guest::TIMER_PORT));
         // A daemon may not have bound it.
         let _ = self.guest.send(Port(port));
     }
 
-    /// Says where things lie.
+    /// Writes its layout.
     pub fn describe(&self) {
         let layout = layout();
         self.put_u64(guest::MAGIC, MAGIC);
@@ -184,13 +186,13 @@ pub fn read(guest: &Guest, address: usize) -> Option<u64> {
     word(guest, entry(guest, address)?.mfn(), 0)
 }
 
-/// Writes the first word of a page that can be written; false where it cannot.
+/// Writes the first word of a page; false if it is not writable.
 pub fn write(guest: &Guest, address: usize, value: u64) -> bool {
     let entry = entry(guest, address).filter(|entry| entry.flags().contains(PteFlags::WRITABLE));
     entry.inspect(|entry| guest.write(entry.mfn(), 0, &value.to_le_bytes())).is_some()
 }
 
-/// Sets an entry of the domain's own level 1 table, and counts the change; whether Xen took it.
+/// Sets an entry of the domain's own level 1 table, and counts the change; true if Xen took it.
 pub fn set_entry(guest: &Guest, control: &Control, address: usize, entry: Pte) -> bool {
     let Some(table) = table(guest, address, 1) else { return false };
     let update = MmuUpdate::pte(table.addr() + index(address, 1) as u64 * 8, entry);

@@ -1,15 +1,17 @@
-//! A deterministic simulation of a whole host: the real engine, a hypervisor and a xenstored in memory, and many guests, honest and hostile.
+//! A deterministic simulation of a whole host: the real engine, a hypervisor and a xenstored in
+//! memory, and many guests, honest and hostile.
 //!
-//! One seed decides everything: who acts when, what fails, what hostile guests write. After every step what has to be true is judged
-//! (`judge`), by what the simulation knows of the guests and the hypervisor, not by what the engine believes. A seed in which something
-//! is wrong is replayed by `SEED=7 cargo test -p pvm simulation_replay -- --nocapture`. docs/testing.md says more.
+//! One seed decides everything: the order of acts, the faults, and the writes of hostile guests.
+//! After every step, `judge` checks the properties that must hold, by the simulation's knowledge of
+//! guests and hypervisor and not by the engine's. A seed with a violation is replayed by `SEED=7
+//! cargo test -p pvm simulation_replay -- --nocapture`. docs/testing.md says more.
 
 mod honest;
 mod host;
 mod hostile;
 mod inspect;
+mod instance;
 mod judge;
-mod life;
 mod memory;
 mod profile;
 mod random;
@@ -22,13 +24,13 @@ use std::time::{Duration, Instant};
 use self::host::{Found, Host};
 use super::super::sabotage::{self, Sabotage};
 
-/// Seeds of one run of the tests, and how long it takes at least.
+/// Seeds of one run of the tests; below, the shortest time of a run.
 const SEEDS: u64 = 3000;
 
-/// What a seed leads to.
+/// Runs the host of a seed.
 fn simulate(seed: u64, talks: bool) -> Result<Box<Host>, Box<(Host, Found)>> {
     let mut host = Host::new(seed, talks);
-    match host.live_whole() {
+    match host.run_caught() {
         Ok(()) => Ok(Box::new(host)),
         Err(found) => Err(Box::new((host, found))),
     }
@@ -39,8 +41,8 @@ fn setting(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
 
-/// Goes through `seeds` seeds from `first` on, and for `time` at least; with a deliberate fault, until it is found. How many seeds there
-/// were, what was found, and in which seed.
+/// Runs `seeds` seeds from `first` on, and for `time` at least; with a deliberate fault, until it
+/// is found. Returns the number of seeds, and each violation with its seed.
 fn search(first: u64, seeds: u64, time: Duration, fault: Option<Sabotage>) -> (u64, Vec<(u64, String)>) {
     let (next, found) = (AtomicU64::new(first), Mutex::new(Vec::new()));
     let began = Instant::now();

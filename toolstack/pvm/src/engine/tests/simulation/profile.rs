@@ -1,22 +1,23 @@
-//! What kind of host a seed makes.
+//! The kind of host that a seed makes.
 
 use super::honest::Act;
 use super::hostile::Evil;
 use super::random::Random;
 
-/// Settings that a seed chooses, so that each kind of trouble is met in earnest by some.
+/// Settings that a seed chooses, so that each kind of trouble is frequent in some runs.
 #[derive(Clone, Debug)]
 pub struct Profile {
     pub kind: &'static str,
     pub steps: u64,
     /// Microseconds that a step takes at most.
     pub pause_us: u64,
-    /// How many steps of 100 are the daemon's.
+    /// Steps of 100 that are the daemon's.
     pub engine: u64,
     pub roots: u64,
-    /// How many roots of 100 are hostile, and how many children of honest ones become so.
+    /// Roots of 100 that are hostile; below, children of honest pVMs, of 100, that become hostile, and
+    /// most children of a hostile fork.
     pub hostile_roots: u64,
-    pub hostile_turns: u64,
+    pub become_hostile: u64,
     pub hostile_children: u64,
     /// Numbers that domains may have, pages of the machine, grants that dom0 can map.
     pub domains: u16,
@@ -24,7 +25,7 @@ pub struct Profile {
     pub maptrack: usize,
     pub pool: u32,
     pub family: u32,
-    /// Forks a second: of a family, of the host.
+    /// Forks in a second: of a family, and of the host.
     pub rates: (u32, u32),
     /// Operations of 100,000 that fail.
     pub faults: u64,
@@ -72,7 +73,7 @@ impl Profile {
             engine: 50,
             roots: 2 + random.below(2),
             hostile_roots: 30,
-            hostile_turns: 10,
+            become_hostile: 10,
             hostile_children: 3,
             domains: 60,
             pages: 20_000,
@@ -87,12 +88,12 @@ impl Profile {
         };
         let only = |kinds: &[(u64, Evil)]| kinds.to_vec();
         match random.below(12) {
-            0 => Profile { kind: "honest", hostile_roots: 0, hostile_turns: 0, ..base },
-            1 => Profile { kind: "honest, faults", hostile_roots: 0, hostile_turns: 0, faults: 400, ..base },
+            0 => Profile { kind: "honest", hostile_roots: 0, become_hostile: 0, ..base },
+            1 => Profile { kind: "honest, faults", hostile_roots: 0, become_hostile: 0, faults: 400, ..base },
             2 => Profile {
                 kind: "few numbers",
                 hostile_roots: 0,
-                hostile_turns: 0,
+                become_hostile: 0,
                 domains: 16 + random.below(8) as u16,
                 family: 6,
                 roots: 3,
@@ -109,7 +110,7 @@ impl Profile {
             4 => Profile {
                 kind: "forgers",
                 hostile_roots: 40,
-                hostile_turns: 40,
+                become_hostile: 40,
                 hostile: only(&[
                     (8, Evil::Unhook),
                     (20, Evil::Forge),
@@ -150,7 +151,7 @@ impl Profile {
             9 => Profile {
                 kind: "chain",
                 hostile_roots: 0,
-                hostile_turns: 0,
+                become_hostile: 0,
                 roots: 1,
                 steps: if random.chance(1, 8) { 30_000 } else { 3000 },
                 honest: vec![(10, Act::Fork), (5, Act::Exit), (2, Act::Write)],

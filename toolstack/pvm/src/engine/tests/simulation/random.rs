@@ -1,4 +1,4 @@
-//! The numbers that decide everything: the same seed, the same numbers.
+//! A source of numbers: the same seed gives the same numbers.
 
 /// A generator (Vigna's splitmix64).
 #[derive(Clone, Debug)]
@@ -27,7 +27,7 @@ impl Random {
         self.below(all) < times
     }
 
-    /// One of them; nothing of none.
+    /// One of them; none if there is none.
     pub fn pick<T: Clone>(&mut self, all: &[T]) -> Option<T> {
         (!all.is_empty()).then(|| all[self.below(all.len() as u64) as usize].clone())
     }
@@ -44,7 +44,7 @@ impl Random {
         unreachable!("the number is below the sum")
     }
 
-    /// What a vandal writes: mostly small numbers.
+    /// A number for a hostile guest's writes: mostly small.
     pub fn nonsense(&mut self) -> u32 {
         let number = self.next() as u32;
         [number, number % 4, number % 70, u32::MAX - number % 3][self.below(4) as usize]

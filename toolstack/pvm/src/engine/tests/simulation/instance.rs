@@ -1,4 +1,5 @@
-//! What the simulation knows of each life of a domain, from what it did itself and from the hypervisor; never from the engine.
+//! The simulation's knowledge of each domain, from its own acts and from the hypervisor; never from
+//! the engine.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -10,26 +11,26 @@ use zooid_fork_plan::id::Kind;
 
 use super::memory::{Control, DATA_PAGES, HEAP_PAGES};
 
-/// Number of a life: each domain that is ever made has its own.
-pub type LifeId = usize;
+/// Number of an instance. Each domain that is ever made has its own, while domids come again.
+pub type InstanceId = usize;
 
-/// What a pVM's memory holds: the first words of its pages.
+/// The memory of a pVM: the first words of its pages.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Contents {
     pub heap: [u64; HEAP_PAGES],
     pub data: [u64; DATA_PAGES],
 }
 
-/// How a guest behaves.
+/// The behaviour of a guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Nature {
     /// It keeps to the protocol.
     Honest,
-    /// It writes what it likes.
+    /// It writes anything.
     Hostile,
 }
 
-/// What an honest guest does now.
+/// The present act of an honest guest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Doing {
     /// A prepared domain that boots, waits, or resumes.
@@ -48,58 +49,59 @@ pub struct Request {
     pub operation: u32,
     pub count: u32,
     pub since: Instant,
-    /// Of a fork: how many tries are left.
+    /// Tries to fork that are left.
     pub tries: u32,
-    /// The number of the request from outside that it carries out; 0: none.
+    /// The number of the request from outside that it carries out; 0 for none.
     pub outside: u32,
 }
 
 #[derive(Debug)]
-pub struct Life {
-    pub number: LifeId,
+pub struct Instance {
+    pub number: InstanceId,
     pub domain: DomId,
-    /// Xen's frame of it, which no other life has.
+    /// The frame of its shared info, which no other instance has.
     pub identity: Mfn,
     pub guest: Guest,
     pub nature: Nature,
-    /// What its handle says; nothing for a root.
+    /// The kind in its handle; none for a root.
     pub kind: Option<Kind>,
     pub id: u32,
-    /// Whom it was made for.
-    pub parent: Option<LifeId>,
-    pub root: LifeId,
-    /// It, or one of those that it descends from, is hostile.
+    /// The instance that it was made for.
+    pub parent: Option<InstanceId>,
+    pub root: InstanceId,
+    /// It, or one of its ancestors, is hostile.
     pub tainted: bool,
     pub doing: Doing,
     pub memory: Contents,
-    /// What its children have, by the number of the COMMIT.
+    /// The memory of its children, by the number of the COMMIT.
     pub forks: BTreeMap<u32, Rc<Contents>>,
     /// Pages of the heap that are write-protected since its last COMMIT.
     pub protected: BTreeSet<usize>,
     pub last_commit: u32,
     pub last_commit_before: u32,
     pub buffer: u32,
-    /// Frames that it asked for so far.
+    /// Number of frames that it has asked for.
     pub populated: u64,
-    /// The reply that it saw last.
+    /// The last reply that it saw.
     pub replied: u32,
-    /// The request that takes back another one, which a daemon may answer late.
+    /// The request that replaces one it has given up, which a daemon may answer late.
     pub gave_up: u32,
     /// It has asked for an object to be mapped.
     pub maps: bool,
-    /// Children whose ids it was told, and whose ends.
+    /// Children whose ids it was told; below, the ends that it was told.
     pub children: BTreeSet<u32>,
     pub ends: BTreeMap<u32, u32>,
-    /// Its commit's number as its handle has it.
+    /// The number of the COMMIT in its handle.
     pub commit: u32,
     pub went: bool,
-    /// A table of its own that it has taken out of its tables, of which dom0 may think that it is one still: its base and frame.
+    /// The base and frame of a table that it has taken out of its tree, and that dom0 may still
+    /// take for a table.
     pub unhooked: Option<(usize, Mfn)>,
-    /// Refusals in a row that nothing explains.
+    /// Unexplained refusals in a row.
     pub refusals: u32,
 }
 
-impl Life {
+impl Instance {
     pub fn control(&self) -> Option<Control> {
         Control::of(&self.guest)
     }
