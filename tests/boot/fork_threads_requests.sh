@@ -14,6 +14,7 @@ while [ "$forked" -lt 6 ]; do
         cat refused
     done
     forked=$((forked + 1))
+    if grep -H 'Test result' /var/log/xen/console/guest-"$NAME"-*.log; then fail "a child"; fi
 done
 [ "$(sort -u forked | wc -l)" = 6 ] || fail "the same child twice: $(cat forked)"
 xenstore-write "/local/domain/$(xl domid "$NAME")/data/stop" 1
