@@ -19,5 +19,5 @@ chain() {
 
 chain 20
 before=$(settled)
-chain 1000
+chain 300
 [ "$(settled)" = "$before" ] || fail "before $before, after $(settled)"

@@ -66,8 +66,9 @@ impl Model {
         // The default of a host: dom0 has as many virtual processors as there are
         // processors, and none is pinned, so that two threads of pvmd, a thread of it and a guest,
         // or two guests run at the same moment.
-        let xen =
-            format!("console=com1 com1=115200,8n1 dom0_mem={dom0}M,max:{dom0}M dom0_max_vcpus={processors} {options}");
+        let xen = format!(
+            "console=com1 com1=115200,8n1 conring_size=512k dom0_mem={dom0}M,max:{dom0}M dom0_max_vcpus={processors} {options}"
+        );
         let processors = processors.to_string();
         let chosen = ["-m", &memory, "-smp", &processors, "-append", &xen];
         clock.iter().chain(&chosen).chain(&FIXED_ARGUMENTS).map(|&word| word.into()).collect()

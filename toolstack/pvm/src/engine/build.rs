@@ -256,8 +256,9 @@ impl<H: Hypervisor> Host<H> {
             cpupool: forking.profile.cpupool,
         })?;
         let root = parent.root();
-        let (name, id) = (self.name_of(root), self.books.new_id(domain));
-        building.made = Some(Made { id, name: format!("{name}-{id}") });
+        let id = self.books.new_id(domain);
+        let family = self.books.family_name(root).ok_or(Failure::Gone)?;
+        building.made = Some(Made { id, name: format!("{family}-{id}") });
         Ok(())
     }
 

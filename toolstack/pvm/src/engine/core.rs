@@ -30,6 +30,7 @@ use super::failure::Failure;
 use super::forks::Forked;
 use super::handle::{Handle, Inbox, pair};
 use super::jobs::{Job, Jobs};
+use super::quiet::Quiet;
 use super::relink::Scratch;
 use super::rest::Rest;
 use super::stats::Counters;
@@ -59,6 +60,7 @@ pub struct Host<H: Hypervisor> {
     follows: VecDeque<Follow<H::Memory>>,
     pub(super) jobs: Jobs<H::Memory>,
     pub(super) rest: Rest,
+    quiet: Quiet,
     timers: Vec<(Instant, Timer)>,
     /// The peer of each port of dom0, by the port's number.
     ports: Vec<Option<Peer>>,
@@ -202,7 +204,7 @@ impl<H: Hypervisor> Engine<H> {
     pub(super) fn timeout(&self) -> Option<Duration> {
         let host = &self.host;
         let later = !host.follows.is_empty() || !host.jobs.is_empty() || !host.untold.is_empty();
-        let rest = host.rest.until().filter(|_| later);
+        let rest = host.rest.until().max(host.quiet.until()).filter(|_| later);
         match host.timers.iter().map(|(when, _)| *when).chain(rest).min() {
             _ if later && rest.is_none() => Some(Duration::ZERO),
             Some(when) => Some(when.saturating_duration_since(host.clock.now())),
@@ -247,6 +249,7 @@ impl<H: Hypervisor> Engine<H> {
             follows: VecDeque::new(),
             jobs: Jobs::new(),
             rest: Rest::default(),
+            quiet: Quiet::default(),
             timers: Vec::new(),
             ports: Vec::new(),
             taken: Vec::new(),
@@ -292,11 +295,12 @@ impl<H: Hypervisor> Engine<H> {
             }
         }
         self.take_timers();
-        if !self.host.rest.lasts(self.host.clock.now()) {
+        let now = self.host.clock.now();
+        if !self.host.rest.lasts(now) {
             self.drain();
             self.host.tell_subscribers();
             self.put_off += 1;
-            if !event && !woken || self.put_off > PUT_OFF {
+            if (!event && !woken || self.put_off > PUT_OFF) && !self.host.quiet.lasts(now) {
                 self.put_off = 0;
                 self.work();
             }
@@ -405,6 +409,7 @@ impl<H: Hypervisor> Engine<H> {
         let began = self.host.clock.now();
         self.host.do_step(family, job);
         let time = self.host.clock.since(began);
+        self.host.quiet.worked(began, began + time);
         self.host.jobs.charge(family, time);
         self.drain();
     }

@@ -189,11 +189,11 @@ impl<H: Hypervisor> Host<H> {
         let store = Store::new(&self.config.libraries);
         let keys: Vec<PublicKey> =
             Keys::new(&self.config.keys).all().map_err(cannot)?.into_iter().map(|(_, key)| key).collect();
-        let family = self.books.name_of(root);
+        let family = self.books.family_name(root);
         let rules = Rules {
             keys,
             image: &wanted.image,
-            family: family.as_deref(),
+            family,
             versions: wanted.ranges.iter().map(|range| (wanted.name.as_str(), range.as_str())).collect(),
             user_mode: wanted.user_mode,
         };

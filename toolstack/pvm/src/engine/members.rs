@@ -91,7 +91,7 @@ impl<H: Hypervisor> Host<H> {
         self.hold(domain, 1, &mut frames)?;
         let table = *frames.first().ok_or(Failure::NoMemory("Xen has none left"))?;
         let page = self.operate(Operation::Map, |host| host.xen.map_foreign(domain, &frames, Protection::ReadWrite))?;
-        let name = format!("{}-memory", self.name_of(root));
+        let name = format!("{}-memory", self.books.family_name(root).ok_or(Failure::Gone)?);
         self.operate(Operation::Home, |host| home::create_memory_owner(&host.store, id, &name, root, Some(table)))?;
         let handle = Handle { kind: Kind::MemoryOwner, id, parent: root, commit: 0 };
         self.operate(Operation::Sign, |host| host.xen.set_handle(domain, &handle.to_octets()))?;

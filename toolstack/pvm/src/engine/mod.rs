@@ -28,6 +28,7 @@ mod memory_owner;
 mod object_records;
 mod parent;
 mod pool;
+mod quiet;
 mod quota;
 mod relink;
 mod requests;

@@ -268,9 +268,10 @@ impl<M: Memory> Target<'_, M> {
                 tries = 0;
                 continue;
             };
-            // The frame is not this owner's: each of the ancestors may own it.
+            // The frame is not this owner's, which may have gone: each of the ancestors may own it.
             tries = if succeeded > 0 { 1 } else { tries + 1 };
-            if error.errno() != Some(Errno::EBUSY) || !is_ancestors(owner) || tries >= source.owners.len() {
+            let is_anothers = matches!(error.errno(), Some(Errno::EBUSY | Errno::ESRCH));
+            if !is_anothers || !is_ancestors(owner) || tries >= source.owners.len() {
                 return Err(error.into());
             }
             let next = match owner {

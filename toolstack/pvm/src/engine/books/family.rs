@@ -8,6 +8,8 @@ use super::super::memory_owner::MemoryOwner;
 /// All pVMs that descend from one root pVM.
 #[derive(Debug)]
 pub struct Family<M> {
+    /// Its root's name, which outlives the root.
+    pub(super) name: String,
     /// Living members; the books count them.
     pub(super) members: u32,
     /// The work that it may have dom0 do.
@@ -19,9 +21,9 @@ pub struct Family<M> {
 }
 
 impl<M> Family<M> {
-    pub(super) fn new(account: Account) -> Self {
+    pub(super) fn new(name: String, account: Account) -> Self {
         let share = FairShare::new(account.since);
-        Self { members: 0, account, memory_owner: None, share }
+        Self { name, members: 0, account, memory_owner: None, share }
     }
 }
 

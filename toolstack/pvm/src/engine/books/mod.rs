@@ -210,7 +210,12 @@ impl<M> Books<M> {
         if let (false, Some(parent)) = (pvm.resumed, pvm.forked_by().and_then(|parent| self.pvms.get_mut(&parent))) {
             parent.resuming.push(id);
         }
-        let family = self.families.entry(pvm.root()).or_insert_with(|| Family::new(account()));
+        let family = self.families.entry(pvm.root()).or_insert_with(|| {
+            // The name of a child is its family's, and its id.
+            let suffix = format!("-{id}");
+            let name = if pvm.is_child() { pvm.name.strip_suffix(&suffix) } else { None };
+            Family::new(name.unwrap_or(&pvm.name).to_owned(), account())
+        });
         family.members += 1;
         self.numbers.insert(id.domain(), id);
         self.pvms.insert(id, pvm);
@@ -303,6 +308,11 @@ impl<M> Books<M> {
     pub fn name_of(&self, id: PvmId) -> Option<String> {
         let living = self.pvms.get(&id).map(|pvm| &pvm.name);
         living.or_else(|| self.ended().rev().find(|info| info.id == id.raw()).map(|info| &info.name)).cloned()
+    }
+
+    /// The name of a family: its root's, even if that has ended.
+    pub fn family_name(&self, root: PvmId) -> Option<&str> {
+        self.families.get(&root).map(|family| family.name.as_str())
     }
 
     /// Compares derived facts with their sources.

@@ -269,10 +269,14 @@ fn generations_have_no_end() {
         let before = last;
         last = domain(children[0]);
         assert_eq!(world.word(last, heap(3)), Some(heap(3) as u64), "memory of generation {generation}");
-        if before != root.id() {
-            world.end(before);
-        }
+        world.end(before);
+        let pvm = world.pvm(last).unwrap();
+        assert_eq!(pvm.name, format!("parent-{}", pvm.id()), "name of generation {generation}");
     }
+    world.restart_with(|_| ());
+    let child = world.fork(last);
+    let id = world.id_of(child);
+    assert_eq!(world.pvm(child).unwrap().name, format!("parent-{id}"));
     let owners = world.pvm(last).unwrap().owners().len();
     assert!(owners < 60, "dead ancestors without frames are forgotten: {owners}");
 }
