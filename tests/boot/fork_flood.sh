@@ -67,19 +67,17 @@ begun() {
     wait_until 60 gone
 }
 
-begun
+begun --family-pvms 32
 beside ends
 before=$(settled)
-for flood in commits prepares garbage ends tables; do
+for flood in commits prepares garbage tables; do
     beside $flood
 done
 after=$(settled)
 free=$(($(count free_pages "$before") - $(count free_pages "$after")))
 [ "$free" -le $PAGES ] || fail "$free pages of memory are lost: before $before, after $after"
 [ "${after#*,}" = "${before#*,}" ] || fail "before $before, after $after"
-begun --family-pvms 32
-beside bomb
-begun --backend grant
+begun --backend grant --family-pvms 32
 beside grants
 no_pvmd
 start-pvmd || fail "pvmd"

@@ -1,4 +1,5 @@
-# shellcheck shell=sh For the boot tests' scripts (sourced as /run/zooid/lib.sh): they run in dom0
+# shellcheck shell=sh
+# For the boot tests' scripts (sourced as /run/zooid/lib.sh): they run in dom0
 # with $NAME, the name of the case, and $CFG, a configuration for `xl create`. Their output is shown
 # when they fail.
 

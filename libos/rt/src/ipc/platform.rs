@@ -1,4 +1,4 @@
-//! The [`Platform`](zooid_ipc::platform::Platform) of the IpC component: connects it to the kernel
+//! The [`Platform`] of the IpC component: connects it to the kernel
 //! and to the fork component.
 
 use core::ops::Deref;

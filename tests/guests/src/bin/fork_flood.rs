@@ -4,7 +4,6 @@
 //! - `prepares`: PREPAREs of more than any quota allows.
 //! - `garbage`: operations that there are not.
 //! - `ends`: children that end at once.
-//! - `bomb`: forks, by its children too, tried again each millisecond.
 //! - `tables`: page tables for as many frames as it has, before it goes on as `prepares` for one domain.
 //! - `grants`: one page, granted as memory of ever other addresses; for the backend that copies.
 
@@ -51,11 +50,6 @@ fn main() {
                 Ok(None) => process::exit(0),
                 Ok(Some(_)) => drop(process::wait()),
                 Err(_) => thread::sleep(Duration::from_millis(1)),
-            }
-        },
-        "bomb" => loop {
-            if process::fork().is_err() {
-                thread::sleep(Duration::from_millis(1));
             }
         },
         "tables" => {
