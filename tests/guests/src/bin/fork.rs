@@ -87,7 +87,7 @@ fn reap(child: PvmId) {
     }
 }
 
-/// What was written before the fork is there on both sides; what is written after it is seen by the writer alone.
+/// Both sides have the memory from before the fork. A later write is seen by its writer alone.
 fn returns() {
     let me = expect!(process::id().ok_or("no id"));
     let mut boxed = Box::new([7_u8; 5000]);
@@ -171,14 +171,14 @@ fn eager() {
             1 => memory.chunks_mut(2 * WORDS).for_each(|words| words[0] = core::hint::black_box(words[0])),
             _ => {}
         }
-        // What children have said is taken in, and the next domain is up to date.
+        // The children's reports are taken in, and the next domain is up to date.
         thread::sleep(Duration::from_millis(30));
         reap(child(|| write(&mut memory, 1, written, u64::from(round > 8))));
         verify(&memory, 0, written);
     }
 }
 
-/// How a child ended is told as it was.
+/// A parent is told the true status of its child.
 fn codes() {
     for code in [0, 1, 7, 255] {
         let child = child(|| code);
@@ -454,7 +454,7 @@ fn chain(generations: u32) {
     let first = vec![7_u32; 3000];
     let mut last = Vec::new();
     for generation in 1..=generations {
-        // What each generation has written, the next ones have.
+        // A generation has all that the ones before it wrote.
         last.push(generation);
         let mut refused = 0;
         loop {

@@ -23,7 +23,7 @@ use zooid_kernel::shared::{SharedPages, barrier};
 
 zooid::main!(main, mode = kernel);
 
-/// What a table of level 1 covers.
+/// Octets that a table of level 1 covers.
 const SPAN: usize = 512 * PAGE_SIZE;
 /// An operation that there is not.
 const UNKNOWN: u32 = 77;

@@ -43,7 +43,7 @@ static FORKED: AtomicU32 = AtomicU32::new(0);
 /// Ids that forks have returned.
 static IDS: Mutex<Vec<PvmId>> = Mutex::new(Vec::new());
 
-/// Whether this is a pVM that was forked from outside, or a child of one.
+/// True in a pVM that was forked from outside, and in its children.
 fn is_elsewhere() -> bool {
     process::id().map(PvmId::raw) != Some(FIRST.load(Ordering::Relaxed))
 }
@@ -182,7 +182,7 @@ fn in_signal_handler() {
     fn forks(_: u8) {
         match expect!(process::fork()) {
             Some(child) => CHILD.store(child.raw(), Ordering::Relaxed),
-            // What waited for its parent would come now.
+            // A signal of its parent's would come now.
             None => drop(expect!(signal::unblock(signal::set(&[BLOCKED])))),
         }
     }

@@ -125,7 +125,7 @@ fn pipe() {
     reap(echo);
 }
 
-/// What a pipe holds, and what happens when it is full or empty; all in one pVM.
+/// The size of a pipe, and reads and writes when it is full or empty; all in one pVM.
 fn pipe_limits() {
     let (reader, writer) = expect!(ipc::pipe());
     let mut buffer = vec![0; 2 * PIPE_CAPACITY];
@@ -140,7 +140,7 @@ fn pipe_limits() {
     check_eq!(writer.try_write(&bytes[..1]), Err(Error::WouldBlock));
     check_eq!(writer.write_timeout(&bytes, Duration::from_millis(20)), Err(Error::WouldBlock));
     check_eq!(reader.read(&mut buffer), Ok(PIPE_CAPACITY));
-    // What was written is read after the last writer has gone, then the end.
+    // A reader gets all octets after the last writer has gone, then the end.
     check_eq!(writer.try_write(b"last"), Ok(4));
     let second = writer.clone();
     drop(writer);
@@ -299,7 +299,8 @@ fn semaphore() {
     check_eq!(places.value(), 2);
 }
 
-/// What one writes the other sees, in regions of many pages, from before a fork on; the heap is not shared.
+/// Each sees the other's writes, in regions of many pages, from before a fork on; the heap is not
+/// shared.
 fn memory() {
     const SIZE: usize = 3_000_000;
     let shared = expect!(SharedMemory::new(SIZE));
@@ -479,7 +480,7 @@ fn shared() {
     reap(holder);
     drop(guard);
 
-    // Who has the mutex is killed, while another waits for it, and while nobody does.
+    // The holder of the mutex is killed, while another waits for it, and while nobody does.
     for waits in [true, false] {
         write(STAGE, 0);
         let victim = child!({
@@ -542,7 +543,7 @@ fn poll_objects() {
     check_eq!(look(Some(Duration::from_millis(30))), [NONE; 4]);
     check!(began.elapsed() >= Duration::from_millis(30));
 
-    // What is written to is ready until it is full, or nobody reads.
+    // The end for writing is ready until it is full, or nobody reads.
     let writable = |queue: &MessageQueue| {
         let mut entries =
             [PollEntry::new(&writer, Events::WRITABLE), PollEntry::new(queue, Events::READABLE | Events::WRITABLE)];
@@ -677,7 +678,7 @@ const SIGUSR1: u8 = 10;
 const SIGUSR2: u8 = 12;
 const SIGTERM: u8 = 15;
 
-/// How often `count` was called.
+/// The number of calls of `count`.
 static COUNT: AtomicU32 = AtomicU32::new(0);
 /// The last signal that it was called for.
 static SIGNAL: AtomicU32 = AtomicU32::new(0);
