@@ -19,5 +19,5 @@ chain() {
 
 chain 20
 before=$(settled)
-chain 300
+chain 1000
 [ "$(settled)" = "$before" ] || fail "before $before, after $(settled)"

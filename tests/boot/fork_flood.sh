@@ -37,7 +37,7 @@ neighbour() {
 beside() {
     flood=$1
     before_lines=$(lines)
-    before_grants=$(grants)
+    before_grants=$(grants) || fail "$before_grants"
     rm -f "$(console)"
     kill -HUP "$(cat /run/xenconsoled.pid)"
     begin "$flood"

@@ -60,7 +60,6 @@ pub struct Host<H: Hypervisor> {
     follows: VecDeque<Follow<H::Memory>>,
     pub(super) jobs: Jobs<H::Memory>,
     pub(super) rest: Rest,
-    quiet: Quiet,
     timers: Vec<(Instant, Timer)>,
     /// The peer of each port of dom0, by the port's number.
     ports: Vec<Option<Peer>>,
@@ -95,6 +94,7 @@ pub struct Engine<H: Hypervisor> {
     inbox: Inbox,
     /// Times in a row that jobs were put off for events.
     put_off: u32,
+    quiet: Quiet,
 }
 
 /// A consequence of a service.
@@ -204,7 +204,7 @@ impl<H: Hypervisor> Engine<H> {
     pub(super) fn timeout(&self) -> Option<Duration> {
         let host = &self.host;
         let later = !host.follows.is_empty() || !host.jobs.is_empty() || !host.untold.is_empty();
-        let rest = host.rest.until().max(host.quiet.until()).filter(|_| later);
+        let rest = host.rest.until().max(self.quiet.until()).filter(|_| later);
         match host.timers.iter().map(|(when, _)| *when).chain(rest).min() {
             _ if later && rest.is_none() => Some(Duration::ZERO),
             Some(when) => Some(when.saturating_duration_since(host.clock.now())),
@@ -249,7 +249,6 @@ impl<H: Hypervisor> Engine<H> {
             follows: VecDeque::new(),
             jobs: Jobs::new(),
             rest: Rest::default(),
-            quiet: Quiet::default(),
             timers: Vec::new(),
             ports: Vec::new(),
             taken: Vec::new(),
@@ -266,7 +265,7 @@ impl<H: Hypervisor> Engine<H> {
             without_consoles: false,
             quitting: None,
         };
-        Ok((Engine { host, inbox, put_off: 0 }, handle))
+        Ok((Engine { host, inbox, put_off: 0, quiet: Quiet::default() }, handle))
     }
 
     /// Takes over the pVMs of an earlier daemon.
@@ -300,7 +299,7 @@ impl<H: Hypervisor> Engine<H> {
             self.drain();
             self.host.tell_subscribers();
             self.put_off += 1;
-            if (!event && !woken || self.put_off > PUT_OFF) && !self.host.quiet.lasts(now) {
+            if (!event && !woken || self.put_off > PUT_OFF) && !self.quiet.lasts(now) {
                 self.put_off = 0;
                 self.work();
             }
@@ -409,7 +408,7 @@ impl<H: Hypervisor> Engine<H> {
         let began = self.host.clock.now();
         self.host.do_step(family, job);
         let time = self.host.clock.since(began);
-        self.host.quiet.worked(began, began + time);
+        self.quiet.worked(began, began + time);
         self.host.jobs.charge(family, time);
         self.drain();
     }
