@@ -122,6 +122,8 @@ def load(address, updates, pvm):
     for client in clients:
         if client.error:
             sys.exit("FAILED: client %d after %d answers: %r" % (client.number, client.answers, client.error))
+    if done != updates:
+        sys.exit("FAILED: not within the time limit: %d of %d updates" % (done, updates))
     while state(control)["busy"]:
         time.sleep(0.1)
     after = state(control)
@@ -130,8 +132,6 @@ def load(address, updates, pvm):
     rendered = after["rendered"] - before["rendered"]
     versions = set().union(*(client.versions for client in clients))
     print("%d updates, %d requests, %d answers, %d pages rendered, versions %s" % (done, requests, answers, rendered, versions))
-    if done != updates:
-        sys.exit("FAILED: not within the time limit")
     if not requests == answers == rendered or min(client.answers for client in clients) == 0:
         sys.exit("FAILED: requests are lost")
     if versions != {1, 2}:

@@ -3,12 +3,13 @@
 
 use std::collections::VecDeque;
 use std::fmt::Write;
+use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
-use crate::cases::{self, Case};
+use crate::cases::{self, Case, Half};
 use crate::machine::{Event, Machine, Model, RunFiles};
 use crate::options::{BadArgument, Processors};
 use crate::payload::Payload;
@@ -37,7 +38,7 @@ pub fn run(model: Model, processors: Option<Processors>, only: &str) -> Result<T
     let machines = MACHINES.min(std::thread::available_parallelism().map_or(1, usize::from));
     image::update()?;
     let parts = match processors {
-        None => by_processors(model, machines.min(waiting.len() / WORTH_IT).max(1), &waiting),
+        None => by_processors(model, machines.min(waiting.len() / WORTH_IT).max(1), &waiting, half()),
         Some(_) => {
             let machines = machines.min(waiting.len() / WORTH_IT).max(1);
             split(waiting, machines).into_iter().map(|part| (model, part)).collect()
@@ -56,13 +57,19 @@ pub fn run(model: Model, processors: Option<Processors>, only: &str) -> Result<T
 
 /// The cases with one processor, shared out to so many machines, and those with two, which come
 /// when the first of these is done.
-fn by_processors(model: Model, machines: usize, cases: &[Case]) -> Vec<Part> {
-    let with = |processors| cases.iter().filter(|case| case.runs_with(processors)).cloned().collect::<Vec<_>>();
+fn by_processors(model: Model, machines: usize, cases: &[Case], half: Half) -> Vec<Part> {
+    let with = |processors| cases.iter().filter(|case| case.runs_with(processors, half)).cloned().collect::<Vec<_>>();
     let mut parts: Vec<Part> = vec![(Model { processors: Processors::TWO, ..model }, with(Processors::TWO).into())];
     let one = split(with(Processors::ONE), machines);
     parts.extend(one.into_iter().map(|part| (Model { processors: Processors::ONE, ..model }, part)));
     parts.retain(|(_, cases): &Part| !cases.is_empty());
     parts
+}
+
+/// The half of the alternating cases that the commit at hand has for two processors.
+fn half() -> Half {
+    let id = Command::new("git").args(["rev-parse", "HEAD"]).current_dir(layout::top()).output();
+    Half::of_commit(&id.map(|id| String::from_utf8_lossy(&id.stdout).into_owned()).unwrap_or_default())
 }
 
 /// Runs parts until none is left.
@@ -213,11 +220,12 @@ mod tests {
         let memory = Memory::parse("", u64::MAX).unwrap();
         let model = Model { clock: Clock::Wall, memory, processors: Processors::ONE };
         let case = |name: &str, both| Case { name: name.into(), both, ..Case::default() };
-        let parts = by_processors(model, 1, &[case("hello", false), case("fork_a", false), case("ipc_b", true)]);
+        let parts =
+            by_processors(model, 1, &[case("hello", false), case("fork_x", false), case("ipc_b", true)], Half::Even);
         let names = |part: &Part| part.1.iter().map(|case| title(case, part.0.processors)).collect::<Vec<_>>();
         assert_eq!(names(&parts[0]), ["ipc_b with 2 processors"]);
-        assert_eq!(names(&parts[1]), ["hello", "fork_a", "ipc_b"]);
-        assert_eq!(by_processors(model, 1, &[case("hello", false)]).len(), 1);
+        assert_eq!(names(&parts[1]), ["hello", "fork_x", "ipc_b"]);
+        assert_eq!(by_processors(model, 1, &[case("hello", false)], Half::Even).len(), 1);
     }
 
     #[test]

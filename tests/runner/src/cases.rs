@@ -65,6 +65,32 @@ struct Register {
     case: Vec<Case>,
 }
 
+/// The families of cases that processors beside each other may break.
+const ALTERNATING: [&str; 5] = ["fork", "ipc", "library_update", "posix", "pvm"];
+
+/// The half of the alternating cases that runs with two processors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Half {
+    Even,
+    Odd,
+}
+
+impl Half {
+    /// The half for a commit, by the last digit of its id; no id stands for an even one.
+    pub fn of_commit(id: &str) -> Self {
+        match id.trim_end().chars().last().and_then(|digit| digit.to_digit(16)) {
+            Some(digit) if digit % 2 == 1 => Half::Odd,
+            _ => Half::Even,
+        }
+    }
+
+    /// True if the name is in this half, by the sum of its octets.
+    fn holds(self, name: &str) -> bool {
+        let odd = name.bytes().fold(0, |sum: u8, octet| sum ^ octet) % 2 == 1;
+        odd == (self == Half::Odd)
+    }
+}
+
 /// The factor by which a busy machine may take longer.
 const PATIENCE: u32 = 3;
 
@@ -74,9 +100,12 @@ impl Case {
         PATIENCE * self.seconds
     }
 
-    /// True if it runs in a machine of so many processors by default.
-    pub fn runs_with(&self, processors: Processors) -> bool {
-        self.both || processors == Processors::ONE
+    /// True if it runs in a machine of so many processors by default, when `half` of the
+    /// alternating cases has two.
+    pub fn runs_with(&self, processors: Processors, half: Half) -> bool {
+        let alternates = ALTERNATING.iter().any(|family| self.name.starts_with(family));
+        let own = if alternates && half.holds(&self.name) { Processors::TWO } else { Processors::ONE };
+        self.both || processors == own
     }
 
     /// Name of the image that it starts.
@@ -177,13 +206,21 @@ mod tests {
     }
 
     #[test]
-    fn a_case_runs_with_one_processor_and_with_two_where_it_says_so() {
-        let cases =
-            parse("[[case]]\nname = 'hello'\n[[case]]\nname = 'fork_x'\n[[case]]\nname = 'fork_y'\nboth = true");
-        let runs =
-            |processors| cases.as_ref().unwrap().iter().map(|case| case.runs_with(processors)).collect::<Vec<_>>();
-        assert_eq!(runs(Processors::ONE), [true, true, true]);
-        assert_eq!(runs(Processors::TWO), [false, false, true]);
+    fn cases_alternate_between_one_processor_and_two() {
+        let names = ["hello", "fork_x", "fork_y", "user_fork_x", "ipc_both"];
+        let case = |name: &str| Case { name: name.into(), both: name.ends_with("both"), ..Case::default() };
+        let runs = |processors, half| names.map(|name| case(name).runs_with(processors, half));
+        assert_eq!(runs(Processors::ONE, Half::Even), [true, true, false, true, true]);
+        assert_eq!(runs(Processors::TWO, Half::Even), [false, false, true, false, true]);
+        assert_eq!(runs(Processors::ONE, Half::Odd), [true, false, true, true, true]);
+        assert_eq!(runs(Processors::TWO, Half::Odd), [false, true, false, false, true]);
+    }
+
+    #[test]
+    fn a_commit_decides_which_half_has_two_processors() {
+        assert_eq!(Half::of_commit("022f62a\n"), Half::Even);
+        assert_eq!(Half::of_commit("022f62b\n"), Half::Odd);
+        assert_eq!(Half::of_commit(""), Half::Even);
     }
 
     #[test]

@@ -58,7 +58,7 @@ fn main() {
     // SAFETY: as above.
     let rendered = expect!(unsafe { library.function("page_rendered") });
     // The server ends with its pVM.
-    let pages: &Pages = alloc::boxed::Box::leak(alloc::boxed::Box::new(Pages { library, parts, rendered }));
+    let pages: &'static Pages = alloc::boxed::Box::leak(alloc::boxed::Box::new(Pages { library, parts, rendered }));
     let listener = expect!(TcpListener::bind(80));
     println!("pages on port 80");
     for stream in listener.incoming() {
@@ -69,7 +69,7 @@ fn main() {
 }
 
 /// Answers requests until the client closes.
-fn serve(stream: &TcpStream, pages: &Pages) {
+fn serve(stream: &TcpStream, pages: &'static Pages) {
     let mut input = Vec::new();
     let mut buffer = [0; 1 << 10];
     loop {
@@ -89,11 +89,11 @@ fn serve(stream: &TcpStream, pages: &Pages) {
     }
 }
 
-fn answer(path: &str, pages: &Pages) -> Vec<u8> {
+fn answer(path: &str, pages: &'static Pages) -> Vec<u8> {
     if let Some(count) = path.strip_prefix("/update?") {
         let count = count.parse().unwrap_or_else(|_| error!("{path}: how often?"));
         if !BUSY.swap(true, Ordering::Relaxed) {
-            thread::spawn(move || update_often(count));
+            thread::spawn(move || update_often(count, pages));
         }
         return b"as you wish\n".to_vec();
     }
@@ -127,15 +127,19 @@ fn render(number: c_ulong, pages: &Pages) -> Vec<u8> {
     page
 }
 
-/// Replaces the library `count` times.
-fn update_often(count: u32) {
+/// Replaces the library `count` times; each version renders a page before the next one comes.
+fn update_often(count: u32, pages: &Pages) {
     for _ in 0..count {
         let version = if UPDATES.load(Ordering::Relaxed).is_multiple_of(2) { "2.0.0" } else { "1.0.0" };
         if let Err(error) = dl::update("libpage.so.1", Some(version), PATIENCE) {
             failure!("{version}: {error}");
         }
-        UPDATES.fetch_add(1, Ordering::Relaxed);
+        let before = (pages.rendered)();
         thread::sleep(PAUSE);
+        while (pages.rendered)() == before {
+            thread::sleep(PAUSE);
+        }
+        UPDATES.fetch_add(1, Ordering::Relaxed);
     }
     BUSY.store(false, Ordering::Relaxed);
 }

