@@ -4,6 +4,7 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+use zooid::process::{self, PvmId, Status};
 use zooid::{env, println, thread, xenstore};
 
 /// Ends the test well.
@@ -69,6 +70,14 @@ pub fn argument() -> &'static str {
     match env::args().next() {
         Some(word) => word,
         None => error!("this guest wants an argument: set extra=\"-- WORD\""),
+    }
+}
+
+/// Waits for one child; fails the test unless it ended with code 0.
+pub fn reap(child: PvmId) {
+    match expect!(process::waitpid(Some(child), false)).map(|ended| ended.status) {
+        Some(Status::Exited(0)) => {}
+        status => failure!("child {child}: {status:?}"),
     }
 }
 

@@ -17,8 +17,8 @@ use core::arch::asm;
 use core::arch::x86_64::_rdtsc;
 use core::time::Duration;
 
-use test_guests::{argument, check_eq, error, expect, failure, success};
-use zooid::process::{self, PvmId, Status};
+use test_guests::{argument, check_eq, error, expect, failure, reap, success};
+use zooid::process;
 use zooid::{env, println, thread};
 
 zooid::main!(main);
@@ -107,11 +107,6 @@ fn all_are(words: &[u64], value: u64) -> bool {
             inout("rdi") words.as_ptr() => _, in("rax") value, options(nostack, readonly));
     }
     same == 1
-}
-
-fn reap(child: PvmId) {
-    let ended = expect!(process::waitpid(Some(child), false));
-    check_eq!(ended.map(|ended| ended.status), Some(Status::Exited(0)));
 }
 
 /// Waits while the next domain is prepared in the background. That cost is in the row `fork_rate`.

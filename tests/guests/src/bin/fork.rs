@@ -12,7 +12,7 @@ use alloc::{format, vec};
 use core::sync::atomic::{AtomicU32, Ordering};
 use core::time::Duration;
 
-use test_guests::{argument, check, check_eq, error, expect, failure, success};
+use test_guests::{argument, check, check_eq, error, expect, failure, reap, success};
 use zooid::process::{self, ForkError, Forked, PvmId, Status, WaitError};
 use zooid::sync::{Arc, Mutex};
 use zooid::{env, println, thread, xenstore};
@@ -75,15 +75,6 @@ fn child(body: impl FnOnce() -> i32) -> PvmId {
     match expect!(process::fork()) {
         Some(child) => child,
         None => process::exit(body()),
-    }
-}
-
-/// Waits for one child; fails the test unless it ended with code 0.
-fn reap(child: PvmId) {
-    let ended = expect!(process::waitpid(Some(child), false));
-    match ended.map(|ended| ended.status) {
-        Some(Status::Exited(0)) => {}
-        status => failure!("child {child}: {status:?}"),
     }
 }
 

@@ -16,8 +16,8 @@ use alloc::vec::Vec;
 use core::cell::Cell;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use test_guests::{Random, argument, check, expect, failure, success};
-use zooid::process::{self, PvmId, Status};
+use test_guests::{Random, argument, check, expect, failure, reap, success};
+use zooid::process::{self, PvmId};
 use zooid::{println, thread};
 
 zooid::main!(main);
@@ -83,13 +83,6 @@ fn live(world: &mut World<'_>, depth: u32) {
     world.check();
     children.into_iter().for_each(reap);
     world.check();
-}
-
-fn reap(child: PvmId) {
-    match expect!(process::waitpid(Some(child), false)).map(|ended| ended.status) {
-        Some(Status::Exited(0)) => {}
-        status => failure!("child {child}: {status:?}"),
-    }
 }
 
 impl World<'_> {

@@ -10,7 +10,7 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, Ordering};
 use core::time::Duration;
 
-use test_guests::{argument, check, check_eq, error, expect, failure, success};
+use test_guests::{argument, check, check_eq, error, expect, failure, reap, success};
 use zooid::ipc::shared::{self, Condvar, Mutex};
 use zooid::ipc::{
     self, Attributes, Error, How, MessageQueue, PIPE_BUF, PIPE_CAPACITY, PipeReader, Semaphore, SharedMemory,
@@ -71,14 +71,6 @@ macro_rules! child {
             }
         }
     };
-}
-
-fn reap(child: PvmId) {
-    let ended = expect!(process::waitpid(Some(child), false));
-    match ended.map(|ended| ended.status) {
-        Some(Status::Exited(0)) => {}
-        status => failure!("child {child}: {status:?}"),
-    }
 }
 
 /// An octet that depends on its place.
