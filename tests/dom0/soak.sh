@@ -39,9 +39,9 @@ one() {
     succeeds "$3" 1800
 }
 
-# shapes: one of each; $made are the forks.
+# shapes FORKS: one of each, and so many one after the other; $made are the forks.
 shapes() {
-    one fork 16 "rate 400"
+    one fork 16 "rate $1"
     one fork 64 "alive 60"
     one fork 16 many
     one fork 16 tree
@@ -50,7 +50,7 @@ shapes() {
     one ipc 32 generations
     one ipc 32 queue_many
     # As many as the guests make at least: rate, alive, many, tree, threads, eager.
-    made=$((made + 400 + 60 + 13 + 6 + 1 + 12))
+    made=$((made + $1 + 60 + 13 + 6 + 1 + 12))
     rm -f $CONSOLES/guest-soak-*.log
     kill -HUP "$(cat /run/xenconsoled.pid)"
 }
@@ -58,13 +58,13 @@ shapes() {
 printf '%-10s %8s %8s %5s %5s %6s %10s %7s %5s %6s %6s %6s\n' phase forks rss/KiB fds tasks files free/pages domains dying ports grants nodes
 made=0
 one fork 64 "alive 70"
-shapes
+shapes 100
 made=0
 sample begin 0
 before=$counts rss_before=$rss held_before=$held files_before=$files
 every=$((FORKS / 10 + 1)) next=$every
 while [ $made -lt "$FORKS" ]; do
-    shapes
+    shapes 4000
     if [ $made -ge $next ]; then
         sample forks $made
         next=$((made + every))
@@ -130,7 +130,7 @@ rm -rf /var/lib/zooid/lib
 start-pvmd || fail "pvmd"
 NAME=soak
 one fork 64 "alive 70"
-shapes
+shapes 100
 made=0
 sample end "$updates/$deaths"
 rss=$rss_before held=$held_before

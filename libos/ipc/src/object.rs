@@ -154,9 +154,13 @@ impl<P: Platform> Object<P> {
         if self.broken.load(Ordering::Relaxed) { Err(Error::Broken) } else { Ok(()) }
     }
 
-    /// True if a member takes part in this role. It may have ended a moment ago.
+    /// True if a member takes part in this role. One that has ended does not.
     pub(crate) fn has(&self, role: Role) -> bool {
-        self.members().any(|member| self.part(member).load() & role as u16 != 0)
+        let is_of_member = |member, part| P::member_id(member).is_some_and(|id| layout::is_of(part, id));
+        self.members().any(|member| {
+            let part = self.part(member).load();
+            part & role as u16 != 0 && is_of_member(member, part)
+        })
     }
 
     /// Numbers of those that may have written their parts.

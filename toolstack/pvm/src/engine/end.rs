@@ -1,7 +1,7 @@
 //! The end of pVMs, and of prepared domains that are not needed.
 //!
-//! The order is that of docs/protocols/fork.md: the domain is stopped, the parent is told, the
-//! domain is destroyed, its home is removed. No end is told while the pVM can still run. Work that
+//! The order is that of docs/protocols/fork.md: the domain is stopped, its family's table of
+//! members loses it, the parent is told, the domain is destroyed, its home is removed. No end is told while the pVM can still run. Work that
 //! takes time is done in steps.
 
 use xen_abi::Errno;
@@ -53,8 +53,8 @@ pub(super) struct Gone<M> {
 }
 
 impl<H: Hypervisor> Host<H> {
-    /// A pVM says that it has ended. A child's parent is told at once and runs first; the remaining
-    /// work waits. A root belongs to its toolstack, and has ended when its domain is shut down.
+    /// A pVM says that it has ended. A child's parent is told at once and runs first; the removal of
+    /// its remains waits. A root belongs to its toolstack, and has ended when its domain is shut down.
     pub(super) fn has_ended(&mut self, id: PvmId) {
         let Some(pvm) = self.books.get(id).filter(|pvm| pvm.is_child() && pvm.killed.is_none()) else { return };
         let Some(channel) = &pvm.channel else { return };
@@ -64,12 +64,11 @@ impl<H: Hypervisor> Host<H> {
         }
         // The status that it wrote stays in its control page, for a daemon that starts anew.
         self.stop(id);
-        self.tell_parent(id, status);
-        self.follow(Follow::Reap(id, status));
+        self.follow(Follow::Stopped(id, status));
         self.rest.begin(self.clock.now());
     }
 
-    /// Ends a pVM with this status: stops it, and tells its parent.
+    /// Ends a pVM with this status: stops it. Its relatives learn of it.
     pub(super) fn end(&mut self, id: PvmId, status: Status) {
         let Some(pvm) = self.books.get_mut(id) else { return };
         if pvm.killed.is_none() {
@@ -85,7 +84,7 @@ impl<H: Hypervisor> Host<H> {
                     log::debug!(id = id.raw(); "{error}");
                 }
                 self.stop(id);
-                self.tell_parent(id, status);
+                return self.follow(Follow::Stopped(id, status));
             }
         }
         self.follow(Follow::Reap(id, status));
@@ -109,7 +108,7 @@ impl<H: Hypervisor> Host<H> {
     }
 
     /// Tells a pVM of its child's end.
-    fn tell_parent(&mut self, id: PvmId, status: Status) {
+    pub(super) fn tell_parent(&mut self, id: PvmId, status: Status) {
         let Some(parent) = self.books.get(id).and_then(Pvm::parent) else { return };
         self.executor.before(Operation::TellEnd);
         if let Some(parent) = self.books.get_mut(parent) {

@@ -12,7 +12,7 @@ use zooid_fork_plan::plan::index;
 use zooid_fork_plan::wire::{daemon, device, device_page, guest};
 use zooid_memory::ForkRule;
 
-use super::books::{Family, is_domain_of};
+use super::books::{Family, Pvm, is_domain_of};
 use super::core::Host;
 use super::end::Gone;
 use super::executor::{Executor, Operation};
@@ -201,7 +201,18 @@ impl<H: Hypervisor> Host<H> {
         }
         let Some(memory_owner) = self.books.memory_owner_mut(root) else { return };
         memory_owner.nameless.retain(|_, object| object.maker != id);
-        if memory_owner.members.number(id).is_some() {
+        self.strike_member(root, id);
+    }
+
+    /// A pVM does not run any more: its family's table of members loses it.
+    pub(super) fn leave_members(&mut self, id: PvmId) {
+        if let Some(root) = self.books.get(id).map(Pvm::root) {
+            self.strike_member(root, id);
+        }
+    }
+
+    fn strike_member(&mut self, root: PvmId, id: PvmId) {
+        if self.books.memory_owner(root).is_some_and(|owner| owner.members.number(id).is_some()) {
             self.strike(root, &[id]);
         }
     }
@@ -234,7 +245,15 @@ impl<H: Hypervisor> Host<H> {
         }
     }
 
+    /// The pVMs of a family are members of nothing: nobody keeps the table that they read.
+    fn forget_members(&self, root: PvmId) {
+        for channel in self.books.members(root).filter_map(|pvm| pvm.channel.as_ref()) {
+            channel.put(daemon::MEMBER, member_field(None));
+        }
+    }
+
     fn end_memory_owner(&mut self, root: PvmId, memory_owner: Option<MemoryOwner<H::Memory>>) {
+        self.forget_members(root);
         if let Some(memory_owner) = memory_owner {
             let id = memory_owner.id;
             // A domain whose frames are mapped cannot end.
@@ -262,8 +281,12 @@ impl<H: Hypervisor> Host<H> {
             self.books.skip_id(handle.id);
             if self.books.family(handle.parent).is_none() {
                 self.remove_domain(handle.parent, handle.id);
-            } else if let Err(failure) = self.recover_memory_owner(handle) {
+                continue;
+            }
+            let recovered = self.recover_memory_owner(handle).or_else(|_| self.recover_memory_owner(handle));
+            if let Err(failure) = recovered {
                 self.trouble(handle.parent, "the memory owner of a family cannot be taken over", &failure);
+                self.forget_members(handle.parent);
                 self.remove_domain(handle.parent, handle.id);
             }
         }

@@ -28,6 +28,8 @@ pub enum Sabotage {
     RestForEver,
     /// A pVM is not stopped before its end is told.
     NoStop,
+    /// A pVM is in the table of members when its end is told.
+    LateStrike,
     /// A COMMIT makes children of domains that are out of date.
     StaleChildren,
     /// A COMMIT that waits is forgotten.
@@ -58,7 +60,7 @@ pub enum Sabotage {
 #[cfg(test)]
 impl Sabotage {
     /// All of them.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::EndWhileCommitWaits,
         Self::UnshareEarly,
         Self::DeadTables,
@@ -69,6 +71,7 @@ impl Sabotage {
         Self::KeepForks,
         Self::RestForEver,
         Self::NoStop,
+        Self::LateStrike,
         Self::StaleChildren,
         Self::ForgetCommit,
         Self::SameIds,

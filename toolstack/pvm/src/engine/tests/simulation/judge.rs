@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use xen_abi::{DomId, Errno, Mfn};
 use zooid_fork_plan::id::{self, Kind, PvmId};
-use zooid_fork_plan::wire::{daemon, operation};
+use zooid_fork_plan::wire::{daemon, members, operation};
 
 use super::host::{Found, Host};
 use super::instance::{Contents, Doing, Instance, InstanceId, Nature, Request};
@@ -202,6 +202,23 @@ impl Host {
         })?;
         self.found(!self.still_runs(number), || {
             format!("instance {parent} is told of the end of instance {number}, which runs")
+        })?;
+        let asks = self.instances[parent].control().is_some_and(|control| control.get(daemon::MEMBER) != 0);
+        self.found(!asks || !self.is_member(number), || {
+            format!("instance {parent} is told of the end of instance {number}, which is in the table of members")
+        })
+    }
+
+    /// It stands in its family's table of members.
+    fn is_member(&self, number: InstanceId) -> bool {
+        let instance = &self.instances[number];
+        let mut owners =
+            self.instances.iter().filter(|owner| owner.kind == Some(Kind::MemoryOwner) && owner.root == instance.root);
+        owners.any(|owner| {
+            let path = format!("/local/domain/{}/members", owner.domain);
+            let Some(table) = self.store.read(&path).ok().and_then(|text| text.parse().ok()) else { return false };
+            let page = self.fake.guest(owner.domain).page(Mfn(table));
+            (0..members::MAX).map(|at| members::IDS + 4 * at).any(|at| page[at..at + 4] == instance.id.to_le_bytes())
         })
     }
 
