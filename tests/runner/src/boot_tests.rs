@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
-use crate::cases::{self, Case, Half};
+use crate::cases::{self, Case, Quarter};
 use crate::machine::{Event, Machine, Model, RunFiles};
 use crate::options::{BadArgument, Processors};
 use crate::payload::Payload;
@@ -38,7 +38,7 @@ pub fn run(model: Model, processors: Option<Processors>, only: &str) -> Result<T
     let machines = MACHINES.min(std::thread::available_parallelism().map_or(1, usize::from));
     image::update()?;
     let parts = match processors {
-        None => by_processors(model, machines.min(waiting.len() / WORTH_IT).max(1), &waiting, half()),
+        None => by_processors(model, machines.min(waiting.len() / WORTH_IT).max(1), &waiting, quarter()),
         Some(_) => {
             let machines = machines.min(waiting.len() / WORTH_IT).max(1);
             split(waiting, machines).into_iter().map(|part| (model, part)).collect()
@@ -57,8 +57,9 @@ pub fn run(model: Model, processors: Option<Processors>, only: &str) -> Result<T
 
 /// The cases with one processor, shared out to so many machines, and those with two, which come
 /// when the first of these is done.
-fn by_processors(model: Model, machines: usize, cases: &[Case], half: Half) -> Vec<Part> {
-    let with = |processors| cases.iter().filter(|case| case.runs_with(processors, half)).cloned().collect::<Vec<_>>();
+fn by_processors(model: Model, machines: usize, cases: &[Case], quarter: Quarter) -> Vec<Part> {
+    let with =
+        |processors| cases.iter().filter(|case| case.runs_with(processors, quarter)).cloned().collect::<Vec<_>>();
     let mut parts: Vec<Part> = vec![(Model { processors: Processors::TWO, ..model }, with(Processors::TWO).into())];
     let one = split(with(Processors::ONE), machines);
     parts.extend(one.into_iter().map(|part| (Model { processors: Processors::ONE, ..model }, part)));
@@ -66,10 +67,10 @@ fn by_processors(model: Model, machines: usize, cases: &[Case], half: Half) -> V
     parts
 }
 
-/// The half of the alternating cases that the commit at hand has for two processors.
-fn half() -> Half {
+/// The quarter of the alternating cases that the commit at hand has for two processors.
+fn quarter() -> Quarter {
     let id = Command::new("git").args(["rev-parse", "HEAD"]).current_dir(layout::top()).output();
-    Half::of_commit(&id.map(|id| String::from_utf8_lossy(&id.stdout).into_owned()).unwrap_or_default())
+    Quarter::of_commit(&id.map(|id| String::from_utf8_lossy(&id.stdout).into_owned()).unwrap_or_default())
 }
 
 /// Runs parts until none is left.
@@ -221,11 +222,11 @@ mod tests {
         let model = Model { clock: Clock::Wall, memory, processors: Processors::ONE };
         let case = |name: &str, both| Case { name: name.into(), both, ..Case::default() };
         let parts =
-            by_processors(model, 1, &[case("hello", false), case("fork_x", false), case("ipc_b", true)], Half::Even);
+            by_processors(model, 1, &[case("hello", false), case("fork_x", false), case("ipc_b", true)], Quarter(0));
         let names = |part: &Part| part.1.iter().map(|case| title(case, part.0.processors)).collect::<Vec<_>>();
         assert_eq!(names(&parts[0]), ["ipc_b with 2 processors"]);
         assert_eq!(names(&parts[1]), ["hello", "fork_x", "ipc_b"]);
-        assert_eq!(by_processors(model, 1, &[case("hello", false)], Half::Even).len(), 1);
+        assert_eq!(by_processors(model, 1, &[case("hello", false)], Quarter(0)).len(), 1);
     }
 
     #[test]

@@ -68,26 +68,20 @@ struct Register {
 /// The families of cases that processors beside each other may break.
 const ALTERNATING: [&str; 5] = ["fork", "ipc", "library_update", "posix", "pvm"];
 
-/// The half of the alternating cases that runs with two processors.
+/// The quarter of the alternating cases that runs with two processors, 0 to 3.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Half {
-    Even,
-    Odd,
-}
+pub struct Quarter(pub u32);
 
-impl Half {
-    /// The half for a commit, by the last digit of its id; no id stands for an even one.
+impl Quarter {
+    /// The quarter for a commit, by the last digit of its id; no id stands for 0.
     pub fn of_commit(id: &str) -> Self {
-        match id.trim_end().chars().last().and_then(|digit| digit.to_digit(16)) {
-            Some(digit) if digit % 2 == 1 => Half::Odd,
-            _ => Half::Even,
-        }
+        let digit = id.trim_end().chars().last().and_then(|digit| digit.to_digit(16));
+        Self(digit.unwrap_or(0) % 4)
     }
 
-    /// True if the name is in this half, by the sum of its octets.
+    /// True if the name is in this quarter, by the sum of its octets.
     fn holds(self, name: &str) -> bool {
-        let odd = name.bytes().fold(0, |sum: u8, octet| sum ^ octet) % 2 == 1;
-        odd == (self == Half::Odd)
+        name.bytes().map(u32::from).sum::<u32>() % 4 == self.0
     }
 }
 
@@ -100,11 +94,11 @@ impl Case {
         PATIENCE * self.seconds
     }
 
-    /// True if it runs in a machine of so many processors by default, when `half` of the
-    /// alternating cases has two.
-    pub fn runs_with(&self, processors: Processors, half: Half) -> bool {
+    /// True if it runs in a machine of so many processors by default, when `quarter`
+    /// of the alternating cases has two.
+    pub fn runs_with(&self, processors: Processors, quarter: Quarter) -> bool {
         let alternates = ALTERNATING.iter().any(|family| self.name.starts_with(family));
-        let own = if alternates && half.holds(&self.name) { Processors::TWO } else { Processors::ONE };
+        let own = if alternates && quarter.holds(&self.name) { Processors::TWO } else { Processors::ONE };
         self.both || processors == own
     }
 
@@ -207,20 +201,21 @@ mod tests {
 
     #[test]
     fn cases_alternate_between_one_processor_and_two() {
-        let names = ["hello", "fork_x", "fork_y", "user_fork_x", "ipc_both"];
+        let names = ["hello", "fork_d", "fork_e", "user_fork_d", "ipc_both"];
         let case = |name: &str| Case { name: name.into(), both: name.ends_with("both"), ..Case::default() };
-        let runs = |processors, half| names.map(|name| case(name).runs_with(processors, half));
-        assert_eq!(runs(Processors::ONE, Half::Even), [true, true, false, true, true]);
-        assert_eq!(runs(Processors::TWO, Half::Even), [false, false, true, false, true]);
-        assert_eq!(runs(Processors::ONE, Half::Odd), [true, false, true, true, true]);
-        assert_eq!(runs(Processors::TWO, Half::Odd), [false, true, false, false, true]);
+        let runs = |processors, quarter| names.map(|name| case(name).runs_with(processors, Quarter(quarter)));
+        assert_eq!(runs(Processors::ONE, 0), [true, true, true, true, true]);
+        assert_eq!(runs(Processors::TWO, 0), [false, false, false, false, true]);
+        assert_eq!(runs(Processors::ONE, 1), [true, false, true, true, true]);
+        assert_eq!(runs(Processors::TWO, 1), [false, true, false, false, true]);
+        assert_eq!(runs(Processors::TWO, 2), [false, false, true, false, true]);
     }
 
     #[test]
-    fn a_commit_decides_which_half_has_two_processors() {
-        assert_eq!(Half::of_commit("022f62a\n"), Half::Even);
-        assert_eq!(Half::of_commit("022f62b\n"), Half::Odd);
-        assert_eq!(Half::of_commit(""), Half::Even);
+    fn a_commit_decides_which_quarter_has_two_processors() {
+        assert_eq!(Quarter::of_commit("022f62a\n"), Quarter(2));
+        assert_eq!(Quarter::of_commit("022f627\n"), Quarter(3));
+        assert_eq!(Quarter::of_commit(""), Quarter(0));
     }
 
     #[test]
