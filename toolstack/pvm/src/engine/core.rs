@@ -33,7 +33,6 @@ use super::jobs::{Job, Jobs};
 use super::quiet::Quiet;
 use super::relink::Scratch;
 use super::rest::Rest;
-use super::sabotage::{self, Sabotage};
 use super::stats::Counters;
 use super::toolstack::Toolstack;
 use super::updates::UpdateRequest;
@@ -106,11 +105,8 @@ pub(super) enum Follow<M> {
     Look(PvmId),
     /// A pVM that waits may go on.
     GoOn(PvmId),
-    /// A pVM is to end.
+    /// A pVM is to end: it is stopped, and its parent is told.
     End(PvmId, Status),
-    /// A pVM has ended and does not run any more. Its relatives learn of it before its parent does:
-    /// a lock that it had is free when its parent's `wait` returns.
-    Stopped(PvmId, Status),
     /// A pVM has ended, and its parent knows. It leaves the books.
     Reap(PvmId, Status),
     /// A pVM has left the books.
@@ -344,13 +340,6 @@ impl<H: Hypervisor> Engine<H> {
             Follow::Look(id) => host.look_at(id),
             Follow::GoOn(id) => host.go_on(id),
             Follow::End(id, status) => host.end(id, status),
-            Follow::Stopped(id, status) => {
-                if !sabotage::is(Sabotage::LateStrike) {
-                    host.leave_members(id);
-                }
-                host.tell_parent(id, status);
-                host.reap(id, status);
-            }
             Follow::Reap(id, status) => host.reap(id, status),
             Follow::Gone(gone) => {
                 host.forget_commands(&gone);

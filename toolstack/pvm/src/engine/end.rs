@@ -64,11 +64,12 @@ impl<H: Hypervisor> Host<H> {
         }
         // The status that it wrote stays in its control page, for a daemon that starts anew.
         self.stop(id);
-        self.follow(Follow::Stopped(id, status));
+        self.tell_relatives(id, status);
+        self.follow(Follow::Reap(id, status));
         self.rest.begin(self.clock.now());
     }
 
-    /// Ends a pVM with this status: stops it. Its relatives learn of it.
+    /// Ends a pVM with this status: stops it, and tells its relatives.
     pub(super) fn end(&mut self, id: PvmId, status: Status) {
         let Some(pvm) = self.books.get_mut(id) else { return };
         if pvm.killed.is_none() {
@@ -84,7 +85,7 @@ impl<H: Hypervisor> Host<H> {
                     log::debug!(id = id.raw(); "{error}");
                 }
                 self.stop(id);
-                return self.follow(Follow::Stopped(id, status));
+                self.tell_relatives(id, status);
             }
         }
         self.follow(Follow::Reap(id, status));
@@ -107,8 +108,17 @@ impl<H: Hypervisor> Host<H> {
         }
     }
 
+    /// Tells the family of the end of a pVM that has been stopped, and its parent last: a lock that
+    /// the pVM had is free when its parent's `wait` returns.
+    fn tell_relatives(&mut self, id: PvmId, status: Status) {
+        if !sabotage::is(Sabotage::LateStrike) {
+            self.leave_members(id);
+        }
+        self.tell_parent(id, status);
+    }
+
     /// Tells a pVM of its child's end.
-    pub(super) fn tell_parent(&mut self, id: PvmId, status: Status) {
+    fn tell_parent(&mut self, id: PvmId, status: Status) {
         let Some(parent) = self.books.get(id).and_then(Pvm::parent) else { return };
         self.executor.before(Operation::TellEnd);
         if let Some(parent) = self.books.get_mut(parent) {
