@@ -1,8 +1,8 @@
 //! The end of pVMs, and of prepared domains that are not needed.
 //!
 //! The order is that of docs/protocols/fork.md: the domain is stopped, its family's table of
-//! members loses it, the parent is told, the domain is destroyed, its home is removed. No end is told while the pVM can still run. Work that
-//! takes time is done in steps.
+//! members loses it, the parent is told, the domain is destroyed, its home is removed. No end is
+//! told while the pVM can still run. Work that takes time is done in steps.
 
 use xen_abi::Errno;
 use xen_abi::sched::ShutdownReason;
