@@ -17,7 +17,7 @@ use core::arch::asm;
 use core::arch::x86_64::_rdtsc;
 use core::time::Duration;
 
-use test_guests::{argument, check_eq, error, expect, failure, reap, success};
+use test_guests::{argument, error, expect, failure, reap, success};
 use zooid::process;
 use zooid::{env, println, thread};
 
