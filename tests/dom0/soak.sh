@@ -64,7 +64,7 @@ sample begin 0
 before=$counts rss_before=$rss held_before=$held files_before=$files
 every=$((FORKS / 10 + 1)) next=$every
 while [ $made -lt "$FORKS" ]; do
-    shapes 4000
+    shapes $((FORKS - made < 4000 ? FORKS - made : 4000))
     if [ $made -ge $next ]; then
         sample forks $made
         next=$((made + every))

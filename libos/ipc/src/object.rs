@@ -156,11 +156,7 @@ impl<P: Platform> Object<P> {
 
     /// True if a member takes part in this role. One that has ended does not.
     pub(crate) fn has(&self, role: Role) -> bool {
-        let is_of_member = |member, part| P::member_id(member).is_some_and(|id| layout::is_of(part, id));
-        self.members().any(|member| {
-            let part = self.part(member).load();
-            part & role as u16 != 0 && is_of_member(member, part)
-        })
+        self.members().any(|member| P::member_id(member).is_some_and(|id| self.takes_part(role, member, id)))
     }
 
     /// Numbers of those that may have written their parts.

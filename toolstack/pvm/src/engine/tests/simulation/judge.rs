@@ -209,15 +209,20 @@ impl Host {
         })
     }
 
+    /// The frame of the table of members that a memory owner has.
+    fn members_table(&self, owner: &Instance) -> Option<Mfn> {
+        let path = format!("/local/domain/{}/members", owner.domain);
+        self.store.read(&path).ok()?.parse().ok().map(Mfn)
+    }
+
     /// It stands in its family's table of members.
     fn is_member(&self, number: InstanceId) -> bool {
         let instance = &self.instances[number];
         let mut owners =
             self.instances.iter().filter(|owner| owner.kind == Some(Kind::MemoryOwner) && owner.root == instance.root);
         owners.any(|owner| {
-            let path = format!("/local/domain/{}/members", owner.domain);
-            let Some(table) = self.store.read(&path).ok().and_then(|text| text.parse().ok()) else { return false };
-            let page = self.fake.guest(owner.domain).page(Mfn(table));
+            let Some(table) = self.members_table(owner) else { return false };
+            let page = self.fake.guest(owner.domain).page(table);
             (0..members::MAX).map(|at| members::IDS + 4 * at).any(|at| page[at..at + 4] == instance.id.to_le_bytes())
         })
     }
@@ -291,8 +296,7 @@ impl Host {
         match owner.kind {
             Some(Kind::MemoryOwner) => {
                 self.found(owner.root == instance.root, whose)?;
-                let path = format!("/local/domain/{}/members", owner.domain);
-                let is_members = self.store.read(&path).is_ok_and(|text| text == mfn.0.to_string());
+                let is_members = self.members_table(owner) == Some(mfn);
                 self.found(!(is_members && writable), whose)?;
                 self.found(is_members || parent_has || instance.maps, whose)
             }
