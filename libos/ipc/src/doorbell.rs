@@ -89,6 +89,9 @@ fn offers<P: Platform>(object: &Object<P>) -> impl Iterator<Item = <P::Pages as 
 fn accept<P: Platform>(object: &Object<P>, me: u16) {
     for word in offers(object) {
         let value = word.load();
+        if value == 0 {
+            continue;
+        }
         let Some(offer) = Offer::from_word(value).filter(|offer| offer.to == me && offer.from != me) else { continue };
         if word.compare_exchange(value, 0).is_err() {
             continue;

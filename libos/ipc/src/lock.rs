@@ -16,6 +16,8 @@ use crate::wait::{self, Patience};
 pub struct Guard<'a, P: Platform> {
     object: &'a Object<P>,
     number: usize,
+    /// The lock's value.
+    mine: u64,
     mask: Option<P::Mask>,
 }
 
@@ -29,11 +31,19 @@ const fn point(number: usize) -> usize {
 /// # Errors
 /// `WouldBlock` when the patience is over.
 pub fn lock<P: Platform>(object: &Arc<Object<P>>, number: usize, patience: Patience) -> Result<Guard<'_, P>, Error> {
+    let word = object.pages().u64(LOCKS[number]);
+    let mask = P::mask();
+    let mine = self::mine::<P>()?;
+    if word.compare_exchange(0, mine).is_ok() {
+        return Ok(Guard { object, number, mine, mask: Some(mask) });
+    }
+    drop(mask);
     loop {
         take(object, LOCKS[number], point(number), patience)?;
         let mask = P::mask();
-        if is_mine(object, LOCKS[number]) {
-            return Ok(Guard { object, number, mask: Some(mask) });
+        let mine = self::mine::<P>()?;
+        if word.load() == mine {
+            return Ok(Guard { object, number, mine, mask: Some(mask) });
         }
         // This is a child, and its parent has the lock.
     }
@@ -41,7 +51,7 @@ pub fn lock<P: Platform>(object: &Arc<Object<P>>, number: usize, patience: Patie
 
 impl<P: Platform> Drop for Guard<'_, P> {
     fn drop(&mut self) {
-        let was_mine = give_back(self.object, LOCKS[self.number]);
+        let was_mine = self.object.pages().u64(LOCKS[self.number]).compare_exchange(self.mine, 0).is_ok();
         self.mask = None;
         if was_mine {
             wait::wake(self.object, point(self.number));
@@ -69,12 +79,16 @@ fn has_ended<P: Family>(owner: u64) -> bool {
 /// # Errors
 /// `WouldBlock` when the patience is over; `NoDaemon` when this pVM is no member.
 pub fn take<P: Platform>(object: &Arc<Object<P>>, at: usize, point: usize, patience: Patience) -> Result<bool, Error> {
-    mine::<P>()?;
     let word = object.pages().u64(at);
-    let mut of_dead = false;
+    let (mut of_dead, mut is_member) = (false, true);
     let mut take = || {
-        // Looked up in each turn: the waiter may go on in a child.
-        let Ok(me) = mine::<P>() else { return false };
+        // Looked up in each turn: the waiter may go on in a child. With events masked no thread
+        // forks in between: the lock gets the id of the pVM that has it.
+        let _mask = P::mask();
+        let Ok(me) = mine::<P>() else {
+            is_member = false;
+            return true;
+        };
         match word.compare_exchange(0, me) {
             Ok(_) => true,
             // A waiter hears of the end of a member.
@@ -85,7 +99,11 @@ pub fn take<P: Platform>(object: &Arc<Object<P>>, at: usize, point: usize, patie
             Err(_) => false,
         }
     };
-    if take() || wait::wait(object, point, patience, take) { Ok(of_dead) } else { Err(Error::WouldBlock) }
+    match take() || wait::wait(object, point, patience, take) {
+        _ if !is_member => Err(Error::NoDaemon),
+        true => Ok(of_dead),
+        false => Err(Error::WouldBlock),
+    }
 }
 
 /// True if this pVM has the lock at offset `at`.

@@ -107,10 +107,11 @@ impl Linkage {
         for table in parent {
             let Some(pfn) = plan.l1_table(table.base) else { continue };
             let mut shadow = Shadow::empty(plan.backend);
-            for (place, entry) in table.entries.iter().enumerate() {
-                if private.contains_key(&(table.base + place * PAGE_SIZE)) {
-                    shadow.set(place as u16, Pte(*entry), Owner(0));
-                }
+            // The last table of an address space ends where numbers do.
+            let last = table.base + (table.entries.len() * PAGE_SIZE - 1);
+            for (address, _) in private.range(table.base..=last) {
+                let place = (address - table.base) / PAGE_SIZE;
+                shadow.set(place as u16, Pte(table.entries[place]), Owner(0));
             }
             tables.push(Linked { base: table.base, frame: mfns[pfn.0 as usize], shadow, changes: None });
         }

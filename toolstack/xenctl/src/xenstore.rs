@@ -13,9 +13,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use xen_abi::{DomId, Mfn, Port};
-pub use zooid_core::xenstore::{Access, Error, Permission};
+pub use zooid_core::xenstore::{Access, Command, Error, Permission};
 use zooid_core::xenstore::{
-    Client, Command, Incoming, NameList, Request, StreamError, TransactionId, introduced, names, transaction,
+    Client, Incoming, NameList, Request, StreamError, TransactionId, introduced, names, transaction,
 };
 
 use crate::error::OpenError;
@@ -40,7 +40,7 @@ struct Shared {
 
 /// The way out for requests.
 pub(crate) trait Line: std::fmt::Debug + Send + Sync {
-    /// Sends all of these octets, which are a whole request.
+    /// Sends all of these octets, which are whole requests.
     ///
     /// # Errors
     /// The connection has ended.
@@ -73,6 +73,9 @@ impl Inlet {
         }
     }
 }
+
+/// The way of a reply to its caller.
+type Reply = Receiver<Result<Vec<u8>, Error>>;
 
 #[derive(Debug, Default)]
 struct State {
@@ -165,6 +168,26 @@ impl Store {
     /// domains that are not named.
     pub fn set_permissions(&self, path: &str, permissions: &[Permission]) -> Result<(), Error> {
         self.outside().set_permissions(path, permissions)
+    }
+
+    /// Sends requests at once, and waits for the last reply: xenstored answers in order. It carries
+    /// out each of them by itself. The caller of many requests wakes up once.
+    ///
+    /// # Errors
+    /// The first error of a request; later ones may have been carried out. A node to be removed
+    /// that does not exist is no error.
+    pub fn batch(&self, commands: &[Command<'_>]) -> Result<(), Error> {
+        let requests: Vec<Request<'_>> = commands.iter().map(|command| (*command).into()).collect();
+        let (replies, sent) = self.shared.send(&requests, true);
+        let mut results: Vec<_> = replies.iter().rev().map(|reply| self.shared.receive_reply(reply)).collect();
+        results.reverse();
+        for (command, result) in commands.iter().zip(results) {
+            match (command, result) {
+                (_, Ok(_)) | (Command::Remove(_), Err(Error::NotFound)) => {}
+                (_, Err(error)) => return Err(error),
+            }
+        }
+        sent
     }
 
     /// Runs `body` in a transaction, and repeats it until it meets no other change. An error of
@@ -300,7 +323,7 @@ impl Drop for Watch {
         let _watcher = self.shared.state().watchers.remove(&self.token);
         // The reply is not waited for, because this may be the thread that reads it. An error means
         // that the watch was never made, or that the connection is broken.
-        let _ = self.shared.send(&Command::Unwatch { path: &self.path, token: &self.token }.into(), None);
+        let _ = self.shared.send(&[Command::Unwatch { path: &self.path, token: &self.token }.into()], false);
     }
 }
 
@@ -311,31 +334,52 @@ impl Shared {
 
     /// Makes a request and waits for the reply.
     fn call(&self, request: &Request<'_>) -> Result<Vec<u8>, Error> {
-        let (sender, reply): (_, Receiver<_>) = sync_channel(1);
-        self.send(request, Some(sender))?;
+        let (replies, sent) = self.send(std::slice::from_ref(request), true);
+        sent?;
+        self.receive_reply(&replies[0])
+    }
+
+    /// Waits for a reply.
+    fn receive_reply(&self, reply: &Reply) -> Result<Vec<u8>, Error> {
         // Senders are dropped only with a reason in `broken`.
         reply.recv().unwrap_or_else(|_| Err(self.state().broken.clone().unwrap_or(StreamError::Closed.into())))
     }
 
-    /// Sends a request, whose reply goes to `waiter`.
-    fn send(&self, request: &Request<'_>, waiter: Option<SyncSender<Result<Vec<u8>, Error>>>) -> Result<(), Error> {
+    /// Sends requests, up to the first that cannot be encoded. Gives the replies of those that were
+    /// sent, if they are waited for, and the error that ended the list.
+    fn send(&self, requests: &[Request<'_>], waits: bool) -> (Vec<Reply>, Result<(), Error>) {
         let _sending = self.sending.lock().unwrap_or_else(PoisonError::into_inner);
-        let bytes = {
+        let (mut octets, mut replies, mut result) = (Vec::new(), Vec::new(), Ok(()));
+        {
             let mut state = self.state();
             if let Some(error) = &state.broken {
-                return Err(error.clone());
+                return (replies, Err(error.clone()));
             }
-            let (id, bytes) = state.client.encode(request)?;
-            state.waiting.extend(waiter.map(|waiter| (id, waiter)));
-            bytes
-        };
-        self.line.send(&bytes).map_err(|_| {
-            // A part of the message may be with xenstored, which would misread the octets behind
+            for request in requests {
+                match state.client.encode(request) {
+                    Ok((id, message)) => {
+                        octets.extend(message);
+                        if waits {
+                            let (sender, reply) = sync_channel(1);
+                            state.waiting.insert(id, sender);
+                            replies.push(reply);
+                        }
+                    }
+                    Err(error) => {
+                        result = Err(error);
+                        break;
+                    }
+                }
+            }
+        }
+        if self.line.send(&octets).is_err() {
+            // A part of the messages may be with xenstored, which would misread the octets behind
             // it.
             self.line.end();
             self.break_off(StreamError::Closed.into());
-            StreamError::Closed.into()
-        })
+            result = Err(StreamError::Closed.into());
+        }
+        (replies, result)
     }
 
     /// Reads the messages of xenstored, to the end of the connection.

@@ -16,9 +16,9 @@ use super::books::{Family, Pending, Prepared, Pvm, Removed, is_domain_of};
 use super::core::{Follow, Host, Timer};
 use super::executor::Operation;
 use super::failure::Failure;
+use super::home;
 use super::jobs::Job;
 use super::sabotage::{self, Sabotage};
-use super::{home, vif};
 
 /// Attempts to remove what a pVM has left, before it is given up.
 const TRIES: u32 = 5;
@@ -278,7 +278,7 @@ impl<H: Hypervisor> Host<H> {
         let result = match home::is_of_another(&self.store, id) {
             Err(error) => Err(error),
             Ok(true) => Ok(()),
-            Ok(false) => vif::remove(&self.store, id.domain()).and_then(|()| home::remove(&self.store, id.domain())),
+            Ok(false) => home::remove(&self.store, id.domain()),
         };
         self.executor.after(Operation::RemoveHome);
         result.map_err(Failure::from)

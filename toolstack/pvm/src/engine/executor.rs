@@ -103,12 +103,13 @@ pub const BUILD: [Operation; 17] = [
     Operation::FillTables,
     Operation::FillPages,
     Operation::Pin,
+    Operation::Home,
+    Operation::Introduce,
+    // xenconsoled makes the console while the tables are linked.
+    Operation::ShowConsole,
     Operation::Link,
     Operation::Map,
     Operation::Load,
-    Operation::Home,
-    Operation::Introduce,
-    Operation::ShowConsole,
     Operation::Start,
 ];
 

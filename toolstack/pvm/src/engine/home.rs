@@ -3,8 +3,10 @@
 //! its family that a daemon needs when it starts anew.
 
 use xen_abi::{DomId, Mfn, Port};
-use xenctl::xenstore::{Access, Error, Permission, Store, Transaction};
+use xenctl::xenstore::{Access, Command, Error, Permission, Store};
 use zooid_fork_plan::id::PvmId;
+
+use super::vif;
 
 /// Octets of unread output that xenconsoled keeps, as libxl has it (LIBXL_XENCONSOLE_LIMIT).
 const CONSOLE_LIMIT: &str = "1048576";
@@ -36,23 +38,19 @@ fn libxl_path(domain: DomId) -> String {
 impl Home<'_> {
     /// Writes all but the console, for a domain that xenstored does not know yet.
     ///
-    /// It is one transaction, because from a part of it a daemon that starts anew could not tell
-    /// the family.
+    /// The node that marks it as one of ours comes first, and by itself: a daemon that starts anew
+    /// finds a part of a home by it. A domain is committed only when its home is whole.
     pub fn create(&self, store: &Store) -> Result<(), Error> {
-        store.transact(|store| self.write(store))
-    }
-
-    fn write(&self, store: &Transaction<'_>) -> Result<(), Error> {
         let domain = self.id.domain();
         let home = path(domain);
+        let node = |key: &str| format!("{home}/{key}");
+        let ancestors: Vec<String> = self.ancestors.iter().map(PvmId::to_string).collect();
+        store.write(&node("zooid"), &format!("{} {} {}", self.id, self.root, ancestors.join(",")))?;
+
         let owner = |domain, access| Permission { domain, access };
         let read_only = [owner(DomId::DOM0, Access::None), owner(domain, Access::Read)];
         let read_write = [owner(domain, Access::None)];
-        // The nodes below inherit the permissions.
-        store.mkdir(&home)?;
-        store.set_permissions(&home, &read_only)?;
-        let ancestors: Vec<String> = self.ancestors.iter().map(PvmId::to_string).collect();
-        for (key, value) in [
+        let nodes = [
             ("name", self.name),
             ("domid", &domain.to_string()),
             ("console/limit", CONSOLE_LIMIT),
@@ -60,16 +58,18 @@ impl Home<'_> {
             ("store/ring-ref", &self.store.0.0.to_string()),
             ("store/port", &self.store.1.0.to_string()),
             ("device", ""),
-            ("zooid", &format!("{} {} {}", self.id, self.root, ancestors.join(","))),
-        ] {
-            store.write(&format!("{home}/{key}"), value)?;
-        }
-        for key in ["control/shutdown", "data"] {
-            let node = format!("{home}/{key}");
-            store.write(&node, "")?;
-            store.set_permissions(&node, &read_write)?;
-        }
-        store.write(&format!("{}/type", libxl_path(domain)), "pv")
+            ("control/shutdown", ""),
+            ("data", ""),
+        ]
+        .map(|(key, value)| (node(key), value.as_bytes().to_vec()));
+        let libxl = format!("{}/type", libxl_path(domain));
+        // New nodes have the permissions of the one above.
+        let mut commands = vec![Command::SetPermissions(&home, &read_only)];
+        commands.extend(nodes.iter().map(|(path, value)| Command::Write(path, value)));
+        let [.., (shutdown, _), (data, _)] = &nodes;
+        commands.extend([shutdown, data].map(|path| Command::SetPermissions(path, &read_write)));
+        commands.push(Command::Write(&libxl, b"pv"));
+        store.batch(&commands)
     }
 }
 
@@ -78,8 +78,9 @@ impl Home<'_> {
 /// end of a domain that was never introduced.
 pub fn show_console(store: &Store, domain: DomId, ring: Mfn, port: Port) -> Result<(), Error> {
     let console = format!("{}/console", path(domain));
-    store.write(&format!("{console}/ring-ref"), &ring.0.to_string())?;
-    store.write(&format!("{console}/port"), &port.0.to_string())
+    let nodes = [("ring-ref", ring.0.to_string()), ("port", port.0.to_string())];
+    let nodes = nodes.map(|(key, value)| (format!("{console}/{key}"), value));
+    store.batch(&nodes.each_ref().map(|(path, value)| Command::Write(path, value.as_bytes())))
 }
 
 /// Writes the home of a memory owner, which only the daemon reads: its name for `xl list`, and the
@@ -111,36 +112,39 @@ pub fn has_console(store: &Store, domain: DomId) -> bool {
     store.read(&format!("{}/console/tty", path(domain))).is_ok_and(|terminal| !terminal.is_empty())
 }
 
-/// Removes a domain's home. The node that marks it as one of ours goes last.
+/// Removes a domain's home, and the network device that it had: netback drops a device that is gone
+/// from xenstore. The node that marks the home as one of ours goes last. A device that was announced
+/// just before is removed behind it, because without the mark none is announced.
 pub fn remove(store: &Store, domain: DomId) -> Result<(), Error> {
-    store.remove(&libxl_path(domain))?;
-    store.remove(&path(domain))
+    let device = vif::backends(domain);
+    store.batch(&[Command::Remove(&device), Command::Remove(&libxl_path(domain))])?;
+    store.batch(&[Command::Remove(&path(domain)), Command::Remove(&device)])
 }
 
 /// The pVMs and other domains whose homes were made here.
 pub fn all(store: &Store) -> Result<Vec<PvmId>, Error> {
     let domains = store.list("/local/domain")?.into_iter().filter_map(|name| name.parse().ok().map(DomId));
-    Ok(domains.filter_map(|domain| owner(store, domain)).collect())
+    let id = |domain| owner(&store.read(&format!("{}/zooid", path(domain))).ok()?, domain);
+    Ok(domains.filter_map(id).collect())
 }
 
-/// The id in a home.
-fn owner(store: &Store, domain: DomId) -> Option<PvmId> {
-    let text = store.read(&format!("{}/zooid", path(domain))).ok()?;
-    let id = PvmId::from_raw(text.split(' ').next()?.parse().ok()?)?;
+/// The id in the mark of a domain's home.
+fn owner(mark: &str, domain: DomId) -> Option<PvmId> {
+    let id = PvmId::from_raw(mark.split(' ').next()?.parse().ok()?)?;
     (id.domain() == domain).then_some(id)
 }
 
 /// The home belongs to another domain, which has the same number now.
 pub fn is_of_another(store: &Store, id: PvmId) -> Result<bool, Error> {
-    let is_there = |node: &str| match store.read(&format!("{}/{node}", path(id.domain()))) {
-        Ok(_) => Ok(true),
-        Err(Error::NotFound) => Ok(false),
+    let read = |node: &str| match store.read(&format!("{}/{node}", path(id.domain()))) {
+        Ok(value) => Ok(Some(value)),
+        Err(Error::NotFound) => Ok(None),
         Err(error) => Err(error),
     };
-    match is_there("zooid")? {
-        true => Ok(owner(store, id.domain()).is_some_and(|other| other != id)),
+    match read("zooid")? {
+        Some(mark) => Ok(owner(&mark, id.domain()).is_some_and(|other| other != id)),
         // A toolstack has made this one.
-        false => is_there("vm"),
+        None => Ok(read("vm")?.is_some()),
     }
 }
 

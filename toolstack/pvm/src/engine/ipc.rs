@@ -417,7 +417,7 @@ impl<H: Hypervisor> Host<H> {
         let member = self.memory_owner(root)?.members.id(number);
         let other = member.filter(|id| self.books.get(*id).is_some()).ok_or(Failure::Denied(Errno::ENOENT))?;
         self.enrol(id)?;
-        self.tell_members(&[other]);
+        self.tell_members(&[other], None);
         Ok(())
     }
 }

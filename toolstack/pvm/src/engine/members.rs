@@ -201,24 +201,26 @@ impl<H: Hypervisor> Host<H> {
         }
         let Some(memory_owner) = self.books.memory_owner_mut(root) else { return };
         memory_owner.nameless.retain(|_, object| object.maker != id);
-        self.strike_member(root, id);
+        self.strike_member(root, id, None);
     }
 
-    /// A pVM does not run any more: its family's table of members loses it.
+    /// A pVM does not run any more: its family's table of members loses it. Its parent gets no event
+    /// for that, because it gets one for the end.
     pub(super) fn leave_members(&mut self, id: PvmId) {
-        if let Some(root) = self.books.get(id).map(Pvm::root) {
-            self.strike_member(root, id);
+        if let Some((root, parent)) = self.books.get(id).map(|pvm| (pvm.root(), pvm.parent())) {
+            self.strike_member(root, id, parent);
         }
     }
 
-    fn strike_member(&mut self, root: PvmId, id: PvmId) {
+    fn strike_member(&mut self, root: PvmId, id: PvmId, later: Option<PvmId>) {
         if self.books.memory_owner(root).is_some_and(|owner| owner.members.number(id).is_some()) {
-            self.strike(root, &[id]);
+            self.strike(root, &[id], later);
         }
     }
 
-    /// Takes members out of the table and tells the others.
-    fn strike(&mut self, root: PvmId, ids: &[PvmId]) {
+    /// Takes members out of the table and tells the others. The one that gets an event `later` is
+    /// not sent any now.
+    fn strike(&mut self, root: PvmId, ids: &[PvmId], later: Option<PvmId>) {
         self.operate(Operation::Strike, |host| {
             if let Some(memory_owner) = host.books.memory_owner_mut(root) {
                 ids.iter().for_each(|id| memory_owner.members.remove(*id));
@@ -230,17 +232,19 @@ impl<H: Hypervisor> Host<H> {
             channel.is_some_and(|channel| channel.get(guest::INTEREST) != 0)
         };
         let told: Vec<PvmId> = memory_owner.members.ids().filter(wants).collect();
-        self.tell_members(&told);
+        self.tell_members(&told, later);
     }
 
-    /// Sends members an event: there is news in the table.
-    pub(super) fn tell_members(&mut self, members: &[PvmId]) {
+    /// Sends members an event, but for the one that gets one `later`: there is news in the table.
+    pub(super) fn tell_members(&mut self, members: &[PvmId], later: Option<PvmId>) {
         for id in members {
             self.operate(Operation::TellMembers, |host| {
                 if let Some(channel) = host.books.get(*id).and_then(|pvm| pvm.channel.as_ref()) {
                     channel.put(daemon::NEWS, channel.get(daemon::NEWS).wrapping_add(1));
                 }
-                host.notify(*id);
+                if later != Some(*id) {
+                    host.notify(*id);
+                }
             });
         }
     }
@@ -323,7 +327,7 @@ impl<H: Hypervisor> Host<H> {
             log::warn!("{failure}");
         }
         if !gone.is_empty() {
-            self.strike(root, &gone);
+            self.strike(root, &gone, None);
         }
         Ok(())
     }

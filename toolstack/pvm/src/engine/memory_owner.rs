@@ -83,6 +83,8 @@ pub struct Members<M> {
     page: M,
     /// The members, by number.
     ids: Vec<Option<PvmId>>,
+    /// Their numbers.
+    numbers: BTreeMap<PvmId, usize>,
     changes: u32,
     /// Numbers that became free last. Objects may name their former members until all relatives
     /// have heard of the end.
@@ -96,14 +98,15 @@ impl<M: Memory> Members<M> {
     /// Reads the table, which only the daemon can write.
     pub fn read(page: M) -> Self {
         let id = |number| PvmId::from_raw(page.read_u32(place(number)));
-        let ids = (0..members::MAX).map(id).collect();
+        let ids: Vec<_> = (0..members::MAX).map(id).collect();
+        let numbers = ids.iter().enumerate().filter_map(|(number, id)| Some(((*id)?, number))).collect();
         let changes = page.read_u32(members::CHANGES);
-        Self { page, ids, changes, left: VecDeque::new() }
+        Self { page, ids, numbers, changes, left: VecDeque::new() }
     }
 
     /// The number of a member.
     pub fn number(&self, id: PvmId) -> Option<usize> {
-        self.ids.iter().position(|member| *member == Some(id))
+        self.numbers.get(&id).copied()
     }
 
     /// The member of this number.
@@ -113,12 +116,12 @@ impl<M: Memory> Members<M> {
 
     /// All members.
     pub fn ids(&self) -> impl Iterator<Item = PvmId> {
-        self.ids.iter().flatten().copied()
+        self.numbers.keys().copied()
     }
 
     /// The table has no free place.
     pub fn is_full(&self) -> bool {
-        self.ids.iter().all(Option::is_some)
+        self.numbers.len() == self.ids.len()
     }
 
     /// Makes a pVM a member and gives it the lowest free number, preferably one that has been free
@@ -142,7 +145,10 @@ impl<M: Memory> Members<M> {
     }
 
     fn set(&mut self, number: usize, id: Option<PvmId>) {
-        self.ids[number] = id;
+        if let Some(before) = std::mem::replace(&mut self.ids[number], id) {
+            self.numbers.remove(&before);
+        }
+        self.numbers.extend(id.map(|id| (id, number)));
         self.page.write_u32(place(number), id.map_or(0, PvmId::raw));
         self.changes = self.changes.wrapping_add(1);
         self.page.write_u32(members::CHANGES, self.changes);

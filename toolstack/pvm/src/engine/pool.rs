@@ -27,8 +27,10 @@ const FIRST_REFRESH: Duration = Duration::from_millis(2);
 const LAST_REFRESH: Duration = Duration::from_secs(2);
 /// Tables that are brought up to date at once in the background.
 const TABLES_AT_ONCE: usize = 8;
-/// Number of checks for a console by xenconsoled; below, the time between two.
+/// Number of checks for a console by xenconsoled; below, the time to the second one, which doubles
+/// up to the third constant.
 const CONSOLE_TRIES: u32 = 500;
+const FIRST_CONSOLE_PAUSE: Duration = Duration::from_micros(250);
 const CONSOLE_PAUSE: Duration = Duration::from_millis(4);
 
 impl<H: Hypervisor> Host<H> {
@@ -76,7 +78,8 @@ impl<H: Hypervisor> Host<H> {
         let has_console = self.without_consoles || tries == 0 || home::has_console(&self.store, id.domain());
         let Some(prepared) = self.prepared(parent, id) else { return };
         if !has_console {
-            self.after(CONSOLE_PAUSE, Timer::Console(parent, id, tries - 1));
+            let doubled = 1 << (CONSOLE_TRIES - tries).min(16);
+            self.after(CONSOLE_PAUSE.min(FIRST_CONSOLE_PAUSE * doubled), Timer::Console(parent, id, tries - 1));
             return;
         }
         prepared.console = true;

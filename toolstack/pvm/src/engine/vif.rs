@@ -46,8 +46,13 @@ impl From<Error> for VifError {
     }
 }
 
+/// The node above netback's halves of all devices of a domain.
+pub fn backends(domain: DomId) -> String {
+    format!("/local/domain/0/backend/vif/{domain}")
+}
+
 fn backend(domain: DomId) -> String {
-    format!("/local/domain/0/backend/vif/{domain}/0")
+    format!("{}/0", backends(domain))
 }
 
 /// The MAC of a child's device: Xen's vendor prefix and the low bits of its id, which differ among
@@ -158,15 +163,6 @@ fn plug_in(child: DomId, backend: &str, vif: &ChildVif) -> Result<(), VifError> 
         output.status,
         said.lines().last().unwrap_or("it says nothing")
     )))
-}
-
-/// Removes what a child had: netback drops the device when it is gone from xenstore.
-pub fn remove(store: &Store, child: DomId) -> Result<(), Error> {
-    let mine = format!("/local/domain/0/backend/vif/{child}");
-    if store.read(&format!("{mine}/0/state")).is_ok() {
-        store.remove(&mine)?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

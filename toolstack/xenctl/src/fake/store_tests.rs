@@ -8,7 +8,7 @@ use xen_abi::{DomId, Errno, Mfn, Port};
 use zooid_core::xenstore::StreamError;
 
 use super::{FakeXen, FakeXenstored, Fault};
-use crate::xenstore::{Access, Error, Permission};
+use crate::xenstore::{Access, Command, Error, Permission};
 use crate::{CreateDomain, Hypervisor};
 
 const LONG: Duration = Duration::from_secs(60);
@@ -37,6 +37,34 @@ fn nodes_are_written_listed_and_removed() {
     let names: Vec<_> = (0..900).map(|index| format!("name-{index:04}")).collect();
     names.iter().for_each(|name| store.write(&format!("/many/{name}"), "").unwrap());
     assert_eq!(store.list("/many"), Ok(names));
+}
+
+#[test]
+fn a_batch_is_done_in_order_and_tells_of_its_first_error() {
+    for xenstored in [host().1, FakeXenstored::direct(&FakeXen::new(10))] {
+        let store = xenstored.connect();
+        let reader = [Permission { domain: DomId(3), access: Access::Read }];
+        let commands = [
+            Command::Write("/a/b", b"1"),
+            Command::SetPermissions("/a", &reader),
+            Command::Write("/a/b", b"2"),
+            Command::Write("/a/c", b""),
+            Command::Remove("/none"),
+            Command::Remove("/a/c"),
+        ];
+        assert_eq!(store.batch(&commands), Ok(()));
+        assert_eq!(store.list("/a"), Ok(vec!["b".into()]));
+        assert_eq!((store.read("/a/b"), xenstored.permissions("/a").as_deref()), (Ok("2".into()), Some("r3")));
+        assert_eq!(store.batch(&[]), Ok(()));
+
+        // xenstored takes no part in the others' failure; what cannot be sent ends the list.
+        let commands = [Command::Write("/d", b""), Command::Read("/none"), Command::Write("/e", b"")];
+        assert_eq!(store.batch(&commands), Err(Error::NotFound));
+        let commands = [Command::Write("/f", b""), Command::Mkdir("a\0b"), Command::Write("/g", b"")];
+        assert_eq!(store.batch(&commands), Err(Error::EmbeddedNul));
+        assert_eq!(xenstored.nodes().into_keys().collect::<Vec<_>>(), ["/", "/a", "/a/b", "/d", "/e", "/f"]);
+        assert_eq!(store.read("/a/b"), Ok("2".into()), "no reply is taken for another");
+    }
 }
 
 #[test]

@@ -71,9 +71,12 @@ struct DirectLine {
 }
 
 impl Line for DirectLine {
-    fn send(&self, octets: &[u8]) -> io::Result<()> {
-        let (header, payload) = receive(octets)?;
-        self.server.answer(&self.connection, header, &payload)
+    fn send(&self, mut octets: &[u8]) -> io::Result<()> {
+        while !octets.is_empty() {
+            let (header, payload) = receive(&mut octets)?;
+            self.server.answer(&self.connection, header, &payload)?;
+        }
+        Ok(())
     }
 
     fn end(&self) {
