@@ -26,7 +26,7 @@ for _ in 1 2 3; do
 done
 
 app 3 libapp.so one 'two  words'
-[ "$(said libapp.so)" = "app: libapp.so app: one app: two  words app: 3 at the end zooid: exit code 3" ] || fail "$(said libapp.so)"
+[ "$(said libapp.so)" = "app: libapp.so app: one app: two  words app: 3 at the end app: destroyed zooid: exit code 3" ] || fail "$(said libapp.so)"
 app 0 librust_app.so 2.5 -1 pears 0.125
 [ "$(said librust_app.so)" = "rust: -1 rust: 0.125 rust: 2.5 rust: pears rust: 1.625 is the sum of 4" ] || fail "$(said librust_app.so)"
 app 1 libnothing.so

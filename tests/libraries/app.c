@@ -9,6 +9,11 @@ static void end(int status, void *argument)
     printf("app: %d at the end\n", status);
 }
 
+__attribute__((destructor)) static void destroyed(void)
+{
+    puts("app: destroyed");
+}
+
 int main(int argc, char **argv)
 {
     on_exit(end, 0);

@@ -19,9 +19,24 @@ const ALIGN: usize = 64;
 /// Bytes in every thread, below the variables of the image, for the variables of shared objects.
 const RESERVE: usize = 1024;
 
-/// The function that the kernel calls with the thread pointer of each new thread. Set by the code
-/// that places variables in the reserve.
-pub static NEW_THREAD: Once<fn(u64)> = Once::new();
+/// The code that places variables in the reserve. It is told of threads.
+#[derive(Clone, Copy, Debug)]
+pub struct Observer {
+    /// Called with the thread pointer of each new thread, before it runs.
+    pub begins: fn(u64),
+    /// Called by each thread of an application when its body has returned.
+    pub ends: fn(),
+}
+
+/// The observer, set once.
+pub static OBSERVER: Once<Observer> = Once::new();
+
+/// Tells the observer that the calling thread's body has returned.
+pub fn end_thread() {
+    if let Some(observer) = OBSERVER.get() {
+        (observer.ends)();
+    }
+}
 
 /// The unused part of a thread's block, as distances below its thread pointer. It is zero in every
 /// thread.
@@ -109,8 +124,8 @@ pub fn place(stack: &mut Stack) -> u64 {
             canary,
         })
     };
-    if let Some(tell) = NEW_THREAD.get() {
-        tell(block as u64);
+    if let Some(observer) = OBSERVER.get() {
+        (observer.begins)(block as u64);
     }
     block as u64
 }

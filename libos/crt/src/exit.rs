@@ -93,13 +93,15 @@ pub(crate) unsafe extern "C" fn __cxa_finalize(object: *mut c_void) {
     unsafe { finalize(object, 0) };
 }
 
-/// Ends the image as C's `exit` does: handlers run, and streams are flushed.
+/// Ends the image as C's `exit` does: handlers run, then the finalisers of objects, and streams are
+/// flushed.
 ///
 /// # Safety
 /// The registered functions are still mapped.
 pub unsafe extern "C" fn exit(status: c_int) -> ! {
     // SAFETY: unloaded objects have no handlers left.
     unsafe { finalize(ptr::null_mut(), status) };
+    (system().finalise)();
     stdio::flush_all();
     (system().exit)(status)
 }

@@ -15,7 +15,9 @@ pub struct System {
     pub monotonic: fn() -> Duration,
     /// Blocks the calling thread for at least so long.
     pub sleep: fn(Duration),
-    /// Ends the image. The handlers have run and the streams are flushed when it is called.
+    /// Calls the finalisers of all objects, at the end of the application.
+    pub finalise: fn(),
+    /// Ends the image. The handlers and finalisers have run and the streams are flushed when it is called.
     pub exit: fn(c_int) -> !,
     /// Ends the pVM as a crash.
     pub abort: fn() -> !,

@@ -378,6 +378,8 @@ pub fn thread_ended() {
             }
         }
     }
+    // The next thread with this number finds none of them.
+    KEYS.lock().values.retain(|(_, thread), _| *thread != me);
 }
 
 unsafe extern "C" fn pthread_self() -> c_ulong {

@@ -2,9 +2,10 @@
 //! writes words, and calls functions of objects.
 //!
 //! - [`open`], [`Library`], [`address`], [`iterate`]: the interface for applications, by way of
-//!   `zooid::dl` and `dlopen`.
+//!   `zooid::dl`.
 //! - `load`: the loaded objects, and the steps from a file to a library in use.
 //! - `runtime`: the symbols that objects import.
+//! - `dlfcn`: the interface for C.
 //! - `program`: the objects that the image itself needs.
 //! - `rules`: the signers and versions of libraries that the image accepts.
 //! - `source`: the origin of files.
@@ -17,6 +18,7 @@
 
 extern crate alloc;
 
+mod dlfcn;
 mod error;
 mod lazy;
 mod live;
@@ -48,6 +50,14 @@ pub struct Flags {
     /// Its symbols, and those of its dependencies, are visible to all objects that are opened later
     /// (`RTLD_GLOBAL`).
     pub global: bool,
+    /// Only a library that is loaded already is opened (`RTLD_NOLOAD`); else the error is
+    /// [`Error::NotOpen`].
+    pub loaded: bool,
+    /// What it and its dependencies refer to is looked for in them before all others
+    /// (`RTLD_DEEPBIND`). Objects that are loaded already stay as they are.
+    pub deep: bool,
+    /// It stays loaded when it is closed (`RTLD_NODELETE`).
+    pub stays: bool,
 }
 
 /// An open library. Dropping it closes it; the library is unmapped when it is no longer open and no
@@ -71,7 +81,7 @@ impl Library {
     /// # Errors
     /// [`NoSymbol`](Error::NoSymbol).
     pub fn symbol(&self, name: &str) -> Result<*const (), Error> {
-        load::symbol(Some(self.0), name)
+        load::symbol(load::Place::Library(self.0), name, None)
     }
 
     /// A function of the library or of its dependencies. `F` is its type, such as `extern "C"
@@ -163,7 +173,7 @@ pub fn update(name: &str, version: Option<&str>, limit: Duration) -> Result<(Str
 /// # Errors
 /// [`NoSymbol`](Error::NoSymbol).
 pub fn symbol(name: &str) -> Result<*const (), Error> {
-    load::symbol(None, name)
+    load::symbol(load::Place::Global, name, None)
 }
 
 /// The object and symbol that an address belongs to.

@@ -2,8 +2,10 @@
 
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
+use alloc::ffi::CString;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
+use core::ffi::c_char;
 use core::ops::Range;
 
 use spin::Once;
@@ -14,7 +16,8 @@ use zooid_kernel::life::{self, Component, Order};
 use zooid_kernel::mmu::libraries::{Library, OutOfMemory};
 use zooid_kernel::sync::{Mutex, MutexGuard, Turns};
 use zooid_loader::{
-    Binding, Definition, ExportTable, Id, Namespace, Object, Refusal, Replacement, Rights, Segment, Value, Write,
+    Binding, Definition, ExportTable, Id, Namespace, Object, Refusal, Replacement, Rights, Search, Segment, Value,
+    Write,
 };
 use zooid_manifest::Version;
 use zooid_memory::PageClass;
@@ -30,6 +33,8 @@ pub struct Key(pub u64);
 /// The resources of this pVM for an object.
 struct Loaded {
     id: Id,
+    /// Its name, for C.
+    name: CString,
     pages: Library,
     /// Its thread-local variables.
     module: Option<u64>,
@@ -38,6 +43,8 @@ struct Loaded {
     indices: Vec<Box<tls::Index>>,
     /// The number of times it is open.
     open: usize,
+    /// Its finalisers have been called.
+    finalised: bool,
 }
 
 pub struct Loader {
@@ -45,6 +52,10 @@ pub struct Loader {
     loaded: BTreeMap<Key, Loaded>,
     /// The image itself, if it needs objects.
     program: Option<Id>,
+    /// A thread unloads objects.
+    unloading: bool,
+    /// Numbers of objects that have come and gone.
+    pub changes: (u64, u64),
     /// The replaceable libraries, each by the key that it has for its users in all versions.
     pub live: BTreeMap<Key, Live>,
 }
@@ -81,6 +92,8 @@ pub fn with<R>(act: impl FnOnce(&mut Loader) -> R) -> R {
         namespace: Namespace::new(runtime::exports()),
         loaded: BTreeMap::new(),
         program: None,
+        unloading: false,
+        changes: (0, 0),
         live: BTreeMap::new(),
     };
     act(lock().get_or_insert_with(new))
@@ -106,9 +119,13 @@ pub fn open(path: &str, flags: Flags) -> Result<Key, Error> {
     let result = Load::new(name).run(|load, loader| {
         let root = match loader.namespace.find(name) {
             Some(id) => id,
+            None if flags.loaded => return Err(Error::NotOpen),
             None => load.add(loader, name)?,
         };
-        let calls = load.link(loader, root, binding, flags.global)?;
+        let calls = load.link(loader, root, binding, Scope { global: flags.global, deep: flags.deep })?;
+        if flags.stays {
+            loader.namespace.keep(root);
+        }
         let key = loader.key(root).ok_or(Error::NotOpen)?;
         loader.loaded.entry(key).and_modify(|loaded| loaded.open += 1);
         Ok((loader.lasting_key(key), calls))
@@ -133,7 +150,7 @@ pub fn open_needed(program: Object<File>) -> Result<(), Error> {
         let refused = |refusal| Error::Refused { object: name.to_string(), refusal };
         let root = loader.namespace.add(name, program, 0, None).map_err(refused)?;
         loader.program = Some(root);
-        Ok(((), load.link(loader, root, Binding::Now, true)?))
+        Ok(((), load.link(loader, root, Binding::Now, Scope { global: true, deep: false })?))
     })
 }
 
@@ -155,6 +172,15 @@ pub struct Load<'a> {
 }
 
 type Call = (u64, u64, i64);
+
+/// The searches that find an object's symbols, and its own search.
+#[derive(Clone, Copy, Default)]
+struct Scope {
+    /// As [`Flags::global`].
+    global: bool,
+    /// As [`Flags::deep`].
+    deep: bool,
+}
 
 impl<'a> Load<'a> {
     pub fn new(name: &'a str) -> Self {
@@ -192,19 +218,22 @@ impl<'a> Load<'a> {
         file: File,
     ) -> Result<((Key, Version), Vec<Call>), Error> {
         let (root, version) = self.add_file(loader, self.name, file, Some(old))?;
-        let calls = self.link(loader, root, Binding::Now, false)?;
+        let calls = self.link(loader, root, Binding::Now, Scope::default())?;
         let key = loader.key(root).ok_or(Error::NotOpen)?;
         loader.loaded.entry(key).and_modify(|loaded| loaded.open += 1);
         Ok(((key, version), calls))
     }
 
     /// Does all steps before the first instruction of a new object.
-    fn link(&mut self, loader: &mut Loader, root: Id, binding: Binding, global: bool) -> Result<Vec<Call>, Error> {
+    fn link(&mut self, loader: &mut Loader, root: Id, binding: Binding, scope: Scope) -> Result<Vec<Call>, Error> {
         while let Some(needed) = loader.namespace.missing(root).first().map(ToString::to_string) {
             self.add(loader, &needed)?;
         }
         let refused = |refusal| Error::Refused { object: self.name.to_string(), refusal };
-        let order = loader.namespace.link(root, global).map_err(refused)?;
+        let order = loader.namespace.link(root, scope.global).map_err(refused)?;
+        if scope.deep {
+            loader.namespace.bind_deep(&order);
+        }
         let (mut calls, mut indices) = (Vec::new(), Vec::new());
         loader.namespace.plan(&order, binding, |write| apply(write, &mut calls, &mut indices)).map_err(refused)?;
         live::fill(loader)?;
@@ -284,8 +313,11 @@ impl<'a> Load<'a> {
         };
         match added {
             Ok(id) => {
-                let loaded = Loaded { id, pages: pages_of, module, indices: Vec::new(), open: 0 };
+                let name = CString::new(name).unwrap_or_default();
+                let indices = Vec::new();
+                let loaded = Loaded { id, name, pages: pages_of, module, indices, open: 0, finalised: false };
                 loader.loaded.insert(Key(base), loaded);
+                loader.changes.0 += 1;
                 self.new.push((id, Key(base)));
                 Ok((id, version))
             }
@@ -314,8 +346,8 @@ impl<'a> Load<'a> {
     }
 
     fn undo(&mut self, loader: &mut Loader) {
-        for (id, key) in self.new.drain(..).rev() {
-            loader.forget(id, key);
+        for (id, _) in self.new.drain(..).rev() {
+            loader.forget(id);
         }
         for live in loader.live.values() {
             live.forget_new(&mut loader.namespace);
@@ -376,12 +408,48 @@ pub fn apply(write: Write, calls: &mut Vec<Call>, indices: &mut Vec<(Id, Box<tls
 }
 
 impl Loader {
-    fn forget(&mut self, id: Id, key: Key) {
+    fn forget(&mut self, id: Id) {
+        let key = self.key(id);
         self.namespace.remove(id);
         self.live.retain(|_, live| live.id != id);
-        if let Some(loaded) = self.loaded.remove(&key) {
+        if let Some(loaded) = key.and_then(|key| self.loaded.remove(&key)) {
             loaded.module.into_iter().for_each(tls::remove);
+            self.changes.1 += 1;
         }
+    }
+
+    /// An object's name, for C. It stays while the object is loaded.
+    pub fn file_name(&self, id: Id) -> Option<*const c_char> {
+        let loaded = self.key(id).and_then(|key| self.loaded.get(&key))?;
+        Some(loaded.name.as_ptr())
+    }
+
+    /// The number of the module of its thread-local variables; 0 if it has none.
+    pub fn module(&self, id: Id) -> usize {
+        let loaded = self.key(id).and_then(|key| self.loaded.get(&key));
+        loaded.and_then(|loaded| loaded.module).unwrap_or(0) as usize
+    }
+
+    /// The objects that are neither open nor needed, users first.
+    fn unused(&self) -> Vec<Id> {
+        let open = self.loaded.values().filter(|loaded| loaded.open > 0).map(|loaded| loaded.id);
+        let open: Vec<Id> = open.chain(self.program).collect();
+        self.namespace.unused(&open)
+    }
+
+    /// The finalisers of these objects, of each object once.
+    fn finalisers(&mut self, objects: &[Id]) -> Vec<u64> {
+        let mut all = Vec::new();
+        for id in objects {
+            let Some((key, object)) = self.key(*id).zip(self.namespace.object(*id)) else { continue };
+            let (array, last) = object.fini();
+            let last = last.map(|last| key.0.wrapping_add(last));
+            if let Some(loaded) = self.loaded.get_mut(&key).filter(|loaded| !loaded.finalised) {
+                loaded.finalised = true;
+                all.extend(functions(key, array).rev().chain(last));
+            }
+        }
+        all
     }
 
     pub fn key(&self, id: Id) -> Option<Key> {
@@ -478,21 +546,39 @@ pub fn close(key: Key) {
 }
 
 /// Unloads the unused objects, finalisers first. The caller has the turn.
+///
+/// A finaliser may open and close objects. These calls change counts only; the outermost call looks
+/// again when the finalisers have returned. An object that one of them has opened stays.
 pub fn unload_unused() {
-    let unused: Vec<(Id, Key, Vec<u64>)> = with(|loader| {
-        let open = loader.loaded.values().filter(|loaded| loaded.open > 0).map(|loaded| loaded.id);
-        let open: Vec<Id> = open.chain(loader.program).collect();
-        let unused = loader.namespace.unused(&open);
-        let finalisers = |id: Id| {
-            let key = loader.key(id)?;
-            let (array, last) = loader.namespace.object(id)?.fini();
-            let last = last.map(|last| key.0.wrapping_add(last));
-            Some((id, key, functions(key, array).rev().chain(last).collect()))
-        };
-        unused.into_iter().filter_map(finalisers).collect()
+    if with(|loader| core::mem::replace(&mut loader.unloading, true)) {
+        return;
+    }
+    loop {
+        let due = with(|loader| {
+            let unused = loader.unused();
+            let due = loader.finalisers(&unused);
+            if due.is_empty() {
+                unused.into_iter().for_each(|id| loader.forget(id));
+                loader.unloading = false;
+            }
+            due
+        });
+        if due.is_empty() {
+            return;
+        }
+        due.into_iter().for_each(call);
+    }
+}
+
+/// Calls the finalisers of all objects at the end of an application, those of the users of an object
+/// before its own.
+pub fn finalise_all() {
+    let _turn = TURNS.take();
+    let due = with(|loader| {
+        let all = loader.namespace.finalisation(loader.program.as_slice());
+        loader.finalisers(&all)
     });
-    unused.iter().flat_map(|(_, _, finalisers)| finalisers).copied().for_each(call);
-    with(|loader| unused.into_iter().for_each(|(id, key, _)| loader.forget(id, key)));
+    due.into_iter().for_each(call);
 }
 
 /// True if an object is open.
@@ -503,16 +589,33 @@ pub fn is_open(key: Key) -> bool {
     })
 }
 
-/// The address of a symbol, of an object and its dependencies, or of all that is global.
-pub fn symbol(key: Option<Key>, name: &str) -> Result<*const (), Error> {
+/// The objects in which a symbol is looked for.
+#[derive(Clone, Copy)]
+pub enum Place {
+    /// All that is global.
+    Global,
+    /// An object and its dependencies.
+    Library(Key),
+    /// The objects behind the one that has this address, and the image's stand-ins.
+    Behind(u64),
+}
+
+/// The address of a symbol, of this version or of the default one.
+pub fn symbol(place: Place, name: &str, version: Option<&str>) -> Result<*const (), Error> {
     let none = || Error::NoSymbol(name.to_string());
     let found = with(|loader| {
-        let id = key.map(|key| loader.id(key).ok_or_else(none)).transpose()?;
-        // A caller with an object's own key, as `migrate` has of both versions, wants the object's
-        // own functions.
-        let own = id.filter(|_| key.is_some_and(|key| loader.loaded.contains_key(&key)));
+        let (search, own) = match place {
+            Place::Global => (Search::Global, None),
+            Place::Library(key) => {
+                let id = loader.id(key).ok_or_else(none)?;
+                // A caller with an object's own key, as `migrate` has of both versions, wants the
+                // object's own functions.
+                (Search::Tree(id), loader.loaded.contains_key(&key).then_some(id))
+            }
+            Place::Behind(address) => (Search::Behind(loader.namespace.holder(address).ok_or_else(none)?), None),
+        };
         let refused = |refusal| Error::Refused { object: name.to_string(), refusal };
-        let found = loader.namespace.lasting_symbol(id, name, own).map_err(refused)?.ok_or_else(none)?;
+        let found = loader.namespace.lasting_symbol(search, (name, version), own).map_err(refused)?.ok_or_else(none)?;
         live::fill(loader)?;
         Ok(found)
     })?;

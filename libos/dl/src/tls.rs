@@ -11,7 +11,6 @@ use core::arch::naked_asm;
 use core::ptr;
 use core::sync::atomic::{AtomicPtr, Ordering};
 
-use spin::Once;
 use zooid_kernel::events::Masked;
 use zooid_kernel::{thread, tls};
 use zooid_loader::{TlsPlace, TlsSegment};
@@ -48,10 +47,6 @@ pub struct Index {
 /// A place for an object's variables. `base` is added to the addresses of the object, whose pages
 /// are mapped until [`remove`].
 pub fn add(segment: &TlsSegment, base: u64) -> TlsPlace {
-    static HOOK: Once<()> = Once::new();
-    HOOK.call_once(|| {
-        tls::NEW_THREAD.call_once(|| begin_thread);
-    });
     let mut modules = MODULES.lock();
     let reserve = tls::reserve();
     let below = place(&modules.modules, segment).filter(|below| *below <= reserve.end as u64);
@@ -171,6 +166,12 @@ static GET_ADDRESS: AtomicPtr<()> = AtomicPtr::new(core::ptr::null_mut());
 /// Sets [`GET_ADDRESS`]. It is called before an object is loaded.
 pub fn init() {
     GET_ADDRESS.store(get_address as *mut (), Ordering::Relaxed);
+}
+
+/// Gives new threads their variables, and lets the C runtime end those of a thread that has ended.
+/// It is called when the runtime has its services.
+pub fn observe_threads() {
+    tls::OBSERVER.call_once(|| tls::Observer { begins: begin_thread, ends: zooid_crt::thread_ended });
 }
 
 /// The function of a descriptor for a variable without a fixed place. Its second word points to an

@@ -42,7 +42,7 @@ mod version;
 
 pub use exports::{Export, ExportTable, Exports, Origin};
 pub use live::{ENTRIES_PER_PAGE, ENTRY_SIZE, Replacement, entry_address, entry_number};
-pub use namespace::{Id, Namespace, TlsPlace};
+pub use namespace::{Id, Namespace, Search, TlsPlace};
 pub use object::{Flags, Limits, Object};
 pub use plan::{Binding, Value, Write};
 pub use refusal::{Mismatch, Place, Refusal, SegmentFault};

@@ -10,7 +10,7 @@ use alloc::vec::Vec;
 
 use crate::PAGE_SIZE;
 use crate::exports::Exports;
-use crate::namespace::{Id, Namespace};
+use crate::namespace::{Id, Namespace, Search};
 use crate::object::{Object, owned};
 use crate::plan::{Planner, Write};
 use crate::refusal::{Mismatch, Refusal};
@@ -112,14 +112,15 @@ impl<B: AsRef<[u8]>, E: Exports> Namespace<B, E> {
     /// a function is given as its entry, except for those of `own`.
     pub fn lasting_symbol(
         &mut self,
-        handle: Option<Id>,
-        name: &str,
+        search: Search,
+        (name, version): (&str, Option<&str>),
         own: Option<Id>,
     ) -> Result<Option<Found>, Refusal> {
         let mut live = core::mem::take(&mut self.live);
-        let found = match self.find_symbol(handle, name, Wanted::Newest) {
+        let wanted = version.map_or(Wanted::Newest, |version| Wanted::version(version.as_bytes()));
+        let found = match self.find_symbol(search, name, wanted) {
             Some(Bound::Symbol(member, symbol)) if Some(member.id) != own && is_function(&member, &symbol) => {
-                member.entry(&mut live, name.as_bytes(), Wanted::Newest).map(|entry| match entry {
+                member.entry(&mut live, name.as_bytes(), wanted).map(|entry| match entry {
                     Some(address) => Some(Found { object: Some(member.id), definition: Definition::Address(address) }),
                     None => Bound::Symbol(member, symbol).found(),
                 })

@@ -16,6 +16,18 @@ use crate::symbol::{Key, Wanted};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Id(u64);
 
+/// The objects in which a name is looked for at run time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Search {
+    /// The image, and the objects with global symbols (RTLD_DEFAULT).
+    Global,
+    /// An object and its dependencies.
+    Tree(Id),
+    /// The objects behind this one in the tree through which it was loaded, and then the image
+    /// (RTLD_NEXT).
+    Behind(Id),
+}
+
 /// The place of an object's thread-local variables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TlsPlace {
@@ -58,6 +70,10 @@ pub(crate) struct Loaded<B> {
     /// finalised alone. The place where a cycle is cut depends on it.
     pub sorted: Vec<Id>,
     linked: bool,
+    /// It is not unloaded.
+    stays: bool,
+    /// Its references are looked for in the trees through which it was loaded before all others.
+    deep: bool,
     /// The objects through which it was loaded. Its symbols are looked for in their trees.
     pub roots: Vec<Id>,
     /// The objects outside of its dependencies that its references are bound to.
@@ -95,7 +111,8 @@ impl<B: AsRef<[u8]>, E: Exports> Namespace<B, E> {
         self.next += 1;
         let (needed, sorted, roots, bound_to) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let (name, beside, linked) = (named(), None, false);
-        let loaded = Loaded { name, object, base, tls, beside, needed, sorted, linked, roots, bound_to };
+        let (stays, deep) = (object.flags().no_delete, false);
+        let loaded = Loaded { name, object, base, tls, beside, needed, sorted, linked, stays, deep, roots, bound_to };
         self.objects.insert(id, loaded);
         Ok(id)
     }
@@ -175,6 +192,19 @@ impl<B: AsRef<[u8]>, E: Exports> Namespace<B, E> {
         Ok(order)
     }
 
+    /// Keeps an object loaded from now on, as if it asked for that itself (RTLD_NODELETE).
+    pub fn keep(&mut self, id: Id) {
+        self.objects.entry(id).and_modify(|loaded| loaded.stays = true);
+    }
+
+    /// Has the references of objects that are about to be [planned](Self::plan) looked for in the
+    /// trees through which they were loaded first (RTLD_DEEPBIND).
+    pub fn bind_deep(&mut self, objects: &[Id]) {
+        for id in objects {
+            self.objects.entry(*id).and_modify(|loaded| loaded.deep = true);
+        }
+    }
+
     /// An object and its dependencies, breadth first: the objects where `dlsym` looks for a symbol
     /// of it.
     pub fn tree(&self, root: Id) -> Vec<Id> {
@@ -185,34 +215,46 @@ impl<B: AsRef<[u8]>, E: Exports> Namespace<B, E> {
     /// tree, else in the global scope.
     pub fn symbol(&self, handle: Option<Id>, name: &str, version: Option<&str>) -> Option<Found> {
         let wanted = version.map_or(Wanted::Newest, |version| Wanted::version(version.as_bytes()));
-        self.find_symbol(handle, name, wanted)?.found()
+        self.find_symbol(handle.map_or(Search::Global, Search::Tree), name, wanted)?.found()
     }
 
-    pub(crate) fn find_symbol(&self, handle: Option<Id>, name: &str, wanted: Wanted) -> Option<Bound<'_>> {
-        let scope = match handle {
-            Some(root) => {
-                let members: Vec<_> = self.tree(root).into_iter().filter_map(|id| self.member(id)).collect();
-                Scope { exports: (&self.exports, members.len()), members }
-            }
-            None => Scope {
-                exports: (&self.exports, 0),
-                members: self.global.iter().filter_map(|id| self.member(*id)).collect(),
-            },
+    pub(crate) fn find_symbol(&self, search: Search, name: &str, wanted: Wanted) -> Option<Bound<'_>> {
+        let in_tree = |id| {
+            let root = self.objects.get(&id).and_then(|loaded| loaded.roots.first()).copied().unwrap_or(id);
+            self.tree(root).into_iter().skip_while(move |next| *next != id).skip(1).collect()
         };
-        scope.find(&Key::new(name.as_bytes()), wanted)
+        let (ids, exports_last) = match search {
+            Search::Global => (self.global.clone(), false),
+            Search::Tree(root) => (self.tree(root), true),
+            Search::Behind(id) => (in_tree(id), true),
+        };
+        let members: Vec<_> = ids.into_iter().filter_map(|id| self.member(id)).collect();
+        let before = if exports_last { members.len() } else { 0 };
+        Scope { exports: (&self.exports, before), members, all: self.all() }.find(&Key::new(name.as_bytes()), wanted)
     }
 
-    /// The object that an address belongs to, and its symbol if there is one.
+    /// All objects, as far as they are not other versions of one.
+    fn all(&self) -> Vec<Member<'_>> {
+        let all = self.objects.iter().filter(|(_, loaded)| loaded.beside.is_none());
+        all.filter_map(|(id, _)| self.member(*id)).collect()
+    }
+
+    /// The object that an address belongs to.
+    pub fn holder(&self, address: u64) -> Option<Id> {
+        let holds =
+            |loaded: &Loaded<B>| address.checked_sub(loaded.base).is_some_and(|address| loaded.object.holds(address));
+        self.objects.iter().find(|(_, loaded)| holds(loaded)).map(|(id, _)| *id)
+    }
+
+    /// As [`holder`](Self::holder), with its symbol if there is one.
     pub fn address(&self, address: u64) -> Option<Holder<'_>> {
-        let (id, loaded) = self
-            .objects
-            .iter()
-            .find(|(_, loaded)| address.checked_sub(loaded.base).is_some_and(|address| loaded.object.holds(address)))?;
+        let id = self.holder(address)?;
+        let loaded = self.objects.get(&id)?;
         let view = loaded.object.view();
         let symbol = view
             .covering(address - loaded.base)
             .map(|(_, symbol)| (text(view.name(&symbol)), loaded.base.wrapping_add(symbol.st_value)));
-        Some(Holder { object: *id, base: loaded.base, symbol })
+        Some(Holder { object: id, base: loaded.base, symbol })
     }
 
     /// The linked objects that can be unloaded while those in `open` are open: no object needs them
@@ -220,7 +262,7 @@ impl<B: AsRef<[u8]>, E: Exports> Namespace<B, E> {
     /// be finalised: dependencies last.
     pub fn unused(&self, open: &[Id]) -> Vec<Id> {
         let mut used: Vec<Id> = open.to_vec();
-        used.extend(self.objects.iter().filter(|(_, loaded)| loaded.object.flags().no_delete).map(|(id, _)| *id));
+        used.extend(self.objects.iter().filter(|(_, loaded)| loaded.stays).map(|(id, _)| *id));
         let mut next = 0;
         while let Some(id) = used.get(next) {
             let mut more = self.dependencies(*id);
@@ -228,9 +270,15 @@ impl<B: AsRef<[u8]>, E: Exports> Namespace<B, E> {
             used.extend(more);
             next += 1;
         }
-        let unused: Vec<Id> =
-            self.objects.iter().filter(|(id, loaded)| loaded.linked && !used.contains(id)).map(|(id, _)| *id).collect();
-        let order = order::finalisation(&unused, |id| self.dependencies(id));
+        self.finalisation(&used)
+    }
+
+    /// The objects whose initialisers have run, without those that are `kept`, in the order in which
+    /// their finalisers are to be called: the users of an object before the object.
+    pub fn finalisation(&self, kept: &[Id]) -> Vec<Id> {
+        let ends: Vec<Id> =
+            self.objects.iter().filter(|(id, loaded)| loaded.linked && !kept.contains(id)).map(|(id, _)| *id).collect();
+        let order = order::finalisation(&ends, |id| self.dependencies(id));
         // A binding to an object counts less than a dependency.
         match self.objects.values().any(|loaded| !loaded.bound_to.is_empty()) {
             true => order::finalisation(&order, |id| self.sorted(id).to_vec()),
@@ -263,24 +311,27 @@ impl<B: AsRef<[u8]>, E: Exports> Namespace<B, E> {
     }
 
     /// The places where the references of an object are looked for: the object itself, if it says
-    /// so; the exports; the global scope; the trees through which it was loaded.
+    /// so, and the trees through which it was loaded, if they come first; the exports; the global
+    /// scope; these trees.
     pub(crate) fn scope(&self, id: Id) -> Option<Scope<'_, E>> {
         let loaded = self.objects.get(&id)?;
-        let symbolic = loaded.object.flags().symbolic;
-        let mut order: Vec<Id> = symbolic.then_some(id).into_iter().collect();
         // Its own tree comes last, for the case that all objects through which it was loaded have
         // gone and something else keeps it.
-        let trees = loaded.roots.iter().chain([&id]).flat_map(|root| self.tree(*root));
-        for next in self.global.iter().copied().chain(trees) {
-            // An object that is to take another's place finds its own symbols there; no other
-            // object finds them.
-            let next = if Some(next) == loaded.beside { id } else { next };
+        let trees: Vec<Id> = loaded.roots.iter().chain([&id]).flat_map(|root| self.tree(*root)).collect();
+        // An object that is to take another's place finds its own symbols there; no other object
+        // finds them.
+        let own = |next: &Id| if Some(*next) == loaded.beside { id } else { *next };
+        let symbolic = loaded.object.flags().symbolic.then_some(id);
+        let first: Vec<Id> = symbolic.into_iter().chain(trees.iter().filter(|_| loaded.deep).map(own)).collect();
+        let mut order: Vec<Id> = Vec::new();
+        for next in first.iter().copied().chain(self.global.iter().chain(&trees).map(own)) {
             if !order.contains(&next) {
                 order.push(next);
             }
         }
+        let before = order.iter().take_while(|id| first.contains(id)).count();
         let members = order.into_iter().filter_map(|id| self.member(id)).collect();
-        Some(Scope { exports: (&self.exports, usize::from(symbolic)), members })
+        Some(Scope { exports: (&self.exports, before), members, all: self.all() })
     }
 
     /// The direct dependencies that were added, linked or not.

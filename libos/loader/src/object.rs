@@ -68,6 +68,8 @@ pub(crate) struct Info {
     relro: Option<Range<u64>>,
     tls: Option<TlsSegment>,
     build_id: Option<Range<usize>>,
+    headers: Option<(u64, u16)>,
+    unwind_table: Option<u64>,
     pub dynamic: Dynamic,
     pub versions: Versions,
     pub gnu_hash: Option<GnuHash>,
@@ -220,6 +222,17 @@ impl<B: AsRef<[u8]>> Object<B> {
     }
 
     /// True if an address, relative to the base, is in a segment or in the rest of its last page.
+    /// The address of its program headers and their number, if they lie in a segment.
+    pub fn program_headers(&self) -> Option<(u64, u16)> {
+        self.info.headers
+    }
+
+    /// The address of the table from which the frames of its functions are unwound
+    /// (PT_GNU_EH_FRAME).
+    pub fn unwind_table(&self) -> Option<u64> {
+        self.info.unwind_table
+    }
+
     pub(crate) fn holds(&self, address: u64) -> bool {
         let segments = &self.info.segments;
         let end = segments.last().map_or(0, |segment| segment.memory.end);
@@ -246,7 +259,7 @@ impl Info {
                 }
                 PT_LOAD => segments.push(Segment::parse(number, &header, file.len(), segments.last(), limits)?),
                 PT_GNU_STACK if header.p_flags & PF_X != 0 => return Err(Refusal::ExecutableStack),
-                PT_DYNAMIC | PT_TLS | PT_GNU_RELRO | PT_NOTE => rest.push((number, header)),
+                PT_DYNAMIC | PT_TLS | PT_GNU_RELRO | PT_NOTE | PT_GNU_EH_FRAME => rest.push((number, header)),
                 _ => {}
             }
         }
@@ -254,7 +267,7 @@ impl Info {
             return Err(Refusal::Without("segment to load"));
         }
 
-        let (mut tags, mut relro, mut tls, mut build_id) = (None, None, None, None);
+        let (mut tags, mut relro, mut tls, mut build_id, mut unwind_table) = (None, None, None, None, None);
         for (number, header) in &rest {
             let refuse = |fault| Refusal::Segment { number: *number, address: header.p_vaddr, fault };
             let content = segments.iter().find_map(|segment| segment.file_range(header.p_vaddr, header.p_filesz));
@@ -270,14 +283,18 @@ impl Info {
                 PT_GNU_RELRO if header.p_memsz > 0 => {
                     relro = Some(self::relro(header, &segments).ok_or(refuse(SegmentFault::NotLoaded))?);
                 }
+                PT_GNU_EH_FRAME => unwind_table = content.map(|_| header.p_vaddr),
                 // A missing or malformed note is no reason to refuse: nothing depends on it.
                 PT_NOTE if build_id.is_none() => build_id = content.and_then(|notes| self::build_id(file, notes)),
                 _ => {}
             }
         }
         let dynamic = Dynamic::parse(&tags.ok_or(Refusal::Without("dynamic section"))?, file, &segments)?;
+        let headers = (header.e_phoff, (usize::from(header.e_phnum) * SIZEOF_PHDR) as u64);
+        let headers = segments.iter().find_map(|segment| segment.address_of(headers.0, headers.1));
+        let headers = headers.map(|address| (address, header.e_phnum));
         let info = Self::of(file, segments, dynamic)?;
-        Ok(Self { relro: relro.filter(|pages| !pages.is_empty()), tls, build_id, ..info })
+        Ok(Self { relro: relro.filter(|pages| !pages.is_empty()), tls, build_id, headers, unwind_table, ..info })
     }
 
     /// The facts that follow from the dynamic section.
@@ -290,6 +307,8 @@ impl Info {
             relro: None,
             tls: None,
             build_id: None,
+            headers: None,
+            unwind_table: None,
             dynamic,
         })
     }

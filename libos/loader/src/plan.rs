@@ -13,7 +13,7 @@ use crate::object::{owned, text};
 use crate::refusal::Refusal;
 use crate::relocation::{Relocation, Relocations, Table};
 use crate::scope::{Bound, Member, Scope};
-use crate::symbol::SymbolKind;
+use crate::symbol::{SymbolKind, is_unique};
 
 /// The time at which the functions are looked up that an object calls through its PLT.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,8 +109,9 @@ impl<B: AsRef<[u8]>, E: Exports> Namespace<B, E> {
                     None => {}
                 }
             }
-            let bound_to = planner.bound_to;
+            let (bound_to, unique) = (planner.bound_to, planner.unique);
             self.note(*id, &bound_to);
+            unique.into_iter().for_each(|id| self.keep(id));
         }
         Ok(())
     }
@@ -130,8 +131,9 @@ impl<B: AsRef<[u8]>, E: Exports> Namespace<B, E> {
         let relocation = Relocations::of_plt(own.view, number).ok_or(Refusal::Stale)?;
         let mut planner = Planner::new(own, &scope, live);
         let write = planner.plan(&relocation)?.ok_or(Refusal::Stale)?;
-        let bound_to = planner.bound_to;
+        let (bound_to, unique) = (planner.bound_to, planner.unique);
         self.note(object, &bound_to);
+        unique.into_iter().for_each(|id| self.keep(id));
         Ok(write)
     }
 }
@@ -143,12 +145,14 @@ pub(crate) struct Planner<'a, E> {
     /// The last symbol that was looked up. The next relocation often has the same.
     last: Option<(u32, Sym, Bound<'a>)>,
     bound_to: Vec<Id>,
+    /// Objects whose unique symbols are in use: glibc does not unload them any more.
+    unique: Vec<Id>,
     live: &'a mut Live,
 }
 
 impl<'a, E: Exports> Planner<'a, E> {
     pub fn new(own: Member<'a>, scope: &'a Scope<'a, E>, live: &'a mut Live) -> Self {
-        Self { own, scope, lazy: false, last: None, bound_to: Vec::new(), live }
+        Self { own, scope, lazy: false, last: None, bound_to: Vec::new(), unique: Vec::new(), live }
     }
 
     /// The write of a relocation, in the terms of the psABI (x86-64, table 4.9): S is the symbol's
@@ -287,6 +291,11 @@ impl<'a, E: Exports> Planner<'a, E> {
             symbol: owned(view.name(&symbol)),
             version: view.version_of(index).map(|version| text(view.string_at(version.name)).to_string()),
         })?;
+        if let Bound::Symbol(member, symbol) = bound
+            && is_unique(&symbol)
+        {
+            self.unique.push(member.id);
+        }
         if let Bound::Symbol(member, _) = bound
             && member.id != self.own.id
             && !self.bound_to.contains(&member.id)

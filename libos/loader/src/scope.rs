@@ -8,7 +8,7 @@ use goblin::elf64::sym::Sym;
 use crate::exports::{Export, Exports, Origin};
 use crate::namespace::{Id, TlsPlace};
 use crate::object::View;
-use crate::symbol::{ABSOLUTE, Key, SymbolKind, Wanted, binds_locally};
+use crate::symbol::{ABSOLUTE, Key, SymbolKind, Wanted, binds_locally, is_unique};
 
 /// The meaning of a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,6 +81,8 @@ pub struct Scope<'a, E> {
     /// The image's symbols, and the number of members that come before the image's own.
     pub exports: (&'a E, usize),
     pub members: Vec<Member<'a>>,
+    /// All objects, in the order in which they were added.
+    pub all: Vec<Member<'a>>,
 }
 
 impl<'a, E: Exports> Scope<'a, E> {
@@ -97,10 +99,21 @@ impl<'a, E: Exports> Scope<'a, E> {
             if let Some(member) = self.members.get(place)
                 && let Some((_, symbol)) = member.view.find(key, wanted)
             {
-                return Some(Bound::Symbol(*member, symbol));
+                return Some(self.unique(key, wanted, *member, symbol));
             }
         }
         stand_in.map(Bound::Export)
+    }
+
+    /// Of a unique symbol (STB_GNU_UNIQUE), all references in the process get the same definition,
+    /// whatever their scopes: the first one that was loaded. Whoever is bound to it keeps it.
+    fn unique(&self, key: &Key, wanted: Wanted, member: Member<'a>, symbol: Sym) -> Bound<'a> {
+        let find = |member: &Member<'a>| {
+            let (_, symbol) = member.view.find(key, wanted)?;
+            is_unique(&symbol).then_some(Bound::Symbol(*member, symbol))
+        };
+        let first = is_unique(&symbol).then(|| self.all.iter().find_map(find)).flatten();
+        first.unwrap_or(Bound::Symbol(member, symbol))
     }
 
     /// The definition that the symbol with this number in the object's own table is bound to.

@@ -43,6 +43,12 @@ impl Segment {
         (end <= self.file.len() as u64).then(|| self.file.start + skip as usize..self.file.start + end as usize)
     }
 
+    /// The address of `length` octets at an offset of the file, if all of them are content.
+    pub(crate) fn address_of(&self, offset: u64, length: u64) -> Option<u64> {
+        let skip = offset.checked_sub(self.file.start as u64)?;
+        (skip.checked_add(length)? <= self.file.len() as u64).then(|| self.memory.start + skip)
+    }
+
     pub(crate) fn holds(&self, address: u64, length: u64) -> bool {
         self.memory.start <= address && address.checked_add(length).is_some_and(|end| end <= self.memory.end)
     }

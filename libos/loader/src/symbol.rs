@@ -208,6 +208,11 @@ pub fn is_definition(symbol: &Sym) -> bool {
         && matches!(symbol.st_other & 3, STV_DEFAULT | STV_PROTECTED)
 }
 
+/// True if the process has one definition of it, whatever the scopes (STB_GNU_UNIQUE).
+pub fn is_unique(symbol: &Sym) -> bool {
+    symbol.st_info >> 4 == STB_GNU_UNIQUE
+}
+
 /// True if a reference to it is bound within its own object: it is a local symbol, or one that no
 /// other can replace.
 pub fn binds_locally(symbol: &Sym) -> bool {

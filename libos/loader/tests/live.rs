@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 use common::{Bytes, directory, gcc, parse};
 use zooid_loader::{
-    Binding, Definition, ENTRIES_PER_PAGE, ExportTable, Id, Mismatch, Namespace, PAGE_SIZE, Refusal, TlsPlace, Value,
-    entry_address, entry_number,
+    Binding, Definition, ENTRIES_PER_PAGE, ExportTable, Id, Mismatch, Namespace, PAGE_SIZE, Refusal, Search, TlsPlace,
+    Value, entry_address, entry_number,
 };
 
 type World = Namespace<Bytes, ExportTable<'static>>;
@@ -109,8 +109,9 @@ fn functions_are_reached_by_entries_from_outside_only() {
     // Every search for a function gets the same entry. A function without one gets a new one. The
     // library's own users get the function itself.
     let before = versions.world.entries(old);
-    let mut look_up = |handle, name, own| {
-        versions.world.lasting_symbol(handle, name, own).expect("there is room").map(|found| found.definition)
+    let mut look_up = |handle: Option<_>, name, own| {
+        let search = handle.map_or(Search::Global, Search::Tree);
+        versions.world.lasting_symbol(search, (name, None), own).expect("there is room").map(|found| found.definition)
     };
     assert_eq!(look_up(Some(user), "live_call", None), Some(Definition::Address(call)));
     assert_eq!(look_up(Some(old), "live_call", None), Some(Definition::Address(call)));

@@ -77,6 +77,7 @@ impl Builder {
         let handle = JoinHandle { packet: packet.clone() };
         zooid_kernel::thread::spawn_application(&self.name, self.stack_size, move || {
             let value = body();
+            zooid_kernel::tls::end_thread();
             *packet.result.lock() = Some(value);
             packet.done.notify_all();
         })?;

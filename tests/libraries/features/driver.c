@@ -2,7 +2,10 @@
  * Opens the objects of each variant by the C ABI and prints what it finds in them: a guest and Linux must say the same. No address is printed, and nothing
  * whose order C leaves open.
  */
+#define _GNU_SOURCE
 #include <dlfcn.h>
+#include <link.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -189,6 +192,151 @@ static void ends(void)
     happened("ends");
 }
 
+/* Constructors and destructors that open and close others. */
+static void nested(void)
+{
+    static const char *const names[] = {"holder", "passer"};
+    for (unsigned each = 0; each < 2; each++) {
+        void *object = opened(names[each], RTLD_NOW);
+        happened(names[each]);
+        closed(object);
+        happened("closed");
+        /* Nothing of it is left open. */
+        object = opened(names[each], RTLD_NOW);
+        closed(object);
+        happened("again");
+    }
+    void *seeker = opened("seeker", RTLD_NOW), *holder = opened("holder", RTLD_NOW);
+    closed(holder);
+    happened("held by another, too");
+    closed(seeker);
+    happened("closed");
+}
+
+/* A thread's values end with it, and no later thread finds them. */
+static pthread_key_t key;
+static int ended;
+
+static void end_value(void *value)
+{
+    ended += value == &key;
+}
+
+static void use_key(void)
+{
+    printf(" %d", pthread_getspecific(key) == NULL);
+    pthread_setspecific(key, &key);
+}
+
+static void keys(void)
+{
+    pthread_key_create(&key, end_value);
+    ended = 0;
+    printf("  keys:");
+    for (int round = 0; round < 4; round++)
+        in_thread(use_key);
+    printf(", %d ended\n", ended);
+    pthread_key_delete(key);
+}
+
+/* Flags and handles of `dlopen` besides the usual ones. */
+static void flags(void)
+{
+    char file[64];
+    snprintf(file, sizeof file, "libhandles_%s.so", variant);
+    printf("  not loaded: %d", dlopen(file, RTLD_NOLOAD | RTLD_NOW) == NULL);
+    printf(" %d\n", dlerror() == NULL);
+    printf("  no mode: %d", dlopen(file, RTLD_GLOBAL) == NULL);
+    printf(" %d\n", dlerror() != NULL);
+    void *handles = opened("handles", RTLD_NOW), *again = dlopen(file, RTLD_NOLOAD | RTLD_LAZY);
+    printf("  loaded: %d\n", handles == again);
+    printf("  counts: %d", call(handles, "next_unique"));
+    closed(again);
+    printf(" %d\n", call(handles, "next_unique"));
+    printf("  next: %d", call(handles, "next_sought"));
+    printf(" %d", call(handles, "next_nothing"));
+    /* An object that was linked without libc does not have it behind itself. */
+    printf(" %d\n", strcmp(variant, "lld_relr") == 0 || call(handles, "next_runtime"));
+
+    void *program = dlopen(NULL, RTLD_NOW);
+    printf("  program: %d %d", dlsym(program, "in_thread") == (void *)in_thread, dlsym(program, "strlen") != NULL);
+    printf(" %d", dlsym(program, "next_sought") == NULL);
+    printf(" %d\n", dlclose(program));
+
+    void *second = opened("second", RTLD_NOW | RTLD_GLOBAL), *deep = opened("deep", RTLD_NOW | RTLD_DEEPBIND);
+    printf("  deep: %d\n", call(deep, "seek"));
+    closed(deep);
+    deep = opened("deep", RTLD_NOW);
+    printf("  not deep: %d\n", call(deep, "seek"));
+    closed(deep);
+    closed(second);
+
+    deep = opened("deep", RTLD_NOW | RTLD_NODELETE);
+    printf("  stays: %d", call(deep, "next"));
+    closed(deep);
+    deep = opened("deep", RTLD_NOW);
+    printf(" %d\n", call(deep, "next"));
+    closed(deep);
+
+    void *provider = opened("provider", RTLD_NOW);
+    int (*old)(int) = (int (*)(int))dlvsym(provider, "twice", "VERS_1"), (*new)(int) = (int (*)(int))dlvsym(provider, "twice", "VERS_2");
+    printf("  versions: %d %d %d\n", old(1), new(1), dlvsym(provider, "twice", "VERS_3") == NULL);
+    closed(provider);
+
+    /* A unique symbol is one, whatever the scopes; its object stays. */
+    void *unique = opened("unique", RTLD_NOW);
+    printf("  unique: %d %d", call(unique, "next_unique"), call(handles, "next_unique"));
+    closed(unique);
+    closed(handles);
+    handles = opened("handles", RTLD_NOW);
+    printf(" %d\n", call(handles, "next_unique"));
+    closed(handles);
+}
+
+/* The object of an address, in all ways to ask for it. */
+struct seen {
+    char *address;
+    int objects, changes;
+};
+
+static int see(struct dl_phdr_info *info, size_t size, void *argument)
+{
+    struct seen *seen = argument;
+    seen->changes = size >= sizeof *info && info->dlpi_adds > info->dlpi_subs;
+    for (int number = 0; number < info->dlpi_phnum; number++) {
+        const ElfW(Phdr) *header = &info->dlpi_phdr[number];
+        char *start = (char *)info->dlpi_addr + header->p_vaddr;
+        if (header->p_type == PT_LOAD && start <= seen->address && seen->address < start + header->p_memsz) {
+            const char *name = strrchr(info->dlpi_name, '/');
+            printf("  header of %s\n", name ? name + 1 : info->dlpi_name);
+            seen->objects++;
+            return 17;
+        }
+    }
+    return 0;
+}
+
+static void addresses(void)
+{
+    void *handles = opened("handles", RTLD_NOW);
+    char *address = found(handles, "next_sought");
+    Dl_info info;
+    int result = dladdr(address + 1, &info);
+    const char *name = strrchr(info.dli_fname, '/');
+    printf("  address: %d %s %s %d\n", result != 0, name ? name + 1 : info.dli_fname, info.dli_sname, info.dli_saddr == address);
+    printf("  nobody's: %d\n", dladdr(&info, &info));
+    struct seen seen = {address, 0, 0};
+    printf("  iterate: %d", dl_iterate_phdr(see, &seen));
+    printf(" %d %d\n", seen.objects, seen.changes);
+    seen.address = (char *)&seen;
+    printf("  iterate: %d\n", dl_iterate_phdr(see, &seen));
+    struct dl_find_object object;
+    printf("  find: %d", _dl_find_object(address, &object));
+    printf(" %d %d", (char *)object.dlfo_map_start <= address && address < (char *)object.dlfo_map_end, object.dlfo_eh_frame != NULL);
+    printf(" %d\n", _dl_find_object(&object, &object));
+    closed(handles);
+}
+
 /* The object that rustc has made, and what it needs of C. */
 static void rust(void)
 {
@@ -224,7 +372,11 @@ int main(void)
             scopes();
             counts();
             ends();
+            nested();
             graph();
+            keys();
+            addresses();
+            flags();
         }
         closed(trace);
     }

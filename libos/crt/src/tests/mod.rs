@@ -45,6 +45,7 @@ static HOST: System = System {
         START.get_or_init(Instant::now).elapsed()
     },
     sleep: thread::sleep,
+    finalise: || {},
     exit: |status| process::exit(status),
     abort: || process::abort(),
     environment: |name| (name == "ZOOID_TEST").then_some("a value"),

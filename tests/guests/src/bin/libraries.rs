@@ -32,8 +32,8 @@ dl::require!("libnew.so", "^1");
 
 zooid_kernel::export! { "test_note" => note }
 
-const NOW: Flags = Flags { lazy: false, global: false };
-const LAZY: Flags = Flags { lazy: true, global: false };
+const NOW: Flags = Flags { lazy: false, global: false, loaded: false, deep: false, stays: false };
+const LAZY: Flags = Flags { lazy: true, ..NOW };
 
 fn main() {
     match argument() {

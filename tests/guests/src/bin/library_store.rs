@@ -34,7 +34,7 @@ zooid::main!(main);
 dl::trust!(include_bytes!("../../../libraries/test-only.pub"));
 dl::require!("libold.so", "^1");
 
-const NOW: Flags = Flags { lazy: false, global: false };
+const NOW: Flags = Flags { lazy: false, global: false, loaded: false, deep: false, stays: false };
 /// Pages of constants and instructions that `libbulk.so` has at least.
 const BULK: usize = (1 << 20 | 256 << 10) / PAGE_SIZE;
 
