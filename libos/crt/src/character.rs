@@ -1,6 +1,6 @@
 //! `ctype.h`, in C's locale.
 
-use core::ffi::c_int;
+use core::ffi::{CStr, c_int};
 
 use crate::export::Export;
 
@@ -59,6 +59,11 @@ struct Tables {
     upper_start: Start<i32>,
 }
 
+/// The tables' elements with index 0.
+pub(crate) const CLASS_TABLE: *const u16 = (&raw const TABLES.classes).cast::<u16>().wrapping_add(BELOW);
+pub(crate) const LOWER_TABLE: *const i32 = (&raw const TABLES.lower).cast::<i32>().wrapping_add(BELOW);
+pub(crate) const UPPER_TABLE: *const i32 = (&raw const TABLES.upper).cast::<i32>().wrapping_add(BELOW);
+
 /// A variable with the address of index 0, for C.
 #[repr(transparent)]
 struct Start<T>(*const T);
@@ -68,11 +73,11 @@ unsafe impl<T> Sync for Start<T> {}
 
 static TABLES: Tables = Tables {
     classes: classes(),
-    classes_start: Start((&raw const TABLES.classes).cast::<u16>().wrapping_add(BELOW)),
+    classes_start: Start(CLASS_TABLE),
     lower: mapped(false),
-    lower_start: Start((&raw const TABLES.lower).cast::<i32>().wrapping_add(BELOW)),
+    lower_start: Start(LOWER_TABLE),
     upper: mapped(true),
-    upper_start: Start((&raw const TABLES.upper).cast::<i32>().wrapping_add(BELOW)),
+    upper_start: Start(UPPER_TABLE),
 };
 
 const fn classes() -> [u16; SIZE] {
@@ -172,6 +177,25 @@ classes! {
     isalnum ALNUM isalpha ALPHA isblank BLANK iscntrl CNTRL isdigit DIGIT isgraph GRAPH islower LOWER isprint PRINT ispunct PUNCT
     isspace SPACE isupper UPPER isxdigit XDIGIT
 }
+
+/// A function that tells if a character is in a class.
+type IsIn = unsafe extern "C" fn(c_int) -> c_int;
+
+/// The names of the classes, for `wctype`.
+pub(crate) const CLASSES: [(&CStr, IsIn); 12] = [
+    (c"alnum", isalnum),
+    (c"alpha", isalpha),
+    (c"blank", isblank),
+    (c"cntrl", iscntrl),
+    (c"digit", isdigit),
+    (c"graph", isgraph),
+    (c"lower", islower),
+    (c"print", isprint),
+    (c"punct", ispunct),
+    (c"space", isspace),
+    (c"upper", isupper),
+    (c"xdigit", isxdigit),
+];
 
 pub(crate) unsafe extern "C" fn isascii(character: c_int) -> c_int {
     c_int::from((0..128).contains(&character))

@@ -10,6 +10,7 @@ use crate::lock::Lock;
 use crate::raw;
 use crate::stdio;
 use crate::system::system;
+use crate::thread;
 
 pub(crate) const EXIT: &[Export] =
     exports![exit, _Exit = _exit, _exit, quick_exit = _exit, abort, atexit, on_exit, __cxa_atexit, __cxa_finalize];
@@ -93,12 +94,13 @@ pub(crate) unsafe extern "C" fn __cxa_finalize(object: *mut c_void) {
     unsafe { finalize(object, 0) };
 }
 
-/// Ends the image as C's `exit` does: handlers run, then the finalisers of objects, and streams are
+/// Ends the image as C's `exit` does: the thread's variables are destroyed, handlers run, then the finalisers of objects, and streams are
 /// flushed.
 ///
 /// # Safety
 /// The registered functions are still mapped.
 pub unsafe extern "C" fn exit(status: c_int) -> ! {
+    thread::destroy_variables();
     // SAFETY: unloaded objects have no handlers left.
     unsafe { finalize(ptr::null_mut(), status) };
     (system().finalise)();

@@ -38,13 +38,14 @@ pub(crate) const fn name(with_nul: &'static str) -> &'static CStr {
 /// The exports by the header that declares them.
 pub static HEADERS: &[(&str, &[Export])] = &PARTS;
 
-const PARTS: [(&str, &[Export]); 19] = [
+const PARTS: [(&str, &[Export]); 21] = [
     ("assert.h, compiler", crate::exit::ASSERT),
     ("ctype.h", crate::character::CTYPE),
     ("errno.h", crate::error::ERRNO),
     ("fcntl.h, unistd.h, sys/*.h", crate::file::FILES),
     ("fenv.h", crate::math::FENV),
-    ("locale.h", crate::misc::LOCALE),
+    ("locale.h", crate::locale::LOCALE),
+    ("libintl.h, iconv.h", crate::locale::TEXTS),
     ("math.h", crate::math::MATH),
     ("pthread.h, sched.h", crate::thread::PTHREAD),
     ("setjmp.h", crate::jump::SETJMP),
@@ -57,6 +58,7 @@ const PARTS: [(&str, &[Export]); 19] = [
     ("stdlib.h: the end", crate::exit::EXIT),
     ("string.h, strings.h", crate::string::STRING),
     ("time.h, sys/time.h", crate::time::TIME),
+    ("wchar.h, wctype.h", crate::wide::WIDE),
     ("glibc's own", crate::number::PRIVATE),
 ];
 

@@ -33,6 +33,7 @@ mod file;
 mod float;
 mod format;
 mod jump;
+mod locale;
 mod lock;
 mod math;
 mod memory;
@@ -48,6 +49,7 @@ mod system;
 mod tests;
 mod thread;
 mod time;
+mod wide;
 
 pub use exit::{exit, finalize};
 pub use export::{EXPORTS, Export, HEADERS, find};

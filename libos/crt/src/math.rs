@@ -1,7 +1,8 @@
 //! `math.h`: the crate `libm`, under C's names. `errno` is not set; the result alone shows an error
-//! (`math_errhandling` is 0). `long double` functions are missing.
+//! (`math_errhandling` is 0). Of the `long double` functions there is only `frexpl`, which libstdc++
+//! wants.
 
-use core::arch::asm;
+use core::arch::{asm, naked_asm};
 use core::ffi::{c_int, c_long};
 
 use crate::export::Export;
@@ -105,6 +106,7 @@ pub(crate) const MATH: &[Export] = exports![
     fmaf,
     frexp,
     frexpf,
+    frexpl,
     ilogb,
     ilogbf,
     ldexp,
@@ -381,4 +383,37 @@ pub(crate) unsafe extern "C" fn fegetround() -> c_int {
 
 pub(crate) unsafe extern "C" fn fesetround(mode: c_int) -> c_int {
     c_int::from(mode != 0)
+}
+
+/// `long double frexpl(long double x, int *exponent)`. Rust has no such type: the argument is on the
+/// stack, the result in a register of the x87.
+#[unsafe(naked)]
+unsafe extern "C" fn frexpl() {
+    naked_asm!(
+        "fld tbyte ptr [rsp + 8]",
+        "mov dword ptr [rdi], 0",
+        // 0, infinity and no number stay as they are: of C0, C2 and C3 others are set than C2 alone
+        // (a normal number), or C2 and C3 (a denormal one).
+        "fxam",
+        "fnstsw ax",
+        "and ah, 0x45",
+        "cmp ah, 0x04",
+        "je 2f",
+        "cmp ah, 0x44",
+        "jne 3f",
+        "2:",
+        "fxtract",
+        "sub rsp, 8",
+        "fxch",
+        "fistp dword ptr [rsp]",
+        "mov eax, [rsp]",
+        "inc eax",
+        "mov [rdi], eax",
+        // The significand is below 2, and is to be below 1.
+        "mov dword ptr [rsp], 0x3f000000",
+        "fmul dword ptr [rsp]",
+        "add rsp, 8",
+        "3:",
+        "ret",
+    )
 }

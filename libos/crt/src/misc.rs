@@ -37,9 +37,8 @@ pub(crate) const STDLIB: &[Export] = exports![
     arc4random,
     arc4random_buf,
     arc4random_uniform,
+    get_nprocs,
 ];
-
-pub(crate) const LOCALE: &[Export] = exports![setlocale, localeconv, nl_langinfo];
 
 pub(crate) const SIGNAL: &[Export] = exports![
     signal = no_signal,
@@ -196,6 +195,10 @@ pub(crate) unsafe extern "C" fn arc4random_uniform(bound: u32) -> u32 {
             return number % bound;
         }
     }
+}
+
+unsafe extern "C" fn get_nprocs() -> c_int {
+    1
 }
 
 pub(crate) unsafe extern "C" fn setlocale(_category: c_int, name: *const u8) -> *const u8 {

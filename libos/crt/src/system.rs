@@ -1,6 +1,7 @@
 //! The services of the image for the runtime.
 
-use core::ffi::c_int;
+use alloc::boxed::Box;
+use core::ffi::{c_int, c_void};
 use core::ptr;
 use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 use core::time::Duration;
@@ -15,6 +16,10 @@ pub struct System {
     pub monotonic: fn() -> Duration,
     /// Blocks the calling thread for at least so long.
     pub sleep: fn(Duration),
+    /// Makes a thread of the application with this body; false if there is no memory for it.
+    pub spawn: fn(Box<dyn FnOnce() + Send>) -> bool,
+    /// Keeps the object that has this address loaded from now on.
+    pub keep: fn(*const c_void),
     /// Calls the finalisers of all objects, at the end of the application.
     pub finalise: fn(),
     /// Ends the image. The handlers and finalisers have run and the streams are flushed when it is called.

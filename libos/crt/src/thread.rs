@@ -1,11 +1,12 @@
-//! `pthread.h`, for libraries that several threads call: exclusion, waiting, once, and keys. Only
-//! the image makes threads.
+//! `pthread.h`: threads, exclusion, waiting, once, and keys.
 
+use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ffi::{c_int, c_uint, c_ulong, c_void};
 use core::ptr;
-use core::sync::atomic::{AtomicI32, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use core::time::Duration;
 
 use crate::error::{EAGAIN, EBUSY, EDEADLK, EINVAL, EPERM, ESRCH, ETIMEDOUT};
@@ -28,6 +29,7 @@ pub(crate) const PTHREAD: &[Export] = exports![
     pthread_cond_destroy = nothing,
     pthread_cond_wait,
     pthread_cond_timedwait,
+    pthread_cond_clockwait,
     pthread_cond_signal,
     pthread_cond_broadcast,
     pthread_condattr_init = attribute_init,
@@ -42,14 +44,17 @@ pub(crate) const PTHREAD: &[Export] = exports![
     pthread_rwlock_unlock,
     pthread_once,
     pthread_key_create,
+    __pthread_key_create = pthread_key_create,
     pthread_key_delete,
     pthread_getspecific,
     pthread_setspecific,
     pthread_self,
     pthread_equal,
     pthread_create,
-    pthread_join = no_thread,
-    pthread_detach = no_thread,
+    pthread_join,
+    pthread_detach,
+    __cxa_thread_atexit_impl,
+    __libc_single_threaded = &raw const SINGLE_THREADED,
     pthread_atfork = nothing,
     sched_yield,
     sched_getaffinity = crate::file::no,
@@ -205,6 +210,22 @@ unsafe extern "C" fn pthread_cond_wait(condition: &Condition, mutex: &Mutex) -> 
 
 unsafe extern "C" fn pthread_cond_timedwait(condition: &Condition, mutex: &Mutex, until: &TimeSpec) -> c_int {
     let clock = if condition.clock == CLOCK_MONOTONIC { CLOCK_MONOTONIC } else { CLOCK_REALTIME };
+    wait_until(condition, mutex, clock, until)
+}
+
+unsafe extern "C" fn pthread_cond_clockwait(
+    condition: &Condition,
+    mutex: &Mutex,
+    clock: c_int,
+    until: &TimeSpec,
+) -> c_int {
+    if !matches!(clock, CLOCK_MONOTONIC | CLOCK_REALTIME) {
+        return EINVAL;
+    }
+    wait_until(condition, mutex, clock, until)
+}
+
+fn wait_until(condition: &Condition, mutex: &Mutex, clock: c_int, until: &TimeSpec) -> c_int {
     let Some(until) = until.duration() else {
         return EINVAL;
     };
@@ -357,10 +378,50 @@ unsafe extern "C" fn pthread_setspecific(key: c_uint, value: *mut c_void) -> c_i
     0
 }
 
-/// Runs the destructors of the calling thread's values. The image calls this at the end of a
-/// thread.
+/// Destructors of thread-local variables, by thread, with the variables.
+static VARIABLES: Lock<BTreeMap<u32, Vec<(DestroyVariable, Variable)>>> = Lock::new(BTreeMap::new());
+
+type DestroyVariable = unsafe extern "C" fn(*mut c_void);
+
+struct Variable(*mut c_void);
+
+// SAFETY: only the thread whose variable it is takes it out.
+unsafe impl Send for Variable {}
+
+/// Has a thread-local variable destroyed at the end of its thread. The object of the destructor stays
+/// loaded.
+unsafe extern "C" fn __cxa_thread_atexit_impl(
+    destructor: DestroyVariable,
+    variable: *mut c_void,
+    object: *const c_void,
+) -> c_int {
+    (system().keep)(object);
+    let mut all = VARIABLES.lock();
+    let mine = all.entry((system().thread)()).or_default();
+    if mine.try_reserve(1).is_err() {
+        return -1;
+    }
+    mine.push((destructor, Variable(variable)));
+    0
+}
+
+/// Destroys the calling thread's variables, last first.
+pub(crate) fn destroy_variables() {
+    let me = (system().thread)();
+    loop {
+        let last = VARIABLES.lock().get_mut(&me).and_then(Vec::pop);
+        let Some((destructor, Variable(variable))) = last else { break };
+        // SAFETY: as C++'s ABI demands. It may register others.
+        unsafe { destructor(variable) };
+    }
+    VARIABLES.lock().remove(&me);
+}
+
+/// Runs the destructors of the calling thread's variables and values. The image calls this at the
+/// end of a thread.
 pub fn thread_ended() {
     let me = (system().thread)();
+    destroy_variables();
     // A destructor may set values anew. POSIX asks for a bounded number of rounds.
     for _ in 0..4 {
         let mut keys = KEYS.lock();
@@ -382,20 +443,121 @@ pub fn thread_ended() {
     KEYS.lock().values.retain(|(_, thread), _| *thread != me);
 }
 
+/// A thread that [`pthread_create`] has made. It has a number of its own (`pthread_t`), which no
+/// later thread has: another thread may ask for it after its end.
+struct Thread {
+    /// 1 when it has ended.
+    ended: AtomicU32,
+    /// What its function has returned.
+    result: AtomicPtr<c_void>,
+    /// Nobody will ask for it.
+    detached: AtomicBool,
+    /// Its number for the image, while it runs.
+    runs_as: AtomicU32,
+}
+
+struct Threads {
+    last: c_ulong,
+    all: BTreeMap<c_ulong, Arc<Thread>>,
+}
+
+static THREADS: Lock<Threads> = Lock::new(Threads { last: 0, all: BTreeMap::new() });
+
+/// Numbers of threads that the image has made are below this one.
+const FIRST: c_ulong = 1 << 32;
+
+/// `__libc_single_threaded`, a `char`: false, because the image makes threads as well.
+static SINGLE_THREADED: AtomicU64 = AtomicU64::new(0);
+
+type Start = unsafe extern "C" fn(*mut c_void) -> *mut c_void;
+
 unsafe extern "C" fn pthread_self() -> c_ulong {
-    c_ulong::from((system().thread)())
+    let me = (system().thread)();
+    let threads = THREADS.lock();
+    let is_me = |thread: &Thread| thread.runs_as.load(Ordering::Relaxed) == me;
+    let mine = threads.all.iter().find(|(_, thread)| is_me(thread)).map(|(number, _)| *number);
+    mine.unwrap_or(c_ulong::from(me))
+}
+
+/// Makes a thread. Attributes are not looked at: its stack has the size that the image gives it.
+unsafe extern "C" fn pthread_create(
+    place: *mut c_ulong,
+    _attributes: *const c_void,
+    start: Start,
+    argument: *mut c_void,
+) -> c_int {
+    let thread = Arc::new(Thread {
+        ended: AtomicU32::new(0),
+        result: AtomicPtr::new(ptr::null_mut()),
+        detached: AtomicBool::new(false),
+        runs_as: AtomicU32::new(0),
+    });
+    let number = {
+        let mut threads = THREADS.lock();
+        threads.last += 1;
+        let number = FIRST + threads.last;
+        threads.all.insert(number, thread.clone());
+        number
+    };
+    // The new thread may read it before this function returns.
+    // SAFETY: as C demands.
+    unsafe { place.write(number) };
+    let argument = AtomicPtr::new(argument);
+    let body = move || {
+        thread.runs_as.store((system().thread)(), Ordering::Relaxed);
+        // SAFETY: as C demands.
+        let result = unsafe { start(argument.into_inner()) };
+        thread_ended();
+        let mut threads = THREADS.lock();
+        thread.runs_as.store(0, Ordering::Relaxed);
+        thread.result.store(result, Ordering::Relaxed);
+        thread.ended.store(1, Ordering::Release);
+        if thread.detached.load(Ordering::Relaxed) {
+            threads.all.remove(&number);
+        }
+        drop(threads);
+        (system().wake)(&thread.ended, usize::MAX);
+    };
+    if (system().spawn)(Box::new(body)) {
+        return 0;
+    }
+    THREADS.lock().all.remove(&number);
+    EAGAIN
+}
+
+unsafe extern "C" fn pthread_join(number: c_ulong, place: *mut *mut c_void) -> c_int {
+    let Some(thread) = THREADS.lock().all.get(&number).cloned() else { return ESRCH };
+    if thread.detached.load(Ordering::Relaxed) {
+        return EINVAL;
+    }
+    if thread.runs_as.load(Ordering::Relaxed) == (system().thread)() {
+        return EDEADLK;
+    }
+    while thread.ended.load(Ordering::Acquire) == 0 {
+        (system().wait)(&thread.ended, 0, None);
+    }
+    THREADS.lock().all.remove(&number);
+    if !place.is_null() {
+        // SAFETY: as C demands.
+        unsafe { place.write(thread.result.load(Ordering::Relaxed)) };
+    }
+    0
+}
+
+unsafe extern "C" fn pthread_detach(number: c_ulong) -> c_int {
+    let mut threads = THREADS.lock();
+    let Some(thread) = threads.all.get(&number) else { return ESRCH };
+    if thread.detached.swap(true, Ordering::Relaxed) {
+        return EINVAL;
+    }
+    if thread.ended.load(Ordering::Acquire) != 0 {
+        threads.all.remove(&number);
+    }
+    0
 }
 
 unsafe extern "C" fn pthread_equal(one: c_ulong, other: c_ulong) -> c_int {
     c_int::from(one == other)
-}
-
-unsafe extern "C" fn pthread_create() -> c_int {
-    EAGAIN
-}
-
-unsafe extern "C" fn no_thread() -> c_int {
-    ESRCH
 }
 
 unsafe extern "C" fn sched_yield() -> c_int {

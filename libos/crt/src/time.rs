@@ -314,7 +314,7 @@ impl Write for Out<'_> {
     }
 }
 
-unsafe extern "C" fn strftime(to: *mut u8, size: usize, format: *const u8, broken: &Broken) -> usize {
+pub(crate) unsafe extern "C" fn strftime(to: *mut u8, size: usize, format: *const u8, broken: &Broken) -> usize {
     if size == 0 {
         return 0;
     }

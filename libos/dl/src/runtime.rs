@@ -20,11 +20,22 @@ use crate::{dlfcn, load};
 /// Libraries that count as provided, as far as the image has their symbols.
 const PROVIDED: &[&str] = &["libc.so.6", "libm.so.6", "libpthread.so.0", "libdl.so.2", "ld-linux-x86-64.so.2"];
 
+/// Size of the stack of a thread that C makes.
+const STACK: usize = 256 << 10;
+
 static SYSTEM: System = System {
     write: |_, bytes| console::write(bytes),
     now: || Duration::from_nanos(time::wall_clock(time::now())),
     monotonic: || Duration::from_nanos(time::now()),
     sleep: |limit| thread::sleep_until(time::after(limit)),
+    spawn: |body| thread::spawn_application("pthread", STACK, body).is_ok(),
+    keep: |address| {
+        load::with(|loader| {
+            if let Some(id) = loader.namespace.holder(address.addr() as u64) {
+                loader.namespace.keep(id);
+            }
+        });
+    },
     finalise: load::finalise_all,
     exit: |code| power::exit(code),
     abort: || {

@@ -45,6 +45,8 @@ static HOST: System = System {
         START.get_or_init(Instant::now).elapsed()
     },
     sleep: thread::sleep,
+    spawn: |body| thread::Builder::new().spawn(body).is_ok(),
+    keep: |_| {},
     finalise: || {},
     exit: |status| process::exit(status),
     abort: || process::abort(),

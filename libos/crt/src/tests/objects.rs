@@ -17,7 +17,7 @@ use super::{NOW, dlopen, dlsym, set_up, written};
 use crate::{EXPORTS, find};
 
 /// Exports that are no functions. An object has their first two words.
-const VARIABLES: [&CStr; 14] = [
+const VARIABLES: [&CStr; 15] = [
     c"stdin",
     c"stdout",
     c"stderr",
@@ -32,6 +32,7 @@ const VARIABLES: [&CStr; 14] = [
     c"_IO_2_1_stdin_",
     c"_IO_2_1_stdout_",
     c"_IO_2_1_stderr_",
+    c"__libc_single_threaded",
 ];
 
 /// The names that the loader exports itself.
@@ -151,6 +152,11 @@ fn compare(name: &str, options: &[&str]) {
 fn a_program_prints_what_it_prints_with_the_c_library() {
     compare("program", &["-D_FORTIFY_SOURCE=2", "-fstack-protector-all"]);
     compare("program", &["-U_FORTIFY_SOURCE", "-fno-builtin"]);
+}
+
+#[test]
+fn wide_characters_locales_and_threads_are_those_of_the_c_library() {
+    compare("wide", &["-U_FORTIFY_SOURCE", "-fno-builtin", "-ftls-model=initial-exec"]);
 }
 
 #[test]
