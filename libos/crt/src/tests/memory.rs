@@ -111,3 +111,25 @@ fn too_much_is_refused() {
         assert_eq!(posix(&mut start, 16, usize::MAX), crate::error::ENOMEM);
     }
 }
+
+#[test]
+fn anonymous_memory_is_mapped_and_given_back() {
+    type Map = unsafe extern "C" fn(*mut u8, usize, c_int, c_int, c_int, i64) -> *mut u8;
+    let (map, unmap) = (ours::<Map>(c"mmap"), ours::<unsafe extern "C" fn(*mut u8, usize) -> c_int>(c"munmap"));
+    // PROT_READ and PROT_WRITE; MAP_PRIVATE and MAP_ANONYMOUS.
+    let get = |length, protection, flags| unsafe { map(core::ptr::null_mut(), length, protection, flags, -1, 0) };
+    for length in [1, 4096, 10_000] {
+        let block = get(length, 3, 0x22);
+        assert_eq!(block.addr() % 4096, 0);
+        let octets = unsafe { core::slice::from_raw_parts_mut(block, length) };
+        assert!(octets.iter().all(|octet| *octet == 0));
+        octets.fill(7);
+        assert_eq!(unsafe { unmap(block.wrapping_add(4096), 4096) }, -1);
+        assert_eq!(unsafe { unmap(block, length) }, 0);
+        assert_eq!(unsafe { unmap(block, length) }, -1);
+    }
+    // Code, shared memory, a place, a file, nothing.
+    for (length, protection, flags) in [(4096, 7, 0x22), (4096, 3, 0x21), (4096, 3, 0x32), (4096, 3, 2), (0, 3, 0x22)] {
+        assert_eq!(get(length, protection, flags).addr(), usize::MAX, "{length} {protection} {flags:#x}");
+    }
+}
