@@ -111,7 +111,7 @@ def clone_mem(rows, ending):
     name = start("clone_mem", 8, (SAMPLES + 1) * CLONES)
     used = []
     for number in range(0, (SAMPLES + 2) * CLONES, CLONES):
-        wait_for(name, f"alive: {number}\n", 60)
+        wait_for(name, f"alive: {number}\n", 600)
         used.append(memory_used())
     end_family(name)
     record("clone_mem" + ending, "ours", [(after - before) / CLONES for before, after in zip(used[1:], used[2:])])

@@ -51,7 +51,12 @@ shapes() {
     one ipc 32 queue_many
     # As many as the guests make at least: rate, alive, many, tree, threads, eager.
     made=$((made + $1 + 60 + 13 + 6 + 1 + 12))
-    rm -f $CONSOLES/guest-soak-*.log
+    forget_logs soak
+}
+
+# forget_logs NAME: the logs of a family's children, of which xenconsoled keeps one each.
+forget_logs() {
+    rm -f $CONSOLES/guest-"$1"-*.log
     kill -HUP "$(cat /run/xenconsoled.pid)"
 }
 
@@ -127,6 +132,8 @@ touch stop
 no_pvmd
 wait
 rm -rf /var/lib/zooid/lib
+forget_logs pages
+rm -f "$(console)"
 start-pvmd || fail "pvmd"
 NAME=soak
 one fork 64 "alive 70"

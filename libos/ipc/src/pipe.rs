@@ -148,8 +148,10 @@ impl<P: Platform> PipeReader<P> {
             if !wait::wait(object, READERS, patience, over) {
                 return Err(Error::WouldBlock);
             }
-            // The order matters: data that the last writer wrote before it closed is read first.
-            if !object.has(Role::Writer) && filled(object) == Some(0) {
+            // The order of the last two matters: data that the last writer wrote before it closed is
+            // read first.
+            let is_empty = || filled(object) == Some(0);
+            if is_empty() && !object.has(Role::Writer) && is_empty() {
                 return Ok(0);
             }
         }
