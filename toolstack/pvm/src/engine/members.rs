@@ -12,7 +12,7 @@ use zooid_fork_plan::plan::index;
 use zooid_fork_plan::wire::{daemon, device, device_page, guest};
 use zooid_memory::ForkRule;
 
-use super::books::{Family, Pvm, is_domain_of};
+use super::books::{Family, is_domain_of};
 use super::core::Host;
 use super::end::Gone;
 use super::executor::{Executor, Operation};
