@@ -94,8 +94,8 @@ pub(crate) unsafe extern "C" fn __cxa_finalize(object: *mut c_void) {
     unsafe { finalize(object, 0) };
 }
 
-/// Ends the image as C's `exit` does: the thread's variables are destroyed, handlers run, then the finalisers of objects, and streams are
-/// flushed.
+/// Ends the image as C's `exit` does: the thread's variables are destroyed, handlers run, then the
+/// finalisers of objects, and streams are flushed.
 ///
 /// # Safety
 /// The registered functions are still mapped.

@@ -1,15 +1,13 @@
 //! Functions of a system with files, processes and users. There are none of these, and every call
 //! returns an error that says so. Descriptors 0, 1 and 2 are the standard streams.
 
-use alloc::collections::BTreeMap;
 use core::ffi::{c_int, c_long, c_uint, c_void};
 use core::ptr;
 use core::time::Duration;
 
-use crate::error::{self, EBADF, EINVAL, ENOENT, ENOMEM, ENOSYS, ENOTTY};
+use crate::error::{self, EBADF, EINVAL, ENOENT, ENOSYS, ENOTTY};
 use crate::export::Export;
-use crate::lock::Lock;
-use crate::memory::{aligned_alloc, free};
+use crate::memory::{mmap, munmap};
 use crate::raw;
 use crate::system::system;
 
@@ -260,65 +258,5 @@ unsafe extern "C" fn getrandom(to: *mut u8, count: usize, _flags: c_uint) -> c_l
 unsafe extern "C" fn getentropy(to: *mut u8, count: usize) -> c_int {
     // SAFETY: passed on to the caller.
     unsafe { getrandom(to, count, 0) };
-    0
-}
-
-const PROT_EXEC: c_int = 4;
-const MAP_PRIVATE: c_int = 2;
-const MAP_FIXED: c_int = 0x10;
-const MAP_ANONYMOUS: c_int = 0x20;
-/// `MAP_FAILED`.
-const FAILED: *mut u8 = ptr::without_provenance_mut(usize::MAX);
-
-/// The blocks that `mmap` has given out: address and size in octets.
-static MAPPED: Lock<BTreeMap<usize, usize>> = Lock::new(BTreeMap::new());
-
-fn whole_pages(length: usize) -> Option<usize> {
-    length.checked_next_multiple_of(PAGE as usize).filter(|length| *length > 0)
-}
-
-/// Private memory that is zero, at any address. Its rights are those of the heap, whatever is asked
-/// for. Code, files, and memory that others share are refused.
-unsafe extern "C" fn mmap(
-    _address: *mut u8,
-    length: usize,
-    protection: c_int,
-    flags: c_int,
-    _descriptor: c_int,
-    _offset: c_long,
-) -> *mut u8 {
-    let is_plain = flags & (MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED) == MAP_PRIVATE | MAP_ANONYMOUS;
-    if !is_plain || protection & PROT_EXEC != 0 {
-        error::set(ENOSYS);
-        return FAILED;
-    }
-    let Some(length) = whole_pages(length) else {
-        error::set(EINVAL);
-        return FAILED;
-    };
-    // SAFETY: the alignment is a power of two, and the size a multiple of it.
-    let block = unsafe { aligned_alloc(PAGE as usize, length) };
-    if block.is_null() {
-        error::set(ENOMEM);
-        return FAILED;
-    }
-    // SAFETY: a new block of that size.
-    unsafe { block.write_bytes(0, length) };
-    MAPPED.lock().insert(block.addr(), length);
-    block
-}
-
-/// Gives a whole block of [`mmap`] back; a part of one is refused.
-unsafe extern "C" fn munmap(address: *mut u8, length: usize) -> c_int {
-    let mut mapped = MAPPED.lock();
-    let is_whole = |size: &usize| whole_pages(length) == Some(*size);
-    if !mapped.get(&address.addr()).is_some_and(is_whole) {
-        error::set(EINVAL);
-        return -1;
-    }
-    mapped.remove(&address.addr());
-    drop(mapped);
-    // SAFETY: a block of `aligned_alloc`, which nobody has any more.
-    unsafe { free(address) };
     0
 }

@@ -7,7 +7,6 @@ use core::ptr;
 use crate::character;
 use crate::error::{self, EBADF, EINVAL, ENOENT};
 use crate::export::Export;
-use crate::misc::{localeconv, nl_langinfo, setlocale};
 use crate::number::{strtod, strtof, strtold};
 use crate::raw;
 use crate::string::{strcmp, strxfrm};
@@ -53,6 +52,50 @@ pub(crate) const TEXTS: &[Export] = exports![
     iconv_close = no_converter,
 ];
 
+/// True if there is a locale of this name.
+///
+/// # Safety
+/// The name is a string.
+unsafe fn is_known(name: *const u8) -> bool {
+    // SAFETY: passed on to the caller.
+    matches!(unsafe { raw::string(name) }, b"" | b"C" | b"POSIX")
+}
+
+unsafe extern "C" fn setlocale(_category: c_int, name: *const u8) -> *const u8 {
+    // SAFETY: as C demands: null or a string.
+    if name.is_null() || unsafe { is_known(name) } { c"C".as_ptr().cast() } else { ptr::null() }
+}
+
+/// `struct lconv` (locale.h): `decimal_point`, nine more texts, fourteen small numbers.
+#[repr(C)]
+pub(crate) struct Convention {
+    texts: [*const c_char; 10],
+    numbers: [c_char; 14],
+}
+
+// SAFETY: the texts are never changed.
+unsafe impl Sync for Convention {}
+
+static CONVENTION: Convention = {
+    let mut texts = [c"".as_ptr(); 10];
+    texts[0] = c".".as_ptr();
+    Convention { texts, numbers: [c_char::MAX; 14] }
+};
+
+unsafe extern "C" fn localeconv() -> *const Convention {
+    &raw const CONVENTION
+}
+
+unsafe extern "C" fn nl_langinfo(item: c_int) -> *const c_char {
+    match item {
+        // CODESET
+        14 => c"ANSI_X3.4-1968".as_ptr(),
+        // RADIXCHAR
+        0x1_0000 => c".".as_ptr(),
+        _ => c"".as_ptr(),
+    }
+}
+
 /// The first parts of `struct __locale_struct` (glibc's bits/types/__locale_t.h), from which
 /// libstdc++ reads the tables of characters.
 #[repr(C)]
@@ -84,7 +127,7 @@ unsafe extern "C" fn newlocale(_mask: c_int, name: *const u8, _base: *const Loca
         return ptr::null();
     }
     // SAFETY: as C demands.
-    if matches!(unsafe { raw::string(name) }, b"" | b"C" | b"POSIX") {
+    if unsafe { is_known(name) } {
         return &raw const C;
     }
     error::set(ENOENT);

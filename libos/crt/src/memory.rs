@@ -1,12 +1,14 @@
-//! `malloc` and its kin, from Rust's global allocator.
+//! `malloc` and its kin, and anonymous memory of `mmap`, from Rust's global allocator.
 
 use alloc::alloc::{Layout, alloc, alloc_zeroed, dealloc, realloc as grow};
-use core::ffi::c_int;
+use alloc::collections::BTreeMap;
+use core::ffi::{c_int, c_long};
 use core::ptr;
 
-use crate::error::{self, EINVAL, ENOMEM};
+use crate::error::{self, EINVAL, ENOMEM, ENOSYS};
 use crate::exit;
 use crate::export::Export;
+use crate::lock::Lock;
 
 pub(crate) const MEMORY: &[Export] = exports![
     malloc,
@@ -192,5 +194,61 @@ pub(crate) unsafe extern "C" fn malloc_usable_size(start: *mut u8) -> usize {
 }
 
 pub(crate) unsafe extern "C" fn malloc_trim(_keep: usize) -> c_int {
+    0
+}
+
+const PROT_EXEC: c_int = 4;
+const MAP_PRIVATE: c_int = 2;
+const MAP_FIXED: c_int = 0x10;
+const MAP_ANONYMOUS: c_int = 0x20;
+/// `MAP_FAILED`.
+const FAILED: *mut u8 = ptr::without_provenance_mut(usize::MAX);
+
+/// The blocks that `mmap` has given out: address and size in octets.
+static MAPPED: Lock<BTreeMap<usize, usize>> = Lock::new(BTreeMap::new());
+
+fn whole_pages(length: usize) -> Option<usize> {
+    length.checked_next_multiple_of(PAGE).filter(|length| *length > 0)
+}
+
+/// Private memory that is zero, at any address. Its rights are those of the heap, whatever is asked
+/// for. Code, files, and memory that others share are refused.
+pub(crate) unsafe extern "C" fn mmap(
+    _address: *mut u8,
+    length: usize,
+    protection: c_int,
+    flags: c_int,
+    _descriptor: c_int,
+    _offset: c_long,
+) -> *mut u8 {
+    let is_plain = flags & (MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED) == MAP_PRIVATE | MAP_ANONYMOUS;
+    if !is_plain || protection & PROT_EXEC != 0 {
+        error::set(ENOSYS);
+        return FAILED;
+    }
+    let Some(length) = whole_pages(length) else {
+        error::set(EINVAL);
+        return FAILED;
+    };
+    let block = allocate(length, PAGE, alloc_zeroed);
+    if block.is_null() {
+        return FAILED;
+    }
+    MAPPED.lock().insert(block.addr(), length);
+    block
+}
+
+/// Gives a whole block of [`mmap`] back; a part of one is refused.
+pub(crate) unsafe extern "C" fn munmap(address: *mut u8, length: usize) -> c_int {
+    let mut mapped = MAPPED.lock();
+    let is_whole = |size: &usize| whole_pages(length) == Some(*size);
+    if !mapped.get(&address.addr()).is_some_and(is_whole) {
+        error::set(EINVAL);
+        return -1;
+    }
+    mapped.remove(&address.addr());
+    drop(mapped);
+    // SAFETY: a block of `allocate`, which nobody has any more.
+    unsafe { free(address) };
     0
 }

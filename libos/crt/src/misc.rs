@@ -1,5 +1,4 @@
-//! The rest of `stdlib.h`: order, the environment, random numbers; and parts of `locale.h` and
-//! `signal.h`.
+//! The rest of `stdlib.h`: order, the environment, random numbers; and parts of `signal.h`.
 
 use alloc::collections::BTreeMap;
 use alloc::ffi::CString;
@@ -199,42 +198,6 @@ pub(crate) unsafe extern "C" fn arc4random_uniform(bound: u32) -> u32 {
 
 unsafe extern "C" fn get_nprocs() -> c_int {
     1
-}
-
-pub(crate) unsafe extern "C" fn setlocale(_category: c_int, name: *const u8) -> *const u8 {
-    // SAFETY: as C demands: null or a string.
-    let known = name.is_null() || matches!(unsafe { raw::string(name) }, b"" | b"C" | b"POSIX");
-    if known { c"C".as_ptr().cast() } else { ptr::null() }
-}
-
-/// `struct lconv` (locale.h): `decimal_point`, nine more texts, fourteen small numbers.
-#[repr(C)]
-pub(crate) struct Convention {
-    texts: [*const c_char; 10],
-    numbers: [c_char; 14],
-}
-
-// SAFETY: the texts are never changed.
-unsafe impl Sync for Convention {}
-
-static CONVENTION: Convention = {
-    let mut texts = [c"".as_ptr(); 10];
-    texts[0] = c".".as_ptr();
-    Convention { texts, numbers: [c_char::MAX; 14] }
-};
-
-pub(crate) unsafe extern "C" fn localeconv() -> *const Convention {
-    &raw const CONVENTION
-}
-
-pub(crate) unsafe extern "C" fn nl_langinfo(item: c_int) -> *const c_char {
-    match item {
-        // CODESET
-        14 => c"ANSI_X3.4-1968".as_ptr(),
-        // RADIXCHAR
-        0x1_0000 => c".".as_ptr(),
-        _ => c"".as_ptr(),
-    }
 }
 
 /// `SIG_ERR`.

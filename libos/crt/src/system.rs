@@ -22,7 +22,8 @@ pub struct System {
     pub keep: fn(*const c_void),
     /// Calls the finalisers of all objects, at the end of the application.
     pub finalise: fn(),
-    /// Ends the image. The handlers and finalisers have run and the streams are flushed when it is called.
+    /// Ends the image. The handlers and finalisers have run and the streams are flushed when it is
+    /// called.
     pub exit: fn(c_int) -> !,
     /// Ends the pVM as a crash.
     pub abort: fn() -> !,

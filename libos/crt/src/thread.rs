@@ -448,7 +448,7 @@ pub fn thread_ended() {
 struct Thread {
     /// 1 when it has ended.
     ended: AtomicU32,
-    /// What its function has returned.
+    /// The value that its function has returned.
     result: AtomicPtr<c_void>,
     /// Nobody will ask for it.
     detached: AtomicBool,

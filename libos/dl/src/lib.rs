@@ -53,7 +53,7 @@ pub struct Flags {
     /// Only a library that is loaded already is opened (`RTLD_NOLOAD`); else the error is
     /// [`Error::NotOpen`].
     pub loaded: bool,
-    /// What it and its dependencies refer to is looked for in them before all others
+    /// The references of it and its dependencies are looked for in them before all others
     /// (`RTLD_DEEPBIND`). Objects that are loaded already stay as they are.
     pub deep: bool,
     /// It stays loaded when it is closed (`RTLD_NODELETE`).

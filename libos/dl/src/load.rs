@@ -420,14 +420,12 @@ impl Loader {
 
     /// An object's name, for C. It stays while the object is loaded.
     pub fn file_name(&self, id: Id) -> Option<*const c_char> {
-        let loaded = self.key(id).and_then(|key| self.loaded.get(&key))?;
-        Some(loaded.name.as_ptr())
+        self.loaded(id).map(|loaded| loaded.name.as_ptr())
     }
 
     /// The number of the module of its thread-local variables; 0 if it has none.
     pub fn module(&self, id: Id) -> usize {
-        let loaded = self.key(id).and_then(|key| self.loaded.get(&key));
-        loaded.and_then(|loaded| loaded.module).unwrap_or(0) as usize
+        self.loaded(id).and_then(|loaded| loaded.module).unwrap_or(0) as usize
     }
 
     /// The objects that are neither open nor needed, users first.
@@ -465,6 +463,10 @@ impl Loader {
     /// The object with a key, lasting or not.
     pub fn id(&self, key: Key) -> Option<Id> {
         self.live.get(&key).map(|live| live.id).or_else(|| self.loaded.get(&key).map(|loaded| loaded.id))
+    }
+
+    fn loaded(&self, id: Id) -> Option<&Loaded> {
+        self.loaded.values().find(|loaded| loaded.id == id)
     }
 
     fn loaded_mut(&mut self, id: Id) -> Option<&mut Loaded> {

@@ -117,7 +117,7 @@ impl<B: AsRef<[u8]>, E: Exports> Namespace<B, E> {
         own: Option<Id>,
     ) -> Result<Option<Found>, Refusal> {
         let mut live = core::mem::take(&mut self.live);
-        let wanted = version.map_or(Wanted::Newest, |version| Wanted::version(version.as_bytes()));
+        let wanted = Wanted::at_run_time(version);
         let found = match self.find_symbol(search, name, wanted) {
             Some(Bound::Symbol(member, symbol)) if Some(member.id) != own && is_function(&member, &symbol) => {
                 member.entry(&mut live, name.as_bytes(), wanted).map(|entry| match entry {

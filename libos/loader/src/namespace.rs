@@ -214,7 +214,7 @@ impl<B: AsRef<[u8]>, E: Exports> Namespace<B, E> {
     /// The definition of a name that `dlsym` (with a version, `dlvsym`) finds: for an object in its
     /// tree, else in the global scope.
     pub fn symbol(&self, handle: Option<Id>, name: &str, version: Option<&str>) -> Option<Found> {
-        let wanted = version.map_or(Wanted::Newest, |version| Wanted::version(version.as_bytes()));
+        let wanted = Wanted::at_run_time(version);
         self.find_symbol(handle.map_or(Search::Global, Search::Tree), name, wanted)?.found()
     }
 
@@ -350,12 +350,13 @@ impl<B: AsRef<[u8]>, E: Exports> Namespace<B, E> {
         }
     }
 
-    /// Records the objects that an object is bound to.
-    pub(crate) fn note(&mut self, id: Id, bound_to: &[Id]) {
+    /// Records the objects that an object is bound to, and keeps those whose unique symbols it uses.
+    pub(crate) fn note(&mut self, id: Id, (bound_to, unique): (Vec<Id>, Vec<Id>)) {
         let known = self.objects.get(&id).map_or(&[][..], |loaded| &loaded.bound_to);
         let is_new = |bound: &Id| !self.sorted(id).contains(bound) && !known.contains(bound);
-        let new: Vec<Id> = bound_to.iter().copied().filter(is_new).collect();
+        let new: Vec<Id> = bound_to.into_iter().filter(is_new).collect();
         self.objects.entry(id).and_modify(|loaded| loaded.bound_to.extend(new));
+        unique.into_iter().for_each(|id| self.keep(id));
     }
 
     /// The objects that an object cannot be without.

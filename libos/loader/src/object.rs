@@ -189,7 +189,7 @@ impl<B: AsRef<[u8]>> Object<B> {
 
     /// The definition of `name` that a reference would get: with the version, or else the newest.
     pub fn symbol(&self, name: &str, version: Option<&str>) -> Option<Symbol<'_>> {
-        let wanted = version.map_or(Wanted::Newest, |version| Wanted::version(version.as_bytes()));
+        let wanted = Wanted::at_run_time(version);
         let (index, _) = self.view().find(&Key::new(name.as_bytes()), wanted)?;
         self.view().public_symbol(index)
     }

@@ -109,9 +109,8 @@ impl<B: AsRef<[u8]>, E: Exports> Namespace<B, E> {
                     None => {}
                 }
             }
-            let (bound_to, unique) = (planner.bound_to, planner.unique);
-            self.note(*id, &bound_to);
-            unique.into_iter().for_each(|id| self.keep(id));
+            let used = (planner.bound_to, planner.unique);
+            self.note(*id, used);
         }
         Ok(())
     }
@@ -131,9 +130,8 @@ impl<B: AsRef<[u8]>, E: Exports> Namespace<B, E> {
         let relocation = Relocations::of_plt(own.view, number).ok_or(Refusal::Stale)?;
         let mut planner = Planner::new(own, &scope, live);
         let write = planner.plan(&relocation)?.ok_or(Refusal::Stale)?;
-        let (bound_to, unique) = (planner.bound_to, planner.unique);
-        self.note(object, &bound_to);
-        unique.into_iter().for_each(|id| self.keep(id));
+        let used = (planner.bound_to, planner.unique);
+        self.note(object, used);
         Ok(write)
     }
 }
@@ -293,6 +291,7 @@ impl<'a, E: Exports> Planner<'a, E> {
         })?;
         if let Bound::Symbol(member, symbol) = bound
             && is_unique(&symbol)
+            && !self.unique.contains(&member.id)
         {
             self.unique.push(member.id);
         }

@@ -81,7 +81,7 @@ pub struct Scope<'a, E> {
     /// The image's symbols, and the number of members that come before the image's own.
     pub exports: (&'a E, usize),
     pub members: Vec<Member<'a>>,
-    /// All objects, in the order in which they were added.
+    /// All objects, in the order in which they were added. Only unique symbols are looked for there.
     pub all: Vec<Member<'a>>,
 }
 

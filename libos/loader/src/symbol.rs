@@ -86,6 +86,11 @@ impl<'a> Wanted<'a> {
     pub fn version(name: &'a [u8]) -> Self {
         Self::Version { hash: hash::sysv(name), name, strict: true }
     }
+
+    /// A request at run time: of this version, or of the default.
+    pub fn at_run_time(version: Option<&'a str>) -> Self {
+        version.map_or(Self::Newest, |version| Self::version(version.as_bytes()))
+    }
 }
 
 /// The judgement of a symbol with the right name.
