@@ -19,8 +19,6 @@ use crate::{guests, image, layout, snapshot, verdict};
 
 /// The time that dom0 has for a case beyond the case's own limit before it counts as hung.
 const GRACE: Duration = Duration::from_secs(60);
-/// The number of lines that are shown of each log of a failed case.
-const TAIL_LINES: usize = 40;
 
 /// Most machines at a time: each has 2 GiB of memory unless told otherwise.
 const MACHINES: usize = 2;
@@ -133,11 +131,8 @@ fn run_in_one_machine(model: Model, waiting: &mut VecDeque<Case>, tally: &mut Ta
         let hung = report.is_none();
         let report = report.unwrap_or_else(|| std::mem::take(&mut stream.parser).unfinished());
         let faults = verdict::faults(&case, &report);
-        let mut said = tally.finish(&title(&case, model.processors), began.elapsed(), &faults);
-        if !faults.is_empty() {
-            said += &left_behind(&report);
-        }
-        print!("{said}");
+        let last = |lines| last_lines(&report, lines);
+        print!("{}", tally.finish(&title(&case, model.processors), began.elapsed(), &faults, last));
         if hung {
             eprintln!("dom0 no longer answers: the rest of the tests gets a new machine");
             break;
@@ -199,12 +194,12 @@ fn write_payload<'a>(files: &RunFiles, cases: impl Iterator<Item = &'a Case>) ->
     payload.finish()
 }
 
-/// The last lines of the logs of a failed case.
-fn left_behind(report: &Report) -> String {
+/// The last `count` lines of each log of a case.
+fn last_lines(report: &Report, count: usize) -> String {
     let mut all = String::new();
     for (title, text) in [("in dom0", &report.output), ("guest's console", &report.console), ("Xen", &report.dmesg)] {
         let lines: Vec<&str> = text.lines().collect();
-        for line in &lines[lines.len().saturating_sub(TAIL_LINES)..] {
+        for line in &lines[lines.len().saturating_sub(count)..] {
             let _ = writeln!(all, "    {title}: {line}");
         }
     }

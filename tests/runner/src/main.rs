@@ -24,7 +24,7 @@ mod verdict;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use clap::{Args, Parser, Subcommand};
@@ -176,11 +176,15 @@ fn dispatch(command: Command) -> Result<u8> {
             if !no_boot {
                 boot_tests::check_names(&only)?;
             }
+            let began = Instant::now();
             if !unit.is_empty() {
                 tally += unit_tests::run(&unit, &only)?;
+                println!("the unit tests took {} s", began.elapsed().as_secs());
             }
+            let began = Instant::now();
             if !no_boot {
                 tally += boot_tests::run(model, machine.processors()?, &only)?;
+                println!("the boot tests took {} s", began.elapsed().as_secs());
             }
             println!("{tally}");
             Ok(u8::from(!tally.is_success()))

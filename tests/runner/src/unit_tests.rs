@@ -31,11 +31,17 @@ pub fn run(crates: &[String], only: &str) -> Result<Tally> {
         .spawn()
         .context("cannot start cargo: run 'make setup'")?;
     let mut tally = Tally::default();
+    // What the test binary at hand says of its failed tests.
+    let mut failures = String::new();
     for line in BufReader::new(cargo.stdout.take().context("cargo's output")?).lines() {
         let line = line?;
         println!("{line}");
+        if line == "failures:" || !failures.is_empty() {
+            failures += &format!("{line}\n");
+        }
         if let Some(part) = parse(&line) {
             tally += part;
+            tally.failures.extend(Some(std::mem::take(&mut failures)).filter(|said| !said.is_empty()));
         }
     }
     let status = cargo.wait()?;
