@@ -67,6 +67,7 @@ impl<H: Hypervisor> Host<H> {
                 self.fork_from_outside(&target, count, &application, reply);
             }
             Command::Wait { target, reply } => self.wait_for(&target, reply),
+            Command::NoNetwork { child, reason } => self.trouble(child, "no network device for a child", &reason),
             Command::Adopt { domain, reply } => {
                 let result =
                     self.add_root(DomId(domain), None).map_err(|failure| Error::Refused { what: failure.to_string() });
@@ -169,7 +170,7 @@ impl<H: Hypervisor> Host<H> {
             memory_kib: info.map_or(0, |info| info.pages * PAGE_KIB),
             max_memory_kib: info.map_or(0, |info| info.max_pages * PAGE_KIB),
             cpu_ns: info.map_or(0, |info| info.cpu_time),
-            since_us: pvm.since_us,
+            since_us: self.clock.date_us(pvm.since_us),
             ended: None,
         }
     }
@@ -195,7 +196,7 @@ impl<H: Hypervisor> Host<H> {
             memory_kib: info.map_or(0, |info| info.pages * PAGE_KIB),
             max_memory_kib: info.map_or(0, |info| info.max_pages * PAGE_KIB),
             cpu_ns: info.map_or(0, |info| info.cpu_time),
-            since_us: parent.since_us,
+            since_us: self.clock.date_us(parent.since_us),
             ended: None,
         }
     }
