@@ -93,7 +93,8 @@ Examples:
   pvm logs httpd
   pvm logs -f -n 20 163845
 
-It reads what xenconsoled records, which it does with --log=guest. Logs of pVMs that have ended are found by name.")]
+It reads what xenconsoled records, which it does with --log=guest. Logs of pVMs that have ended are found by name. \
+The output of a pVM that `pvm run` started begins with its own lines; the file has those of earlier ones of its name, too.")]
     Logs {
         /// Go on until the pVM ends
         #[arg(short, long)]
@@ -536,6 +537,7 @@ mod tests {
             "pvm run",
             "pvm run --memory 3 hello",
             "pvm run --name a/b hello",
+            "pvm run --name=-x hello",
             "pvm wait -t soon 5",
             "pvm inspect a/b",
             "pvm list 5",
