@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Weak;
 use std::sync::mpsc::{Sender, SyncSender};
 use std::time::Duration;
 
@@ -83,6 +84,8 @@ pub enum Command {
     Wait {
         /// The pVM.
         target: Target,
+        /// Gone when nobody waits any more.
+        client: Weak<()>,
         /// The channel of the reply.
         reply: Reply<Ended>,
     },

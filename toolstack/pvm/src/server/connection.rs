@@ -164,7 +164,10 @@ impl Connection {
             }),
             Request::List { all } => self.ask(|reply| Command::List { ended: all, reply }),
             Request::Inspect { pvm } => self.ask(|reply| Command::Inspect { target: pvm, reply }),
-            Request::Wait { pvm } => self.ask(|reply| Command::Wait { target: pvm, reply }),
+            Request::Wait { pvm } => {
+                let client = Arc::new(());
+                self.ask(|reply| Command::Wait { target: pvm, client: Arc::downgrade(&client), reply })
+            }
             Request::Kill { pvm, signal, family } => {
                 self.ask(|reply| Command::Kill { target: pvm, signal, family, reply })
             }

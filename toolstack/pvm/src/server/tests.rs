@@ -277,7 +277,7 @@ fn who_asks_nothing_or_half_a_line_is_left_after_a_while() {
 fn who_waits_is_not_idle() {
     let (wait, waits) = channel();
     let bench = Bench::within(Limits { idle: Duration::from_millis(20), ..PATIENT }, "waits", move |command| {
-        if let Command::Wait { target, reply } = command {
+        if let Command::Wait { target, reply, .. } = command {
             wait.send((target, reply)).unwrap();
         }
     });

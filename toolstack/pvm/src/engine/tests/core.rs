@@ -1,7 +1,7 @@
 //! Effects that no guest, and no order of events, may have. Each test shows a way to one that was
 //! once open.
 
-use std::sync::mpsc;
+use std::sync::{Arc, Weak, mpsc};
 use std::time::{Duration, Instant};
 
 use xen_abi::pte::{Pte, PteFlags};
@@ -582,6 +582,27 @@ fn a_child_without_a_network_device_is_told_of() {
     let message = "no network device for a child: vif-script: not done within 10s: it says nothing".to_owned();
     assert_eq!(troubles, [(child.0, message)]);
     world.fork(root.id());
+}
+
+#[test]
+fn clients_that_have_left_are_not_kept() {
+    let mut world = World::new(Config::default());
+    let root = boot(&mut world, "parent");
+    let target = Target::Id(root.id().0.into());
+    let client = Arc::new(());
+    let mut answers = Vec::new();
+    for _ in 0..100 {
+        for client in [Arc::downgrade(&client), Weak::new()] {
+            let (reply, answer) = mpsc::channel();
+            world.host().obey(Command::Wait { target: target.clone(), client, reply });
+            answers.push(answer);
+        }
+    }
+    // The last has left since.
+    assert_eq!(world.host().waiters.len(), 101);
+    world.destroy(root.id());
+    world.settle();
+    assert_eq!(answers.iter().filter(|answer| answer.try_recv().is_ok()).count(), 101);
 }
 
 #[test]
