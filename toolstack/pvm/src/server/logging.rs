@@ -4,7 +4,7 @@ use std::env;
 use std::fmt::Write as _;
 use std::io::{self, stderr};
 use std::os::fd::AsFd;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
 use log::kv::{self, Key, Value, VisitSource};
@@ -27,8 +27,9 @@ enum Style {
 
 struct Logger {
     style: Style,
-    /// Lines that could not be written since the last that could.
-    lost: AtomicU64,
+    /// Lines that could not be written since the last that could. It is locked during a write, so
+    /// that no other thread takes the place that was seen.
+    lost: Mutex<u64>,
 }
 
 /// Logs to standard error from here on.
@@ -38,7 +39,7 @@ pub fn init(level: LevelFilter, format: LogFormat) {
         LogFormat::Text if env::var_os("JOURNAL_STREAM").is_some() => Style::Journal,
         LogFormat::Text => Style::Text,
     };
-    if log::set_boxed_logger(Box::new(Logger { style, lost: AtomicU64::new(0) })).is_ok() {
+    if log::set_boxed_logger(Box::new(Logger { style, lost: Mutex::new(0) })).is_ok() {
         log::set_max_level(level);
     }
 }
@@ -61,18 +62,17 @@ impl Logger {
     /// Writes a line, unless there is no place for it: no thread waits for whoever reads the log, and
     /// a full disk is the log's loss alone. The next line says how many were lost.
     fn put(&self, mut output: impl AsFd + io::Write, mut line: String) {
-        let lost = self.lost.swap(0, Relaxed);
-        if lost > 0 && self.style == Style::Json {
+        let mut lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
+        if *lost > 0 && self.style == Style::Json {
             line.truncate(line.len() - 1);
             let _ = write!(line, ",\"lost\":{lost}}}");
-        } else if lost > 0 {
+        } else if *lost > 0 {
             let _ = write!(line, " ({lost} lines were lost before)");
         }
         line.push('\n');
         // One write, so that lines of threads do not mix.
-        if !has_place(&output) || output.write_all(line.as_bytes()).is_err() {
-            self.lost.fetch_add(lost + 1, Relaxed);
-        }
+        let is_written = has_place(&output) && output.write_all(line.as_bytes()).is_ok();
+        *lost = if is_written { 0 } else { *lost + 1 };
     }
 }
 
@@ -170,9 +170,9 @@ mod tests {
     #[test]
     fn a_log_that_nobody_reads_holds_no_thread() {
         let (mut reader, writer) = io::pipe().unwrap();
-        let logger = Logger { style: Style::Text, lost: AtomicU64::new(0) };
+        let logger = Logger { style: Style::Text, lost: Mutex::new(0) };
         let mut written = 0;
-        while logger.lost.load(Relaxed) == 0 {
+        while *logger.lost.lock().unwrap() == 0 {
             logger.put(&writer, "a line".to_owned());
             written += 1;
         }
@@ -184,10 +184,10 @@ mod tests {
         let mut rest = String::new();
         reader.read_to_string(&mut rest).unwrap();
         assert!(rest.ends_with("a line\nat last (2 lines were lost before)\n"), "{written}");
-        assert_eq!(logger.lost.load(Relaxed), 0);
+        assert_eq!(*logger.lost.lock().unwrap(), 0);
         // A file on a full disk.
         logger.put(&std::fs::File::options().write(true).open("/dev/full").unwrap(), "x".to_owned());
-        assert_eq!(logger.lost.load(Relaxed), 1);
+        assert_eq!(*logger.lost.lock().unwrap(), 1);
     }
 
     #[test]
