@@ -13,7 +13,7 @@ use serde::Serialize;
 use zooid_manifest::Version;
 
 use super::history::History;
-use super::places::{Begun, Place};
+use super::places::{Begun, Full, Place};
 use crate::engine::{Command, Event, Handle, Reply};
 use crate::protocol::{Call, CallVersion, DaemonVersion, Fault, FaultKind, Line, MAX_LINE, Request, VERSION};
 
@@ -115,7 +115,11 @@ impl Connection {
                 Err(Trouble::Gone) => return Ok(()),
                 Err(Trouble::Io(error)) => return Err(error),
             }
-            self.place.end(Instant::now());
+            match self.place.end(Instant::now()) {
+                Ok(None) => {}
+                Ok(Some(gone)) => dismiss(&gone, gave_way()),
+                Err(Full) => return self.write(&Line::Error(gave_way())),
+            }
         }
     }
 
@@ -252,6 +256,11 @@ pub fn dismiss(stream: &UnixStream, fault: Fault) {
         let _ = send(stream, &octets, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
     }
     let _ = stream.shutdown(Shutdown::Both);
+}
+
+/// The fault of a client whose place another one has.
+pub fn gave_way() -> Fault {
+    Fault::new(FaultKind::Idle, "an idle connection gave way to another")
 }
 
 /// A line in one piece.

@@ -30,7 +30,7 @@ use rustix::net::sockopt::socket_peercred;
 
 use crate::engine::Handle;
 use crate::protocol::{Fault, FaultKind};
-use connection::{Connection, LIMITS, Limits, Stream, dismiss};
+use connection::{Connection, LIMITS, Limits, Stream, dismiss, gave_way};
 use places::{Full, Places};
 
 /// Pause when Linux has no file descriptor or thread left.
@@ -56,7 +56,7 @@ fn serve_within(limits: Limits, listener: &UnixListener, engine: &Handle, histor
                 }
             };
             if let Some(gone) = gone {
-                dismiss(&gone, Fault::new(FaultKind::Idle, "an idle connection gave way to another"));
+                dismiss(&gone, gave_way());
             }
             let connection = Connection::new(stream, place, limits, engine.clone(), history.clone())?;
             let run = move || {

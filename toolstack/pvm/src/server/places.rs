@@ -3,7 +3,9 @@
 //! A connection is **idle** until a whole request has come, **asks** until it is answered, and
 //! **waits** while its request waits for something that guests do, perhaps for ever. Idle and asking
 //! connections share one number of places, waiting ones have others. If all places are taken, the
-//! connection that has been idle for the longest time gives way. Some places are root's alone.
+//! connection that has been idle for the longest time gives way. Some places are root's alone. A
+//! connection that has waited needs one of the first kind again, and takes it as a new one does: so
+//! neither number is ever exceeded.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,7 +16,7 @@ pub const ASKING: usize = 64;
 /// Connections at a time that wait.
 pub const WAITING: usize = 512;
 /// The part of each number that is kept for root.
-const KEPT: usize = 16;
+pub const KEPT: usize = 16;
 
 /// A connection's state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,12 +82,7 @@ impl<T> Places<T> {
     /// There is none.
     pub fn enter(&self, is_root: bool, now: Instant, connection: T) -> Result<(Place<T>, Option<T>), Full> {
         let mut table = self.lock();
-        let gone = if table.has_room(is_root, ASKING, |stage| stage != Stage::Waiting) {
-            None
-        } else {
-            let longest = table.longest_idle(is_root).ok_or(Full)?;
-            table.entries.remove(&longest).map(|entry| entry.connection)
-        };
+        let gone = table.make_room(is_root)?;
         let number = table.next;
         table.next += 1;
         table.entries.insert(number, Entry { is_root, stage: Stage::Idle(now), connection });
@@ -111,6 +108,21 @@ impl<T> Table<T> {
         all < limit && (is_root || others < limit - KEPT)
     }
 
+    /// Makes room for one more connection that does not wait. Returns the one that has given way.
+    fn make_room(&mut self, is_root: bool) -> Result<Option<T>, Full> {
+        if self.has_room(is_root, ASKING, |stage| stage != Stage::Waiting) {
+            return Ok(None);
+        }
+        let longest = self.longest_idle(is_root).ok_or(Full)?;
+        Ok(self.entries.remove(&longest).map(|entry| entry.connection))
+    }
+
+    fn set(&mut self, number: u64, stage: Stage) {
+        if let Some(entry) = self.entries.get_mut(&number) {
+            entry.stage = stage;
+        }
+    }
+
     /// The connection that has been idle for the longest time. Root's gives way to root only.
     fn longest_idle(&self, is_root: bool) -> Option<u64> {
         let idle = self.entries.iter().filter_map(|(number, entry)| match entry.stage {
@@ -133,18 +145,22 @@ impl<T> Place<T> {
         Begun::Go
     }
 
-    /// The answer has been written. After a wait there may be more idle connections than places for
-    /// them; the next that come take theirs.
-    pub fn end(&self, now: Instant) {
-        self.places.lock().set(self.number, Stage::Idle(now));
-    }
-}
-
-impl<T> Table<T> {
-    fn set(&mut self, number: u64, stage: Stage) {
-        if let Some(entry) = self.entries.get_mut(&number) {
-            entry.stage = stage;
-        }
+    /// The answer has been written. Returns the connection that has given way to this one after a
+    /// wait, as for [`Places::enter`].
+    ///
+    /// # Errors
+    /// There is no place for it after its wait: it is to be closed.
+    pub fn end(&self, now: Instant) -> Result<Option<T>, Full> {
+        let mut table = self.places.lock();
+        let gone = match table.entries.get(&self.number) {
+            Some(Entry { stage: Stage::Waiting, is_root, .. }) => {
+                let is_root = *is_root;
+                table.make_room(is_root)?
+            }
+            _ => None,
+        };
+        table.set(self.number, Stage::Idle(now));
+        Ok(gone)
     }
 }
 
@@ -203,7 +219,7 @@ mod tests {
         let (_new, gone) = world.come(ROOT).unwrap();
         assert_eq!(gone, Some(2), "the first one asks");
         assert_eq!(places[1].begin(false), Begun::Gone);
-        places[0].end(world.now());
+        assert_eq!(places[0].end(world.now()), Ok(None));
         let (_new, gone) = world.come(ROOT).unwrap();
         assert_eq!(gone, Some(3), "the first one has just asked");
     }
@@ -225,7 +241,7 @@ mod tests {
         assert!(others.iter().all(|place| place.begin(false) == Begun::Go));
         assert_eq!(world.come(OTHER).map(drop), Err(Full));
         let roots = world.fill(ROOT, KEPT);
-        others[5].end(world.now());
+        assert_eq!(others[5].end(world.now()), Ok(None));
         let (_other, gone) = world.come(OTHER).unwrap();
         assert_eq!(gone, Some(6), "root's idle ones do not give way to others");
         assert_eq!(roots[0].begin(false), Begun::Go);
@@ -246,10 +262,29 @@ mod tests {
         assert_eq!(late.begin(false), Begun::Go, "it may ask");
         let root = world.come(ROOT).unwrap().0;
         assert_eq!(root.begin(true), Begun::Go);
-        // All that waited are idle at once: newcomers take their places.
-        waiting.iter().for_each(|place| place.end(world.now()));
-        assert!(world.come(OTHER).unwrap().1.is_some());
         drop((waiting, late, root));
         assert!(world.places.lock().entries.is_empty());
+    }
+
+    #[test]
+    fn who_has_waited_needs_a_place_again() {
+        let mut world = World::new();
+        let waiting: Vec<_> = (0..WAITING - KEPT)
+            .map(|_| {
+                let place = world.come(OTHER).unwrap().0;
+                assert_eq!(place.begin(true), Begun::Go);
+                place
+            })
+            .collect();
+        // All of their waits end at once, and each asks for something that takes long.
+        let fit = ASKING - KEPT;
+        assert!(waiting[..fit].iter().all(|place| place.end(world.now()) == Ok(None)));
+        let gone = waiting[fit].end(world.now());
+        assert_eq!(gone, Ok(Some(1)), "the longest idle one gives way");
+        assert_eq!(waiting[0].begin(false), Begun::Gone);
+        assert!(waiting[1..=fit].iter().all(|place| place.begin(false) == Begun::Go));
+        assert!(waiting[fit + 1..].iter().all(|place| place.end(world.now()) == Err(Full)));
+        let roots = world.fill(ROOT, KEPT);
+        assert!(roots.iter().all(|place| place.begin(false) == Begun::Go), "root's places are root's");
     }
 }
