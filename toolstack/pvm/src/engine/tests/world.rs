@@ -204,7 +204,7 @@ impl World {
             let waits = !host.jobs.is_empty()
                 || host.is_behind()
                 || host.rest.until().is_some()
-                || host.timers().any(|timer| matches!(timer, Timer::Console(..)));
+                || host.timers().any(|timer| matches!(timer, Timer::Console(..) | Timer::Deferred(_) | Timer::Domains));
             let acted = self.guests_act();
             // Two operations: the engine's question for events, and the read above.
             let is_quiet = !acted && !waits && self.fake.operations().len() - before == 2;
