@@ -1,6 +1,7 @@
 //! The command `pvm`: asks the daemon, starts guests with `xl`, and shows the results.
 
 mod client;
+mod doctor;
 mod error;
 mod generate;
 mod guest;
@@ -173,6 +174,7 @@ fn execute(options: Options) -> Result<u8, Error> {
                 }
             }
         }
+        Command::Doctor(options) => return doctor::run(&socket, json, &options, out),
         Command::Pool { command: Pool::List } => {
             let value = connect()?.ask_value(Request::Pool)?;
             show(out, json, value, |pool: Vec<_>| render::pool(&pool))?;

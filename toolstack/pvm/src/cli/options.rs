@@ -182,6 +182,17 @@ Examples:
         #[arg(short, long)]
         follow: bool,
     },
+    /// Examine this host: what it offers and lacks, and what does not fit together between Xen,
+    /// xenstore and pvmd
+    #[command(after_help = "\
+Examples:
+  pvm doctor
+  pvm doctor --repair                    also mend what nobody owns and nobody can miss
+  pvm doctor --json | jq -r '.findings[] | select(.level == \"bad\") | .message'
+
+Lines with `note` tell of something that works and that an operator should know; those with `BAD` make its status 1, or 121 if the only
+trouble is that pvmd does not run, or 122 without the right to ask. It changes nothing without --repair, and needs root.")]
+    Doctor(Doctor),
     /// Look at the prepared domains
     Pool {
         /// The command.
@@ -234,6 +245,15 @@ pub struct Run {
     /// Arguments for the application
     #[arg(last = true)]
     pub args: Vec<String>,
+}
+
+/// The options of `pvm doctor`.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct Doctor {
+    /// Mend what is safe: remove homes of domains that do not exist, files that ended daemons left,
+    /// and, while no pvmd runs, prepared domains
+    #[arg(long)]
+    pub repair: bool,
 }
 
 /// The commands of `pvm pool`.
@@ -499,6 +519,8 @@ mod tests {
         assert_eq!((signal, pvms), (Signal(10), vec![Target::Id(163_845), Target::Name("web".into())]));
 
         assert!(matches!(parse("pvm --json ls -a").command, Command::List { tree: false, all: true }));
+        assert!(matches!(parse("pvm doctor").command, Command::Doctor(Doctor { repair: false })));
+        assert!(matches!(parse("pvm --json doctor --repair").command, Command::Doctor(Doctor { repair: true })));
         assert!(matches!(parse("pvm pool list").command, Command::Pool { command: Pool::List }));
         let Command::Ipc { command: Ipc::Rm { pvm, name } } = parse("pvm ipc rm web /queue").command else { panic!() };
         assert_eq!((pvm, &*name), (Target::Name("web".into()), "queue"));

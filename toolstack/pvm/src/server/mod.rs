@@ -18,7 +18,8 @@ mod tests;
 
 pub use daemon::main;
 pub use history::History;
-pub use options::Options;
+pub use options::{CONFIG, Options};
+pub(crate) use settings::Settings;
 pub use socket::{Socket, SocketError};
 
 use std::os::unix::net::UnixListener;
