@@ -23,6 +23,8 @@ pvm kill nosuch "$NAME" >out 2>&1
 refuses 123 "has ended: \`pvm list --all\` shows how" pvm stop "$NAME"
 pvm dance >out 2>&1
 [ $? = 2 ] || fail "an unknown command: $(cat out)"
+pvm --json dance 2>&1 | json "it['error']['kind'] == 'usage' and 'dance' in it['error']['message']"
+refuses 123 "for want of memory" pvm run --name "$NAME-large" --memory 1000000 waits
 pvm --json inspect nosuch 2>&1 | json "it['error']['kind'] == 'no-such-pvm'"
 pvm list --all | head -n 1 >out || fail "a reader that has seen enough"
 

@@ -19,13 +19,17 @@ refuses() {
 pvm key generate shop
 [ "$(stat -c %a shop.key)" = 600 ] || fail "the secret is not secret"
 refuses 1 "is there already" pvm key generate shop
+refuses 1 "no key can have this name" pvm key generate ./
 [ -z "$(pvm lib list --json | tr -d '[]\n')" ] || fail "libraries before any was added"
 
 cp libraries/libbase.so libone.so
 refuses 123 "signature rule: it has no manifest: sign it with --sign-with" pvm lib add libone.so
 refuses 123 "is not trusted: \`pvm key trust\` lets" pvm lib add --version 1.0.0 --sign-with shop.key libone.so
+refuses 1 "holds a public key: sign with" pvm lib add --version 1.0.0 --sign-with shop.pub libone.so
+cp shop.key secret.pub
+refuses 1 "holds a secret key, which is to be kept" pvm key trust secret.pub
 pvm key trust shop.pub
-pvm key list | grep "^shop  *$(cat shop.pub)$" || fail "pvm key list"
+pvm key list | grep "^shop  *$(cut -d ' ' -f 2 shop.pub)$" || fail "pvm key list"
 pvm lib add --version 1.0.0 --sign-with shop.key --image libraries libone.so
 pvm lib list | grep "^libone.so  *1.0.0 .* shop  *libraries  *all$" || fail "pvm lib list"
 pvm lib inspect libone.so | grep "^images  *libraries$" || fail "pvm lib inspect"
@@ -67,6 +71,7 @@ rm "$object"
 printf x >"$object"
 refuses 123 "libmiddle.so: signature rule: the file is not the one that was signed" pvm lib verify
 grep "^libone.so 1.10.0: good$" out || fail "verify ends at the first"
+pvm lib list | grep "^libmiddle.so .*damaged: signature rule: the file is not the one that was signed" || fail "the list does not tell of damage"
 rm "$object"
 cp kept "$object"
 

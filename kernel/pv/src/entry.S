@@ -16,6 +16,7 @@
     .type _start, @function
 _start:
     cld
+    fninit                          /* Xen 4.20 and later start a vCPU with the x87's state after a reset */
     mov     rdi, rsi
     mov     rsi, rsp
     lea     rsp, [__boot_stack_end]

@@ -1,10 +1,17 @@
-//! Ed25519 keys (RFC 8032), and the files that hold them: 64 hexadecimal digits and a line feed.
+//! Ed25519 keys (RFC 8032), and the files that hold them: a word for the kind of key, a blank, 64
+//! hexadecimal digits and a line feed. Files of earlier versions have the digits only.
 
+use alloc::format;
+use alloc::string::String;
 use core::fmt;
 
 use ed25519_compact::{KeyPair, Seed, Signature};
 
 use crate::hex::{self, Hex};
+
+/// The words of the two kinds, with the blank.
+const PUBLIC: &str = "zooid-public-key ";
+const SECRET: &str = "zooid-secret-key ";
 
 /// The public key, by which signatures are checked.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -14,17 +21,18 @@ pub struct PublicKey([u8; 32]);
 pub struct SecretKey(KeyPair);
 
 impl PublicKey {
-    /// The key in the content of a key file. It is `const`, so that a wrong file stops the build of
-    /// an image.
+    /// The key in the content of a key file. A file that says that it holds a secret key is none. It
+    /// is `const`, so that a wrong file stops the build of an image.
     pub const fn parse(file: &[u8]) -> Option<Self> {
-        let digits = match file {
-            [digits @ .., b'\n'] => digits,
-            digits => digits,
-        };
-        match hex::array(digits) {
+        match octets(file, PUBLIC.as_bytes()) {
             Some(octets) => Some(Self(octets)),
             None => None,
         }
+    }
+
+    /// The content of its key file.
+    pub fn to_file(&self) -> String {
+        format!("{PUBLIC}{self}\n")
     }
 
     pub(crate) fn from_octets(octets: [u8; 32]) -> Self {
@@ -57,9 +65,15 @@ impl SecretKey {
         Self(KeyPair::from_seed(Seed::new(seed)))
     }
 
-    /// The key in the content of a key file, which is the seed.
+    /// The key in the content of a key file, which is the seed. A file that says that it holds a
+    /// public key is none.
     pub fn parse(file: &[u8]) -> Option<Self> {
-        PublicKey::parse(file).map(|key| Self::from_seed(key.0))
+        octets(file, SECRET.as_bytes()).map(Self::from_seed)
+    }
+
+    /// The content of the key file for a seed.
+    pub fn file_of(seed: [u8; 32]) -> String {
+        format!("{SECRET}{}\n", Hex(&seed))
     }
 
     /// The public key for signatures of this one.
@@ -77,4 +91,29 @@ impl fmt::Debug for SecretKey {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(out, "SecretKey(of {})", self.public())
     }
+}
+
+/// The octets in the content of a key file, which may begin with the word of its kind.
+const fn octets(file: &[u8], word: &[u8]) -> Option<[u8; 32]> {
+    let line = match file {
+        [line @ .., b'\n'] => line,
+        line => line,
+    };
+    let digits = match line.split_at_checked(word.len()) {
+        Some((start, digits)) if is_same(start, word) => digits,
+        _ => line,
+    };
+    hex::array(digits)
+}
+
+/// True if two texts of one length are the same.
+const fn is_same(one: &[u8], other: &[u8]) -> bool {
+    let mut at = 0;
+    while at < one.len() {
+        if one[at] != other[at] {
+            return false;
+        }
+        at += 1;
+    }
+    true
 }

@@ -209,3 +209,15 @@ fn key_files_are_read_strictly() {
     }
     assert!(!format!("{:?}", key()).contains("0707"));
 }
+
+#[test]
+fn a_key_file_that_names_its_kind_is_not_taken_for_the_other() {
+    let (public, secret) = (key().public().to_file(), SecretKey::file_of([7; 32]));
+    assert_eq!(PublicKey::parse(public.as_bytes()), Some(key().public()));
+    assert_eq!(SecretKey::parse(secret.as_bytes()).unwrap().public(), SecretKey::from_seed([7; 32]).public());
+    assert_eq!(PublicKey::parse(secret.as_bytes()), None);
+    assert!(SecretKey::parse(public.as_bytes()).is_none());
+    for wrong in [format!("{public}{public}"), public.replacen(' ', "  ", 1), public.replace("zooid", "Zooid")] {
+        assert_eq!(PublicKey::parse(wrong.as_bytes()), None, "{wrong}");
+    }
+}

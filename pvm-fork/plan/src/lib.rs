@@ -1,7 +1,5 @@
 //! The planning part of a fork: the messages between guest and daemon ([`wire`]), and the steps to
-//! be done.
-//!
-//! [`docs/protocols/fork.md`]: https://github.com/zooid-os/zooid/blob/main/docs/protocols/fork.md
+//! be done. `docs/protocols/fork.md` has both in words.
 
 #![no_std]
 #![forbid(unsafe_code)]

@@ -14,6 +14,7 @@ pub mod cli;
 pub mod engine;
 pub mod image;
 pub mod library;
+mod plain;
 pub mod protocol;
 pub mod server;
 #[cfg(test)]

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::engine::{Closed, Error, Event, Target};
+use crate::plain::plain;
 
 /// Version of the protocol.
 pub const VERSION: u32 = 1;
@@ -127,6 +128,13 @@ pub enum Request {
     },
 }
 
+impl Request {
+    /// True if the answer may be as long in coming as guests like.
+    pub fn waits(&self) -> bool {
+        matches!(self, Self::Wait { .. } | Self::Update { .. } | Self::Events { follow: true })
+    }
+}
+
 /// A line from the daemon.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -188,6 +196,9 @@ pub enum FaultKind {
     Refused,
     /// The client: too many connections, or it reads too slowly.
     Busy,
+    /// The client: it has asked for nothing for too long, or another connection needed its place. No
+    /// request was lost; the client may connect again.
+    Idle,
     /// The daemon is about to end.
     Stopping,
     /// A kind that this version does not know.
@@ -228,7 +239,7 @@ impl Fault {
 impl fmt::Display for Fault {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The message is from another program: it may hold characters that command a terminal.
-        self.message.chars().filter(|c| !c.is_control()).try_for_each(|c| write!(out, "{c}"))
+        out.write_str(&plain(&self.message))
     }
 }
 
@@ -303,6 +314,7 @@ mod tests {
             HasEnded,
             Refused,
             Busy,
+            Idle,
             Stopping,
         ] {
             let word = serde_json::to_value(kind).unwrap();

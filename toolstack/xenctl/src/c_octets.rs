@@ -1,7 +1,9 @@
 //! Compares the octets that this crate makes and reads with those of Xen's C headers: a C program,
-//! compiled here, fills the structures by their fields' names and prints them.
+//! compiled here, fills the structures by their fields' names and prints them. The headers are those
+//! of this machine, and of other releases that `make setup` has unpacked below `build/xen-headers`.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use xen_abi::arch_x86::{TrapInfo, VgcfFlags};
@@ -10,6 +12,7 @@ use xen_abi::{DomId, Mfn};
 use crate::control::Request;
 use crate::domain::{CpuPolicy, CreateDomain, DomainInfo, SchedParams, Scheduler, TscInfo};
 use crate::domctl::{self, command};
+use crate::release::RELEASES;
 use crate::vcpu::{UserRegs, VcpuGuestContext};
 use crate::{evtchn, mapping, privcmd};
 
@@ -38,6 +41,13 @@ static void print(const char *name, const void *octets, size_t size)
 
 static struct xen_domctl op;
 
+/* A domain number for createdomain to choose. */
+#ifdef DOMID_ANY
+#define CHOOSE DOMID_ANY
+#else
+#define CHOOSE 0
+#endif
+
 static void *handle(size_t offset)
 {
     return (void *)(0x70000000 + sizeof(op) + offset);
@@ -51,7 +61,7 @@ int main(void)
 {
     unsigned long version = XEN_DOMCTL_INTERFACE_VERSION;
     print("version", &version, 4);
-#define FILL op.domain = 0; memset(op.u.createdomain.handle, 0xab, 16); op.u.createdomain.flags = 1; op.u.createdomain.max_vcpus = 2; \
+#define FILL op.domain = CHOOSE; memset(op.u.createdomain.handle, 0xab, 16); op.u.createdomain.flags = 1; op.u.createdomain.max_vcpus = 2; \
     op.u.createdomain.max_evtchn_port = 1023; op.u.createdomain.max_grant_frames = -1; op.u.createdomain.max_maptrack_frames = 4; \
     op.u.createdomain.grant_opts = XEN_DOMCTL_GRANT_version(1); op.u.createdomain.cpupool_id = 6;
     DOMCTL("createdomain", XEN_DOMCTL_createdomain);
@@ -139,13 +149,28 @@ int main(void)
 }
 "#;
 
-/// The output of the C program.
-fn c_octets() -> BTreeMap<String, Vec<u8>> {
+/// The directories of Xen's headers: this machine's, and those of other releases.
+fn includes() -> Vec<PathBuf> {
+    let others = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../build/xen-headers");
+    let others =
+        std::fs::read_dir(others).into_iter().flatten().flatten().map(|entry| entry.path().join("usr/include"));
+    let there = others.filter(|include| include.join("xen/xen.h").exists());
+    std::iter::once(PathBuf::from("/usr/include")).chain(there).collect()
+}
+
+/// The output of the C program with these headers of Xen's.
+fn c_octets(include: &Path) -> BTreeMap<String, Vec<u8>> {
     let directory = std::env::temp_dir();
     let path = |ending: &str| directory.join(format!("xenctl-octets-{}{ending}", std::process::id()));
     let (source, binary) = (path(".c"), path(""));
     std::fs::write(&source, PROGRAM).unwrap();
-    let compiled = Command::new("cc").args(["-std=gnu11", "-w", "-o"]).args([&binary, &source]).output().unwrap();
+    let compiled = Command::new("cc")
+        .arg("-isystem")
+        .arg(include)
+        .args(["-std=gnu11", "-w", "-o"])
+        .args([&binary, &source])
+        .output()
+        .unwrap();
     assert!(compiled.status.success(), "{}", String::from_utf8_lossy(&compiled.stderr));
     let output = String::from_utf8(Command::new(&binary).output().unwrap().stdout).unwrap();
     [source, binary].into_iter().for_each(|path| std::fs::remove_file(path).unwrap());
@@ -229,9 +254,21 @@ fn context() -> VcpuGuestContext {
 
 #[test]
 fn octets_are_those_of_the_c_headers() {
-    let c = c_octets();
-    let version = u32::from_le_bytes(c["version"][..].try_into().unwrap());
-    assert!(domctl::VERSIONS.contains(&version), "the headers are of interface {version:#x}");
+    for include in includes() {
+        let c = c_octets(&include);
+        let version = u32::from_le_bytes(c["version"][..].try_into().unwrap());
+        if RELEASES.iter().any(|release| release.domctl == version) {
+            compare(version, &c);
+        } else {
+            // `Xen::open` refuses such a Xen.
+            assert_ne!(include, Path::new("/usr/include"), "the headers are of interface {version:#x}");
+            eprintln!("{}: of interface {version:#x}, which is no supported one", include.display());
+        }
+    }
+}
+
+/// Compares this crate with the output of the C program by headers of interface `version`.
+fn compare(version: u32, c: &BTreeMap<String, Vec<u8>>) {
     let policy = CpuPolicy { leaves: vec![0; 2 * domctl::CPUID_LEAF_SIZE], msrs: vec![0; domctl::MSR_ENTRY_SIZE] };
     let octets = context().encode();
     let requests: [(&str, Request); 16] = [
@@ -287,6 +324,12 @@ fn octets_are_those_of_the_c_headers() {
     let requests = [&privcmd::REQUESTS[..], &mapping::REQUESTS, &evtchn::REQUESTS, &[privcmd::CLAIM_PAGES]].concat();
     assert_eq!(requests, words("requests"));
     assert_eq!([&mapping::OFFSETS[..], &[4]].concat(), words("offsets"));
+}
+
+#[test]
+fn a_number_is_asked_for_by_0_before_interface_0x18_and_by_domid_any_from_it_on() {
+    let asked = |version| domctl::domain(&domctl::create(version, &CONFIG));
+    assert_eq!([0x15, 0x16, 0x17, 0x18].map(asked), [DomId(0), DomId(0), DomId(0), DomId(0x7ff5)]);
 }
 
 #[test]

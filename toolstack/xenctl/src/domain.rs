@@ -16,8 +16,8 @@ pub struct CreateDomain {
     pub max_vcpus: u32,
     /// Highest port that it may use.
     pub max_evtchn_port: u32,
-    /// Frames of its grant table, 512 entries in each; negative: Xen's default. More than Xen's
-    /// limit is `EINVAL`.
+    /// Frames of its grant table, 512 entries in each; negative: Xen's default. More than that is
+    /// `EINVAL` on 4.17, and taken from 4.18 on.
     pub max_grant_frames: i32,
     /// Frames for its mappings of others' grants; negative: Xen's default.
     pub max_maptrack_frames: i32,

@@ -1,7 +1,8 @@
 //! `public/domctl.h`: the octets of a `xen_domctl_t`, of its data and its answers.
 //!
-//! The layouts used here are the same in all of [`VERSIONS`], except for one field that is noted
-//! below. `tests/c_headers.rs` compares them with the C headers of the build machine.
+//! The layouts used here are the same in all of [`RELEASES`](crate::RELEASES), except for what is
+//! noted below. `c_octets.rs` compares them with the C headers of those releases that the build
+//! machine has.
 
 use xen_abi::DomId;
 use xen_abi::xen::Hypercall;
@@ -10,10 +11,11 @@ use crate::control::{Request, mfn_at, u16_at, u32_at, u64_at};
 use crate::domain::{CpuPolicy, CreateDomain, DomainInfo, SchedParams, Scheduler, TscInfo};
 use crate::vcpu;
 
-/// The known interface versions: Xen 4.17; 4.18; 4.19 to 4.21; 4.22.
-pub const VERSIONS: [u32; 4] = [0x15, 0x16, 0x17, 0x18];
-/// The first version in which `createdomain` has a field `altp2m` before `vmtrace_size`.
+/// The first version in which `createdomain` has a field `altp2m` before `vmtrace_size`: Xen 4.19.
 const HAS_ALTP2M: u32 = 0x17;
+/// The first version in which `createdomain` chooses a number for `DOMID_ANY` and not for 0, which
+/// is dom0's (Xen 4.22; commit 23e2479ff9).
+const HAS_DOMID_ANY: u32 = 0x18;
 
 /// Size of `struct xen_domctl`.
 pub const SIZE: usize = 144;
@@ -72,7 +74,8 @@ pub(crate) fn domain(answer: &Request) -> DomId {
 /// number; see [`domain`].
 pub(crate) fn create(version: u32, config: &CreateDomain) -> Request {
     const GRANT_VERSION: u32 = 1;
-    let mut request = plain(command::CREATEDOMAIN, DomId(0));
+    let choose = if version < HAS_DOMID_ANY { DomId(0) } else { DomId::ANY };
+    let mut request = plain(command::CREATEDOMAIN, choose);
     request.put(U + 4, &config.handle);
     request.put_u32(U + 20, config.flags);
     request.put_u32(U + 28, config.max_vcpus);

@@ -6,6 +6,8 @@ use std::io;
 use xen_abi::Errno;
 use xen_abi::grant_table::GrantStatus;
 
+use crate::release::{SUPPORTED, XenVersion};
+
 /// The hypervisor cannot be reached: this is no dom0, the caller is not root, or a module is not
 /// loaded.
 #[derive(Debug)]
@@ -21,8 +23,13 @@ pub enum Error {
     Open(OpenError),
     /// Linux has no memory for the call.
     Memory(io::Error),
-    /// The version of this Xen's interface of this name (`sysctl`, `domctl`) is unknown.
-    UnknownInterface(&'static str),
+    /// The version of an interface of this Xen is unknown: it is too old or too new.
+    UnknownInterface {
+        /// The interface: `sysctl` or `domctl`.
+        interface: &'static str,
+        /// The version of Xen, if it tells.
+        xen: Option<XenVersion>,
+    },
     /// Xen refused the operation of this name, or Linux did with a similar error number.
     Refused(&'static str, Errno),
     /// Xen refused the grant-table operation of this name.
@@ -35,7 +42,7 @@ impl Error {
         match self {
             Self::Open(OpenError { cause, .. }) | Self::Memory(cause) => cause.raw_os_error().map(errno),
             Self::Refused(_, errno) => Some(*errno),
-            Self::UnknownInterface(_) | Self::Grant(..) => None,
+            Self::UnknownInterface { .. } | Self::Grant(..) => None,
         }
     }
 
@@ -60,8 +67,11 @@ impl fmt::Display for Error {
         match self {
             Self::Open(error) => error.fmt(out),
             Self::Memory(error) => write!(out, "no memory for a hypercall: {error}"),
-            Self::UnknownInterface(name) => {
-                write!(out, "this Xen's {name} interface is too old or too new: that of 4.17 to 4.22 is known")
+            Self::UnknownInterface { interface, xen: Some(xen) } => {
+                write!(out, "this is Xen {xen}, whose {interface} interface is unknown: Xen {SUPPORTED} is supported")
+            }
+            Self::UnknownInterface { interface, xen: None } => {
+                write!(out, "this Xen's {interface} interface is unknown: Xen {SUPPORTED} is supported")
             }
             Self::Refused(operation, errno) => write!(out, "Xen refused {operation}: {errno}"),
             Self::Grant(operation, status) => write!(out, "Xen refused {operation}: {status}"),

@@ -1,7 +1,7 @@
 //! The services of the hypervisor for a daemon, as traits. [`Xen`](crate::Xen) is the real one,
 //! [`fake::FakeXen`](crate::fake::FakeXen) is one in memory for tests.
 //!
-//! Errors are those of Xen 4.17 to 4.22. Each method names those that a caller may want to
+//! Errors are the same on all [`RELEASES`](crate::RELEASES). Each method names those that a caller may want to
 //! distinguish.
 
 use std::time::Duration;
@@ -38,7 +38,8 @@ pub trait Hypervisor: Send + Sync + 'static {
     /// Xen's report of `domain`; `None` if there is no such domain (`XEN_DOMCTL_getdomaininfo`).
     fn domain_info(&self, domain: DomId) -> Result<Option<DomainInfo>, Error>;
 
-    /// Makes a PV domain without memory or vcpus, paused once (`XEN_DOMCTL_createdomain`).
+    /// Makes a PV domain without memory or vcpus, paused once (`XEN_DOMCTL_createdomain`). `ENOMEM`
+    /// if there is no memory, or no number left.
     fn create_domain(&self, config: &CreateDomain) -> Result<DomId, Error>;
 
     /// Makes its vcpus, as many as it was created for (`XEN_DOMCTL_max_vcpus`). Before that, Xen
@@ -91,7 +92,8 @@ pub trait Hypervisor: Send + Sync + 'static {
 
     /// Reserves free memory so that the domain can grow to `pages` pages (`XENMEM_claim_pages`).
     /// `ENOMEM` if there is not enough, `EINVAL` above its limit or below its present size. 0 ends
-    /// the claim, as does the domain's end.
+    /// the claim, as does the domain's end. Pages that the domain gives back raise what is left of
+    /// its claim on 4.17 and 4.18, and do not from 4.19 on.
     fn claim_pages(&self, domain: DomId, pages: u64) -> Result<(), Error>;
 
     /// Gives it memory: 2^`order` frames for each of `pfns`, which is the pfn of the first

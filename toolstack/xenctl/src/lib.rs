@@ -7,6 +7,7 @@
 //! - [`fake::FakeXen`] is one in memory, for tests.
 //! - [`answers`] asks both the same, and has what Xen answered.
 //! - [`xenstore::Store`] is a client of xenstored.
+//! - [`RELEASES`] are those of Xen that are known. [`Xen`] finds the one that it runs on.
 //! - [`sysctl`] and [`domctl`] have the octets of requests and answers. These interfaces are the
 //!   toolstack's own and change with Xen's releases, so they are here and not in `xen-abi`.
 //!
@@ -29,6 +30,7 @@ mod hypervisor;
 mod ioctl;
 mod mapping;
 mod privcmd;
+mod release;
 pub mod sysctl;
 pub mod vcpu;
 mod xen;
@@ -40,5 +42,6 @@ pub use evtchn::EventChannels;
 pub use grants::in_use as grants_in_use;
 pub use hypervisor::{Events, Hypervisor, Memory, Protection};
 pub use mapping::Mapping;
+pub use release::{RELEASES, Release, SUPPORTED, XenVersion};
 pub use vcpu::VcpuGuestContext;
 pub use xen::Xen;

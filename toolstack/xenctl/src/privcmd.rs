@@ -8,6 +8,7 @@ use std::mem::offset_of;
 use xen_abi::event_channel::EventChannelOp;
 use xen_abi::grant_table::{GnttabSetupTable, GrantStatus, GrantTableOp};
 use xen_abi::memory::{MemoryOp, MemoryReservation};
+use xen_abi::version::XenVersionOp;
 use xen_abi::xen::{Hypercall, MmuUpdate, MmuextOp};
 use xen_abi::{DomId, Errno, Mfn};
 
@@ -15,6 +16,7 @@ use crate::buffer::{Loan, Pool};
 use crate::control::{Request, mfn_at, u16_at, u32_at};
 use crate::error::{Error, OpenError};
 use crate::ioctl::{self, ioctl};
+use crate::release::{Caller, XenVersion};
 
 const PRIVCMD: &str = "/dev/xen/privcmd";
 const BUFFERS: &str = "/dev/xen/hypercall";
@@ -80,21 +82,6 @@ impl Privcmd {
 
     fn buffer(&self, length: usize) -> Result<Loan<'_>, CallError> {
         self.buffers.take(length).map_err(CallError::Memory)
-    }
-
-    /// Makes a sysctl or domctl of interface `version`. `request` then has Xen's answer.
-    ///
-    /// # Errors
-    /// No memory, or Xen's error.
-    pub fn control(&self, version: u32, request: &mut Request) -> Result<(), CallError> {
-        let mut buffer = self.buffer(request.length())?;
-        let address = buffer.address();
-        request.write_to(version, &mut buffer, address);
-        // SAFETY: Xen writes to the structure and to its data, of which a `Request` names no more
-        // than its length, for which `buffer` has room.
-        unsafe { self.call(request.hypercall(), [address, 0, 0, 0, 0]) }?;
-        request.read_from(&buffer);
-        Ok(())
     }
 
     /// Makes a `memory_op` that takes a `struct xen_memory_reservation`, with `numbers` as its
@@ -233,6 +220,25 @@ impl Privcmd {
         let result = unsafe { ioctl(&self.hypercalls, HYPERCALL, &raw mut hypercall) };
         // Linux hands Xen's error number on as its own.
         result.map_err(|error| Errno(error.raw_os_error().unwrap_or_default().unsigned_abs()))
+    }
+}
+
+impl Caller for Privcmd {
+    fn control(&self, version: u32, request: &mut Request) -> Result<(), CallError> {
+        let mut buffer = self.buffer(request.length())?;
+        let address = buffer.address();
+        request.write_to(version, &mut buffer, address);
+        // SAFETY: Xen writes to the structure and to its data, of which a `Request` names no more
+        // than its length, for which `buffer` has room.
+        unsafe { self.call(request.hypercall(), [address, 0, 0, 0, 0]) }?;
+        request.read_from(&buffer);
+        Ok(())
+    }
+
+    fn xen_version(&self) -> Option<XenVersion> {
+        // SAFETY: this operation has no argument, and Xen writes no memory.
+        let version = unsafe { self.call(Hypercall::XEN_VERSION, [XenVersionOp::VERSION.0.into(), 0, 0, 0, 0]) };
+        version.ok().map(|version| XenVersion { major: (version >> 16) as u16, minor: version as u16 })
     }
 }
 

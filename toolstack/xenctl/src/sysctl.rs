@@ -1,7 +1,7 @@
 //! `public/sysctl.h`: the octets of a `xen_sysctl_t`, of its data and its answers.
 //!
-//! The layouts used here are the same in all of [`VERSIONS`]. `tests/c_headers.rs` compares them
-//! with the C headers of the build machine.
+//! The layouts used here are the same in all of [`RELEASES`](crate::RELEASES). `tests/c_headers.rs`
+//! compares them with the C headers of those releases that the build machine has.
 
 use xen_abi::DomId;
 use xen_abi::xen::Hypercall;
@@ -9,10 +9,6 @@ use xen_abi::xen::Hypercall;
 use crate::control::{Request, u32_at, u64_at};
 use crate::domain::DomainInfo;
 use crate::domctl::{self, DOMAIN_INFO_SIZE};
-
-/// The known interface versions, newest last: Xen 4.17 to 4.20 have the first, 4.21 and 4.22 the
-/// second.
-pub const VERSIONS: [u32; 2] = [0x15, 0x16];
 
 /// Size of `struct xen_sysctl`.
 pub const SIZE: usize = 136;

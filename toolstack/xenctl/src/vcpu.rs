@@ -44,15 +44,16 @@ pub struct UserRegs {
     pub rsi: u64,
     /// Register rdi.
     pub rdi: u64,
-    /// Xen's own.
+    /// Xen's own; 0 from 4.21 on.
     pub error_code: u32,
-    /// Xen's own.
+    /// Xen's own; 0 from 4.21 on.
     pub entry_vector: u32,
     /// Register rip.
     pub rip: u64,
     /// Xen sets ring 3 if it is another; a kernel's selector is 0xe033.
     pub cs: u16,
-    /// Event mask (`vcpu_info.evtchn_upcall_mask`) to be restored with the registers.
+    /// Event mask (`vcpu_info.evtchn_upcall_mask`) to be restored with the registers; 0
+    /// from 4.21 on.
     pub saved_upcall_mask: u8,
     /// Flags.
     pub rflags: u64,
@@ -74,7 +75,8 @@ pub struct UserRegs {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VcpuGuestContext {
     /// The image of `fxsave`. All zeros is a state that can be loaded only without
-    /// [`VgcfFlags::I387_VALID`].
+    /// [`VgcfFlags::I387_VALID`]. Then a new vcpu begins with the x87's state after `fninit` on Xen
+    /// 4.17 to 4.19, and with that after a reset from 4.20 on: the guest itself says `fninit`.
     pub fpu_ctxt: [u8; 512],
     /// [`VgcfFlags::IN_KERNEL`] and [`VgcfFlags::ONLINE`] for a new vcpu that is to run kernel
     /// code.
@@ -98,7 +100,7 @@ pub struct VcpuGuestContext {
     /// cr0 to cr7; 3 is that of guest kernel mode (see [`cr3`](Self::cr3)), 1 that of guest user
     /// mode.
     pub ctrlreg: [u64; 8],
-    /// dr0 to dr7.
+    /// dr0 to dr7. From 4.18 on, dr6 and dr7 of more than 32 bits are refused with `EINVAL`.
     pub debugreg: [u64; 8],
     /// vaddr of the handler of events.
     pub event_callback_eip: u64,

@@ -1,11 +1,13 @@
 //! Compares the layouts that `sysctl` uses with Xen's C headers, by compiling a C program that
-//! prints them.
+//! prints them: with the headers of this machine, and those of other releases of Xen that `make
+//! setup` has unpacked below `build/xen-headers`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use xenctl::domctl::DOMAIN_INFO_SIZE;
-use xenctl::sysctl::{SIZE, VERSIONS};
+use xenctl::sysctl::SIZE;
+use xenctl::{RELEASES, Release};
 
 const PROGRAM: &str = r#"
 #define __XEN_TOOLS__ 1
@@ -18,7 +20,7 @@ const PROGRAM: &str = r#"
 
 int main(void)
 {
-    printf("%d\n", XEN_SYSCTL_INTERFACE_VERSION);
+    printf("%d\n%d\n", XEN_SYSCTL_INTERFACE_VERSION, XEN_DOMCTL_INTERFACE_VERSION);
     printf("%zu\n", sizeof(struct xen_sysctl));
     OFFSET(interface_version);
     OFFSET(u.physinfo.free_pages);
@@ -43,22 +45,46 @@ int main(void)
 
 #[test]
 fn layouts_are_those_of_the_c_headers() {
-    let output = run(PROGRAM);
-    let (version, layouts) = output.split_once('\n').unwrap();
-    assert!(VERSIONS.contains(&version.parse().unwrap()), "the headers are of interface {version}");
-    let expected = format!(
-        "{SIZE}\n4\n{}\n8\n12\n16\n24\n8\n16\n9\n12\n16\n24\n{DOMAIN_INFO_SIZE}\n4\n8\n1 3 6 7\n",
-        8 + 48 // u, then ten words and total_pages
-    );
-    assert_eq!(layouts, expected);
+    for include in includes() {
+        let output = run(PROGRAM, &include);
+        let [sysctl, domctl, layouts] = output.splitn(3, '\n').collect::<Vec<_>>()[..] else { panic!("{output}") };
+        let versions = (sysctl.parse().unwrap(), domctl.parse().unwrap());
+        let is_it = |release: &Release| (release.sysctl, release.domctl) == versions;
+        if !RELEASES.iter().any(is_it) {
+            // `Xen::open` refuses such a Xen.
+            assert_ne!(include, Path::new("/usr/include"), "the headers are of interfaces {versions:#x?}");
+            eprintln!("{}: of interfaces {versions:#x?}, which are no supported ones", include.display());
+            continue;
+        }
+        let expected = format!(
+            "{SIZE}\n4\n{}\n8\n12\n16\n24\n8\n16\n9\n12\n16\n24\n{DOMAIN_INFO_SIZE}\n4\n8\n1 3 6 7\n",
+            8 + 48 // u, then ten words and total_pages
+        );
+        assert_eq!(layouts, expected, "{}", include.display());
+    }
 }
 
-/// The output of the C program.
-fn run(program: &str) -> String {
+/// The directories of Xen's headers.
+fn includes() -> Vec<PathBuf> {
+    let others = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../build/xen-headers");
+    let others =
+        std::fs::read_dir(others).into_iter().flatten().flatten().map(|entry| entry.path().join("usr/include"));
+    let there = others.filter(|include| include.join("xen/xen.h").exists());
+    std::iter::once(PathBuf::from("/usr/include")).chain(there).collect()
+}
+
+/// The output of the C program with these headers of Xen's.
+fn run(program: &str, include: &Path) -> String {
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let (source, binary) = (directory.join("sysctl.c"), directory.join("sysctl"));
     std::fs::write(&source, program).unwrap();
-    let compiled = Command::new("cc").args(["-std=gnu11", "-o"]).args([&binary, &source]).output().unwrap();
+    let compiled = Command::new("cc")
+        .arg("-isystem")
+        .arg(include)
+        .args(["-std=gnu11", "-o"])
+        .args([&binary, &source])
+        .output()
+        .unwrap();
     assert!(compiled.status.success(), "{}", String::from_utf8_lossy(&compiled.stderr));
     String::from_utf8(Command::new(&binary).output().unwrap().stdout).unwrap()
 }

@@ -72,6 +72,8 @@ impl DomId {
     pub const XEN: DomId = DomId(0x7ff2);
     /// Owner of pages shared between domains.
     pub const COW: DomId = DomId(0x7ff3);
+    /// Any domain: `createdomain` chooses a number (since Xen 4.22).
+    pub const ANY: DomId = DomId(0x7ff5);
     /// No domain.
     pub const INVALID: DomId = DomId(0x7ff4);
     /// The idle domain.

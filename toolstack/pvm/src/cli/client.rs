@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::error::Error;
 use crate::engine::{Event, PvmInfo, Target};
-use crate::protocol::{Call, Line, Request, VERSION};
+use crate::protocol::{Call, FaultKind, Line, Request, VERSION};
 
 /// Time that a daemon may take for an answer that needs no waiting.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -41,11 +41,21 @@ impl Client {
     }
 
     /// Sends a request and waits for the answer without a limit, because the daemon may have to
-    /// wait itself.
+    /// wait itself. If the daemon has closed the connection because it was idle, a new one is made.
     ///
     /// # Errors
     /// The daemon's fault, or the reason for which it did not answer.
     pub fn ask_value(&mut self, request: Request) -> Result<Value, Error> {
+        match self.ask_once(request.clone()) {
+            Err(Error::Fault(fault)) if fault.kind == FaultKind::Idle => {
+                *self = Self::connect(&self.path)?;
+                self.ask_once(request)
+            }
+            other => other,
+        }
+    }
+
+    fn ask_once(&mut self, request: Request) -> Result<Value, Error> {
         let waits = matches!(
             request,
             Request::Wait { .. } | Request::Fork { .. } | Request::Kill { .. } | Request::Update { .. }
@@ -142,7 +152,6 @@ pub fn understand<T: DeserializeOwned>(value: Value) -> Result<T, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::FaultKind;
     use crate::testing::TemporaryDirectory;
     use std::io::Read;
     use std::os::unix::net::UnixListener;
@@ -174,6 +183,26 @@ mod tests {
         for words in [&b"hello\n"[..], b"{}\n", b"{\"answer\":\"x\"}\n"] {
             assert!(matches!(client(words).ask::<Vec<u32>>(Request::Stats), Err(Error::NotUnderstood(_))));
         }
+    }
+
+    #[test]
+    fn a_connection_that_was_closed_as_idle_is_made_anew() {
+        let directory = TemporaryDirectory::new("idle");
+        let path = directory.path().join("socket");
+        let listener = UnixListener::bind(&path).unwrap();
+        let mut client = Client::connect(&path).unwrap();
+        let (mut first, _) = listener.accept().unwrap();
+        first.write_all(b"{\"error\":{\"kind\":\"idle\",\"message\":\"no\"}}\n").unwrap();
+        drop(first);
+        let daemon = thread::spawn(move || {
+            let (stream, _) = listener.accept().unwrap();
+            let mut asked = String::new();
+            BufReader::new(&stream).read_line(&mut asked).unwrap();
+            (&stream).write_all(b"{\"answer\":[7]}\n").unwrap();
+            asked
+        });
+        assert_eq!(client.ask::<Vec<u32>>(Request::Stats).unwrap(), [7]);
+        assert_eq!(daemon.join().unwrap(), "{\"version\":1,\"request\":\"stats\"}\n");
     }
 
     #[test]

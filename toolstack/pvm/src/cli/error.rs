@@ -36,6 +36,8 @@ pub enum Error {
     Died(String, EndStatus),
     /// `xl` failed, with this output.
     Xl(&'static str, String),
+    /// `xl` failed for want of memory, with this output.
+    NoMemory(&'static str, String),
     /// A signal came before it was done.
     Interrupted,
     /// An error of libraries or keys.
@@ -52,7 +54,9 @@ impl Error {
         match self {
             Self::Fault(fault) => match fault.kind {
                 FaultKind::NoSuchPvm | FaultKind::Ambiguous | FaultKind::NoSuchObject => 120,
-                FaultKind::Busy | FaultKind::Stopping | FaultKind::Version | FaultKind::Malformed => 121,
+                FaultKind::Busy | FaultKind::Idle | FaultKind::Stopping | FaultKind::Version | FaultKind::Malformed => {
+                    121
+                }
                 FaultKind::CannotFork
                 | FaultKind::TakesNoApplication
                 | FaultKind::HasEnded
@@ -61,7 +65,7 @@ impl Error {
                 FaultKind::NoSafePoint => 124,
             },
             Self::NoGuest(_) => 120,
-            Self::NotUpdated { .. } => 123,
+            Self::NotUpdated { .. } | Self::NoMemory(..) => 123,
             Self::Library(error) => match error {
                 library::Error::NoLibrary(_) => 120,
                 library::Error::Exists { .. } | library::Error::Rule(..) | library::Error::Object(..) => 123,
@@ -94,6 +98,7 @@ impl Error {
             Self::BadGuest(_) => "bad-guest",
             Self::Died(..) => "died",
             Self::Xl(..) => "xl",
+            Self::NoMemory(..) => "no-memory",
             Self::Interrupted => "interrupted",
             Self::Library(error) => match error {
                 library::Error::NoLibrary(_) => "no-such-library",
@@ -169,6 +174,9 @@ impl fmt::Display for Error {
             }
             Self::Interrupted => out.write_str("a signal came before it was done: nothing is left of it"),
             Self::Xl(what, said) => write!(out, "xl {what} failed: {said}"),
+            Self::NoMemory(what, said) => {
+                write!(out, "xl {what} failed for want of memory: {said}: see `xl info` for free memory")
+            }
             Self::Library(error) => error.fmt(out),
             Self::Io(what, error) => write!(out, "cannot {what}: {error}"),
             Self::Output(error) => write!(out, "cannot write to standard output: {error}"),
@@ -196,6 +204,7 @@ mod tests {
             HasEnded,
             Refused,
             Busy,
+            Idle,
             Stopping,
             Other,
         ];
@@ -214,6 +223,7 @@ mod tests {
             Error::BadGuest("x".into()),
             Error::Died("x".into(), EndStatus::Crash),
             Error::Xl("create", "x".into()),
+            Error::NoMemory("create", "x".into()),
             Error::Interrupted,
             Error::Library(library::Error::NoLibrary("x".into())),
             Error::Library(library::Error::Rule("x".into(), zooid_manifest::Refusal::Unsigned)),
@@ -252,6 +262,11 @@ mod tests {
                 Error::NoRight("/run/zooid/pvmd.sock".into()),
                 122,
                 "no right to use /run/zooid/pvmd.sock: run pvm as root, or see `pvmd --group`",
+            ),
+            (
+                Error::NoMemory("create", "can't allocate low memory".into()),
+                123,
+                "xl create failed for want of memory: can't allocate low memory: see `xl info` for free memory",
             ),
             (
                 Error::Fault(Fault {

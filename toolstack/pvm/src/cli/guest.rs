@@ -93,8 +93,14 @@ impl Guest {
 /// Checks that a name is valid for xl, xenstore and xenconsoled.
 pub fn parse_name(text: &str) -> Result<String, String> {
     let fine = |c: char| c.is_ascii_alphanumeric() || "-_.+:".contains(c);
-    if text.is_empty() || text.len() > MAX_NAME || !text.chars().all(fine) {
+    if text.len() > MAX_NAME {
+        return Err(format!("a name of {} octets is too long for a pVM: use at most {MAX_NAME}", text.len()));
+    }
+    if text.is_empty() || !text.chars().all(fine) {
         return Err(format!("{text:?} is no name for a pVM: use letters, digits and - _ . + :"));
+    }
+    if text.starts_with('-') {
+        return Err(format!("{text:?} is no name for a pVM: it would be taken for an option"));
     }
     if text.chars().all(|c| c.is_ascii_digit()) {
         return Err(format!("{text:?} is no name for a pVM: it would be taken for an id"));
@@ -261,9 +267,12 @@ mod tests {
         for name in ["a", "web-2", "A_b.c+d:e", "5a"] {
             assert_eq!(parse_name(name).as_deref(), Ok(name));
         }
-        for name in ["", "5", "a b", "a/b", "a'b", "a\n", "é", &"x".repeat(201)] {
+        for name in ["", "5", "a b", "a/b", "a'b", "a\n", "é", "-x", "--", &"x".repeat(201)] {
             assert!(parse_name(name).is_err(), "{name}");
         }
+        let long = parse_name(&"x".repeat(300)).unwrap_err();
+        assert_eq!(long, "a name of 300 octets is too long for a pVM: use at most 200");
+        assert!(parse_name("-x").unwrap_err().ends_with("it would be taken for an option"));
     }
 
     #[test]

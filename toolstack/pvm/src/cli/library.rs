@@ -11,9 +11,10 @@ use super::error::Error;
 use super::logs::put;
 use super::options::{Key, KeyOptions, Lib, LibOptions, NewLibrary, Which};
 use super::progress::Progress;
-use super::{print_json, render, report};
+use super::{print_json, render, report, say};
 use crate::engine::{Kind, PvmInfo, Target, Update};
-use crate::library::{self, Entry, Keys, Store, TrustedKey};
+use crate::library::{self, Keys, Store, TrustedKey};
+use crate::plain::plain;
 use crate::protocol::{FaultKind, Request};
 
 /// Carries out `pvm lib`.
@@ -22,9 +23,7 @@ pub fn lib(socket: &Path, json: bool, options: LibOptions, out: &mut impl Write)
     match options.command {
         Lib::Add(new) => add(json, &store, &keys, new, out)?,
         Lib::List => {
-            let all = store.all()?;
-            let inspect = |(name, version): &(String, Version)| store.inspect(name, Some(version), &keys);
-            let entries: Vec<Entry> = all.iter().map(inspect).collect::<Result<_, _>>()?;
+            let entries = store.list(&keys)?;
             if json { print_json(out, &entries)? } else { put(out, render::libraries(&entries).as_bytes())? }
         }
         Lib::Inspect { library } => {
@@ -101,7 +100,7 @@ impl UpdateRequest {
                         print_json(out, &line)?;
                     } else {
                         let change = if from == to { format!("is {to} already") } else { format!("{from} -> {to}") };
-                        put(out, format!("{pvm}: {} {change}\n", self.library).as_bytes())?;
+                        put(out, format!("{}\n", plain(&format!("{pvm}: {} {change}", self.library))).as_bytes())?;
                     }
                     continue;
                 }
@@ -168,9 +167,9 @@ fn add(json: bool, store: &Store, keys: &Keys, new: NewLibrary, out: &mut impl W
     };
     let entry = store.put(&manifest, &file, keys)?;
     if let Some(place) = &entry.red_zone {
-        eprintln!(
+        say(&format!(
             "pvm: {name}: pVMs will refuse it: the code at {place} uses the red zone; build it with -mno-red-zone"
-        );
+        ));
     }
     if json { print_json(out, &entry) } else { put(out, format!("{name} {}\n", entry.version).as_bytes()) }
 }

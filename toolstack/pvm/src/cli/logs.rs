@@ -1,14 +1,16 @@
 //! Output of pVMs, in the files that xenconsoled writes with `--log=guest`.
 
-use std::fs::File;
+use std::fs::{self, File, Metadata};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
+use rustix::fs::{XattrFlags, getxattr, setxattr};
 
 use super::client::Client;
 use super::error::{Error, no_such};
@@ -18,20 +20,60 @@ use crate::protocol::{FaultKind, Request};
 
 /// The directory of xenconsoled's files.
 const DIRECTORY: &str = "/var/log/xen/console";
+/// The attribute of a console's file that says which pVM was started last with it, and where its
+/// output begins: id and position. It leaves with the file when that is rotated.
+const BEGIN: &str = "trusted.zooid.begin";
+/// Interval of looks for a change that inotify does not report.
+const LOOK: Duration = Duration::from_secs(1);
+/// Octets by which a file is known that was truncated and has grown again.
+const KNOWN: usize = 256;
 
 /// The file of the pVM with this name.
 pub fn path(name: &str) -> PathBuf {
     PathBuf::from(DIRECTORY).join(format!("guest-{name}.log"))
 }
 
-/// A console's file, read while xenconsoled writes it.
+/// Notes that the output of a new pVM begins at `position` of the file. Where this cannot be noted,
+/// a reader gets the whole file.
+pub fn mark(file: &Path, id: u32, position: u64) {
+    let _ = setxattr(file, BEGIN, format!("{id} {position}").as_bytes(), XattrFlags::empty());
+}
+
+/// The position at which the output of a pVM begins; of the last one that was started, if its `id`
+/// is not known. 0 if nobody has noted it.
+fn begin(file: &Path, id: Option<u32>) -> u64 {
+    let mut octets = [0; 64];
+    let noted = getxattr(file, BEGIN, &mut octets).ok();
+    let mark = noted.and_then(|length| std::str::from_utf8(octets.get(..length)?).ok());
+    mark.and_then(|mark| noted_position(mark, id)).unwrap_or(0)
+}
+
+fn noted_position(mark: &str, id: Option<u32>) -> Option<u64> {
+    let (noted, position) = mark.split_once(' ')?;
+    let noted: u32 = noted.parse().ok()?;
+    if id.is_none_or(|id| id == noted) { position.parse().ok() } else { None }
+}
+
+/// A console's file, read while xenconsoled writes it. Rotation is followed: the file may be
+/// renamed and made anew, or copied and truncated.
 pub struct Console {
     path: PathBuf,
-    file: Option<File>,
-    position: u64,
+    opened: Option<Opened>,
+    /// The position to begin at in the first file that is opened.
+    start: u64,
     changes: OwnedFd,
-    /// xenconsoled has closed it, and it has not changed since.
+    /// xenconsoled has closed the file, and it has not changed since.
     closed: bool,
+}
+
+/// An open file.
+struct Opened {
+    file: File,
+    /// The number of its watch.
+    watch: i32,
+    position: u64,
+    /// The octets in front of the position.
+    known: Vec<u8>,
 }
 
 /// Time to wait for xenconsoled to close the file of a domain that has ended. A domain may stay
@@ -45,50 +87,48 @@ pub enum Woken {
     Changed,
     /// The other descriptor has something to read.
     Other,
-    /// Nothing happened.
+    /// Nothing was reported. The file is to be looked at all the same.
     TimedOut,
 }
 
 impl Console {
-    /// The file at `path`, which need not exist yet, from `position` on.
+    /// The file at `path`, which need not exist yet, from `position` on; from its beginning if it
+    /// is shorter.
     ///
     /// # Errors
     /// Linux has no inotify left, or the file cannot be read.
     pub fn open(path: PathBuf, position: u64) -> Result<Self, Error> {
         let changes = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)
             .map_err(|error| Error::Io("watch files".to_owned(), error.into()))?;
-        let mut console = Self { path, file: None, position, changes, closed: false };
-        // The watch comes before the look, so that no change in between is missed.
-        if !console.attach()? {
-            let directory = console.path.parent().unwrap_or(&console.path);
-            // If there is no directory, there is no recording, and none will come.
-            let _ = inotify::add_watch(&console.changes, directory, WatchFlags::CREATE);
-            console.attach()?;
-        }
+        let directory = path.parent().unwrap_or(&path);
+        // If there is no directory, there is no recording, and none will come. The watch comes
+        // before the look, so that no file in between is missed.
+        let _ = inotify::add_watch(&changes, directory, WatchFlags::CREATE | WatchFlags::MOVED_TO);
+        let mut console = Self { path, opened: None, start: position, changes, closed: false };
+        console.opened = console.attach(position)?;
         Ok(console)
     }
 
-    /// Opens the file if it exists by now; returns true if it does.
-    fn attach(&mut self) -> Result<bool, Error> {
-        if self.file.is_some() {
-            return Ok(true);
-        }
+    /// The file that has the name now, if one has.
+    fn attach(&self, position: u64) -> Result<Option<Opened>, Error> {
         let failed = |error| Error::Io(format!("read {}", self.path.display()), error);
-        match File::open(&self.path) {
-            Ok(file) => {
-                let flags = WatchFlags::MODIFY | WatchFlags::CLOSE_WRITE;
-                inotify::add_watch(&self.changes, &self.path, flags).map_err(|error| failed(error.into()))?;
-                self.file = Some(file);
-                Ok(true)
-            }
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(failed(error)),
+        let file = match File::open(&self.path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            result => result.map_err(failed)?,
+        };
+        // The watch is the file's, even if its name has gone to another one meanwhile: that is seen
+        // at the next look.
+        let watch = inotify::add_watch(&self.changes, &self.path, WatchFlags::MODIFY | WatchFlags::CLOSE_WRITE);
+        match watch {
+            Err(rustix::io::Errno::NOENT) => Ok(None),
+            Err(error) => Err(failed(error.into())),
+            Ok(watch) => Ok(Some(Opened { file, watch, position, known: Vec::new() })),
         }
     }
 
     /// True if there is a file.
     pub fn exists(&self) -> bool {
-        self.file.is_some()
+        self.opened.is_some()
     }
 
     /// The octets written since the last call.
@@ -96,31 +136,54 @@ impl Console {
     /// # Errors
     /// The file cannot be read.
     pub fn read(&mut self) -> Result<Vec<u8>, Error> {
-        self.attach()?;
-        let Some(file) = &mut self.file else { return Ok(Vec::new()) };
-        let mut read = || {
-            // A truncated file begins anew (`copytruncate` of logrotate).
-            self.position = self.position.min(file.metadata()?.len());
-            file.seek(SeekFrom::Start(self.position))?;
-            let mut octets = Vec::new();
-            self.position += file.read_to_end(&mut octets)? as u64;
-            Ok(octets)
-        };
-        read().map_err(|error: io::Error| Error::Io(format!("read {}", self.path.display()), error))
+        let mut octets = Vec::new();
+        let renewed = self.is_renewed();
+        if let Some(opened) = &mut self.opened {
+            // This includes what was written to a file after it was renamed.
+            opened.read(&mut octets).map_err(|error| Error::Io(format!("read {}", self.path.display()), error))?;
+        }
+        if self.opened.is_none() || renewed {
+            let position = if renewed { 0 } else { self.start };
+            if let Some(opened) = self.attach(position)? {
+                if let Some(old) = self.opened.replace(opened).filter(|old| !self.is_watch(old.watch)) {
+                    let _ = inotify::remove_watch(&self.changes, old.watch);
+                }
+                self.closed = false;
+                octets.extend(self.read()?);
+            }
+        }
+        Ok(octets)
     }
 
-    /// Waits until the file changes, `other` has something to read, or the time is over.
+    /// True if another file has the name, and xenconsoled writes to it. One that is empty may have
+    /// been made by others, while xenconsoled still writes to the old one.
+    fn is_renewed(&self) -> bool {
+        let Some(opened) = &self.opened else { return false };
+        let identity = |file: &Metadata| (file.dev(), file.ino());
+        let (Ok(ours), Ok(now)) = (opened.file.metadata(), fs::metadata(&self.path)) else { return false };
+        let is_other = identity(&ours) != identity(&now);
+        if is_other && now.len() == 0 {
+            // Its first octets are to be reported.
+            let _ = inotify::add_watch(&self.changes, &self.path, WatchFlags::MODIFY);
+        }
+        is_other && now.len() > 0
+    }
+
+    fn is_watch(&self, watch: i32) -> bool {
+        self.opened.as_ref().is_some_and(|opened| opened.watch == watch)
+    }
+
+    /// Waits until the file changes, `other` has something to read, or the time is over, but no
+    /// longer than a second.
     ///
     /// # Errors
     /// Linux cannot wait.
     pub fn wait(&mut self, other: Option<BorrowedFd<'_>>, timeout: Option<Duration>) -> Result<Woken, Error> {
-        let timeout = timeout.map(|time| Timespec {
-            tv_sec: time.as_secs().try_into().unwrap_or(i64::MAX),
-            tv_nsec: time.subsec_nanos().into(),
-        });
+        let timeout = timeout.unwrap_or(LOOK).min(LOOK);
+        let timeout = Timespec { tv_sec: timeout.as_secs() as i64, tv_nsec: timeout.subsec_nanos().into() };
         let mut waited = vec![PollFd::new(&self.changes, PollFlags::IN)];
         waited.extend(other.map(|other| PollFd::from_borrowed_fd(other, PollFlags::IN)));
-        match poll(&mut waited, timeout.as_ref()) {
+        match poll(&mut waited, Some(&timeout)) {
             Ok(0) => return Ok(Woken::TimedOut),
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(Error::Io("wait for a file".to_owned(), error.into())),
@@ -131,7 +194,9 @@ impl Console {
         let mut buffer = [MaybeUninit::uninit(); 4096];
         let mut events = inotify::Reader::new(&self.changes, &mut buffer);
         while let Ok(event) = events.next() {
-            self.closed = event.events().contains(ReadFlags::CLOSE_WRITE);
+            if self.opened.as_ref().is_some_and(|opened| opened.watch == event.wd()) {
+                self.closed = event.events().contains(ReadFlags::CLOSE_WRITE);
+            }
         }
         Ok(Woken::Changed)
     }
@@ -151,6 +216,31 @@ impl Console {
             }
         }
         self.read()
+    }
+}
+
+impl Opened {
+    /// Appends what was written since the last call. A file that was truncated begins anew
+    /// (`copytruncate` of logrotate), even if it has grown beyond the old position since.
+    fn read(&mut self, octets: &mut Vec<u8>) -> io::Result<()> {
+        if self.file.metadata()?.len() < self.position || !self.goes_on() {
+            self.position = 0;
+            self.known.clear();
+        }
+        self.file.seek(SeekFrom::Start(self.position))?;
+        let before = octets.len();
+        self.position += self.file.read_to_end(octets)? as u64;
+        self.known.extend(&octets[octets.len().saturating_sub(KNOWN).max(before)..]);
+        self.known.drain(..self.known.len().saturating_sub(KNOWN));
+        Ok(())
+    }
+
+    /// True if the octets in front of the position are still those that were read. xenconsoled only
+    /// appends.
+    fn goes_on(&self) -> bool {
+        let mut now = vec![0; self.known.len()];
+        let at = self.position - self.known.len() as u64;
+        self.file.read_exact_at(&mut now, at).is_ok() && now == self.known
     }
 }
 
@@ -176,7 +266,18 @@ pub fn show(
         (Err(error), Target::Name(name)) if without_daemon(&error) && path(name).exists() => (None, name.clone()),
         (Err(error), _) => return Err(error),
     };
-    let mut console = Console::open(path(&name), 0)?;
+    // The request for the end precedes the output, which may wait for its reader: the connection is
+    // not idle meanwhile.
+    let mut end = match (id, client) {
+        (Some(id), Ok(mut client)) if follow => {
+            client.send(Request::Wait { pvm: Target::Id(id) })?;
+            Some(client)
+        }
+        _ => None,
+    };
+    let file = path(&name);
+    let begin = begin(&file, id);
+    let mut console = Console::open(file, begin)?;
     if !console.exists() && !follow {
         return Err(no_log(&name));
     }
@@ -186,13 +287,6 @@ pub fn show(
     if !follow {
         return out.finish();
     }
-    let mut end = match (id, client) {
-        (Some(id), Ok(mut client)) => {
-            client.send(Request::Wait { pvm: Target::Id(id) })?;
-            Some(client)
-        }
-        _ => None,
-    };
     loop {
         let other = end.as_ref().map(|client| client.stream().as_fd());
         let woken = console.wait(other, None)?;
@@ -262,7 +356,6 @@ fn start_of_last(text: &[u8], lines: usize) -> usize {
 mod tests {
     use super::*;
     use crate::testing::TemporaryDirectory;
-    use std::fs;
 
     #[test]
     fn the_last_lines() {
@@ -297,7 +390,76 @@ mod tests {
         fs::write(&path, "anew").unwrap();
         assert_eq!(console.wait(None, None).unwrap(), Woken::Changed);
         file.set_len(2).unwrap();
+        assert_eq!(console.read().unwrap(), b"an", "a truncated file begins anew");
+    }
+
+    #[test]
+    fn a_file_that_is_renamed_and_made_anew_is_followed() {
+        let directory = TemporaryDirectory::new("renamed");
+        let (path, old) = (directory.path().join("guest-x.log"), directory.path().join("guest-x.log.1"));
+        fs::write(&path, "an earlier life\n").unwrap();
+        let mut console = Console::open(path.clone(), 16).unwrap();
+        let append = |path: &Path, text: &str| {
+            let mut file = File::options().create(true).append(true).open(path).unwrap();
+            file.write_all(text.as_bytes()).unwrap();
+        };
+        append(&path, "one\n");
+        assert_eq!(console.read().unwrap(), b"one\n");
+        fs::rename(&path, &old).unwrap();
+        // xenconsoled has not heard of it yet; logrotate may have made the next file already.
+        append(&old, "two\n");
+        assert_eq!(console.read().unwrap(), b"two\n");
+        File::create(&path).unwrap();
+        append(&old, "three\n");
+        assert_eq!(console.read().unwrap(), b"three\n");
+        append(&old, "four\n");
+        append(&path, "five, which is longer than all before\n");
+        assert_eq!(console.read().unwrap(), b"four\nfive, which is longer than all before\n");
+        // The new file is watched.
+        while console.wait(None, Some(Duration::ZERO)).unwrap() == Woken::Changed {}
+        append(&path, "six\n");
+        assert_eq!(console.wait(None, None).unwrap(), Woken::Changed);
+        assert_eq!(console.read().unwrap(), b"six\n");
+        // It is removed, and there is one again.
+        fs::remove_file(&path).unwrap();
         assert_eq!(console.read().unwrap(), b"");
+        append(&path, "seven\n");
+        assert_eq!(console.read().unwrap(), b"seven\n");
+    }
+
+    #[test]
+    fn a_truncated_file_is_read_from_its_beginning_however_long_it_is_again() {
+        let directory = TemporaryDirectory::new("truncated");
+        let path = directory.path().join("guest-x.log");
+        fs::write(&path, "line 1\nline 2\n").unwrap();
+        let mut console = Console::open(path.clone(), 0).unwrap();
+        assert_eq!(console.read().unwrap().len(), 14);
+        let file = File::options().write(true).open(&path).unwrap();
+        for next in ["x\n", "more than fourteen octets in a new line\n", &"long\n".repeat(1000)] {
+            file.set_len(0).unwrap();
+            file.write_all_at(next.as_bytes(), 0).unwrap();
+            assert_eq!(console.read().unwrap(), next.as_bytes());
+            assert_eq!(console.read().unwrap(), b"");
+        }
+    }
+
+    #[test]
+    fn a_note_is_for_its_pvm_and_for_who_knows_none() {
+        assert_eq!(noted_position("7 100", Some(7)), Some(100));
+        assert_eq!(noted_position("7 100", None), Some(100));
+        for (mark, id) in [("7 100", Some(8)), ("7", None), ("", None), ("x 5", None), ("7 -5", None)] {
+            assert_eq!(noted_position(mark, id), None, "{mark}");
+        }
+        let directory = TemporaryDirectory::new("mark");
+        let path = directory.path().join("guest-x.log");
+        assert_eq!(begin(&path, None), 0, "no file");
+        fs::write(&path, "an earlier life\nnow\n").unwrap();
+        assert_eq!(begin(&path, Some(7)), 0, "no note");
+        // Only a privileged user can note it, and not in every file system.
+        mark(&path, 7, 16);
+        if getxattr(&path, BEGIN, &mut [0; 64]).is_ok() {
+            assert_eq!((begin(&path, Some(7)), begin(&path, Some(8)), begin(&path, None)), (16, 0, 16));
+        }
     }
 
     #[test]

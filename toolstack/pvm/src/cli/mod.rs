@@ -1,6 +1,7 @@
 //! The command `pvm`: asks the daemon, starts guests with `xl`, and shows the results.
 
 mod client;
+mod doctor;
 mod error;
 mod generate;
 mod guest;
@@ -17,12 +18,14 @@ mod xl;
 
 pub use options::Options;
 
-use std::io::{ErrorKind, Write, stdout};
+use std::ffi::OsString;
+use std::io::{ErrorKind, Write, stderr, stdout};
 use std::os::unix::process::CommandExt;
 use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use clap::Parser;
+use clap::error::ErrorKind as ClapError;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -35,11 +38,20 @@ use progress::Progress;
 use render::Surroundings;
 
 use crate::engine::{Ended, PvmInfo, Target};
+use crate::plain::{plain, plain_json};
 use crate::protocol::Request;
 
 /// Carries out `pvm`.
 pub fn main() -> ExitCode {
-    let options = Options::parse();
+    let options = match Options::try_parse() {
+        Ok(options) => options,
+        Err(error) if error.use_stderr() && asks_for_json(std::env::args_os().skip(1)) => {
+            say(&plain_json(&usage_json(&error).to_string()));
+            return ExitCode::from(USAGE);
+        }
+        // Also the texts of --help and --version.
+        Err(error) => error.exit(),
+    };
     let json = options.json;
     match execute(options) {
         Ok(code) => ExitCode::from(code),
@@ -52,12 +64,37 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// The exit code for a command line that cannot be understood.
+const USAGE: u8 = 2;
+
+/// True if these arguments ask for JSON, whatever else they are.
+fn asks_for_json(args: impl Iterator<Item = OsString>) -> bool {
+    args.take_while(|arg| arg != "--").any(|arg| arg == "--json")
+}
+
+/// The error for a command line that cannot be understood: its first line, without the hints.
+fn usage_json(error: &clap::Error) -> Value {
+    let text = error.render().to_string();
+    let line = text.lines().next().map(|line| line.trim_start_matches("error: ")).unwrap_or_default();
+    let message = match error.kind() {
+        // The text is the help.
+        ClapError::DisplayHelpOnMissingArgumentOrSubcommand => "a command is missing",
+        _ => line,
+    };
+    json!({ "error": { "kind": "usage", "message": format!("{message}: see `pvm help`") } })
+}
+
 fn report(json: bool, error: &Error) {
     if json {
-        eprintln!("{}", error.to_json());
+        say(&plain_json(&error.to_json().to_string()));
     } else {
-        eprintln!("pvm: {error}");
+        say(&format!("pvm: {}", plain(&error.to_string())));
     }
+}
+
+/// Prints a line on standard error, if that takes it.
+fn say(line: &str) {
+    let _ = writeln!(stderr(), "{line}");
 }
 
 fn execute(options: Options) -> Result<u8, Error> {
@@ -137,6 +174,7 @@ fn execute(options: Options) -> Result<u8, Error> {
                 }
             }
         }
+        Command::Doctor(options) => return doctor::run(&socket, json, &options, out),
         Command::Pool { command: Pool::List } => {
             let value = connect()?.ask_value(Request::Pool)?;
             show(out, json, value, |pool: Vec<_>| render::pool(&pool))?;
@@ -164,7 +202,8 @@ fn execute(options: Options) -> Result<u8, Error> {
 /// Waits for the end of a pVM.
 fn wait(mut client: Client, pvm: &Target, timeout: Option<Duration>) -> Result<Ended, Error> {
     client.send(Request::Wait { pvm: pvm.clone() })?;
-    match client.next(timeout.map(|timeout| Instant::now() + timeout))? {
+    // A time beyond all clocks is none.
+    match client.next(timeout.and_then(|timeout| Instant::now().checked_add(timeout)))? {
         Some(Answer::Final(value)) => understand(value),
         Some(Answer::Event(_)) => Err(Error::NotUnderstood("an event that was not asked for".to_owned())),
         None => {
@@ -204,7 +243,7 @@ fn show<T: serde::de::DeserializeOwned>(
 /// Prints a value as one line of JSON.
 fn print_json(out: &mut impl Write, value: &impl Serialize) -> Result<(), Error> {
     let line = serde_json::to_string(value).map_err(|error| Error::Output(error.into()))?;
-    put(out, (line + "\n").as_bytes())
+    put(out, (plain_json(&line) + "\n").as_bytes())
 }
 
 fn surroundings() -> Surroundings {
@@ -213,4 +252,44 @@ fn surroundings() -> Surroundings {
     let locale = ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().filter_map(|name| std::env::var(name).ok());
     let locale = locale.into_iter().find(|value| !value.is_empty()).unwrap_or_default().to_ascii_lowercase();
     Surroundings { now_us: now.as_micros() as u64, unicode: locale.contains("utf-8") || locale.contains("utf8") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_line_that_is_not_understood_is_json_too() {
+        let asks = |words: &str| asks_for_json(words.split(' ').map(OsString::from));
+        assert!(asks("--json nosuchcommand") && asks("kill --json"));
+        assert!(!asks("run hello -- --json") && !asks("--jsonx"));
+        for (words, message) in [
+            ("pvm --json nosuchcommand", "unrecognized subcommand 'nosuchcommand': see `pvm help`"),
+            ("pvm --json", "'pvm' requires a subcommand but one was not provided: see `pvm help`"),
+            ("pvm --json pool", "a command is missing: see `pvm help`"),
+            ("pvm list --json 5", "unexpected argument '5' found: see `pvm help`"),
+        ] {
+            let error = Options::try_parse_from(words.split(' ')).unwrap_err();
+            assert!(error.use_stderr(), "{words}");
+            assert_eq!(usage_json(&error), json!({ "error": { "kind": "usage", "message": message } }), "{words}");
+        }
+        assert!(!Options::try_parse_from(["pvm", "--json", "--help"]).unwrap_err().use_stderr());
+    }
+
+    #[test]
+    fn what_is_printed_as_json_commands_no_terminal() {
+        let mut out = Vec::new();
+        print_json(&mut out, &json!({ "name": "a\u{202e}b\u{9b}2J" })).unwrap();
+        assert_eq!(out, b"{\"name\":\"a\\u202eb\\u009b2J\"}\n");
+    }
+
+    #[test]
+    fn the_longest_times_are_no_limit() {
+        let directory = crate::testing::TemporaryDirectory::new("timeout");
+        let path = directory.path().join("socket");
+        let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        let client = Client::connect(&path).unwrap();
+        drop(listener.accept().unwrap());
+        assert!(matches!(wait(client, &Target::Id(5), Some(Duration::MAX)), Err(Error::Lost)));
+    }
 }

@@ -93,7 +93,8 @@ Examples:
   pvm logs httpd
   pvm logs -f -n 20 163845
 
-It reads what xenconsoled records, which it does with --log=guest. Logs of pVMs that have ended are found by name.")]
+It reads what xenconsoled records, which it does with --log=guest. Logs of pVMs that have ended are found by name. \
+The output of a pVM that `pvm run` started begins with its own lines; the file has those of earlier ones of its name, too.")]
     Logs {
         /// Go on until the pVM ends
         #[arg(short, long)]
@@ -181,6 +182,17 @@ Examples:
         #[arg(short, long)]
         follow: bool,
     },
+    /// Examine this host: what it offers and lacks, and what does not fit together between Xen,
+    /// xenstore and pvmd
+    #[command(after_help = "\
+Examples:
+  pvm doctor
+  pvm doctor --repair                    also mend what nobody owns and nobody can miss
+  pvm doctor --json | jq -r '.findings[] | select(.level == \"bad\") | .message'
+
+Lines with `note` tell of something that works and that an operator should know; those with `BAD` make its status 1, or 121 if the only
+trouble is that pvmd does not run, or 122 without the right to ask. It changes nothing without --repair, and needs root.")]
+    Doctor(Doctor),
     /// Look at the prepared domains
     Pool {
         /// The command.
@@ -233,6 +245,15 @@ pub struct Run {
     /// Arguments for the application
     #[arg(last = true)]
     pub args: Vec<String>,
+}
+
+/// The options of `pvm doctor`.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct Doctor {
+    /// Mend what is safe: remove homes of domains that do not exist, files that ended daemons left,
+    /// and, while no pvmd runs, prepared domains
+    #[arg(long)]
+    pub repair: bool,
 }
 
 /// The commands of `pvm pool`.
@@ -498,6 +519,8 @@ mod tests {
         assert_eq!((signal, pvms), (Signal(10), vec![Target::Id(163_845), Target::Name("web".into())]));
 
         assert!(matches!(parse("pvm --json ls -a").command, Command::List { tree: false, all: true }));
+        assert!(matches!(parse("pvm doctor").command, Command::Doctor(Doctor { repair: false })));
+        assert!(matches!(parse("pvm --json doctor --repair").command, Command::Doctor(Doctor { repair: true })));
         assert!(matches!(parse("pvm pool list").command, Command::Pool { command: Pool::List }));
         let Command::Ipc { command: Ipc::Rm { pvm, name } } = parse("pvm ipc rm web /queue").command else { panic!() };
         assert_eq!((pvm, &*name), (Target::Name("web".into()), "queue"));
@@ -536,6 +559,7 @@ mod tests {
             "pvm run",
             "pvm run --memory 3 hello",
             "pvm run --name a/b hello",
+            "pvm run --name=-x hello",
             "pvm wait -t soon 5",
             "pvm inspect a/b",
             "pvm list 5",

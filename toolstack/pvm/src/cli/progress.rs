@@ -6,6 +6,8 @@ use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use crate::plain::plain;
+
 /// Time before the line appears.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Time between updates of the line.
@@ -21,7 +23,7 @@ impl Progress {
         if !stderr().is_terminal() {
             return Self(None);
         }
-        let what = what.into();
+        let what = plain(&what.into());
         let (sender, done) = channel();
         let shown = move || {
             let began = Instant::now();

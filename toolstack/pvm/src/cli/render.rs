@@ -8,6 +8,7 @@ use xen_abi::Errno;
 
 use crate::engine::{Event, EventKind, ObjectInfo, PoolInfo, PvmInfo, State, Stats};
 use crate::library::{Entry, TrustedKey};
+use crate::plain::plain;
 
 /// The parts of the caller's environment that ages and lines of trees depend on.
 #[derive(Clone, Copy, Debug)]
@@ -84,7 +85,7 @@ pub fn inspect(pvm: &PvmInfo, around: Surroundings) -> String {
         ("memory", format!("{} of at most {}", memory(pvm.memory_kib), memory(pvm.max_memory_kib))),
         ("cpu", span(pvm.cpu_ns)),
         ("since", format!("{} ({})", moment(pvm.since_us), age(pvm.since_us, around.now_us))),
-        ("console log", super::logs::path(&pvm.name).display().to_string()),
+        ("console log", plain(&super::logs::path(&pvm.name).display().to_string())),
     ];
     let mut text = String::new();
     for (name, value) in rows {
@@ -186,9 +187,10 @@ pub fn libraries(entries: &[Entry]) -> String {
     let mut table = Table::new(&["NAME", "VERSION", "SIZE", "SIGNER", "IMAGES", "FAMILIES", "NOTES"]);
     for entry in entries {
         let mut notes = Vec::new();
-        notes.extend(entry.revoked.then_some("revoked"));
-        notes.extend(entry.trusted_as.is_none().then_some("not trusted"));
-        notes.extend(entry.red_zone.is_some().then_some("red zone"));
+        notes.extend(entry.damage.as_ref().map(|damage| format!("damaged: {damage}")));
+        notes.extend(entry.revoked.then(|| "revoked".to_owned()));
+        notes.extend(entry.trusted_as.is_none().then(|| "not trusted".to_owned()));
+        notes.extend(entry.red_zone.is_some().then(|| "red zone".to_owned()));
         table.row([
             entry.name.clone(),
             entry.version.clone(),
@@ -196,7 +198,7 @@ pub fn libraries(entries: &[Entry]) -> String {
             entry.trusted_as.clone().unwrap_or_else(|| entry.signer.chars().take(16).collect()),
             all_or(&entry.images),
             all_or(&entry.families),
-            notes.join(", "),
+            plain(&notes.join(", ")),
         ]);
     }
     table.text()
@@ -220,7 +222,8 @@ pub fn library(entry: &Entry) -> String {
         ("revoked", if entry.revoked { "yes" } else { "no" }.to_owned()),
         ("signer", format!("{}, {trusted}", entry.signer)),
     ];
-    rows.iter().map(|(name, value)| format!("{name:12} {value}\n")).collect()
+    let damage = entry.damage.as_ref().map(|damage| ("damage", plain(damage)));
+    rows.iter().chain(&damage).map(|(name, value)| format!("{name:12} {value}\n")).collect()
 }
 
 /// Keys as a table.
@@ -242,11 +245,6 @@ fn state(pvm: &PvmInfo) -> String {
         (State::Ended, Some(ended)) => ended.status.to_string(),
         (state, _) => format!("{state:?}").to_lowercase(),
     }
-}
-
-/// A name from a guest's toolstack, without characters that would command a terminal.
-fn plain(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).collect()
 }
 
 fn dash() -> String {
@@ -288,7 +286,9 @@ fn age(since_us: u64, now_us: u64) -> String {
 }
 
 fn moment(at_us: u64) -> String {
-    humantime::format_rfc3339_micros(UNIX_EPOCH + Duration::from_micros(at_us)).to_string()
+    // The last date that has a text, 9999-12-31T23:59:59.999999Z.
+    let last_us = 253_402_300_799_999_999;
+    humantime::format_rfc3339_micros(UNIX_EPOCH + Duration::from_micros(at_us.min(last_us))).to_string()
 }
 
 /// Columns as wide as their widest cell.
@@ -364,7 +364,7 @@ mod tests {
         let mut ended = pvm(8, "httpd.8", Some(6), 5);
         ended.state = State::Ended;
         ended.ended = Some(Ended { id: 8, status: EndStatus::Exit { code: 3 }, exit_code: 3, at_us: NOW });
-        let mut other = pvm(65_545, "hello\x1b[2J", None, 0);
+        let mut other = pvm(65_545, "hello\x1b[2J\u{202e}", None, 0);
         (other.can_fork, other.backend, other.prepared, other.root) = (false, None, 0, 65_545);
         vec![root, worker, paused, ended, other, pvm(9, "orphan", Some(4), 2)]
     }
@@ -416,7 +416,7 @@ mod tests {
 
     fn some_objects() -> Vec<ObjectInfo> {
         let object = |name: &str, pages| ObjectInfo { name: name.into(), pages, family: 163_845, memory_owner: 12 };
-        vec![object("queue", 17), object("a\x1b[2J name", 512)]
+        vec![object("queue", 17), object("a\x1b[2J\u{2067} na\u{200f}me", 512)]
     }
 
     fn some_events() -> Vec<Event> {
@@ -440,6 +440,15 @@ mod tests {
     fn a_family_that_goes_in_circles_is_no_endless_tree() {
         let pvms = [pvm(5, "a", Some(6), 0), pvm(6, "b", Some(5), 0), pvm(7, "c", Some(7), 0)];
         assert_eq!(tree(&pvms, ASCII), "c 7 running, 420 KiB\n");
+    }
+
+    #[test]
+    fn the_place_of_the_console_commands_no_terminal() {
+        let text = inspect(&pvm(5, "x\x1b[2J\u{202e}y", None, 0), ASCII);
+        assert!(text.contains("guest-x[2Jy.log") && !text.contains(|c: char| c != '\n' && crate::plain::is_command(c)));
+        assert!(
+            inspect(&PvmInfo { since_us: u64::MAX, ..pvm(5, "x", None, 0) }, ASCII).contains("9999-12-31T23:59:59")
+        );
     }
 
     #[test]

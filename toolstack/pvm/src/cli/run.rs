@@ -16,8 +16,9 @@ use super::interrupt::Deferred;
 use super::lines::Lines;
 use super::logs::{self, Console, Woken, put};
 use super::progress::Progress;
-use super::{options, print_json, xl};
+use super::{options, print_json, say, xl};
 use crate::engine::{EndStatus, Ended, Kind, PvmInfo, State, Target};
+use crate::plain::plain;
 use crate::protocol::{Fault, FaultKind, Request};
 
 /// Time without output after which a guest is taken to have started.
@@ -32,7 +33,8 @@ const EXIT_CODE_LINE: &str = "zooid: exit code ";
 /// # Errors
 /// No daemon, no such guest, or what `xl` said.
 pub fn run(socket: &Path, json: bool, options: &options::Run, out: &mut impl Write) -> Result<u8, Error> {
-    // Before any domain is made: without a daemon it would get no name.
+    // Before any domain is made: without a daemon it would get no name. The client may be idle for
+    // as long as others make their domains; it connects again if need be.
     let mut client = Client::connect(socket)?;
     let guest = Guest::find(&options.guest, Path::new(GUESTS))?;
     let (info, mut end, console) = match &options.app {
@@ -43,6 +45,7 @@ pub fn run(socket: &Path, json: bool, options: &options::Run, out: &mut impl Wri
         }
     };
     if options.attach {
+        drop(client);
         return attach(end, &info, console, json, out);
     }
     let progress = Progress::new(format!("starting {}", info.name));
@@ -161,8 +164,11 @@ fn create(
             }
             other => other?,
         };
-        let started = Console::open(path, length)
+        let started = Console::open(path.clone(), length)
             .and_then(|console| start(client, lock.socket, &name, &deferred).map(|(info, end)| (info, end, console)));
+        if let Ok((info, ..)) = &started {
+            logs::mark(&path, info.id, length);
+        }
         if started.is_err() {
             // Without a client, no one would know of it.
             let _ = xl::run("destroy", &[&name]);
@@ -245,10 +251,10 @@ fn attach(
     if json {
         print_json(out, &ended)?;
     } else if !matches!(ended.status, EndStatus::Exit { .. }) {
-        eprintln!("pvm: {} ended: {}", info.name, ended.status);
+        say(&format!("pvm: {} ended: {}", plain(&info.name), ended.status));
     }
     if !console.exists() {
-        eprintln!("pvm: {}", logs::no_log(&info.name));
+        say(&format!("pvm: {}", plain(&logs::no_log(&info.name).to_string())));
     }
     Ok(ended.exit_code)
 }

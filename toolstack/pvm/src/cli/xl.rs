@@ -5,6 +5,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
 use super::error::Error;
+use crate::plain::plain;
 
 /// The output of `xl WORDS...`.
 ///
@@ -21,7 +22,8 @@ pub fn run_with(what: &'static str, words: &[&str], input: impl Into<Stdio>) -> 
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
-    Err(Error::Xl(what, complaint(&String::from_utf8_lossy(&output.stderr))))
+    let said = String::from_utf8_lossy(&output.stderr);
+    Err(if lacks_memory(&said) { Error::NoMemory(what, complaint(&said)) } else { Error::Xl(what, complaint(&said)) })
 }
 
 /// `xl`, without arguments.
@@ -37,6 +39,14 @@ pub fn not_there(error: std::io::Error) -> Error {
     }
 }
 
+/// True if the host has not enough memory: libxl's words where it looks before (`xl` with
+/// `autoballoon`), libxenguest's, and those of errno 12.
+fn lacks_memory(said: &str) -> bool {
+    let words = ["free memory for the domain", "t allocate low memory", "out of memory", "cannot allocate memory"];
+    let said = said.to_ascii_lowercase();
+    words.iter().any(|word| said.contains(word))
+}
+
 /// The line with the reason. libxl prints it first, and then the operations that it could not do
 /// for that reason.
 fn complaint(said: &str) -> String {
@@ -49,12 +59,24 @@ fn complaint(said: &str) -> String {
         Some((_, rest)) => rest.splitn(3, ':').nth(2).unwrap_or(rest),
         None => text,
     };
-    text.chars().filter(|c| !c.is_control()).collect()
+    plain(&text.split_whitespace().collect::<Vec<_>>().join(" "))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_lack_of_memory_is_told_from_other_failures() {
+        for said in [
+            "xc: error: panic: xg_dom_boot.c:119: xc_dom_boot_mem_init: can't allocate low memory for domain: Out of memory\n",
+            "libxl: error: libxl_mem.c:1:f:x\nfailed to free memory for the domain\n",
+            "libxl: error: libxl_create.c:1:f:Domain 5:cannot add: Cannot allocate memory\n",
+        ] {
+            assert!(lacks_memory(said), "{said}");
+        }
+        assert!(!lacks_memory("libxl: error: libxl_dom.c:1:f:Domain 5:memory map is full\n"));
+    }
 
     #[test]
     fn a_complaint_is_its_first_error_without_the_place_in_libxls_source() {
@@ -69,8 +91,9 @@ mod tests {
             ),
             ("Failed to read x: No such file\n", "Failed to read x: No such file"),
             ("", "it does not say why"),
+            ("error:  two  blanks\n", "two blanks"),
         ] {
-            assert_eq!(complaint(said).trim(), line);
+            assert_eq!(complaint(said), line);
         }
     }
 }

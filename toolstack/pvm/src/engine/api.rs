@@ -2,10 +2,12 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Weak;
 use std::sync::mpsc::{Sender, SyncSender};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use zooid_fork_plan::id::PvmId;
 use zooid_fork_plan::link;
 use zooid_fork_plan::status::Status;
 use zooid_manifest::Version;
@@ -82,6 +84,8 @@ pub enum Command {
     Wait {
         /// The pVM.
         target: Target,
+        /// Gone when nobody waits any more.
+        client: Weak<()>,
         /// The channel of the reply.
         reply: Reply<Ended>,
     },
@@ -118,6 +122,13 @@ pub enum Command {
         name: String,
         /// The channel of the reply.
         reply: Reply<()>,
+    },
+    /// A child has got no network device. Subscribers are told.
+    NoNetwork {
+        /// The child, which may have ended meanwhile.
+        child: PvmId,
+        /// The reason, for people.
+        reason: String,
     },
     /// Sends all later events to this channel, too. A subscriber whose channel is full is dropped.
     Subscribe {

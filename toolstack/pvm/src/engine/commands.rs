@@ -1,6 +1,6 @@
 //! Commands of users, which come through the daemon's socket.
 
-use std::sync::mpsc;
+use std::sync::{Weak, mpsc};
 use std::time::Instant;
 
 use xen_abi::{DomId, Errno};
@@ -30,6 +30,7 @@ const MAX_APPLICATION: usize = 2048;
 #[derive(Debug)]
 pub struct Waiter {
     id: PvmId,
+    client: Weak<()>,
     reply: Reply<Ended>,
 }
 
@@ -66,7 +67,8 @@ impl<H: Hypervisor> Host<H> {
             Command::Fork { target, count, application, reply } => {
                 self.fork_from_outside(&target, count, &application, reply);
             }
-            Command::Wait { target, reply } => self.wait_for(&target, reply),
+            Command::Wait { target, client, reply } => self.wait_for(&target, client, reply),
+            Command::NoNetwork { child, reason } => self.trouble(child, "no network device for a child", &reason),
             Command::Adopt { domain, reply } => {
                 let result =
                     self.add_root(DomId(domain), None).map_err(|failure| Error::Refused { what: failure.to_string() });
@@ -169,7 +171,7 @@ impl<H: Hypervisor> Host<H> {
             memory_kib: info.map_or(0, |info| info.pages * PAGE_KIB),
             max_memory_kib: info.map_or(0, |info| info.max_pages * PAGE_KIB),
             cpu_ns: info.map_or(0, |info| info.cpu_time),
-            since_us: pvm.since_us,
+            since_us: self.clock.date_us(pvm.since_us),
             ended: None,
         }
     }
@@ -195,7 +197,7 @@ impl<H: Hypervisor> Host<H> {
             memory_kib: info.map_or(0, |info| info.pages * PAGE_KIB),
             max_memory_kib: info.map_or(0, |info| info.max_pages * PAGE_KIB),
             cpu_ns: info.map_or(0, |info| info.cpu_time),
-            since_us: parent.since_us,
+            since_us: self.clock.date_us(parent.since_us),
             ended: None,
         }
     }
@@ -233,9 +235,11 @@ impl<H: Hypervisor> Host<H> {
         }
     }
 
-    fn wait_for(&mut self, target: &Target, reply: Reply<Ended>) {
+    fn wait_for(&mut self, target: &Target, client: Weak<()>, reply: Reply<Ended>) {
+        // Clients that come and leave while a pVM lives must not add up.
+        self.waiters.retain(|waiter| waiter.client.strong_count() > 0);
         match self.resolve(target) {
-            Ok(id) => self.waiters.push(Waiter { id, reply }),
+            Ok(id) => self.waiters.push(Waiter { id, client, reply }),
             Err(Error::HasEnded { .. }) => {
                 let ended = self.find_remembered(target).and_then(|info| info.ended);
                 answer(&reply, ended.ok_or_else(|| Error::NoSuchPvm { target: target.to_string() }));

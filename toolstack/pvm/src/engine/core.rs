@@ -6,6 +6,7 @@
 //! always finds books in which everything that has happened is entered.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
@@ -86,6 +87,8 @@ pub struct Host<H: Hypervisor> {
     /// No xenconsoled runs here, so prepared domains get no console.
     pub(super) without_consoles: bool,
     pub(super) quitting: Option<Reply<()>>,
+    /// The way back for the threads of others' work.
+    pub(super) handle: Handle,
 }
 
 /// The engine's thread: the host and the sources of its work.
@@ -264,6 +267,7 @@ impl<H: Hypervisor> Engine<H> {
             untold: Vec::new(),
             without_consoles: false,
             quitting: None,
+            handle: handle.clone(),
         };
         Ok((Engine { host, inbox, put_off: 0, quiet: Quiet::default() }, handle))
     }
@@ -519,8 +523,13 @@ impl<H: Hypervisor> Host<H> {
     /// Tells all subscribers of an event. After a fork they are told when both sides have had time
     /// to go on, because other threads wake up for it.
     pub(super) fn tell(&mut self, id: PvmId, name: &str, kind: EventKind) {
-        let event =
-            Event { at_us: self.clock.now_us(), id: id.raw(), domid: id.domain().0, name: name.to_owned(), kind };
+        let event = Event {
+            at_us: self.clock.date_us(self.clock.now_us()),
+            id: id.raw(),
+            domid: id.domain().0,
+            name: name.to_owned(),
+            kind,
+        };
         log::debug!(id = event.id, name = event.name.as_str(); "{:?}", event.kind);
         // Without subscribers, nothing is kept.
         if !self.subscribers.is_empty() {
@@ -539,7 +548,7 @@ impl<H: Hypervisor> Host<H> {
     }
 
     /// Reports a failure that no request has caused, at a limited rate per family.
-    pub(super) fn trouble(&mut self, id: PvmId, what: &str, failure: &Failure) {
+    pub(super) fn trouble(&mut self, id: PvmId, what: &str, failure: &dyn fmt::Display) {
         let now = self.clock.now();
         let root = self.books.get(id).map_or(id, Pvm::root);
         if self.books.family_mut(root).is_some_and(|family| !family.account.may_tell(now)) {

@@ -9,7 +9,7 @@ use zooid_fork_plan::id::{Handle, Kind, PvmId};
 use zooid_fork_plan::status::Status;
 use zooid_fork_plan::wire::{self, EARLY_PAGES, daemon, guest};
 
-use super::api::{self, EventKind};
+use super::api::{self, Command, EventKind};
 use super::books::{Account, Prepared, Pvm, is_domain_of};
 use super::core::{Follow, Host, Peer, Timer};
 use super::executor::Operation;
@@ -259,7 +259,12 @@ impl<H: Hypervisor> Host<H> {
         self.pass_early(id);
         // In a thread, because netback and the script take long.
         if let (Some(config), Some(parent)) = (&self.config.child_vif, forked_by) {
-            self.toolstack.attach_vif(parent.domain(), id, config);
+            let handle = self.handle.clone();
+            let failed = move |reason| {
+                // A daemon that is about to end tells nobody.
+                let _ = handle.send(Command::NoNetwork { child: id, reason });
+            };
+            self.toolstack.attach_vif(parent.domain(), id, config, Box::new(failed));
         }
     }
 

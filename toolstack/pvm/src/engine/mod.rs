@@ -34,6 +34,7 @@ mod relink;
 mod requests;
 mod rest;
 mod sabotage;
+mod script;
 mod standstill;
 mod stats;
 mod tables;

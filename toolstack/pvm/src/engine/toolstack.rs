@@ -1,19 +1,25 @@
 //! Work that takes long and that others do: the toolstack that started a root, and the hotplug
 //! script of a network device.
 
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use xen_abi::DomId;
 use xenctl::xenstore::Store;
 use zooid_fork_plan::id::PvmId;
 
 use super::config::ChildVif;
-use super::vif;
+use super::{script, vif};
 
 /// A callback with the outcome, called in any thread.
 pub type Done = Box<dyn FnOnce(Result<(), String>) + Send>;
+/// A callback with the reason for a failure, called in any thread.
+pub type Failed = Box<dyn FnOnce(String) + Send>;
+
+/// The longest time that `xl destroy` may take for a domain.
+const DESTROY_LIMIT: Duration = Duration::from_secs(60);
 
 /// Work of others. None of these calls waits.
 pub trait Toolstack: Send + Sync + 'static {
@@ -21,7 +27,7 @@ pub trait Toolstack: Send + Sync + 'static {
     fn destroy(&self, roots: Vec<DomId>, done: Done);
 
     /// Gives a child its network device, if its parent has one.
-    fn attach_vif(&self, parent: DomId, child: PvmId, config: &ChildVif);
+    fn attach_vif(&self, parent: DomId, child: PvmId, config: &ChildVif, failed: Failed);
 }
 
 /// `xl`, and the scripts of Xen's tools.
@@ -34,13 +40,10 @@ impl Toolstack for Xl {
     fn destroy(&self, roots: Vec<DomId>, done: Done) {
         let destroy = move || {
             for root in roots {
-                let outcome = Command::new("xl").arg("destroy").arg(root.to_string()).stdin(Stdio::null()).output();
-                let what = match outcome {
-                    Ok(output) if output.status.success() => continue,
-                    Ok(output) => String::from_utf8_lossy(&output.stderr).trim().to_owned(),
-                    Err(error) => error.to_string(),
-                };
-                return done(Err(format!("xl destroy {root}: {what}")));
+                let destroyed = script::run(Command::new("xl").arg("destroy").arg(root.to_string()), DESTROY_LIMIT);
+                if let Err(why) = destroyed {
+                    return done(Err(format!("xl destroy {root}: {why}")));
+                }
             }
             done(Ok(()));
         };
@@ -49,11 +52,11 @@ impl Toolstack for Xl {
         }
     }
 
-    fn attach_vif(&self, parent: DomId, child: PvmId, config: &ChildVif) {
+    fn attach_vif(&self, parent: DomId, child: PvmId, config: &ChildVif, failed: Failed) {
         let (store, config) = (self.store.clone(), config.clone());
         let attach = move || {
             if let Err(error) = vif::attach(&store, parent, child.domain(), child, &config) {
-                log::warn!(id = child.raw(); "no network device for a child: {error}");
+                failed(error.to_string());
             }
         };
         if let Err(error) = thread::Builder::new().name("vif".to_owned()).spawn(attach) {

@@ -2,7 +2,7 @@
 //! (docs/misc/xenstore-paths.pandoc; public/io/netif.h), and the child's address.
 
 use std::fmt;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -11,13 +11,15 @@ use xenctl::xenstore::{Access, Error, Permission, Store};
 use zooid_fork_plan::id::PvmId;
 
 use super::config::ChildVif;
-use super::home;
+use super::{home, script};
 
 /// `XenbusStateInitialising` (public/io/xenbus.h).
 const INITIALISING: &str = "1";
 /// The longest time that netback may take to see a device; below, the time between two looks.
 const PATIENCE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(20);
+/// The longest time that the script may take.
+const SCRIPT_LIMIT: Duration = Duration::from_secs(10);
 
 /// The reason for which a child has no network device.
 #[derive(Debug)]
@@ -144,25 +146,14 @@ fn announce(store: &Store, child: DomId, id: PvmId, vif: &ChildVif) -> Result<bo
 
 /// Has the hotplug script put the device on the bridge, as libxl does.
 fn plug_in(child: DomId, backend: &str, vif: &ChildVif) -> Result<(), VifError> {
-    let output = Command::new(&vif.script)
+    let mut command = Command::new(&vif.script);
+    command
         .args(["online", "type_if=vif"])
         .env("XENBUS_PATH", backend.trim_start_matches("/local/domain/0/"))
         .env("XENBUS_TYPE", "vif")
         .env("XENBUS_BASE_PATH", "backend")
-        .env("vif", format!("vif{child}.0"))
-        .stdin(Stdio::null())
-        .output()
-        .map_err(|error| VifError::Script(format!("{} cannot be run: {error}", vif.script)))?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let said = String::from_utf8_lossy(&output.stderr);
-    Err(VifError::Script(format!(
-        "{}: {}: {}",
-        vif.script,
-        output.status,
-        said.lines().last().unwrap_or("it says nothing")
-    )))
+        .env("vif", format!("vif{child}.0"));
+    script::run(&mut command, SCRIPT_LIMIT).map_err(|why| VifError::Script(format!("{}: {why}", vif.script)))
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -16,8 +17,14 @@ const MAX_FILE: u64 = 1024;
 /// Makes a pair of keys, `NAME.key` and `NAME.pub`. Returns their paths, the secret one first.
 ///
 /// # Errors
-/// One of them exists already, or the directory cannot be written to.
+/// The path does not end with a name that a key can have, one of the files exists already, or the
+/// directory cannot be written to. Neither file is made.
 pub fn generate(name: &Path) -> Result<[PathBuf; 2], Error> {
+    let ends_with_name = name.file_name().is_some_and(|last| name.as_os_str().as_bytes().ends_with(last.as_bytes()));
+    if !ends_with_name || !name.file_name().and_then(|last| last.to_str()).is_some_and(is_name) {
+        let what = "no key can have this name: use letters, digits and . _ + -, without a dot first";
+        return Err(Error::Bad(format!("{}: {what}", name.display())));
+    }
     let mut seed = [0; 32];
     let urandom = fs::File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut seed));
     urandom.map_err(|error| Error::Io("read /dev/urandom".to_owned(), error))?;
@@ -27,13 +34,16 @@ pub fn generate(name: &Path) -> Result<[PathBuf; 2], Error> {
         PathBuf::from(path)
     };
     let [secret, public] = [with(".key"), with(".pub")];
-    let digits: String = seed.iter().map(|octet| format!("{octet:02x}")).collect();
-    create(&secret, &digits, 0o600)?;
-    create(&public, &SecretKey::from_seed(seed).public().to_string(), 0o644)?;
+    create(&secret, &SecretKey::file_of(seed), 0o600)?;
+    if let Err(error) = create(&public, &SecretKey::from_seed(seed).public().to_file(), 0o644) {
+        // Nothing has been signed with it.
+        let _ = fs::remove_file(&secret);
+        return Err(error);
+    }
     Ok([secret, public])
 }
 
-fn create(path: &Path, digits: &str, mode: u32) -> Result<(), Error> {
+fn create(path: &Path, content: &str, mode: u32) -> Result<(), Error> {
     let failed = |error: io::Error| match error.kind() {
         io::ErrorKind::AlreadyExists => {
             Error::Bad(format!("{} is there already: a key that was used is not overwritten", path.display()))
@@ -41,21 +51,38 @@ fn create(path: &Path, digits: &str, mode: u32) -> Result<(), Error> {
         _ => Error::Io(format!("write {}", path.display()), error),
     };
     let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path).map_err(failed)?;
-    writeln!(file, "{digits}").and_then(|()| file.sync_all()).map_err(failed)
+    let written = file.write_all(content.as_bytes()).and_then(|()| file.sync_all());
+    if written.is_err() {
+        let _ = fs::remove_file(path);
+    }
+    written.map_err(failed)
 }
 
-/// The secret key in a file.
+/// The secret key in a file. Files of earlier versions do not say of which kind their key is; their
+/// names do.
 ///
 /// # Errors
-/// There is none.
+/// There is none, or a public one.
 pub fn read_secret(path: &Path) -> Result<SecretKey, Error> {
-    let key = SecretKey::parse(&read(path, MAX_FILE)?);
-    key.ok_or_else(|| Error::Bad(format!("{} holds no key: `pvm key generate` makes one", path.display())))
+    let file = read(path, MAX_FILE)?;
+    let bad = |what: &str| Error::Bad(format!("{} holds {what}", path.display()));
+    let public = || bad("a public key: sign with the secret one of the pair, NAME.key");
+    match (SecretKey::parse(&file), PublicKey::parse(&file)) {
+        (Some(_), Some(_)) if path.extension().is_some_and(|suffix| suffix == "pub") => Err(public()),
+        (Some(key), _) => Ok(key),
+        (None, Some(_)) => Err(public()),
+        (None, None) => Err(bad("no key: `pvm key generate` makes one")),
+    }
 }
 
 fn read_public(path: &Path) -> Result<PublicKey, Error> {
-    let key = PublicKey::parse(&read(path, MAX_FILE)?);
-    key.ok_or_else(|| Error::Bad(format!("{} holds no public key: `pvm key generate` makes one", path.display())))
+    let file = read(path, MAX_FILE)?;
+    let bad = |what: &str| Error::Bad(format!("{} holds {what}", path.display()));
+    match (PublicKey::parse(&file), SecretKey::parse(&file)) {
+        (Some(key), _) => Ok(key),
+        (None, Some(_)) => Err(bad("a secret key, which is to be kept: trust the public one of the pair, NAME.pub")),
+        (None, None) => Err(bad("no public key: `pvm key generate` makes one")),
+    }
 }
 
 /// The public keys that the store trusts: files `NAME.pub` in a directory.
@@ -116,7 +143,7 @@ impl Keys {
             return Err(Error::Bad(format!("another key is trusted by this name: remove {} first", path.display())));
         }
         fs::create_dir_all(&self.0).map_err(|error| Error::Io(format!("make {}", self.0.display()), error))?;
-        steps::act(&steps::put(&self.0, &format!("{name}.pub"), format!("{key}\n").into_bytes(), 0o644))?;
+        steps::act(&steps::put(&self.0, &format!("{name}.pub"), key.to_file().into_bytes(), 0o644))?;
         Ok(TrustedKey { name: name.to_owned(), key: key.to_string() })
     }
 }
@@ -138,6 +165,46 @@ mod tests {
         assert_eq!(fs::read(&secret).unwrap(), before);
         let [other, _] = generate(&directory.path().join("other")).unwrap();
         assert_ne!(fs::read(other).unwrap(), before);
+    }
+
+    #[test]
+    fn a_key_is_not_taken_for_the_other_of_its_pair() {
+        let directory = TemporaryDirectory::new("kinds");
+        let keys = Keys::new(&directory.path().join("trusted"));
+        let [secret, public] = generate(&directory.path().join("shop")).unwrap();
+        let said = read_secret(&public).unwrap_err().to_string();
+        assert!(
+            said.ends_with("shop.pub holds a public key: sign with the secret one of the pair, NAME.key"),
+            "{said}"
+        );
+        let renamed = directory.path().join("renamed.pub");
+        fs::copy(&secret, &renamed).unwrap();
+        let said = keys.trust(&renamed).unwrap_err().to_string();
+        assert!(said.contains("renamed.pub holds a secret key, which is to be kept"), "{said}");
+        assert!(keys.all().unwrap().is_empty());
+        // Those of earlier versions are read as before; the name of a public one is enough.
+        let old = |path: &Path| fs::read_to_string(path).unwrap().split_once(' ').unwrap().1.to_owned();
+        let (digits, seed) = (old(&public), old(&secret));
+        let key = read_public(&public).unwrap();
+        fs::write(&public, digits).unwrap();
+        fs::write(&secret, seed).unwrap();
+        assert_eq!(read_secret(&secret).unwrap().public(), key);
+        assert!(read_secret(&public).unwrap_err().to_string().contains("holds a public key"));
+        assert_eq!(keys.trust(&public).unwrap().key, key.to_string());
+    }
+
+    #[test]
+    fn a_pair_has_a_name() {
+        let directory = TemporaryDirectory::new("names");
+        for name in ["", "./", ".", "..", "sub/", "sub/.", ".shop", "a b", "a\u{202e}"] {
+            assert!(matches!(generate(&directory.path().join(name)), Err(Error::Bad(_))), "{name}");
+        }
+        assert!(matches!(generate(Path::new("./")), Err(Error::Bad(_))));
+        // A pair of which one is there already is not made in part.
+        fs::write(directory.path().join("shop.pub"), "").unwrap();
+        assert!(matches!(generate(&directory.path().join("shop")), Err(Error::Bad(_))));
+        let left: Vec<_> = fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(left, ["shop.pub"]);
     }
 
     #[test]

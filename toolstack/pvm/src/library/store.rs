@@ -7,12 +7,12 @@
 //! the next change.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
-use zooid_manifest::{Description, Digest, MAX_OCTETS, Manifest, PublicKey, Refusal, SUFFIX, Version, is_name};
+use zooid_manifest::{Description, Digest, Hasher, MAX_OCTETS, Manifest, PublicKey, Refusal, SUFFIX, Version, is_name};
 
 use super::steps::{self, Step};
 use super::{Error, Keys, describe, read, read_library};
@@ -46,6 +46,10 @@ pub struct Entry {
     pub signer: String,
     /// The name of that key, if it is trusted.
     pub trusted_as: Option<String>,
+    /// The damage of the manifest or of the file, if [`Store::inspect`] or [`Store::list`] has found
+    /// one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub damage: Option<String>,
 }
 
 impl Entry {
@@ -68,6 +72,25 @@ impl Entry {
             revoked: *revoked,
             signer: manifest.signer.to_string(),
             trusted_as: known.map(|(name, _)| name.clone()),
+            damage: None,
+        }
+    }
+
+    /// A library of which only the name of the manifest's file is known.
+    fn unknown(name: String, version: &Version, damage: String) -> Self {
+        Self {
+            name,
+            version: version.to_string(),
+            build_id: None,
+            size: 0,
+            sha512: String::new(),
+            red_zone: None,
+            images: Vec::new(),
+            families: Vec::new(),
+            revoked: false,
+            signer: String::new(),
+            trusted_as: None,
+            damage: Some(damage),
         }
     }
 }
@@ -130,7 +153,41 @@ impl Store {
     pub fn inspect(&self, name: &str, version: Option<&Version>, keys: &Keys) -> Result<Entry, Error> {
         let highest = self.versions(name)?.into_iter().next();
         let version = version.cloned().or(highest).ok_or_else(|| no_library(name, None))?;
-        Ok(Entry::new(&self.manifest(name, &version)?, &keys.all()?))
+        Ok(self.entry(name, &self.manifest(name, &version)?, &keys.all()?))
+    }
+
+    /// All libraries, in the order of [`all`](Self::all). Those that are damaged are listed, too.
+    ///
+    /// # Errors
+    /// The directory, or a key, cannot be read.
+    pub fn list(&self, keys: &Keys) -> Result<Vec<Entry>, Error> {
+        let keys = keys.all()?;
+        let entry = |(name, version): (String, Version)| match self.manifest(&name, &version) {
+            Ok(manifest) => Some(self.entry(&name, &manifest, &keys)),
+            // It has been removed meanwhile.
+            Err(Error::NoLibrary(_)) => None,
+            Err(Error::Rule(_, refusal)) => Some(Entry::unknown(name, &version, refusal.to_string())),
+            Err(error) => Some(Entry::unknown(name, &version, error.to_string())),
+        };
+        Ok(self.all()?.into_iter().filter_map(entry).collect())
+    }
+
+    fn entry(&self, name: &str, manifest: &Manifest, keys: &[(String, PublicKey)]) -> Entry {
+        Entry { damage: self.damage(name, manifest), ..Entry::new(manifest, keys) }
+    }
+
+    /// The difference between a library and what its signer, trusted or not, has signed.
+    fn damage(&self, name: &str, manifest: &Manifest) -> Option<String> {
+        let Description { size, digest, .. } = &manifest.description;
+        if let Err(refusal) = manifest.is_signed(&[manifest.signer], name) {
+            return Some(refusal.to_string());
+        }
+        match self.open(digest).and_then(|file| digest_of(file, *size)) {
+            Ok(found) if found == *digest => None,
+            Ok(_) => Some(Refusal::OtherFile.to_string()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Some("its file is missing".to_owned()),
+            Err(error) => Some(format!("its file cannot be read: {error}")),
+        }
     }
 
     /// Checks a version of a library anew: its manifest, its file, and the description of the file.
@@ -223,6 +280,20 @@ impl Store {
         };
         left(self.objects(), &|name| used.contains(name))?;
         left(self.0.clone(), &|name| !(name.starts_with('.') && name.ends_with(".new")))
+    }
+}
+
+/// The digest of a file, of which no more is read than `size` octets and one.
+fn digest_of(file: File, size: u64) -> io::Result<Digest> {
+    let mut file = file.take(size.saturating_add(1));
+    let (mut hasher, mut octets) = (Hasher::default(), vec![0; 64 << 10]);
+    loop {
+        match file.read(&mut octets) {
+            Ok(0) => return Ok(hasher.finish()),
+            Ok(count) => hasher.update(&octets[..count]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
     }
 }
 
@@ -425,7 +496,24 @@ mod tests {
         fs::remove_file(&object).unwrap();
         fs::write(&object, octets).unwrap();
         assert!(matches!(verify(&world.keys), Err(Error::Rule(_, Refusal::OtherFile))));
+        // The list tells of it, too, and of all others.
+        world.put(&world.library("b.so", 2)).unwrap();
+        let damages = || -> Vec<Option<String>> {
+            world.store.list(&world.keys).unwrap().into_iter().map(|entry| entry.damage).collect()
+        };
+        let other_file = Some("signature rule: the file is not the one that was signed".to_owned());
+        assert_eq!(damages(), [other_file.clone(), None]);
+        assert_eq!(world.store.inspect("a.so", None, &world.keys).unwrap().damage, other_file);
+        fs::remove_file(&object).unwrap();
+        fs::write(&object, "").unwrap();
+        assert_eq!(damages(), [other_file, None]);
         fs::remove_file(&object).unwrap();
         assert!(matches!(verify(&world.keys), Err(Error::Io(..))));
+        assert_eq!(damages(), [Some("its file is missing".to_owned()), None]);
+        let manifest = world.store.0.join("a.so@1.0.0.manifest");
+        fs::remove_file(&manifest).unwrap();
+        fs::write(&manifest, "").unwrap();
+        let all = world.store.list(&world.keys).unwrap();
+        assert_eq!((&*all[0].name, all[0].damage.is_some(), &*all[1].name), ("a.so", true, "b.so"));
     }
 }

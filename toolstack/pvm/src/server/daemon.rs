@@ -1,11 +1,12 @@
 //! The run of `pvmd`, from its options to its end.
 
+use std::io::{self, Write as _, stderr, stdout};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::mpsc::sync_channel;
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::Duration;
-use std::{fmt, io, process, thread};
+use std::{fmt, process, thread};
 
 use clap::Parser;
 use log::LevelFilter;
@@ -14,7 +15,8 @@ use signal_hook::iterator::Signals;
 
 use super::settings::{BadConfig, Level};
 use super::{History, Options, Socket, SocketError, logging, options, serve, systemd};
-use crate::engine::{self, Command, Handle, StartError};
+use crate::engine::{self, Closed, Command, Event, Handle, StartError};
+use crate::plain::plain;
 use crate::protocol::SOCKET;
 
 /// Events that may wait for the thread that remembers them.
@@ -41,7 +43,8 @@ pub fn main() -> ExitCode {
     match run(Options::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("pvmd: {failure}");
+            // Standard error may be a file on a full disk.
+            let _ = writeln!(stderr(), "pvmd: {}", plain(&failure.to_string()));
             ExitCode::from(match failure {
                 Failure::Config(_) => 2,
                 Failure::Socket(SocketError::Taken(_)) => 3,
@@ -57,7 +60,7 @@ fn run(options: Options) -> Result<(), Failure> {
     let settings = options.settings.or(read.map_err(Failure::Config)?);
     let config = settings.config().map_err(Failure::Config)?;
     if options.check {
-        println!("pvmd: the configuration is good");
+        let _ = writeln!(stdout(), "pvmd: the configuration is good");
         return Ok(());
     }
     let Level(level) = settings.log.unwrap_or(Level(LevelFilter::Info));
@@ -70,11 +73,10 @@ fn run(options: Options) -> Result<(), Failure> {
     let (engine, thread) = engine::start(config).map_err(Failure::Engine)?;
 
     let history = History::default();
+    let events = subscribe(&engine).map_err(|_| Failure::Ended)?;
     spawn("history", {
-        let (events, receiver) = sync_channel(EVENT_BACKLOG);
-        engine.send(Command::Subscribe { events }).map_err(|_| Failure::Ended)?;
-        let history = history.clone();
-        move || history.record(&receiver)
+        let (history, engine) = (history.clone(), engine.clone());
+        move || remember(events, &history, &engine)
     })?;
     let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(Failure::Io)?;
     spawn("signals", {
@@ -88,6 +90,26 @@ fn run(options: Options) -> Result<(), Failure> {
     match thread.join() {
         Ok(()) if STOPPED.load(Relaxed) => Ok(()),
         _ => Err(Failure::Ended),
+    }
+}
+
+/// All later events of the engine.
+fn subscribe(engine: &Handle) -> Result<Receiver<Event>, Closed> {
+    let (events, receiver) = sync_channel(EVENT_BACKLOG);
+    engine.send(Command::Subscribe { events })?;
+    Ok(receiver)
+}
+
+/// Takes events into the history until the engine ends. The engine waits for no subscriber: it drops
+/// one that is too slow, as this thread may be on a busy host.
+fn remember(mut events: Receiver<Event>, history: &History, engine: &Handle) {
+    loop {
+        history.record(&events);
+        match subscribe(engine) {
+            Ok(next) => events = next,
+            Err(Closed) => return,
+        }
+        log::warn!("events came faster than they could be remembered: some are missing");
     }
 }
 
@@ -125,5 +147,48 @@ impl fmt::Display for Failure {
             Self::Io(error) => write!(out, "Linux refused a thread or a descriptor: {error}"),
             Self::Ended => out.write_str("the engine has ended: see the log"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::{EventKind, pair};
+
+    #[test]
+    fn events_are_remembered_again_after_a_burst() {
+        let (engine, inbox) = pair().unwrap();
+        let history = History::default();
+        let (_, future) = history.follow();
+        let take = || match inbox.take() {
+            Some(Command::Subscribe { events }) => Some(events),
+            _ => None,
+        };
+        let receiver = subscribe(&engine).unwrap();
+        let first = take().unwrap();
+        let thread = thread::spawn({
+            let history = history.clone();
+            move || remember(receiver, &history, &engine)
+        });
+        let event =
+            |id| Event { at_us: 1, id, domid: 1, name: "x".into(), kind: EventKind::Trouble { message: "y".into() } };
+        first.send(event(1)).unwrap();
+        // The engine drops a subscriber whose channel is full.
+        drop(first);
+        let second = loop {
+            if let Some(events) = take() {
+                break events;
+            }
+            thread::yield_now();
+        };
+        second.send(event(2)).unwrap();
+        drop((inbox, second));
+        thread.join().unwrap();
+        assert_eq!(history.past().iter().map(|event| event.id).collect::<Vec<_>>(), [1, 2]);
+        assert_eq!(
+            future.iter().map(|event| event.id).collect::<Vec<_>>(),
+            [1],
+            "followers hear of the gap by their end"
+        );
     }
 }

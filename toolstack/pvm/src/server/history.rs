@@ -22,11 +22,13 @@ struct Inner {
 }
 
 impl History {
-    /// Takes the engine's events until the engine ends.
+    /// Takes events until their channel ends. Events may be missing after that, so no follower gets
+    /// later ones.
     pub fn record(&self, events: &Receiver<Event>) {
         for event in events {
             self.add(event);
         }
+        self.lock().followers.clear();
     }
 
     fn add(&self, event: Event) {

@@ -2,13 +2,17 @@
 
 use std::env;
 use std::fmt::Write as _;
-use std::io::Write as _;
+use std::io::{self, stderr};
+use std::os::fd::AsFd;
+use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
 use log::kv::{self, Key, Value, VisitSource};
 use log::{Level, LevelFilter, Log, Metadata, Record};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::settings::LogFormat;
+use crate::plain::{is_command, plain_json};
 
 /// The form of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,7 +25,12 @@ enum Style {
     Json,
 }
 
-struct Logger(Style);
+struct Logger {
+    style: Style,
+    /// Lines that could not be written since the last that could. It is locked during a write, so
+    /// that no other thread takes the place that was seen.
+    lost: Mutex<u64>,
+}
 
 /// Logs to standard error from here on.
 pub fn init(level: LevelFilter, format: LogFormat) {
@@ -30,7 +39,7 @@ pub fn init(level: LevelFilter, format: LogFormat) {
         LogFormat::Text if env::var_os("JOURNAL_STREAM").is_some() => Style::Journal,
         LogFormat::Text => Style::Text,
     };
-    if log::set_boxed_logger(Box::new(Logger(style))).is_ok() {
+    if log::set_boxed_logger(Box::new(Logger { style, lost: Mutex::new(0) })).is_ok() {
         log::set_max_level(level);
     }
 }
@@ -42,15 +51,36 @@ impl Log for Logger {
 
     fn log(&self, record: &Record<'_>) {
         if self.enabled(record.metadata()) {
-            let mut line = line(self.0, record, SystemTime::now());
-            line.push('\n');
-            // One write, so that lines of threads do not mix. A failure could not be reported
-            // anywhere.
-            let _ = std::io::stderr().write_all(line.as_bytes());
+            self.put(&stderr(), line(self.style, record, SystemTime::now()));
         }
     }
 
     fn flush(&self) {}
+}
+
+impl Logger {
+    /// Writes a line, unless there is no place for it: no thread waits for whoever reads the log, and
+    /// a full disk is the log's loss alone. The next line says how many were lost.
+    fn put(&self, mut output: impl AsFd + io::Write, mut line: String) {
+        let mut lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
+        if *lost > 0 && self.style == Style::Json {
+            line.truncate(line.len() - 1);
+            let _ = write!(line, ",\"lost\":{lost}}}");
+        } else if *lost > 0 {
+            let _ = write!(line, " ({lost} lines were lost before)");
+        }
+        line.push('\n');
+        // One write, so that lines of threads do not mix.
+        let is_written = has_place(&output) && output.write_all(line.as_bytes()).is_ok();
+        *lost = if is_written { 0 } else { *lost + 1 };
+    }
+}
+
+/// True if a write does not wait. A pipe with place for anything has it for a page (pipe(7)).
+fn has_place(output: &impl AsFd) -> bool {
+    let mut polled = [PollFd::new(output, PollFlags::OUT)];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut polled, Some(&now)).is_ok_and(|ready| ready > 0)
 }
 
 fn line(style: Style, record: &Record<'_>, now: SystemTime) -> String {
@@ -64,7 +94,7 @@ fn line(style: Style, record: &Record<'_>, now: SystemTime) -> String {
         fields.add("message", record.args().to_string());
         // Our visitor never fails.
         let _ = record.key_values().visit(&mut fields);
-        return serde_json::Value::Object(fields.0).to_string();
+        return plain_json(&serde_json::Value::Object(fields.0).to_string());
     }
     let mut line = match style {
         Style::Journal => format!("<{}>{module}: ", priority(level)),
@@ -72,7 +102,7 @@ fn line(style: Style, record: &Record<'_>, now: SystemTime) -> String {
     };
     // A record is one line, even if a guest's words in it hold line feeds.
     let text = record.args().to_string();
-    line.extend(text.chars().map(|c| if c.is_control() { ' ' } else { c }));
+    line.extend(text.chars().map(|c| if is_command(c) { ' ' } else { c }));
     let _ = record.key_values().visit(&mut Pairs(&mut line));
     line
 }
@@ -122,6 +152,7 @@ impl<'kvs> VisitSource<'kvs> for Pairs<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Read as _;
     use std::time::{Duration, UNIX_EPOCH};
 
     fn render(style: Style) -> String {
@@ -134,6 +165,29 @@ mod tests {
             &record.args(format_args!("a fork\nfailed")).build(),
             UNIX_EPOCH + Duration::from_micros(1_700_000_000_000_042),
         )
+    }
+
+    #[test]
+    fn a_log_that_nobody_reads_holds_no_thread() {
+        let (mut reader, writer) = io::pipe().unwrap();
+        let logger = Logger { style: Style::Text, lost: Mutex::new(0) };
+        let mut written = 0;
+        while *logger.lost.lock().unwrap() == 0 {
+            logger.put(&writer, "a line".to_owned());
+            written += 1;
+        }
+        logger.put(&writer, "another".to_owned());
+        let mut some = vec![0; 3 * 4096];
+        reader.read_exact(&mut some).unwrap();
+        logger.put(&writer, "at last".to_owned());
+        drop(writer);
+        let mut rest = String::new();
+        reader.read_to_string(&mut rest).unwrap();
+        assert!(rest.ends_with("a line\nat last (2 lines were lost before)\n"), "{written}");
+        assert_eq!(*logger.lost.lock().unwrap(), 0);
+        // A file on a full disk.
+        logger.put(&std::fs::File::options().write(true).open("/dev/full").unwrap(), "x".to_owned());
+        assert_eq!(*logger.lost.lock().unwrap(), 1);
     }
 
     #[test]

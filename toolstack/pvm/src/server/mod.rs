@@ -9,6 +9,7 @@ mod daemon;
 mod history;
 mod logging;
 mod options;
+mod places;
 mod settings;
 mod socket;
 mod systemd;
@@ -17,36 +18,49 @@ mod tests;
 
 pub use daemon::main;
 pub use history::History;
-pub use options::Options;
+pub use options::{CONFIG, Options};
+pub(crate) use settings::Settings;
 pub use socket::{Socket, SocketError};
 
-use std::io;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use rustix::net::sockopt::socket_peercred;
 
 use crate::engine::Handle;
-use crate::protocol::{Fault, FaultKind, Line};
+use crate::protocol::{Fault, FaultKind};
+use connection::{Connection, LIMITS, Limits, Stream, dismiss, gave_way};
+use places::{Full, Places};
 
-/// Connections at a time.
-const MAX_CONNECTIONS: usize = 64;
 /// Pause when Linux has no file descriptor or thread left.
 const BREATH: Duration = Duration::from_millis(100);
 
 /// Serves all clients until the process ends.
 pub fn serve(listener: &UnixListener, engine: &Handle, history: &History) {
-    let connections = Arc::new(AtomicUsize::new(0));
+    serve_within(LIMITS, listener, engine, history);
+}
+
+fn serve_within(limits: Limits, listener: &UnixListener, engine: &Handle, history: &History) {
+    let places = Places::<Stream>::new();
     for stream in listener.incoming() {
         let started = stream.and_then(|stream| {
-            let guest = Guest::enter(&connections);
-            if guest.number > MAX_CONNECTIONS {
-                return turn_away(stream);
+            let stream = Arc::new(stream);
+            let is_root = socket_peercred(&*stream).is_ok_and(|peer| peer.uid.is_root());
+            let (place, gone) = match places.enter(is_root, Instant::now(), stream.clone()) {
+                Ok(entered) => entered,
+                Err(Full) => {
+                    let what = "pvmd has as many connections as it takes: try again later";
+                    dismiss(&stream, Fault::new(FaultKind::Busy, what));
+                    return Ok(());
+                }
+            };
+            if let Some(gone) = gone {
+                dismiss(&gone, gave_way());
             }
-            let connection = connection::Connection::new(stream, engine.clone(), history.clone())?;
+            let connection = Connection::new(stream, place, limits, engine.clone(), history.clone())?;
             let run = move || {
-                let _guest = guest;
                 if let Err(error) = connection.serve() {
                     log::debug!("a connection ended: {error}");
                 }
@@ -57,33 +71,5 @@ pub fn serve(listener: &UnixListener, engine: &Handle, history: &History) {
             log::warn!("cannot serve a connection: {error}");
             thread::sleep(BREATH);
         }
-    }
-}
-
-fn turn_away(mut stream: UnixStream) -> io::Result<()> {
-    // The line fits into the socket's buffer. If a client makes even this wait, the daemon does not
-    // wait for it.
-    stream.set_nonblocking(true)?;
-    let fault = Fault::new(FaultKind::Busy, "pvmd has as many connections as it takes: try again later");
-    let _ = connection::write_line(&mut stream, &Line::Error(fault));
-    Ok(())
-}
-
-/// Counts a connection until it is closed.
-struct Guest {
-    count: Arc<AtomicUsize>,
-    number: usize,
-}
-
-impl Guest {
-    fn enter(count: &Arc<AtomicUsize>) -> Self {
-        let number = count.fetch_add(1, Ordering::Relaxed) + 1;
-        Self { count: count.clone(), number }
-    }
-}
-
-impl Drop for Guest {
-    fn drop(&mut self) {
-        self.count.fetch_sub(1, Ordering::Relaxed);
     }
 }

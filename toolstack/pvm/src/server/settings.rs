@@ -13,6 +13,8 @@ use crate::engine::{Announce, BackendChoice, ChildVif, Config, DieAt, Overcommit
 
 /// Script that plugs a vif into its bridge (Xen's `docs/misc/vif-script`).
 const VIF_SCRIPT: &str = "/etc/xen/scripts/vif-bridge";
+/// Longest time of a setting.
+const MAX_TIME: Duration = Duration::from_secs(24 * 60 * 60);
 /// Longest name of a network interface in Linux (IFNAMSIZ without its NUL).
 const MAX_INTERFACE_NAME: usize = 15;
 
@@ -271,6 +273,9 @@ impl Settings {
         if config.outside_timeout.is_zero() || config.start_timeout.is_zero() {
             return Some("outside-timeout and start-timeout must be longer than 0".to_owned());
         }
+        if config.outside_timeout.max(config.start_timeout) > MAX_TIME {
+            return Some("outside-timeout and start-timeout must be at most a day".to_owned());
+        }
         match &config.child_vif {
             Some(vif) if !is_interface_name(&vif.bridge) => {
                 Some(format!("child-bridge = {:?} is no name of a network interface: see `ip link`", vif.bridge))
@@ -427,6 +432,7 @@ mod tests {
             ("host-memory = '0M'", "host-memory is 0"),
             ("pool = 8\nfamily-pvms = 8", "pool = 8 leaves no room in family-pvms = 8"),
             ("outside-timeout = '0s'", "outside-timeout and start-timeout"),
+            ("start-timeout = '1000000000y'", "outside-timeout and start-timeout must be at most a day"),
             ("child-bridge = 'a/b'", "child-bridge = \"a/b\" is no name"),
             ("child-bridge = 'br0'\nchild-script = 'x'", "child-script = \"x\" is not"),
             ("child-script = '/x'", "child-script has no use"),

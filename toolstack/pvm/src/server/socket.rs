@@ -56,10 +56,8 @@ impl Socket {
         })?;
 
         // Only root reaches the socket before it has its permissions.
-        let private = path.with_extension(process::id().to_string());
-        let inside = private.join("socket");
-        let _ = fs::remove_dir_all(&private);
-        DirBuilder::new().mode(0o700).create(&private).map_err(failed("make", &private))?;
+        let private = Private::make(path.with_extension(process::id().to_string()))?;
+        let inside = private.0.join("socket");
         let listener = UnixListener::bind(&inside).map_err(failed("listen at", &inside))?;
         let mode = if group.is_some() { 0o660 } else { 0o600 };
         fs::set_permissions(&inside, Permissions::from_mode(mode)).map_err(failed("set the mode of", &inside))?;
@@ -67,7 +65,6 @@ impl Socket {
             chown(&inside, None, group).map_err(failed("set the group of", &inside))?;
         }
         fs::rename(&inside, path).map_err(failed("put a socket at", path))?;
-        let _ = fs::remove_dir(&private);
         Ok(Self { path: path.to_owned(), listener, _lock: lock })
     }
 
@@ -77,6 +74,26 @@ impl Socket {
     /// No file descriptor is left.
     pub fn listener(&self) -> io::Result<UnixListener> {
         self.listener.try_clone()
+    }
+}
+
+/// A directory that root alone reaches, and that is removed with the value, whatever came of it: a
+/// daemon that fails may be started again and again.
+struct Private(PathBuf);
+
+impl Private {
+    fn make(path: PathBuf) -> Result<Self, SocketError> {
+        let _ = fs::remove_dir_all(&path);
+        match DirBuilder::new().mode(0o700).create(&path) {
+            Ok(()) => Ok(Self(path)),
+            Err(error) => Err(SocketError::Io("make", path, error)),
+        }
+    }
+}
+
+impl Drop for Private {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
     }
 }
 
@@ -152,6 +169,20 @@ mod tests {
         let _socket = Socket::bind(&path, Some("0")).unwrap();
         UnixStream::connect(&path).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
+    }
+
+    #[test]
+    fn a_daemon_that_cannot_have_its_socket_leaves_nothing() {
+        let directory = TemporaryDirectory::new("no-socket");
+        let path = directory.path().join("pvmd.sock");
+        // Something that a rename does not replace.
+        fs::create_dir(&path).unwrap();
+        fs::write(path.join("file"), "").unwrap();
+        assert!(matches!(Socket::bind(&path, None), Err(SocketError::Io("put a socket at", ..))));
+        let mut left: Vec<_> =
+            fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["pvmd.lock", "pvmd.sock"]);
     }
 
     #[test]

@@ -24,7 +24,10 @@ fn send(socket: &str, state: &str) -> io::Result<()> {
         Some(name) => SocketAddr::from_abstract_name(name)?,
         None => SocketAddr::from_pathname(socket)?,
     };
-    UnixDatagram::unbound()?.send_to_addr(state.as_bytes(), &address).map(drop)
+    let socket = UnixDatagram::unbound()?;
+    // A manager that does not take it must not hold the daemon.
+    socket.set_nonblocking(true)?;
+    socket.send_to_addr(state.as_bytes(), &address).map(drop)
 }
 
 #[cfg(test)]
@@ -48,5 +51,13 @@ mod tests {
             assert_eq!(&buffer[..length], b"READY=1");
         }
         assert!(send("/no/such/socket", READY).is_err());
+    }
+
+    #[test]
+    fn a_manager_that_does_not_listen_holds_nobody() {
+        let directory = TemporaryDirectory::new("deaf");
+        let path = directory.path().join("notify");
+        let _manager = UnixDatagram::bind(&path).unwrap();
+        while send(path.to_str().unwrap(), READY).is_ok() {}
     }
 }

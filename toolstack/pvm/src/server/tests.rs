@@ -1,14 +1,17 @@
 //! The socket server against an engine that the tests play.
 
 use std::io::{BufRead, BufReader, Write};
+use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
 
+use super::places::{ASKING, KEPT};
 use super::*;
-use crate::engine::{Command, EndStatus, Ended, Error, Event, EventKind, Inbox, Reply, Target, pair};
+use crate::engine::{Command, EndStatus, Ended, Error, Event, EventKind, Inbox, Reply, Stats, Target, pair};
 use crate::protocol::MAX_LINE;
 use crate::testing::TemporaryDirectory;
 
@@ -46,7 +49,11 @@ struct Bench {
 }
 
 impl Bench {
-    fn new(name: &str, mut play: impl FnMut(Command) + Send + 'static) -> Self {
+    fn new(name: &str, play: impl FnMut(Command) + Send + 'static) -> Self {
+        Self::within(LIMITS, name, play)
+    }
+
+    fn within(limits: Limits, name: &str, mut play: impl FnMut(Command) + Send + 'static) -> Self {
         let directory = TemporaryDirectory::new(name);
         let path = directory.path().join("socket");
         let listener = UnixListener::bind(&path).unwrap();
@@ -60,7 +67,7 @@ impl Bench {
         let (events, receiver) = channel();
         let (recorder, server) = (history.clone(), history.clone());
         thread::spawn(move || recorder.record(&receiver));
-        thread::spawn(move || serve(&listener, &handle, &server));
+        thread::spawn(move || serve_within(limits, &listener, &handle, &server));
         Self { _directory: directory, path, history, events }
     }
 
@@ -164,15 +171,34 @@ fn events_are_remembered_and_followed() {
     assert!(client.line().contains(r#""id":2"#));
 }
 
-#[test]
-fn a_client_that_leaves_is_not_waited_for() {
-    let (sender, waits) = channel::<Reply<Ended>>();
-    let bench = Bench::new("leave", move |command| match command {
-        Command::Wait { reply, .. } => sender.send(reply).unwrap(),
+/// Limits that no test reaches. Clients are looked after all the time.
+const PATIENT: Limits =
+    Limits { idle: Duration::from_secs(3600), line: Duration::from_secs(3600), look: Duration::from_millis(1) };
+
+/// An engine that does not answer; what asks for an end, and what for counters.
+fn never(name: &str, limits: Limits) -> (Bench, Receiver<Reply<Ended>>, Receiver<Reply<Stats>>) {
+    let (wait, waits) = channel();
+    let (stat, stats) = channel();
+    let bench = Bench::within(limits, name, move |command| match command {
+        Command::Wait { reply, .. } => wait.send(reply).unwrap(),
+        Command::Stats { reply } => stat.send(reply).unwrap(),
         other => panic!("{other:?}"),
     });
+    (bench, waits, stats)
+}
+
+/// Places of those who ask that the user of the tests may take.
+fn room() -> usize {
+    if rustix::process::geteuid().is_root() { ASKING } else { ASKING - KEPT }
+}
+
+const WAIT: &str = r#"{"version":1,"request":{"wait":{"pvm":7}}}"#;
+
+#[test]
+fn a_client_that_leaves_is_not_waited_for() {
+    let (bench, waits, _) = never("leave", PATIENT);
     let mut client = bench.connect();
-    client.send(r#"{"version":1,"request":{"wait":{"pvm":7}}}"#);
+    client.send(WAIT);
     let reply = waits.recv().unwrap();
     drop(client);
     let ended = Ended { id: 7, status: EndStatus::Crash, exit_code: 139, at_us: 5 };
@@ -182,16 +208,97 @@ fn a_client_that_leaves_is_not_waited_for() {
 }
 
 #[test]
-fn there_is_an_end_to_connections() {
-    let bench = Bench::new("many", |command| panic!("{command:?}"));
-    let mut clients: Vec<Client> = (0..MAX_CONNECTIONS).map(|_| bench.connect()).collect();
+fn a_client_that_says_no_more_still_gets_its_answers() {
+    let (bench, waits, _) = never("half", PATIENT);
+    let mut client = bench.connect();
+    client.send(WAIT);
+    client.send(r#"{"version":1,"request":"version"}"#);
+    client.output.write_all(b"{\"version\"").unwrap();
+    client.output.shutdown(Shutdown::Write).unwrap();
+    let reply = waits.recv().unwrap();
+    // The server looks after its clients meanwhile.
+    thread::sleep(Duration::from_millis(50));
+    let ended = Ended { id: 7, status: EndStatus::Crash, exit_code: 139, at_us: 5 };
+    reply.send(Ok(ended)).unwrap();
+    assert!(client.line().contains(r#""exit_code":139"#));
+    assert!(client.line().contains("pvmd"));
+    assert!(client.line().contains("a line ends with a line feed"));
+    assert_eq!(client.line(), "");
+}
+
+#[test]
+fn idle_clients_keep_nobody_out() {
+    let (bench, _, _) = never("idle", PATIENT);
+    let mut clients: Vec<Client> = (0..room()).map(|_| bench.connect()).collect();
+    // One has said half a line.
+    clients[0].output.write_all(b"{").unwrap();
+    let mut late = bench.connect();
+    assert!(late.ask("\"version\"").contains("answer"));
+    assert!(clients[0].line().contains(r#""kind":"idle""#));
+    assert_eq!(clients[0].line(), "");
+    assert!(clients.last_mut().unwrap().ask("\"version\"").contains("answer"), "the others are as before");
+}
+
+#[test]
+fn there_is_an_end_to_requests_at_a_time() {
+    let (bench, waits, stats) = never("many", PATIENT);
+    // Those who wait take no place of those who ask.
+    let (mut waiting, mut replies) = (Vec::new(), Vec::new());
+    for _ in 0..room() + 3 {
+        let mut client = bench.connect();
+        client.send(WAIT);
+        replies.push(waits.recv().unwrap());
+        waiting.push(client);
+    }
+    let mut clients: Vec<Client> = (0..room()).map(|_| bench.connect()).collect();
+    let mut asked = Vec::new();
     for client in &mut clients {
-        assert!(client.ask("\"version\"").contains("answer"));
+        client.send(r#"{"version":1,"request":"stats"}"#);
+        asked.push(stats.recv().unwrap());
     }
     assert!(bench.connect().line().contains(r#""kind":"busy""#));
     clients.pop();
-    // The server sees the end of that connection when it next reads from it.
+    // The server sees the end of that connection when it next looks after it.
     while !bench.connect().ask("\"version\"").contains("answer") {}
+}
+
+#[test]
+fn who_asks_nothing_or_half_a_line_is_left_after_a_while() {
+    let limits = Limits { idle: Duration::from_millis(20), ..PATIENT };
+    let bench = Bench::within(limits, "silent", |command| panic!("{command:?}"));
+    let mut silent = bench.connect();
+    assert!(silent.line().contains(r#""kind":"idle","message":"nothing was asked for too long""#));
+    assert_eq!(silent.line(), "");
+
+    let limits = Limits { line: Duration::from_millis(20), ..PATIENT };
+    let bench = Bench::within(limits, "slow", |command| panic!("{command:?}"));
+    let mut slow = bench.connect();
+    slow.output.write_all(b"{\"vers").unwrap();
+    assert!(slow.line().contains(r#""kind":"idle","message":"a request took too long to come""#));
+    assert_eq!(slow.line(), "");
+}
+
+#[test]
+fn who_waits_is_not_idle() {
+    let (wait, waits) = channel();
+    let bench = Bench::within(Limits { idle: Duration::from_millis(20), ..PATIENT }, "waits", move |command| {
+        if let Command::Wait { target, reply, .. } = command {
+            wait.send((target, reply)).unwrap();
+        }
+    });
+    // Some client asks before its limit is over.
+    let (mut client, reply) = (1..)
+        .find_map(|number| {
+            let mut client = bench.connect();
+            client.send(&format!(r#"{{"version":1,"request":{{"wait":{{"pvm":{number}}}}}}}"#));
+            let (target, reply): (_, Reply<Ended>) = waits.recv_timeout(Duration::from_secs(1)).ok()?;
+            (target == Target::Id(number)).then_some((client, reply))
+        })
+        .unwrap();
+    thread::sleep(Duration::from_millis(50));
+    let ended = Ended { id: 7, status: EndStatus::Crash, exit_code: 139, at_us: 5 };
+    reply.send(Ok(ended)).unwrap();
+    assert!(client.line().contains(r#""exit_code":139"#));
 }
 
 #[test]

@@ -254,7 +254,9 @@ impl State {
 
     pub fn set_context(&mut self, id: DomId, vcpu: u32, context: &VcpuGuestContext) -> Result<(), Errno> {
         let domain = self.domain(id)?;
-        if vcpu >= domain.vcpus {
+        // Xen 4.17 takes any dr6 and dr7, all later releases only those of 32 bits.
+        let wide = context.debugreg[6..].iter().any(|value| u32::try_from(*value).is_err());
+        if vcpu >= domain.vcpus || wide {
             return Err(Errno::EINVAL);
         }
         match domain.contexts.get(&vcpu) {

@@ -71,6 +71,9 @@ fn a_domain_comes_and_goes_without_a_trace() {
     assert_eq!(errno(xen.vcpu_context(domain, 0)), Some(Errno::ENODATA));
     assert_eq!(errno(xen.set_vcpu_context(domain, 0, &context)), Some(Errno::EINVAL), "no table");
     context.ctrlreg[3] = VcpuGuestContext::cr3(frames[0]);
+    context.debugreg[6] = 1 << 32;
+    assert_eq!(errno(xen.set_vcpu_context(domain, 0, &context)), Some(Errno::EINVAL), "dr6 has 32 bits");
+    context.debugreg[6] = 0xffff_0ff0;
     xen.set_vcpu_context(domain, 0, &context).unwrap();
     assert_eq!(xen.vcpu_context(domain, 0).unwrap(), context);
     context.ctrlreg[3] = VcpuGuestContext::cr3(frames[1]);

@@ -1,6 +1,6 @@
 //! The items to compare.
 
-use crate::Check;
+use crate::{Check, Rule};
 use std::mem::offset_of;
 use xen_abi::arch_x86::*;
 use xen_abi::callback::*;
@@ -23,8 +23,11 @@ use xen_abi::{DomId, Errno, GrantRef, PAGE_SIZE, Port};
 /// A constant: the C expression and the Rust one.
 macro_rules! value {
     ($checks:ident, $c:expr, $rust:expr) => {
+        value!($checks, Same, $c, $rust)
+    };
+    ($checks:ident, $rule:ident, $c:expr, $rust:expr) => {
         // Through i128, so that a negative number is converted to unsigned as in C.
-        $checks.push(Check { c: $c.to_string(), rust: ($rust) as i128 as u64 })
+        $checks.push(Check { c: $c.to_string(), rust: ($rust) as i128 as u64, rule: Rule::$rule })
     };
 }
 
@@ -47,10 +50,14 @@ macro_rules! flags {
 }
 
 /// A structure: its size, and offset and size of each field. A field whose name differs in C is
-/// followed by that name.
+/// followed by that name. `AtLeast` is for a structure at the start of a shared page, which newer
+/// headers may end with further fields.
 macro_rules! layout {
-    ($checks:ident, $c:literal, $type:ty { $($field:ident $(= $c_field:literal)?),* }) => {
-        value!($checks, format!("sizeof({})", $c), size_of::<$type>());
+    ($checks:ident, $c:literal, $type:ty { $($fields:tt)* }) => {
+        layout!($checks, Same, $c, $type { $($fields)* })
+    };
+    ($checks:ident, $rule:ident, $c:literal, $type:ty { $($field:ident $(= $c_field:literal)?),* }) => {
+        value!($checks, $rule, format!("sizeof({})", $c), size_of::<$type>());
         $(
             let c_field = [$($c_field,)? stringify!($field)][0];
             value!($checks, format!("offsetof({}, {c_field})", $c), offset_of!($type, $field));
@@ -118,6 +125,7 @@ fn xen(checks: &mut Vec<Check>) {
     value!(checks, "DOMID_XEN", DomId::XEN.0);
     value!(checks, "DOMID_COW", DomId::COW.0);
     value!(checks, "DOMID_INVALID", DomId::INVALID.0);
+    value!(checks, IfDefined, "DOMID_ANY", DomId::ANY.0);
     value!(checks, "DOMID_IDLE", DomId::IDLE.0);
     value!(checks, "sizeof(domid_t)", size_of::<DomId>());
     value!(checks, "MAX_GUEST_CMDLINE", MAX_GUEST_CMDLINE);
@@ -293,7 +301,7 @@ fn callback_and_version(checks: &mut Vec<Check>) {
 }
 
 fn console_and_xenbus(checks: &mut Vec<Check>) {
-    layout!(checks, "struct xencons_interface", XenconsInterface {
+    layout!(checks, AtLeast, "struct xencons_interface", XenconsInterface {
         r#in = "in", out, in_cons, in_prod, out_cons, out_prod
     });
     value!(checks, "sizeof(((struct xencons_interface *)0)->in)", XENCONS_IN_SIZE);
@@ -341,6 +349,7 @@ fn xs_wire(checks: &mut Vec<Check>) {
     value!(checks, "XENSTORE_REL_PATH_MAX", XENSTORE_REL_PATH_MAX);
     layout!(
         checks,
+        AtLeast,
         "struct xenstore_domain_interface",
         XenstoreDomainInterface {
             req,

@@ -1,7 +1,7 @@
 //! Effects that no guest, and no order of events, may have. Each test shows a way to one that was
 //! once open.
 
-use std::sync::mpsc;
+use std::sync::{Arc, Weak, mpsc};
 use std::time::{Duration, Instant};
 
 use xen_abi::pte::{Pte, PteFlags};
@@ -16,9 +16,9 @@ use zooid_fork_plan::wire::{
 };
 use zooid_memory::PageClass;
 
-use super::super::api::{Command, Error, Target};
+use super::super::api::{Command, Error, EventKind, Target};
 use super::super::books::Pending;
-use super::super::config::{Announce, Config, Quota};
+use super::super::config::{Announce, ChildVif, Config, Quota};
 use super::super::grant_backend::Sources;
 use super::world::{Root, World, heap};
 
@@ -560,4 +560,60 @@ fn ends_beyond_the_ring_come_as_soon_as_there_is_room() {
     root.control().send();
     world.settle();
     assert_eq!(world.ends[&root.id()].len(), count);
+}
+
+#[test]
+fn a_child_without_a_network_device_is_told_of() {
+    let vif = ChildVif { bridge: "xenbr0".into(), script: "/etc/xen/scripts/vif-bridge".into(), net: "dhcp".into() };
+    let mut world = World::new(Config { child_vif: Some(vif), ..Config::default() });
+    let root = boot(&mut world, "parent");
+    let (events, told) = mpsc::sync_channel(4096);
+    world.host().subscribe(events);
+    let child = world.fork(root.id());
+    world.settle();
+    world.host().tell_subscribers();
+    let troubles: Vec<_> = told
+        .try_iter()
+        .filter_map(|event| match event.kind {
+            EventKind::Trouble { message } => Some((event.domid, message)),
+            _ => None,
+        })
+        .collect();
+    let message = "no network device for a child: vif-script: not done within 10s: it says nothing".to_owned();
+    assert_eq!(troubles, [(child.0, message)]);
+    world.fork(root.id());
+}
+
+#[test]
+fn clients_that_have_left_are_not_kept() {
+    let mut world = World::new(Config::default());
+    let root = boot(&mut world, "parent");
+    let target = Target::Id(root.id().0.into());
+    let client = Arc::new(());
+    let mut answers = Vec::new();
+    for _ in 0..100 {
+        for client in [Arc::downgrade(&client), Weak::new()] {
+            let (reply, answer) = mpsc::channel();
+            world.host().obey(Command::Wait { target: target.clone(), client, reply });
+            answers.push(answer);
+        }
+    }
+    // The last has left since.
+    assert_eq!(world.host().waiters.len(), 101);
+    world.destroy(root.id());
+    world.settle();
+    assert_eq!(answers.iter().filter(|answer| answer.try_recv().is_ok()).count(), 101);
+}
+
+#[test]
+fn ages_are_right_after_the_date_was_set() {
+    let mut world = World::new(Config::default());
+    let root = boot(&mut world, "parent");
+    let (reply, answer) = mpsc::channel();
+    let target = Target::Id(root.id().0.into());
+    world.host().obey(Command::Inspect { target: target.clone(), reply: reply.clone() });
+    let before = answer.recv().unwrap().unwrap().since_us;
+    world.host().clock.set_forward(1 << 50);
+    world.host().obey(Command::Inspect { target, reply });
+    assert!(answer.recv().unwrap().unwrap().since_us - before > 1 << 49);
 }

@@ -27,7 +27,7 @@ use super::super::books::Pvm;
 use super::super::clock::Clock;
 use super::super::config::{Announce, ChildVif, Config};
 use super::super::core::{Engine, Host, Timer};
-use super::super::toolstack::{Done, Toolstack};
+use super::super::toolstack::{Done, Failed, Toolstack};
 
 /// Pages of each kind that a root begins with.
 pub const HEAP_PAGES: usize = 40;
@@ -65,7 +65,7 @@ pub struct World {
     pub children_end: Option<Status>,
 }
 
-/// No toolstack: roots are destroyed by the tests themselves, and children have no network.
+/// No toolstack: roots are destroyed by the tests themselves, and children get no network device.
 struct NoToolstack;
 
 impl Toolstack for NoToolstack {
@@ -73,7 +73,9 @@ impl Toolstack for NoToolstack {
         done(Ok(()));
     }
 
-    fn attach_vif(&self, _parent: DomId, _child: PvmId, _config: &ChildVif) {}
+    fn attach_vif(&self, _parent: DomId, _child: PvmId, _config: &ChildVif, failed: Failed) {
+        failed("vif-script: not done within 10s: it says nothing".to_owned());
+    }
 }
 
 /// Requests of guests for memory of another domain (MAP, MAP_LIBRARY).
@@ -202,7 +204,7 @@ impl World {
             let waits = !host.jobs.is_empty()
                 || host.is_behind()
                 || host.rest.until().is_some()
-                || host.timers().any(|timer| matches!(timer, Timer::Console(..)));
+                || host.timers().any(|timer| matches!(timer, Timer::Console(..) | Timer::Deferred(_) | Timer::Domains));
             let acted = self.guests_act();
             // Two operations: the engine's question for events, and the read above.
             let is_quiet = !acted && !waits && self.fake.operations().len() - before == 2;

@@ -20,7 +20,7 @@ use super::super::super::clock::Clock;
 use super::super::super::config::{Announce, BackendChoice, ChildVif, Config};
 use super::super::super::core::Engine;
 use super::super::super::handle::Handle;
-use super::super::super::toolstack::{Done, Toolstack};
+use super::super::super::toolstack::{Done, Failed, Toolstack};
 use super::inspect;
 use super::instance::{Doing, Instance, InstanceId, Nature};
 use super::memory;
@@ -58,7 +58,7 @@ impl Toolstack for Destroyer {
         self.0.lock().unwrap().push((roots, done));
     }
 
-    fn attach_vif(&self, _: DomId, _: PvmId, _: &ChildVif) {}
+    fn attach_vif(&self, _: DomId, _: PvmId, _: &ChildVif, _: Failed) {}
 }
 
 /// The answer to an operator's `kill`.
