@@ -5,6 +5,8 @@ export SCRIPT FILES OUT CLOCK MEM CPUS TIMEOUT ONLY SECONDS_EACH FORKS
 # Crates that run on the build machine, where their unit tests are run.
 HOST_CRATES := xen-abi xen-sys zooid-core zooid-crt zooid-fork-core zooid-fork-plan zooid-ipc zooid-loader zooid-manifest zooid-memory zooid-net zooid-runner xenctl pvm
 EXAMPLES := $(notdir $(wildcard examples/*))
+# Test guests that are measured, with the code that the examples have.
+BENCH_GUESTS := bench_dl bench_fork bench_ipc empty page_server
 RUNNER := target/debug/zooid-runner
 QUIET := --quiet
 
@@ -46,8 +48,9 @@ dom0: images ## Run a script in dom0: SCRIPT=f.sh [FILES="a b"] [OUT=dir] [CLOCK
 	@$(RUNNER) dom0
 
 bench: images ## Measure ours beside others in the same boot, write target/bench.json: [ONLY=name] [MEM=MiB]
+	@cargo build $(QUIET) --release --target x86_64-xen-pv --package test-guests $(BENCH_GUESTS:%=--bin %)
 	@tests/bench/setup
-	@$(RUNNER) bench
+	@$(RUNNER) bench $(BENCH_GUESTS:%=--guest %)
 
 soak: images ## Fork, update and kill the daemon for hours, and see that nothing is left: [FORKS=n] [SECONDS_EACH=3600] [CPUS=1|2|4]
 	@$(RUNNER) soak
@@ -74,5 +77,6 @@ clean:     ## Remove everything that was built or unpacked
 
 images: setup
 	@cargo build $(QUIET) --release --target x86_64-xen-pv
+	@cargo build $(QUIET) --profile guests --target x86_64-xen-pv --package test-guests
 	@cargo build $(QUIET) --profile dom0 --package xenctl --package pvm
 	@cargo build $(QUIET) --package zooid-runner

@@ -83,6 +83,9 @@ enum Command {
     },
     /// Measure ours beside others in the same boot, print a table and write target/bench.json
     Bench {
+        /// Test guest that is measured, built in the profile `release`; may be repeated
+        #[arg(long = "guest", value_name = "NAME")]
+        guests: Vec<String>,
         /// Only rows that have this in their name
         #[arg(long, env = "ONLY", default_value = "", hide_default_value = true)]
         only: String,
@@ -189,7 +192,7 @@ fn dispatch(command: Command) -> Result<u8> {
             println!("{tally}");
             Ok(u8::from(!tally.is_success()))
         }
-        Command::Bench { only, mem } => bench::run(Memory::parse(&mem, host_memory())?, &only),
+        Command::Bench { guests, only, mem } => bench::run(Memory::parse(&mem, host_memory())?, &guests, &only),
         Command::Run(machine) => run::run(machine.model()?),
         Command::Images => {
             for guest in guests::built()? {
