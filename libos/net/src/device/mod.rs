@@ -237,6 +237,11 @@ impl<L: Link> Device<L> {
         Ok(None)
     }
 
+    /// The packet that [`Device::fetch`] has fetched; empty when the stack has taken it.
+    pub fn fetched(&self) -> &[u8] {
+        &self.frame[..self.frame_len]
+    }
+
     /// Makes all written requests visible to the backend, and notifies it once if it asked for
     /// that.
     pub fn flush(&mut self) {

@@ -61,7 +61,7 @@ impl<P: Platform + Xenstore> Stack<P> {
     /// xenstore home.
     pub fn begin_life(&mut self, seed: u64) {
         self.origin = Origin::parents(self.origin.config());
-        self.random = Random(seed);
+        self.random = Random::new(seed);
         self.frontend.begin_life();
         self.net.device.begin_life();
         self.net.interface = None;
@@ -73,7 +73,7 @@ impl<P: Platform + Xenstore> Stack<P> {
             listener.begin_life();
         }
         self.forget_queries();
-        (self.dns, self.dhcp) = (None, None);
+        self.dhcp = None;
         for handle in self.net.table.select(|entry| !matches!(entry.kind, Kind::Udp(_))) {
             self.forget(handle);
         }

@@ -17,6 +17,7 @@ mod udp;
 
 use crate::config::NetConfig;
 use crate::device::{Connection, Counters, Device, Fault, Pages};
+use crate::dhcp;
 use crate::error::Error;
 use crate::frame::Frame;
 use crate::netfront::{Frontend, FrontendError, Obstacle, Step};
@@ -27,7 +28,6 @@ use buffers::Buffers;
 use child::Origin;
 use core::fmt;
 use smoltcp::iface::{Config, Interface, PollResult, SocketSet};
-use smoltcp::socket::dhcpv4;
 use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::{EthernetAddress, HardwareAddress};
 use table::{Entry, Handle, Table, sooner};
@@ -137,8 +137,6 @@ pub struct Status {
 enum Kind {
     Tcp(tcp::Tcp),
     Udp(udp::Udp),
-    Dns,
-    Dhcp,
 }
 
 /// A network interface with its sockets.
@@ -159,8 +157,8 @@ pub struct Stack<P: Platform + Xenstore> {
     time_wait: alloc::collections::VecDeque<Handle>,
     udp_ports: BTreeMap<u16, Handle>,
     queries: dns::Queries,
-    dns: Option<Handle>,
-    dhcp: Option<Handle>,
+    /// The DHCP client, once an address is to be leased.
+    dhcp: Option<dhcp::Client>,
     address: Option<Address>,
 }
 
@@ -219,7 +217,7 @@ impl<P: Platform + Xenstore> Stack<P> {
                 next_deadline: None,
             },
             settings,
-            random: Random(settings.seed),
+            random: Random::new(settings.seed),
             buffers: Buffers::new(settings.tcp_memory),
             flows: BTreeMap::new(),
             listeners: BTreeMap::new(),
@@ -227,7 +225,6 @@ impl<P: Platform + Xenstore> Stack<P> {
             time_wait: Default::default(),
             udp_ports: BTreeMap::new(),
             queries: dns::Queries::default(),
-            dns: None,
             dhcp: None,
             address: None,
         }
@@ -252,7 +249,7 @@ impl<P: Platform + Xenstore> Stack<P> {
             match self.frontend.step(&mut self.platform)? {
                 Step::Nothing => return Ok(()),
                 Step::Ready => {
-                    self.ask_for_lease();
+                    self.ask_for_lease(now);
                     self.announce(now);
                     self.net.device.kick();
                 }
@@ -312,14 +309,16 @@ impl<P: Platform + Xenstore> Stack<P> {
     /// True if a call since the last [`Stack::transmit`] has left packets to send. Otherwise that
     /// would change nothing.
     pub fn has_queued(&self) -> bool {
-        self.net.table.has_queued()
+        self.net.table.has_queued() || self.queries.has_new()
     }
 
     fn finish(&mut self, ingress: Result<bool, Fault>, now: Instant) -> Option<Instant> {
+        self.serve_lease(now);
+        self.serve_queries(now);
         let result = ingress.and_then(|more| self.egress(now).map(|()| more));
         match result {
             Ok(true) => Some(now),
-            Ok(false) => self.net.next_deadline,
+            Ok(false) => self.deadline(),
             Err(fault) => {
                 log::error!("net: the backend broke the protocol: {fault}");
                 let _ = self.frontend.close(&mut self.platform);
@@ -327,9 +326,14 @@ impl<P: Platform + Xenstore> Stack<P> {
                 if let Err(error) = self.xenstore_changed(now) {
                     log::error!("{error}");
                 }
-                self.net.next_deadline
+                self.deadline()
             }
         }
+    }
+
+    /// The time of the next call if nothing happens before.
+    fn deadline(&self) -> Option<Instant> {
+        [self.lease_deadline(), self.queries.deadline()].into_iter().fold(self.net.next_deadline, sooner)
     }
 
     /// Takes a new connection to a backend: the interface is made anew, the sockets stay.
@@ -344,9 +348,9 @@ impl<P: Platform + Xenstore> Stack<P> {
         config.random_seed = self.random.next();
         let interface = Interface::new(config, &mut self.net.device, now);
         self.net.interface = Some(interface);
-        if moved && let Some(entry) = self.dhcp.and_then(|handle| self.net.table.get(handle)) {
+        if moved {
             // A lease belongs to the Ethernet address.
-            entry.get::<dhcpv4::Socket>().reset();
+            self.drop_lease(now);
         }
         self.apply_address();
         for handle in self.net.table.select(|_| true) {
@@ -409,8 +413,6 @@ impl<P: Platform + Xenstore> Stack<P> {
         let outcome = self.net.send(handle, now);
         if let Some(before) = before {
             self.tcp_settle(handle, before, false);
-        } else if self.dhcp == Some(handle) {
-            self.lease_changed(now);
         } else if outcome != Sent::NoRoom {
             self.udp_settle(handle, outcome == Sent::Some, now);
         }
@@ -483,17 +485,22 @@ impl<L: crate::platform::Link> Net<L> {
     }
 }
 
-/// Numbers that a peer cannot guess cheaply (splitmix64); not for secrets.
+/// Numbers that a peer cannot guess, even from those that it has seen: SipHash-2-4 of a counter, under
+/// a key that each life has for itself.
 #[derive(Debug)]
-struct Random(u64);
+struct Random {
+    key: u64,
+    counter: u64,
+}
 
 impl Random {
+    fn new(seed: u64) -> Self {
+        Self { key: seed, counter: 0 }
+    }
+
     fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        self.counter = self.counter.wrapping_add(1);
+        sip_hash([self.key, !self.key], self.counter)
     }
 
     /// A port of the ephemeral range (RFC 6335, section 6) that is not `taken`, starting from a
@@ -503,5 +510,51 @@ impl Random {
         let count = u16::MAX - FIRST + 1;
         let start = (self.next() % u64::from(count)) as u16;
         (0..count).map(|step| FIRST + (start + step) % count).find(|&port| !taken(port)).ok_or(Error::AddrNotAvailable)
+    }
+}
+
+/// SipHash-2-4 of the eight octets of `word` (Aumasson and Bernstein, 2012).
+fn sip_hash(key: [u64; 2], word: u64) -> u64 {
+    const LENGTH: u64 = 8 << 56;
+    let [a, b] = key;
+    let mut v =
+        [a ^ 0x736f_6d65_7073_6575, b ^ 0x646f_7261_6e64_6f6d, a ^ 0x6c79_6765_6e65_7261, b ^ 0x7465_6462_7974_6573];
+    for word in [word, LENGTH] {
+        v[3] ^= word;
+        v = sip_round(sip_round(v));
+        v[0] ^= word;
+    }
+    v[2] ^= 0xff;
+    let last = (0..4).fold(v, |v, _| sip_round(v));
+    last.into_iter().fold(0, |sum, part| sum ^ part)
+}
+
+fn sip_round([mut a, mut b, mut c, mut d]: [u64; 4]) -> [u64; 4] {
+    a = a.wrapping_add(b);
+    c = c.wrapping_add(d);
+    b = b.rotate_left(13) ^ a;
+    d = d.rotate_left(16) ^ c;
+    a = a.rotate_left(32);
+    c = c.wrapping_add(b);
+    a = a.wrapping_add(d);
+    b = b.rotate_left(17) ^ c;
+    d = d.rotate_left(21) ^ a;
+    [a, b, c.rotate_left(32), d]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    extern crate std;
+
+    #[test]
+    fn random_numbers_are_those_of_the_standard_librarys_siphash() {
+        use core::hash::Hasher;
+        for word in [0, 1, 0x0706_0504_0302_0100, u64::MAX] {
+            #[allow(deprecated)]
+            let mut hasher = std::hash::SipHasher::new_with_keys(0x0706_0504_0302_0100, 0x0f0e_0d0c_0b0a_0908);
+            hasher.write(&u64::to_le_bytes(word));
+            assert_eq!(sip_hash([0x0706_0504_0302_0100, 0x0f0e_0d0c_0b0a_0908], word), hasher.finish());
+        }
     }
 }

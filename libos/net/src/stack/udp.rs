@@ -23,9 +23,9 @@ const QUEUE: usize = 64;
 /// receiver's Ethernet address cannot be found.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// The ports of DHCP and of name servers.
-const DHCP_CLIENT: u16 = 68;
-const DNS_SERVER: u16 = 53;
+/// The ports of DHCP (RFC 2131, section 4.1).
+pub(super) const DHCP_CLIENT: u16 = 68;
+pub(super) const DHCP_SERVER: u16 = 67;
 
 /// A UDP socket; it lives until [`Stack::udp_close`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +51,11 @@ impl<P: Platform + Xenstore> Stack<P> {
     /// `AddrInUse`: there is a socket on that port. `AddrNotAvailable`: no port is free.
     /// `OutOfMemory`: the heap has no room for its buffers.
     pub fn udp_bind(&mut self, port: u16) -> Result<UdpSocket, Error> {
+        self.udp_bind_with(port, QUEUE, self.settings.udp_buffer)
+    }
+
+    /// As [`Stack::udp_bind`], with room for so many datagrams and octets in each direction.
+    pub(super) fn udp_bind_with(&mut self, port: u16, datagrams: usize, bytes: usize) -> Result<UdpSocket, Error> {
         let ports = &self.udp_ports;
         let port = match port {
             0 => self.random.port(|port| ports.contains_key(&port))?,
@@ -58,9 +63,8 @@ impl<P: Platform + Xenstore> Stack<P> {
             port if ports.contains_key(&port) => return Err(Error::AddrInUse),
             port => port,
         };
-        let bytes = self.settings.udp_buffer;
-        let mut receiver = Socket::new(queue(QUEUE, bytes)?, queue(0, 0)?);
-        let mut sender = Socket::new(queue(0, 0)?, queue(QUEUE, bytes)?);
+        let mut receiver = Socket::new(queue(datagrams, bytes)?, queue(0, 0)?);
+        let mut sender = Socket::new(queue(0, 0)?, queue(datagrams, bytes)?);
         let bound = receiver.bind(port).and_then(|()| sender.bind(port));
         bound.map_err(|_| Error::AddrNotAvailable)?;
         let kind = Kind::Udp(Udp { port, sender: SocketHandle::default(), stuck_since: None });
@@ -184,21 +188,16 @@ impl<P: Platform + Xenstore> Stack<P> {
 
     /// Hands a received datagram to its socket.
     pub(super) fn udp_arrived(&mut self, source: u16, destination: u16, now: Instant) {
-        let handle = match destination {
-            DHCP_CLIENT if self.dhcp.is_some() => self.dhcp,
-            _ => match self.udp_ports.get(&destination) {
-                Some(&handle) => Some(handle),
-                // The name client picks a port for each query and checks it itself.
-                None if source == DNS_SERVER => self.dns,
-                None => None,
-            },
-        };
+        if destination == DHCP_CLIENT && self.dhcp.is_some() {
+            if source == DHCP_SERVER {
+                self.lease_offered(now);
+            }
+            return;
+        }
+        let handle = self.udp_ports.get(&destination).copied();
         self.net.deliver(handle, now);
         if let Some(handle) = handle {
             self.net.table.queue(handle);
-        }
-        if handle.is_some() && handle == self.dhcp {
-            self.lease_changed(now);
         }
     }
 

@@ -103,7 +103,10 @@ pub fn status() -> Result<Status, Error> {
     Ok(network()?.lock().status())
 }
 
-/// The IPv4 addresses of a host name, by the name server of `net=` or of DHCP.
+/// The IPv4 addresses of a host name, by the name servers of `net=` or of DHCP. The errors keep apart
+/// that there is no such name, that no server could say, and that none answered
+/// ([`SocketError::NameNotFound`], [`SocketError::NameServerFailed`],
+/// [`SocketError::NameServerSilent`]).
 pub fn lookup_host(name: &str) -> Result<Vec<Ipv4Addr>, Error> {
     if let Ok(address) = name.parse() {
         return Ok([address].into());
