@@ -274,8 +274,8 @@ fn both_name_servers_of_a_lease_are_asked() {
 
 #[test]
 fn the_forms_of_a_lease() {
-    for (options, expected) in [
-        (&[][..], "10.0.0.50/8"),
+    const FORMS: &[(&[u8], &str)] = &[
+        (&[], "10.0.0.50/8"),
         (&[1, 4, 255, 255, 255, 0, 3, 8, 10, 0, 0, 1, 10, 0, 0, 2], "10.0.0.50/24, gateway 10.0.0.1"),
         // A router outside of the network.
         (&[1, 4, 255, 255, 255, 255, 3, 4, 172, 31, 1, 1], "10.0.0.50/32, gateway 172.31.1.1"),
@@ -292,8 +292,9 @@ fn the_forms_of_a_lease() {
         (&[1, 4, 255, 255, 255, 0, 121, 8, 24, 10, 7, 7, 10, 0, 0, 50], "10.0.0.50/24"),
         (&[1, 4, 255, 255, 255, 0, 3, 8, 255, 255, 255, 255, 10, 0, 0, 1], "10.0.0.50/24, gateway 10.0.0.1"),
         (&[1, 4, 255, 255, 255, 0, 26, 2, 0, 20], "10.0.0.50/24"),
-    ] {
-        assert_eq!(leased(options), expected);
+    ];
+    for (options, expected) in FORMS {
+        assert_eq!(leased(options), *expected);
     }
 }
 
