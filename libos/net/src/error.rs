@@ -19,6 +19,8 @@ pub enum Error {
     AddrNotAvailable,
     /// There is no interface with an address, or no route from it to the peer.
     NetworkUnreachable,
+    /// The neighbour on the way to the peer (the peer itself, or the router) answers no ARP requests.
+    HostUnreachable,
     /// The call would have to wait; a registered waker tells when to try again.
     WouldBlock,
     /// The peer did not answer in time.
@@ -54,6 +56,7 @@ impl fmt::Display for Error {
             Self::AddrInUse => "address in use",
             Self::AddrNotAvailable => "address not available",
             Self::NetworkUnreachable => "network unreachable",
+            Self::HostUnreachable => "host unreachable",
             Self::WouldBlock => "operation would block",
             Self::TimedOut => "timed out",
             Self::BrokenPipe => "broken pipe",

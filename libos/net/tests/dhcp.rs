@@ -315,9 +315,7 @@ fn a_route_decides_what_can_be_reached() {
     assert_eq!(*sent.borrow(), [SERVER_MAC.0.to_vec()], "by the router");
 }
 
-/// smoltcp's own table of neighbours takes no answer from an address outside of the network.
 #[test]
-#[ignore = "needs the stack's own table of neighbours"]
 fn a_lease_of_one_address_reaches_others_by_a_router_outside() {
     let (mut lan, _) = world(server(200, &[1, 4, 255, 255, 255, 255, 3, 4, 10, 0, 0, 254], |_| vec![]));
     let sent = Rc::new(RefCell::new(0));

@@ -11,11 +11,11 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::fmt;
 use core::net::Ipv4Addr;
-use smoltcp::phy::{ChecksumCapabilities, Device, TxToken};
+use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::time::Instant;
 use smoltcp::wire::{
-    ArpOperation, ArpPacket, ArpRepr, EthernetAddress, EthernetFrame, EthernetProtocol, EthernetRepr, IpCidr,
-    IpProtocol, Ipv4Cidr, Ipv4Packet, Ipv4Repr, UdpPacket, UdpRepr,
+    EthernetAddress, EthernetFrame, EthernetProtocol, EthernetRepr, IpAddress, IpCidr, IpProtocol, Ipv4Cidr,
+    Ipv4Packet, Ipv4Repr, UdpPacket, UdpRepr,
 };
 
 /// An interface's IPv4 address with its network.
@@ -53,16 +53,10 @@ impl Address {
     }
 
     /// True if `peer` is the broadcast address of the network, or of all.
-    #[allow(dead_code)] // for the layer below the sockets
     pub(super) fn is_broadcast(&self, peer: Ipv4Addr) -> bool {
         let host = u32::MAX.checked_shr(self.prefix.into()).unwrap_or(0);
         let is_last = self.prefix < 31 && peer.to_bits() & host == host;
         peer.is_broadcast() || is_last && in_network(peer, self.address, self.prefix)
-    }
-
-    /// True if packets to `peer` have a route.
-    pub(super) fn reaches(&self, peer: Ipv4Addr) -> bool {
-        self.next_hop(peer).is_some()
     }
 }
 
@@ -111,10 +105,10 @@ impl fmt::Display for Address {
 
 impl<P: Platform + Xenstore> Stack<P> {
     /// Takes the address from `config`, if it has one.
-    pub(super) fn configure(&mut self, config: NetConfig) {
+    pub(super) fn configure(&mut self, config: NetConfig, now: Instant) {
         if let NetConfig::Static(given) = config {
             self.address = Some(given.into());
-            self.apply_address();
+            self.apply_address(now);
         }
     }
 
@@ -149,7 +143,7 @@ impl<P: Platform + Xenstore> Stack<P> {
         }
         let (message, change) = client.poll(now, features.mac, self.random.next() as u32);
         if let Some(message) = message {
-            self.send_to_server(&message, features.mac, now);
+            self.send_to_server(&message, features.mac);
         }
         self.lease_changed(change, now);
     }
@@ -186,8 +180,8 @@ impl<P: Platform + Xenstore> Stack<P> {
             None => log::warn!("net: the DHCP lease is lost"),
         }
         self.address = address;
-        self.apply_address();
-        self.announce(now);
+        self.apply_address(now);
+        self.net.ethernet.announce();
         // Connections from an address that is no longer ours end at their next turn.
         for handle in self.net.table.select(|_| true) {
             self.net.table.queue(handle);
@@ -196,63 +190,23 @@ impl<P: Platform + Xenstore> Stack<P> {
 
     /// Sends a message of the DHCP client. It needs no address and no neighbour, so it does not pass
     /// through the interface. If the device has no room, it is lost, and sent again in time.
-    fn send_to_server(&mut self, message: &Outgoing, mac: EthernetAddress, now: Instant) {
-        let frame = frame_of(message, mac);
-        if let Some(token) = self.net.device.transmit(now) {
-            token.consume(frame.len(), |bytes| bytes.copy_from_slice(&frame));
-        }
+    fn send_to_server(&mut self, message: &Outgoing, mac: EthernetAddress) {
+        self.net.send_frame(&frame_of(message, mac));
     }
 
-    /// Announces our Ethernet address to the neighbours, as they may remember another one (RFC
-    /// 5227, section 2.3). The announcement is sent with the next packets.
-    pub(super) fn announce(&mut self, now: Instant) {
-        let (Some(features), Some(own)) = (self.net.device.features(), self.address) else {
+    /// Sets the interface to the present address. It is made anew, as smoltcp asks for the MTU then.
+    pub(super) fn apply_address(&mut self, now: Instant) {
+        self.net.ethernet.set_address(self.address);
+        self.net.device.limit_mtu(self.address.and_then(|own| own.mtu).map(usize::from));
+        if self.net.mac.is_none() {
             return;
-        };
-        let ethernet = EthernetRepr {
-            src_addr: features.mac,
-            dst_addr: EthernetAddress::BROADCAST,
-            ethertype: EthernetProtocol::Arp,
-        };
-        let arp = ArpRepr::EthernetIpv4 {
-            operation: ArpOperation::Request,
-            source_hardware_addr: features.mac,
-            source_protocol_addr: own.address,
-            target_hardware_addr: EthernetAddress([0; 6]),
-            target_protocol_addr: own.address,
-        };
-        if let Some(token) = self.net.device.transmit(now) {
-            token.consume(ethernet.buffer_len() + arp.buffer_len(), |bytes| {
-                let mut frame = EthernetFrame::new_unchecked(bytes);
-                ethernet.emit(&mut frame);
-                arp.emit(&mut ArpPacket::new_unchecked(frame.payload_mut()));
-            });
         }
-    }
-
-    /// Sets the interface to the present address.
-    pub(super) fn apply_address(&mut self) {
-        let Some(interface) = &mut self.net.interface else {
-            return;
-        };
-        interface.update_ip_addrs(|list| list.clear());
-        interface.routes_mut().update(|list| list.clear());
-        if let Some(address) = self.address {
-            let cidr = Ipv4Cidr::new(address.address, address.prefix);
-            // There is room: the lists have just been cleared, and the table of routes is larger
-            // than ours.
-            interface.update_ip_addrs(|list| _ = list.push(IpCidr::Ipv4(cidr)));
-            for route in address.routes.iter() {
-                let router = route.router.unwrap_or(route.network);
-                let cidr = IpCidr::Ipv4(Ipv4Cidr::new(route.network, route.prefix));
-                let route =
-                    smoltcp::iface::Route { cidr, via_router: router.into(), preferred_until: None, expires_at: None };
-                interface.routes_mut().update(|list| _ = list.push(route));
-            }
-            if let Some(gateway) = address.gateway {
-                _ = interface.routes_mut().add_default_ipv4_route(gateway);
-            }
-        }
+        let mut interface = self.net.make_interface(self.random.next(), now);
+        let own = self.address.map(|own| IpCidr::Ipv4(Ipv4Cidr::new(own.address, own.prefix)));
+        let local = IpCidr::new(IpAddress::Ipv4(Ipv4Addr::LOCALHOST), 8);
+        // There is room for two.
+        interface.update_ip_addrs(|list| list.extend(own.into_iter().chain([local])));
+        self.net.interface = Some(interface);
     }
 }
 

@@ -273,7 +273,7 @@ impl<P: Platform + Xenstore> Stack<P> {
 
     /// The server's answer to a question about `name`, if it has come.
     fn reply_to(&mut self, question: &Question, name: &Name) -> Option<Reply> {
-        let mut buffer = [0; super::udp::DATAGRAM_MAX];
+        let mut buffer = [0; ROOM];
         while let Ok((length, from)) = self.udp_receive(question.socket, &mut buffer) {
             if from == SocketAddrV4::new(question.server, PORT)
                 && let Some(reply) = read(&buffer[..length], question.id, name)

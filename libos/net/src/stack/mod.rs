@@ -10,7 +10,10 @@ mod address;
 mod buffers;
 mod child;
 mod dns;
+mod ethernet;
 mod listen;
+mod neighbours;
+mod port;
 mod table;
 mod tcp;
 mod udp;
@@ -19,7 +22,7 @@ use crate::config::NetConfig;
 use crate::device::{Connection, Counters, Device, Fault, Pages};
 use crate::dhcp;
 use crate::error::Error;
-use crate::frame::Frame;
+use crate::frame::{Frame, Ip, Payload};
 use crate::netfront::{Frontend, FrontendError, Obstacle, Step};
 use crate::platform::{Platform, Xenstore};
 use alloc::collections::BTreeMap;
@@ -27,6 +30,9 @@ use alloc::vec;
 use buffers::Buffers;
 use child::Origin;
 use core::fmt;
+use core::net::Ipv4Addr;
+use ethernet::Ethernet;
+use port::Port;
 use smoltcp::iface::{Config, Interface, PollResult, SocketSet};
 use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::{EthernetAddress, HardwareAddress};
@@ -36,7 +42,7 @@ pub use address::Address;
 pub use child::CONFIG_NODE;
 pub use dns::NameQuery;
 pub use listen::Listener;
-pub use tcp::TcpSocket;
+pub use tcp::{KEEP_ALIVE_IDLE, TcpSocket};
 pub use udp::UdpSocket;
 
 /// Number of packets taken in before the call returns.
@@ -60,6 +66,10 @@ pub struct Settings {
     pub offload: bool,
     /// Closed connections kept in TIME-WAIT at most, each with its buffers.
     pub time_wait: usize,
+    /// Half-open connections of all listeners at most, each with its buffers.
+    pub half_open: usize,
+    /// Neighbours whose Ethernet addresses are known or asked for, at most.
+    pub neighbours: usize,
     /// Randomness for port numbers and initial sequence numbers; different in every guest.
     pub seed: u64,
 }
@@ -68,11 +78,11 @@ impl Settings {
     /// The settings for a guest of `memory` bytes.
     pub fn for_memory(memory: usize, seed: u64) -> Self {
         const MIB: usize = 1 << 20;
-        let (pages, time_wait) = match memory / MIB {
-            0..16 => (32, 8),
-            16..64 => (64, 16),
-            64..256 => (128, 32),
-            _ => (256, 64),
+        let (pages, time_wait, half_open, neighbours) = match memory / MIB {
+            0..16 => (32, 8, 256, 256),
+            16..64 => (64, 16, 512, 512),
+            64..256 => (128, 32, 512, 1024),
+            _ => (256, 64, 1024, 1024),
         };
         Self {
             device: 0,
@@ -81,6 +91,8 @@ impl Settings {
             pages: Pages::new(pages, pages),
             offload: true,
             time_wait,
+            half_open,
+            neighbours,
             seed,
         }
     }
@@ -154,6 +166,8 @@ pub struct Stack<P: Platform + Xenstore> {
     listeners: BTreeMap<u16, listen::ListenState>,
     /// Number of listeners made so far. It tells a listener from an earlier one on the same port.
     listeners_made: u32,
+    /// Connections on their way to being established with a listener, oldest first.
+    half_open: alloc::collections::VecDeque<Handle>,
     time_wait: alloc::collections::VecDeque<Handle>,
     udp_ports: BTreeMap<u16, Handle>,
     queries: dns::Queries,
@@ -165,8 +179,11 @@ pub struct Stack<P: Platform + Xenstore> {
 /// The part that moves packets between device and sockets.
 struct Net<L: crate::platform::Link> {
     device: Device<L>,
+    ethernet: Ethernet,
     /// Made with each connection to a backend.
     interface: Option<Interface>,
+    /// The Ethernet address of the last connection to a backend.
+    mac: Option<EthernetAddress>,
     table: Table<Kind>,
     /// An empty set for packets without a socket, which the interface answers itself.
     nobody: SocketSet<'static>,
@@ -188,7 +205,7 @@ impl<P: Platform + Xenstore> Stack<P> {
     /// As [`Stack::xenstore_changed`].
     pub fn new(platform: P, config: NetConfig, settings: Settings, now: Instant) -> Result<Self, FrontendError> {
         let mut this = Self::with_origin(platform, Origin::Own(config), settings);
-        this.configure(config);
+        this.configure(config, now);
         this.start(now)?;
         Ok(this)
     }
@@ -211,7 +228,9 @@ impl<P: Platform + Xenstore> Stack<P> {
             frontend: Frontend::new(settings.device, settings.pages, settings.offload),
             net: Net {
                 device: Device::new(),
+                ethernet: Ethernet::new(settings.neighbours),
                 interface: None,
+                mac: None,
                 table: Table::new(),
                 nobody: SocketSet::new(vec![]),
                 next_deadline: None,
@@ -222,6 +241,7 @@ impl<P: Platform + Xenstore> Stack<P> {
             flows: BTreeMap::new(),
             listeners: BTreeMap::new(),
             listeners_made: 0,
+            half_open: Default::default(),
             time_wait: Default::default(),
             udp_ports: BTreeMap::new(),
             queries: dns::Queries::default(),
@@ -242,7 +262,7 @@ impl<P: Platform + Xenstore> Stack<P> {
     /// Xenstore or the kernel refused a request, or a node has an invalid value. The device stays
     /// unconnected; the next change is a new attempt.
     pub fn xenstore_changed(&mut self, now: Instant) -> Result<(), FrontendError> {
-        if !self.settle_configuration()? {
+        if !self.settle_configuration(now)? {
             return Ok(());
         }
         loop {
@@ -250,13 +270,13 @@ impl<P: Platform + Xenstore> Stack<P> {
                 Step::Nothing => return Ok(()),
                 Step::Ready => {
                     self.ask_for_lease(now);
-                    self.announce(now);
+                    self.net.ethernet.announce();
                     self.net.device.kick();
                 }
                 Step::Linked(connection) => self.link(connection, now),
                 Step::Lost => {
                     log::warn!("net: the backend is gone");
-                    self.net.device.attach(None);
+                    self.net.detach();
                 }
             }
         }
@@ -309,7 +329,7 @@ impl<P: Platform + Xenstore> Stack<P> {
     /// True if a call since the last [`Stack::transmit`] has left packets to send. Otherwise that
     /// would change nothing.
     pub fn has_queued(&self) -> bool {
-        self.net.table.has_queued() || self.queries.has_new()
+        self.net.has_queued() || self.queries.has_new()
     }
 
     fn finish(&mut self, ingress: Result<bool, Fault>, now: Instant) -> Option<Instant> {
@@ -318,22 +338,22 @@ impl<P: Platform + Xenstore> Stack<P> {
         let result = ingress.and_then(|more| self.egress(now).map(|()| more));
         match result {
             Ok(true) => Some(now),
-            Ok(false) => self.deadline(),
+            Ok(false) => self.deadline(now),
             Err(fault) => {
                 log::error!("net: the backend broke the protocol: {fault}");
                 let _ = self.frontend.close(&mut self.platform);
-                self.net.device.attach(None);
+                self.net.detach();
                 if let Err(error) = self.xenstore_changed(now) {
                     log::error!("{error}");
                 }
-                self.deadline()
+                self.deadline(now)
             }
         }
     }
 
     /// The time of the next call if nothing happens before.
-    fn deadline(&self) -> Option<Instant> {
-        [self.lease_deadline(), self.queries.deadline()].into_iter().fold(self.net.next_deadline, sooner)
+    fn deadline(&mut self, now: Instant) -> Option<Instant> {
+        [self.lease_deadline(), self.queries.deadline()].into_iter().fold(self.net.next_turn(now), sooner)
     }
 
     /// Takes a new connection to a backend: the interface is made anew, the sockets stay.
@@ -342,17 +362,14 @@ impl<P: Platform + Xenstore> Stack<P> {
         let Some(features) = self.net.device.features() else {
             return;
         };
-        let mac = HardwareAddress::Ethernet(features.mac);
-        let moved = (self.net.interface.as_ref()).is_some_and(|old| old.hardware_addr() != mac);
-        let mut config = Config::new(mac);
-        config.random_seed = self.random.next();
-        let interface = Interface::new(config, &mut self.net.device, now);
-        self.net.interface = Some(interface);
+        let moved = self.net.mac.is_some_and(|old| old != features.mac);
+        self.net.mac = Some(features.mac);
+        self.net.ethernet.attach(Some(features.mac));
         if moved {
             // A lease belongs to the Ethernet address.
             self.drop_lease(now);
         }
-        self.apply_address();
+        self.apply_address(now);
         for handle in self.net.table.select(|_| true) {
             self.net.table.queue(handle);
         }
@@ -362,30 +379,39 @@ impl<P: Platform + Xenstore> Stack<P> {
     /// Takes in packets; returns true when more are waiting than one call may take.
     fn ingress(&mut self, now: Instant) -> Result<bool, Fault> {
         self.net.device.reclaim()?;
-        for _ in 0..INGRESS_BUDGET {
+        for turn in 0..INGRESS_BUDGET {
             // Every packet may need an answer at once.
             if !self.net.device.can_send() {
                 return self.net.device.arm_send();
             }
-            let Some(frame) = self.net.device.fetch()? else {
-                return Ok(false);
-            };
-            match frame {
-                Frame::Tcp(segment) => self.tcp_arrived(segment, now),
-                Frame::Udp { source, destination } => self.udp_arrived(source, destination, now),
-                Frame::Arp { target } => {
-                    self.net.deliver(None, now);
-                    if self.address.is_some_and(|own| own.address == target) {
-                        // Sockets that wait for a neighbour's address may go on.
-                        for handle in self.net.table.select(|_| true) {
-                            self.net.table.queue(handle);
-                        }
-                    }
+            // Packets from outside have every second turn at least.
+            if turn % 2 == 0
+                && let Some(frame) = self.net.ethernet.take_looped()
+            {
+                if let Some(Frame::Ip(packet)) = self.net.device.inject(&frame) {
+                    self.ip_arrived(packet, now);
                 }
-                Frame::Other => self.net.deliver(None, now),
+                continue;
+            }
+            match self.net.device.fetch()? {
+                None if self.net.ethernet.has_looped() => {}
+                None => return Ok(false),
+                Some(Frame::Ip(packet)) if self.net.ethernet.accepts(&packet, now) => self.ip_arrived(packet, now),
+                Some(Frame::Ip(_)) => {}
+                Some(Frame::Arp(arp)) => self.net.ethernet.arp_arrived(arp, now),
             }
         }
         Ok(true)
+    }
+
+    fn ip_arrived(&mut self, packet: Ip, now: Instant) {
+        match packet.payload {
+            // A segment to a broadcast address is for no connection (RFC 9293, section 3.9.2.3).
+            Payload::Tcp(_) if !self.net.ethernet.is_own(packet.destination) => {}
+            Payload::Tcp(segment) => self.tcp_arrived(packet.source, segment, now),
+            Payload::Udp { source, destination } => self.udp_arrived(source, destination, now),
+            Payload::Other => self.net.deliver(None, now),
+        }
     }
 
     /// Sends the packets of queued sockets, as far as the device takes them.
@@ -393,54 +419,99 @@ impl<P: Platform + Xenstore> Stack<P> {
         if self.net.next_deadline.is_some_and(|due| due <= now) {
             self.net.next_deadline = self.net.table.queue_due(now);
         }
+        for neighbour in self.net.ethernet.tick(now) {
+            self.neighbour_lost(neighbour);
+        }
         loop {
             self.net.device.reclaim()?;
-            while self.net.device.can_send()
-                && let Some(handle) = self.net.table.next()
-            {
-                self.serve(handle, now);
+            while self.net.device.can_send() {
+                if let Some(frame) = self.net.ethernet.take_frame() {
+                    self.net.send_frame(&frame);
+                } else if let Some(handle) = self.net.table.next() {
+                    self.serve(handle, now);
+                } else {
+                    break;
+                }
             }
             self.net.device.flush();
-            if !self.net.table.has_queued() || !self.net.device.arm_send()? {
+            let waiting = self.net.has_queued() || self.net.ethernet.has_looped();
+            if !waiting || !self.net.device.arm_send()? {
                 return Ok(());
             }
+        }
+    }
+
+    /// Ends the connection attempts by way of a neighbour that does not answer. Connections that
+    /// were established go on trying (RFC 9293, section 3.9.2.2: the error is soft).
+    fn neighbour_lost(&mut self, neighbour: Ipv4Addr) {
+        log::debug!("net: {neighbour} does not answer ARP requests");
+        let ethernet = &self.net.ethernet;
+        let attempts = self.net.table.select(|entry| match &entry.kind {
+            Kind::Tcp(tcp) => ethernet.next_hop(*tcp::peer_of(tcp.flow).ip()) == Some(neighbour),
+            Kind::Udp(_) => false,
+        });
+        for handle in attempts {
+            self.tcp_unreachable(handle);
         }
     }
 
     /// Lets one socket send, and handles its change of state.
     fn serve(&mut self, handle: Handle, now: Instant) {
         let before = self.tcp_state(handle);
-        let outcome = self.net.send(handle, now);
+        if before.is_some() {
+            self.tcp_probe(handle, now);
+        }
+        self.net.send(handle, now);
         if let Some(before) = before {
             self.tcp_settle(handle, before, false);
-        } else if outcome != Sent::NoRoom {
-            self.udp_settle(handle, outcome == Sent::Some, now);
         }
     }
 }
 
-/// The result of a socket's turn to send.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Sent {
-    /// The socket sent at least one packet.
-    Some,
-    /// The socket had nothing to send, or cannot send it now.
-    Nothing,
-    /// The device took no more; the socket stays queued.
-    NoRoom,
-}
-
 impl<L: crate::platform::Link> Net<L> {
+    fn make_interface(&mut self, seed: u64, now: Instant) -> Interface {
+        let mut config = Config::new(HardwareAddress::Ip);
+        config.random_seed = seed;
+        Interface::new(config, &mut Port { device: &mut self.device, ethernet: &mut self.ethernet }, now)
+    }
+
+    /// Gives the connection to the backend up.
+    fn detach(&mut self) {
+        self.device.attach(None);
+        self.ethernet.attach(None);
+    }
+
+    /// True if there are packets to send.
+    fn has_queued(&self) -> bool {
+        self.table.has_queued() || self.ethernet.has_frame()
+    }
+
+    /// The time of the next turn if nothing happens before.
+    fn next_turn(&mut self, now: Instant) -> Option<Instant> {
+        if self.ethernet.has_looped() && self.device.can_send() {
+            return Some(now);
+        }
+        sooner(self.next_deadline, self.ethernet.deadline())
+    }
+
+    /// Sends a frame, while the device has room.
+    fn send_frame(&mut self, frame: &[u8]) {
+        if let Some(mut slot) = self.device.transmit() {
+            slot.bytes(frame.len()).copy_from_slice(frame);
+            slot.send(frame.len(), None);
+        }
+    }
+
     /// Gives the packet that the device has fetched to a socket, or to the interface alone.
     fn deliver(&mut self, handle: Option<Handle>, now: Instant) {
-        let Some(interface) = &mut self.interface else {
-            return;
-        };
         let set = match handle.and_then(|handle| self.table.get(handle)) {
             Some(entry) => &mut entry.set,
             None => &mut self.nobody,
         };
-        interface.poll_ingress_single(now, &mut self.device, set);
+        if let Some(interface) = &mut self.interface {
+            let mut port = Port { device: &mut self.device, ethernet: &mut self.ethernet };
+            interface.poll_ingress_single(now, &mut port, set);
+        }
     }
 
     /// Sets the deadline of the socket to `deadline` at the latest.
@@ -452,21 +523,15 @@ impl<L: crate::platform::Link> Net<L> {
     }
 
     /// Lets a socket send until it has no more to send now or the device takes no more.
-    fn send(&mut self, handle: Handle, now: Instant) -> Sent {
-        let (Some(interface), Some(entry)) = (&mut self.interface, self.table.get(handle)) else {
-            return Sent::Nothing;
-        };
-        let mut sent = Sent::Nothing;
+    fn send(&mut self, handle: Handle, now: Instant) {
+        let (Some(entry), Some(interface)) = (self.table.get(handle), &mut self.interface) else { return };
         let deadline = loop {
-            let result = interface.poll_egress(now, &mut self.device, &mut entry.set);
-            if result == PollResult::SocketStateChanged {
-                sent = Sent::Some;
-            }
+            let mut port = Port { device: &mut self.device, ethernet: &mut self.ethernet };
+            let result = interface.poll_egress(now, &mut port, &mut entry.set);
             match interface.poll_at(now, &entry.set) {
                 Some(at) if at <= now => {
                     if !self.device.can_send() {
-                        self.table.queue_first(handle);
-                        return Sent::NoRoom;
+                        return self.table.queue_first(handle);
                     }
                     if result == PollResult::None {
                         break Some(now + STALL_PAUSE);
@@ -477,7 +542,6 @@ impl<L: crate::platform::Link> Net<L> {
         };
         entry.deadline = deadline;
         self.next_deadline = sooner(self.next_deadline, deadline);
-        sent
     }
 
     fn get(&mut self, handle: Handle) -> Result<&mut Entry<Kind>, Error> {

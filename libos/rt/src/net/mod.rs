@@ -3,6 +3,7 @@
 //!
 //! The network comes up at the first call that needs it, with the setting `net=` (`dhcp` without
 //! one), and stays up. A thread of its own takes in packets; a call that sends does so itself.
+//! Connections and datagrams to the pVM's own address, or to 127.0.0.1, stay inside.
 //!
 //! In the child of a fork, connections of the parent return `NotConnected`. Listeners and UDP
 //! sockets are the child's, on its own address. If the parent's network was up, the child's comes
