@@ -9,6 +9,7 @@ use core::str::FromStr;
 
 /// The origin of the network interface's address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "an interface has one")]
 pub enum NetConfig {
     /// No network: the device is left alone.
     Off,

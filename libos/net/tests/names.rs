@@ -260,9 +260,12 @@ fn truncation_without_tcp_is_an_error_of_its_own_unless_another_server_knows() {
     assert_eq!(two.look_up("host.test").0, found(3));
 }
 
-/// The ports and the octets of all queries on the bridge.
-fn record_queries(world: &mut World) -> Rc<RefCell<Vec<(u16, Vec<u8>)>>> {
-    let queries = Rc::new(RefCell::new(Vec::new()));
+/// The ports and the octets of queries.
+type Queries = Rc<RefCell<Vec<(u16, Vec<u8>)>>>;
+
+/// All queries on the bridge from now on.
+fn record_queries(world: &mut World) -> Queries {
+    let queries = Queries::default();
     let seen = queries.clone();
     world.lan.others.push(Box::new(move |packet| {
         seen.borrow_mut().extend(payload(packet, 53).map(|(_, _, port, query)| (port, query)));

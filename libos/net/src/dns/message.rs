@@ -16,6 +16,7 @@ const ALIASES_MAX: usize = 16;
 
 /// The meaning of a server's answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "there is one at a time, and not for long")]
 pub enum Reply {
     /// The name has these addresses; there is one at least.
     Addresses(Vec<Ipv4Addr>),

@@ -230,7 +230,7 @@ mod tests {
                 .map(|_| {
                     state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
                     let octet = (state >> 24) as u8;
-                    if octet & 3 == 0 { octet & 7 } else { octet | 0xc0 * (octet >> 1 & 1) }
+                    if octet & 3 == 0 { octet & 7 } else { octet | (0xc0 * (octet >> 1 & 1)) }
                 })
                 .collect();
             for at in 0..42 {
