@@ -4,7 +4,7 @@
 //! - [`platform`]: the services of the kernel (shared pages, grants, an event channel, xenstore);
 //! - [`rings`]: the front half of one shared ring, with checked indices;
 //! - [`netfront`]: the xenstore negotiation with the backend, its loss and its return;
-//! - [`device`]: packets in ring slots, checksum and segmentation offload, `smoltcp::phy::Device`;
+//! - [`device`]: packets in ring slots, checksum and segmentation offload;
 //! - `dhcp` and `dns`: the thinking halves of the DHCP client and of the resolver;
 //! - [`stack`]: the TCP/IP stack with its sockets. It has no threads and no clock: time is an
 //!   argument, and the caller waits (a `Waker` tells when to try again).

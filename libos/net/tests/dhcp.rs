@@ -2,11 +2,13 @@
 
 mod common;
 
+use common::Host;
 use common::back::Packet;
-use common::lan::{Lan, settings};
+use common::lan::{Lan, mac_text, settings};
 use common::server::{SERVER, SERVER_MAC, arp_server, datagram_from, name_server, payload};
+use common::strangers::arp;
 use smoltcp::wire::EthernetAddress;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::net::Ipv4Addr;
 use std::rc::Rc;
 use zooid_net::stack::NotReady;
@@ -73,7 +75,12 @@ impl Seen {
 type Log = Rc<RefCell<Vec<Seen>>>;
 
 /// A guest with `net=dhcp` and servers that `react` stands for. Returns what they see, too.
-fn world(mut react: impl FnMut(&Seen) -> Vec<Packet> + 'static) -> (Lan, Log) {
+fn world(react: impl FnMut(&Seen) -> Vec<Packet> + 'static) -> (Lan, Log) {
+    world_with(None, react)
+}
+
+/// As [`world`], where the toolstack gives the guest's device this MTU.
+fn world_with(mtu: Option<u16>, mut react: impl FnMut(&Seen) -> Vec<Packet> + 'static) -> (Lan, Log) {
     let log = Log::default();
     let seen = log.clone();
     let mut lan = Lan::new();
@@ -83,7 +90,12 @@ fn world(mut react: impl FnMut(&Seen) -> Vec<Packet> + 'static) -> (Lan, Log) {
         seen.borrow_mut().push(message.clone());
         react(&message)
     }));
-    lan.add_with("dhcp", settings(1));
+    let host = Host::new();
+    if let Some(mtu) = mtu {
+        host.set("device/vif/0/mtu", &mtu.to_string());
+    }
+    host.attach(&mac_text(1));
+    lan.add_on(host, "dhcp", settings(1));
     lan.go(0);
     lan.pass(Duration::from_secs(1));
     (lan, log)
@@ -329,4 +341,125 @@ fn a_lease_of_one_address_reaches_others_by_a_router_outside() {
     lan.go(0);
     lan.pass(Duration::from_secs(2));
     assert_eq!(*sent.borrow(), 1);
+}
+
+#[test]
+fn what_waits_for_a_neighbour_is_not_sent_from_an_address_that_is_lost() {
+    let mut last = 50;
+    let (mut lan, _) = world(move |message| {
+        if !message.own.is_unspecified() {
+            last = 51;
+            return vec![message.answer(SERVER, NAK, [0; 4], &[])];
+        }
+        let kind = if message.kind == DISCOVER { OFFER } else { ACK };
+        vec![message.answer(SERVER, kind, [10, 0, 0, last], &[51, 4, 0, 0, 0, 100])]
+    });
+    let exists = Rc::new(Cell::new(false));
+    let answers = exists.clone();
+    lan.others.push(Box::new(arp(move |address| answers.get() && address == Ipv4Addr::new(10, 0, 0, 9))));
+    let senders = Rc::new(RefCell::new(Vec::new()));
+    let seen = senders.clone();
+    lan.others.push(Box::new(move |packet| {
+        seen.borrow_mut().extend(payload(packet, 9).map(|(_, from, ..)| from));
+        vec![]
+    }));
+    let socket = lan.stack(0).udp_bind(0).unwrap();
+    lan.pass(Duration::from_secs(48));
+    for _ in 0..2 {
+        lan.stack(0).udp_send(socket, b"x", "10.0.0.9:9".parse().unwrap()).unwrap();
+        lan.go(0);
+        lan.pass(Duration::from_millis(1500));
+        exists.set(true);
+    }
+    assert_eq!(*senders.borrow(), [Ipv4Addr::new(10, 0, 0, 51)]);
+}
+
+/// Records the maximum segment size that the guest's last connection attempt announced: the first
+/// option of its SYN (RFC 9293, section 3.1).
+fn announced(lan: &mut Lan) -> Rc<Cell<u16>> {
+    let size = Rc::new(Cell::new(0));
+    let seen = size.clone();
+    lan.others.push(Box::new(move |packet| {
+        if packet.bytes.get(23) == Some(&6) && packet.bytes[47] & 0x12 == 2 {
+            assert_eq!(packet.bytes[54..56], [2, 4]);
+            seen.set(u16::from_be_bytes([packet.bytes[56], packet.bytes[57]]));
+        }
+        vec![]
+    }));
+    size
+}
+
+fn connect(lan: &mut Lan) {
+    lan.stack(0).tcp_connect(std::net::SocketAddrV4::new(SERVER, 80)).unwrap();
+    lan.go(0);
+}
+
+#[test]
+fn a_leases_mtu_counts_below_that_of_the_device_and_not_below_576() {
+    const CASES: &[(Option<u16>, &[u8], u16)] = &[
+        (None, &[26, 2, 0x05, 0x14], 1300),
+        (None, &[26, 2, 0x05, 0xdd], 1500),
+        (Some(1400), &[26, 2, 0x23, 0x28], 1400),
+        (Some(9000), &[26, 2, 0x1f, 0x40], 8000),
+        (Some(9000), &[], 9000),
+        (None, &[26, 2, 0, 100], 576),
+        // Less than RFC 2132 (5.1) allows.
+        (None, &[26, 2, 0, 67], 1500),
+    ];
+    for &(device, options, mtu) in CASES {
+        let (mut lan, _) = world_with(device, server(200, options, |_| vec![]));
+        let size = announced(&mut lan);
+        connect(&mut lan);
+        assert_eq!(size.get() + 40, mtu);
+        let socket = lan.stack(0).udp_bind(0).unwrap();
+        let to = std::net::SocketAddrV4::new(SERVER, 9);
+        let longest = usize::from(mtu) - 28;
+        assert_eq!(lan.stack(0).udp_send(socket, &vec![0; longest + 1], to), Err(Error::MessageTooLong));
+        assert_eq!(lan.stack(0).udp_send(socket, &vec![0; longest], to), Ok(()));
+    }
+}
+
+#[test]
+fn a_leases_mtu_ends_with_it() {
+    let mut first = true;
+    let (mut lan, _) = world(move |message| {
+        if !message.own.is_unspecified() {
+            first = false;
+            return vec![message.answer(SERVER, NAK, [0; 4], &[])];
+        }
+        let kind = if message.kind == DISCOVER { OFFER } else { ACK };
+        let options: &[u8] = if first { &[26, 2, 5, 0x14, 51, 4, 0, 0, 0, 100] } else { &[51, 4, 0, 0, 0, 200] };
+        vec![message.answer(SERVER, kind, [10, 0, 0, 50], options)]
+    });
+    let size = announced(&mut lan);
+    connect(&mut lan);
+    assert_eq!(size.get(), 1260);
+    lan.pass(Duration::from_secs(60));
+    connect(&mut lan);
+    assert_eq!(size.get(), 1460);
+}
+
+/// The backend is given packets for full segments of the lowered size, which are longer than the
+/// largest with the device's own MTU.
+#[test]
+fn a_leases_mtu_on_a_device_for_long_packets_leaves_bulk_data_in_order() {
+    let (mut lan, _) = world_with(Some(40_000), server(200, &[26, 2, 5, 0x14], |_| vec![]));
+    lan.mtu = 1300;
+    lan.add_with("10.0.0.2/8", settings(2));
+    let listener = lan.stack(1).tcp_listen(80, 8).unwrap();
+    let client = lan.stack(0).tcp_connect("10.0.0.2:80".parse().unwrap()).unwrap();
+    lan.go(0);
+    let (server, _) = lan.stack(1).tcp_accept(listener).unwrap();
+    let data: Vec<u8> = (0..2_000_000u32).map(|i| (i % 251) as u8).collect();
+    let (mut sent, mut got, mut buffer) = (0, Vec::new(), vec![0; 65536]);
+    while got.len() < data.len() {
+        sent += lan.stack(0).tcp_send(client, &data[sent..]).unwrap_or(0);
+        lan.go(0);
+        let count = lan.stack(1).tcp_receive(server, &mut buffer).unwrap_or(0);
+        got.extend_from_slice(&buffer[..count]);
+        lan.pass(Duration::from_micros(100));
+        assert!(lan.now.total_millis() < 600_000, "stalled at {}", got.len());
+    }
+    assert!(got == data, "data differs");
+    assert!(lan.longest > 60_000, "{}", lan.longest);
 }

@@ -3,7 +3,7 @@
 mod common;
 
 use common::lan::{Lan, settings};
-use common::strangers::{arp, asked};
+use common::strangers::{arp, asked, asks, give, mac_of};
 use std::cell::Cell;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::rc::Rc;
@@ -158,4 +158,41 @@ fn a_neighbour_that_vanishes_is_asked_for_and_its_connections_go_on_trying() {
     away.set(false);
     lan.pass(Duration::from_secs(70));
     assert_eq!(lan.stack(1).tcp_receive(server, &mut [0; 8]), Ok(5));
+}
+
+#[test]
+fn a_guest_of_a_network_of_one_answers_all_hosts_on_the_link() {
+    let mut lan = Lan::new();
+    let (own, router) = (Ipv4Addr::new(192, 0, 2, 9), Ipv4Addr::new(10, 0, 0, 1));
+    lan.add_with("192.0.2.9/32,gw=10.0.0.1", settings(1));
+    let (answered, requests, datagrams) = (Rc::new(Cell::new(None)), Rc::new(Cell::new(0)), Rc::new(Cell::new(None)));
+    let (answers, asks_seen, gets) = (answered.clone(), requests.clone(), datagrams.clone());
+    lan.others.push(Box::new(move |packet| {
+        let to = Some(packet.bytes[..6].to_vec());
+        match &packet.bytes[12..14] {
+            // A reply.
+            [8, 6] if packet.bytes[21] == 2 => answers.set(to),
+            [8, 6] => asks_seen.set(asks_seen.get() + 1),
+            _ => gets.set(to),
+        }
+        vec![]
+    }));
+    // The router by one of its other addresses, and as a neighbour that looks for a free address.
+    for asker in [Ipv4Addr::new(172, 31, 0, 1), Ipv4Addr::new(192, 0, 2, 8), Ipv4Addr::UNSPECIFIED, router] {
+        give(&lan, asks(asker, own));
+        lan.settle();
+        assert_eq!(answered.take(), Some(mac_of(asker).0.to_vec()), "{asker}");
+    }
+    // Nobody has such an address, and another's is not ours to answer for.
+    for asker in [Ipv4Addr::BROADCAST, Ipv4Addr::LOCALHOST, Ipv4Addr::new(224, 0, 0, 1), own] {
+        give(&lan, asks(asker, own));
+    }
+    give(&lan, asks(router, Ipv4Addr::new(192, 0, 2, 10)));
+    lan.settle();
+    assert_eq!(answered.take(), None);
+    // It knows the router, which has asked, and goes by it to those who have.
+    let socket = lan.stack(0).udp_bind(0).unwrap();
+    lan.stack(0).udp_send(socket, b"x", "192.0.2.8:7".parse().unwrap()).unwrap();
+    lan.go(0);
+    assert_eq!((datagrams.take(), requests.get()), (Some(mac_of(router).0.to_vec()), 0));
 }

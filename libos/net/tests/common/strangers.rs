@@ -76,17 +76,32 @@ pub fn asked(packet: &Packet) -> Option<(Ipv4Addr, EthernetAddress, Ipv4Addr)> {
 pub fn arp(exists: impl Fn(Ipv4Addr) -> bool) -> impl FnMut(&Packet) -> Vec<Packet> {
     move |packet| {
         let Some((target, mac, asker)) = asked(packet).filter(|(target, ..)| exists(*target)) else { return vec![] };
-        let reply = ArpRepr::EthernetIpv4 {
-            operation: ArpOperation::Reply,
-            source_hardware_addr: mac_of(target),
-            source_protocol_addr: target,
-            target_hardware_addr: mac,
-            target_protocol_addr: asker,
-        };
-        let mut bytes = vec![0; 14 + reply.buffer_len()];
-        let ethernet = EthernetRepr { src_addr: mac_of(target), dst_addr: mac, ethertype: EthernetProtocol::Arp };
-        ethernet.emit(&mut EthernetFrame::new_unchecked(&mut bytes));
-        reply.emit(&mut ArpPacket::new_unchecked(&mut bytes[14..]));
-        vec![Packet::plain(bytes)]
+        vec![arp_packet(ArpOperation::Reply, target, mac, mac, asker)]
     }
+}
+
+/// An ARP request of a stranger for `target`.
+pub fn asks(stranger: Ipv4Addr, target: Ipv4Addr) -> Packet {
+    arp_packet(ArpOperation::Request, stranger, EthernetAddress::BROADCAST, EthernetAddress([0; 6]), target)
+}
+
+fn arp_packet(
+    operation: ArpOperation,
+    from: Ipv4Addr,
+    to: EthernetAddress,
+    target_hardware_addr: EthernetAddress,
+    target_protocol_addr: Ipv4Addr,
+) -> Packet {
+    let arp = ArpRepr::EthernetIpv4 {
+        operation,
+        source_hardware_addr: mac_of(from),
+        source_protocol_addr: from,
+        target_hardware_addr,
+        target_protocol_addr,
+    };
+    let mut bytes = vec![0; 14 + arp.buffer_len()];
+    let ethernet = EthernetRepr { src_addr: mac_of(from), dst_addr: to, ethertype: EthernetProtocol::Arp };
+    ethernet.emit(&mut EthernetFrame::new_unchecked(&mut bytes));
+    arp.emit(&mut ArpPacket::new_unchecked(&mut bytes[14..]));
+    Packet::plain(bytes)
 }
