@@ -3,7 +3,7 @@ export PATH := /usr/bin:$(PATH)
 export SCRIPT FILES OUT CLOCK MEM CPUS TIMEOUT ONLY SECONDS_EACH FORKS
 
 # Crates that run on the build machine, where their unit tests are run.
-HOST_CRATES := xen-abi xen-sys zooid-core zooid-crt zooid-fork-core zooid-fork-plan zooid-ipc zooid-loader zooid-manifest zooid-memory zooid-net zooid-runner xenctl pvm
+HOST_CRATES := httpd-core xen-abi xen-sys zooid-core zooid-crt zooid-fork-core zooid-fork-plan zooid-ipc zooid-loader zooid-manifest zooid-memory zooid-net zooid-runner xenctl pvm
 EXAMPLES := $(notdir $(wildcard examples/*))
 # Test guests that are measured, with the code that the examples have.
 BENCH_GUESTS := bench_dl bench_fork bench_ipc empty page_server

@@ -41,6 +41,13 @@ class Connection:
         assert version == "HTTP/1.1", lines[0]
         return int(status), headers, body
 
+    def page(self, target):
+        """The body of the page at `target`, which must be there."""
+        self.send(b"GET " + target + b" HTTP/1.1\r\n" + HOST + b"\r\n")
+        status, _, body = self.answer()
+        assert status == 200, (target, status)
+        return body
+
     def is_over(self):
         """True if the stream ends here, in order."""
         return self.input == b"" and not self.more()
@@ -80,6 +87,11 @@ def protocol():
     kept("a blank line first", b"\r\n" + GET, 200)
     kept("line feeds alone", b"GET / HTTP/1.1\nHost: a\n\n", 200)
     kept("an absolute target", b"GET http://10.0.0.2/about.txt HTTP/1.1\r\n" + HOST + b"\r\n", 200)
+    index, about = [connection.page(path) for path in (b"/", b"/about.txt")]
+    for target in b"http://10.0.0.2?x=/about.txt", b"/x/..", b"/?/about.txt":
+        expect("%s is the index" % target.decode(), connection.page(target) == index)
+    for target in b"/%61bout.txt", b"/x/%2e%2E/about.txt", b"http://10.0.0.2/about.txt?/":
+        expect("%s is about.txt" % target.decode(), connection.page(target) == about)
     kept("names of headers in any case", b"GET / HTTP/1.1\r\nhOST: a\r\ncONTENT-lENGTH: 3\r\n\r\nabc", 200)
     kept("a body is skipped", b"GET / HTTP/1.1\r\n" + HOST + b"Content-Length: 20\r\n\r\nGET /x HTTP/1.1\r\n\r\n\r\n", 200)
     kept("a long body is skipped", b"POST / HTTP/1.1\r\n" + HOST + b"Content-Length: 60000\r\n\r\n" + b"x" * 60000, 405)
@@ -92,6 +104,11 @@ def protocol():
 
     refused("HTTP/1.0", b"GET / HTTP/1.0\r\n\r\n", 200)
     refused("Connection: close", b"GET / HTTP/1.1\r\n" + HOST + b"Connection: x, Close\r\n\r\n", 200)
+    refused("close beside keep-alive", b"GET / HTTP/1.0\r\nConnection: close, keep-alive\r\n\r\n", 200)
+    refused("a host that is none", b"GET / HTTP/1.1\r\nHost: a b/c@d\r\n\r\n", 400)
+    refused("an escape that is none", b"GET /%zz HTTP/1.1\r\n" + HOST + b"\r\n", 400)
+    refused("a path above the root", b"GET /../about.txt HTTP/1.1\r\n" + HOST + b"\r\n", 400)
+    refused("another version", b"GET / HTTP/2.0\r\n" + HOST + b"\r\n", 505)
     refused("a head of 9,000 bytes", b"GET / HTTP/1.1\r\n" + HOST + b"A: " + b"a" * 9000 + b"\r\n\r\n", 431)
     refused("a target of 100,000 bytes", b"GET /" + b"a" * 100000, 431)
     refused("65 headers", b"GET / HTTP/1.1\r\n" + HOST + b"A: b\r\n" * 64 + b"\r\n", 431)
@@ -113,7 +130,7 @@ def protocol():
         refused("the length %s" % length.decode(), request, 413)
     chunks = b"Transfer-Encoding: chunked\r\n"
     refused("chunks", b"POST / HTTP/1.1\r\n" + HOST + chunks + b"\r\n3\r\nabc\r\n0\r\n\r\n", 501)
-    refused("chunks and a length", b"POST / HTTP/1.1\r\n" + HOST + b"Content-Length: 3\r\n" + chunks + b"\r\nabc", 501)
+    refused("chunks and a length", b"POST / HTTP/1.1\r\n" + HOST + b"Content-Length: 3\r\n" + chunks + b"\r\nabc", 400)
 
 
 def pipeline():

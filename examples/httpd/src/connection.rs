@@ -2,11 +2,11 @@
 
 use alloc::vec::Vec;
 
+use httpd_core::take_requests;
 use zooid::net::{Shutdown, TcpStream};
 use zooid::time::{Duration, Instant};
 
-use crate::request::{MAX_HEAD, Request};
-use crate::response;
+use crate::date;
 
 /// Bytes that are read at once.
 const READ_SIZE: usize = 2 << 10;
@@ -22,7 +22,7 @@ pub fn serve(stream: &TcpStream, patience: Duration) {
     let mut buffer = [0; READ_SIZE];
     let mut skip = 0;
     loop {
-        let keep = take_requests(&mut input, &mut skip, &mut output);
+        let keep = take_requests(&mut input, &mut skip, date::append, &mut output);
         if stream.write_all(&output).is_err() {
             return;
         }
@@ -36,32 +36,6 @@ pub fn serve(stream: &TcpStream, patience: Duration) {
             _ => return,
         }
     }
-}
-
-/// Answers all requests in `input` whose head is complete and removes them, with their bodies.
-/// `skip` is the number of bytes of the last body that are still to come. Returns false if the
-/// connection is to be closed.
-fn take_requests(input: &mut Vec<u8>, skip: &mut usize, output: &mut Vec<u8>) -> bool {
-    let mut done = *skip;
-    let mut keep = true;
-    while keep && done < input.len() {
-        match Request::parse(&input[done..]) {
-            Ok(Some(request)) => {
-                response::answer(&request, output);
-                done += request.length;
-                keep = request.keep_alive;
-            }
-            Ok(None) => break,
-            Err(status) => {
-                response::refuse(status, output);
-                keep = false;
-            }
-        }
-    }
-    *skip = done.saturating_sub(input.len());
-    input.drain(..done - *skip);
-    debug_assert!(!keep || input.len() < MAX_HEAD);
-    keep
 }
 
 /// Ends the connection after its last answer. Closing it with input unread would reset it, and the

@@ -12,9 +12,6 @@ extern crate alloc;
 
 mod connection;
 mod date;
-mod pages;
-mod request;
-mod response;
 
 use alloc::boxed::Box;
 

@@ -19,6 +19,8 @@ pub enum Error {
     AddrNotAvailable,
     /// There is no interface with an address, or no route from it to the peer.
     NetworkUnreachable,
+    /// The neighbour on the way to the peer (the peer itself, or the router) answers no ARP requests.
+    HostUnreachable,
     /// The call would have to wait; a registered waker tells when to try again.
     WouldBlock,
     /// The peer did not answer in time.
@@ -29,8 +31,17 @@ pub enum Error {
     OutOfMemory,
     /// The datagram does not fit into one packet or into the socket's buffer.
     MessageTooLong,
-    /// The name server reports that the name does not exist, or did not answer.
+    /// A name server reports that the name does not exist.
     NameNotFound,
+    /// A name server reports that the name exists, but has no IPv4 address.
+    NameHasNoAddress,
+    /// The name servers could not, or did not want to, say whether the name exists (blame: them;
+    /// a later query may succeed).
+    NameServerFailed,
+    /// No name server answered in time.
+    NameServerSilent,
+    /// The answer does not fit into a datagram, and the name server did not give it over TCP.
+    NameAnswerTruncated,
     /// The name is no valid host name, or no name server is configured.
     InvalidInput,
 }
@@ -45,12 +56,17 @@ impl fmt::Display for Error {
             Self::AddrInUse => "address in use",
             Self::AddrNotAvailable => "address not available",
             Self::NetworkUnreachable => "network unreachable",
+            Self::HostUnreachable => "host unreachable",
             Self::WouldBlock => "operation would block",
             Self::TimedOut => "timed out",
             Self::BrokenPipe => "broken pipe",
             Self::OutOfMemory => "out of memory",
             Self::MessageTooLong => "message too long",
             Self::NameNotFound => "name not found",
+            Self::NameHasNoAddress => "the name has no IPv4 address",
+            Self::NameServerFailed => "the name server failed",
+            Self::NameServerSilent => "no answer from a name server",
+            Self::NameAnswerTruncated => "the name server's answer is cut, and TCP to it failed",
             Self::InvalidInput => "invalid input",
         })
     }

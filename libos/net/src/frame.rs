@@ -2,7 +2,9 @@
 //! and UDP checksums.
 
 use core::net::Ipv4Addr;
-use smoltcp::wire::{ArpPacket, EthernetFrame, EthernetProtocol, IpProtocol, Ipv4Packet, TcpPacket, UdpPacket};
+use smoltcp::wire::{
+    ArpPacket, ArpRepr, EthernetAddress, EthernetFrame, EthernetProtocol, IpProtocol, Ipv4Packet, TcpPacket, UdpPacket,
+};
 
 /// Length of an Ethernet header.
 pub const ETHERNET_HEADER: usize = 14;
@@ -10,9 +12,33 @@ pub const ETHERNET_HEADER: usize = 14;
 /// Offset of the checksum in a TCP header (RFC 9293, section 3.1).
 const TCP_CHECKSUM: usize = 16;
 
-/// The part of a received frame that decides which socket it is for.
+/// A received frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Frame {
+    /// An ARP packet.
+    Arp(ArpRepr),
+    /// An IPv4 packet.
+    Ip(Ip),
+}
+
+/// The addresses of a received IPv4 packet, and the part that decides which socket it is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ip {
+    /// Ethernet address of the neighbour that sent it.
+    pub from_mac: EthernetAddress,
+    /// Ethernet address that it was sent to.
+    pub to_mac: EthernetAddress,
+    /// Address of the sender.
+    pub source: Ipv4Addr,
+    /// Address that it was sent to.
+    pub destination: Ipv4Addr,
+    /// The transport protocol's part.
+    pub payload: Payload,
+}
+
+/// The part of an IPv4 packet that decides which socket it is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Payload {
     /// A TCP segment.
     Tcp(Segment),
     /// A UDP datagram.
@@ -22,20 +48,13 @@ pub enum Frame {
         /// Port here.
         destination: u16,
     },
-    /// An ARP packet that asks for this address, or is sent to it.
-    Arp {
-        /// The target protocol address.
-        target: Ipv4Addr,
-    },
-    /// Any other IPv4 packet.
+    /// Of any other protocol.
     Other,
 }
 
 /// The addressing part of a TCP segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Segment {
-    /// Address of the sender.
-    pub source: Ipv4Addr,
     /// Port of the sender.
     pub source_port: u16,
     /// Port here.
@@ -54,29 +73,33 @@ pub fn classify(bytes: &[u8], validated: bool) -> Option<Frame> {
     match ethernet.ethertype() {
         EthernetProtocol::Arp => {
             let arp = ArpPacket::new_checked(ethernet.payload()).ok()?;
-            let target: [u8; 4] = arp.target_protocol_addr().try_into().ok()?;
-            Some(Frame::Arp { target: target.into() })
+            Some(Frame::Arp(ArpRepr::parse(&arp).ok()?))
         }
         EthernetProtocol::Ipv4 => {
             let ip = Ipv4Packet::new_checked(ethernet.payload()).ok()?;
             if ip.version() != 4 || ip.more_frags() || ip.frag_offset() != 0 {
                 return None;
             }
-            classify_ipv4(&ip, validated)
+            Some(Frame::Ip(Ip {
+                from_mac: ethernet.src_addr(),
+                to_mac: ethernet.dst_addr(),
+                source: ip.src_addr(),
+                destination: ip.dst_addr(),
+                payload: classify_payload(&ip, validated)?,
+            }))
         }
         _ => None,
     }
 }
 
-fn classify_ipv4(ip: &Ipv4Packet<&[u8]>, validated: bool) -> Option<Frame> {
+fn classify_payload(ip: &Ipv4Packet<&[u8]>, validated: bool) -> Option<Payload> {
     match ip.next_header() {
         IpProtocol::Tcp => {
             let tcp = TcpPacket::new_checked(ip.payload()).ok()?;
             if !validated && !tcp.verify_checksum(&ip.src_addr().into(), &ip.dst_addr().into()) {
                 return None;
             }
-            Some(Frame::Tcp(Segment {
-                source: ip.src_addr(),
+            Some(Payload::Tcp(Segment {
                 source_port: tcp.src_port(),
                 port: tcp.dst_port(),
                 opens: tcp.syn() && !tcp.ack() && !tcp.rst(),
@@ -88,9 +111,9 @@ fn classify_ipv4(ip: &Ipv4Packet<&[u8]>, validated: bool) -> Option<Frame> {
             if !validated && !udp.verify_checksum(&ip.src_addr().into(), &ip.dst_addr().into()) {
                 return None;
             }
-            Some(Frame::Udp { source: udp.src_port(), destination: udp.dst_port() })
+            Some(Payload::Udp { source: udp.src_port(), destination: udp.dst_port() })
         }
-        _ => Some(Frame::Other),
+        _ => Some(Payload::Other),
     }
 }
 

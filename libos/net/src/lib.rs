@@ -4,7 +4,8 @@
 //! - [`platform`]: the services of the kernel (shared pages, grants, an event channel, xenstore);
 //! - [`rings`]: the front half of one shared ring, with checked indices;
 //! - [`netfront`]: the xenstore negotiation with the backend, its loss and its return;
-//! - [`device`]: packets in ring slots, checksum and segmentation offload, `smoltcp::phy::Device`;
+//! - [`device`]: packets in ring slots, checksum and segmentation offload;
+//! - `dhcp` and `dns`: the thinking halves of the DHCP client and of the resolver;
 //! - [`stack`]: the TCP/IP stack with its sockets. It has no threads and no clock: time is an
 //!   argument, and the caller waits (a `Waker` tells when to try again).
 //!
@@ -16,6 +17,8 @@ extern crate alloc;
 
 pub mod config;
 pub mod device;
+mod dhcp;
+mod dns;
 mod error;
 mod frame;
 pub mod netfront;
@@ -23,7 +26,8 @@ pub mod platform;
 pub mod rings;
 pub mod stack;
 
-pub use config::{ConfigError, NetConfig, StaticAddress};
+pub use config::{ConfigError, List, NetConfig, Route, StaticAddress};
+pub use dns::SearchList;
 pub use error::Error;
 pub use smoltcp::time::{Duration, Instant};
 pub use smoltcp::wire::EthernetAddress;

@@ -5,7 +5,7 @@
 //! come back at any time. The frontend then closes, returns to Initialising when the backend is
 //! ready for it, and connects again with fresh rings.
 
-use crate::device::{Connection, Features, Pages};
+use crate::device::{Connection, Features, MTU, MTU_MAX, MTU_MIN, Pages};
 use crate::platform::{Link, OutOfResources, Platform, Xenstore};
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -253,6 +253,10 @@ impl Frontend {
         let domid = DomId(domid.parse().map_err(|_| malformed("backend-id", domid))?);
         let mac = self.required(platform, "mac")?;
         let mac = parse_mac(&mac).ok_or_else(|| malformed("mac", mac))?;
+        let mtu = match platform.read(&self.node("mtu"))? {
+            Some(text) => parse_mtu(&text).ok_or_else(|| malformed("mtu", text))?,
+            None => MTU,
+        };
         let mut offered = |feature| -> Result<bool, FrontendError> {
             let value = platform.read(&format!("{backend}/{feature}"))?;
             Ok(value.as_deref() == Some("1"))
@@ -263,9 +267,11 @@ impl Frontend {
             return Err(malformed("feature-rx-copy", String::new()));
         }
         let gso = self.offload && offered("feature-sg")? && offered("feature-gso-tcpv4")?;
+        // Longer packets take several pages, as large segments do.
+        let mtu = if gso { mtu } else { mtu.min(MTU) };
 
         let link = platform.open(domid, self.pages.tx, self.pages.rx)?;
-        let connection = Connection::new(link, self.pages, Features { mac, gso });
+        let connection = Connection::new(link, self.pages, Features { mac, gso, mtu });
         self.publish(platform, connection.link(), gso)?;
         self.phase = Phase::Published;
         Ok(Step::Linked(connection))
@@ -313,6 +319,10 @@ fn state(text: Option<&str>) -> State {
 
 fn malformed(node: &'static str, value: String) -> FrontendError {
     FrontendError::Malformed { node, value }
+}
+
+fn parse_mtu(text: &str) -> Option<usize> {
+    text.parse().ok().filter(|mtu| (MTU_MIN..=MTU_MAX).contains(mtu))
 }
 
 /// `00:16:3e:01:02:03`, the address of one host.

@@ -109,6 +109,10 @@ fn malformed_nodes_are_typed_errors_and_no_connection() {
         ("device/vif/0/backend-id", "-1"),
         ("device/vif/0/backend-id", "65536"),
         ("device/vif/0/backend-id", ""),
+        ("device/vif/0/mtu", ""),
+        ("device/vif/0/mtu", "575"),
+        ("device/vif/0/mtu", "65522"),
+        ("device/vif/0/mtu", "1500 "),
     ] {
         let host = Host::new();
         host.attach(&mac_text(1));
@@ -138,6 +142,63 @@ fn a_failed_attempt_is_repeated_at_the_next_event() {
     assert_eq!(stack(&host).err(), Some(FrontendError::Resources));
     host.fail_open.set(false);
     assert_eq!(ready_at_last(&host, &mut stack(&host).unwrap()), Ok(()));
+}
+
+/// Lets two guests whose devices have an MTU of `mtu` talk, and returns the maximum segment size that
+/// one of them announces.
+fn announced_by(mtu: usize, offload: bool) -> u16 {
+    let mut lan = Lan::new();
+    lan.mtu = mtu;
+    for guest in 0..2 {
+        let host = Host::new();
+        host.set("device/vif/0/mtu", &mtu.to_string());
+        host.attach(&mac_text(guest + 1));
+        let settings = zooid_net::Settings { offload, ..settings(guest.into()) };
+        lan.add_on(host, &format!("10.0.0.{}/24", guest + 1), settings);
+    }
+    let said = Rc::new(std::cell::Cell::new(0));
+    let seen = said.clone();
+    lan.others.push(Box::new(move |packet| {
+        // An IPv4 packet with a TCP segment, whose first option is the size (RFC 9293, section 3.1).
+        if packet.bytes.get(23) == Some(&6) && packet.bytes[47] & 0x12 == 0x12 {
+            assert_eq!(packet.bytes[54..56], [2, 4]);
+            seen.set(u16::from_be_bytes([packet.bytes[56], packet.bytes[57]]));
+        }
+        vec![]
+    }));
+    let listener = lan.stack(0).tcp_listen(80, 8).unwrap();
+    let client = lan.stack(1).tcp_connect("10.0.0.1:80".parse().unwrap()).unwrap();
+    lan.go(1);
+    let (server, _) = lan.stack(0).tcp_accept(listener).unwrap();
+    // The bridge checks the length of each packet, and the segment size of large ones.
+    let (mut sent, mut got, mut buffer) = (0, 0, vec![0; 65536]);
+    while got < 500_000 {
+        sent += lan.stack(1).tcp_send(client, &vec![1; 500_000 - sent]).unwrap_or(0);
+        lan.go(1);
+        got += lan.stack(0).tcp_receive(server, &mut buffer).unwrap_or(0);
+        lan.pass(Duration::from_micros(100));
+        assert!(lan.now < Instant::from_secs(600), "stalled");
+    }
+    let socket = lan.stack(0).udp_bind(0).unwrap();
+    let to = "10.0.0.2:7".parse().unwrap();
+    let longest = lan.mtu.min(if offload { mtu } else { 1500 }) - 28;
+    assert_eq!(lan.stack(0).udp_send(socket, &vec![0; longest], to), Ok(()));
+    assert_eq!(lan.stack(0).udp_send(socket, &vec![0; longest + 1], to), Err(Error::MessageTooLong));
+    lan.go(0);
+    said.get()
+}
+
+#[test]
+fn the_mtu_of_the_toolstack_decides_the_segment_size() {
+    for mtu in [576, 1400, 1500, 9000, 65521] {
+        assert_eq!(announced_by(mtu, true), mtu as u16 - 40);
+    }
+    assert_eq!(announced_by(1400, false), 1360);
+}
+
+#[test]
+fn a_backend_without_long_packets_gets_none() {
+    assert_eq!(announced_by(9000, false), 1460);
 }
 
 /// Two guests with a connection between them, whose end in guest 0 is being detached and attached.

@@ -3,6 +3,7 @@
 mod common;
 
 use common::lan::{Lan, settings};
+use common::strangers::arp;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use zooid_net::stack::TcpSocket;
 use zooid_net::{Duration, Error};
@@ -169,7 +170,7 @@ fn a_burst_of_200_attempts_meets_no_reset() {
 }
 
 #[test]
-fn a_closed_port_refuses_and_a_silent_host_times_out() {
+fn a_closed_port_refuses_and_a_missing_host_is_unreachable() {
     let mut lan = pair();
     let refused = lan.stack(1).tcp_connect(address(0, 81)).unwrap();
     let silent = lan.stack(1).tcp_connect(address(9, 80)).unwrap();
@@ -177,13 +178,103 @@ fn a_closed_port_refuses_and_a_silent_host_times_out() {
     lan.pass(Duration::from_secs(2));
     assert_eq!(lan.stack(1).tcp_connected(refused), Err(Error::ConnectionRefused));
     assert_eq!(lan.stack(1).tcp_connected(silent), Err(Error::WouldBlock));
-    lan.pass(Duration::from_secs(120));
-    assert_eq!(lan.stack(1).tcp_connected(silent), Err(Error::TimedOut));
+    lan.pass(Duration::from_secs(2));
+    assert_eq!(lan.stack(1).tcp_connected(silent), Err(Error::HostUnreachable));
     for socket in [refused, silent] {
         lan.stack(1).tcp_close(socket);
     }
     lan.go(1);
     assert_eq!(lan.stack(1).status().sockets, 0);
+}
+
+#[test]
+fn a_host_that_answers_arp_alone_times_out() {
+    let mut lan = pair();
+    lan.others.push(Box::new(arp(|address| address.octets()[3] == 10)));
+    let silent = lan.stack(1).tcp_connect(address(9, 80)).unwrap();
+    lan.go(1);
+    lan.pass(Duration::from_secs(30));
+    assert_eq!(lan.stack(1).tcp_connected(silent), Err(Error::WouldBlock));
+    lan.pass(Duration::from_secs(90));
+    assert_eq!(lan.stack(1).tcp_connected(silent), Err(Error::TimedOut));
+}
+
+/// Lets all packets be lost from now on.
+fn cut_off(lan: &mut Lan) {
+    lan.lose = Box::new(|_, _| true);
+}
+
+#[test]
+fn a_dead_peer_is_noticed_after_two_hours_and_some_probes() {
+    let mut lan = pair();
+    let (client, server) = connect(&mut lan);
+    assert_eq!(lan.stack(0).tcp_keep_alive(server), Ok(Some(Duration::from_secs(7_200))));
+    assert_eq!(lan.stack(1).tcp_keep_alive(client), Ok(None));
+    cut_off(&mut lan);
+    let mut buffer = [0; 8];
+    lan.pass(Duration::from_secs(7_190));
+    let packets = lan.packets;
+    lan.pass(Duration::from_secs(9 * 75));
+    assert_eq!(lan.stack(0).tcp_receive(server, &mut buffer), Err(Error::WouldBlock));
+    assert!(lan.packets > packets, "probes");
+    lan.pass(Duration::from_secs(20));
+    assert_eq!(lan.stack(0).tcp_receive(server, &mut buffer), Err(Error::TimedOut));
+    assert_eq!(lan.stack(1).tcp_receive(client, &mut buffer), Err(Error::WouldBlock), "made from here: for ever");
+    lan.stack(0).tcp_close(server);
+    lan.go(0);
+    assert_eq!(lan.stack(0).status().sockets, 0);
+}
+
+#[test]
+fn an_idle_connection_to_a_live_peer_lasts_and_costs_little() {
+    let mut lan = pair();
+    let (client, server) = connect(&mut lan);
+    let packets = lan.packets;
+    lan.pass(Duration::from_secs(100 * 7_200));
+    let cost = lan.packets - packets;
+    // A probe, its answer, and ARP for both.
+    assert!((100..1_000).contains(&cost), "{cost}");
+    transfer(&mut lan, (1, client), (0, server), b"still there");
+    transfer(&mut lan, (0, server), (1, client), b"and here");
+}
+
+#[test]
+fn the_application_chooses_the_idle_time() {
+    let mut lan = pair();
+    let (client, server) = connect(&mut lan);
+    let mut buffer = [0; 8];
+    lan.stack(0).tcp_set_keep_alive(server, None).unwrap();
+    lan.stack(1).tcp_set_keep_alive(client, Some(Duration::from_secs(10))).unwrap();
+    for socket in [(0, server), (1, client)] {
+        lan.go(socket.0);
+    }
+    lan.pass(Duration::from_secs(1_000));
+    assert_eq!(lan.stack(1).tcp_receive(client, &mut buffer), Err(Error::WouldBlock), "the peer answers");
+    cut_off(&mut lan);
+    lan.pass(Duration::from_secs(111));
+    assert_eq!(lan.stack(1).tcp_receive(client, &mut buffer), Err(Error::TimedOut), "ten seconds, nine probes");
+    lan.pass(Duration::from_secs(1_000_000));
+    assert_eq!(lan.stack(0).tcp_receive(server, &mut buffer), Err(Error::WouldBlock), "for ever");
+}
+
+#[test]
+fn a_listener_gives_its_connections_an_idle_time() {
+    let mut lan = pair();
+    let listener = lan.stack(0).tcp_listen(80, 512).unwrap();
+    lan.stack(0).tcp_listen_keep_alive(listener, Some(Duration::from_secs(60))).unwrap();
+    for _ in 0..300 {
+        lan.stack(1).tcp_connect(address(0, 80)).unwrap();
+    }
+    lan.go(1);
+    let servers: Vec<_> = (0..300).map(|_| lan.stack(0).tcp_accept(listener).unwrap().0).collect();
+    cut_off(&mut lan);
+    lan.pass(Duration::from_secs(60 + 9 * 60 + 1));
+    for server in servers {
+        assert_eq!(lan.stack(0).tcp_receive(server, &mut [0; 8]), Err(Error::TimedOut));
+        lan.stack(0).tcp_close(server);
+    }
+    lan.go(0);
+    assert_eq!(lan.stack(0).status().sockets, 0, "their memory is free");
 }
 
 #[test]

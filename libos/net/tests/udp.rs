@@ -60,16 +60,13 @@ fn what_cannot_be_sent_or_bound() {
 }
 
 #[test]
-fn a_receiver_that_does_not_exist_blocks_others_for_three_seconds_at_most() {
+fn a_receiver_that_does_not_exist_holds_up_no_other() {
     let mut lan = pair();
     let server = lan.stack(1).udp_bind(7).unwrap();
     let socket = lan.stack(0).udp_bind(0).unwrap();
     lan.stack(0).udp_send(socket, b"lost", address(99, 7)).unwrap();
-    lan.go(0);
-    lan.pass(Duration::from_secs(5));
     lan.stack(0).udp_send(socket, b"found", address(1, 7)).unwrap();
     lan.go(0);
-    lan.pass(Duration::from_secs(2));
     let mut buffer = [0; 16];
     assert_eq!(lan.stack(1).udp_receive(server, &mut buffer).map(|(len, _)| len), Ok(5));
 }

@@ -14,21 +14,24 @@ use crate::rings::BadProducer;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::fmt;
-use core::num::{NonZeroU16, NonZeroUsize};
+use core::num::NonZeroU16;
 use rx::{RX_FRAME_MAX, RxQueue};
-use smoltcp::phy::{self, DeviceCapabilities, Medium, PacketMeta};
-use smoltcp::time::Instant;
 use smoltcp::wire::EthernetAddress;
 use tx::TxQueue;
 use xen_abi::PAGE_SIZE;
-use xen_abi::io::netif::NetifExtraType;
+use xen_abi::io::netif::{NetifExtraType, XEN_NETIF_MAX_TX_SIZE};
 
-/// IP packet size on the wire (`public/io/netif.h`, section MTU: 1500 unless given otherwise).
+/// IP packet size on the wire unless the toolstack gives another (`public/io/netif.h`, section MTU).
 pub const MTU: usize = 1500;
 
-/// Largest frame handed to the backend for segmentation: 44 full segments and their headers, so
-/// that no short segment ends it. It stays below `XEN_NETIF_MAX_TX_SIZE` and fills 16 pages.
-const GSO_FRAME: usize = ETHERNET_HEADER + 40 + 44 * (MTU - 40);
+/// The smallest MTU that is taken: the packet that every host accepts (RFC 791, section 3.1).
+pub const MTU_MIN: usize = 576;
+
+/// The largest MTU that is taken.
+pub const MTU_MAX: usize = XEN_NETIF_MAX_TX_SIZE - ETHERNET_HEADER;
+
+/// Octets of the headers of a TCP segment over IPv4.
+const HEADERS: usize = 40;
 
 /// A violation of the protocol by the backend. The connection is given up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,6 +85,8 @@ pub struct Features {
     pub mac: EthernetAddress,
     /// Both sides take packets of several pages and large TCP segments.
     pub gso: bool,
+    /// Octets of the longest IP packet on the wire, [`MTU_MIN`] to [`MTU_MAX`].
+    pub mtu: usize,
 }
 
 /// Counts of packets, delivered and not.
@@ -113,10 +118,8 @@ impl<L: Link> Connection<L> {
     /// # Panics
     /// When `tx_pages` or `rx_pages` is not a result of [`Pages::new`].
     pub fn new(link: L, pages: Pages, features: Features) -> Self {
-        let frame_pages = match features.gso {
-            true => GSO_FRAME.div_ceil(PAGE_SIZE),
-            false => 1,
-        };
+        let largest = ETHERNET_HEADER + if features.gso { MTU_MAX } else { features.mtu };
+        let frame_pages = largest.div_ceil(PAGE_SIZE);
         let tx = TxQueue::new(&link, pages.tx, frame_pages);
         let rx = RxQueue::new(&link, pages.rx);
         Self { link, tx, rx, features }
@@ -150,6 +153,8 @@ impl Pages {
 #[derive(Debug)]
 pub struct Device<L: Link> {
     connection: Option<Connection<L>>,
+    /// The MTU that a network's own administration wants, [`MTU_MIN`] at least.
+    mtu_limit: Option<usize>,
     /// The received packet that the stack has not taken yet.
     frame: Vec<u8>,
     frame_len: usize,
@@ -159,7 +164,8 @@ pub struct Device<L: Link> {
 impl<L: Link> Device<L> {
     /// A device without a connection: no packet comes in or goes out.
     pub fn new() -> Self {
-        Self { connection: None, frame: vec![0; RX_FRAME_MAX], frame_len: 0, counters: Counters::default() }
+        let frame = vec![0; RX_FRAME_MAX];
+        Self { connection: None, mtu_limit: None, frame, frame_len: 0, counters: Counters::default() }
     }
 
     /// Replaces the connection by `connection`; the old one, if any, is dropped.
@@ -171,12 +177,32 @@ impl<L: Link> Device<L> {
     /// Drops the parent's connection, in the child of a fork, and resets the counters.
     pub fn begin_life(&mut self) {
         self.attach(None);
+        self.mtu_limit = None;
         self.counters = Counters::default();
     }
 
     /// The features agreed with the present backend; `None` without one.
     pub fn features(&self) -> Option<Features> {
         self.connection.as_ref().map(|c| c.features)
+    }
+
+    /// Octets of the longest IP packet on the wire.
+    pub fn mtu(&self) -> usize {
+        let own = self.features().map_or(MTU, |features| features.mtu);
+        self.mtu_limit.map_or(own, |limit| own.min(limit))
+    }
+
+    /// Lowers the MTU to `limit`, but not below [`MTU_MIN`]: for an Ethernet that is a mistake, and
+    /// an attack where each packet costs the same. `None`: the device's own counts.
+    pub fn limit_mtu(&mut self, limit: Option<usize>) {
+        self.mtu_limit = limit.map(|limit| limit.max(MTU_MIN));
+    }
+
+    /// Octets of the largest IP packet handed to the backend for segmentation: full segments and
+    /// their headers, so that no short segment ends it. `None`: the backend cuts no packets.
+    pub fn gso_packet(&self) -> Option<usize> {
+        let segment = self.mtu() - HEADERS;
+        self.features()?.gso.then_some(HEADERS + (MTU_MAX - HEADERS) / segment * segment)
     }
 
     /// The counts since the device was made.
@@ -237,6 +263,34 @@ impl<L: Link> Device<L> {
         Ok(None)
     }
 
+    /// The packet that [`Device::fetch`] has fetched; empty when the stack has taken it.
+    pub fn fetched(&self) -> &[u8] {
+        &self.frame[..self.frame_len]
+    }
+
+    /// Takes a frame of the guest to itself in the place of a received one, and returns its kind.
+    pub fn inject(&mut self, frame: &[u8]) -> Option<Frame> {
+        self.frame.get_mut(..frame.len())?.copy_from_slice(frame);
+        self.frame_len = frame.len();
+        frame::classify(frame, true)
+    }
+
+    /// The packet that was fetched, which is taken by that, and room for an answer.
+    pub fn receive(&mut self) -> Option<(&[u8], Slot<'_, L>)> {
+        let connection = self.connection.as_mut()?;
+        if self.frame_len == 0 || !connection.tx.has_room() {
+            return None;
+        }
+        let bytes = &self.frame[..core::mem::take(&mut self.frame_len)];
+        Some((bytes, Slot { connection, sent: &mut self.counters.sent }))
+    }
+
+    /// Room for one packet of any size.
+    pub fn transmit(&mut self) -> Option<Slot<'_, L>> {
+        let connection = self.connection.as_mut()?;
+        connection.tx.has_room().then_some(Slot { connection, sent: &mut self.counters.sent })
+    }
+
     /// Makes all written requests visible to the backend, and notifies it once if it asked for
     /// that.
     pub fn flush(&mut self) {
@@ -263,80 +317,26 @@ impl<L: Link> Default for Device<L> {
     }
 }
 
-impl<L: Link> phy::Device for Device<L> {
-    type RxToken<'a>
-        = RxToken<'a>
-    where
-        L: 'a;
-    type TxToken<'a>
-        = TxToken<'a, L>
-    where
-        L: 'a;
-
-    fn receive(&mut self, _now: Instant) -> Option<(RxToken<'_>, TxToken<'_, L>)> {
-        let connection = self.connection.as_mut()?;
-        if self.frame_len == 0 || !connection.tx.has_room() {
-            return None;
-        }
-        let bytes = &self.frame[..core::mem::take(&mut self.frame_len)];
-        let reply = TxToken { connection, sent: &mut self.counters.sent, segment: None };
-        Some((RxToken { bytes }, reply))
-    }
-
-    fn transmit(&mut self, _now: Instant) -> Option<TxToken<'_, L>> {
-        let connection = self.connection.as_mut()?;
-        connection.tx.has_room().then_some(TxToken { connection, sent: &mut self.counters.sent, segment: None })
-    }
-
-    fn capabilities(&self) -> DeviceCapabilities {
-        let mut caps = DeviceCapabilities::default();
-        caps.medium = Medium::Ethernet;
-        caps.max_transmission_unit = ETHERNET_HEADER + MTU;
-        // Received packets have been checked in `fetch`. Sent UDP datagrams carry a full checksum:
-        // they are short, and DHCP servers that read raw packets insist on it.
-        caps.checksum.tcp = phy::Checksum::None;
-        caps.checksum.udp = phy::Checksum::Tx;
-        if self.features().is_some_and(|features| features.gso) {
-            caps.segmentation.tcpv4 = NonZeroUsize::new(GSO_FRAME);
-        }
-        caps
-    }
-}
-
-/// A received packet.
-#[derive(Debug)]
-pub struct RxToken<'a> {
-    bytes: &'a [u8],
-}
-
-impl phy::RxToken for RxToken<'_> {
-    fn consume<R, F: FnOnce(&[u8]) -> R>(self, f: F) -> R {
-        f(self.bytes)
-    }
-}
-
 /// Room for one packet to be sent.
-#[derive(Debug)]
-pub struct TxToken<'a, L: Link> {
+pub struct Slot<'a, L: Link> {
     connection: &'a mut Connection<L>,
     sent: &'a mut u64,
-    /// Payload of each segment, when the backend is to cut the packet.
-    segment: Option<NonZeroU16>,
 }
 
-impl<L: Link> phy::TxToken for TxToken<'_, L> {
-    fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, len: usize, f: F) -> R {
-        let Connection { link, tx, .. } = self.connection;
+impl<L: Link> Slot<'_, L> {
+    /// The place for a frame of `len` octets, no more than the largest.
+    pub fn bytes(&mut self, len: usize) -> &mut [u8] {
+        let Connection { link, tx, .. } = &mut *self.connection;
         let start = tx.next_page() * PAGE_SIZE;
-        let bytes = link.tx_bytes(start..start + len);
-        let result = f(bytes);
-        let checksum = frame::prepare(bytes);
-        tx.send(link, len, checksum, self.segment);
-        *self.sent += 1;
-        result
+        link.tx_bytes(start..start + len)
     }
 
-    fn set_meta(&mut self, meta: PacketMeta) {
-        self.segment = meta.segmentation_offload_size;
+    /// Queues the frame of `len` octets that was written there. The backend cuts its payload into
+    /// segments of `segment` octets.
+    pub fn send(mut self, len: usize, segment: Option<NonZeroU16>) {
+        let checksum = frame::prepare(self.bytes(len));
+        let Connection { link, tx, .. } = self.connection;
+        tx.send(link, len, checksum, segment);
+        *self.sent += 1;
     }
 }

@@ -52,6 +52,7 @@ impl Buffers {
         socket.abort();
         socket.set_congestion_control(CongestionControl::Reno);
         socket.set_nagle_enabled(true);
+        socket.set_keep_alive(None);
         self.spare.push(socket);
     }
 

@@ -9,6 +9,7 @@ use super::{Kind, NotReady, Random, Stack};
 use crate::config::NetConfig;
 use crate::netfront::FrontendError;
 use crate::platform::{Platform, Xenstore};
+use smoltcp::time::Instant;
 
 /// The node of a child's configuration, below its home, in the form of `net=`. The maker of the
 /// child's device writes it before the device.
@@ -61,19 +62,21 @@ impl<P: Platform + Xenstore> Stack<P> {
     /// xenstore home.
     pub fn begin_life(&mut self, seed: u64) {
         self.origin = Origin::parents(self.origin.config());
-        self.random = Random(seed);
+        self.random = Random::new(seed);
         self.frontend.begin_life();
         self.net.device.begin_life();
-        self.net.interface = None;
+        self.net.ethernet.begin_life();
+        (self.net.interface, self.net.mac) = (None, None);
         self.net.next_deadline = None;
         self.address = None;
         self.flows.clear();
+        self.half_open.clear();
         self.time_wait.clear();
         for listener in self.listeners.values_mut() {
             listener.begin_life();
         }
         self.forget_queries();
-        (self.dns, self.dhcp) = (None, None);
+        self.dhcp = None;
         for handle in self.net.table.select(|entry| !matches!(entry.kind, Kind::Udp(_))) {
             self.forget(handle);
         }
@@ -84,7 +87,7 @@ impl<P: Platform + Xenstore> Stack<P> {
 
     /// Reads a child's own configuration. Returns false when there is none yet, or it wants no
     /// network; the device is then left alone.
-    pub(super) fn settle_configuration(&mut self) -> Result<bool, FrontendError> {
+    pub(super) fn settle_configuration(&mut self, now: Instant) -> Result<bool, FrontendError> {
         let parents = match self.origin {
             Origin::Own(config) => return Ok(config != NetConfig::Off),
             Origin::Parent { config, .. } => config,
@@ -103,7 +106,7 @@ impl<P: Platform + Xenstore> Stack<P> {
         };
         self.platform.unwatch(CONFIG_NODE);
         self.origin = Origin::Own(config);
-        self.configure(config);
+        self.configure(config, now);
         Ok(config != NetConfig::Off)
     }
 }

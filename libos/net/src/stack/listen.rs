@@ -1,16 +1,20 @@
 //! TCP listeners.
 //!
 //! smoltcp has no backlog: a socket in LISTEN takes one connection, and a SYN that finds none is
-//! reset. Here a socket is made for each SYN to a listened port when it arrives, as long as the
-//! listener has room. Beyond that the SYN is dropped, and the peer tries again.
+//! reset. Here a socket is made for each SYN to a listened port when it arrives. The half-open
+//! connections of all listeners have a common limit, and the oldest gives way to a new one (RFC
+//! 4987, section 3.3): strangers that send SYNs and no more cannot close a port. While a listener
+//! has its fill of connections that wait to be accepted, SYNs are dropped, and the peers try again.
 
-use super::tcp::{Flow, Owner, TcpSocket, peer_of};
+use super::tcp::{Flow, KEEP_ALIVE_IDLE, KEEP_ALIVE_IDLE_MIN, Owner, TcpSocket, peer_of};
 use super::{Handle, Kind, Stack};
 use crate::error::Error;
 use crate::platform::{Platform, Xenstore};
 use alloc::collections::VecDeque;
 use core::net::SocketAddrV4;
 use core::task::Waker;
+use smoltcp::socket::tcp::Socket;
+use smoltcp::time::Duration;
 
 /// A listening port; it lives until [`Stack::tcp_unlisten`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,17 +27,17 @@ pub struct Listener {
 #[derive(Debug)]
 pub(super) struct ListenState {
     serial: u32,
-    /// Connections half open or not accepted, at most.
+    /// Connections that wait to be accepted, beyond which no attempts are taken.
     backlog: usize,
-    half_open: usize,
     established: VecDeque<Handle>,
     waker: Option<Waker>,
+    /// The idle time of accepted connections.
+    pub(super) keep_alive: Option<Duration>,
 }
 
 impl ListenState {
     /// Drops the parent's connections, in the child of a fork.
     pub(super) fn begin_life(&mut self) {
-        self.half_open = 0;
         self.established.clear();
     }
 }
@@ -46,8 +50,8 @@ pub(super) enum Admission {
 }
 
 impl<P: Platform + Xenstore> Stack<P> {
-    /// Listens on `port` (0: on any free one). At most `backlog` connections are half open or
-    /// wait to be accepted; beyond that, attempts are dropped and the peers try again.
+    /// Listens on `port` (0: on any free one). While `backlog` connections wait to be accepted,
+    /// attempts are dropped, and the peers try again.
     ///
     /// # Errors
     /// `AddrInUse`: there is a listener on that port. `AddrNotAvailable`: no port is free.
@@ -64,8 +68,13 @@ impl<P: Platform + Xenstore> Stack<P> {
         }
         self.listeners_made = self.listeners_made.wrapping_add(1);
         let serial = self.listeners_made;
-        let state =
-            ListenState { serial, backlog: backlog.max(1), half_open: 0, established: VecDeque::new(), waker: None };
+        let state = ListenState {
+            serial,
+            backlog: backlog.max(1),
+            established: VecDeque::new(),
+            waker: None,
+            keep_alive: Some(KEEP_ALIVE_IDLE),
+        };
         self.listeners.insert(port, state);
         Ok(Listener { port, serial })
     }
@@ -73,6 +82,16 @@ impl<P: Platform + Xenstore> Stack<P> {
     /// The port of a listener.
     pub fn tcp_listen_port(&self, listener: Listener) -> u16 {
         listener.port
+    }
+
+    /// Sets the idle time of [`Stack::tcp_set_keep_alive`] for the connections that are established
+    /// from now on. It is [`KEEP_ALIVE_IDLE`] at first.
+    ///
+    /// # Errors
+    /// `NotConnected`: the listener is gone.
+    pub fn tcp_listen_keep_alive(&mut self, listener: Listener, idle: Option<Duration>) -> Result<(), Error> {
+        self.listener(listener)?.keep_alive = idle.map(|idle| idle.max(KEEP_ALIVE_IDLE_MIN));
+        Ok(())
     }
 
     /// Takes the next established connection.
@@ -119,6 +138,7 @@ impl<P: Platform + Xenstore> Stack<P> {
             _ => false,
         });
         for handle in half_open.into_iter().chain(state.established) {
+            self.leave_half_open(handle);
             self.abandon(handle, true);
         }
         if let Some(waker) = state.waker {
@@ -128,28 +148,50 @@ impl<P: Platform + Xenstore> Stack<P> {
 
     /// Makes room for a connection attempt.
     pub(super) fn admit(&mut self, port: u16, key: Flow) -> Admission {
-        let Some(listener) = self.listeners.get_mut(&port) else {
+        let Some(listener) = self.listeners.get(&port) else {
             return Admission::NotListening;
         };
-        if listener.half_open + listener.established.len() >= listener.backlog {
+        if listener.established.len() >= listener.backlog {
             return Admission::Full;
         }
-        let Some(mut socket) = self.buffers.take() else {
+        if self.half_open.len() >= self.settings.half_open {
+            self.drop_oldest_half_open();
+        }
+        let Some(mut socket) = self.take_socket() else {
             return Admission::Full;
         };
         if socket.listen(port).is_err() {
             self.buffers.give(socket);
             return Admission::NotListening;
         }
-        listener.half_open += 1;
         let handle = self.add_tcp(socket, key, Owner::HalfOpen(port));
         self.flows.insert(key, handle);
+        self.half_open.push_back(handle);
         Admission::Socket(handle)
+    }
+
+    /// A socket for a new connection. Half-open connections give way to it if memory is short.
+    pub(super) fn take_socket(&mut self) -> Option<Socket<'static>> {
+        loop {
+            let socket = self.buffers.take();
+            if socket.is_some() || !self.drop_oldest_half_open() {
+                return socket;
+            }
+        }
+    }
+
+    /// Forgets the oldest half-open connection; false if there is none.
+    fn drop_oldest_half_open(&mut self) -> bool {
+        let oldest = self.half_open.pop_front();
+        if let Some(handle) = oldest {
+            self.forget(handle);
+        }
+        oldest.is_some()
     }
 
     /// Queues an established connection, which was half open, to be accepted.
     pub(super) fn established(&mut self, port: u16, handle: Handle) {
-        self.leave_half_open(port);
+        self.leave_half_open(handle);
         if let Some(listener) = self.listeners.get_mut(&port) {
             listener.established.push_back(handle);
             if let Some(waker) = listener.waker.take() {
@@ -158,10 +200,10 @@ impl<P: Platform + Xenstore> Stack<P> {
         }
     }
 
-    /// Counts a half-open connection of the listener on `port` as gone.
-    pub(super) fn leave_half_open(&mut self, port: u16) {
-        if let Some(listener) = self.listeners.get_mut(&port) {
-            listener.half_open = listener.half_open.saturating_sub(1);
+    /// Takes a connection from the half-open ones.
+    pub(super) fn leave_half_open(&mut self, handle: Handle) {
+        if let Some(place) = self.half_open.iter().position(|&other| other == handle) {
+            self.half_open.remove(place);
         }
     }
 

@@ -10,15 +10,19 @@ mod address;
 mod buffers;
 mod child;
 mod dns;
+mod ethernet;
 mod listen;
+mod neighbours;
+mod port;
 mod table;
 mod tcp;
 mod udp;
 
 use crate::config::NetConfig;
 use crate::device::{Connection, Counters, Device, Fault, Pages};
+use crate::dhcp;
 use crate::error::Error;
-use crate::frame::Frame;
+use crate::frame::{Frame, Ip, Payload};
 use crate::netfront::{Frontend, FrontendError, Obstacle, Step};
 use crate::platform::{Platform, Xenstore};
 use alloc::collections::BTreeMap;
@@ -26,8 +30,10 @@ use alloc::vec;
 use buffers::Buffers;
 use child::Origin;
 use core::fmt;
+use core::net::Ipv4Addr;
+use ethernet::Ethernet;
+use port::Port;
 use smoltcp::iface::{Config, Interface, PollResult, SocketSet};
-use smoltcp::socket::dhcpv4;
 use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::{EthernetAddress, HardwareAddress};
 use table::{Entry, Handle, Table, sooner};
@@ -36,7 +42,7 @@ pub use address::Address;
 pub use child::CONFIG_NODE;
 pub use dns::NameQuery;
 pub use listen::Listener;
-pub use tcp::TcpSocket;
+pub use tcp::{KEEP_ALIVE_IDLE, TcpSocket};
 pub use udp::UdpSocket;
 
 /// Number of packets taken in before the call returns.
@@ -60,6 +66,10 @@ pub struct Settings {
     pub offload: bool,
     /// Closed connections kept in TIME-WAIT at most, each with its buffers.
     pub time_wait: usize,
+    /// Half-open connections of all listeners at most, each with its buffers.
+    pub half_open: usize,
+    /// Neighbours whose Ethernet addresses are known or asked for, at most.
+    pub neighbours: usize,
     /// Randomness for port numbers and initial sequence numbers; different in every guest.
     pub seed: u64,
 }
@@ -68,11 +78,11 @@ impl Settings {
     /// The settings for a guest of `memory` bytes.
     pub fn for_memory(memory: usize, seed: u64) -> Self {
         const MIB: usize = 1 << 20;
-        let (pages, time_wait) = match memory / MIB {
-            0..16 => (32, 8),
-            16..64 => (64, 16),
-            64..256 => (128, 32),
-            _ => (256, 64),
+        let (pages, time_wait, half_open, neighbours) = match memory / MIB {
+            0..16 => (32, 8, 256, 256),
+            16..64 => (64, 16, 512, 512),
+            64..256 => (128, 32, 512, 1024),
+            _ => (256, 64, 1024, 1024),
         };
         Self {
             device: 0,
@@ -81,6 +91,8 @@ impl Settings {
             pages: Pages::new(pages, pages),
             offload: true,
             time_wait,
+            half_open,
+            neighbours,
             seed,
         }
     }
@@ -137,8 +149,6 @@ pub struct Status {
 enum Kind {
     Tcp(tcp::Tcp),
     Udp(udp::Udp),
-    Dns,
-    Dhcp,
 }
 
 /// A network interface with its sockets.
@@ -156,19 +166,24 @@ pub struct Stack<P: Platform + Xenstore> {
     listeners: BTreeMap<u16, listen::ListenState>,
     /// Number of listeners made so far. It tells a listener from an earlier one on the same port.
     listeners_made: u32,
+    /// Connections on their way to being established with a listener, oldest first.
+    half_open: alloc::collections::VecDeque<Handle>,
     time_wait: alloc::collections::VecDeque<Handle>,
     udp_ports: BTreeMap<u16, Handle>,
     queries: dns::Queries,
-    dns: Option<Handle>,
-    dhcp: Option<Handle>,
+    /// The DHCP client, once an address is to be leased.
+    dhcp: Option<dhcp::Client>,
     address: Option<Address>,
 }
 
 /// The part that moves packets between device and sockets.
 struct Net<L: crate::platform::Link> {
     device: Device<L>,
+    ethernet: Ethernet,
     /// Made with each connection to a backend.
     interface: Option<Interface>,
+    /// The Ethernet address of the last connection to a backend.
+    mac: Option<EthernetAddress>,
     table: Table<Kind>,
     /// An empty set for packets without a socket, which the interface answers itself.
     nobody: SocketSet<'static>,
@@ -190,7 +205,7 @@ impl<P: Platform + Xenstore> Stack<P> {
     /// As [`Stack::xenstore_changed`].
     pub fn new(platform: P, config: NetConfig, settings: Settings, now: Instant) -> Result<Self, FrontendError> {
         let mut this = Self::with_origin(platform, Origin::Own(config), settings);
-        this.configure(config);
+        this.configure(config, now);
         this.start(now)?;
         Ok(this)
     }
@@ -213,21 +228,23 @@ impl<P: Platform + Xenstore> Stack<P> {
             frontend: Frontend::new(settings.device, settings.pages, settings.offload),
             net: Net {
                 device: Device::new(),
+                ethernet: Ethernet::new(settings.neighbours),
                 interface: None,
+                mac: None,
                 table: Table::new(),
                 nobody: SocketSet::new(vec![]),
                 next_deadline: None,
             },
             settings,
-            random: Random(settings.seed),
+            random: Random::new(settings.seed),
             buffers: Buffers::new(settings.tcp_memory),
             flows: BTreeMap::new(),
             listeners: BTreeMap::new(),
             listeners_made: 0,
+            half_open: Default::default(),
             time_wait: Default::default(),
             udp_ports: BTreeMap::new(),
             queries: dns::Queries::default(),
-            dns: None,
             dhcp: None,
             address: None,
         }
@@ -245,21 +262,21 @@ impl<P: Platform + Xenstore> Stack<P> {
     /// Xenstore or the kernel refused a request, or a node has an invalid value. The device stays
     /// unconnected; the next change is a new attempt.
     pub fn xenstore_changed(&mut self, now: Instant) -> Result<(), FrontendError> {
-        if !self.settle_configuration()? {
+        if !self.settle_configuration(now)? {
             return Ok(());
         }
         loop {
             match self.frontend.step(&mut self.platform)? {
                 Step::Nothing => return Ok(()),
                 Step::Ready => {
-                    self.ask_for_lease();
-                    self.announce(now);
+                    self.ask_for_lease(now);
+                    self.net.ethernet.announce();
                     self.net.device.kick();
                 }
                 Step::Linked(connection) => self.link(connection, now),
                 Step::Lost => {
                     log::warn!("net: the backend is gone");
-                    self.net.device.attach(None);
+                    self.net.detach();
                 }
             }
         }
@@ -312,24 +329,31 @@ impl<P: Platform + Xenstore> Stack<P> {
     /// True if a call since the last [`Stack::transmit`] has left packets to send. Otherwise that
     /// would change nothing.
     pub fn has_queued(&self) -> bool {
-        self.net.table.has_queued()
+        self.net.has_queued() || self.queries.has_new()
     }
 
     fn finish(&mut self, ingress: Result<bool, Fault>, now: Instant) -> Option<Instant> {
+        self.serve_lease(now);
+        self.serve_queries(now);
         let result = ingress.and_then(|more| self.egress(now).map(|()| more));
         match result {
             Ok(true) => Some(now),
-            Ok(false) => self.net.next_deadline,
+            Ok(false) => self.deadline(now),
             Err(fault) => {
                 log::error!("net: the backend broke the protocol: {fault}");
                 let _ = self.frontend.close(&mut self.platform);
-                self.net.device.attach(None);
+                self.net.detach();
                 if let Err(error) = self.xenstore_changed(now) {
                     log::error!("{error}");
                 }
-                self.net.next_deadline
+                self.deadline(now)
             }
         }
+    }
+
+    /// The time of the next call if nothing happens before.
+    fn deadline(&mut self, now: Instant) -> Option<Instant> {
+        [self.lease_deadline(), self.queries.deadline()].into_iter().fold(self.net.next_turn(now), sooner)
     }
 
     /// Takes a new connection to a backend: the interface is made anew, the sockets stay.
@@ -338,17 +362,14 @@ impl<P: Platform + Xenstore> Stack<P> {
         let Some(features) = self.net.device.features() else {
             return;
         };
-        let mac = HardwareAddress::Ethernet(features.mac);
-        let moved = (self.net.interface.as_ref()).is_some_and(|old| old.hardware_addr() != mac);
-        let mut config = Config::new(mac);
-        config.random_seed = self.random.next();
-        let interface = Interface::new(config, &mut self.net.device, now);
-        self.net.interface = Some(interface);
-        if moved && let Some(entry) = self.dhcp.and_then(|handle| self.net.table.get(handle)) {
+        let moved = self.net.mac.is_some_and(|old| old != features.mac);
+        self.net.mac = Some(features.mac);
+        self.net.ethernet.attach(Some(features.mac));
+        if moved {
             // A lease belongs to the Ethernet address.
-            entry.get::<dhcpv4::Socket>().reset();
+            self.drop_lease(now);
         }
-        self.apply_address();
+        self.apply_address(now);
         for handle in self.net.table.select(|_| true) {
             self.net.table.queue(handle);
         }
@@ -358,30 +379,39 @@ impl<P: Platform + Xenstore> Stack<P> {
     /// Takes in packets; returns true when more are waiting than one call may take.
     fn ingress(&mut self, now: Instant) -> Result<bool, Fault> {
         self.net.device.reclaim()?;
-        for _ in 0..INGRESS_BUDGET {
+        for turn in 0..INGRESS_BUDGET {
             // Every packet may need an answer at once.
             if !self.net.device.can_send() {
                 return self.net.device.arm_send();
             }
-            let Some(frame) = self.net.device.fetch()? else {
-                return Ok(false);
-            };
-            match frame {
-                Frame::Tcp(segment) => self.tcp_arrived(segment, now),
-                Frame::Udp { source, destination } => self.udp_arrived(source, destination, now),
-                Frame::Arp { target } => {
-                    self.net.deliver(None, now);
-                    if self.address.is_some_and(|own| own.address == target) {
-                        // Sockets that wait for a neighbour's address may go on.
-                        for handle in self.net.table.select(|_| true) {
-                            self.net.table.queue(handle);
-                        }
-                    }
+            // Packets from outside have every second turn at least.
+            if turn % 2 == 0
+                && let Some(frame) = self.net.ethernet.take_looped()
+            {
+                if let Some(Frame::Ip(packet)) = self.net.device.inject(&frame) {
+                    self.ip_arrived(packet, now);
                 }
-                Frame::Other => self.net.deliver(None, now),
+                continue;
+            }
+            match self.net.device.fetch()? {
+                None if self.net.ethernet.has_looped() => {}
+                None => return Ok(false),
+                Some(Frame::Ip(packet)) if self.net.ethernet.accepts(&packet, now) => self.ip_arrived(packet, now),
+                Some(Frame::Ip(_)) => {}
+                Some(Frame::Arp(arp)) => self.net.ethernet.arp_arrived(arp, now),
             }
         }
         Ok(true)
+    }
+
+    fn ip_arrived(&mut self, packet: Ip, now: Instant) {
+        match packet.payload {
+            // A segment to a broadcast address is for no connection (RFC 9293, section 3.9.2.3).
+            Payload::Tcp(_) if !self.net.ethernet.is_own(packet.destination) => {}
+            Payload::Tcp(segment) => self.tcp_arrived(packet.source, segment, now),
+            Payload::Udp { source, destination } => self.udp_arrived(source, destination, now),
+            Payload::Other => self.net.deliver(None, now),
+        }
     }
 
     /// Sends the packets of queued sockets, as far as the device takes them.
@@ -389,56 +419,99 @@ impl<P: Platform + Xenstore> Stack<P> {
         if self.net.next_deadline.is_some_and(|due| due <= now) {
             self.net.next_deadline = self.net.table.queue_due(now);
         }
+        for neighbour in self.net.ethernet.tick(now) {
+            self.neighbour_lost(neighbour);
+        }
         loop {
             self.net.device.reclaim()?;
-            while self.net.device.can_send()
-                && let Some(handle) = self.net.table.next()
-            {
-                self.serve(handle, now);
+            while self.net.device.can_send() {
+                if let Some(frame) = self.net.ethernet.take_frame() {
+                    self.net.send_frame(&frame);
+                } else if let Some(handle) = self.net.table.next() {
+                    self.serve(handle, now);
+                } else {
+                    break;
+                }
             }
             self.net.device.flush();
-            if !self.net.table.has_queued() || !self.net.device.arm_send()? {
+            let waiting = self.net.has_queued() || self.net.ethernet.has_looped();
+            if !waiting || !self.net.device.arm_send()? {
                 return Ok(());
             }
+        }
+    }
+
+    /// Ends the connection attempts by way of a neighbour that does not answer. Connections that
+    /// were established go on trying (RFC 9293, section 3.9.2.2: the error is soft).
+    fn neighbour_lost(&mut self, neighbour: Ipv4Addr) {
+        log::debug!("net: {neighbour} does not answer ARP requests");
+        let ethernet = &self.net.ethernet;
+        let attempts = self.net.table.select(|entry| match &entry.kind {
+            Kind::Tcp(tcp) => ethernet.next_hop(*tcp::peer_of(tcp.flow).ip()) == Some(neighbour),
+            Kind::Udp(_) => false,
+        });
+        for handle in attempts {
+            self.tcp_unreachable(handle);
         }
     }
 
     /// Lets one socket send, and handles its change of state.
     fn serve(&mut self, handle: Handle, now: Instant) {
         let before = self.tcp_state(handle);
-        let outcome = self.net.send(handle, now);
+        if before.is_some() {
+            self.tcp_probe(handle, now);
+        }
+        self.net.send(handle, now);
         if let Some(before) = before {
             self.tcp_settle(handle, before, false);
-        } else if self.dhcp == Some(handle) {
-            self.lease_changed(now);
-        } else if outcome != Sent::NoRoom {
-            self.udp_settle(handle, outcome == Sent::Some, now);
         }
     }
 }
 
-/// The result of a socket's turn to send.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Sent {
-    /// The socket sent at least one packet.
-    Some,
-    /// The socket had nothing to send, or cannot send it now.
-    Nothing,
-    /// The device took no more; the socket stays queued.
-    NoRoom,
-}
-
 impl<L: crate::platform::Link> Net<L> {
+    fn make_interface(&mut self, seed: u64, now: Instant) -> Interface {
+        let mut config = Config::new(HardwareAddress::Ip);
+        config.random_seed = seed;
+        Interface::new(config, &mut Port { device: &mut self.device, ethernet: &mut self.ethernet }, now)
+    }
+
+    /// Gives the connection to the backend up.
+    fn detach(&mut self) {
+        self.device.attach(None);
+        self.ethernet.attach(None);
+    }
+
+    /// True if there are packets to send.
+    fn has_queued(&self) -> bool {
+        self.table.has_queued() || self.ethernet.has_frame()
+    }
+
+    /// The time of the next turn if nothing happens before.
+    fn next_turn(&mut self, now: Instant) -> Option<Instant> {
+        if self.ethernet.has_looped() && self.device.can_send() {
+            return Some(now);
+        }
+        sooner(self.next_deadline, self.ethernet.deadline())
+    }
+
+    /// Sends a frame, while the device has room.
+    fn send_frame(&mut self, frame: &[u8]) {
+        if let Some(mut slot) = self.device.transmit() {
+            slot.bytes(frame.len()).copy_from_slice(frame);
+            slot.send(frame.len(), None);
+        }
+    }
+
     /// Gives the packet that the device has fetched to a socket, or to the interface alone.
     fn deliver(&mut self, handle: Option<Handle>, now: Instant) {
-        let Some(interface) = &mut self.interface else {
-            return;
-        };
         let set = match handle.and_then(|handle| self.table.get(handle)) {
             Some(entry) => &mut entry.set,
             None => &mut self.nobody,
         };
-        interface.poll_ingress_single(now, &mut self.device, set);
+        if let Some(interface) = &mut self.interface {
+            let mut port = Port { device: &mut self.device, ethernet: &mut self.ethernet };
+            interface.poll_ingress_single(now, &mut port, set);
+        }
     }
 
     /// Sets the deadline of the socket to `deadline` at the latest.
@@ -450,21 +523,15 @@ impl<L: crate::platform::Link> Net<L> {
     }
 
     /// Lets a socket send until it has no more to send now or the device takes no more.
-    fn send(&mut self, handle: Handle, now: Instant) -> Sent {
-        let (Some(interface), Some(entry)) = (&mut self.interface, self.table.get(handle)) else {
-            return Sent::Nothing;
-        };
-        let mut sent = Sent::Nothing;
+    fn send(&mut self, handle: Handle, now: Instant) {
+        let (Some(entry), Some(interface)) = (self.table.get(handle), &mut self.interface) else { return };
         let deadline = loop {
-            let result = interface.poll_egress(now, &mut self.device, &mut entry.set);
-            if result == PollResult::SocketStateChanged {
-                sent = Sent::Some;
-            }
+            let mut port = Port { device: &mut self.device, ethernet: &mut self.ethernet };
+            let result = interface.poll_egress(now, &mut port, &mut entry.set);
             match interface.poll_at(now, &entry.set) {
                 Some(at) if at <= now => {
                     if !self.device.can_send() {
-                        self.table.queue_first(handle);
-                        return Sent::NoRoom;
+                        return self.table.queue_first(handle);
                     }
                     if result == PollResult::None {
                         break Some(now + STALL_PAUSE);
@@ -475,7 +542,6 @@ impl<L: crate::platform::Link> Net<L> {
         };
         entry.deadline = deadline;
         self.next_deadline = sooner(self.next_deadline, deadline);
-        sent
     }
 
     fn get(&mut self, handle: Handle) -> Result<&mut Entry<Kind>, Error> {
@@ -483,17 +549,22 @@ impl<L: crate::platform::Link> Net<L> {
     }
 }
 
-/// Numbers that a peer cannot guess cheaply (splitmix64); not for secrets.
+/// Numbers that a peer cannot guess, even from those that it has seen: SipHash-2-4 of a counter, under
+/// a key that each life has for itself.
 #[derive(Debug)]
-struct Random(u64);
+struct Random {
+    key: u64,
+    counter: u64,
+}
 
 impl Random {
+    fn new(seed: u64) -> Self {
+        Self { key: seed, counter: 0 }
+    }
+
     fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        self.counter = self.counter.wrapping_add(1);
+        sip_hash([self.key, !self.key], self.counter)
     }
 
     /// A port of the ephemeral range (RFC 6335, section 6) that is not `taken`, starting from a
@@ -503,5 +574,51 @@ impl Random {
         let count = u16::MAX - FIRST + 1;
         let start = (self.next() % u64::from(count)) as u16;
         (0..count).map(|step| FIRST + (start + step) % count).find(|&port| !taken(port)).ok_or(Error::AddrNotAvailable)
+    }
+}
+
+/// SipHash-2-4 of the eight octets of `word` (Aumasson and Bernstein, 2012).
+fn sip_hash(key: [u64; 2], word: u64) -> u64 {
+    const LENGTH: u64 = 8 << 56;
+    let [a, b] = key;
+    let mut v =
+        [a ^ 0x736f_6d65_7073_6575, b ^ 0x646f_7261_6e64_6f6d, a ^ 0x6c79_6765_6e65_7261, b ^ 0x7465_6462_7974_6573];
+    for word in [word, LENGTH] {
+        v[3] ^= word;
+        v = sip_round(sip_round(v));
+        v[0] ^= word;
+    }
+    v[2] ^= 0xff;
+    let last = (0..4).fold(v, |v, _| sip_round(v));
+    last.into_iter().fold(0, |sum, part| sum ^ part)
+}
+
+fn sip_round([mut a, mut b, mut c, mut d]: [u64; 4]) -> [u64; 4] {
+    a = a.wrapping_add(b);
+    c = c.wrapping_add(d);
+    b = b.rotate_left(13) ^ a;
+    d = d.rotate_left(16) ^ c;
+    a = a.rotate_left(32);
+    c = c.wrapping_add(b);
+    a = a.wrapping_add(d);
+    b = b.rotate_left(17) ^ c;
+    d = d.rotate_left(21) ^ a;
+    [a, b, c.rotate_left(32), d]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    extern crate std;
+
+    #[test]
+    fn random_numbers_are_those_of_the_standard_librarys_siphash() {
+        use core::hash::Hasher;
+        for word in [0, 1, 0x0706_0504_0302_0100, u64::MAX] {
+            #[allow(deprecated)]
+            let mut hasher = std::hash::SipHasher::new_with_keys(0x0706_0504_0302_0100, 0x0f0e_0d0c_0b0a_0908);
+            hasher.write(&u64::to_le_bytes(word));
+            assert_eq!(sip_hash([0x0706_0504_0302_0100, 0x0f0e_0d0c_0b0a_0908], word), hasher.finish());
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! TCP connections.
 
 use super::listen::Admission;
+use super::table::sooner;
 use super::{Handle, Kind, Stack};
 use crate::error::Error;
 use crate::frame::Segment;
@@ -22,6 +23,16 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(60);
 const SEND_TIMEOUT: Duration = Duration::from_secs(300);
 /// A connection that the application has closed ends when the peer is silent for this time.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Idle time after which an accepted connection is probed unless the application chooses (RFC 9293,
+/// section 3.8.4: no less than two hours).
+pub const KEEP_ALIVE_IDLE: Duration = Duration::from_secs(2 * 60 * 60);
+/// The shortest idle time.
+pub(super) const KEEP_ALIVE_IDLE_MIN: Duration = Duration::from_secs(1);
+/// Time between two probes of an idle connection, at most, and the probes without an answer after
+/// which the connection ends (Linux's `tcp_keepalive_intvl` and `tcp_keepalive_probes`).
+const PROBE_PAUSE_MAX: Duration = Duration::from_secs(75);
+const PROBES: u32 = 9;
 
 /// A connection; it lives until [`Stack::tcp_close`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +56,35 @@ pub(super) struct Tcp {
     deaf: bool,
     /// Octets received since the socket could last acknowledge any.
     unacknowledged: usize,
+    keep_alive: KeepAlive,
+}
+
+/// The watch over an idle connection. smoltcp sends the probes, once there is a reason for one: it
+/// would send the first at once.
+#[derive(Clone, Copy, Debug, Default)]
+struct KeepAlive {
+    /// Time without a packet of the peer after which it is probed.
+    idle: Option<Duration>,
+    /// Time of the peer's last packet.
+    heard: Option<Instant>,
+    probing: bool,
+}
+
+impl KeepAlive {
+    /// Time of the first probe, if there is none under way.
+    fn due(&self) -> Option<Instant> {
+        if self.probing { None } else { Some(self.heard? + self.idle?) }
+    }
+
+    fn pause(idle: Duration) -> Duration {
+        idle.min(PROBE_PAUSE_MAX)
+    }
+
+    /// Time since the peer's last packet after which the connection ends.
+    fn limit(&self) -> Option<Duration> {
+        let idle = self.idle.filter(|_| self.probing)?;
+        Some(idle + Self::pause(idle) * PROBES)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,22 +102,28 @@ impl<P: Platform + Xenstore> Stack<P> {
     ///
     /// # Errors
     /// `AddrNotAvailable`: the address or port is invalid, or all local ports are used.
-    /// `NetworkUnreachable`: the interface has no address, or no route. `OutOfMemory`: there are
-    /// too many connections.
+    /// `NetworkUnreachable`: the interface has no address, or no route. `HostUnreachable`: the
+    /// neighbour on the way did not answer lately. `OutOfMemory`: there are too many connections.
     pub fn tcp_connect(&mut self, peer: SocketAddrV4) -> Result<TcpSocket, Error> {
         let (address, peer_port) = (*peer.ip(), peer.port());
         if peer_port == 0 || !is_unicast(address) {
             return Err(Error::AddrNotAvailable);
         }
-        if !self.address.is_some_and(|own| own.reaches(address)) {
-            return Err(Error::NetworkUnreachable);
-        }
+        self.net.ethernet.has_route(address)?;
+        // With its own port, a connection of the guest to itself would have one end.
+        let single = self.net.ethernet.is_own(address).then_some(peer_port);
         let (flows, listeners) = (&self.flows, &self.listeners);
-        let taken = |port| listeners.contains_key(&port) || flows.contains_key(&flow(port, address, peer_port));
+        let taken = |port| {
+            let flow = flow(port, address, peer_port);
+            Some(port) == single || listeners.contains_key(&port) || flows.contains_key(&flow)
+        };
         let port = self.random.port(taken)?;
-        let interface = self.net.interface.as_mut();
-        let context = interface.ok_or(Error::NetworkUnreachable)?.context();
-        let mut socket = self.buffers.take().ok_or(Error::OutOfMemory)?;
+        let mut socket = self.take_socket().ok_or(Error::OutOfMemory)?;
+        let Some(interface) = &mut self.net.interface else {
+            self.buffers.give(socket);
+            return Err(Error::NetworkUnreachable);
+        };
+        let context = interface.context();
         if socket.connect(context, (IpAddress::Ipv4(address), peer_port), port).is_err() {
             self.buffers.give(socket);
             return Err(Error::NetworkUnreachable);
@@ -92,7 +138,7 @@ impl<P: Platform + Xenstore> Stack<P> {
     /// Checks that the connection is established. The send direction's waker is woken by a change.
     ///
     /// # Errors
-    /// `WouldBlock`: not yet. `ConnectionRefused`, `TimedOut`: it failed.
+    /// `WouldBlock`: not yet. `ConnectionRefused`, `HostUnreachable`, `TimedOut`: it failed.
     pub fn tcp_connected(&mut self, socket: TcpSocket) -> Result<(), Error> {
         let (tcp, socket) = self.tcp(socket)?;
         match (socket.state(), tcp.error) {
@@ -238,6 +284,32 @@ impl<P: Platform + Xenstore> Stack<P> {
         Ok(!self.tcp(socket)?.1.nagle_enabled())
     }
 
+    /// Probes the peer when it has been silent for `idle` (at least a second), and ends the connection
+    /// with `TimedOut` if it does not answer nine probes, which come every 75 seconds, or every `idle`
+    /// if that is less (RFC 9293, section 3.8.4). `None`: an idle connection lasts for ever.
+    ///
+    /// # Errors
+    /// `NotConnected`: no such socket.
+    pub fn tcp_set_keep_alive(&mut self, socket: TcpSocket, idle: Option<Duration>) -> Result<(), Error> {
+        let handle = socket.0;
+        let (tcp, socket) = self.tcp(socket)?;
+        socket.set_keep_alive(None);
+        let idle = idle.map(|idle| idle.max(KEEP_ALIVE_IDLE_MIN));
+        tcp.keep_alive = KeepAlive { idle, probing: false, ..tcp.keep_alive };
+        self.net.table.queue(handle);
+        Ok(())
+    }
+
+    /// The idle time of [`Stack::tcp_set_keep_alive`]. It is [`KEEP_ALIVE_IDLE`] for an accepted
+    /// connection unless [`Stack::tcp_listen_keep_alive`] says otherwise, and `None` for one that was
+    /// made from here.
+    ///
+    /// # Errors
+    /// `NotConnected`: no such socket.
+    pub fn tcp_keep_alive(&mut self, socket: TcpSocket) -> Result<Option<Duration>, Error> {
+        Ok(self.tcp(socket)?.0.keep_alive.idle)
+    }
+
     /// Address and port of this side.
     ///
     /// # Errors
@@ -266,8 +338,8 @@ impl<P: Platform + Xenstore> Stack<P> {
     }
 
     /// Hands a received segment to its connection, or to a new one.
-    pub(super) fn tcp_arrived(&mut self, segment: Segment, now: Instant) {
-        let key = flow(segment.port, segment.source, segment.source_port);
+    pub(super) fn tcp_arrived(&mut self, source: Ipv4Addr, segment: Segment, now: Instant) {
+        let key = flow(segment.port, source, segment.source_port);
         let mut found = self.flows.get(&key).copied();
         if segment.opens
             && let Some(handle) = found
@@ -289,12 +361,17 @@ impl<P: Platform + Xenstore> Stack<P> {
             },
             None => return self.net.deliver(None, now),
         };
-        let Some((_, socket)) = self.tcp_any(handle) else {
+        let mtu = self.net.device.mtu();
+        let Some((tcp, socket)) = self.tcp_any(handle) else {
             return;
         };
+        tcp.keep_alive.heard = Some(now);
+        if core::mem::take(&mut tcp.keep_alive.probing) {
+            socket.set_keep_alive(None);
+        }
         let before = socket.state();
         // More than a segment at once calls for an acknowledgement at once (RFC 9293, SHLD-19).
-        let bulk = segment.len > crate::device::MTU;
+        let bulk = segment.len > mtu;
         socket.set_ack_delay(Some(if bulk { Duration::ZERO } else { ACK_DELAY }));
         self.net.deliver(Some(handle), now);
         match self.acknowledges_later(handle, before, segment.len) {
@@ -302,6 +379,22 @@ impl<P: Platform + Xenstore> Stack<P> {
             false => self.net.table.queue(handle),
         }
         self.tcp_settle(handle, before, true);
+    }
+
+    /// Begins to probe the peer of a connection that has been idle for long.
+    pub(super) fn tcp_probe(&mut self, handle: Handle, now: Instant) {
+        let Some((tcp, socket)) = self.tcp_any(handle) else {
+            return;
+        };
+        let keep = &mut tcp.keep_alive;
+        if let Some(idle) = keep.idle
+            && keep.due().is_some_and(|due| due <= now)
+            && is_open(socket.state())
+        {
+            keep.probing = true;
+            socket.set_keep_alive(Some(KeepAlive::pause(idle)));
+            socket.set_timeout(keep.limit());
+        }
     }
 
     /// True if a socket that has taken in a segment of `len` octets in state `before` has nothing
@@ -337,18 +430,27 @@ impl<P: Platform + Xenstore> Stack<P> {
             (_, State::SynSent | State::SynReceived) => Some(CONNECT_TIMEOUT),
             (Owner::Nobody, _) => Some(CLOSE_TIMEOUT),
             (_, _) if socket.send_queue() > 0 => Some(SEND_TIMEOUT),
-            (_, _) => None,
+            (_, _) => tcp.keep_alive.limit(),
         });
+        if !by_packet
+            && is_open(state)
+            && let Some(due) = tcp.keep_alive.due()
+        {
+            // The deadline of the socket's turn, which has just been set, is smoltcp's.
+            entry.deadline = sooner(entry.deadline, Some(due));
+            self.net.next_deadline = sooner(self.net.next_deadline, Some(due));
+        }
         match tcp.owner {
             Owner::Application => {}
             Owner::HalfOpen(port) => match state {
                 State::SynReceived => {}
                 State::Listen | State::Closed => {
-                    self.leave_half_open(port);
+                    self.leave_half_open(handle);
                     self.forget(handle);
                 }
                 _ => {
                     tcp.owner = Owner::Application;
+                    tcp.keep_alive.idle = self.listeners.get(&port).and_then(|listener| listener.keep_alive);
                     self.established(port, handle);
                 }
             },
@@ -367,6 +469,25 @@ impl<P: Platform + Xenstore> Stack<P> {
                 State::TimeWait if before != State::TimeWait => self.limit_time_wait(handle),
                 _ => {}
             },
+        }
+    }
+
+    /// Ends a connection attempt, in either direction, to a peer that cannot be reached.
+    pub(super) fn tcp_unreachable(&mut self, handle: Handle) {
+        let Some((tcp, socket)) = self.tcp_any(handle) else {
+            return;
+        };
+        match (socket.state(), tcp.owner) {
+            (State::SynSent, _) => {
+                tcp.error = Some(Error::HostUnreachable);
+                socket.abort();
+                self.net.table.queue(handle);
+            }
+            (_, Owner::HalfOpen(_)) => {
+                self.leave_half_open(handle);
+                self.forget(handle);
+            }
+            _ => {}
         }
     }
 
@@ -438,7 +559,8 @@ impl<P: Platform + Xenstore> Stack<P> {
     }
 
     pub(super) fn add_tcp(&mut self, socket: Socket<'static>, flow: Flow, owner: Owner) -> Handle {
-        let kind = Kind::Tcp(Tcp { flow, owner, error: None, deaf: false, unacknowledged: 0 });
+        let keep_alive = KeepAlive::default();
+        let kind = Kind::Tcp(Tcp { flow, owner, error: None, deaf: false, unacknowledged: 0, keep_alive });
         self.net.table.add(socket, kind)
     }
 }
@@ -453,6 +575,11 @@ fn ended(before: State, by_packet: bool, has_address: bool) -> Option<Error> {
         (_, false) if !has_address => Some(Error::ConnectionAborted),
         (_, false) => Some(Error::TimedOut),
     }
+}
+
+/// True in the states in which a connection may be idle.
+fn is_open(state: State) -> bool {
+    matches!(state, State::Established | State::CloseWait | State::FinWait2)
 }
 
 pub(super) fn peer_of(flow: Flow) -> SocketAddrV4 {

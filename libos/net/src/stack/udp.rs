@@ -2,46 +2,33 @@
 
 use super::buffers::zeroed;
 use super::{Handle, Kind, Stack};
-use crate::device::MTU;
 use crate::error::Error;
 use crate::platform::{Platform, Xenstore};
 use alloc::vec;
 use core::net::SocketAddrV4;
 use core::task::Waker;
-use smoltcp::iface::SocketHandle;
 use smoltcp::socket::udp::{PacketBuffer, PacketMetadata, SendError, Socket, UdpMetadata};
-use smoltcp::time::{Duration, Instant};
+use smoltcp::time::Instant;
 use smoltcp::wire::IpAddress;
 
-/// Largest datagram: a packet of the MTU without its IPv4 and UDP headers.
-pub const DATAGRAM_MAX: usize = MTU - 20 - 8;
+/// Octets of the IPv4 and UDP headers of a datagram.
+const HEADERS: usize = 20 + 8;
 
 /// Datagrams that each of the two queues holds at most.
 const QUEUE: usize = 64;
 
-/// Time after which queued datagrams are dropped because the first one cannot be sent: its
-/// receiver's Ethernet address cannot be found.
-const RESOLVE_TIMEOUT: Duration = Duration::from_secs(3);
-
-/// The ports of DHCP and of name servers.
-const DHCP_CLIENT: u16 = 68;
-const DNS_SERVER: u16 = 53;
+/// The ports of DHCP (RFC 2131, section 4.1).
+pub(super) const DHCP_CLIENT: u16 = 68;
+pub(super) const DHCP_SERVER: u16 = 67;
 
 /// A UDP socket; it lives until [`Stack::udp_close`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UdpSocket(Handle);
 
 /// The stack's data about a UDP socket.
-///
-/// Sending and receiving have a smoltcp socket each. A datagram that cannot be sent holds up all
-/// others, and the only way to drop it is to close the socket; received datagrams must not be lost
-/// by that. The entry's own socket receives.
 #[derive(Debug)]
 pub(super) struct Udp {
     port: u16,
-    sender: SocketHandle,
-    /// The time from which the first datagram in the queue could not be sent.
-    stuck_since: Option<Instant>,
 }
 
 impl<P: Platform + Xenstore> Stack<P> {
@@ -51,6 +38,11 @@ impl<P: Platform + Xenstore> Stack<P> {
     /// `AddrInUse`: there is a socket on that port. `AddrNotAvailable`: no port is free.
     /// `OutOfMemory`: the heap has no room for its buffers.
     pub fn udp_bind(&mut self, port: u16) -> Result<UdpSocket, Error> {
+        self.udp_bind_with(port, QUEUE, self.settings.udp_buffer)
+    }
+
+    /// As [`Stack::udp_bind`], with room for so many datagrams and octets in each direction.
+    pub(super) fn udp_bind_with(&mut self, port: u16, datagrams: usize, bytes: usize) -> Result<UdpSocket, Error> {
         let ports = &self.udp_ports;
         let port = match port {
             0 => self.random.port(|port| ports.contains_key(&port))?,
@@ -58,18 +50,9 @@ impl<P: Platform + Xenstore> Stack<P> {
             port if ports.contains_key(&port) => return Err(Error::AddrInUse),
             port => port,
         };
-        let bytes = self.settings.udp_buffer;
-        let mut receiver = Socket::new(queue(QUEUE, bytes)?, queue(0, 0)?);
-        let mut sender = Socket::new(queue(0, 0)?, queue(QUEUE, bytes)?);
-        let bound = receiver.bind(port).and_then(|()| sender.bind(port));
-        bound.map_err(|_| Error::AddrNotAvailable)?;
-        let kind = Kind::Udp(Udp { port, sender: SocketHandle::default(), stuck_since: None });
-        let handle = self.net.table.add(receiver, kind);
-        let entry = self.net.get(handle)?;
-        let sender = entry.set.add(sender);
-        if let Kind::Udp(udp) = &mut entry.kind {
-            udp.sender = sender;
-        }
+        let mut socket = Socket::new(queue(datagrams, bytes)?, queue(datagrams, bytes)?);
+        socket.bind(port).map_err(|_| Error::AddrNotAvailable)?;
+        let handle = self.net.table.add(socket, Kind::Udp(Udp { port }));
         self.udp_ports.insert(port, handle);
         Ok(UdpSocket(handle))
     }
@@ -88,18 +71,17 @@ impl<P: Platform + Xenstore> Stack<P> {
     /// Queues a datagram.
     ///
     /// # Errors
-    /// `WouldBlock`: no room now. `MessageTooLong`: longer than [`DATAGRAM_MAX`].
+    /// `WouldBlock`: no room now. `MessageTooLong`: longer than a packet of the MTU.
     /// `AddrNotAvailable`: the address or port is invalid. `NetworkUnreachable`: the interface has
-    /// no address, or no route. `NotConnected`: no such socket.
+    /// no address, or no route. `HostUnreachable`: the neighbour on the way did not answer lately.
+    /// `NotConnected`: no such socket.
     pub fn udp_send(&mut self, socket: UdpSocket, data: &[u8], to: SocketAddrV4) -> Result<(), Error> {
-        if data.len() > DATAGRAM_MAX.min(self.settings.udp_buffer) {
+        if data.len() > (self.net.device.mtu() - HEADERS).min(self.settings.udp_buffer) {
             return Err(Error::MessageTooLong);
         }
-        if !self.address.is_some_and(|own| own.reaches(*to.ip())) {
-            return Err(Error::NetworkUnreachable);
-        }
+        self.net.ethernet.has_route(*to.ip())?;
         let to = (IpAddress::Ipv4(*to.ip()), to.port());
-        match self.udp_sender(socket)?.send_slice(data, to) {
+        match self.udp(socket)?.send_slice(data, to) {
             Ok(()) => self.net.table.queue(socket.0),
             Err(SendError::BufferFull) => return Err(Error::WouldBlock),
             Err(SendError::Unaddressable) => return Err(Error::AddrNotAvailable),
@@ -113,8 +95,7 @@ impl<P: Platform + Xenstore> Stack<P> {
     /// # Errors
     /// `WouldBlock`: none is there. `NotConnected`: no such socket.
     pub fn udp_receive(&mut self, socket: UdpSocket, buffer: &mut [u8]) -> Result<(usize, SocketAddrV4), Error> {
-        let receiver = self.net.get(socket.0)?.get::<Socket>();
-        let (data, from) = receiver.recv().map_err(|_| Error::WouldBlock)?;
+        let (data, from) = self.udp(socket)?.recv().map_err(|_| Error::WouldBlock)?;
         let length = data.len().min(buffer.len());
         buffer[..length].copy_from_slice(&data[..length]);
         Ok((length, sender_of(from)?))
@@ -125,8 +106,7 @@ impl<P: Platform + Xenstore> Stack<P> {
     /// # Errors
     /// As [`Stack::udp_receive`].
     pub fn udp_peek(&mut self, socket: UdpSocket, buffer: &mut [u8]) -> Result<(usize, SocketAddrV4), Error> {
-        let receiver = self.net.get(socket.0)?.get::<Socket>();
-        let (data, from) = receiver.peek().map_err(|_| Error::WouldBlock)?;
+        let (data, from) = self.udp(socket)?.peek().map_err(|_| Error::WouldBlock)?;
         let length = data.len().min(buffer.len());
         buffer[..length].copy_from_slice(&data[..length]);
         Ok((length, sender_of(*from)?))
@@ -137,7 +117,7 @@ impl<P: Platform + Xenstore> Stack<P> {
     /// # Errors
     /// `WouldBlock`: no room now. `NotConnected`: no such socket.
     pub fn udp_can_send(&mut self, socket: UdpSocket) -> Result<(), Error> {
-        if self.udp_sender(socket)?.can_send() { Ok(()) } else { Err(Error::WouldBlock) }
+        if self.udp(socket)?.can_send() { Ok(()) } else { Err(Error::WouldBlock) }
     }
 
     /// Wakes `waker` when a datagram arrives.
@@ -145,8 +125,7 @@ impl<P: Platform + Xenstore> Stack<P> {
     /// # Errors
     /// `NotConnected`: no such socket.
     pub fn udp_wake_on_receive(&mut self, socket: UdpSocket, waker: &Waker) -> Result<(), Error> {
-        let receiver = self.net.get(socket.0)?.get::<Socket>();
-        receiver.register_recv_waker(waker);
+        self.udp(socket)?.register_recv_waker(waker);
         Ok(())
     }
 
@@ -155,7 +134,7 @@ impl<P: Platform + Xenstore> Stack<P> {
     /// # Errors
     /// `NotConnected`: no such socket.
     pub fn udp_wake_on_send(&mut self, socket: UdpSocket, waker: &Waker) -> Result<(), Error> {
-        self.udp_sender(socket)?.register_send_waker(waker);
+        self.udp(socket)?.register_send_waker(waker);
         Ok(())
     }
 
@@ -170,65 +149,34 @@ impl<P: Platform + Xenstore> Stack<P> {
     /// Resets the socket in the child of a fork. It keeps its port; the parent's datagrams stay
     /// with the parent.
     pub(super) fn udp_begin_life(&mut self, handle: Handle) {
-        let Ok(entry) = self.net.get(handle) else { return };
-        let Kind::Udp(udp) = &mut entry.kind else { return };
-        udp.stuck_since = None;
+        let Some(entry) = self.net.table.get(handle) else { return };
+        let Kind::Udp(Udp { port }) = entry.kind else { return };
         entry.deadline = None;
-        for socket in [entry.socket, udp.sender] {
-            let socket = entry.set.get_mut::<Socket>(socket);
-            socket.close();
-            // The port is the old one, and not 0.
-            let _ = socket.bind(udp.port);
-        }
+        let socket = entry.get::<Socket>();
+        socket.close();
+        // The port is the old one, and not 0.
+        let _ = socket.bind(port);
     }
 
     /// Hands a received datagram to its socket.
     pub(super) fn udp_arrived(&mut self, source: u16, destination: u16, now: Instant) {
-        let handle = match destination {
-            DHCP_CLIENT if self.dhcp.is_some() => self.dhcp,
-            _ => match self.udp_ports.get(&destination) {
-                Some(&handle) => Some(handle),
-                // The name client picks a port for each query and checks it itself.
-                None if source == DNS_SERVER => self.dns,
-                None => None,
-            },
-        };
+        if destination == DHCP_CLIENT && self.dhcp.is_some() {
+            if source == DHCP_SERVER {
+                self.lease_offered(now);
+            }
+            return;
+        }
+        let handle = self.udp_ports.get(&destination).copied();
         self.net.deliver(handle, now);
         if let Some(handle) = handle {
             self.net.table.queue(handle);
         }
-        if handle.is_some() && handle == self.dhcp {
-            self.lease_changed(now);
-        }
     }
 
-    /// Drops datagrams that a socket could not send for too long. `sent`: it could send just now.
-    pub(super) fn udp_settle(&mut self, handle: Handle, sent: bool, now: Instant) {
-        let Ok(entry) = self.net.get(handle) else {
-            return;
-        };
-        let Kind::Udp(udp) = &mut entry.kind else {
-            return;
-        };
-        let sender = entry.set.get_mut::<Socket>(udp.sender);
-        if sent || sender.send_queue() == 0 {
-            udp.stuck_since = None;
-            return;
-        }
-        let since = *udp.stuck_since.get_or_insert(now);
-        if now >= since + RESOLVE_TIMEOUT {
-            log::debug!("net: UDP port {}: no such receiver, datagrams dropped", udp.port);
-            udp.stuck_since = None;
-            sender.close();
-            // The port is the old one, and not 0.
-            let _ = sender.bind(udp.port);
-        }
-    }
-
-    fn udp_sender(&mut self, socket: UdpSocket) -> Result<&mut Socket<'static>, Error> {
+    fn udp(&mut self, socket: UdpSocket) -> Result<&mut Socket<'static>, Error> {
         let entry = self.net.get(socket.0)?;
-        match &entry.kind {
-            Kind::Udp(udp) => Ok(entry.set.get_mut(udp.sender)),
+        match entry.kind {
+            Kind::Udp(_) => Ok(entry.get()),
             _ => Err(Error::NotConnected),
         }
     }

@@ -8,6 +8,7 @@
 pub mod back;
 pub mod lan;
 pub mod server;
+pub mod strangers;
 
 use back::{Back, Memory, Words};
 use std::cell::{Cell, RefCell};

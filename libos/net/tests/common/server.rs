@@ -16,9 +16,20 @@ pub const SERVER_MAC: EthernetAddress = EthernetAddress([0x02, 0, 0, 0, 0, 0xfe]
 
 /// A UDP datagram from the server on the bridge, as from a network card.
 pub fn datagram(to_mac: EthernetAddress, to: Ipv4Addr, ports: (u16, u16), payload: &[u8]) -> Packet {
+    datagram_from((SERVER_MAC, SERVER), to_mac, to, ports, payload)
+}
+
+/// As [`datagram`], from any host.
+pub fn datagram_from(
+    from: (EthernetAddress, Ipv4Addr),
+    to_mac: EthernetAddress,
+    to: Ipv4Addr,
+    ports: (u16, u16),
+    payload: &[u8],
+) -> Packet {
     let udp = UdpRepr { src_port: ports.0, dst_port: ports.1 };
     let ip = Ipv4Repr {
-        src_addr: SERVER,
+        src_addr: from.1,
         dst_addr: to,
         next_header: IpProtocol::Udp,
         payload_len: 8 + payload.len(),
@@ -26,11 +37,11 @@ pub fn datagram(to_mac: EthernetAddress, to: Ipv4Addr, ports: (u16, u16), payloa
     };
     let mut bytes = vec![0; 14 + 20 + 8 + payload.len()];
     let caps = ChecksumCapabilities::default();
-    let ethernet = EthernetRepr { src_addr: SERVER_MAC, dst_addr: to_mac, ethertype: EthernetProtocol::Ipv4 };
+    let ethernet = EthernetRepr { src_addr: from.0, dst_addr: to_mac, ethertype: EthernetProtocol::Ipv4 };
     ethernet.emit(&mut EthernetFrame::new_unchecked(&mut bytes));
     ip.emit(&mut Ipv4Packet::new_unchecked(&mut bytes[14..]), &caps);
     let mut packet = UdpPacket::new_unchecked(&mut bytes[34..]);
-    udp.emit(&mut packet, &SERVER.into(), &to.into(), payload.len(), |p| p.copy_from_slice(payload), &caps);
+    udp.emit(&mut packet, &from.1.into(), &to.into(), payload.len(), |p| p.copy_from_slice(payload), &caps);
     Packet::plain(bytes)
 }
 

@@ -3,6 +3,7 @@
 //!
 //! The network comes up at the first call that needs it, with the setting `net=` (`dhcp` without
 //! one), and stays up. A thread of its own takes in packets; a call that sends does so itself.
+//! Connections and datagrams to the pVM's own address, or to 127.0.0.1, stay inside.
 //!
 //! In the child of a fork, connections of the parent return `NotConnected`. Listeners and UDP
 //! sockets are the child's, on its own address. If the parent's network was up, the child's comes
@@ -103,7 +104,10 @@ pub fn status() -> Result<Status, Error> {
     Ok(network()?.lock().status())
 }
 
-/// The IPv4 addresses of a host name, by the name server of `net=` or of DHCP.
+/// The IPv4 addresses of a host name, by the name servers of `net=` or of DHCP. The errors keep apart
+/// that there is no such name, that no server could say, and that none answered
+/// ([`SocketError::NameNotFound`], [`SocketError::NameServerFailed`],
+/// [`SocketError::NameServerSilent`]).
 pub fn lookup_host(name: &str) -> Result<Vec<Ipv4Addr>, Error> {
     if let Ok(address) = name.parse() {
         return Ok([address].into());

@@ -10,8 +10,11 @@ use super::{Error, Limit, Network, SocketAddrV4, Waiter, network, readiness};
 use crate::io;
 use crate::poll::{AnyEvent, Events, Pollable};
 
-/// Connections that may be half open or wait to be accepted.
+/// Connections that may wait to be accepted.
 const BACKLOG: usize = 128;
+
+/// The longest idle time in microseconds: a century. The stack adds it to its clock.
+const STACK_TIME_MAX: u64 = 100 * 365 * 24 * 3_600 * 1_000_000;
 
 /// A socket that accepts connections. Dropping it stops that; accepted connections go on.
 pub struct TcpListener {
@@ -43,6 +46,12 @@ impl TcpListener {
     /// Lets [`accept`](Self::accept) fail with `WouldBlock` rather than wait, if `nonblocking`.
     pub fn set_nonblocking(&self, nonblocking: bool) {
         self.nonblocking.store(nonblocking, Ordering::Relaxed);
+    }
+
+    /// Sets the idle time of [`TcpStream::set_keepalive`] for the connections that arrive from now
+    /// on. It is two hours at first.
+    pub fn set_keepalive(&self, idle: Option<Duration>) -> Result<(), Error> {
+        Ok(self.network.lock().tcp_listen_keep_alive(self.listener, idle.map(stack_time))?)
     }
 
     /// An endless iterator over the connections that arrive.
@@ -226,6 +235,21 @@ impl TcpStream {
         Ok(self.network.lock().tcp_set_nodelay(self.socket, nodelay)?)
     }
 
+    /// Probes the other side when it has been silent for `idle`, a second at least. If it does not
+    /// answer nine probes, which come every 75 seconds, or every `idle` if that is less, reads and
+    /// writes fail with `TimedOut` (RFC 9293, section 3.8.4). `None`: an idle connection lasts for
+    /// ever. An accepted connection begins with two hours, and one that was made by
+    /// [`connect`](Self::connect) with `None`.
+    pub fn set_keepalive(&self, idle: Option<Duration>) -> Result<(), Error> {
+        Ok(self.network.with(|stack| stack.tcp_set_keep_alive(self.socket, idle.map(stack_time)))?)
+    }
+
+    /// The idle time of [`TcpStream::set_keepalive`].
+    pub fn keepalive(&self) -> Result<Option<Duration>, Error> {
+        let idle = self.network.lock().tcp_keep_alive(self.socket)?;
+        Ok(idle.map(|idle| Duration::from_micros(idle.total_micros())))
+    }
+
     /// Address and port of the other side.
     pub fn peer_addr(&self) -> Result<SocketAddrV4, Error> {
         Ok(self.network.lock().tcp_peer(self.socket)?)
@@ -235,6 +259,11 @@ impl TcpStream {
     pub fn local_addr(&self) -> Result<SocketAddrV4, Error> {
         Ok(self.network.lock().tcp_local(self.socket)?)
     }
+}
+
+/// The stack's form of a time, which has microseconds.
+fn stack_time(time: Duration) -> zooid_net::Duration {
+    zooid_net::Duration::from_micros(u64::try_from(time.as_micros()).unwrap_or(u64::MAX).min(STACK_TIME_MAX))
 }
 
 impl Pollable for TcpStream {

@@ -37,6 +37,8 @@ const SECOND: Duration = Duration::from_secs(1);
 fn main() {
     match argument() {
         "connect" => connect(),
+        "itself" => itself(),
+        "neighbours" => neighbours(),
         "refused" => refused(),
         "timeouts" => timeouts(),
         "ports" => ports(),
@@ -81,6 +83,54 @@ fn connect() {
     }
     writer.join();
     check!(received == *sent);
+}
+
+/// The guest reaches itself by its own address and by 127.0.0.1, over TCP and UDP.
+fn itself() {
+    let own = expect!(expect!(net::status()).address.ok_or("no address")).address;
+    let listener = expect!(TcpListener::bind(80));
+    let receiver = expect!(UdpSocket::bind(7));
+    receiver.set_read_timeout(Some(SECOND));
+    for address in [own, Ipv4Addr::LOCALHOST] {
+        let client = expect!(TcpStream::connect_timeout(SocketAddrV4::new(address, 80), SECOND));
+        let (server, peer) = expect!(listener.accept());
+        check_eq!((*peer.ip(), client.local_addr()), (address, Ok(peer)));
+        let writer = thread::spawn(move || expect!(client.write_all(&vec![7; 300_000])));
+        let (mut buffer, mut received) = (vec![0; 64 << 10], 0);
+        loop {
+            match expect!(server.read(&mut buffer)) {
+                0 => break,
+                count => received += count,
+            }
+        }
+        writer.join();
+        check_eq!(received, 300_000);
+        expect!(receiver.send_to(b"datagram", SocketAddrV4::new(address, 7)));
+        check_eq!(receiver.recv_from(&mut buffer), Ok((8, SocketAddrV4::new(address, 7))));
+        check_eq!(failed(TcpStream::connect(SocketAddrV4::new(address, CLOSED))), SocketError::ConnectionRefused);
+    }
+    let other = SocketAddrV4::new(Ipv4Addr::new(127, 0, 0, 2), 80);
+    check_eq!(failed(TcpStream::connect(other)), SocketError::NetworkUnreachable);
+}
+
+/// Twenty neighbours that do not answer delay none of those that do: dom0 has 10.0.0.100 to
+/// 10.0.0.149, too.
+fn neighbours() {
+    expect!(net::status());
+    let socket = expect!(UdpSocket::bind(0));
+    let dead = |last| SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, last), 80);
+    let attempt = thread::spawn(move || failed(TcpStream::connect(dead(60))));
+    for last in 61..80 {
+        expect!(socket.send_to(b"lost", dead(last)));
+    }
+    let began = Instant::now();
+    for last in 100..150 {
+        let live = SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, last), CLOSED);
+        check_eq!(failed(TcpStream::connect(live)), SocketError::ConnectionRefused);
+    }
+    // With one look-up a second it would be 50.
+    check!(began.elapsed() < 20 * SECOND);
+    check_eq!(attempt.join(), SocketError::HostUnreachable);
 }
 
 /// A closed port refuses at once, a host that is not there in the time that was given, one that
@@ -271,18 +321,28 @@ fn poll_sockets() {
     check_eq!(failed(silent.write(&chunk)), SocketError::WouldBlock);
 }
 
-/// Names are looked up at the server that `net=` gives.
+/// Names are looked up at the two servers that `net=` gives.
 fn names() {
-    check_eq!(net::lookup_host("192.0.2.7"), Ok([Ipv4Addr::new(192, 0, 2, 7)].into()));
+    let last = |last| -> Result<Vec<Ipv4Addr>, Error> { Ok([Ipv4Addr::new(192, 0, 2, last)].into()) };
+    check_eq!(net::lookup_host("192.0.2.7"), last(7));
     check_eq!(net::lookup_host("one.test"), Ok([Ipv4Addr::new(10, 0, 0, 1)].into()));
     let all = expect!(net::lookup_host("three.test"));
     check_eq!(all, [1, 2, 3].map(|last| Ipv4Addr::new(192, 0, 2, last)));
+    // The question comes back in capitals; an address is before its aliases; the first server fails;
+    // the name is one of the search list; the answer is too long for a datagram.
+    check_eq!(net::lookup_host("loud.test"), last(4));
+    check_eq!(net::lookup_host("Alias.Test"), last(5));
+    check_eq!(net::lookup_host("second.test"), last(6));
+    check_eq!(net::lookup_host("short"), last(7));
+    check_eq!(expect!(net::lookup_host("long.test")).len(), 100);
     check_eq!(failed(net::lookup_host("none.test")), SocketError::NameNotFound);
+    check_eq!(failed(net::lookup_host("bare.test")), SocketError::NameHasNoAddress);
+    check_eq!(failed(net::lookup_host("failing.test")), SocketError::NameServerFailed);
     for bad in ["", "..", "a..test", &"a".repeat(64), &"a.".repeat(200)] {
         check!(failed(net::lookup_host(bad)) == SocketError::InvalidInput);
     }
     let began = Instant::now();
-    check_eq!(failed(net::lookup_host("silent.test")), SocketError::NameNotFound);
+    check_eq!(failed(net::lookup_host("silent.test")), SocketError::NameServerSilent);
     check!(began.elapsed() < 30 * SECOND);
     check_eq!(net::lookup_host("one.test"), Ok([Ipv4Addr::new(10, 0, 0, 1)].into()));
 }

@@ -16,8 +16,7 @@ const PAGES: [Page; 3] = [
     Page { path: "/1k.txt", media_type: "text/plain; charset=utf-8", body: &[b'z'; 1024] },
 ];
 
-/// The page at `path`, whose query is ignored.
+/// The page at `path`.
 pub fn find(path: &str) -> Option<&'static Page> {
-    let path = path.split('?').next()?;
     PAGES.iter().find(|page| page.path == path)
 }

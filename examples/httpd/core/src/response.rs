@@ -2,7 +2,6 @@
 
 use alloc::vec::Vec;
 
-use crate::date;
 use crate::pages::{self, Page};
 use crate::request::Request;
 
@@ -22,26 +21,36 @@ impl Status {
     pub const HEAD_TOO_LARGE: Self = Self("431 Request Header Fields Too Large\n");
     /// The request needs a feature that the server does not have.
     pub const NOT_IMPLEMENTED: Self = Self("501 Not Implemented\n");
+    /// The version of HTTP is another one than 1.0 and 1.1.
+    pub const VERSION_NOT_SUPPORTED: Self = Self("505 HTTP Version Not Supported\n");
 }
 
-/// Appends the answer to `request` to `out`.
-pub fn answer(request: &Request<'_>, out: &mut Vec<u8>) {
-    let with_body = request.method != "HEAD";
+/// Appends the answer to `request` to `out`. `date` appends the present date.
+pub fn answer(request: &Request<'_>, date: fn(&mut Vec<u8>), out: &mut Vec<u8>) {
+    let (keep_alive, with_body) = (request.keep_alive, request.method != "HEAD");
     if !matches!(request.method, "GET" | "HEAD") {
-        return put(Status::METHOD_NOT_ALLOWED, "Allow: GET, HEAD\r\n", None, request.keep_alive, with_body, out);
+        return put(Status::METHOD_NOT_ALLOWED, "Allow: GET, HEAD\r\n", None, keep_alive, with_body, date, out);
     }
-    match pages::find(request.path) {
-        Some(page) => put(Status::OK, "", Some(page), request.keep_alive, with_body, out),
-        None => put(Status::NOT_FOUND, "", None, request.keep_alive, with_body, out),
+    match pages::find(&request.path) {
+        Some(page) => put(Status::OK, "", Some(page), keep_alive, with_body, date, out),
+        None => put(Status::NOT_FOUND, "", None, keep_alive, with_body, date, out),
     }
 }
 
 /// Appends the answer to a malformed request. The connection is closed after it.
-pub fn refuse(status: Status, out: &mut Vec<u8>) {
-    put(status, "", None, false, true, out);
+pub fn refuse(status: Status, date: fn(&mut Vec<u8>), out: &mut Vec<u8>) {
+    put(status, "", None, false, true, date, out);
 }
 
-fn put(status: Status, extra: &str, page: Option<&Page>, keep_alive: bool, with_body: bool, out: &mut Vec<u8>) {
+fn put(
+    status: Status,
+    extra: &str,
+    page: Option<&Page>,
+    keep_alive: bool,
+    with_body: bool,
+    date: fn(&mut Vec<u8>),
+    out: &mut Vec<u8>,
+) {
     let Status(line) = status;
     let (media_type, body) = match page {
         Some(page) => (page.media_type, page.body),
@@ -52,7 +61,7 @@ fn put(status: Status, extra: &str, page: Option<&Page>, keep_alive: bool, with_
     for part in ["HTTP/1.1 ", line.trim_end(), "\r\nServer: zooid\r\nDate: "] {
         out.extend_from_slice(part.as_bytes());
     }
-    date::append(out);
+    date(out);
     for part in ["\r\nContent-Type: ", media_type, "\r\nConnection: ", connection, "\r\n", extra] {
         out.extend_from_slice(part.as_bytes());
     }
