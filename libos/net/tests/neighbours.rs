@@ -3,7 +3,7 @@
 mod common;
 
 use common::lan::{Lan, settings};
-use common::strangers::{arp, asked, asks, give, mac_of};
+use common::strangers::{arp, asked, asks, give, mac_of, syn};
 use std::cell::Cell;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::rc::Rc;
@@ -195,4 +195,30 @@ fn a_guest_of_a_network_of_one_answers_all_hosts_on_the_link() {
     lan.stack(0).udp_send(socket, b"x", "192.0.2.8:7".parse().unwrap()).unwrap();
     lan.go(0);
     assert_eq!((datagrams.take(), requests.get()), (Some(mac_of(router).0.to_vec()), 0));
+}
+
+#[test]
+fn a_neighbour_that_has_moved_is_found_again() {
+    let mut lan = lan(0);
+    let _listener = lan.stack(0).tcp_listen(80, 8).unwrap();
+    let (stranger, own) = (*at(256, 1000).ip(), *at(1, 80).ip());
+    let answered = Rc::new(Cell::new(false));
+    let answers = answered.clone();
+    lan.others.push(Box::new(arp(move |address| address == stranger)));
+    lan.others.push(Box::new(move |packet| {
+        answers.set(answers.get() || packet.bytes[..6] == mac_of(stranger).0 && packet.bytes.get(23) == Some(&6));
+        vec![]
+    }));
+    // It had another Ethernet address when it asked.
+    let mut ask = asks(stranger, own);
+    for octet in [6, 22] {
+        ask.bytes[octet..octet + 6].copy_from_slice(&[2, 9, 9, 9, 9, 9]);
+    }
+    give(&lan, ask);
+    lan.settle();
+    give(&lan, syn(at(256, 1000), at(1, 80)));
+    lan.settle();
+    assert!(!answered.get(), "the answer goes to the address that is known");
+    lan.pass(Duration::from_secs(2));
+    assert!(answered.get());
 }

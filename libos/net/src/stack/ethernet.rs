@@ -200,8 +200,10 @@ impl Ethernet {
         if packet.to_mac.is_unicast() && Some(packet.to_mac) != self.mac {
             return false;
         }
-        if let Some(hop) = self.own.and_then(|own| own.next_hop(packet.source)) {
-            self.neighbours.heard(hop, packet.from_mac, now);
+        if let Some(hop) = self.own.and_then(|own| own.next_hop(packet.source))
+            && self.neighbours.heard(hop, packet.from_mac, now)
+        {
+            self.ask(hop);
         }
         true
     }

@@ -42,6 +42,8 @@ struct Neighbour {
     state: State,
     /// The last time at which something came from it.
     heard: Option<Instant>,
+    /// The last time at which it was asked for because it seemed to have moved.
+    doubted: Option<Instant>,
     /// The last time at which a packet was sent to it.
     used: Option<Instant>,
     /// Packets that wait for the address, oldest first.
@@ -113,7 +115,7 @@ impl Neighbours {
         let Some(neighbour) = self.entries.get_mut(&address) else {
             self.make_room(true, now);
             let state = State::Incomplete { requests: 1, again };
-            self.entries.insert(address, Neighbour { state, heard: None, used: Some(now), held: Vec::new() });
+            self.entries.insert(address, Neighbour { state, heard: None, doubted: None, used: Some(now), held: Vec::new() });
             self.deadline = sooner(self.deadline, Some(again));
             return (Found::Pending, true);
         };
@@ -172,18 +174,28 @@ impl Neighbours {
         }
         if add && self.make_room(false, now) {
             let state = State::Reachable(mac);
-            self.entries.insert(address, Neighbour { state, heard: Some(now), used: None, held: Vec::new() });
+            let neighbour = Neighbour { state, heard: Some(now), doubted: None, used: None, held: Vec::new() };
+            self.entries.insert(address, neighbour);
         }
         Vec::new()
     }
 
-    /// Notes that a packet came from the neighbour `address`, if it has that Ethernet address.
-    pub fn heard(&mut self, address: Ipv4Addr, mac: EthernetAddress, now: Instant) {
-        if let Some(neighbour) = self.entries.get_mut(&address)
-            && neighbour.mac() == Some(mac)
-        {
-            neighbour.state = State::Reachable(mac);
-            neighbour.heard = Some(now);
+    /// Notes that a packet from `address` came from the Ethernet address `mac`. If the neighbour is
+    /// known by another one, it may have moved: that one is used on until the neighbour says so
+    /// itself. Returns true if a request is to be sent, which is once a second at most.
+    pub fn heard(&mut self, address: Ipv4Addr, mac: EthernetAddress, now: Instant) -> bool {
+        let Some(neighbour) = self.entries.get_mut(&address) else { return false };
+        match neighbour.mac() {
+            Some(known) if known == mac => {
+                neighbour.state = State::Reachable(mac);
+                neighbour.heard = Some(now);
+                false
+            }
+            Some(_) if neighbour.doubted.is_none_or(|doubted| now >= doubted + REQUEST_PAUSE) => {
+                neighbour.doubted = Some(now);
+                true
+            }
+            _ => false,
         }
     }
 
@@ -303,9 +315,11 @@ mod tests {
         let later = START + REACHABLE_TIME;
         assert_eq!(table.look_up(address(1), later), (Found::Known(mac(1)), true));
         assert_eq!(table.look_up(address(1), later), (Found::Known(mac(1)), false));
-        table.heard(address(1), mac(9), later);
+        assert!(table.heard(address(1), mac(9), later), "it may have moved");
+        assert!(!table.heard(address(1), mac(9), later), "once a second");
+        assert!(table.heard(address(1), mac(9), later + REQUEST_PAUSE));
         assert!(matches!(table.entries[&address(1)].state, State::Probe { .. }), "another sender is no answer");
-        table.heard(address(1), mac(1), later);
+        assert!(!table.heard(address(1), mac(1), later));
         assert!(run(&mut table, later + REACHABLE_TIME).0.is_empty());
         let later = later + REACHABLE_TIME;
         table.look_up(address(1), later);
