@@ -2,6 +2,7 @@
 
 mod common;
 
+use common::back::Packet;
 use common::lan::{Lan, settings};
 use common::strangers::{arp, asked, asks, give, mac_of, syn};
 use std::cell::Cell;
@@ -197,6 +198,15 @@ fn a_guest_of_a_network_of_one_answers_all_hosts_on_the_link() {
     assert_eq!((datagrams.take(), requests.get()), (Some(mac_of(router).0.to_vec()), 0));
 }
 
+/// An ARP request of `stranger` for `target`, from another Ethernet address than its own.
+fn asks_elsewhere(stranger: Ipv4Addr, target: Ipv4Addr) -> Packet {
+    let mut packet = asks(stranger, target);
+    for octet in [6, 22] {
+        packet.bytes[octet..octet + 6].copy_from_slice(&[2, 9, 9, 9, 9, 9]);
+    }
+    packet
+}
+
 #[test]
 fn a_neighbour_that_has_moved_is_found_again() {
     let mut lan = lan(0);
@@ -209,16 +219,41 @@ fn a_neighbour_that_has_moved_is_found_again() {
         answers.set(answers.get() || packet.bytes[..6] == mac_of(stranger).0 && packet.bytes.get(23) == Some(&6));
         vec![]
     }));
-    // It had another Ethernet address when it asked.
-    let mut ask = asks(stranger, own);
-    for octet in [6, 22] {
-        ask.bytes[octet..octet + 6].copy_from_slice(&[2, 9, 9, 9, 9, 9]);
-    }
-    give(&lan, ask);
+    give(&lan, asks_elsewhere(stranger, own));
     lan.settle();
     give(&lan, syn(at(256, 1000), at(1, 80)));
     lan.settle();
     assert!(!answered.get(), "the answer goes to the address that is known");
     lan.pass(Duration::from_secs(2));
     assert!(answered.get());
+}
+
+#[test]
+fn requests_lead_no_packets_astray() {
+    let mut lan = lan(0);
+    let (stranger, own) = (*at(256, 7).ip(), *at(1, 7).ip());
+    let (right, requests) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
+    let (arrives, asks_seen) = (right.clone(), requests.clone());
+    lan.others.push(Box::new(arp(move |address| address == stranger)));
+    lan.others.push(Box::new(move |packet| {
+        asks_seen.set(asks_seen.get() + u32::from(asked(packet).is_some()));
+        arrives.set(
+            arrives.get()
+                + u32::from(packet.bytes[..6] == mac_of(stranger).0 && packet.bytes[12] == 8 && packet.bytes[13] == 0),
+        );
+        vec![]
+    }));
+    let socket = lan.stack(0).udp_bind(0).unwrap();
+    for round in 1..=100 {
+        lan.stack(0).udp_send(socket, b"x", at(256, 7)).unwrap();
+        lan.go(0);
+        assert_eq!(right.get(), round);
+        // To all, as a DHCP server asks whether an address is free, and to the guest.
+        for target in [*at(257, 7).ip(), own] {
+            give(&lan, asks_elsewhere(stranger, target));
+            lan.settle();
+        }
+        lan.pass(Duration::from_millis(10));
+    }
+    assert!(requests.get() <= 1 + 10, "{} requests in a second", requests.get());
 }

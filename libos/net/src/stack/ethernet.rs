@@ -231,7 +231,15 @@ impl Ethernet {
         if !sender.is_unspecified() && (!is_host(sender) || own.is_broadcast(sender)) {
             return;
         }
-        if self.next_hop(sender) == Some(sender) {
+        let is_neighbour = self.next_hop(sender) == Some(sender);
+        let answers = for_us && operation == ArpOperation::Reply;
+        if is_neighbour && !answers && self.neighbours.knows_another(sender, mac) {
+            // Only an answer moves a neighbour: anybody can send requests, and some hosts send them
+            // with an Ethernet address that they no longer have.
+            if self.neighbours.heard(sender, mac, now) {
+                self.ask(sender);
+            }
+        } else if is_neighbour {
             for mut frame in self.neighbours.learn(sender, mac, for_us, now) {
                 self.write_header(&mut frame, mac);
                 // The table has limited their number.

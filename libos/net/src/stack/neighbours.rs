@@ -19,6 +19,8 @@ const REQUEST_PAUSE: Duration = Duration::from_secs(1);
 const REQUESTS: u8 = 3;
 /// A neighbour that was not heard for this time is asked again when it is used.
 const REACHABLE_TIME: Duration = Duration::from_secs(60);
+/// Least time between two requests for a neighbour that seems to have moved.
+const DOUBT_PAUSE: Duration = Duration::from_millis(100);
 /// Time for which an unreachable address is not looked up again.
 const FAILED_TIME: Duration = Duration::from_secs(3);
 /// Octets of waiting packets for each place in the table.
@@ -115,7 +117,8 @@ impl Neighbours {
         let Some(neighbour) = self.entries.get_mut(&address) else {
             self.make_room(true, now);
             let state = State::Incomplete { requests: 1, again };
-            self.entries.insert(address, Neighbour { state, heard: None, doubted: None, used: Some(now), held: Vec::new() });
+            self.entries
+                .insert(address, Neighbour { state, heard: None, doubted: None, used: Some(now), held: Vec::new() });
             self.deadline = sooner(self.deadline, Some(again));
             return (Found::Pending, true);
         };
@@ -180,9 +183,14 @@ impl Neighbours {
         Vec::new()
     }
 
+    /// True if `address` is known, by another Ethernet address than `mac`.
+    pub fn knows_another(&self, address: Ipv4Addr, mac: EthernetAddress) -> bool {
+        self.entries.get(&address).and_then(Neighbour::mac).is_some_and(|known| known != mac)
+    }
+
     /// Notes that a packet from `address` came from the Ethernet address `mac`. If the neighbour is
     /// known by another one, it may have moved: that one is used on until the neighbour says so
-    /// itself. Returns true if a request is to be sent, which is once a second at most.
+    /// itself. Returns true if a request is to be sent, ten times a second at most.
     pub fn heard(&mut self, address: Ipv4Addr, mac: EthernetAddress, now: Instant) -> bool {
         let Some(neighbour) = self.entries.get_mut(&address) else { return false };
         match neighbour.mac() {
@@ -191,7 +199,7 @@ impl Neighbours {
                 neighbour.heard = Some(now);
                 false
             }
-            Some(_) if neighbour.doubted.is_none_or(|doubted| now >= doubted + REQUEST_PAUSE) => {
+            Some(_) if neighbour.doubted.is_none_or(|doubted| now >= doubted + DOUBT_PAUSE) => {
                 neighbour.doubted = Some(now);
                 true
             }
@@ -316,8 +324,8 @@ mod tests {
         assert_eq!(table.look_up(address(1), later), (Found::Known(mac(1)), true));
         assert_eq!(table.look_up(address(1), later), (Found::Known(mac(1)), false));
         assert!(table.heard(address(1), mac(9), later), "it may have moved");
-        assert!(!table.heard(address(1), mac(9), later), "once a second");
-        assert!(table.heard(address(1), mac(9), later + REQUEST_PAUSE));
+        assert!(!table.heard(address(1), mac(9), later), "once in a while");
+        assert!(table.heard(address(1), mac(9), later + DOUBT_PAUSE));
         assert!(matches!(table.entries[&address(1)].state, State::Probe { .. }), "another sender is no answer");
         assert!(!table.heard(address(1), mac(1), later));
         assert!(run(&mut table, later + REACHABLE_TIME).0.is_empty());
