@@ -155,6 +155,8 @@ for number in range(FORKS):
     silent = [entry for entry in tuple(capture.seen) if entry[0] == mac and entry[2] == "tcp"]
     if silent:
         fail("before anybody connects to it, the child sends %s" % silent)
+    if HOW == "pvmd" and int(mac[:2], 16) & 3 != 2:
+        fail("%s is not a locally administered address of one host" % mac)
     children[child] = (address, mac)
     talk(idle, b"between")
 

@@ -104,7 +104,7 @@ pub struct Quota {
     pub forks_per_second: u32,
 }
 
-/// A child's network device. Its MAC is made from the child's id.
+/// A child's network device. Its MAC is made from random bits of the host and the child's id.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChildVif {
     /// Bridge that the device is plugged into.

@@ -23,6 +23,7 @@ mod home;
 mod ipc;
 mod jobs;
 mod libraries;
+mod mac;
 mod members;
 mod memory_owner;
 mod object_records;

@@ -11,7 +11,7 @@ use xenctl::xenstore::{Access, Error, Permission, Store};
 use zooid_fork_plan::id::PvmId;
 
 use super::config::ChildVif;
-use super::{home, script};
+use super::{home, mac, script};
 
 /// `XenbusStateInitialising` (public/io/xenbus.h).
 const INITIALISING: &str = "1";
@@ -57,13 +57,6 @@ fn backend(domain: DomId) -> String {
     format!("{}/0", backends(domain))
 }
 
-/// The MAC of a child's device: Xen's vendor prefix and the low bits of its id, which differ among
-/// all living pVMs.
-fn mac(id: PvmId) -> String {
-    let [high, middle, low] = [id.raw() >> 16 & 0x7f, id.raw() >> 8 & 0xff, id.raw() & 0xff];
-    format!("00:16:3e:{high:02x}:{middle:02x}:{low:02x}")
-}
-
 /// Gives a child a device, if its parent has one. If the child ends meanwhile, nothing is left
 /// behind.
 pub fn attach(store: &Store, parent: DomId, child: DomId, id: PvmId, vif: &ChildVif) -> Result<(), VifError> {
@@ -94,7 +87,7 @@ fn announce(store: &Store, child: DomId, id: PvmId, vif: &ChildVif) -> Result<bo
     let home = home::path(child);
     let frontend = format!("{home}/device/vif/0");
     let backend = backend(child);
-    let mac = mac(id);
+    let mac = mac::choose(id, &vif.bridge);
     let mut alive = false;
     store.transact(|store| {
         alive = store.read(&format!("{home}/zooid")).is_ok();
@@ -154,17 +147,4 @@ fn plug_in(child: DomId, backend: &str, vif: &ChildVif) -> Result<(), VifError> 
         .env("XENBUS_BASE_PATH", "backend")
         .env("vif", format!("vif{child}.0"));
     script::run(&mut command, SCRIPT_LIMIT).map_err(|why| VifError::Script(format!("{}: {why}", vif.script)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_mac_is_a_unicast_address_of_xen_and_follows_the_id() {
-        let mac = |domain, generation| mac(PvmId::new(DomId(domain), generation).unwrap());
-        assert_eq!(mac(5, 3), "00:16:3e:01:80:05");
-        assert_ne!(mac(5, 3), mac(6, 3));
-        assert_ne!(mac(5, 3), mac(5, 4));
-    }
 }
