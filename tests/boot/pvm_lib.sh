@@ -80,3 +80,25 @@ pvm lib remove libredzone.so
 refuses 120 "there is no library libone.so" pvm lib remove libone.so
 [ "$(ls -A /var/lib/zooid/lib)" = "$(printf 'libmiddle.so@1.0.0.manifest\nobjects')" ] || fail "something is left: $(ls -A /var/lib/zooid/lib)"
 [ "$(ls -A /var/lib/zooid/lib/objects | wc -l)" = 1 ] || fail "an object is left"
+
+# A file that is no key takes nothing from the others, and is named.
+: >/etc/zooid/keys/empty.pub
+mkfifo /etc/zooid/keys/pipe.pub
+pvm lib add libraries/libbase.so 2>out
+grep -F "warning: /etc/zooid/keys/empty.pub holds no public key" out || fail "nobody tells of an empty key"
+grep -F "pipe.pub" out || fail "nobody tells of a pipe"
+pvm key list 2>/dev/null | grep "^tests " || fail "the other key is not trusted"
+rm /etc/zooid/keys/empty.pub /etc/zooid/keys/pipe.pub
+
+# A full disk heals: what had no room leaves none of its pieces.
+mkdir small
+mount -t tmpfs -o size=400k tmpfs small
+for _ in 1 2; do
+    if pvm lib --store small add libraries/libbulk.so 2>out; then
+        fail "1.3 MB in 400 KB"
+    fi
+    grep "No space left" out || fail "the reason: $(cat out)"
+    [ -z "$(find small/objects -type f)" ] || fail "pieces are left: $(ls -lA small/objects)"
+done
+pvm lib --store small add libraries/libbase.so || fail "a small library has room"
+umount small

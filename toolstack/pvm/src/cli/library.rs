@@ -20,6 +20,7 @@ use crate::protocol::{FaultKind, Request};
 /// Carries out `pvm lib`.
 pub fn lib(socket: &Path, json: bool, options: LibOptions, out: &mut impl Write) -> Result<u8, Error> {
     let (store, keys) = (Store::new(&options.store), Keys::new(&options.keys));
+    warn_of_damage(&keys)?;
     match options.command {
         Lib::Add(new) => add(json, &store, &keys, new, out)?,
         Lib::List => {
@@ -54,6 +55,12 @@ pub fn lib(socket: &Path, json: bool, options: LibOptions, out: &mut impl Write)
         }
     }
     Ok(0)
+}
+
+/// Names the files that should hold keys, and do not.
+fn warn_of_damage(keys: &Keys) -> Result<(), Error> {
+    keys.damaged()?.iter().for_each(|error| say(&format!("pvm: warning: {}: it counts for nothing", plain(&error.to_string()))));
+    Ok(())
 }
 
 /// All pVMs, or those of a family, the oldest first.
@@ -220,6 +227,7 @@ pub fn key(json: bool, options: KeyOptions, out: &mut impl Write) -> Result<u8, 
             }
         }
         Key::List => {
+            warn_of_damage(&keys)?;
             let trusted = keys.all()?.into_iter().map(|(name, key)| TrustedKey { name, key: key.to_string() });
             let trusted: Vec<TrustedKey> = trusted.collect();
             if json { print_json(out, &trusted)? } else { put(out, render::keys(&trusted).as_bytes())? }

@@ -187,8 +187,8 @@ impl<H: Hypervisor> Host<H> {
             Failure::Denied(Errno::EIO)
         };
         let store = Store::new(&self.config.libraries);
-        let keys: Vec<PublicKey> =
-            Keys::new(&self.config.keys).all().map_err(cannot)?.into_iter().map(|(_, key)| key).collect();
+        let trusted = Keys::new(&self.config.keys);
+        let keys: Vec<PublicKey> = trusted.all().map_err(cannot)?.into_iter().map(|(_, key)| key).collect();
         let family = self.books.family_name(root);
         let rules = Rules {
             keys,
@@ -197,7 +197,7 @@ impl<H: Hypervisor> Host<H> {
             versions: wanted.ranges.iter().map(|range| (wanted.name.as_str(), range.as_str())).collect(),
             user_mode: wanted.user_mode,
         };
-        let mut refused: Option<Refusal> = None;
+        let (mut found, mut refused, mut damaged) = (None, None::<Refusal>, None::<Error>);
         let mut versions = store.versions(&wanted.name).map_err(cannot)?;
         versions.retain(|version| wanted.version.as_ref().is_none_or(|wanted| wanted == version));
         for version in versions {
@@ -206,19 +206,31 @@ impl<H: Hypervisor> Host<H> {
                 Err(Error::Rule(_, refusal)) => Err(refusal),
                 // It has left the store meanwhile.
                 Err(Error::NoLibrary(_)) => continue,
-                Err(error) => return Err(cannot(error)),
+                // Lower versions may be whole.
+                Err(error) => {
+                    damaged = damaged.or(Some(error));
+                    continue;
+                }
             };
             match judged {
-                Ok(manifest) => return Ok(manifest),
+                Ok(manifest) => {
+                    found = Some(manifest);
+                    break;
+                }
                 Err(refusal) => refused = refused.or(Some(refusal)),
             }
         }
-        match refused {
-            None => denied(Errno::ENOENT),
-            Some(refusal) => {
+        if (damaged.is_some() || found.is_none()) && self.may_tell(root) {
+            let keys = trusted.damaged().unwrap_or_default();
+            damaged.iter().chain(&keys).for_each(|error| log::warn!("{error}: it counts for nothing"));
+        }
+        match (found, refused) {
+            (Some(manifest), _) => Ok(manifest),
+            (None, Some(refusal)) => {
                 self.tell_of_library(id, &wanted.name, &refusal.to_string());
                 denied(Errno::EACCES)
             }
+            (None, None) => denied(if damaged.is_some() { Errno::EIO } else { Errno::ENOENT }),
         }
     }
 

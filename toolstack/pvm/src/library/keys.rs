@@ -104,26 +104,41 @@ impl Keys {
         Self(directory.to_owned())
     }
 
-    /// All, by name.
+    /// All, by name. A file that holds none takes nothing from the others:
+    /// [`damaged`](Self::damaged) names it.
     ///
     /// # Errors
-    /// The directory, or a key in it, cannot be read.
+    /// The directory cannot be read.
     pub fn all(&self) -> Result<Vec<(String, PublicKey)>, Error> {
+        Ok(self.files()?.0)
+    }
+
+    /// The reason for each file that should hold a key, and does not.
+    ///
+    /// # Errors
+    /// The directory cannot be read.
+    pub fn damaged(&self) -> Result<Vec<Error>, Error> {
+        Ok(self.files()?.1)
+    }
+
+    fn files(&self) -> Result<(Vec<(String, PublicKey)>, Vec<Error>), Error> {
         let failed = |error| Error::Io(format!("read {}", self.0.display()), error);
         let entries = match fs::read_dir(&self.0) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((Vec::new(), Vec::new())),
             result => result.map_err(failed)?,
         };
-        let mut keys = Vec::new();
+        let (mut keys, mut damaged) = (Vec::new(), Vec::new());
         for entry in entries {
             let path = entry.map_err(failed)?.path();
             let name = path.file_name().and_then(|name| name.to_str()?.strip_suffix(".pub"));
-            if let Some(name) = name.filter(|name| is_name(name)) {
-                keys.push((name.to_owned(), read_public(&path)?));
+            let Some(name) = name.filter(|name| is_name(name)) else { continue };
+            match read_public(&path) {
+                Ok(key) => keys.push((name.to_owned(), key)),
+                Err(error) => damaged.push(error),
             }
         }
         keys.sort();
-        Ok(keys)
+        Ok((keys, damaged))
     }
 
     /// Trusts the public key in a file, by the file's name.
@@ -224,5 +239,25 @@ mod tests {
         generate(&directory.path().join("shop")).unwrap();
         assert!(matches!(keys.trust(&public), Err(Error::Bad(_))), "another key of that name");
         assert_eq!(keys.all().unwrap(), [("shop".to_owned(), key)]);
+    }
+
+    #[test]
+    fn a_damaged_key_takes_nothing_from_the_others() {
+        let directory = TemporaryDirectory::new("damaged-key");
+        let trusted = directory.path().join("trusted");
+        let keys = Keys::new(&trusted);
+        let [secret, public] = generate(&directory.path().join("shop")).unwrap();
+        let key = read_secret(&secret).unwrap().public();
+        keys.trust(&public).unwrap();
+        fs::write(trusted.join("empty.pub"), "").unwrap();
+        fs::write(trusted.join("long.pub"), vec![b'x'; 1 << 20]).unwrap();
+        fs::create_dir(trusted.join("directory.pub")).unwrap();
+        fs::copy(&secret, trusted.join("secret.pub")).unwrap();
+        assert_eq!(keys.all().unwrap(), [("shop".to_owned(), key)]);
+        let damaged: Vec<_> = keys.damaged().unwrap().iter().map(ToString::to_string).collect();
+        assert_eq!(damaged.len(), 4, "{damaged:?}");
+        for name in ["empty", "long", "directory", "secret"] {
+            assert!(damaged.iter().any(|line| line.contains(&format!("{name}.pub"))), "{damaged:?}");
+        }
     }
 }

@@ -13,9 +13,12 @@ mod keys;
 mod steps;
 mod store;
 
+use std::fs::File;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::{fmt, io};
 
+use rustix::fs::OFlags;
 use zooid_loader::{Object, red_zone};
 use zooid_manifest::{Description, Malformed, RedZone, Refusal, Version, is_name};
 
@@ -104,11 +107,20 @@ pub(crate) fn read(path: &Path, most: u64) -> Result<Vec<u8>, Error> {
     use std::io::Read;
     let failed = |error| Error::Io(format!("read {}", path.display()), error);
     let mut octets = Vec::new();
-    std::fs::File::open(path).map_err(failed)?.take(most + 1).read_to_end(&mut octets).map_err(failed)?;
+    open(path).map_err(failed)?.take(most + 1).read_to_end(&mut octets).map_err(failed)?;
     if octets.len() as u64 > most {
         return Err(Error::Bad(format!("{} is larger than {most} octets", path.display())));
     }
     Ok(octets)
+}
+
+/// Opens a regular file. Nothing else is waited for, such as the other end of a pipe.
+fn open(path: &Path) -> io::Result<File> {
+    let file = File::options().read(true).custom_flags(OFlags::NONBLOCK.bits() as i32).open(path)?;
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file")),
+    }
 }
 
 /// The file of a library.

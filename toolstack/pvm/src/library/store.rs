@@ -118,8 +118,11 @@ impl Store {
             Ok(_) => return Err(Error::Exists { name: name.clone(), version: version.clone() }),
             Err(error) => return Err(error),
         }
-        steps::act(&self.plan_put(manifest, file))?;
-        self.sweep()?;
+        let put = steps::act(&self.plan_put(manifest, file));
+        // Also after a failure: pieces of what had no room leave none for anything else.
+        let swept = self.sweep();
+        put?;
+        swept?;
         Ok(Entry::new(manifest, &keys))
     }
 
@@ -247,7 +250,7 @@ impl Store {
     /// # Errors
     /// It cannot be opened.
     pub fn open(&self, digest: &Digest) -> io::Result<File> {
-        File::open(self.objects().join(digest.to_string()))
+        super::open(&self.objects().join(digest.to_string()))
     }
 
     fn objects(&self) -> PathBuf {

@@ -297,6 +297,22 @@ fn the_highest_version_comes_whose_rules_hold() {
 }
 
 #[test]
+fn damage_takes_nothing_from_what_is_whole() {
+    let shelf = Shelf::new();
+    shelf.add("a.so", 1, |_| ());
+    let (mut world, root) = shelf.world();
+    let path = |name: &str| shelf.directory.path().join(name);
+    fs::write(path("lib/a.so@9.0.0.manifest"), vec![b'x'; 10_000]).unwrap();
+    fs::create_dir(path("lib/a.so@8.0.0.manifest")).unwrap();
+    fs::write(path("lib/a.so@7.0.0.manifest"), "nonsense").unwrap();
+    fs::write(path("keys/empty.pub"), "").unwrap();
+    assert!(open(&mut world, root.id(), "a.so").is_ok());
+    for (version, errno) in [(9, Errno::EIO), (8, Errno::EIO), (7, Errno::EACCES), (6, Errno::ENOENT)] {
+        assert_eq!(open(&mut world, root.id(), &format!("a.so@{version}.0.0")), Err(errno.0), "{version}");
+    }
+}
+
+#[test]
 fn a_file_that_is_not_what_was_signed_is_not_mapped() {
     let shelf = Shelf::new();
     let file = shelf.add("a.so", 1, |_| ());
