@@ -5,8 +5,6 @@ export SCRIPT FILES OUT CLOCK MEM CPUS TIMEOUT ONLY SECONDS_EACH FORKS
 # Crates that run on the build machine, where their unit tests are run.
 HOST_CRATES := httpd-core xen-abi xen-sys zooid-core zooid-crt zooid-fork-core zooid-fork-plan zooid-ipc zooid-loader zooid-manifest zooid-memory zooid-net zooid-runner xenctl pvm
 EXAMPLES := $(notdir $(wildcard examples/*))
-# Test guests that are measured, with the code that the examples have.
-BENCH_GUESTS := bench_dl bench_fork bench_ipc empty page_server
 RUNNER := target/debug/zooid-runner
 QUIET := --quiet
 
@@ -17,15 +15,19 @@ help:      ## This list
 
 setup:     ## Install what is missing, unpack Xen and dom0 below build/ (as root, Debian 12)
 	@tests/dom0/setup
-	@tests/libraries/real/setup
-	@tests/libraries/features/setup
+	@tests/setup
 
 build: QUIET :=
 build: images ## Build the guest images and print their sizes
 	@$(RUNNER) images
 
 run: QUIET :=
-run: images ## Show the main job: boot Xen, start a web server as a guest, fetch pages, shut it down
+run: ## Show the main job: boot Xen, start a web server as a guest, fetch pages, shut it down
+	@tests/dom0/setup
+	@cargo build $(QUIET) --release --target x86_64-xen-pv --package httpd --package workers
+	@cargo build $(QUIET) --release --target x86_64-xen-pv --package test-guests --bin page_server
+	@cargo build $(QUIET) --profile dom0 --package xenctl --package pvm
+	@cargo build $(QUIET) --package zooid-runner
 	@$(RUNNER) run
 
 test: QUIET :=
@@ -48,9 +50,8 @@ dom0: images ## Run a script in dom0: SCRIPT=f.sh [FILES="a b"] [OUT=dir] [CLOCK
 	@$(RUNNER) dom0
 
 bench: images ## Measure ours beside others in the same boot, write target/bench.json: [ONLY=name] [MEM=MiB]
-	@cargo build $(QUIET) --release --target x86_64-xen-pv --package test-guests $(BENCH_GUESTS:%=--bin %)
 	@tests/bench/setup
-	@$(RUNNER) bench $(BENCH_GUESTS:%=--guest %)
+	@$(RUNNER) bench
 
 soak: images ## Fork, update and kill the daemon for hours, and see that nothing is left: [FORKS=n] [SECONDS_EACH=3600] [CPUS=1|2|4]
 	@$(RUNNER) soak
@@ -77,6 +78,5 @@ clean:     ## Remove everything that was built or unpacked
 
 images: setup
 	@cargo build $(QUIET) --release --target x86_64-xen-pv
-	@cargo build $(QUIET) --profile guests --target x86_64-xen-pv --package test-guests
 	@cargo build $(QUIET) --profile dom0 --package xenctl --package pvm
 	@cargo build $(QUIET) --package zooid-runner

@@ -50,6 +50,25 @@ package_lists() {
     from_registry apt-get update -q
 }
 
+# install_packages LIST: installs what is missing of a list.
+install_packages() {
+    missing=$(words "$1" | while read -r package; do
+        dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || echo "$package"
+    done)
+    [ -n "$missing" ] || return 0
+    package_lists
+    # shellcheck disable=SC2086 # one word is one package
+    DEBIAN_FRONTEND=noninteractive from_registry apt-get install -q -y --no-install-recommends \
+        -o DPkg::Lock::Timeout=600 $missing
+}
+
+# alone: waits for another set-up to end; the next one finds the stages done.
+alone() {
+    mkdir -p "$top/build"
+    exec 9>"$top/build/setup.lock"
+    flock 9
+}
+
 # with_libraries PACKAGE...: the packages, the kernel that a metapackage stands for, and every library they need.
 with_libraries() {
     printf '%s\n' "$@"
