@@ -9,8 +9,6 @@ import time
 from pathlib import Path
 
 GUESTS = Path("/opt/zooid/guests")
-# Test guests with link-time optimisation, as the examples have it.
-MEASURED = Path("/root")
 CONSOLES = Path("/var/log/xen/console")
 SAMPLES = 5
 

@@ -9,7 +9,7 @@ import statistics
 import tarfile
 import time
 
-from common import MEASURED, SAMPLES, measure, output, record, run_to_its_end, until_alone, wait_for, write_config
+from common import GUESTS, SAMPLES, measure, output, record, run_to_its_end, until_alone, wait_for, write_config
 
 ANCHOR = "/root/dl"
 # A tick of the TSC is an instruction, and a thousand are a microsecond.
@@ -65,7 +65,7 @@ def dlopen_memory():
 
 def lib_update():
     """The longest that a client waits for an answer while the server's library is replaced, and what it waits for one otherwise."""
-    config = write_config("lib-update", kernel=MEASURED / "page_server", memory=64, vif=["bridge=xenbr0"],
+    config = write_config("lib-update", kernel=GUESTS / "page_server", memory=64, vif=["bridge=xenbr0"],
                           extra="net=10.0.0.2/24", ramdisk="/run/zooid/libraries.tar")
     output("xl", "create", "-q", config)
     wait_for("lib-update", "pages on port 80", 60)
@@ -103,7 +103,7 @@ def waited(server, path):
 
 def run_app():
     """An application in a child of an empty pVM that has booted, and one that is an image: until `pvm run` has heard of it."""
-    empty = write_config("run-app", kernel=MEASURED / "empty", memory=16, ramdisk="/run/zooid/libraries.tar")
+    empty = write_config("run-app", kernel=GUESTS / "empty", memory=16, ramdisk="/run/zooid/libraries.tar")
     measure("run_app", "ours", lambda: run("--app", "libapp.so", empty))
     output("pvm", "kill", "run-app")
     until_alone()
@@ -125,7 +125,7 @@ def in_guest(row, archive, mode):
 
 def run_guest(name, mode, **settings):
     """Runs the guest; what it has said."""
-    return run_to_its_end(name, 600, kernel=MEASURED / "bench_dl", memory=16, extra=f"mode={mode} -- {LIBRARY} {SAMPLES}",
+    return run_to_its_end(name, 600, kernel=GUESTS / "bench_dl", memory=16, extra=f"mode={mode} -- {LIBRARY} {SAMPLES}",
                           **settings)
 
 

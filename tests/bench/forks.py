@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-from common import CONSOLES, MEASURED, SAMPLES, output, record, until_alone, wait_for, write_config
+from common import CONSOLES, GUESTS, SAMPLES, output, record, until_alone, wait_for, write_config
 
 # The program writes lines "sample ROW TICKS".
 ANCHOR = "/root/fork"
@@ -164,7 +164,7 @@ def start(row, memory, rounds):
     global started
     started += 1
     name = f"{row.replace('_', '-')}-{started}"
-    config = write_config(name, kernel=MEASURED / "bench_fork", memory=memory, tsc_mode="native", extra=f"-- {row} {rounds}")
+    config = write_config(name, kernel=GUESTS / "bench_fork", memory=memory, tsc_mode="native", extra=f"-- {row} {rounds}")
     print(f"bench: starting {name}", flush=True)
     output("xl", "create", "-q", config)
     return name

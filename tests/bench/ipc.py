@@ -5,7 +5,7 @@ The guest is tests/guests/src/bin/bench_ipc.rs, the Linux program tests/bench/ip
 
 import os
 
-from common import CONSOLES, MEASURED, SAMPLES, output, record, run_to_its_end
+from common import CONSOLES, GUESTS, SAMPLES, output, record, run_to_its_end
 
 # The program writes lines "sample ROW TICKS".
 ANCHOR = "/root/ipc"
@@ -33,7 +33,7 @@ def measure_rows(wanted):
 
 def run(row):
     """Runs the guest; what it has said."""
-    settings = {"kernel": MEASURED / "bench_ipc", "memory": 32, "extra": f"-- {row} {SAMPLES}"}
+    settings = {"kernel": GUESTS / "bench_ipc", "memory": 32, "extra": f"-- {row} {SAMPLES}"}
     return run_to_its_end(row.replace("_", "-"), 1800, **settings)
 
 

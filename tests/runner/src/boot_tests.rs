@@ -11,7 +11,7 @@ use anyhow::{Result, bail};
 
 use crate::cases::{self, Case, Quarter};
 use crate::machine::{Event, Machine, Model, RunFiles};
-use crate::options::{BadArgument, Processors};
+use crate::options::{BadArgument, Processors, picks};
 use crate::payload::Payload;
 use crate::report::{Parser, Report};
 use crate::tally::Tally;
@@ -28,11 +28,11 @@ const WORTH_IT: usize = 8;
 /// Cases that run one after the other in machines of one model.
 type Part = (Model, VecDeque<Case>);
 
-/// Runs the registered cases whose name contains `only`, with so many processors, or each with
+/// Runs the registered cases that `only` picks, with so many processors, or each with
 /// the number in the register.
 pub fn run(model: Model, processors: Option<Processors>, only: &str) -> Result<Tally> {
     let mut waiting = cases::registered()?;
-    waiting.retain(|case| case.name.contains(only));
+    waiting.retain(|case| picks(only, &case.name));
     let machines = MACHINES.min(std::thread::available_parallelism().map_or(1, usize::from));
     image::update()?;
     let parts = match processors {
@@ -109,9 +109,9 @@ fn run_part(model: Model, mut waiting: VecDeque<Case>) -> Result<Tally> {
     Ok(tally)
 }
 
-/// The names of the cases that contain `only`; a usage error when there are none.
+/// A usage error when `only` picks no case.
 pub fn check_names(only: &str) -> Result<()> {
-    if cases::registered()?.iter().any(|case| case.name.contains(only)) {
+    if cases::registered()?.iter().any(|case| picks(only, &case.name)) {
         return Ok(());
     }
     bail!(BadArgument(format!("ONLY={only}: no boot test has that in its name (tests/boot/cases.toml)")))

@@ -18,11 +18,11 @@ pub fn built() -> Result<Vec<Guest>> {
     let mut guests = Vec::new();
     for name in names_in(&layout::top().join("examples"), |path| path.is_dir())? {
         let config = layout::top().join(format!("examples/{name}/{name}.cfg"));
-        guests.extend(guest(name, "release", &config)?);
+        guests.extend(guest(name, &config)?);
     }
     for name in test_names()? {
         let config = layout::top().join(format!("tests/guests/{name}.cfg"));
-        guests.extend(guest(name, "guests", &config)?);
+        guests.extend(guest(name, &config)?);
     }
     Ok(guests)
 }
@@ -48,13 +48,8 @@ pub fn names_in(dir: &Path, wanted: impl Fn(&Path) -> bool) -> Result<Vec<String
     Ok(names)
 }
 
-/// The place of a guest's image, by the profile that it is built with.
-pub fn image(name: &str, profile: &str) -> PathBuf {
-    layout::top().join("target/x86_64-xen-pv").join(profile).join(name)
-}
-
-fn guest(name: String, profile: &str, config: &Path) -> Result<Option<Guest>> {
-    let image = image(&name, profile);
+fn guest(name: String, config: &Path) -> Result<Option<Guest>> {
+    let image = layout::top().join("target/x86_64-xen-pv/release").join(&name);
     if !image.exists() {
         return Ok(None);
     }

@@ -75,7 +75,7 @@ enum Command {
         /// Leave the boot tests out
         #[arg(long)]
         no_boot: bool,
-        /// Only tests that have this in their name
+        /// Only tests that have one of these words in their name
         #[arg(long, env = "ONLY", default_value = "", hide_default_value = true)]
         only: String,
         #[command(flatten)]
@@ -83,10 +83,7 @@ enum Command {
     },
     /// Measure ours beside others in the same boot, print a table and write target/bench.json
     Bench {
-        /// Test guest that is measured, built in the profile `release`; may be repeated
-        #[arg(long = "guest", value_name = "NAME")]
-        guests: Vec<String>,
-        /// Only rows that have this in their name
+        /// Only rows that have one of these words in their name
         #[arg(long, env = "ONLY", default_value = "", hide_default_value = true)]
         only: String,
         /// Memory of the machine in MiB [default: 2048]
@@ -192,7 +189,7 @@ fn dispatch(command: Command) -> Result<u8> {
             println!("{tally}");
             Ok(u8::from(!tally.is_success()))
         }
-        Command::Bench { guests, only, mem } => bench::run(Memory::parse(&mem, host_memory())?, &guests, &only),
+        Command::Bench { only, mem } => bench::run(Memory::parse(&mem, host_memory())?, &only),
         Command::Run(machine) => run::run(machine.model()?),
         Command::Images => {
             for guest in guests::built()? {

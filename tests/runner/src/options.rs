@@ -22,6 +22,12 @@ impl fmt::Display for BadArgument {
 
 impl std::error::Error for BadArgument {}
 
+/// True if `name` has one of the words of `only` in it, or there are none.
+pub fn picks(only: &str, name: &str) -> bool {
+    let mut words = only.split_whitespace().peekable();
+    words.peek().is_none() || words.any(|word| name.contains(word))
+}
+
 /// The clock of the emulated machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Clock {
@@ -149,6 +155,13 @@ mod tests {
         for word in ["0", "3", "-1", "two", "4294967297"] {
             assert!(Processors::parse(word).unwrap_err().to_string().starts_with(&format!("CPUS={word} ")));
         }
+    }
+
+    #[test]
+    fn one_of_the_words_is_enough() {
+        assert!(picks("", "fork_net") && picks(" ", "fork_net"));
+        assert!(picks("net", "fork_net") && picks("httpd fork_", "fork_net"));
+        assert!(!picks("httpd ipc", "fork_net"));
     }
 
     #[test]

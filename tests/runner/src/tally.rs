@@ -88,9 +88,6 @@ mod tests {
         assert_eq!(said, "test bad ... FAILED (0.0 s)\n    why\n    40 lines\n");
         let mut all = Tally::default();
         all += tally;
-        assert_eq!(
-            all.to_string(),
-            "test bad ... FAILED (0.0 s)\n    why\n    6 lines\n1 passed, 1 failed"
-        );
+        assert_eq!(all.to_string(), "test bad ... FAILED (0.0 s)\n    why\n    6 lines\n1 passed, 1 failed");
     }
 }

@@ -15,7 +15,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::dom0::{self, Job};
 use crate::machine::Model;
-use crate::options::{BadArgument, Clock, Memory, Processors};
+use crate::options::{BadArgument, Clock, Memory, Processors, picks};
 use crate::{guests, layout};
 use figures::{Figure, Samples};
 use rows::{ROWS, Row, Source};
@@ -25,16 +25,15 @@ const MODULES: [&str; 4] = ["common.py", "forks.py", "ipc.py", "dl.py"];
 /// Longest that dom0's part may take, on a busy build machine.
 const LIMIT: Duration = Duration::from_secs(3600);
 
-/// Measures the rows whose name contains `only`, with these test guests. Status 1 when one of them
-/// could not be measured.
-pub fn run(memory: Memory, test_guests: &[String], only: &str) -> Result<u8> {
-    let chosen: Vec<&Row> = ROWS.iter().filter(|row| row.name.contains(only)).collect();
+/// Measures the rows that `only` picks. Status 1 when one of them could not be measured.
+pub fn run(memory: Memory, only: &str) -> Result<u8> {
+    let chosen: Vec<&Row> = ROWS.iter().filter(|row| picks(only, row.name)).collect();
     if chosen.is_empty() {
         let names: Vec<&str> = ROWS.iter().map(|row| row.name).collect();
         bail!(BadArgument(format!("ONLY={only}: no row has that in its name; there are {}", names.join(", "))));
     }
     let mut samples = image_samples(&chosen)?;
-    samples.extend(dom0_samples(memory, test_guests, &chosen)?);
+    samples.extend(dom0_samples(memory, &chosen)?);
     let figures: Vec<Figure> = chosen.iter().filter_map(|row| Figure::of(row, &samples)).collect();
     print!("{}", figures::table(&figures));
     let file = layout::top().join("target/bench.json");
@@ -58,7 +57,7 @@ fn image_samples(rows: &[&Row]) -> Result<Samples> {
 }
 
 /// Measures the rows of dom0. A run that fails in its middle still gives the rows before.
-fn dom0_samples(memory: Memory, test_guests: &[String], rows: &[&Row]) -> Result<Samples> {
+fn dom0_samples(memory: Memory, rows: &[&Row]) -> Result<Samples> {
     let mut names = Vec::new();
     let mut anchors: BTreeSet<&str> = BTreeSet::new();
     for row in rows {
@@ -79,7 +78,6 @@ fn dom0_samples(memory: Memory, test_guests: &[String], rows: &[&Row]) -> Result
     let built = layout::top().join("build/bench");
     let mut files: Vec<PathBuf> = anchors.into_iter().map(|name| built.join(name)).collect();
     files.push(list);
-    files.extend(test_guests.iter().map(|name| guests::image(name, "release")));
     files.extend(MODULES.map(|name| layout::top().join("tests/bench").join(name)));
     let status = dom0::run(&Job {
         model: Model { clock: Clock::Icount, memory, processors: Processors::ONE },
