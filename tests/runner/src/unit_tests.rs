@@ -77,7 +77,7 @@ mod tests {
     #[test]
     fn libtests_summary_is_read() {
         let line = "test result: FAILED. 12 passed; 1 failed; 2 ignored; 0 measured; 3 filtered out; finished in 0.01s";
-        assert_eq!(parse(line), Some(Tally { registered: 15, passed: 12, failed: 1 }));
+        assert_eq!(parse(line), Some(Tally { registered: 15, passed: 12, failed: 1, ..Tally::default() }));
         assert_eq!(parse("test a ... ok"), None);
     }
 }
