@@ -59,7 +59,9 @@ pub fn lib(socket: &Path, json: bool, options: LibOptions, out: &mut impl Write)
 
 /// Names the files that should hold keys, and do not.
 fn warn_of_damage(keys: &Keys) -> Result<(), Error> {
-    keys.damaged()?.iter().for_each(|error| say(&format!("pvm: warning: {}: it counts for nothing", plain(&error.to_string()))));
+    keys.damaged()?
+        .iter()
+        .for_each(|error| say(&format!("pvm: warning: {}: it counts for nothing", plain(&error.to_string()))));
     Ok(())
 }
 

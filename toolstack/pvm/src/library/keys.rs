@@ -89,6 +89,9 @@ fn read_public(path: &Path) -> Result<PublicKey, Error> {
 #[derive(Clone, Debug)]
 pub struct Keys(PathBuf);
 
+/// The keys by name, and the reasons for which other files hold none.
+type Files = (Vec<(String, PublicKey)>, Vec<Error>);
+
 /// A trusted key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TrustedKey {
@@ -121,7 +124,7 @@ impl Keys {
         Ok(self.files()?.1)
     }
 
-    fn files(&self) -> Result<(Vec<(String, PublicKey)>, Vec<Error>), Error> {
+    fn files(&self) -> Result<Files, Error> {
         let failed = |error| Error::Io(format!("read {}", self.0.display()), error);
         let entries = match fs::read_dir(&self.0) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((Vec::new(), Vec::new())),
