@@ -6,7 +6,7 @@ use common::Host;
 use common::back::Packet;
 use common::lan::{Lan, mac_text, settings};
 use common::server::{SERVER, SERVER_MAC, arp_server, datagram_from, name_server, payload};
-use common::strangers::arp;
+use common::strangers::{SYN, announced, arp};
 use smoltcp::wire::EthernetAddress;
 use std::cell::{Cell, RefCell};
 use std::net::Ipv4Addr;
@@ -77,6 +77,19 @@ type Log = Rc<RefCell<Vec<Seen>>>;
 /// A guest with `net=dhcp` and servers that `react` stands for. Returns what they see, too.
 fn world(react: impl FnMut(&Seen) -> Vec<Packet> + 'static) -> (Lan, Log) {
     world_with(None, react)
+}
+
+/// A server that leases 10.0.0.50 for 100 s, refuses to renew it, and leases 10.0.0.51 from then on.
+fn renewals_refused() -> impl FnMut(&Seen) -> Vec<Packet> {
+    let mut last = 50;
+    move |message| {
+        if !message.own.is_unspecified() {
+            last = 51;
+            return vec![message.answer(SERVER, NAK, [0; 4], &[])];
+        }
+        let kind = if message.kind == DISCOVER { OFFER } else { ACK };
+        vec![message.answer(SERVER, kind, [10, 0, 0, last], &[51, 4, 0, 0, 0, 100])]
+    }
 }
 
 /// As [`world`], where the toolstack gives the guest's device this MTU.
@@ -170,15 +183,7 @@ fn an_acknowledgement_keeps_what_the_offer_said() {
 
 #[test]
 fn a_nak_ends_the_lease_at_once() {
-    let mut last = 50;
-    let (mut lan, _) = world(move |message| {
-        if !message.own.is_unspecified() {
-            last = 51;
-            return vec![message.answer(SERVER, NAK, [0; 4], &[])];
-        }
-        let kind = if message.kind == DISCOVER { OFFER } else { ACK };
-        vec![message.answer(SERVER, kind, [10, 0, 0, last], &[51, 4, 0, 0, 0, 100])]
-    });
+    let (mut lan, _) = world(renewals_refused());
     assert!(address(&mut lan).unwrap().starts_with("10.0.0.50/8"));
     lan.pass(Duration::from_secs(48));
     assert!(address(&mut lan).unwrap().starts_with("10.0.0.50/8"));
@@ -345,15 +350,7 @@ fn a_lease_of_one_address_reaches_others_by_a_router_outside() {
 
 #[test]
 fn what_waits_for_a_neighbour_is_not_sent_from_an_address_that_is_lost() {
-    let mut last = 50;
-    let (mut lan, _) = world(move |message| {
-        if !message.own.is_unspecified() {
-            last = 51;
-            return vec![message.answer(SERVER, NAK, [0; 4], &[])];
-        }
-        let kind = if message.kind == DISCOVER { OFFER } else { ACK };
-        vec![message.answer(SERVER, kind, [10, 0, 0, last], &[51, 4, 0, 0, 0, 100])]
-    });
+    let (mut lan, _) = world(renewals_refused());
     let exists = Rc::new(Cell::new(false));
     let answers = exists.clone();
     lan.others.push(Box::new(arp(move |address| answers.get() && address == Ipv4Addr::new(10, 0, 0, 9))));
@@ -372,21 +369,6 @@ fn what_waits_for_a_neighbour_is_not_sent_from_an_address_that_is_lost() {
         exists.set(true);
     }
     assert_eq!(*senders.borrow(), [Ipv4Addr::new(10, 0, 0, 51)]);
-}
-
-/// Records the maximum segment size that the guest's last connection attempt announced: the first
-/// option of its SYN (RFC 9293, section 3.1).
-fn announced(lan: &mut Lan) -> Rc<Cell<u16>> {
-    let size = Rc::new(Cell::new(0));
-    let seen = size.clone();
-    lan.others.push(Box::new(move |packet| {
-        if packet.bytes.get(23) == Some(&6) && packet.bytes[47] & 0x12 == 2 {
-            assert_eq!(packet.bytes[54..56], [2, 4]);
-            seen.set(u16::from_be_bytes([packet.bytes[56], packet.bytes[57]]));
-        }
-        vec![]
-    }));
-    size
 }
 
 fn connect(lan: &mut Lan) {
@@ -408,7 +390,7 @@ fn a_leases_mtu_counts_below_that_of_the_device_and_not_below_576() {
     ];
     for &(device, options, mtu) in CASES {
         let (mut lan, _) = world_with(device, server(200, options, |_| vec![]));
-        let size = announced(&mut lan);
+        let size = announced(&mut lan, SYN);
         connect(&mut lan);
         assert_eq!(size.get() + 40, mtu);
         let socket = lan.stack(0).udp_bind(0).unwrap();
@@ -431,7 +413,7 @@ fn a_leases_mtu_ends_with_it() {
         let options: &[u8] = if first { &[26, 2, 5, 0x14, 51, 4, 0, 0, 0, 100] } else { &[51, 4, 0, 0, 0, 200] };
         vec![message.answer(SERVER, kind, [10, 0, 0, 50], options)]
     });
-    let size = announced(&mut lan);
+    let size = announced(&mut lan, SYN);
     connect(&mut lan);
     assert_eq!(size.get(), 1260);
     lan.pass(Duration::from_secs(60));

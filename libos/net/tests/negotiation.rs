@@ -3,6 +3,7 @@
 mod common;
 
 use common::lan::{Lan, mac_text, settings};
+use common::strangers::{ACK, SYN, announced};
 use common::{BACKEND, Host, TestPlatform};
 use std::rc::Rc;
 use zooid_net::config::NetConfig;
@@ -156,16 +157,7 @@ fn announced_by(mtu: usize, offload: bool) -> u16 {
         let settings = zooid_net::Settings { offload, ..settings(guest.into()) };
         lan.add_on(host, &format!("10.0.0.{}/24", guest + 1), settings);
     }
-    let said = Rc::new(std::cell::Cell::new(0));
-    let seen = said.clone();
-    lan.others.push(Box::new(move |packet| {
-        // An IPv4 packet with a TCP segment, whose first option is the size (RFC 9293, section 3.1).
-        if packet.bytes.get(23) == Some(&6) && packet.bytes[47] & 0x12 == 0x12 {
-            assert_eq!(packet.bytes[54..56], [2, 4]);
-            seen.set(u16::from_be_bytes([packet.bytes[56], packet.bytes[57]]));
-        }
-        vec![]
-    }));
+    let said = announced(&mut lan, SYN | ACK);
     let listener = lan.stack(0).tcp_listen(80, 8).unwrap();
     let client = lan.stack(1).tcp_connect("10.0.0.1:80".parse().unwrap()).unwrap();
     lan.go(1);

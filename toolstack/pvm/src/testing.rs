@@ -3,6 +3,21 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use xenctl::CreateDomain;
+
+/// A domain of the fake Xen.
+pub fn small_domain(handle: [u8; 16]) -> CreateDomain {
+    CreateDomain {
+        flags: 0,
+        max_vcpus: 1,
+        max_evtchn_port: 1023,
+        max_grant_frames: 4,
+        max_maptrack_frames: 0,
+        handle,
+        cpupool: 0,
+    }
+}
+
 /// A directory that is removed with the value.
 pub struct TemporaryDirectory(PathBuf);
 

@@ -2,10 +2,13 @@
 //! compiled here, fills the structures by their fields' names and prints them. The headers are those
 //! of this machine, and of other releases that `make setup` has unpacked below `build/xen-headers`.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+#[path = "../../../xen/abi/tests/headers/mod.rs"]
+mod headers;
 
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use headers::{includes, output_of};
 use xen_abi::arch_x86::{TrapInfo, VgcfFlags};
 use xen_abi::{DomId, Mfn};
 
@@ -149,31 +152,9 @@ int main(void)
 }
 "#;
 
-/// The directories of Xen's headers: this machine's, and those of other releases.
-fn includes() -> Vec<PathBuf> {
-    let others = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../build/xen-headers");
-    let others =
-        std::fs::read_dir(others).into_iter().flatten().flatten().map(|entry| entry.path().join("usr/include"));
-    let there = others.filter(|include| include.join("xen/xen.h").exists());
-    std::iter::once(PathBuf::from("/usr/include")).chain(there).collect()
-}
-
 /// The output of the C program with these headers of Xen's.
 fn c_octets(include: &Path) -> BTreeMap<String, Vec<u8>> {
-    let directory = std::env::temp_dir();
-    let path = |ending: &str| directory.join(format!("xenctl-octets-{}{ending}", std::process::id()));
-    let (source, binary) = (path(".c"), path(""));
-    std::fs::write(&source, PROGRAM).unwrap();
-    let compiled = Command::new("cc")
-        .arg("-isystem")
-        .arg(include)
-        .args(["-std=gnu11", "-w", "-o"])
-        .args([&binary, &source])
-        .output()
-        .unwrap();
-    assert!(compiled.status.success(), "{}", String::from_utf8_lossy(&compiled.stderr));
-    let output = String::from_utf8(Command::new(&binary).output().unwrap().stdout).unwrap();
-    [source, binary].into_iter().for_each(|path| std::fs::remove_file(path).unwrap());
+    let output = output_of("octets", PROGRAM, include, &["-w"]);
     let line = |line: &str| {
         let (name, digits) = line.split_once(' ').unwrap();
         let octet = |at: usize| u8::from_str_radix(&digits[at..at + 2], 16).unwrap();

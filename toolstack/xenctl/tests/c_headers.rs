@@ -2,9 +2,12 @@
 //! prints them: with the headers of this machine, and those of other releases of Xen that `make
 //! setup` has unpacked below `build/xen-headers`.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+#[path = "../../../xen/abi/tests/headers/mod.rs"]
+mod headers;
 
+use std::path::Path;
+
+use headers::{includes, output_of};
 use xenctl::domctl::DOMAIN_INFO_SIZE;
 use xenctl::sysctl::SIZE;
 use xenctl::{RELEASES, Release};
@@ -46,7 +49,7 @@ int main(void)
 #[test]
 fn layouts_are_those_of_the_c_headers() {
     for include in includes() {
-        let output = run(PROGRAM, &include);
+        let output = output_of("sysctl", PROGRAM, &include, &[]);
         let [sysctl, domctl, layouts] = output.splitn(3, '\n').collect::<Vec<_>>()[..] else { panic!("{output}") };
         let versions = (sysctl.parse().unwrap(), domctl.parse().unwrap());
         let is_it = |release: &Release| (release.sysctl, release.domctl) == versions;
@@ -62,29 +65,4 @@ fn layouts_are_those_of_the_c_headers() {
         );
         assert_eq!(layouts, expected, "{}", include.display());
     }
-}
-
-/// The directories of Xen's headers.
-fn includes() -> Vec<PathBuf> {
-    let others = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../build/xen-headers");
-    let others =
-        std::fs::read_dir(others).into_iter().flatten().flatten().map(|entry| entry.path().join("usr/include"));
-    let there = others.filter(|include| include.join("xen/xen.h").exists());
-    std::iter::once(PathBuf::from("/usr/include")).chain(there).collect()
-}
-
-/// The output of the C program with these headers of Xen's.
-fn run(program: &str, include: &Path) -> String {
-    let directory = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    let (source, binary) = (directory.join("sysctl.c"), directory.join("sysctl"));
-    std::fs::write(&source, program).unwrap();
-    let compiled = Command::new("cc")
-        .arg("-isystem")
-        .arg(include)
-        .args(["-std=gnu11", "-o"])
-        .args([&binary, &source])
-        .output()
-        .unwrap();
-    assert!(compiled.status.success(), "{}", String::from_utf8_lossy(&compiled.stderr));
-    String::from_utf8(Command::new(&binary).output().unwrap().stdout).unwrap()
 }

@@ -9,11 +9,13 @@
 //! All is compared with the headers of this machine, and with those of other releases of Xen that
 //! `make setup` has unpacked below `build/xen-headers`.
 
+mod headers;
 mod table;
 
 use std::fmt::Write;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
+
+use headers::{includes, output_of};
 use xen_abi::Errno;
 
 /// The interface that Xen 4.14 and later define. Newer headers still offer it.
@@ -119,33 +121,9 @@ fn every_error_that_xenstore_can_name_is_known() {
     }
 }
 
-/// The directories of Xen's headers: this machine's, and those of other releases.
-fn includes() -> Vec<PathBuf> {
-    let system = PathBuf::from("/usr/include");
-    assert!(system.join("xen/xen.h").exists(), "Xen's C headers are missing: install the package libxen-dev");
-    let others = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../build/xen-headers");
-    let others =
-        std::fs::read_dir(others).into_iter().flatten().flatten().map(|entry| entry.path().join("usr/include"));
-    std::iter::once(system).chain(others.filter(|include| include.join("xen/xen.h").exists())).collect()
-}
-
 /// The output of a C program with `body` in its `main`, and with these headers of Xen's.
 fn run_c(name: &str, include: &Path, body: &str) -> String {
-    let directory = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    let (source, program) = (directory.join(format!("{name}.c")), directory.join(name));
-    std::fs::write(&source, format!("{PRELUDE}{body}    return 0;\n}}\n")).unwrap();
-
-    let compiled = Command::new("cc")
-        .arg(format!("-D__XEN_INTERFACE_VERSION__={INTERFACE_VERSION}"))
-        .arg("-isystem")
-        .arg(include)
-        .args(["-std=gnu11", "-Wall", "-Werror", "-o"])
-        .args([&program, &source])
-        .output()
-        .unwrap_or_else(|error| panic!("cannot run `cc` ({error}): install the packages gcc and libc6-dev"));
-    assert!(compiled.status.success(), "{}", String::from_utf8_lossy(&compiled.stderr));
-
-    let ran = Command::new(&program).output().unwrap();
-    assert!(ran.status.success(), "the C program ended with {}", ran.status);
-    String::from_utf8(ran.stdout).unwrap()
+    let program = format!("{PRELUDE}{body}    return 0;\n}}\n");
+    let version = format!("-D__XEN_INTERFACE_VERSION__={INTERFACE_VERSION}");
+    output_of(name, &program, include, &[&version, "-Wall", "-Werror"])
 }

@@ -173,7 +173,7 @@ mod tests {
         Lookup::new(text, &SearchList::NONE, servers).unwrap()
     }
 
-    /// Who is asked in turn, until the end, when each answer is `reply`.
+    /// The servers that are asked in turn, until the end, when each answer is `reply`.
     fn run(lookup: &mut Lookup, reply: Option<Reply>) -> (Vec<Ipv4Addr>, Result<Vec<Ipv4Addr>, Error>) {
         let mut asked = Vec::new();
         let mut step = lookup.next();

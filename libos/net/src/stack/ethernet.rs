@@ -88,7 +88,7 @@ impl Ethernet {
 
     /// True if the guest itself has this address.
     pub fn is_own(&self, address: Ipv4Addr) -> bool {
-        address == Ipv4Addr::LOCALHOST || self.own.is_some_and(|own| own.address == address)
+        address == Ipv4Addr::LOCALHOST || self.own.as_ref().is_some_and(|own| own.address == address)
     }
 
     /// Checks that there is a way to `destination`.
@@ -108,7 +108,7 @@ impl Ethernet {
     pub fn next_hop(&self, destination: Ipv4Addr) -> Option<Ipv4Addr> {
         match self.is_own(destination) || destination.is_loopback() {
             true => None,
-            false => self.own?.next_hop(destination),
+            false => self.own.as_ref()?.next_hop(destination),
         }
     }
 
@@ -119,7 +119,7 @@ impl Ethernet {
         if self.is_own(destination) {
             return Way::Here;
         }
-        if destination.is_broadcast() || self.own.is_some_and(|own| own.is_broadcast(destination)) {
+        if destination.is_broadcast() || self.own.as_ref().is_some_and(|own| own.is_broadcast(destination)) {
             return Way::Wire(EthernetAddress::BROADCAST);
         }
         if destination.is_multicast() {
@@ -200,7 +200,7 @@ impl Ethernet {
         if packet.to_mac.is_unicast() && Some(packet.to_mac) != self.mac {
             return false;
         }
-        if let Some(hop) = self.own.and_then(|own| own.next_hop(packet.source))
+        if let Some(hop) = self.own.as_ref().and_then(|own| own.next_hop(packet.source))
             && self.neighbours.heard(hop, packet.from_mac, now)
         {
             self.ask(hop);

@@ -7,7 +7,13 @@ use smoltcp::wire::{
     ArpOperation, ArpPacket, ArpRepr, EthernetAddress, EthernetFrame, EthernetProtocol, EthernetRepr, IpAddress,
     IpProtocol, Ipv4Packet, Ipv4Repr, TcpControl, TcpPacket, TcpRepr, TcpSeqNumber,
 };
+use std::cell::Cell;
 use std::net::{Ipv4Addr, SocketAddrV4};
+use std::rc::Rc;
+
+/// Flags of a TCP segment.
+pub const SYN: u8 = 0x02;
+pub const ACK: u8 = 0x10;
 
 /// The Ethernet address of a stranger.
 pub fn mac_of(address: Ipv4Addr) -> EthernetAddress {
@@ -104,4 +110,19 @@ fn arp_packet(
     ethernet.emit(&mut EthernetFrame::new_unchecked(&mut bytes));
     arp.emit(&mut ArpPacket::new_unchecked(&mut bytes[14..]));
     Packet::plain(bytes)
+}
+
+/// Records the maximum segment size that the last TCP segment with these flags, SYN and perhaps ACK,
+/// announced: its first option (RFC 9293, section 3.1).
+pub fn announced(lan: &mut Lan, flags: u8) -> Rc<Cell<u16>> {
+    let size = Rc::new(Cell::new(0));
+    let seen = size.clone();
+    lan.others.push(Box::new(move |packet| {
+        if packet.bytes.get(23) == Some(&6) && packet.bytes[47] & (SYN | ACK) == flags {
+            assert_eq!(packet.bytes[54..56], [2, 4]);
+            seen.set(u16::from_be_bytes([packet.bytes[56], packet.bytes[57]]));
+        }
+        vec![]
+    }));
+    size
 }

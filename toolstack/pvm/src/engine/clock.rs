@@ -81,11 +81,11 @@ impl Clock {
     /// The date of a moment of [`now_us`](Self::now_us) in microseconds since 1970, by the host's
     /// present date. Somebody may have set that since this clock was made.
     pub fn date_us(&self, moment: u64) -> u64 {
-        self.present_us().saturating_sub(self.now_us().saturating_sub(moment))
+        self.date_now_us().saturating_sub(self.now_us().saturating_sub(moment))
     }
 
-    /// The host's date.
-    fn present_us(&self) -> u64 {
+    /// The host's date in microseconds since 1970.
+    pub fn date_now_us(&self) -> u64 {
         #[cfg(test)]
         {
             let date = if self.moved.is_some() { self.now_us() } else { since_1970_us() };

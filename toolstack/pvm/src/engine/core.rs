@@ -523,13 +523,8 @@ impl<H: Hypervisor> Host<H> {
     /// Tells all subscribers of an event. After a fork they are told when both sides have had time
     /// to go on, because other threads wake up for it.
     pub(super) fn tell(&mut self, id: PvmId, name: &str, kind: EventKind) {
-        let event = Event {
-            at_us: self.clock.date_us(self.clock.now_us()),
-            id: id.raw(),
-            domid: id.domain().0,
-            name: name.to_owned(),
-            kind,
-        };
+        let event =
+            Event { at_us: self.clock.date_now_us(), id: id.raw(), domid: id.domain().0, name: name.to_owned(), kind };
         log::debug!(id = event.id, name = event.name.as_str(); "{:?}", event.kind);
         // Without subscribers, nothing is kept.
         if !self.subscribers.is_empty() {

@@ -198,7 +198,7 @@ impl<H: Hypervisor> Host<H> {
         let name = std::mem::take(&mut pvm.name);
         self.jobs.push_first(root, Job::Drop(Box::new(pvm)));
         self.counters.ended += 1;
-        let at_us = self.clock.date_us(self.clock.now_us());
+        let at_us = self.clock.date_now_us();
         let end = Ended { id: id.raw(), status: status.into(), exit_code: status.exit_code(), at_us };
         self.books.remember(api::PvmInfo { state: api::State::Ended, ended: Some(end), ..info });
         log::info!(id = id.raw(), name = name.as_str(); "ended: {status}");

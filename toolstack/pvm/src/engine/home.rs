@@ -31,7 +31,7 @@ pub fn path(domain: DomId) -> String {
 }
 
 /// The path of libxl's own nodes of a domain.
-fn libxl_path(domain: DomId) -> String {
+pub fn libxl_path(domain: DomId) -> String {
     format!("/libxl/{domain}")
 }
 
@@ -129,7 +129,7 @@ pub fn all(store: &Store) -> Result<Vec<PvmId>, Error> {
 }
 
 /// The id in the mark of a domain's home.
-fn owner(mark: &str, domain: DomId) -> Option<PvmId> {
+pub fn owner(mark: &str, domain: DomId) -> Option<PvmId> {
     let id = PvmId::from_raw(mark.split(' ').next()?.parse().ok()?)?;
     (id.domain() == domain).then_some(id)
 }

@@ -187,8 +187,8 @@ impl<H: Hypervisor> Host<H> {
             Failure::Denied(Errno::EIO)
         };
         let store = Store::new(&self.config.libraries);
-        let trusted = Keys::new(&self.config.keys);
-        let keys: Vec<PublicKey> = trusted.all().map_err(cannot)?.into_iter().map(|(_, key)| key).collect();
+        let (keys, no_keys) = Keys::new(&self.config.keys).files().map_err(cannot)?;
+        let keys: Vec<PublicKey> = keys.into_iter().map(|(_, key)| key).collect();
         let family = self.books.family_name(root);
         let rules = Rules {
             keys,
@@ -221,8 +221,7 @@ impl<H: Hypervisor> Host<H> {
             }
         }
         if (damaged.is_some() || found.is_none()) && self.may_tell(root) {
-            let keys = trusted.damaged().unwrap_or_default();
-            damaged.iter().chain(&keys).for_each(|error| log::warn!("{error}: it counts for nothing"));
+            damaged.iter().chain(&no_keys).for_each(|error| log::warn!("{error}: it counts for nothing"));
         }
         match (found, refused) {
             (Some(manifest), _) => Ok(manifest),

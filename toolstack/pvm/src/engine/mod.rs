@@ -19,7 +19,7 @@ mod fair_share;
 mod forks;
 mod grant_backend;
 mod handle;
-mod home;
+pub(crate) mod home;
 mod ipc;
 mod jobs;
 mod libraries;
@@ -43,7 +43,7 @@ mod tables;
 mod tests;
 mod toolstack;
 mod updates;
-mod vif;
+pub(crate) mod vif;
 mod watch;
 
 pub use api::{

@@ -90,7 +90,7 @@ fn read_public(path: &Path) -> Result<PublicKey, Error> {
 pub struct Keys(PathBuf);
 
 /// The keys by name, and the reasons for which other files hold none.
-type Files = (Vec<(String, PublicKey)>, Vec<Error>);
+pub type Files = (Vec<(String, PublicKey)>, Vec<Error>);
 
 /// A trusted key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -124,7 +124,11 @@ impl Keys {
         Ok(self.files()?.1)
     }
 
-    fn files(&self) -> Result<Files, Error> {
+    /// Both.
+    ///
+    /// # Errors
+    /// The directory cannot be read.
+    pub fn files(&self) -> Result<Files, Error> {
         let failed = |error| Error::Io(format!("read {}", self.0.display()), error);
         let entries = match fs::read_dir(&self.0) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((Vec::new(), Vec::new())),

@@ -295,6 +295,7 @@ fn who_waits_is_not_idle() {
             (target == Target::Id(number)).then_some((client, reply))
         })
         .unwrap();
+    // Longer than an idle client has.
     thread::sleep(Duration::from_millis(50));
     let ended = Ended { id: 7, status: EndStatus::Crash, exit_code: 139, at_us: 5 };
     reply.send(Ok(ended)).unwrap();

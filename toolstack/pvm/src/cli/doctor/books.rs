@@ -6,9 +6,11 @@ use std::fmt;
 use xen_abi::DomId;
 use xenctl::xenstore::{self, Store};
 use xenctl::{DomainInfo, Hypervisor};
-use zooid_fork_plan::id::{Handle, Kind, PvmId};
+use zooid_fork_plan::id::{Handle, Kind};
 
 use super::{Finding, Mend};
+use crate::engine::home::{libxl_path, owner, path};
+use crate::engine::vif::backends;
 use crate::engine::{PoolInfo, PvmInfo};
 
 /// pvmd's answers.
@@ -59,15 +61,6 @@ pub(super) enum Mismatch {
     Occupied { domain: DomId },
     /// A pVM of the daemon's whose domain does not exist.
     Missing { id: u32, domain: DomId },
-}
-
-fn path(domain: DomId) -> String {
-    format!("/local/domain/{domain}")
-}
-
-/// The id in the value of a node `zooid`, if it is one of this domain.
-fn id_in(domain: DomId, value: &str) -> Option<PvmId> {
-    PvmId::from_raw(value.split(' ').next()?.parse().ok()?).filter(|id| id.domain() == domain)
 }
 
 impl Look {
@@ -126,7 +119,7 @@ impl Look {
             }
         }
         for (domain, value) in &self.homes {
-            let named = id_in(*domain, value);
+            let named = owner(value, *domain);
             match self.domain(*domain) {
                 None => drop(all.insert(Mismatch::Abandoned { domain: *domain, value: value.clone() })),
                 Some(info) => {
@@ -237,7 +230,6 @@ impl Mismatch {
 /// domain that gets its number meanwhile keeps its own: a change of the nodes undoes all.
 fn remove_home(xen: &impl Hypervisor, store: &Store, domain: DomId, value: &str) -> Result<(), String> {
     let home = path(domain);
-    let backend = format!("/local/domain/0/backend/vif/{domain}");
     let mut has_changed = false;
     let result = store.transact(|store| {
         let now = match store.read(&format!("{home}/zooid")) {
@@ -249,8 +241,8 @@ fn remove_home(xen: &impl Hypervisor, store: &Store, domain: DomId, value: &str)
         if has_changed {
             return Ok(());
         }
-        store.remove(&backend)?;
-        store.remove(&format!("/libxl/{domain}"))?;
+        store.remove(&backends(domain))?;
+        store.remove(&libxl_path(domain))?;
         store.remove(&home)
     });
     match result {

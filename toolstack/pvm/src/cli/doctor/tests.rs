@@ -3,15 +3,15 @@
 use std::os::unix::net::UnixListener;
 
 use xen_abi::DomId;
+use xenctl::Hypervisor;
 use xenctl::fake::{FakeXen, FakeXenstored};
-use xenctl::{CreateDomain, Hypervisor};
 use zooid_fork_plan::id::{Handle, Kind, PvmId};
 
 use super::books::{Known, Look, judge};
 use super::host::{Daemon, Facts, Grants, Places, StoreKind, Tsc, consoles, is_locked, left, limit};
 use super::*;
 use crate::engine::{PoolInfo, PvmInfo};
-use crate::testing::TemporaryDirectory;
+use crate::testing::{TemporaryDirectory, small_domain};
 
 /// A host on which all is well.
 fn good() -> Facts {
@@ -218,15 +218,7 @@ impl Host {
 
     /// A domain of pvmd's.
     fn domain(&self, kind: Option<Kind>) -> PvmId {
-        let config = CreateDomain {
-            flags: 0,
-            max_vcpus: 1,
-            max_evtchn_port: 1023,
-            max_grant_frames: 4,
-            max_maptrack_frames: 0,
-            handle: Handle::UNFINISHED,
-            cpupool: 0,
-        };
+        let config = small_domain(Handle::UNFINISHED);
         let id = id(self.xen.create_domain(&config).unwrap().0, 3);
         if let Some(kind) = kind {
             let handle = Handle { kind, id, parent: id, commit: 1 };
@@ -260,7 +252,7 @@ impl Host {
         Look::take(&self.xen, &self.store, known).unwrap()
     }
 
-    /// What two looks have in common.
+    /// The common part of two looks.
     fn findings(&self, known: Option<(&[PvmId], &[PvmId])>) -> Vec<Finding> {
         judge(&self.look(known), &self.look(known))
     }

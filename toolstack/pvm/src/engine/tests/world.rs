@@ -12,7 +12,7 @@ use xen_abi::xen::{MmuUpdate, MmuextCmd, MmuextOp};
 use xen_abi::{DomId, GrantRef, Mfn, PAGE_SIZE, Pfn, Port};
 use xenctl::fake::{Census, FakeMapping, FakeXen, FakeXenstored, Fault, Guest};
 use xenctl::xenstore::Store;
-use xenctl::{CreateDomain, Hypervisor, Memory, Protection, VcpuGuestContext};
+use xenctl::{Hypervisor, Memory, Protection, VcpuGuestContext};
 use zooid_fork_plan::id::{Handle, Kind, PvmId};
 use zooid_fork_plan::layout::Layout;
 use zooid_fork_plan::link::Backend;
@@ -28,6 +28,7 @@ use super::super::clock::Clock;
 use super::super::config::{Announce, ChildVif, Config};
 use super::super::core::{Engine, Host, Timer};
 use super::super::toolstack::{Done, Failed, Toolstack};
+use crate::testing::small_domain;
 
 /// Pages of each kind that a root begins with.
 pub const HEAP_PAGES: usize = 40;
@@ -528,17 +529,7 @@ impl Root {
             ParentTable { base: Zone::Image.base(), entries: image },
         ];
         let plan = Plan::new(Backend::Grant, &Self::layout(), &tables, 64).unwrap();
-        let domain = fake
-            .create_domain(&CreateDomain {
-                flags: 0,
-                max_vcpus: 1,
-                max_evtchn_port: 1023,
-                max_grant_frames: 4,
-                max_maptrack_frames: 0,
-                handle: [0x4b; 16],
-                cpupool: 0,
-            })
-            .unwrap();
+        let domain = fake.create_domain(&small_domain([0x4b; 16])).unwrap();
         fake.max_vcpus(domain, 1).unwrap();
         fake.set_max_mem(domain, 4 * 1024).unwrap();
         let pfns: Vec<Pfn> = (0..plan.frames() as u64).map(Pfn).collect();

@@ -5,12 +5,14 @@ use xen_abi::pte::{PTES_PER_TABLE, Pte, PteFlags};
 use xen_abi::xen::{MmuUpdate, MmuextCmd, MmuextOp};
 use xen_abi::{DomId, GrantRef, Mfn, PAGE_SIZE, Pfn, Port};
 use xenctl::fake::{FakeXen, Guest};
-use xenctl::{CreateDomain, Hypervisor, Memory, Protection, VcpuGuestContext};
+use xenctl::{Hypervisor, Memory, Protection, VcpuGuestContext};
 use zooid_fork_plan::layout::Layout;
 use zooid_fork_plan::link::Backend;
 use zooid_fork_plan::plan::{ParentTable, Plan, Special, index};
 use zooid_fork_plan::wire::{CONTROL_GREF, MAGIC, VERSION, daemon, device, device_page, guest, state};
 use zooid_memory::{PageClass, Zone};
+
+use crate::testing::small_domain;
 
 /// Pages of the heap that a guest uses, and of variables.
 pub const HEAP_PAGES: usize = 6;
@@ -56,15 +58,7 @@ pub fn boot(tools: &FakeXen, handle: [u8; 16]) -> (Guest, Port) {
         ParentTable { base: Zone::Image.base(), entries: image },
     ];
     let plan = Plan::new(Backend::Grant, &layout(), &tables, 8).unwrap();
-    let config = CreateDomain {
-        flags: 0,
-        max_vcpus: 1,
-        max_evtchn_port: 1023,
-        max_grant_frames: 4,
-        max_maptrack_frames: 0,
-        handle,
-        cpupool: 0,
-    };
+    let config = small_domain(handle);
     let domain = tools.create_domain(&config).unwrap();
     tools.max_vcpus(domain, 1).unwrap();
     tools.set_max_mem(domain, 4 * 600).unwrap();
