@@ -8,6 +8,7 @@ use core::arch::naked_asm;
 use core::ffi::{CStr, c_char, c_int, c_ulonglong, c_void};
 use core::fmt::Display;
 use core::ptr;
+use core::sync::atomic::{AtomicPtr, Ordering};
 
 use zooid_kernel::events::Masked;
 
@@ -86,13 +87,22 @@ unsafe extern "C" fn dlopen(name: *const c_char, mode: c_int) -> *mut c_void {
     }
 }
 
+/// The function that [`dlsym`] and [`dlvsym`] call; a variable for the reason given in
+/// [`lazy`](crate::lazy).
+static FIND: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
+
+/// Sets [`FIND`]. It is called before an object is loaded.
+pub fn init() {
+    FIND.store(find as *mut (), Ordering::Relaxed);
+}
+
 /// `void *dlsym(void *handle, const char *name)`. The return address tells the object of the caller.
 ///
 /// # Safety
 /// `name` ends with a zero.
 #[unsafe(naked)]
 unsafe extern "C" fn dlsym(handle: *mut c_void, name: *const c_char) -> *mut c_void {
-    naked_asm!("mov rcx, [rsp]", "xor edx, edx", "jmp {find}", find = sym find)
+    naked_asm!("mov rcx, [rsp]", "xor edx, edx", "jmp [rip + {find}]", find = sym FIND)
 }
 
 /// `void *dlvsym(void *handle, const char *name, const char *version)`.
@@ -101,7 +111,7 @@ unsafe extern "C" fn dlsym(handle: *mut c_void, name: *const c_char) -> *mut c_v
 /// `name` and `version` end with a zero.
 #[unsafe(naked)]
 unsafe extern "C" fn dlvsym(handle: *mut c_void, name: *const c_char, version: *const c_char) -> *mut c_void {
-    naked_asm!("mov rcx, [rsp]", "jmp {find}", find = sym find)
+    naked_asm!("mov rcx, [rsp]", "jmp [rip + {find}]", find = sym FIND)
 }
 
 /// # Safety

@@ -24,7 +24,7 @@ use zooid_memory::PageClass;
 
 use crate::live::{self, Live};
 use crate::source::{self, File};
-use crate::{Error, Flags, lazy, rules, runtime, tls};
+use crate::{Error, Flags, dlfcn, lazy, rules, runtime, tls};
 
 /// A loaded object's identifier: its base address, which no other object has while it is loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -80,6 +80,7 @@ fn lock() -> MutexGuard<'static, Option<Loader>> {
     PRESENT.call_once(|| {
         core::hint::black_box(&COMPONENT);
         lazy::init();
+        dlfcn::init();
         live::init();
         tls::init();
     });
