@@ -7,8 +7,16 @@ HOST_CRATES := httpd-core xen-abi xen-sys zooid-core zooid-crt zooid-fork-core z
 EXAMPLES := $(notdir $(wildcard examples/*))
 RUNNER := target/debug/zooid-runner
 QUIET := --quiet
+# The guests that `make run` shows.
+SHOWN := httpd workers page_server
 
-.PHONY: help setup build images run test unit boot-test check shell dom0 bench soak fuzz install clean
+# dom0's tools, and the runner.
+define BUILD_TOOLS
+@cargo build $(QUIET) --profile dom0 --package xenctl --package pvm
+@cargo build $(QUIET) --package zooid-runner
+endef
+
+.PHONY: help setup build images run test unit boot-test scale check shell dom0 bench soak fuzz install clean
 
 help:      ## This list
 	@sed -n 's/^\([a-z0-9-]*\):[^#]*## /\1\t/p' Makefile | expand -t 12
@@ -24,10 +32,8 @@ build: images ## Build the guest images and print their sizes
 run: QUIET :=
 run: ## Show the main job: boot Xen, start a web server as a guest, fetch pages, shut it down
 	@tests/dom0/setup
-	@cargo build $(QUIET) --release --target x86_64-xen-pv --package httpd --package workers
-	@cargo build $(QUIET) --release --target x86_64-xen-pv --package test-guests --bin page_server
-	@cargo build $(QUIET) --profile dom0 --package xenctl --package pvm
-	@cargo build $(QUIET) --package zooid-runner
+	@cargo build $(QUIET) --release --target x86_64-xen-pv $(SHOWN:%=--bin %)
+	$(BUILD_TOOLS)
 	@$(RUNNER) run
 
 test: QUIET :=
@@ -39,6 +45,9 @@ unit: images ## Run the unit tests of the host crates: [ONLY=name]
 
 boot-test: images ## Run the tests that boot guests under Xen: [ONLY=name] [CLOCK=wall|icount] [MEM=MiB] [CPUS=1|2|4]
 	@$(RUNNER) test
+
+scale: images ## Run the boot tests that have larger numbers with these: [ONLY=name] [CPUS=1|2|4]
+	@$(RUNNER) test --scale
 
 check: setup ## Check format, lints, shell scripts and the tree
 	@tests/check $(HOST_CRATES)
@@ -78,5 +87,4 @@ clean:     ## Remove everything that was built or unpacked
 
 images: setup
 	@cargo build $(QUIET) --release --target x86_64-xen-pv
-	@cargo build $(QUIET) --profile dom0 --package xenctl --package pvm
-	@cargo build $(QUIET) --package zooid-runner
+	$(BUILD_TOOLS)

@@ -1,6 +1,6 @@
 #!/bin/sh
-# 1,000 generations, each of which forks and exits, as a daemon does that starts itself anew: the last one has what all before it wrote, and
-# afterwards nothing is left.
+# 100 or 1,000 generations, each of which forks and exits, as a daemon does that starts itself anew: the last one has what all before it wrote,
+# and afterwards nothing is left.
 . /run/zooid/lib.sh
 
 says() {
@@ -25,5 +25,5 @@ chain() {
 
 chain 20
 before=$(settled)
-chain 1000
+chain "$(at_scale 100 1000)"
 [ "$(settled)" = "$before" ] || fail "before $before, after $(settled)"

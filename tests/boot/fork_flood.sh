@@ -4,7 +4,7 @@
 # afterwards nothing is left.
 . /run/zooid/lib.sh
 
-FORKS=20
+FORKS=$(at_scale 5 20)
 # Lines of the log and grants that dom0 has mapped which one flood may cost.
 LINES=500
 GRANTS=200

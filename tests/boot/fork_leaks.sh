@@ -1,5 +1,5 @@
 #!/bin/sh
-# 1,000 times fork, exit and wait in a row, and 100 children at once, leave nothing behind: free pages, domains (zombies included), dom0's
+# 200 or 1,000 times fork, exit and wait in a row, and 30 or 100 children at once, leave nothing behind: free pages, domains (zombies included), dom0's
 # event channels, mapped grants and xenstore nodes are exactly as before, with the same prepared domain waiting.
 . /run/zooid/lib.sh
 
@@ -11,9 +11,9 @@ round() {
 
 # Xen keeps what dom0 needed at most for ports and grants: so the most comes first, and a little more than is needed later. Where that was not the most after
 # all, it is once; a leak is there again after the next round.
-round alive 120
+round alive "$(at_scale 40 120)"
 before=$(settled)
-for arguments in "rate 1000" "alive 100"; do
+for arguments in "rate $(at_scale 200 1000)" "alive $(at_scale 30 100)"; do
     for try in 1 2; do
         # shellcheck disable=SC2086
         round $arguments

@@ -1,5 +1,5 @@
 #!/bin/sh
-# 20 domains, created and destroyed, leave nothing behind: free pages, domains (zombies included), dom0's event channels, mapped
+# 10 or 40 domains, created and destroyed, leave nothing behind: free pages, domains (zombies included), dom0's event channels, mapped
 # grants and xenstore nodes are exactly as before. One guest has no device and may have ended by itself when it is
 # destroyed, the other serves on its network interface.
 . /run/zooid/lib.sh
@@ -21,7 +21,7 @@ rounds() {
 
 rounds 3
 before=$(settled)
-rounds 10
+rounds "$(at_scale 5 20)"
 after=$(settled)
 echo "before $before"
 echo "after  $after"

@@ -10,6 +10,11 @@ fail() {
     exit 1
 }
 
+# at_scale FEW MANY: the number for `make scale` is MANY, that for `make test` is FEW.
+at_scale() {
+    if [ -e /run/zooid/scale ]; then echo "$2"; else echo "$1"; fi
+}
+
 # console [NAME]: the file that holds what the guest has printed.
 console() {
     echo "/var/log/xen/console/guest-${1:-$NAME}.log"

@@ -25,17 +25,48 @@ const MACHINES: usize = 2;
 /// The least number of cases for a second machine: fewer take less time than its start.
 const WORTH_IT: usize = 8;
 
+/// Factor by which a case may take longer at scale.
+const AT_SCALE: u32 = 10;
+
 /// Cases that run one after the other in machines of one model.
 type Part = (Model, VecDeque<Case>);
 
-/// Runs the registered cases that `only` picks, with so many processors, or each with
-/// the number in the register.
-pub fn run(model: Model, processors: Option<Processors>, only: &str) -> Result<Tally> {
-    let mut waiting = cases::registered()?;
-    waiting.retain(|case| picks(only, &case.name));
+/// The boot tests to run.
+pub struct Selection<'a> {
+    /// Words, one of which is in the names of the cases; empty: all.
+    pub only: &'a str,
+    /// The cases that have larger numbers, with these.
+    pub scale: bool,
+    /// Processors for each case; `None`: those of the register.
+    pub processors: Option<Processors>,
+}
+
+impl Selection<'_> {
+    fn cases(&self) -> Result<Vec<Case>> {
+        let mut cases = cases::registered()?;
+        cases.retain(|case| picks(self.only, &case.name) && (case.scale || !self.scale));
+        if self.scale {
+            cases.iter_mut().for_each(|case| case.seconds *= AT_SCALE);
+        }
+        Ok(cases)
+    }
+
+    /// A usage error when no case is picked.
+    pub fn check(&self) -> Result<()> {
+        if self.cases()?.is_empty() {
+            let only = self.only;
+            bail!(BadArgument(format!("ONLY={only}: no such boot test has that in its name (tests/boot/cases.toml)")))
+        }
+        Ok(())
+    }
+}
+
+/// Runs boot tests.
+pub fn run(model: Model, selection: &Selection<'_>) -> Result<Tally> {
+    let waiting = selection.cases()?;
     let machines = MACHINES.min(std::thread::available_parallelism().map_or(1, usize::from));
     image::update()?;
-    let parts = match processors {
+    let parts = match selection.processors {
         None => by_processors(model, machines.min(waiting.len() / WORTH_IT).max(1), &waiting, quarter()),
         Some(_) => {
             let machines = machines.min(waiting.len() / WORTH_IT).max(1);
@@ -44,7 +75,7 @@ pub fn run(model: Model, processors: Option<Processors>, only: &str) -> Result<T
     };
     let parts = Mutex::new(parts);
     std::thread::scope(|scope| {
-        let runs: Vec<_> = (0..machines).map(|_| scope.spawn(|| run_parts(&parts))).collect();
+        let runs: Vec<_> = (0..machines).map(|_| scope.spawn(|| run_parts(&parts, selection.scale))).collect();
         let mut all = Tally::default();
         for run in runs {
             all += run.join().unwrap_or_else(|_| bail!("the runner has failed"))?;
@@ -72,11 +103,11 @@ fn quarter() -> Quarter {
 }
 
 /// Runs parts until none is left.
-fn run_parts(parts: &Mutex<Vec<Part>>) -> Result<Tally> {
+fn run_parts(parts: &Mutex<Vec<Part>>, scale: bool) -> Result<Tally> {
     let mut tally = Tally::default();
     let next = || parts.lock().unwrap_or_else(PoisonError::into_inner).pop();
     while let Some((model, part)) = next() {
-        tally += run_part(model, part)?;
+        tally += run_part(model, part, scale)?;
     }
     Ok(tally)
 }
@@ -100,27 +131,19 @@ fn split(cases: Vec<Case>, machines: usize) -> Vec<VecDeque<Case>> {
     parts
 }
 
-fn run_part(model: Model, mut waiting: VecDeque<Case>) -> Result<Tally> {
+fn run_part(model: Model, mut waiting: VecDeque<Case>, scale: bool) -> Result<Tally> {
     let mut tally = Tally::registered(waiting.len());
     // One machine runs all cases unless dom0 hangs; then the rest gets a new one.
     while !waiting.is_empty() {
-        run_in_one_machine(model, &mut waiting, &mut tally)?;
+        run_in_one_machine(model, &mut waiting, scale, &mut tally)?;
     }
     Ok(tally)
 }
 
-/// A usage error when `only` picks no case.
-pub fn check_names(only: &str) -> Result<()> {
-    if cases::registered()?.iter().any(|case| picks(only, &case.name)) {
-        return Ok(());
-    }
-    bail!(BadArgument(format!("ONLY={only}: no boot test has that in its name (tests/boot/cases.toml)")))
-}
-
 /// Takes cases off `waiting` until all are done or the machine no longer answers.
-fn run_in_one_machine(model: Model, waiting: &mut VecDeque<Case>, tally: &mut Tally) -> Result<()> {
+fn run_in_one_machine(model: Model, waiting: &mut VecDeque<Case>, scale: bool, tally: &mut Tally) -> Result<()> {
     let files = RunFiles::create()?;
-    let length = write_payload(&files, waiting.iter())?;
+    let length = write_payload(&files, waiting.iter(), scale)?;
     let mut machine = snapshot::ready_machine(model, &files)?;
     machine.start(length)?;
     let mut stream = Stream { machine, parser: Parser::default(), complete: VecDeque::new() };
@@ -171,7 +194,7 @@ impl Stream {
     }
 }
 
-fn write_payload<'a>(files: &RunFiles, cases: impl Iterator<Item = &'a Case>) -> Result<u64> {
+fn write_payload<'a>(files: &RunFiles, cases: impl Iterator<Item = &'a Case>, scale: bool) -> Result<u64> {
     let mut payload = Payload::create(&files.payload())?;
     payload.add_file("run/zooid/main", &layout::payload().join("main-boot-test"))?;
     payload.add_file("run/zooid/end.sh", &layout::payload().join("end.sh"))?;
@@ -182,6 +205,9 @@ fn write_payload<'a>(files: &RunFiles, cases: impl Iterator<Item = &'a Case>) ->
         payload.add_file(&format!("run/zooid/{file}"), &layout::boot_tests().join(&file))?;
     }
     payload.add_built()?;
+    if scale {
+        payload.add_text("run/zooid/scale", b"")?;
+    }
     for (index, case) in cases.enumerate() {
         let dir = format!("run/zooid/cases/{index:04}");
         payload.add_text(&format!("{dir}/name"), case.name.as_bytes())?;

@@ -48,6 +48,8 @@ pub struct Case {
     pub result: Option<bool>,
     #[serde(default)]
     pub both: bool,
+    #[serde(default)]
+    pub scale: bool,
 }
 
 fn default_memory() -> u32 {

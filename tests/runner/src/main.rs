@@ -75,6 +75,9 @@ enum Command {
         /// Leave the boot tests out
         #[arg(long)]
         no_boot: bool,
+        /// The boot tests that have larger numbers, with these
+        #[arg(long, conflicts_with_all = ["unit", "no_boot"])]
+        scale: bool,
         /// Only tests that have one of these words in their name
         #[arg(long, env = "ONLY", default_value = "", hide_default_value = true)]
         only: String,
@@ -170,11 +173,12 @@ fn dispatch(command: Command) -> Result<u8> {
             }
             Ok(status)
         }
-        Command::Test { unit, no_boot, only, machine } => {
+        Command::Test { unit, no_boot, scale, only, machine } => {
             let model = machine.model()?;
+            let selection = boot_tests::Selection { only: &only, scale, processors: machine.processors()? };
             let mut tally = Tally::default();
             if !no_boot {
-                boot_tests::check_names(&only)?;
+                selection.check()?;
             }
             let began = Instant::now();
             if !unit.is_empty() {
@@ -183,7 +187,7 @@ fn dispatch(command: Command) -> Result<u8> {
             }
             let began = Instant::now();
             if !no_boot {
-                tally += boot_tests::run(model, machine.processors()?, &only)?;
+                tally += boot_tests::run(model, &selection)?;
                 println!("the boot tests took {} s", began.elapsed().as_secs());
             }
             println!("{tally}");

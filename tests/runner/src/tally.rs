@@ -15,7 +15,7 @@ pub struct Tally {
     pub registered: usize,
     pub passed: usize,
     pub failed: usize,
-    /// What the failed tests said, in whole lines. It is shown again before the counts: the end of
+    /// The verdicts of the failed tests, in whole lines. It is shown again before the counts: the end of
     /// a long log is read first, and may be all that was kept.
     pub failures: Vec<String>,
 }

@@ -31,7 +31,7 @@ pub fn run(crates: &[String], only: &str) -> Result<Tally> {
         .spawn()
         .context("cannot start cargo: run 'make setup'")?;
     let mut tally = Tally::default();
-    // What the test binary at hand says of its failed tests.
+    // The words of the test binary at hand about its failed tests.
     let mut failures = String::new();
     for line in BufReader::new(cargo.stdout.take().context("cargo's output")?).lines() {
         let line = line?;

@@ -78,7 +78,8 @@ fn images_build_and_boot() {
     // The very versions that have been fetched: the test needs no registry.
     fs::copy(top.join("Cargo.lock"), application.join("Cargo.lock")).unwrap();
     symlink(&top, outside.0.join("zooid")).unwrap();
-    build_in(&application, &PROFILES);
+    // The other profile would take as long as half of the images, for what `hello` has shown.
+    build_in(&application, &PROFILES[..1]);
 
     let mut files = vec![top.join("tests/boot/lib.sh")];
     let mut bring = |image: PathBuf, name: &str| {
@@ -88,9 +89,7 @@ fn images_build_and_boot() {
     };
     bring(image(&top, "debug", "hello"), "hello-debug");
     bring(image(&top, "release", "hello"), "hello-stripped");
-    for (profile, _) in PROFILES {
-        bring(image(&application, profile, "greeter"), &format!("greeter-{profile}"));
-    }
+    bring(image(&application, "debug", "greeter"), "greeter");
     let strip = Command::new("strip").arg(outside.0.join("hello-stripped")).status().unwrap();
     assert!(strip.success());
     // Asked for when the test runs: the shell script that calls rustc drops variables whose names

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Folders that hold crates of the workspace.
-const FOLDERS: [&str; 6] = ["xen", "kernel", "libos", "pvm-fork", "tests", "toolstack"];
+const FOLDERS: [&str; 7] = ["examples", "kernel", "libos", "pvm-fork", "tests", "toolstack", "xen"];
 
 fn top() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
