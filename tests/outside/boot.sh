@@ -19,11 +19,11 @@ for image in hello-debug hello-stripped; do
     start 'Hello from a pVM!'
     wait_end 0
 done
-guest greeter 'NAME=reader'
+guest greeter-debug 'NAME=reader'
 start 'Hello, reader!'
 wait_end 0
 xl destroy "$NAME"
-guest greeter 'net=10.0.0.2/24 -- serve'
+guest greeter-debug 'net=10.0.0.2/24 -- serve'
 start serving
 wait_until 10 answers
 xl destroy "$NAME"

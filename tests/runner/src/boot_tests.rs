@@ -28,6 +28,9 @@ const WORTH_IT: usize = 8;
 /// Factor by which a case may take longer at scale.
 const AT_SCALE: u32 = 10;
 
+/// Parts of the cases for each machine: whoever is done early takes the next one.
+const PARTS: usize = 3;
+
 /// Cases that run one after the other in machines of one model.
 type Part = (Model, VecDeque<Case>);
 
@@ -90,7 +93,7 @@ fn by_processors(model: Model, machines: usize, cases: &[Case], quarter: Quarter
     let with =
         |processors| cases.iter().filter(|case| case.runs_with(processors, quarter)).cloned().collect::<Vec<_>>();
     let mut parts: Vec<Part> = vec![(Model { processors: Processors::TWO, ..model }, with(Processors::TWO).into())];
-    let one = split(with(Processors::ONE), machines);
+    let one = split(with(Processors::ONE), if machines > 1 { machines * PARTS } else { 1 });
     parts.extend(one.into_iter().map(|part| (Model { processors: Processors::ONE, ..model }, part)));
     parts.retain(|(_, cases): &Part| !cases.is_empty());
     parts

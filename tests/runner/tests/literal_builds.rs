@@ -89,7 +89,7 @@ fn images_build_and_boot() {
     };
     bring(image(&top, "debug", "hello"), "hello-debug");
     bring(image(&top, "release", "hello"), "hello-stripped");
-    bring(image(&application, "debug", "greeter"), "greeter");
+    bring(image(&application, "debug", "greeter"), "greeter-debug");
     let strip = Command::new("strip").arg(outside.0.join("hello-stripped")).status().unwrap();
     assert!(strip.success());
     // Asked for when the test runs: the shell script that calls rustc drops variables whose names

@@ -16,6 +16,9 @@ use super::ForeignEntry;
 #[derive(Debug, Default)]
 pub(super) struct Frames {
     frames: BTreeMap<Mfn, Frame>,
+    /// Those of them that are page tables of level 1, each with its foreign entries as of the last
+    /// look; None since a write.
+    last_tables: BTreeMap<Mfn, Option<Vec<ForeignEntry>>>,
     /// The number of frames of each domain: its own, and special ones.
     counts: BTreeMap<DomId, (u64, u64)>,
     /// The last number given out, so that a freed frame's number does not come again soon.
@@ -83,20 +86,25 @@ impl Frames {
     }
 
     /// See [`FakeXen::foreign_entries`](super::FakeXen::foreign_entries).
-    pub fn foreign_entries(&self) -> Vec<ForeignEntry> {
-        let mut found = Vec::new();
-        for frame in self.frames.values().filter(|frame| frame.table.is_some_and(|table| table.level == 1)) {
-            let Some(octets) = &frame.octets else { continue };
-            let entries = octets.as_chunks().0.iter().map(|octets| Pte(u64::from_le_bytes(*octets)));
-            for entry in entries.filter(|entry| entry.is_present()) {
-                let owner = self.frames[&entry.mfn()].owner;
-                if owner != frame.owner {
-                    let writable = entry.flags().contains(PteFlags::WRITABLE);
-                    found.push(ForeignEntry { domain: frame.owner, mfn: entry.mfn(), owner, writable });
-                }
-            }
+    pub fn foreign_entries(&mut self) -> Vec<ForeignEntry> {
+        let new = self.last_tables.iter().filter(|(_, found)| found.is_none()).map(|(table, _)| *table);
+        for table in new.collect::<Vec<_>>() {
+            let found = self.foreign_entries_of(table);
+            self.last_tables.insert(table, Some(found));
         }
-        found
+        self.last_tables.values().flatten().flatten().copied().collect()
+    }
+
+    fn foreign_entries_of(&self, table: Mfn) -> Vec<ForeignEntry> {
+        let Frame { owner: domain, octets: Some(octets), .. } = &self.frames[&table] else { return Vec::new() };
+        let entries = octets.as_chunks().0.iter().map(|octets| Pte(u64::from_le_bytes(*octets)));
+        let foreign = entries.filter(|entry| entry.is_present()).map(|entry| ForeignEntry {
+            domain: *domain,
+            mfn: entry.mfn(),
+            owner: self.frames[&entry.mfn()].owner,
+            writable: entry.flags().contains(PteFlags::WRITABLE),
+        });
+        foreign.filter(|entry| entry.owner != *domain).collect()
     }
 
     /// Number of frames of `owner`, special ones left out.
@@ -135,6 +143,9 @@ impl Frames {
         let frame = self.frames.get_mut(&mfn).expect("a frame that is in use");
         let octets = frame.octets.get_or_insert_with(|| Box::new([0; PAGE_SIZE]));
         octets[offset..offset + from.len()].copy_from_slice(from);
+        if let Some(found) = self.last_tables.get_mut(&mfn) {
+            *found = None;
+        }
     }
 
     pub fn pte(&self, mfn: Mfn, index: usize) -> Pte {
@@ -192,11 +203,14 @@ impl Frames {
                 // This precedes the check of the entries, because none of them may make the table
                 // writable.
                 frame.table = Some(Table { level, uses: 1, pinned: false });
+                if level == 1 {
+                    self.last_tables.insert(mfn, None);
+                }
                 for index in slots(level) {
                     if let Err(errno) = self.enter(self.pte(mfn, index), level, owner, owner) {
                         let entered = slots(level).take_while(|entered| *entered < index);
                         entered.for_each(|entered| self.leave(self.pte(mfn, entered), level));
-                        self.frames.get_mut(&mfn).expect("found before").table = None;
+                        self.end_table(mfn);
                         return Err(errno);
                     }
                 }
@@ -218,9 +232,14 @@ impl Frames {
         let Table { level, uses, .. } = *table;
         if uses == 0 {
             slots(level).for_each(|index| self.leave(self.pte(mfn, index), level));
-            self.frames.get_mut(&mfn).expect("found before").table = None;
+            self.end_table(mfn);
             self.settle(mfn);
         }
+    }
+
+    fn end_table(&mut self, mfn: Mfn) {
+        self.frames.get_mut(&mfn).expect("found before").table = None;
+        self.last_tables.remove(&mfn);
     }
 
     pub fn pin(&mut self, mfn: Mfn, owner: DomId, level: u32) -> Result<(), Errno> {

@@ -308,6 +308,7 @@ impl Host {
 
     /// A pVM that is told that its frames are unshared shares them with no domain that runs.
     fn judge_unshared(&mut self) -> Result<(), Found> {
+        let shared = self.shared();
         for instance in
             self.instances.iter().filter(|instance| !instance.went && !instance.tainted && instance.is_pvm())
         {
@@ -322,14 +323,7 @@ impl Host {
             if control.get(daemon::UNSHARED) != instance.last_commit {
                 continue;
             }
-            let shares = self.judged.iter().find(|((other, ..), owner)| {
-                let child = &self.instances[*other];
-                **owner == instance.number
-                    && child.kind == Some(Kind::Child)
-                    && self.runs(*other)
-                    && child.doing != Doing::HasEnded
-            });
-            if let Some(((other, mfn, _), _)) = shares {
+            if let Some((other, mfn)) = shared.get(&instance.number) {
                 return Err(Found(format!(
                     "instance {} is told that nobody shares its frames, and instance {other} has its frame {:#x}",
                     instance.number, mfn.0
@@ -337,6 +331,26 @@ impl Host {
             }
         }
         Ok(())
+    }
+
+    /// The owners of frames that children which run have too, each with one such child and frame.
+    fn shared(&self) -> BTreeMap<InstanceId, (InstanceId, Mfn)> {
+        let has_it = |number: InstanceId| {
+            let child = &self.instances[number];
+            child.kind == Some(Kind::Child) && child.doing != Doing::HasEnded && self.runs(number)
+        };
+        let mut shared = BTreeMap::new();
+        // The entries of one domain follow each other.
+        let mut last = (InstanceId::MAX, false);
+        for ((number, mfn, _), owner) in &self.judged {
+            if last.0 != *number {
+                last = (*number, has_it(*number));
+            }
+            if last.1 {
+                shared.entry(*owner).or_insert((*number, *mfn));
+            }
+        }
+        shared
     }
 
     /// dom0 maps no more of guests' grants than they grant now. Each of these guests names one list
