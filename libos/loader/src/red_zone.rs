@@ -7,9 +7,15 @@
 //! or by `lea`. All code is read in order; jumps are not followed. Data in the middle of code may
 //! be taken for an access, but cannot hide one.
 //!
-//! With an index the place is not known: `array[i - 1]`, of an array at the bottom of the frame,
-//! looks like an access below it. It counts as one only in a function that calls no other, because
-//! only such functions have a red zone.
+//! Two forms of correct code look alike. `array[i - 1]`, of an array at the bottom of the frame, is
+//! an access with an index whose place is not known: it counts only in a function that calls no
+//! other, because only such functions have a red zone. A variadic function that reads vector
+//! registers alone takes the address of a save area whose first part, for the general registers,
+//! does not exist and would lie below the frame: that address does not count, because the same
+//! function stores vector registers where the area has their places.
+//!
+//! A function begins where the unwind table (`.eh_frame_hdr`) says so, and without one where a frame
+//! is set up.
 
 use alloc::collections::BTreeMap;
 use alloc::string::{String, ToString};
@@ -19,12 +25,13 @@ use core::ops::Range;
 
 use goblin::elf::section_header::SHF_EXECINSTR;
 use goblin::elf64::header::Header;
+use goblin::elf64::program_header::{PT_GNU_EH_FRAME, ProgramHeader, SIZEOF_PHDR};
 use goblin::elf64::section_header::{SIZEOF_SHDR, SectionHeader};
 use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, OpKind, Register};
 
 use crate::bytes;
 use crate::object::{Object, View, owned};
-use crate::segment::Rights;
+use crate::segment::{Rights, Segment};
 
 /// The red zone's size in octets. An access farther below is a probe of the stack, which keeps no
 /// data there.
@@ -59,9 +66,13 @@ pub fn find<B: AsRef<[u8]>>(object: &Object<B>) -> Option<Place> {
 /// All uses of the red zone.
 pub fn places<B: AsRef<[u8]>>(object: &Object<B>) -> impl Iterator<Item = Place> {
     let view = object.view();
-    let found = code(view)
-        .into_iter()
-        .flat_map(move |(address, file)| Reader::new(view.bytes.get(file).unwrap_or_default(), address));
+    let starts = function_starts(view);
+    let found = code(view).into_iter().flat_map(move |(address, file)| {
+        let code = view.bytes.get(file).unwrap_or_default();
+        let end = address + code.len() as u64;
+        let starts = starts.iter().copied().filter(|start| (address..end).contains(start)).collect();
+        Reader::new(code, address, starts)
+    });
     found.map(move |(address, below)| {
         let function = view.covering(address).map(|(_, symbol)| owned(view.name(&symbol)).to_string());
         Place { address, below, function }
@@ -90,6 +101,45 @@ fn code(view: View) -> Vec<(u64, Range<usize>)> {
     code
 }
 
+/// The sorted beginnings of functions in the table for unwinding (LSB Core 5.0, 10.6.2), in the one
+/// encoding that linkers write; none in any other.
+fn function_starts(view: View) -> Vec<u64> {
+    /// Version; a pointer relative to its own place, a number, and pointers relative to the table,
+    /// all of four octets.
+    const HEAD: [u8; 4] = [1, 0x1b, 0x03, 0x3b];
+    let header: Header = bytes::record(view.bytes, 0).unwrap_or_default();
+    let table = (0..usize::from(header.e_phnum)).find_map(|number| {
+        let at = usize::try_from(header.e_phoff).ok()?.checked_add(number * SIZEOF_PHDR)?;
+        bytes::record::<ProgramHeader>(view.bytes, at).filter(|header| header.p_type == PT_GNU_EH_FRAME)
+    });
+    let content = table.and_then(|table| {
+        let range = |segment: &Segment| segment.file_range(table.p_vaddr, table.p_filesz);
+        Some((table.p_vaddr, view.bytes.get(view.info.segments.iter().find_map(range)?)?))
+    });
+    let Some((address, content)) = content.filter(|(_, content)| content.starts_with(&HEAD)) else {
+        return Vec::new();
+    };
+    let entries = content.get(12..).unwrap_or_default().as_chunks::<8>().0;
+    let distances = entries.iter().map(|[a, b, c, d, ..]| i32::from_le_bytes([*a, *b, *c, *d]));
+    let mut starts: Vec<u64> = distances.map(|distance| address.wrapping_add_signed(distance.into())).collect();
+    starts.sort_unstable();
+    starts
+}
+
+/// The reason for which an access may be none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Doubt {
+    /// It has an index.
+    Index,
+    /// It is the address of a register save area, if that is in use.
+    Area,
+}
+
+/// Offset of the vector registers in a register save area, and the size of each (psABI x86-64,
+/// 3.5.7).
+const VECTORS: i64 = 48;
+const VECTOR: i64 = 16;
+
 /// Reads code and yields the accesses: the place, and the octets below `rsp`.
 struct Reader<'a> {
     decoder: Decoder<'a>,
@@ -97,21 +147,75 @@ struct Reader<'a> {
     frame: Option<i64>,
     /// The same for the targets of jumps.
     later: BTreeMap<u64, i64>,
-    /// The first access with an index in this function, as long as the function has called nothing.
-    held: Option<(u64, u64)>,
+    /// The beginnings of functions, if they are known.
+    starts: Vec<u64>,
+    /// What this function's end will decide.
+    held: Vec<(u64, u64, Doubt)>,
+    /// The places of `xmm0`, from `rsp` up, in areas in which this function saves vector registers.
+    saves: Vec<i64>,
     calls: bool,
+    /// Accesses of functions that have ended.
+    decided: Vec<(u64, u64)>,
 }
 
 impl<'a> Reader<'a> {
-    /// The held access, if the function that ends here has called nothing.
-    fn end_function(&mut self) -> Option<(u64, u64)> {
-        let calls = core::mem::take(&mut self.calls);
-        self.held.take().filter(|_| !calls)
+    fn new(code: &'a [u8], address: u64, starts: Vec<u64>) -> Self {
+        let decoder = Decoder::with_ip(64, code, address, DecoderOptions::NONE);
+        Self {
+            decoder,
+            frame: None,
+            later: BTreeMap::new(),
+            starts,
+            held: Vec::new(),
+            saves: Vec::new(),
+            calls: false,
+            decided: Vec::new(),
+        }
     }
 
-    fn new(code: &'a [u8], address: u64) -> Self {
-        let decoder = Decoder::with_ip(64, code, address, DecoderOptions::NONE);
-        Self { decoder, frame: None, later: BTreeMap::new(), held: None, calls: false }
+    /// A function begins with the instruction.
+    fn begins(&self, instruction: &Instruction) -> bool {
+        match self.starts.is_empty() {
+            true => {
+                instruction.mnemonic() == Mnemonic::Mov
+                    && (instruction.op0_register(), instruction.op1_register()) == (Register::RBP, Register::RSP)
+            }
+            false => self.starts.binary_search(&instruction.ip()).is_ok(),
+        }
+    }
+
+    /// Decides what is held. The places are taken from the end of `decided`.
+    fn end_function(&mut self) {
+        let is_access = |below: u64, doubt| match doubt {
+            Doubt::Index => !self.calls,
+            Doubt::Area => !self.saves.contains(&(VECTORS - below as i64)),
+        };
+        let accesses = self.held.iter().rev().filter(|(_, below, doubt)| is_access(*below, *doubt));
+        self.decided.extend(accesses.map(|(address, below, _)| (*address, *below)));
+        self.held.clear();
+        self.saves.clear();
+        self.calls = false;
+    }
+
+    /// The doubt about an access by the instruction.
+    fn doubt(&self, instruction: &Instruction) -> Option<Doubt> {
+        let is_indexed = instruction.memory_index() != Register::None;
+        // Without the functions' beginnings, one that calls nothing may stand among others.
+        if is_indexed && (instruction.memory_base() == Register::RBP || !self.starts.is_empty()) {
+            return Some(Doubt::Index);
+        }
+        (instruction.mnemonic() == Mnemonic::Lea && !is_indexed).then_some(Doubt::Area)
+    }
+
+    fn note_save(&mut self, instruction: &Instruction) {
+        let stores = matches!(instruction.mnemonic(), Mnemonic::Movaps | Mnemonic::Movups)
+            && instruction.op0_kind() == OpKind::Memory
+            && instruction.memory_base() == Register::RSP
+            && instruction.memory_index() == Register::None;
+        let register = instruction.op1_register();
+        if stores && register.is_xmm() {
+            self.saves.push(instruction.memory_displacement64() as i64 - register.number() as i64 * VECTOR);
+        }
     }
 
     /// The distance below `rsp` at which the instruction addresses memory, if it does.
@@ -172,30 +276,29 @@ impl Iterator for Reader<'_> {
     type Item = (u64, u64);
 
     fn next(&mut self) -> Option<(u64, u64)> {
-        while self.decoder.can_decode() {
+        while self.decided.is_empty() && self.decoder.can_decode() {
             let instruction = self.decoder.decode();
             if let Some(frame) = self.later.remove(&instruction.ip()) {
                 self.frame.get_or_insert(frame);
             }
-            let begins = instruction.mnemonic() == Mnemonic::Mov
-                && (instruction.op0_register(), instruction.op1_register()) == (Register::RBP, Register::RSP);
-            let of_last = if begins { self.end_function() } else { None };
+            if self.begins(&instruction) {
+                self.end_function();
+            }
             let access = self.access(&instruction);
             self.follow(&instruction);
+            self.note_save(&instruction);
             self.calls |= matches!(instruction.flow_control(), FlowControl::Call | FlowControl::IndirectCall);
-            if of_last.is_some() {
-                return of_last;
-            }
-            match access.map(|below| (instruction.ip(), below as u64)) {
-                Some(place)
-                    if instruction.memory_base() == Register::RBP && instruction.memory_index() != Register::None =>
-                {
-                    self.held.get_or_insert(place);
+            if let Some(below) = access {
+                let (address, below) = (instruction.ip(), below as u64);
+                match self.doubt(&instruction) {
+                    Some(doubt) => self.held.push((address, below, doubt)),
+                    None => self.decided.insert(0, (address, below)),
                 }
-                Some(place) => return Some(place),
-                None => {}
             }
         }
-        self.end_function()
+        if self.decided.is_empty() {
+            self.end_function();
+        }
+        self.decided.pop()
     }
 }
