@@ -1,6 +1,6 @@
 # The front door: every target calls cargo, a script or the runner; `make` alone lists them.
 export PATH := /usr/bin:$(PATH)
-export SCRIPT FILES OUT CLOCK MEM CPUS TIMEOUT ONLY SECONDS_EACH FORKS
+export SCRIPT FILES OUT CLOCK MEM CPU CPUS TIMEOUT ONLY SECONDS_EACH FORKS
 
 # Crates that run on the build machine, where their unit tests are run.
 HOST_CRATES := httpd-core xen-abi xen-sys zooid-core zooid-crt zooid-fork-core zooid-fork-plan zooid-ipc zooid-loader zooid-manifest zooid-memory zooid-net zooid-runner xenctl pvm
@@ -43,7 +43,7 @@ test: images ## Run every test; the last line is `N passed, N failed`: [ONLY=nam
 unit: images ## Run the unit tests of the host crates: [ONLY=name]
 	@$(RUNNER) test --no-boot $(HOST_CRATES:%=--unit %)
 
-boot-test: images ## Run the tests that boot guests under Xen: [ONLY=name] [CLOCK=wall|icount] [MEM=MiB] [CPUS=1|2|4]
+boot-test: images ## Run the tests that boot guests under Xen: [ONLY=name] [CLOCK=wall|icount] [MEM=MiB] [CPUS=1|2|4] [CPU=qemu64|Haswell-noTSX]
 	@$(RUNNER) test
 
 scale: images ## Run the boot tests that have larger numbers with these: [ONLY=name] [CPUS=1|2|4]
@@ -52,10 +52,10 @@ scale: images ## Run the boot tests that have larger numbers with these: [ONLY=n
 check: setup ## Check format, lints, shell scripts and the tree
 	@tests/check $(HOST_CRATES)
 
-shell: images ## Give an interactive dom0 prompt: [CLOCK=wall|icount] [MEM=MiB] [CPUS=1|2|4]
+shell: images ## Give an interactive dom0 prompt: [CLOCK=wall|icount] [MEM=MiB] [CPUS=1|2|4] [CPU=qemu64|Haswell-noTSX]
 	@$(RUNNER) shell
 
-dom0: images ## Run a script in dom0: SCRIPT=f.sh [FILES="a b"] [OUT=dir] [CLOCK=wall|icount] [MEM=MiB] [CPUS=1|2|4] [TIMEOUT=s]
+dom0: images ## Run a script in dom0: SCRIPT=f.sh [FILES="a b"] [OUT=dir] [CLOCK=wall|icount] [MEM=MiB] [CPUS=1|2|4] [CPU=qemu64|Haswell-noTSX] [TIMEOUT=s]
 	@$(RUNNER) dom0
 
 bench: images ## Measure ours beside others in the same boot, write target/bench.json: [ONLY=name] [MEM=MiB]

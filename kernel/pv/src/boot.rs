@@ -12,7 +12,9 @@ use zooid_memory::Zone;
 use zooid_memory::device::{CONSOLE, SHARED_INFO, XENSTORE};
 
 use crate::entry::image;
-use crate::{backtrace, console, events, gnttab, logger, mmu, power, random, thread, time, tls, trap, xenstore};
+use crate::{
+    backtrace, console, events, gnttab, logger, mmu, power, random, thread, time, tls, trap, vector, xenstore,
+};
 
 /// Stack of the thread that runs the application's `main`, in bytes.
 const MAIN_STACK_SIZE: usize = 256 << 10;
@@ -111,6 +113,7 @@ fn first_thread() {
         memory.total * 4,
         memory.free * 4
     );
+    vector::init();
     power::obey_toolstack();
     start_components();
     (ZOOID_APPLICATION.main)();

@@ -36,4 +36,5 @@ pub mod time;
 pub mod tls;
 mod trap;
 pub mod user;
+mod vector;
 pub mod xenstore;

@@ -1,12 +1,12 @@
 //! The loader's functions for C (`<dlfcn.h>`, `<link.h>`), as glibc has them. `dlmopen`, `dlinfo` and
 //! `dladdr1` are missing.
 
+use alloc::borrow::Cow;
 use alloc::ffi::CString;
 use alloc::string::ToString;
 use alloc::vec::Vec;
 use core::arch::naked_asm;
 use core::ffi::{CStr, c_char, c_int, c_ulonglong, c_void};
-use core::fmt::Display;
 use core::ptr;
 use core::sync::atomic::{AtomicPtr, Ordering};
 
@@ -44,10 +44,15 @@ const RTLD_NEXT: usize = usize::MAX;
 const PROGRAM: usize = 1;
 
 /// The next answer of `dlerror`.
-static LAST_ERROR: Masked<Option<CString>> = Masked::new(None);
+static LAST_ERROR: Masked<Option<Cow<'static, CStr>>> = Masked::new(None);
 
-fn note(error: impl Display) {
-    *LAST_ERROR.lock() = CString::new(error.to_string()).ok();
+fn note(error: Error) {
+    let text = match error {
+        // There is no room for a text that is made now.
+        Error::OutOfMemory => Some(Cow::Borrowed(c"not enough memory for a library")),
+        other => CString::new(other.to_string()).ok().map(Cow::Owned),
+    };
+    *LAST_ERROR.lock() = text;
 }
 
 /// Forgets the error of an earlier call, as each call does that can have one itself.
@@ -60,7 +65,7 @@ fn begin() {
 unsafe extern "C" fn dlopen(name: *const c_char, mode: c_int) -> *mut c_void {
     begin();
     if mode & (RTLD_LAZY | RTLD_NOW) == 0 || mode & !RTLD_ALL != 0 {
-        note("invalid mode for dlopen()");
+        *LAST_ERROR.lock() = Some(Cow::Borrowed(c"invalid mode for dlopen()"));
         return ptr::null_mut();
     }
     // SAFETY: the caller's promise.
@@ -163,7 +168,7 @@ extern "C" fn dlclose(handle: *mut c_void) -> c_int {
 
 extern "C" fn dlerror() -> *const c_char {
     /// The last answer, which stays until the next call.
-    static SAID: Masked<Option<CString>> = Masked::new(None);
+    static SAID: Masked<Option<Cow<'static, CStr>>> = Masked::new(None);
     let error = LAST_ERROR.lock().take();
     let mut said = SAID.lock();
     *said = error;

@@ -28,7 +28,7 @@ use zooid_memory::{PageClass, Zone};
 
 use crate::Error;
 use crate::lazy::{restore, save};
-use crate::load::{Key, Load, Loader, TURNS, apply, unload_unused, with};
+use crate::load::{self, Key, Load, Loader, TURNS, apply, unload_unused, with};
 use crate::rules;
 use crate::source::{self, File};
 
@@ -38,6 +38,9 @@ const PAGES: usize = 16;
 /// The longest time for which an update waits before it checks again that the threads have left the
 /// library. Most threads report it when they leave.
 const LOOK_AGAIN: Duration = Duration::from_millis(1);
+
+/// The time for which the first attempt keeps the gate closed; each further one has twice as much.
+const ATTEMPT: Duration = Duration::from_millis(10);
 
 /// A replaceable library. Its key is the address of its first entry.
 pub struct Live {
@@ -312,6 +315,7 @@ pub fn update(name: &str, version: Option<&str>, limit: Duration) -> Result<(Ver
 }
 
 fn replace(name: &str, version: Option<&str>, deadline: u64) -> Result<(Version, Version), Error> {
+    load::has_room(load::ROOM)?;
     let Some(_turn) = TURNS.take() else { return Err(Error::Busy) };
     let no_version = || Error::NoVersion { object: name.to_string(), version: version.map(ToString::to_string) };
     let wanted = version.map(Version::parse).transpose().map_err(|_| no_version())?;
@@ -330,6 +334,7 @@ fn replace(name: &str, version: Option<&str>, deadline: u64) -> Result<(Version,
     if rules::judge(name, &found)? == from {
         return Ok((from.clone(), from));
     }
+    load::has_room(load::ROOM + found.as_ref().len() / 2)?;
     let (key, to) = Load::new(name).run(|load, loader| load.link_beside(loader, old, found))?;
     let result = exchange(library, old, key, name, &to, deadline);
     if result.is_err() {
@@ -355,9 +360,8 @@ fn exchange(library: Key, old: Id, key: Key, name: &str, to: &Version, deadline:
             .map(|segment| old_key.0.wrapping_add(segment.pages().start)..old_key.0.wrapping_add(segment.pages().end));
         Ok((new, old_key, text.collect()))
     })?;
-    GATE.lock().closed = Some(Closed { library, text, by: thread::current() });
-    set_slots(library);
-    let result = reach_safe_point(name, deadline).and_then(|()| migrate(name, old_key, new, key)).and_then(|()| {
+    reach_safe_point(name, library, text, deadline)?;
+    let result = migrate(name, old_key, new, key).and_then(|()| {
         with(|loader| {
             let replacement = loader.replacement(old, new)?;
             let _mask = events::mask();
@@ -368,10 +372,18 @@ fn exchange(library: Key, old: Id, key: Key, name: &str, to: &Version, deadline:
             publish(loader, library, old, new, to, replacement)
         })
     });
-    GATE.lock().closed = None;
-    set_slots(library);
-    NEWCOMERS.wake_all();
+    set_gate(library, None);
     result
+}
+
+/// Closes the gate, or opens it for all who wait.
+fn set_gate(library: Key, closed: Option<Closed>) {
+    let opens = closed.is_none();
+    GATE.lock().closed = closed;
+    set_slots(library);
+    if opens {
+        NEWCOMERS.wake_all();
+    }
 }
 
 /// Sets all slots of a library to their targets.
@@ -383,15 +395,36 @@ fn set_slots(library: Key) {
     });
 }
 
-/// Waits until no thread is in the old version.
-fn reach_safe_point(name: &str, deadline: u64) -> Result<(), Error> {
+/// Closes the gate, and waits until no thread is in the old version, whose text is `text`. On an
+/// error the gate is open.
+///
+/// A thread may sit in the library for longer than others can wait. So the gate opens between
+/// attempts, for as long as it was closed.
+fn reach_safe_point(name: &str, library: Key, text: Vec<Range<u64>>, deadline: u64) -> Result<(), Error> {
+    let mut attempt = ATTEMPT;
+    loop {
+        set_gate(library, Some(Closed { library, text: text.clone(), by: thread::current() }));
+        if is_left_until(time::after(attempt).min(deadline)) {
+            return Ok(());
+        }
+        set_gate(library, None);
+        if time::now() >= deadline {
+            return Err(Error::TimeLimit(name.to_string()));
+        }
+        thread::sleep_until(time::after(attempt).min(deadline));
+        attempt *= 2;
+    }
+}
+
+/// Waits until no thread is in the old version; false if that does not come before `deadline`.
+fn is_left_until(deadline: u64) -> bool {
     loop {
         let look_again = time::after(LOOK_AGAIN).min(deadline);
         if REPLACER.wait_until(Some(look_again), || GATE.lock().is_left()) {
-            return Ok(());
+            return true;
         }
         if time::now() >= deadline {
-            return Err(Error::TimeLimit(name.to_string()));
+            return false;
         }
     }
 }

@@ -111,9 +111,22 @@ fn stand_still(fork: &mut dyn FnMut()) {
     fork();
 }
 
+/// Octets of the heap that opening or replacing a library takes at most, beside those that grow with
+/// its file.
+pub const ROOM: usize = 64 << 10;
+/// Those that the search for a symbol takes.
+const ROOM_OF_SEARCH: usize = 4 << 10;
+
+/// Checks that the heap has room for a call. The call has an error for want of memory only here;
+/// deeper in it that would end the pVM.
+pub fn has_room(octets: usize) -> Result<(), Error> {
+    Vec::<u8>::new().try_reserve_exact(octets).map_err(|_| Error::OutOfMemory)
+}
+
 /// Opens an object: loads it and its dependencies, if they are missing. Only the last part of a
 /// path counts.
 pub fn open(path: &str, flags: Flags) -> Result<Key, Error> {
+    has_room(ROOM)?;
     let _turn = TURNS.take();
     let name = path.rsplit('/').next().unwrap_or_default();
     let binding = if flags.lazy { Binding::Lazy } else { Binding::Now };
@@ -291,6 +304,7 @@ impl<'a> Load<'a> {
         let refused = |refusal: Refusal| Error::Refused { object: name.to_string(), refusal };
         // The file is this pVM's own memory, or the store's, which no guest writes, so the checked
         // octets are the mapped ones.
+        has_room(ROOM + file.as_ref().len() / 4)?;
         let version = rules::judge(name, &file)?;
         let object = Object::parse(file.clone()).map_err(refused)?;
         let span = object.span();
@@ -605,6 +619,7 @@ pub enum Place {
 
 /// The address of a symbol, of this version or of the default one.
 pub fn symbol(place: Place, name: &str, version: Option<&str>) -> Result<*const (), Error> {
+    has_room(ROOM_OF_SEARCH)?;
     let none = || Error::NoSymbol(name.to_string());
     let found = with(|loader| {
         let (search, own) = match place {

@@ -1,7 +1,7 @@
 //! `make boot-test`: many guests in a restored dom0, one verdict each. If the host has
 //! processors for it, two machines run side by side.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write;
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
@@ -11,7 +11,7 @@ use anyhow::{Result, bail};
 
 use crate::cases::{self, Case, Quarter};
 use crate::machine::{Event, Machine, Model, RunFiles};
-use crate::options::{BadArgument, Processors, picks};
+use crate::options::{BadArgument, Cpu, Processors, picks};
 use crate::payload::Payload;
 use crate::report::{Parser, Report};
 use crate::tally::Tally;
@@ -42,6 +42,8 @@ pub struct Selection<'a> {
     pub scale: bool,
     /// Processors for each case; `None`: those of the register.
     pub processors: Option<Processors>,
+    /// Kind of processor for each case; `None`: that of the register.
+    pub cpu: Option<Cpu>,
 }
 
 impl Selection<'_> {
@@ -69,13 +71,8 @@ pub fn run(model: Model, selection: &Selection<'_>) -> Result<Tally> {
     let waiting = selection.cases()?;
     let machines = MACHINES.min(std::thread::available_parallelism().map_or(1, usize::from));
     image::update()?;
-    let parts = match selection.processors {
-        None => by_processors(model, machines.min(waiting.len() / WORTH_IT).max(1), &waiting, quarter()),
-        Some(_) => {
-            let machines = machines.min(waiting.len() / WORTH_IT).max(1);
-            split(waiting, machines).into_iter().map(|part| (model, part)).collect()
-        }
-    };
+    let machines = machines.min(waiting.len() / WORTH_IT).max(1);
+    let parts = parts(model, machines, &waiting, selection, quarter());
     let parts = Mutex::new(parts);
     std::thread::scope(|scope| {
         let runs: Vec<_> = (0..machines).map(|_| scope.spawn(|| run_parts(&parts, selection.scale))).collect();
@@ -87,16 +84,24 @@ pub fn run(model: Model, selection: &Selection<'_>) -> Result<Tally> {
     })
 }
 
-/// The cases with one processor, shared out to so many machines, and those with two, which come
-/// when the first of these is done.
-fn by_processors(model: Model, machines: usize, cases: &[Case], quarter: Quarter) -> Vec<Part> {
-    let with =
-        |processors| cases.iter().filter(|case| case.runs_with(processors, quarter)).cloned().collect::<Vec<_>>();
-    let mut parts: Vec<Part> = vec![(Model { processors: Processors::TWO, ..model }, with(Processors::TWO).into())];
-    let one = split(with(Processors::ONE), if machines > 1 { machines * PARTS } else { 1 });
-    parts.extend(one.into_iter().map(|part| (Model { processors: Processors::ONE, ..model }, part)));
-    parts.retain(|(_, cases): &Part| !cases.is_empty());
-    parts
+/// The cases by their machines, those with the fewest processors last, where they are taken first.
+/// So many machines run at a time, but one with two processors by default.
+fn parts(model: Model, machines: usize, cases: &[Case], selection: &Selection<'_>, quarter: Quarter) -> Vec<Part> {
+    let mut groups: BTreeMap<(Processors, Cpu), Vec<Case>> = BTreeMap::new();
+    for case in cases {
+        let by_default = [Processors::ONE, Processors::TWO].into_iter().filter(|it| case.runs_with(*it, quarter));
+        let processors = selection.processors.map_or_else(|| by_default.collect(), |chosen| vec![chosen]);
+        for processors in processors {
+            let cpu = selection.cpu.unwrap_or(case.cpu());
+            groups.entry((processors, cpu)).or_default().push(case.clone());
+        }
+    }
+    let part = |((processors, cpu), cases): (_, Vec<Case>)| {
+        let shared_out = machines > 1 && (processors == Processors::ONE || selection.processors.is_some());
+        let count = if shared_out { (cases.len() / WORTH_IT).clamp(1, machines * PARTS) } else { 1 };
+        split(cases, count).into_iter().map(move |part| (Model { processors, cpu, ..model }, part))
+    };
+    groups.into_iter().rev().flat_map(part).collect()
 }
 
 /// The quarter of the alternating cases that the commit at hand has for two processors.
@@ -241,16 +246,29 @@ mod tests {
     use crate::options::{Clock, Memory};
 
     #[test]
-    fn each_case_runs_in_the_machine_with_its_number_of_processors() {
+    fn each_case_runs_in_a_machine_of_its_own_kind() {
         let memory = Memory::parse("", u64::MAX).unwrap();
-        let model = Model { clock: Clock::Wall, memory, processors: Processors::ONE };
+        let model = Model { clock: Clock::Wall, memory, processors: Processors::ONE, cpu: Cpu::Qemu64 };
         let case = |name: &str, both| Case { name: name.into(), both, ..Case::default() };
-        let parts =
-            by_processors(model, 1, &[case("hello", false), case("fork_x", false), case("ipc_b", true)], Quarter(0));
-        let names = |part: &Part| part.1.iter().map(|case| title(case, part.0.processors)).collect::<Vec<_>>();
-        assert_eq!(names(&parts[0]), ["ipc_b with 2 processors"]);
-        assert_eq!(names(&parts[1]), ["hello", "fork_x", "ipc_b"]);
-        assert_eq!(by_processors(model, 1, &[case("hello", false)], Quarter(0)).len(), 1);
+        let cases = [case("hello", false), case("user_x", false), case("fork_x", false), case("ipc_b", true)];
+        let parts = |processors, cpu| {
+            let selection = Selection { only: "", scale: false, processors, cpu };
+            let parts = parts(model, 1, &cases, &selection, Quarter(0));
+            let names = |(model, cases): &Part| {
+                (model.cpu, cases.iter().map(|case| title(case, model.processors)).collect::<Vec<_>>().join(", "))
+            };
+            parts.iter().map(names).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            parts(None, None),
+            [
+                (Cpu::Qemu64, "ipc_b with 2 processors".into()),
+                (Cpu::Haswell, "user_x".into()),
+                (Cpu::Qemu64, "hello, fork_x, ipc_b".into())
+            ]
+        );
+        let all = ["hello", "user_x", "fork_x", "ipc_b"].map(|name| format!("{name} with 2 processors")).join(", ");
+        assert_eq!(parts(Some(Processors::TWO), Some(Cpu::Haswell)), [(Cpu::Haswell, all)]);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
-use crate::options::Processors;
+use crate::options::{Cpu, Processors};
 use crate::{guests, layout};
 
 /// The way in which a domain ends, by Xen's reason code (public/sched.h, SHUTDOWN_*).
@@ -102,6 +102,12 @@ impl Case {
         let alternates = ALTERNATING.iter().any(|family| self.name.starts_with(family));
         let own = if alternates && quarter.holds(&self.name) { Processors::TWO } else { Processors::ONE };
         self.both || processors == own
+    }
+
+    /// The kind of processor that it runs with by default: cases of guest user mode, where code of
+    /// others runs, have one with AVX.
+    pub fn cpu(&self) -> Cpu {
+        if self.name.starts_with("user") { Cpu::Haswell } else { Cpu::Qemu64 }
     }
 
     /// Name of the image that it starts.

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, bail};
 
 use crate::layout;
-use crate::options::{Clock, Memory, Processors};
+use crate::options::{Clock, Cpu, Memory, Processors};
 
 /// Size of the payload's and of the results' disk: part of the machine, so the same in every run.
 pub const DISK_BYTES: u64 = 1 << 30;
@@ -29,8 +29,7 @@ const UNPACK_LIMIT: Duration = Duration::from_secs(240);
 
 /// QEMU's arguments that are the same in every machine.
 #[rustfmt::skip]
-pub const FIXED_ARGUMENTS: [&str; 14] = [
-    "-cpu", "qemu64", // dom0's kernel crashes on TCG's `max`
+pub const FIXED_ARGUMENTS: [&str; 12] = [
     "-display", "none",
     "-nodefaults", "-no-reboot",
     "-kernel", "xen",
@@ -47,6 +46,7 @@ pub struct Model {
     pub clock: Clock,
     pub memory: Memory,
     pub processors: Processors,
+    pub cpu: Cpu,
 }
 
 impl Model {
@@ -70,7 +70,7 @@ impl Model {
             "console=com1 com1=115200,8n1 conring_size=512k dom0_mem={dom0}M,max:{dom0}M dom0_max_vcpus={processors} {options}"
         );
         let processors = processors.to_string();
-        let chosen = ["-m", &memory, "-smp", &processors, "-append", &xen];
+        let chosen = ["-cpu", self.cpu.argument(), "-m", &memory, "-smp", &processors, "-append", &xen];
         clock.iter().chain(&chosen).chain(&FIXED_ARGUMENTS).map(|&word| word.into()).collect()
     }
 }

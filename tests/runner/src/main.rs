@@ -30,7 +30,7 @@ use anyhow::{Result, bail};
 use clap::{Args, Parser, Subcommand};
 
 use crate::machine::Model;
-use crate::options::{BadArgument, Memory, Processors};
+use crate::options::{BadArgument, Cpu, Memory, Processors};
 use crate::tally::Tally;
 
 /// Exit status for arguments that cannot be followed.
@@ -125,6 +125,10 @@ struct MachineArguments {
     /// Processors of the machine: 1, 2 or 4 [default: 1; each boot test has its own default]
     #[arg(long, env = "CPUS", default_value = "", hide_default_value = true)]
     cpus: String,
+    /// Kind of processor: qemu64, or Haswell-noTSX, which has AVX [default: qemu64; each boot test
+    /// has its own default]
+    #[arg(long, env = "CPU", default_value = "", hide_default_value = true)]
+    cpu: String,
 }
 
 impl MachineArguments {
@@ -133,6 +137,7 @@ impl MachineArguments {
             clock: self.clock.parse()?,
             memory: Memory::parse(&self.mem, host_memory())?,
             processors: self.processors()?.unwrap_or(Processors::ONE),
+            cpu: Cpu::parse(&self.cpu)?.unwrap_or_default(),
         })
     }
 
@@ -175,7 +180,12 @@ fn dispatch(command: Command) -> Result<u8> {
         }
         Command::Test { unit, no_boot, scale, only, machine } => {
             let model = machine.model()?;
-            let selection = boot_tests::Selection { only: &only, scale, processors: machine.processors()? };
+            let selection = boot_tests::Selection {
+                only: &only,
+                scale,
+                processors: machine.processors()?,
+                cpu: Cpu::parse(&machine.cpu)?,
+            };
             let mut tally = Tally::default();
             if !no_boot {
                 selection.check()?;

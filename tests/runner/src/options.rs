@@ -99,8 +99,50 @@ impl Memory {
     }
 }
 
+/// The processor's kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Cpu {
+    /// x86-64 as it was first: SSE2 and little more.
+    #[default]
+    Qemu64,
+    /// One with XSAVE, AVX and AVX2. dom0's kernel crashes on QEMU's `max` and `EPYC`.
+    Haswell,
+}
+
+impl Cpu {
+    /// QEMU's argument: its name, without what the emulation lacks.
+    pub fn argument(self) -> &'static str {
+        match self {
+            Self::Qemu64 => "qemu64",
+            Self::Haswell => "Haswell-noTSX,-pcid,-x2apic,-tsc-deadline,-invpcid",
+        }
+    }
+
+    /// QEMU's name of it, also used in file names.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Qemu64 => "qemu64",
+            Self::Haswell => "Haswell-noTSX",
+        }
+    }
+
+    /// Judges `word`; `None` when it is empty.
+    ///
+    /// # Errors
+    /// Not a kind of processor that a machine is tested with.
+    pub fn parse(word: &str) -> Result<Option<Self>, BadArgument> {
+        let all = [Self::Qemu64, Self::Haswell];
+        match all.into_iter().find(|cpu| cpu.name() == word) {
+            None if !word.is_empty() => {
+                Err(BadArgument(format!("CPU={word} is no kind of processor: use CPU=qemu64 or CPU=Haswell-noTSX")))
+            }
+            found => Ok(found),
+        }
+    }
+}
+
 /// Processors of the machine. A guest always has one virtual processor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Processors(u32);
 
 impl Processors {
@@ -155,6 +197,13 @@ mod tests {
         for word in ["0", "3", "-1", "two", "4294967297"] {
             assert!(Processors::parse(word).unwrap_err().to_string().starts_with(&format!("CPUS={word} ")));
         }
+    }
+
+    #[test]
+    fn two_kinds_of_processor_have_names() {
+        assert_eq!(Cpu::parse("").unwrap(), None);
+        assert_eq!(Cpu::parse("Haswell-noTSX").unwrap(), Some(Cpu::Haswell));
+        assert!(Cpu::parse("max").unwrap_err().to_string().starts_with("CPU=max "));
     }
 
     #[test]

@@ -31,8 +31,8 @@ fn take(model: Model, files: &RunFiles) -> Result<PathBuf> {
     let dir = layout::machine().join("snapshots");
     std::fs::create_dir_all(&dir)?;
     let image = image_digest()?;
-    let Model { clock, memory, processors } = model;
-    let name = format!("{image:016x}-{}-{}-{}", clock.name(), memory.mib(), processors.count());
+    let Model { clock, memory, processors, cpu } = model;
+    let name = format!("{image:016x}-{}-{}-{}-{}", clock.name(), memory.mib(), processors.count(), cpu.name());
     let snapshot = dir.join(name);
     let lock = File::create(dir.join("lock"))?;
     lock.lock().context("cannot lock build/dom0/snapshots")?;
@@ -40,7 +40,9 @@ fn take(model: Model, files: &RunFiles) -> Result<PathBuf> {
         return Ok(snapshot);
     }
     remove_others(&dir, image);
-    eprintln!("dom0: first boot with this clock, memory and number of processors: taking a snapshot (10 to 30 s) ...");
+    eprintln!(
+        "dom0: first boot with this clock, memory, number and kind of processors: taking a snapshot (10 to 30 s) ..."
+    );
     let began = Instant::now();
     let unfinished = dir.join("unfinished");
     Machine::boot_and_save(model, files, &unfinished)?;

@@ -41,6 +41,7 @@ fn provoke(fault: &str) {
         "execute_data" => execute_data(),
         "divide" => divide(),
         "invalid_opcode" => invalid_opcode(),
+        "avx" => avx(),
         "bad_selector" => bad_selector(),
         "port" => port(),
         "breakpoint" => breakpoint(),
@@ -129,6 +130,12 @@ fn invalid_opcode() {
 }
 
 /// Loads a selector that no descriptor table has.
+#[inline(never)]
+fn avx() {
+    // SAFETY: none.
+    unsafe { asm!("vaddps ymm0, ymm0, ymm0") };
+}
+
 #[inline(never)]
 fn bad_selector() {
     // SAFETY: none.

@@ -9,7 +9,7 @@ extern crate alloc;
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::ffi::c_int;
+use core::ffi::{CStr, c_char, c_int, c_void};
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use test_guests::{Random, argument, check, check_eq, error, expect, failure, settle, success};
@@ -46,6 +46,7 @@ fn main() {
         "busy" => busy(),
         "threads" => threads(),
         "fork" => fork(),
+        "full" => full(),
         other => error!("unknown test {other:?}"),
     }
     success();
@@ -330,22 +331,24 @@ fn busy() {
     let newcomer = {
         let (opened, over) = (Arc::clone(&opened), Arc::clone(&over));
         thread::spawn(move || {
-            let mut longest = Duration::ZERO;
+            let mut waits = Vec::new();
             while !over.load(Ordering::Relaxed) {
                 let began = Instant::now();
                 let section = opened.live.enter();
-                longest = longest.max(began.elapsed());
+                waits.extend(Some(began.elapsed()).filter(|wait| *wait >= Duration::from_millis(5)));
                 check_eq!((opened.version)(), 2);
                 drop(section);
                 thread::yield_now();
             }
-            longest
+            waits
         })
     };
-    // The update gives up. The newcomer, which has waited meanwhile, goes on with the old version.
+    // The update gives up. The newcomer has waited in each of its attempts, and gone on with the old
+    // version after it.
     check_eq!(dl::update("liblive.so", Some("1.0.0"), Duration::from_secs(1)), limit());
     over.store(true, Ordering::Relaxed);
-    check!(newcomer.join() >= Duration::from_millis(100));
+    let waits = newcomer.join();
+    check!(waits.len() >= 3 && waits.iter().any(|wait| *wait >= Duration::from_millis(100)));
     let opener = thread::spawn(|| {
         thread::sleep(Duration::from_millis(50));
         DOOR.open();
@@ -372,6 +375,40 @@ fn busy() {
     check_eq!(inside, 1);
     expect!(update("2.0.0"));
     opened.check(2);
+}
+
+/// Without memory, calls that have an error return it, and nothing has changed.
+fn full() {
+    type DlSym = extern "C" fn(*const c_void, *const c_char) -> *const c_void;
+    type DlError = extern "C" fn() -> *const c_char;
+    let opened = open();
+    // SAFETY: the functions of dlfcn.h.
+    let dlsym: DlSym = unsafe { core::mem::transmute(expect!(dl::symbol("dlsym"))) };
+    // SAFETY: as above.
+    let dlerror: DlError = unsafe { core::mem::transmute(expect!(dl::symbol("dlerror"))) };
+
+    let mut blocks: Vec<Vec<u8>> = Vec::with_capacity(20_000);
+    for size in [1 << 20, 64 << 10, 4 << 10, 256, 64] {
+        let mut block = Vec::new();
+        while blocks.len() < blocks.capacity() && block.try_reserve_exact(size).is_ok() {
+            blocks.push(core::mem::take(&mut block));
+        }
+    }
+    check!(Vec::<u8>::new().try_reserve_exact(64).is_err());
+    let out_of_memory = |result: Result<(), Error>| check_eq!(result, Err(Error::OutOfMemory));
+    for _ in 0..3 {
+        out_of_memory(dl::update("liblive.so", Some("2.0.0"), PATIENCE).map(drop));
+        out_of_memory(dl::open("libnull.so", Flags::default()).map(drop));
+        out_of_memory(opened.live.symbol("live_version").map(drop));
+        check!(dlsym(core::ptr::null(), c"dlopen".as_ptr()).is_null());
+        // SAFETY: dlsym has failed, so this is a text.
+        check_eq!(unsafe { CStr::from_ptr(dlerror()) }, c"not enough memory for a library");
+    }
+    check!(Vec::<u8>::new().try_reserve_exact(64).is_err());
+    // The frames stay with the heap, so this is enough for a search alone.
+    drop(blocks);
+    expect!(opened.live.symbol("live_version"));
+    opened.check(1);
 }
 
 /// Called by the library. Returns 0 if the update that it asks for reaches its time limit.

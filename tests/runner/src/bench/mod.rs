@@ -15,7 +15,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::dom0::{self, Job};
 use crate::machine::Model;
-use crate::options::{BadArgument, Clock, Memory, Processors, picks};
+use crate::options::{BadArgument, Clock, Cpu, Memory, Processors, picks};
 use crate::{guests, layout};
 use figures::{Figure, Samples};
 use rows::{ROWS, Row, Source};
@@ -80,7 +80,7 @@ fn dom0_samples(memory: Memory, rows: &[&Row]) -> Result<Samples> {
     files.push(list);
     files.extend(MODULES.map(|name| layout::top().join("tests/bench").join(name)));
     let status = dom0::run(&Job {
-        model: Model { clock: Clock::Icount, memory, processors: Processors::ONE },
+        model: Model { clock: Clock::Icount, memory, processors: Processors::ONE, cpu: Cpu::default() },
         script: layout::top().join("tests/bench/measure.py"),
         files,
         out,
