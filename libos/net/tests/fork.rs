@@ -8,6 +8,7 @@ mod common;
 use common::back::Packet;
 use common::lan::{Lan, mac_text, settings};
 use common::server::{SERVER, arp_server, dhcp_server, name_server};
+use common::strangers::too_big;
 use common::{BACKEND, Host};
 use smoltcp::wire::{ArpPacket, EthernetAddress, EthernetFrame, EthernetProtocol, Ipv4Packet};
 use std::cell::{Cell, RefCell};
@@ -459,4 +460,31 @@ fn a_child_may_be_the_first_to_use_the_network() {
     assert_eq!(lan.stack(CHILD).ready(), Err(NotReady::Device(Obstacle::NoDevice)));
     give_device(&mut lan, Some("10.0.0.33/24"));
     assert_eq!(lan.stack(CHILD).status().address.unwrap().address, CHILD_ADDRESS);
+}
+
+#[test]
+fn a_child_knows_no_path_of_its_parent() {
+    let longest = |lan: &mut Lan, guest: usize, udp: UdpSocket| {
+        lan.longest = 0;
+        lan.stack(guest).udp_send(udp, &[1; 1_472], address(CLIENT, 9)).unwrap();
+        lan.go(guest);
+        lan.pass(Duration::from_secs(1));
+        lan.longest
+    };
+    let (mut lan, parents, childs) = fork(|| {
+        let mut lan = pair();
+        let udp = lan.stack(PARENT).udp_bind(7).unwrap();
+        lan.router = Some(Box::new(|packet| match packet.bytes.len() > 14 + 1_280 {
+            true => vec![too_big(&packet, 1_280)],
+            false => vec![packet],
+        }));
+        assert_eq!(longest(&mut lan, PARENT, udp), 14 + 1_500);
+        assert_eq!(longest(&mut lan, PARENT, udp), 14 + 1_276);
+        (lan, udp)
+    });
+    give_device(&mut lan, Some("10.0.0.33/24"));
+    lan.pass(Duration::from_secs(1));
+    assert_eq!(longest(&mut lan, CHILD, childs), 14 + 1_500);
+    assert_eq!(longest(&mut lan, CHILD, childs), 14 + 1_276, "it learns its own");
+    assert_eq!(longest(&mut lan, PARENT, parents), 14 + 1_276);
 }

@@ -2,10 +2,9 @@
 
 mod common;
 
-use common::lan::{Lan, settings};
+use common::lan::{Lan, connect, pattern, settings, transfer};
 use common::strangers::arp;
 use std::net::{Ipv4Addr, SocketAddrV4};
-use zooid_net::stack::TcpSocket;
 use zooid_net::{Duration, Error};
 
 fn pair() -> Lan {
@@ -17,47 +16,6 @@ fn pair() -> Lan {
 
 fn address(guest: usize, port: u16) -> SocketAddrV4 {
     SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, guest as u8 + 1), port)
-}
-
-/// A connection from guest 1 to guest 0: both ends, 1's first.
-fn connect(lan: &mut Lan) -> (TcpSocket, TcpSocket) {
-    let listener = lan.stack(0).tcp_listen(80, 8).unwrap();
-    let client = lan.stack(1).tcp_connect(address(0, 80)).unwrap();
-    assert_eq!(lan.stack(1).tcp_connected(client), Err(Error::WouldBlock));
-    lan.go(1);
-    lan.pass(Duration::from_millis(2_000));
-    assert_eq!(lan.stack(1).tcp_connected(client), Ok(()));
-    let (server, peer) = lan.stack(0).tcp_accept(listener).unwrap();
-    assert_eq!(lan.stack(1).tcp_local(client), Ok(peer));
-    assert_eq!(lan.stack(0).tcp_accept(listener), Err(Error::WouldBlock));
-    lan.stack(0).tcp_unlisten(listener);
-    (client, server)
-}
-
-fn pattern(len: usize) -> Vec<u8> {
-    (0..len as u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect()
-}
-
-/// Sends `data` from one end to the other. Both ends read and write as soon as they can.
-fn transfer(lan: &mut Lan, from: (usize, TcpSocket), to: (usize, TcpSocket), data: &[u8]) {
-    let (mut sent, mut got) = (0, Vec::new());
-    let mut buffer = vec![0; 100_000];
-    let start = lan.now;
-    while got.len() < data.len() {
-        assert!(lan.now < start + Duration::from_secs(200), "stalled at {} of {}", got.len(), data.len());
-        match lan.stack(from.0).tcp_send(from.1, &data[sent..]) {
-            Ok(count) => sent += count,
-            Err(error) => assert_eq!(error, Error::WouldBlock),
-        }
-        lan.go(from.0);
-        match lan.stack(to.0).tcp_receive(to.1, &mut buffer) {
-            Ok(count) => got.extend_from_slice(&buffer[..count]),
-            Err(Error::WouldBlock) => lan.pass(Duration::from_micros(100)),
-            Err(error) => panic!("{error}"),
-        }
-        lan.go(to.0);
-    }
-    assert!(got == data, "data differs");
 }
 
 #[test]

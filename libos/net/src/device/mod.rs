@@ -324,6 +324,11 @@ pub struct Slot<'a, L: Link> {
 }
 
 impl<L: Link> Slot<'_, L> {
+    /// True if the backend cuts TCP packets into segments.
+    pub fn gso(&self) -> bool {
+        self.connection.features.gso
+    }
+
     /// The place for a frame of `len` octets, no more than the largest.
     pub fn bytes(&mut self, len: usize) -> &mut [u8] {
         let Connection { link, tx, .. } = &mut *self.connection;

@@ -1,18 +1,20 @@
 //! The Ethernet layer between the device and smoltcp's interface, which sees IP packets alone:
-//! framing, next hops, ARP (RFC 826), and packets of the guest to itself.
+//! framing, next hops, ARP (RFC 826), the MTUs of paths, and packets of the guest to itself.
 //!
 //! A packet whose neighbour is not known yet waits in the table of [`Neighbours`]. Frames that are
-//! not written by smoltcp, such as ARP packets and those that have waited, go through a queue that
-//! the stack empties.
+//! not written by smoltcp, such as ARP packets, fragments and those that have waited, go through a
+//! queue that the stack empties.
 
 use super::Address;
 use super::neighbours::{Found, Neighbours};
+use super::paths::Paths;
 use crate::config::is_host;
-use crate::frame::{ETHERNET_HEADER, Ip};
+use crate::frame::{self, ETHERNET_HEADER, Ip};
 use alloc::collections::VecDeque;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::net::Ipv4Addr;
+use core::num::NonZeroU16;
 use smoltcp::time::Instant;
 use smoltcp::wire::{
     ArpOperation, ArpPacket, ArpRepr, EthernetAddress, EthernetFrame, EthernetProtocol, EthernetRepr, Ipv4Packet,
@@ -22,6 +24,9 @@ use smoltcp::wire::{
 const OUTBOX: usize = 256;
 /// Octets of packets of the guest to itself that are on their way, at most.
 const LOOPED_OCTETS: usize = 512 << 10;
+/// Octets of frames that wait for room in the device, beyond which no packet is cut: a datagram of
+/// 64 KiB and the packets that waited for a neighbour.
+const OUTBOX_OCTETS: usize = 512 << 10;
 
 /// The way of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +41,30 @@ pub(super) enum Way {
     Nowhere,
 }
 
+/// A queue of frames.
+#[derive(Debug, Default)]
+struct Frames {
+    queue: VecDeque<Vec<u8>>,
+    octets: usize,
+}
+
+impl Frames {
+    fn push(&mut self, frame: Vec<u8>) {
+        self.octets += frame.len();
+        self.queue.push_back(frame);
+    }
+
+    fn pop(&mut self) -> Option<Vec<u8>> {
+        let frame = self.queue.pop_front()?;
+        self.octets -= frame.len();
+        Some(frame)
+    }
+
+    fn clear(&mut self) {
+        *self = Self::default();
+    }
+}
+
 /// The layer's state.
 #[derive(Debug)]
 pub(super) struct Ethernet {
@@ -43,9 +72,9 @@ pub(super) struct Ethernet {
     mac: Option<EthernetAddress>,
     own: Option<Address>,
     neighbours: Neighbours,
-    outbox: VecDeque<Vec<u8>>,
-    looped: VecDeque<Vec<u8>>,
-    looped_octets: usize,
+    paths: Paths,
+    outbox: Frames,
+    looped: Frames,
 }
 
 impl Ethernet {
@@ -55,9 +84,9 @@ impl Ethernet {
             mac: None,
             own: None,
             neighbours: Neighbours::new(limit),
-            outbox: VecDeque::new(),
-            looped: VecDeque::new(),
-            looped_octets: 0,
+            paths: Paths::default(),
+            outbox: Frames::default(),
+            looped: Frames::default(),
         }
     }
 
@@ -65,8 +94,7 @@ impl Ethernet {
     /// is forgotten.
     pub fn attach(&mut self, mac: Option<EthernetAddress>) {
         self.mac = mac;
-        self.neighbours.clear();
-        self.outbox.clear();
+        self.forget();
     }
 
     /// Drops all state, in the child of a fork.
@@ -74,14 +102,18 @@ impl Ethernet {
         self.attach(None);
         self.own = None;
         self.looped.clear();
-        self.looped_octets = 0;
+    }
+
+    fn forget(&mut self) {
+        self.neighbours.clear();
+        self.paths.clear();
+        self.outbox.clear();
     }
 
     /// Sets the interface's IP address. What waits, to be sent from another one, is dropped.
     pub fn set_address(&mut self, own: Option<Address>) {
         if self.own.map(|own| own.address) != own.map(|own| own.address) {
-            self.neighbours.clear();
-            self.outbox.clear();
+            self.forget();
         }
         self.own = own;
     }
@@ -110,6 +142,13 @@ impl Ethernet {
             true => None,
             false => self.own.as_ref()?.next_hop(destination),
         }
+    }
+
+    /// True if `address` can be that of one other host. Routers send no errors about packets to
+    /// many (RFC 1122, section 3.2.2).
+    pub fn is_remote_host(&self, address: Ipv4Addr) -> bool {
+        let broadcast = self.own.as_ref().is_some_and(|own| own.is_broadcast(address));
+        !broadcast && !address.is_multicast() && self.next_hop(address).is_some()
     }
 
     /// Decides on the way of the IPv4 packet `packet`, which is sent now.
@@ -147,6 +186,33 @@ impl Ethernet {
         header.emit(&mut EthernetFrame::new_unchecked(frame));
     }
 
+    /// Lowers the MTU of the path to `destination` to `mtu` octets: [`Paths::lower`].
+    pub fn lower_path_mtu(&mut self, destination: Ipv4Addr, mtu: usize, ident: u16, now: Instant) {
+        self.paths.lower(destination, mtu, ident, now);
+    }
+
+    /// Fits the packet in `frame`, whose Ethernet header is complete, to the MTU of its path. True:
+    /// it is to be sent, and the backend is to cut its payload into segments of `segment` octets.
+    /// They are made smaller here if the packet is too long, and the backend can cut it (`gso`).
+    /// False: its fragments were queued instead, or it was dropped because the queue is full.
+    pub fn fit(&mut self, frame: &mut [u8], gso: bool, segment: &mut Option<NonZeroU16>, now: Instant) -> bool {
+        if self.paths.is_empty() {
+            return true;
+        }
+        let Some((destination, len)) = frame::extent(frame) else { return true };
+        let Some((mtu, ident)) = self.paths.narrow(destination, len, now) else { return true };
+        if gso && let Some(room) = frame::segment_room(frame, mtu) {
+            *segment = Some(segment.map_or(room, |segment| segment.min(room)));
+            return true;
+        }
+        if self.outbox.octets + frame.len() <= OUTBOX_OCTETS {
+            for fragment in frame::fragments(frame, mtu, ident).unwrap_or_default() {
+                self.outbox.push(fragment);
+            }
+        }
+        false
+    }
+
     /// Keeps a frame, whose header is not complete, for the neighbour `hop`.
     pub fn hold(&mut self, hop: Ipv4Addr, frame: &[u8]) {
         if !self.neighbours.hold(hop, frame) {
@@ -157,37 +223,34 @@ impl Ethernet {
     /// Hands a frame of the guest to itself over.
     pub fn loop_back(&mut self, frame: &[u8]) {
         let mut copy = Vec::new();
-        if self.looped_octets + frame.len() > LOOPED_OCTETS || copy.try_reserve_exact(frame.len()).is_err() {
+        if self.looped.octets + frame.len() > LOOPED_OCTETS || copy.try_reserve_exact(frame.len()).is_err() {
             return;
         }
         copy.extend_from_slice(frame);
         if let Some(mac) = self.mac {
             self.write_header(&mut copy, mac);
         }
-        self.looped_octets += copy.len();
-        self.looped.push_back(copy);
+        self.looped.push(copy);
     }
 
     /// The next frame of the guest to itself.
     pub fn take_looped(&mut self) -> Option<Vec<u8>> {
-        let frame = self.looped.pop_front()?;
-        self.looped_octets -= frame.len();
-        Some(frame)
+        self.looped.pop()
     }
 
     /// True if there are frames of the guest to itself.
     pub fn has_looped(&self) -> bool {
-        !self.looped.is_empty()
+        !self.looped.queue.is_empty()
     }
 
     /// The next frame to be sent.
     pub fn take_frame(&mut self) -> Option<Vec<u8>> {
-        self.outbox.pop_front()
+        self.outbox.pop()
     }
 
     /// True if there are frames to be sent.
     pub fn has_frame(&self) -> bool {
-        !self.outbox.is_empty()
+        !self.outbox.queue.is_empty()
     }
 
     /// Checks the addresses of a packet from the device, and notes that its sender was heard. False:
@@ -242,8 +305,10 @@ impl Ethernet {
         } else if is_neighbour {
             for mut frame in self.neighbours.learn(sender, mac, for_us, now) {
                 self.write_header(&mut frame, mac);
-                // The table has limited their number.
-                self.outbox.push_back(frame);
+                if self.fit(&mut frame, false, &mut None, now) {
+                    // The table has limited their number.
+                    self.outbox.push(frame);
+                }
             }
         }
         // The sender may be of another network than ours on the same link: a router need not use the
@@ -295,8 +360,30 @@ impl Ethernet {
         let mut frame = EthernetFrame::new_unchecked(&mut bytes);
         ethernet.emit(&mut frame);
         arp.emit(&mut ArpPacket::new_unchecked(frame.payload_mut()));
-        if self.outbox.len() < OUTBOX {
-            self.outbox.push_back(bytes);
+        if self.outbox.queue.len() < OUTBOX {
+            self.outbox.push(bytes);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::tests::{DESTINATION, packet};
+    use smoltcp::wire::IpProtocol;
+
+    #[test]
+    fn a_full_queue_takes_no_part_of_a_packet() {
+        let mut ethernet = Ethernet::new(8);
+        let now = Instant::from_millis(1_000);
+        ethernet.lower_path_mtu(DESTINATION, 1_280, 0, now);
+        let mut frame = packet(IpProtocol::Udp, &[0; 1_480]);
+        for _ in 0..1_000 {
+            assert!(!ethernet.fit(&mut frame, false, &mut None, now));
+        }
+        assert!((OUTBOX_OCTETS - frame.len()..OUTBOX_OCTETS + 100).contains(&ethernet.outbox.octets));
+        let frames: Vec<usize> = core::iter::from_fn(|| ethernet.take_frame()).map(|frame| frame.len()).collect();
+        assert!(frames.chunks(2).all(|packet| packet == [14 + 1_276, 14 + 244]));
+        assert_eq!(ethernet.outbox.octets, 0);
     }
 }

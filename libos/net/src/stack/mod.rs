@@ -13,6 +13,7 @@ mod dns;
 mod ethernet;
 mod listen;
 mod neighbours;
+mod paths;
 mod port;
 mod table;
 mod tcp;
@@ -410,6 +411,7 @@ impl<P: Platform + Xenstore> Stack<P> {
             Payload::Tcp(_) if !self.net.ethernet.is_own(packet.destination) => {}
             Payload::Tcp(segment) => self.tcp_arrived(packet.source, segment, now),
             Payload::Udp { source, destination } => self.udp_arrived(source, destination, now),
+            Payload::TooBig(message) => self.too_big_arrived(packet.destination, message, now),
             Payload::Other => self.net.deliver(None, now),
         }
     }
@@ -530,7 +532,8 @@ impl<L: crate::platform::Link> Net<L> {
             let result = interface.poll_egress(now, &mut port, &mut entry.set);
             match interface.poll_at(now, &entry.set) {
                 Some(at) if at <= now => {
-                    if !self.device.can_send() {
+                    // Fragments go first, so that no more than one packet of this socket waits.
+                    if !self.device.can_send() || self.ethernet.has_frame() {
                         return self.table.queue_first(handle);
                     }
                     if result == PollResult::None {

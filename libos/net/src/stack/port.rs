@@ -70,14 +70,17 @@ pub(super) struct TxToken<'a, L: Link> {
 
 impl<L: Link> phy::TxToken for TxToken<'_, L> {
     fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, len: usize, f: F) -> R {
-        let Self { mut slot, ethernet, segment, now } = self;
+        let Self { mut slot, ethernet, mut segment, now } = self;
+        let gso = slot.gso();
         let len = ETHERNET_HEADER + len;
         let frame = slot.bytes(len);
         let result = f(&mut frame[ETHERNET_HEADER..]);
         match ethernet.way(&frame[ETHERNET_HEADER..], now) {
             Way::Wire(mac) => {
                 ethernet.write_header(frame, mac);
-                slot.send(len, segment);
+                if ethernet.fit(frame, gso, &mut segment, now) {
+                    slot.send(len, segment);
+                }
             }
             Way::Here => ethernet.loop_back(frame),
             // TCP sends again what was too large to be kept.

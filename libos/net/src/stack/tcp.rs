@@ -41,7 +41,7 @@ pub struct TcpSocket(pub(super) Handle);
 /// A connection's local port, peer's port and peer's address in one number.
 pub(super) type Flow = u64;
 
-fn flow(port: u16, peer: Ipv4Addr, peer_port: u16) -> Flow {
+pub(super) fn flow(port: u16, peer: Ipv4Addr, peer_port: u16) -> Flow {
     u64::from(port) << 48 | u64::from(peer_port) << 32 | u64::from(peer.to_bits())
 }
 

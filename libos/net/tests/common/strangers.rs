@@ -4,8 +4,8 @@ use super::back::Packet;
 use super::lan::Lan;
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::wire::{
-    ArpOperation, ArpPacket, ArpRepr, EthernetAddress, EthernetFrame, EthernetProtocol, EthernetRepr, IpAddress,
-    IpProtocol, Ipv4Packet, Ipv4Repr, TcpControl, TcpPacket, TcpRepr, TcpSeqNumber,
+    ArpOperation, ArpPacket, ArpRepr, EthernetAddress, EthernetFrame, EthernetProtocol, EthernetRepr, Icmpv4Packet,
+    IpAddress, IpProtocol, Ipv4Packet, Ipv4Repr, TcpControl, TcpPacket, TcpRepr, TcpSeqNumber,
 };
 use std::cell::Cell;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -52,6 +52,29 @@ pub fn syn(from: SocketAddrV4, to: SocketAddrV4) -> Packet {
     ip.emit(&mut Ipv4Packet::new_unchecked(&mut bytes[14..]), &caps);
     let (source, destination) = (IpAddress::Ipv4(*from.ip()), IpAddress::Ipv4(*to.ip()));
     tcp.emit(&mut TcpPacket::new_unchecked(&mut bytes[34..]), &source, &destination, &caps);
+    Packet::plain(bytes)
+}
+
+/// The message of a router to the sender of `packet` that it is longer than `mtu`, the next link's
+/// (RFC 1191, section 4): it quotes the header and eight octets more.
+pub fn too_big(packet: &Packet, mtu: u16) -> Packet {
+    let sender = EthernetFrame::new_unchecked(&packet.bytes).src_addr();
+    too_big_to((sender, Ipv4Packet::new_unchecked(&packet.bytes[14..]).src_addr()), packet, mtu)
+}
+
+/// As [`too_big`], to any host.
+pub fn too_big_to(to: (EthernetAddress, Ipv4Addr), packet: &Packet, mtu: u16) -> Packet {
+    let router = Ipv4Addr::new(10, 0, 0, 254);
+    let ethernet = EthernetRepr { src_addr: mac_of(router), dst_addr: to.0, ethertype: EthernetProtocol::Ipv4 };
+    let (src_addr, dst_addr, next_header) = (router, to.1, IpProtocol::Icmp);
+    let ip = Ipv4Repr { src_addr, dst_addr, next_header, payload_len: 8 + 28, hop_limit: 64 };
+    let mut bytes = vec![0; 14 + 20 + 8 + 28];
+    ethernet.emit(&mut EthernetFrame::new_unchecked(&mut bytes));
+    ip.emit(&mut Ipv4Packet::new_unchecked(&mut bytes[14..]), &ChecksumCapabilities::default());
+    bytes[34..36].copy_from_slice(&[3, 4]);
+    bytes[40..42].copy_from_slice(&mtu.to_be_bytes());
+    bytes[42..].copy_from_slice(&packet.bytes[14..42]);
+    Icmpv4Packet::new_unchecked(&mut bytes[34..]).fill_checksum();
     Packet::plain(bytes)
 }
 
