@@ -40,6 +40,8 @@ refuses 123 "there is another file that is libone.so 1.0.0" \
     pvm lib add --version 1.0.0 --sign-with shop.key --name libone.so libraries/libfixed.so
 pvm lib add --version 1.0.0 --sign-with shop.key --image httpd libone.so
 pvm lib inspect libone.so | grep "^images  *httpd$" || fail "the same file with other rules"
+pvm lib add --version 1.0.0 --sign-with shop.key --revoked libone.so
+pvm lib inspect libone.so | grep "^revoked  *yes$" || fail "a revoked version"
 pvm lib add --version 1.10.0 --sign-with shop.key libone.so
 pvm lib add --version 1.9.0 --sign-with shop.key --name libone.so libraries/libfixed.so
 [ "$(pvm lib list --json | tr , '\n' | grep '"version"' | tr -d '\n')" = '"version":"1.10.0""version":"1.9.0""version":"1.0.0"' ] ||
@@ -60,7 +62,7 @@ refuses 123 "signature rule: the file is not the one that was signed" pvm lib ad
 refuses 123 "signature rule: the manifest is not what its signer has signed" pvm lib add libraries/libforged.so
 refuses 123 "DT_TEXTREL" pvm lib add libraries/libtext.so
 pvm lib add libraries/libredzone.so 2>out
-grep -F "pVMs will refuse it: the code at 0x" out || fail "nobody warns of a red zone"
+grep -F "pVMs in guest kernel mode will refuse it, those in guest user mode take it: the code at 0x" out || fail "nobody warns of a red zone"
 pvm lib list | grep "^libredzone.so .* red zone$" || fail "the list does not tell of a red zone"
 
 # A disk that has lost something.

@@ -12,12 +12,9 @@ mod ipc;
 mod poll;
 mod shared;
 
-use alloc::vec::Vec;
 use core::ffi::{c_int, c_uint};
 
-use zooid_kernel::events::Masked;
-
-use zooid::process::{self, AtFork, Ended, ForkError, Forked, PvmId, WaitError};
+use zooid::process::{self, CHandler, Ended, ForkError, Forked, PvmId, WaitError};
 
 const WNOHANG: c_int = 1;
 const EAGAIN: c_int = 11;
@@ -119,31 +116,13 @@ extern "C" fn pvm_getppid() -> c_int {
     process::parent_id().map_or(0, number)
 }
 
-type Handler = Option<unsafe extern "C" fn()>;
-
-/// Prepare, parent, child; one entry per call of `pvm_atfork`.
-static HANDLERS: Masked<Vec<[Handler; 3]>> = Masked::new(Vec::new());
+type Handler = Option<CHandler>;
 
 /// # Safety
 /// The functions may be called around every fork.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn pvm_atfork(prepare: Handler, parent: Handler, child: Handler) {
-    fn call(which: usize, backwards: bool) {
-        let mut handlers = HANDLERS.lock().clone();
-        if backwards {
-            handlers.reverse();
-        }
-        for handler in handlers.into_iter().filter_map(|handlers| handlers[which]) {
-            // SAFETY: the caller of `pvm_atfork` promised so.
-            unsafe { handler() };
-        }
-    }
-    let first = {
-        let mut handlers = HANDLERS.lock();
-        handlers.push([prepare, parent, child]);
-        handlers.len() == 1
-    };
-    if first {
-        process::at_fork(AtFork { prepare: || call(0, true), parent: || call(1, false), child: || call(2, false) });
-    }
+    // SAFETY: passed on to the caller.
+    let result = unsafe { process::at_fork_c([prepare, parent, child]) };
+    result.unwrap_or_else(|error| panic!("pvm_atfork: {error}"));
 }

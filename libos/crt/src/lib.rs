@@ -54,5 +54,5 @@ mod wide;
 pub use exit::{exit, finalize};
 pub use export::{EXPORTS, Export, HEADERS, find};
 pub use stdio::flush_all;
-pub use system::{System, set_system};
+pub use system::{ForkHandler, System, set_system};
 pub use thread::thread_ended;

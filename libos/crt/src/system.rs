@@ -20,6 +20,9 @@ pub struct System {
     pub spawn: fn(Box<dyn FnOnce() + Send>) -> bool,
     /// Keeps the object that has this address loaded from now on.
     pub keep: fn(*const c_void),
+    /// Has functions called around every fork: before it, after it in the parent, and after it in the
+    /// child. False if there is no memory for that.
+    pub at_fork: fn([Option<ForkHandler>; 3]) -> bool,
     /// Calls the finalisers of all objects, at the end of the application.
     pub finalise: fn(),
     /// Ends the image. The handlers and finalisers have run and the streams are flushed when it is
@@ -45,6 +48,9 @@ pub struct System {
     /// Wakes at most this many threads that wait for the word.
     pub wake: fn(&AtomicU32, usize),
 }
+
+/// A function that is called around a fork.
+pub type ForkHandler = unsafe extern "C" fn();
 
 static SYSTEM: AtomicPtr<System> = AtomicPtr::new(ptr::null_mut());
 

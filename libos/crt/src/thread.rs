@@ -9,10 +9,10 @@ use core::ptr;
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use core::time::Duration;
 
-use crate::error::{EAGAIN, EBUSY, EDEADLK, EINVAL, EPERM, ESRCH, ETIMEDOUT};
+use crate::error::{EAGAIN, EBUSY, EDEADLK, EINVAL, ENOMEM, EPERM, ESRCH, ETIMEDOUT};
 use crate::export::Export;
 use crate::lock::{self, Lock};
-use crate::system::system;
+use crate::system::{ForkHandler, system};
 use crate::time::{CLOCK_MONOTONIC, CLOCK_REALTIME, TimeSpec, read_clock};
 
 pub(crate) const PTHREAD: &[Export] = exports![
@@ -55,7 +55,8 @@ pub(crate) const PTHREAD: &[Export] = exports![
     pthread_detach,
     __cxa_thread_atexit_impl,
     __libc_single_threaded = &raw const SINGLE_THREADED,
-    pthread_atfork = nothing,
+    __register_atfork,
+    pthread_atfork,
     sched_yield,
     sched_getaffinity = crate::file::no,
     __sched_cpucount,
@@ -403,6 +404,29 @@ unsafe extern "C" fn __cxa_thread_atexit_impl(
     }
     mine.push((destructor, Variable(variable)));
     0
+}
+
+/// Registers functions of the object that has the address `object`, which stays loaded. A program's
+/// own `pthread_atfork`, which its C compiler links into it, calls it (glibc, libc_nonshared.a).
+unsafe extern "C" fn __register_atfork(
+    prepare: Option<ForkHandler>,
+    parent: Option<ForkHandler>,
+    child: Option<ForkHandler>,
+    object: *const c_void,
+) -> c_int {
+    (system().keep)(object);
+    if (system().at_fork)([prepare, parent, child]) { 0 } else { ENOMEM }
+}
+
+unsafe extern "C" fn pthread_atfork(
+    prepare: Option<ForkHandler>,
+    parent: Option<ForkHandler>,
+    child: Option<ForkHandler>,
+) -> c_int {
+    for handler in [prepare, parent, child].into_iter().flatten() {
+        (system().keep)(handler as *const c_void);
+    }
+    if (system().at_fork)([prepare, parent, child]) { 0 } else { ENOMEM }
 }
 
 /// Destroys the calling thread's variables, last first.

@@ -334,7 +334,7 @@ fn replace(name: &str, version: Option<&str>, deadline: u64) -> Result<(Version,
     if rules::judge(name, &found)? == from {
         return Ok((from.clone(), from));
     }
-    load::has_room(load::ROOM + found.as_ref().len() / 2)?;
+    load::has_room(load::ROOM + found.as_ref().len() / 8)?;
     let (key, to) = Load::new(name).run(|load, loader| load.link_beside(loader, old, found))?;
     let result = exchange(library, old, key, name, &to, deadline);
     if result.is_err() {

@@ -111,8 +111,8 @@ fn stand_still(fork: &mut dyn FnMut()) {
     fork();
 }
 
-/// Octets of the heap that opening or replacing a library takes at most, beside those that grow with
-/// its file.
+/// Octets of the heap that opening a library, or a library that it needs, takes at most; replacing
+/// one takes more for each reference to it.
 pub const ROOM: usize = 64 << 10;
 /// Those that the search for a symbol takes.
 const ROOM_OF_SEARCH: usize = 4 << 10;
@@ -304,7 +304,7 @@ impl<'a> Load<'a> {
         let refused = |refusal: Refusal| Error::Refused { object: name.to_string(), refusal };
         // The file is this pVM's own memory, or the store's, which no guest writes, so the checked
         // octets are the mapped ones.
-        has_room(ROOM + file.as_ref().len() / 4)?;
+        has_room(ROOM)?;
         let version = rules::judge(name, &file)?;
         let object = Object::parse(file.clone()).map_err(refused)?;
         let span = object.span();

@@ -36,6 +36,8 @@ static SYSTEM: System = System {
             }
         });
     },
+    // SAFETY: C demands of the caller that they can be called; their objects stay loaded.
+    at_fork: |handlers| unsafe { zooid_fork::at_fork_c(handlers) }.is_ok(),
     finalise: load::finalise_all,
     exit: |code| power::exit(code),
     abort: || {

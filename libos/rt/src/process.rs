@@ -58,7 +58,9 @@ impl<T: Termination, E: Display> Termination for Result<T, E> {
     }
 }
 
-pub use zooid_fork::{AtFork, Ended, ForkError, Forked, PvmId, Status, WaitError, at_fork, id, parent_id, wait};
+pub use zooid_fork::{
+    AtFork, CHandler, Ended, ForkError, Forked, PvmId, Status, WaitError, at_fork, at_fork_c, id, parent_id, wait,
+};
 
 /// Makes a child of this pVM. Returns the child's id in the parent, and `None` in the child.
 ///

@@ -93,7 +93,28 @@ pub struct AtFork {
     pub child: fn(),
 }
 
-static HANDLERS: Masked<Vec<AtFork>> = Masked::new(Vec::new());
+/// A function of C that runs around a fork.
+pub type CHandler = unsafe extern "C" fn();
+
+#[derive(Clone, Copy)]
+enum Handler {
+    Rust(fn()),
+    C(Option<CHandler>),
+}
+
+impl Handler {
+    fn call(self) {
+        match self {
+            Self::Rust(function) => function(),
+            // SAFETY: the caller of `at_fork_c` promised so.
+            Self::C(Some(function)) => unsafe { function() },
+            Self::C(None) => {}
+        }
+    }
+}
+
+/// Handlers that run before a fork, after it in the parent, and after it in the child.
+static HANDLERS: Masked<Vec<[Handler; 3]>> = Masked::new(Vec::new());
 /// Forks and their handlers: one at a time.
 static TURNS: Turns = Turns::new();
 
@@ -101,7 +122,22 @@ static TURNS: Turns = Turns::new();
 /// the others in the order of registration. A fork in one of them fails with
 /// [`ForkError::InHandler`].
 pub fn at_fork(handlers: AtFork) {
-    HANDLERS.lock().push(handlers);
+    let AtFork { prepare, parent, child } = handlers;
+    HANDLERS.lock().push([prepare, parent, child].map(Handler::Rust));
+}
+
+/// As [`at_fork`], with functions of C, in the order of [`AtFork`]; `None` stands for none.
+///
+/// # Errors
+/// There is no memory: nothing is registered.
+///
+/// # Safety
+/// The functions may be called around every fork from now on.
+pub unsafe fn at_fork_c(handlers: [Option<CHandler>; 3]) -> Result<(), ForkError> {
+    let mut all = HANDLERS.lock();
+    all.try_reserve(1).map_err(|_| ForkError::OutOfMemory)?;
+    all.push(handlers.map(Handler::C));
+    Ok(())
 }
 
 /// Makes a child of this pVM, in which only the calling thread, and the libOS's own, live on.
@@ -147,12 +183,15 @@ fn fork_sides(children: &mut [Option<PvmId>], all_threads: bool, request: u32) -
     let _turn = TURNS.take().ok_or(ForkError::InHandler)?;
     family::reserve(children.len())?;
     let handlers = HANDLERS.lock().len();
-    let handler = |index: usize| HANDLERS.lock()[index];
-    (0..handlers).rev().for_each(|index| (handler(index).prepare)());
+    let call = |index: usize, which: usize| {
+        let handler = HANDLERS.lock()[index][which];
+        handler.call();
+    };
+    (0..handlers).rev().for_each(|index| call(index, 0));
     let result = attempts(control, children, all_threads, request);
     match result {
-        Ok(Side::Child(_)) => (0..handlers).for_each(|index| (handler(index).child)()),
-        _ => (0..handlers).for_each(|index| (handler(index).parent)()),
+        Ok(Side::Child(_)) => (0..handlers).for_each(|index| call(index, 2)),
+        _ => (0..handlers).for_each(|index| call(index, 1)),
     }
     result
 }

@@ -30,7 +30,7 @@ mod snapshot;
 
 pub use family::{SIGCHLD, SIGCONT, SIGPIPE, take_default_action};
 pub use family::{id, parent_id, wait, wait_for};
-pub use forking::{AtFork, ForkError, Forked, at_fork, fork, fork_many};
+pub use forking::{AtFork, CHandler, ForkError, Forked, at_fork, at_fork_c, fork, fork_many};
 pub use zooid_fork_core::children::{Ended, WaitError};
 pub use zooid_fork_plan::id::PvmId;
 pub use zooid_fork_plan::status::Status;

@@ -24,7 +24,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use std::vec::Vec;
 use std::{process, thread};
 
-use crate::{System, find, set_system};
+use crate::{ForkHandler, System, find, set_system};
 
 std::thread_local! {
     static NUMBER: Cell<c_int> = const { Cell::new(0) };
@@ -33,6 +33,8 @@ std::thread_local! {
 }
 
 static NEXT: AtomicU32 = AtomicU32::new(1);
+
+static FORK_HANDLERS: std::sync::Mutex<Vec<[Option<ForkHandler>; 3]>> = std::sync::Mutex::new(Vec::new());
 
 static HOST: System = System {
     write: |number, octets| match number {
@@ -47,6 +49,10 @@ static HOST: System = System {
     sleep: thread::sleep,
     spawn: |body| thread::Builder::new().spawn(body).is_ok(),
     keep: |_| {},
+    at_fork: |handlers| {
+        FORK_HANDLERS.lock().unwrap().push(handlers);
+        true
+    },
     finalise: || {},
     exit: |status| process::exit(status),
     abort: || process::abort(),

@@ -2,10 +2,13 @@
 
 use core::cell::UnsafeCell;
 use core::ffi::{c_int, c_uint, c_void};
+use core::ptr;
 use core::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
+use std::vec::Vec;
 
-use super::ours;
+use super::{FORK_HANDLERS, ours};
+use crate::ForkHandler;
 
 /// glibc's `pthread_mutex_t`, and the others: zeros, and a kind.
 #[repr(C, align(8))]
@@ -163,4 +166,22 @@ fn keys_hold_a_value_for_each_thread_and_end_it() {
         let delete = ours::<unsafe extern "C" fn(c_uint) -> c_int>(c"pthread_key_delete");
         assert_eq!((delete(key), delete(key), get(key)), (0, 22, 0));
     }
+}
+
+#[test]
+fn functions_around_a_fork_are_handed_on() {
+    type Handler = Option<ForkHandler>;
+    unsafe extern "C" fn handler() {}
+    let pthread_atfork: unsafe extern "C" fn(Handler, Handler, Handler) -> c_int = ours(c"pthread_atfork");
+    let register: unsafe extern "C" fn(Handler, Handler, Handler, *const c_void) -> c_int = ours(c"__register_atfork");
+    // SAFETY: the functions' types.
+    unsafe {
+        assert_eq!(pthread_atfork(Some(handler), None, None), 0);
+        assert_eq!(register(None, None, Some(handler), ptr::null()), 0);
+    }
+    let handlers = FORK_HANDLERS.lock().unwrap();
+    assert_eq!(
+        handlers.iter().map(|all| all.map(|one| one.is_some())).collect::<Vec<_>>(),
+        [[true, false, false], [false, false, true]]
+    );
 }

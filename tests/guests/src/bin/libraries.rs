@@ -7,7 +7,7 @@ extern crate alloc;
 
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
-use core::ffi::{c_double, c_int};
+use core::ffi::{c_double, c_int, c_void};
 
 use test_guests::{argument, check, check_eq, error, expect, failure, success};
 use zooid::dl::{self, Error, Flags, Library, Refusal};
@@ -292,7 +292,16 @@ fn tls() {
 /// A child has its parent's libraries. A write of one of them there is not seen by the other;
 /// both can open and close more.
 fn fork() {
+    type Handler = Option<extern "C" fn()>;
     let middle = expect!(dl::open("libmiddle.so", LAZY));
+    // SAFETY: the function of pthread.h.
+    let at_fork: extern "C" fn(Handler, Handler, Handler) -> c_int =
+        unsafe { core::mem::transmute(expect!(dl::symbol("pthread_atfork"))) };
+    check_eq!(at_fork(Some(before_fork), Some(in_parent), None), 0);
+    // SAFETY: that of glibc, with an address in the object of the functions.
+    let register_at_fork: extern "C" fn(Handler, Handler, Handler, *const c_void) -> c_int =
+        unsafe { core::mem::transmute(expect!(dl::symbol("__register_atfork"))) };
+    check_eq!(register_at_fork(None, None, Some(in_child), fork as *const c_void), 0);
     let check: Check = function(&middle, "middle_check");
     let numbers = expect!(middle.symbol("base_numbers")).cast::<c_int>().cast_mut();
     // SAFETY: the library's array of four.
@@ -311,10 +320,11 @@ fn fork() {
                 check_eq!(function::<Check>(&fixed, "fixed_next")(), 12);
                 drop(fixed);
                 drop(middle);
-                check_eq!(notes(), "MB");
+                check_eq!(notes(), "<cMB");
                 process::exit(0)
             }
             Some(child) => {
+                check_eq!(notes(), "<p");
                 write(101 + round);
                 let large = expect!(dl::open("liblarge.so", NOW));
                 check_eq!(function::<Check>(&large, "large_next")(), 6);
@@ -324,6 +334,18 @@ fn fork() {
             }
         }
     }
+}
+
+extern "C" fn before_fork() {
+    note(b'<'.into());
+}
+
+extern "C" fn in_parent() {
+    note(b'p'.into());
+}
+
+extern "C" fn in_child() {
+    note(b'c'.into());
 }
 
 /// Opening and closing again and again costs nothing in the end.

@@ -170,6 +170,7 @@ fn add(json: bool, store: &Store, keys: &Keys, new: NewLibrary, out: &mut impl W
             let mut description = library::describe(&name, version, &file)?;
             description.images = sorted(new.images);
             description.families = sorted(new.families);
+            description.revoked = new.revoked;
             description.sign(&library::read_secret(key)?).map_err(library::Error::Description)?
         }
         _ => beside(&new.file, &name)?,
@@ -177,7 +178,7 @@ fn add(json: bool, store: &Store, keys: &Keys, new: NewLibrary, out: &mut impl W
     let entry = store.put(&manifest, &file, keys)?;
     if let Some(place) = &entry.red_zone {
         say(&format!(
-            "pvm: {name}: pVMs will refuse it: the code at {place} uses the red zone; build it with -mno-red-zone"
+            "pvm: {name}: pVMs in guest kernel mode will refuse it, those in guest user mode take it: the code at {place} uses the red zone (-mno-red-zone builds it without)"
         ));
     }
     if json { print_json(out, &entry) } else { put(out, format!("{name} {}\n", entry.version).as_bytes()) }

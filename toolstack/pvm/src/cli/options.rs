@@ -314,7 +314,8 @@ pub enum Lib {
 Examples:
   pvm lib add ./libz.so.1                     with ./libz.so.1.manifest
   pvm lib add --version 1.3.1 --sign-with shop.key ./libz.so.1
-  pvm lib add --version 1.3.1 --sign-with shop.key --image httpd --image shop ./libz.so.1")]
+  pvm lib add --version 1.3.1 --sign-with shop.key --image httpd --image shop ./libz.so.1
+  pvm lib add --version 1.3.1 --sign-with shop.key --revoked ./libz.so.1")]
     Add(NewLibrary),
     /// List the libraries
     #[command(
@@ -420,6 +421,9 @@ pub struct NewLibrary {
     /// Only the family of this root pVM may map it; may be given again [default: all]
     #[arg(long = "family", value_name = "NAME", requires = "sign-with")]
     pub families: Vec<String>,
+    /// No pVM may map this version any more; those that have it keep it
+    #[arg(long, requires = "sign-with")]
+    pub revoked: bool,
     /// The shared object
     pub file: PathBuf,
 }
