@@ -114,8 +114,13 @@ impl Suite {
 fn package(manifest: String) -> (String, Vec<Test>) {
     let folder = manifest.strip_suffix("/Cargo.toml").expect("a manifest");
     let table: toml::Table = read(&manifest).parse().unwrap();
-    let mut found: Vec<Test> =
-        files(folder, |path| path.ends_with(".rs")).iter().flat_map(|file| tests(file, &read(file))).collect();
+    let mut sources = files(folder, |path| path.ends_with(".rs"));
+    // A package below this one has its own tests.
+    for other in files(folder, |path| path.ends_with("/Cargo.toml")).into_iter().filter(|other| *other != manifest) {
+        let below = other.strip_suffix("Cargo.toml").expect("a manifest");
+        sources.retain(|file| !file.starts_with(below));
+    }
+    let mut found: Vec<Test> = sources.iter().flat_map(|file| tests(file, &read(file))).collect();
     if table.get("lib").and_then(|lib| lib.get("test")).is_some_and(|test| test.as_bool() == Some(false)) {
         let sources = format!("{folder}/src/");
         found.iter_mut().filter(|test| test.file.starts_with(&sources)).for_each(|test| test.ignored = true);
