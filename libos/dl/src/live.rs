@@ -40,7 +40,7 @@ const PAGES: usize = 16;
 const LOOK_AGAIN: Duration = Duration::from_millis(1);
 
 /// The time for which the first attempt keeps the gate closed; each further one has twice as much.
-const ATTEMPT: Duration = Duration::from_millis(10);
+const ATTEMPT: Duration = Duration::from_millis(100);
 
 /// A replaceable library. Its key is the address of its first entry.
 pub struct Live {

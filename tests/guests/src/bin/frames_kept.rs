@@ -20,8 +20,8 @@ fn main() {
     rounds(20);
     let after = memory::statistics();
     check_eq!((after.free, after.heap_size), (before.free, before.heap_size));
-    // The kernel's map of the address space may have another node; 600 threads that lost anything would show.
-    check!(after.heap_used < before.heap_used + 1024);
+    // The kernel's map of the address space may have other nodes; 600 threads that lost anything would show.
+    check!(after.heap_used < before.heap_used + 600 * 8);
     success();
 }
 
