@@ -149,7 +149,7 @@ struct Reader<'a> {
     later: BTreeMap<u64, i64>,
     /// The beginnings of functions, if they are known.
     starts: Vec<u64>,
-    /// What this function's end will decide.
+    /// Accesses in doubt, of the function at hand: its end decides.
     held: Vec<(u64, u64, Doubt)>,
     /// The places of `xmm0`, from `rsp` up, in areas in which this function saves vector registers.
     saves: Vec<i64>,

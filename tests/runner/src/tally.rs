@@ -15,8 +15,8 @@ pub struct Tally {
     pub registered: usize,
     pub passed: usize,
     pub failed: usize,
-    /// The verdicts of the failed tests, in whole lines. It is shown again before the counts: the end of
-    /// a long log is read first, and may be all that was kept.
+    /// The verdicts of the failed tests, in whole lines. They are shown again before the counts: the
+    /// end of a long log is read first, and may be all that was kept.
     pub failures: Vec<String>,
 }
 

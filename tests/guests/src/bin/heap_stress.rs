@@ -18,6 +18,7 @@ const BLOCKS: usize = 100;
 const STEPS: usize = 20_000;
 
 fn main() {
+    settle();
     // The first threads make the kernel's lists of threads grow.
     run(100);
     let used = memory::statistics().heap_used;
@@ -36,8 +37,6 @@ fn run(steps: usize) {
     for thread in threads {
         thread.join();
     }
-    // A thread that has been joined may still be on its way out.
-    settle();
 }
 
 /// A block whose bytes are all the same, so that a write by another owner shows.

@@ -14,6 +14,7 @@ use zooid::{memory, println, thread};
 zooid::main!(main);
 
 fn main() {
+    settle();
     let count = fill();
     println!("{count} threads");
     check!(count > 10);
@@ -41,8 +42,6 @@ fn fill() -> usize {
     gate.1.notify_all();
     let count = threads.len();
     threads.into_iter().for_each(|thread| thread.join());
-    // A thread that has been joined may still be on its way out.
-    settle();
     check_eq!(Arc::strong_count(&gate), 1);
     count
 }
