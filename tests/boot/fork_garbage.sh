@@ -14,7 +14,7 @@ neighbour
 wait_until 60 gone
 before=$(settled)
 daemon=$(pidof pvmd)
-for seed in 1 2 3; do
+for seed in $(at_scale "1 2" "1 2 3 4 5 6"); do
     : >"$(console)"
     xl create -q "$CFG" "extra=\"-- $seed\"" || fail "xl create"
     wait_until 20 grep -q 'garbage begins' "$(console)"

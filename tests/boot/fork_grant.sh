@@ -20,7 +20,8 @@ for argument in returns codes tree many threads handlers random registers "rate 
     # shellcheck disable=SC2086
     succeeds fork $argument
 done
-succeeds fork_property 1
-succeeds fork_property 2
+for seed in $(at_scale 1 "1 2 3"); do
+    succeeds fork_property "$seed"
+done
 no_pvmd
 start-pvmd || fail "pvmd"

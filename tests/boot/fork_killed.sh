@@ -1,6 +1,6 @@
 #!/bin/sh
-# The daemon is killed (SIGKILL) before and after each of the operations that a guest's life with a fork is made of, and started
-# again: the fork makes a child that ends as it should, or is refused and succeeds later; nothing hangs, and in the end no
+# The daemon is killed (SIGKILL) before and after each of the operations that a guest's life with a fork is made of (or of every third one),
+# and started again: the fork makes a child that ends as it should, or is refused and succeeds later; nothing hangs, and in the end no
 # domain, page, port, grant or node in xenstore is left. By both backends.
 . /run/zooid/lib.sh
 
@@ -26,7 +26,7 @@ for backend in foreign grant; do
         # Between two operations nothing changes outside of the daemon: by the second backend one of the two will do.
         [ "$backend" = grant ] || die "$operation"
         die "$operation:after"
-        operation=$((operation + 1))
+        operation=$((operation + $(at_scale 3 1)))
     done
     rm -f stop
     supervise &
@@ -37,7 +37,7 @@ for backend in foreign grant; do
     operation=0
     while [ "$operation" -lt "$count" ]; do
         life once "$operation:after"
-        operation=$((operation + 7))
+        operation=$((operation + $(at_scale 20 7)))
     done
     [ "$(settled)" = "$before" ] || fail "$backend: short lives: before $before, after $(settled)"
     grep -c 'dying here' pvmd.log

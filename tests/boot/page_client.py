@@ -1,6 +1,6 @@
-"""50 clients of page_server's, each with one connection, while the library that renders its pages is replaced again and again.
+"""Clients of page_server's, each with one connection, while the library that renders its pages is replaced again and again.
 
-page_client.py ADDRESS UPDATES [PVM]: the server replaces it by itself, or `pvm lib update` does in this pVM. Every answer must be whole, of one version, and the one that was asked for; both versions must be seen.
+page_client.py ADDRESS CLIENTS UPDATES [PVM]: the server replaces it by itself, or `pvm lib update` does in this pVM. Every answer must be whole, of one version, and the one that was asked for; both versions must be seen.
 """
 
 import re
@@ -10,7 +10,8 @@ import sys
 import threading
 import time
 
-CONNECTIONS = 50
+# Updates before those that are judged by the memory that they cost.
+FIRST = 10
 PAGE = re.compile(
     rb"<header version=(\d)>page (\d+)</header>\n"
     rb"<body version=(\d)>((?:line \d+ of page \d+\n)+)</body>\n"
@@ -92,14 +93,14 @@ def replace(pvm, number):
         sys.exit("FAILED: update %d: status %d: %s%s" % (number, done.returncode, done.stdout, done.stderr))
 
 
-def load(address, updates, pvm):
+def load(address, count, updates, pvm):
     """Replaces the library so often under load; the state when all is still again."""
     over = threading.Event()
     control = Connection(address)
     before = state(control)
     # dom0's one CPU has time for pvm and pvmd.
     pause = 0 if pvm is None else 0.2
-    clients = [Client(address, number, over, pause) for number in range(CONNECTIONS)]
+    clients = [Client(address, number, over, pause) for number in range(count)]
     for client in clients:
         client.start()
     done = 0
@@ -141,9 +142,9 @@ def load(address, updates, pvm):
     return state(control)
 
 
-address, updates, pvm = sys.argv[1], int(sys.argv[2]), next(iter(sys.argv[3:]), None)
-before = load(address, 20, pvm)
-after = load(address, updates, pvm)
+address, count, updates, pvm = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), next(iter(sys.argv[4:]), None)
+before = load(address, count, FIRST, pvm)
+after = load(address, count, updates, pvm)
 print("memory before: %s, after: %s" % (before, after))
 # Less than an update: a version has more than a page, and what is known of it more than 200 octets.
 if before["free"] - after["free"] > updates * 2048 or after["heap"] - before["heap"] > updates * 100:

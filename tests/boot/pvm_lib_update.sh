@@ -1,5 +1,5 @@
 #!/bin/sh
-# `pvm lib update`: the library of a web server, from the host's store, is replaced 30 or 60 times under the load of 50 connections, and no request is lost; what cannot be
+# `pvm lib update`: the library of a web server, from the host's store, is replaced 20 or 50 times under the load of 15 or 50 connections, and no request is lost; what cannot be
 # is refused with the reason, and the server goes on; in families; nothing is left.
 . /run/zooid/lib.sh
 empty_store
@@ -32,10 +32,10 @@ serves 1
 adds libpage.so.1@2.0.0
 
 rounds=$(at_scale 10 40)
-check page_client 10.0.0.2 "$rounds" "$NAME"
+check page_client 10.0.0.2 "$(at_scale 15 50)" "$rounds" "$NAME"
 serves 1
 for line in "library libpage.so.1: 1.0.0 -> 2.0.0" "library libpage.so.1: 2.0.0 -> 1.0.0"; do
-    [ "$(grep -c "$line" "$(console)")" -eq $(((20 + rounds) / 2)) ] || fail "not as often: $line"
+    [ "$(grep -c "$line" "$(console)")" -eq $(((10 + rounds) / 2)) ] || fail "not as often: $line"
 done
 pvm events >events
 [ "$(grep -c "$NAME has the library libpage.so.1 in version 2.0.0 in place of 1.0.0" events)" -ge 1 ] || fail "no event: $(tail events)"

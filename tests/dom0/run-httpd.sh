@@ -119,7 +119,7 @@ serve_by_library() {
 }
 
 replace_library() {
-    python3 -S /root/page_client.py 10.0.0.2 10 page_server >/root/out/library.txt 2>&1 || {
+    python3 -S /root/page_client.py 10.0.0.2 50 20 page_server >/root/out/library.txt 2>&1 || {
         cat /root/out/library.txt
         return 1
     }

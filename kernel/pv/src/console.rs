@@ -14,7 +14,7 @@ use crate::evtchn::{BoundPort, Event};
 use crate::life::Component;
 use crate::shared::{ByteLane, SharedPages};
 use crate::sync::Mutex;
-use crate::{evtchn, power, thread, time};
+use crate::{evtchn, power, thread, time, xenstore};
 
 /// The time, in nanoseconds, that a crash report waits for the console daemon to take bytes.
 const EMERGENCY_PATIENCE: u64 = 2_000_000_000;
@@ -186,8 +186,11 @@ pub fn read(into: &mut [u8]) -> usize {
 }
 
 /// Waits, for a limited time, until the daemon has taken all output. It is the last act before the
-/// domain ends.
+/// domain ends. From a child that has not been introduced to the daemon, pvmd takes the output.
 pub fn drain() {
+    if !xenstore::is_introduced() {
+        return;
+    }
     let Some(ring) = RING.try_lock() else { return };
     let Some(ring) = ring.as_ref() else { return };
     ring.poll(time::now() + EMERGENCY_PATIENCE, || ring.is_drained());

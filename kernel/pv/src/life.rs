@@ -14,6 +14,7 @@ use core::ffi::c_void;
 use xen_abi::{Pfn, Port};
 
 use crate::events::Masked;
+use crate::evtchn::Event;
 use crate::{console, evtchn, gnttab, mmu, random, thread, time, xenstore};
 
 pub use crate::entry::{resume_at, returns_twice};
@@ -87,6 +88,17 @@ pub struct Birth {
     pub seed: [u64; 4],
     /// True if all threads of the parent live on, and not only the one that has called.
     pub all_threads: bool,
+    /// The child's introduction to the daemons that serve its rings.
+    pub introduction: Introduction,
+}
+
+/// The moment from which xenstored and xenconsoled serve a child's rings.
+#[derive(Clone, Copy)]
+pub struct Introduction {
+    /// Signalled when it has come.
+    pub event: &'static Event,
+    /// It has come.
+    pub is_done: fn() -> bool,
 }
 
 /// The way in which a pVM ends by itself.

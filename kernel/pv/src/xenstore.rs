@@ -22,7 +22,8 @@ use zooid_core::xenstore::{Client, Command, Incoming, NameList, Request, Transac
 
 use crate::events::Masked;
 use crate::evtchn::{self, BoundPort, Event};
-use crate::life::Component;
+use crate::life::{Birth, Component, Introduction};
+use crate::power;
 use crate::shared::{ByteLane, SharedPages};
 use crate::sync::Mutex;
 
@@ -46,12 +47,17 @@ struct Store {
     state: Masked<State>,
     /// Held while a request is put in the ring, so that requests do not mix.
     turn: Mutex<()>,
+    /// A child is introduced to xenstored some time after its fork. All that is in the ring before is
+    /// lost. None when it has been, and the parent's watches are set again.
+    introduction: Masked<Option<Introduction>>,
 }
 
 struct State {
     client: Client,
     /// Requests in the ring, or taken from it, whose caller has no reply yet.
     outstanding: usize,
+    /// Threads that wait for changes live on from the parent.
+    all_threads: bool,
     replies: BTreeMap<u32, Result<Vec<u8>, Error>>,
     /// The watchers, by token.
     watches: BTreeMap<String, Watcher>,
@@ -91,17 +97,19 @@ pub unsafe fn init(page: *mut u8, port: Port) {
         state: Masked::new(State {
             client: Client::new(),
             outstanding: 0,
+            all_threads: true,
             replies: BTreeMap::new(),
             watches: BTreeMap::new(),
             last_token: 0,
             broken: None,
         }),
         turn: Mutex::new(()),
+        introduction: Masked::new(None),
     });
 }
 
 /// No request is under way at a fork; a child has a ring of its own, at the same address.
-pub static LIFE: Component = Component { quiesce, begin: |birth| begin_life(birth.store), ..Component::PASSIVE };
+pub static LIFE: Component = Component { quiesce, begin: begin_life, ..Component::PASSIVE };
 
 fn quiesce(act: &mut dyn FnMut()) {
     let store = store();
@@ -114,19 +122,35 @@ fn quiesce(act: &mut dyn FnMut()) {
     act();
 }
 
-fn begin_life(port: Port) {
+fn begin_life(birth: &Birth) {
     let store = store();
     // The old port is dead, and dropping it does nothing.
-    *store.port.lock() = BoundPort::adopt(port, store.event.clone());
-    store.state.lock().client.forget_partial();
+    *store.port.lock() = BoundPort::adopt(birth.store, store.event.clone());
+    *store.introduction.lock() = Some(birth.introduction);
+    let mut state = store.state.lock();
+    state.client.forget_partial();
+    state.all_threads = birth.all_threads;
 }
 
-/// Sets the parent's watches again, in a child, whose xenstored knows of none. Those of `but_not`
-/// are dropped instead: their owner has begun anew.
-pub fn renew_watches(but_not: Option<&str>) {
+/// Someone is on the other side of this domain's rings: xenstored, and xenconsoled.
+pub fn is_introduced() -> bool {
+    STORE.get().is_none_or(|store| store.introduction.lock().is_none_or(|it| (it.is_done)()))
+}
+
+/// A child was introduced, and its watches are not set again yet.
+pub fn has_old_watches() -> bool {
+    store().introduction.lock().is_some_and(|it| (it.is_done)())
+}
+
+/// Sets the parent's watches again in a child that was introduced, because xenstored knows of none.
+/// If services have begun anew, the one for the toolstack's requests sets its own.
+pub fn renew_watches() {
+    let store = store();
+    *store.introduction.lock() = None;
     let life = evtchn::lives();
     let old: Vec<(String, String)> = {
-        let mut state = store().state.lock();
+        let mut state = store.state.lock();
+        let but_not = (!state.all_threads).then_some(power::CONTROL_PATH);
         state.watches.retain(|_, watcher| watcher.life == life || Some(watcher.path.as_str()) != but_not);
         let old = state.watches.iter_mut().filter_map(|(token, watcher)| {
             (core::mem::replace(&mut watcher.life, life) != life).then(|| (watcher.path.clone(), token.clone()))
@@ -134,8 +158,10 @@ pub fn renew_watches(but_not: Option<&str>) {
         old.collect()
     };
     for (path, token) in old {
-        if let Err(error) = NO_TRANSACTION.request(Command::Watch { path: &path, token: &token }) {
-            log::warn!("cannot watch {path} any more: {error}");
+        match NO_TRANSACTION.request(Command::Watch { path: &path, token: &token }) {
+            // The thread that made it had not been served before the fork.
+            Ok(_) | Err(Error::Exists) => {}
+            Err(error) => log::warn!("cannot watch {path} any more: {error}"),
         }
     }
 }
@@ -149,6 +175,11 @@ impl Store {
             }
             state.client.encode(request)?
         };
+        // Before it counts as outstanding: a fork need not wait for it.
+        let introduction = *self.introduction.lock();
+        if let Some(Introduction { event, is_done }) = introduction {
+            event.wait_for(None, is_done);
+        }
         self.send(&bytes)?;
         let mut reply = None;
         self.event.wait_for(None, || {
@@ -358,8 +389,11 @@ fn make_watch(path: &str, event: Option<Arc<Event>>) -> Result<Watch, Error> {
     };
     // From here on, dropping `watch` cleans up.
     let watch = Watch { path: path.to_string(), token };
-    NO_TRANSACTION.request(Command::Watch { path, token: &watch.token })?;
-    Ok(watch)
+    match NO_TRANSACTION.request(Command::Watch { path, token: &watch.token }) {
+        // It was set again in a child.
+        Ok(_) | Err(Error::Exists) => Ok(watch),
+        Err(error) => Err(error),
+    }
 }
 
 impl Watch {

@@ -14,7 +14,7 @@ use zooid_fork_plan::id::PvmId;
 use zooid_fork_plan::wire::{self, backend, daemon, device, guest, operation, state};
 use zooid_kernel::events::{self, Masked};
 use zooid_kernel::evtchn::{self, BoundPort, Event};
-use zooid_kernel::life::{self, Birth, Component, Order};
+use zooid_kernel::life::{self, Birth, Component, Introduction, Order};
 use zooid_kernel::mmu::{self, Mapped, cow};
 use zooid_kernel::shared::SharedPages;
 use zooid_kernel::sync::Mutex;
@@ -148,6 +148,11 @@ static LIFE: Component = Component {
     end: family::end,
     ..Component::PASSIVE
 };
+
+/// pvmd has introduced this child to xenstored and xenconsoled.
+fn is_introduced() -> bool {
+    control().is_some_and(|control| control.page.read_u32(daemon::INTRODUCED) != 0)
+}
 
 /// Runs at boot, before [`start`], in an image that forks by itself.
 pub fn expect_forks() {
@@ -298,7 +303,7 @@ impl Control {
     }
 
     /// The state that this child starts with.
-    fn birth(&self, all_threads: bool) -> Birth {
+    fn birth(&'static self, all_threads: bool) -> Birth {
         let page = &self.page;
         let (_, _, start_info) = mmu::records();
         // SAFETY: a page of this domain's own that pvmd has filled; it stays.
@@ -310,12 +315,13 @@ impl Control {
             timer: Port(page.read_u32(guest::TIMER_PORT)),
             seed: [0, 8, 16, 24].map(|at| page.read_u64(daemon::SEED + at)),
             all_threads,
+            introduction: Introduction { event: &self.event, is_done: is_introduced },
         }
     }
 
     /// Replaces the parent's state by this domain's own. Events are masked, and nothing has run in
     /// the child before.
-    pub fn begin_life(&self, all_threads: bool) {
+    pub fn begin_life(&'static self, all_threads: bool) {
         // Writes from here on count as early ones.
         eager::begin_life();
         // SAFETY: the first act in the child, for which pvmd has filled all this before GO.

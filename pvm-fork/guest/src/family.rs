@@ -147,8 +147,6 @@ pub fn serve() {
     life::settle();
     if evtchn::lives() > 0 {
         control.notify();
-        // Services have begun anew, among them the one for the toolstack's requests.
-        xenstore::renew_watches(Some(power::CONTROL_PATH));
     }
     loop {
         control.event.wait_for(None, || {
@@ -158,7 +156,11 @@ pub fn serve() {
                 || eager::has_news(control)
                 || objects::has_news(control)
                 || has_untold_ends(control)
+                || xenstore::has_old_watches()
         });
+        if xenstore::has_old_watches() {
+            xenstore::renew_watches();
+        }
         obey_signals(control);
         obey_fork(control);
         eager::learn(control);
@@ -238,9 +240,7 @@ fn obey_fork(control: &Control) {
             // The request was the parent's. A thread that waits for a child of the parent has none
             // here.
             control.notify();
-            control.event.signal();
-            // The others' watches go on, too.
-            return xenstore::renew_watches(None);
+            return control.event.signal();
         }
         Err(ForkError::Refused(errno)) => errno.0,
         Err(ForkError::Again) => Errno::EAGAIN.0,

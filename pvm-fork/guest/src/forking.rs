@@ -206,7 +206,7 @@ enum Side {
 }
 
 fn attempts(
-    control: &Control,
+    control: &'static Control,
     children: &mut [Option<PvmId>],
     all_threads: bool,
     request: u32,
@@ -269,7 +269,7 @@ struct Attempt<'a> {
 /// Tries to fork once. `ESTALE`: the layout has changed meanwhile. The libOS stands still: this
 /// thread holds its locks, lives on in the child, and releases them there, too.
 fn attempt(
-    control: &Control,
+    control: &'static Control,
     mailbox: &mut Mailbox,
     children: &mut [Option<PvmId>],
     all_threads: bool,

@@ -5,7 +5,7 @@
 use zooid_memory::{PAGE_SIZE, Zone};
 
 /// Version of everything here.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// First word of a control page.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"ZOIDFORK");
 /// The node at which a root pVM announces itself, below its home in xenstore.
@@ -138,6 +138,9 @@ pub mod daemon {
     pub const GO: usize = 2076;
     /// u32: which of the children of one call this is, from 0.
     pub const INDEX: usize = 2080;
+    /// u32: 1 in a child that xenstored and xenconsoled have been introduced to. Before, nobody is
+    /// on the other side of its rings.
+    pub const INTRODUCED: usize = 2084;
     /// u32: number of the last COMMIT, when none of the pVM's descendants lives any more.
     pub const UNSHARED: usize = 2088;
     /// u32: see [`backend`](super::backend).

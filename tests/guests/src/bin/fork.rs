@@ -37,6 +37,7 @@ fn main() {
         "eager" => eager(),
         "bad_count" => bad_count(),
         "rate" => rate(second_argument()),
+        "output" => output(),
         "alive" => alive(second_argument()),
         "bomb" => bomb(),
         "chain" => chain(second_argument()),
@@ -409,6 +410,23 @@ fn set_rounding(mode: u32) {
     let mxcsr: u32 = 0x1f80 | mode << 13;
     // SAFETY: a valid value with all exceptions masked.
     unsafe { core::arch::asm!("ldmxcsr [{}]", in(reg) &raw const mxcsr, options(nostack, readonly)) };
+}
+
+/// Children that print and end at once, and one that prints more than the console's ring takes.
+fn output() {
+    for number in 0..8 {
+        if expect!(process::fork()).is_none() {
+            println!("child {number} prints, and ends");
+            process::exit(0);
+        }
+        expect!(process::wait());
+    }
+    if expect!(process::fork()).is_none() {
+        (0..200).for_each(|line| println!("line {line} of a long text"));
+        process::exit(0);
+    }
+    expect!(process::wait());
+    success();
 }
 
 /// Fork, exit, wait, again and again.

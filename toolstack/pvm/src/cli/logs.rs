@@ -16,10 +16,9 @@ use super::client::Client;
 use super::error::{Error, no_such};
 use super::lines::Lines;
 use crate::engine::Target;
+use crate::engine::toolstack::CONSOLE_LOGS;
 use crate::protocol::{FaultKind, Request};
 
-/// The directory of xenconsoled's files.
-const DIRECTORY: &str = "/var/log/xen/console";
 /// The attribute of a console's file that says which pVM was started last with it, and where its
 /// output begins: id and position. It leaves with the file when that is rotated.
 const BEGIN: &str = "trusted.zooid.begin";
@@ -30,7 +29,7 @@ const KNOWN: usize = 256;
 
 /// The file of the pVM with this name.
 pub fn path(name: &str) -> PathBuf {
-    PathBuf::from(DIRECTORY).join(format!("guest-{name}.log"))
+    PathBuf::from(CONSOLE_LOGS).join(format!("guest-{name}.log"))
 }
 
 /// Notes that the output of a new pVM begins at `position` of the file. Where this cannot be noted,

@@ -13,12 +13,12 @@ use zooid_fork_plan::plan::{ParentTable, Plan, Special};
 use zooid_fork_plan::relink::Linkage;
 use zooid_fork_plan::wire::{CONTROL_GREF, daemon, device, device_page};
 
-use super::books::{Channel, Prepared, is_domain_of};
+use super::books::{Channel, Prepared, Rings, is_domain_of};
 use super::core::{Follow, Host, Peer, Timer};
 use super::executor::{BUILD, Operation};
 use super::failure::Failure;
 use super::grant_backend::Copies;
-use super::home::{self, Home};
+use super::home::Home;
 use super::jobs::Job;
 use super::relink::{Target, is_race, look_again};
 use super::sabotage::{self, Sabotage};
@@ -126,6 +126,13 @@ impl<M> Building<M> {
         self.made().id.domain()
     }
 
+    fn rings(&self) -> Rings {
+        Rings {
+            console: (self.special(Special::Console), self.ports.console),
+            store: (self.special(Special::Xenstore), self.ports.store),
+        }
+    }
+
     fn special(&self, special: Special) -> Mfn {
         let pfn = self.plan().special(special).expect("a plan has each of the special pages");
         self.mfns[pfn.0 as usize]
@@ -206,21 +213,9 @@ impl<H: Hypervisor> Host<H> {
             Operation::Home => {
                 let parent = self.books.get(building.parent).ok_or(Failure::Gone)?;
                 let made = building.made();
-                let home = Home {
-                    id: made.id,
-                    name: &made.name,
-                    store: (building.special(Special::Xenstore), building.ports.store),
-                    root: parent.root(),
-                    ancestors: parent.owners(),
-                };
-                home.create(&self.store)?;
-            }
-            Operation::Introduce => {
-                self.store.introduce(building.domain(), building.special(Special::Xenstore), building.ports.store)?;
-            }
-            Operation::ShowConsole => {
-                let (ring, port) = (building.special(Special::Console), building.ports.console);
-                home::show_console(&self.store, building.domain(), ring, port)?;
+                let (root, ancestors) = (parent.root(), parent.owners());
+                let home = Home { id: made.id, name: &made.name, rings: building.rings(), root, ancestors };
+                home.mark(&self.store)?;
             }
             Operation::Start => {
                 self.enlist(building)?;
@@ -443,6 +438,7 @@ impl<H: Hypervisor> Host<H> {
         let memory_owners = self.books.memory_owners_of(self.root_of(building.parent)?);
         let parent = self.books.get_mut(building.parent).ok_or(Failure::Gone)?;
         let missing = "made by the operations before";
+        let rings = building.rings();
         // The parent may have got more tables since the last one was linked.
         let linkage = building.linkage.as_mut().expect(missing);
         let (source, _) = parent.linking(memory_owners).ok_or(Failure::Gone)?;
@@ -456,8 +452,8 @@ impl<H: Hypervisor> Host<H> {
             linkage: building.linkage.take().expect(missing),
             bitmaps: building.bitmaps.take().expect(missing),
             copies: std::mem::take(&mut building.copies),
+            rings,
             waiting: false,
-            console: false,
             broken: false,
         });
         self.listen(port, Peer::Prepared(building.parent, made.id));

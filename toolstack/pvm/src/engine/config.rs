@@ -32,6 +32,8 @@ pub struct Config {
     pub announce: Announce,
     /// The child's network device; none if children have none.
     pub child_vif: Option<ChildVif>,
+    /// The time that a child lives before xenstored and xenconsoled are told of it.
+    pub introduce_after: Duration,
     /// The longest time of a fork from outside.
     pub outside_timeout: Duration,
     /// The longest time of a prepared domain to its waiting point, and of a child to resume, before
@@ -130,6 +132,7 @@ impl Default for Config {
             family_tables_kib: 256 << 10,
             announce: Announce::default(),
             child_vif: None,
+            introduce_after: Duration::from_millis(100),
             outside_timeout: Duration::from_secs(5),
             start_timeout: Duration::from_secs(10),
             die_at: None,

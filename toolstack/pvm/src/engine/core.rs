@@ -25,7 +25,7 @@ use super::books::{Books, Pvm, Rate};
 use super::clock::Clock;
 use super::commands::{OutsideFork, Waiter};
 use super::config::Config;
-use super::end::Gone;
+use super::end::{Gone, Reaping};
 use super::executor::Executor;
 use super::failure::Failure;
 use super::forks::Forked;
@@ -84,8 +84,10 @@ pub struct Host<H: Hypervisor> {
     subscribers: Vec<SyncSender<Event>>,
     /// Events that subscribers have not been told yet.
     untold: Vec<Event>,
-    /// No xenconsoled runs here, so prepared domains get no console.
+    /// No xenconsoled runs here.
     pub(super) without_consoles: bool,
+    /// Children that have ended while xenconsoled was about to make their consoles.
+    pub(super) await_consoles: Vec<(PvmId, Reaping<H::Memory>)>,
     pub(super) quitting: Option<Reply<()>>,
     /// The way back for the threads of others' work.
     pub(super) handle: Handle,
@@ -138,8 +140,10 @@ pub(super) enum Peer {
 pub(super) enum Timer {
     /// A domain that is prepared for a pVM should be at its waiting point.
     Waiting(PvmId, PvmId),
-    /// A prepared domain should have its console. The number counts the checks that are left.
-    Console(PvmId, PvmId, u32),
+    /// A child has lived for long enough to be introduced to xenstored.
+    Introduce(PvmId),
+    /// A child that has ended should have its console. The number counts the checks that are left.
+    Console(PvmId, u32),
     /// A child should have resumed.
     Resumed(PvmId),
     /// The domains that are prepared for a pVM may be out of date. The time since the last check.
@@ -266,6 +270,7 @@ impl<H: Hypervisor> Engine<H> {
             subscribers: Vec::new(),
             untold: Vec::new(),
             without_consoles: false,
+            await_consoles: Vec::new(),
             quitting: None,
             handle: handle.clone(),
         };
@@ -308,7 +313,9 @@ impl<H: Hypervisor> Engine<H> {
                 self.work();
             }
         }
-        self.host.quitting.is_some() && !self.host.jobs.iter().any(|job| matches!(job, Job::Reap(_)))
+        let reaps =
+            !self.host.await_consoles.is_empty() || self.host.jobs.iter().any(|job| matches!(job, Job::Reap(_)));
+        self.host.quitting.is_some() && !reaps
     }
 
     fn take_change(&mut self, change: StoreChange) {
@@ -390,7 +397,8 @@ impl<H: Hypervisor> Engine<H> {
             let host = &mut self.host;
             match timer {
                 Timer::Waiting(parent, id) => host.check_waiting(parent, id),
-                Timer::Console(parent, id, tries) => host.look_for_console(parent, id, tries),
+                Timer::Introduce(id) => host.introduce_now(id),
+                Timer::Console(id, tries) => host.look_for_console(id, tries),
                 Timer::Resumed(id) => host.check_resumed(id),
                 Timer::Refresh(id, pause) => host.refresh_later(id, pause),
                 Timer::Refused(id) => host.answer_refused(id),
@@ -447,6 +455,7 @@ impl<H: Hypervisor> Host<H> {
         match job {
             Job::Build(building) => self.build_step(family, building),
             Job::Refresh(id, place) => self.refresh_step(id, place),
+            Job::Introduce(id) => self.introduce(id),
             Job::Reap(reaping) => self.reap_step(family, reaping),
             Job::Deferred(root) => self.serve_deferred(root),
             Job::Library => self.library_step(family),

@@ -4,8 +4,8 @@
 //! members loses it, the parent is told, the domain is destroyed, its home is removed. No end is
 //! told while the pVM can still run. Work that takes time is done in steps.
 
-use xen_abi::Errno;
 use xen_abi::sched::ShutdownReason;
+use xen_abi::{Errno, Mfn};
 use xenctl::Hypervisor;
 use zooid_fork_plan::id::{Handle, Kind, PvmId};
 use zooid_fork_plan::status::Status;
@@ -33,10 +33,22 @@ pub(super) struct Reaping<M> {
     /// Attempts that are left.
     tries: u32,
     mappings: Vec<M>,
+    home: Remains,
+}
+
+/// The state of a home that is to be removed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Remains {
+    /// It has only a mark: the domain was never introduced. If it was a child, its name, and its
+    /// console's ring.
+    Mark(Option<(String, Mfn)>),
+    /// xenstored and xenconsoled know the domain, or this daemon cannot tell.
+    Whole,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
+    TakeOutput,
     Unmap,
     Destroy,
     RemoveHome,
@@ -50,6 +62,13 @@ pub(super) struct Gone<M> {
     pub end: Ended,
     /// Its family, if it was the last member.
     pub family: Option<Family<M>>,
+}
+
+impl<M> Reaping<M> {
+    /// The pVM.
+    pub(super) fn id(&self) -> PvmId {
+        self.id
+    }
 }
 
 impl<H: Hypervisor> Host<H> {
@@ -180,7 +199,7 @@ impl<H: Hypervisor> Host<H> {
         if let Some(parent) = waiting {
             self.wake(parent);
         }
-        self.forget_timers(|timer| matches!(timer, Timer::Resumed(other) | Timer::Refused(other) | Timer::Refresh(other, _) if *other == id));
+        self.forget_timers(|timer| matches!(timer, Timer::Resumed(other) | Timer::Refused(other) | Timer::Refresh(other, _) | Timer::Introduce(other) if *other == id));
         self.watched.remove(&id.domain());
         if let Some(channel) = &pvm.channel
             && !sabotage::is(Sabotage::KeepPorts)
@@ -192,7 +211,11 @@ impl<H: Hypervisor> Host<H> {
         }
         let ours = pvm.is_child();
         let mappings = pvm.channel.take().map(|channel| channel.page).into_iter().collect();
-        let reaping = Reaping { id, ours, stage: Stage::Unmap, tries: TRIES, mappings };
+        let home = match pvm.rings {
+            Some(rings) => Remains::Mark(Some((pvm.name.clone(), rings.console.0))),
+            None => Remains::Whole,
+        };
+        let reaping = Reaping { id, ours, stage: Stage::TakeOutput, tries: TRIES, mappings, home };
         self.jobs.push_first(root, Job::Reap(reaping));
         // Its tables are unmapped with it.
         let name = std::mem::take(&mut pvm.name);
@@ -229,6 +252,20 @@ impl<H: Hypervisor> Host<H> {
     /// other jobs.
     pub(super) fn reap_step(&mut self, family: PvmId, mut reaping: Reaping<H::Memory>) {
         let result = match reaping.stage {
+            Stage::TakeOutput => match &reaping.home {
+                Remains::Mark(Some((name, ring))) => {
+                    self.keep_output(reaping.id.domain(), name, *ring);
+                    Ok(Stage::Unmap)
+                }
+                Remains::Whole if reaping.ours => match self.await_console(family, reaping) {
+                    Some(ready) => {
+                        reaping = ready;
+                        Ok(Stage::Unmap)
+                    }
+                    None => return,
+                },
+                _ => Ok(Stage::Unmap),
+            },
             Stage::Unmap => {
                 reaping.mappings.clear();
                 // A root belongs to the toolstack that started it.
@@ -239,7 +276,7 @@ impl<H: Hypervisor> Host<H> {
             }
             Stage::Destroy => self.destroy(reaping.id).map(|()| Stage::RemoveHome),
             Stage::RemoveHome if sabotage::is(Sabotage::KeepHome) => return,
-            Stage::RemoveHome => match self.remove_home(reaping.id) {
+            Stage::RemoveHome => match self.remove_home(reaping.id, reaping.home == Remains::Whole) {
                 Ok(()) => return,
                 Err(failure) => Err(failure),
             },
@@ -273,12 +310,13 @@ impl<H: Hypervisor> Host<H> {
         }
     }
 
-    fn remove_home(&mut self, id: PvmId) -> Result<(), Failure> {
+    fn remove_home(&mut self, id: PvmId, whole: bool) -> Result<(), Failure> {
         self.executor.before(Operation::RemoveHome);
         let result = match home::is_of_another(&self.store, id) {
             Err(error) => Err(error),
             Ok(true) => Ok(()),
-            Ok(false) => home::remove(&self.store, id.domain()),
+            Ok(false) if whole => home::remove(&self.store, id.domain()),
+            Ok(false) => home::remove_mark(&self.store, id.domain()),
         };
         self.executor.after(Operation::RemoveHome);
         result.map_err(Failure::from)
@@ -286,20 +324,20 @@ impl<H: Hypervisor> Host<H> {
 
     /// Destroys a domain of ours and removes its home.
     pub(super) fn remove_domain(&mut self, family: PvmId, id: PvmId) {
-        let reaping = Reaping { id, ours: true, stage: Stage::Destroy, tries: TRIES, mappings: Vec::new() };
+        let (stage, home) = (Stage::Destroy, Remains::Whole);
+        let reaping = Reaping { id, ours: true, stage, tries: TRIES, mappings: Vec::new(), home };
         self.jobs.push(family, Job::Reap(reaping));
     }
 
     /// Removes a prepared domain that is in no list any more.
     pub(super) fn discard(&mut self, family: PvmId, prepared: Prepared<H::Memory>) {
         let Prepared { id, channel, bitmaps, copies, .. } = prepared;
-        self.forget_timers(
-            |timer| matches!(timer, Timer::Waiting(_, other) | Timer::Console(_, other, _) if *other == id),
-        );
+        self.forget_timers(|timer| matches!(timer, Timer::Waiting(_, other) if *other == id));
         self.unlisten(channel.port);
         drop(copies);
         let mappings = vec![channel.page, bitmaps];
-        self.jobs.push(family, Job::Reap(Reaping { id, ours: true, stage: Stage::Unmap, tries: TRIES, mappings }));
+        let (stage, home) = (Stage::Unmap, Remains::Mark(None));
+        self.jobs.push(family, Job::Reap(Reaping { id, ours: true, stage, tries: TRIES, mappings, home }));
     }
 
     /// Discards the unusable prepared domains of a pVM, and makes others.
@@ -333,18 +371,22 @@ impl<H: Hypervisor> Host<H> {
 
     /// At the end: finishes all removals, and takes back domains that are being built.
     pub(super) fn finish_jobs(&mut self) {
+        self.without_consoles = true;
+        for (family, reaping) in std::mem::take(&mut self.await_consoles) {
+            self.jobs.push(family, Job::Reap(reaping));
+        }
         while let Some((family, job)) = self.jobs.pop() {
             match job {
                 Job::Build(building) => self.abandon_building(family, *building),
                 Job::Reap(reaping) => self.reap_step(family, reaping),
-                Job::Refresh(..) | Job::Deferred(_) | Job::Library | Job::Drop(_) => {}
+                Job::Refresh(..) | Job::Introduce(_) | Job::Deferred(_) | Job::Library | Job::Drop(_) => {}
             }
         }
     }
 }
 
 /// The status of a pVM that Xen says has ended for this reason.
-fn status_of<M: xenctl::Memory>(pvm: &Pvm<M>, reason: Option<ShutdownReason>) -> Status {
+pub(super) fn status_of<M: xenctl::Memory>(pvm: &Pvm<M>, reason: Option<ShutdownReason>) -> Status {
     if let Some(status) = pvm.killed {
         return status;
     }

@@ -41,12 +41,8 @@ pub enum Operation {
     Load,
     /// Maps its control page.
     Map,
-    /// Makes its home in xenstore.
+    /// Marks its home in xenstore, or makes that of a memory owner.
     Home,
-    /// Introduces it to xenstored.
-    Introduce,
-    /// Writes the place of its console for xenconsoled.
-    ShowConsole,
     /// Lets it run to its waiting point.
     Start,
     /// Raises the parent's memory limit.
@@ -59,6 +55,12 @@ pub enum Operation {
     Go,
     /// Answers the parent.
     Reply,
+    /// Fills a child's home in xenstore.
+    FillHome,
+    /// Introduces it to xenstored.
+    Introduce,
+    /// Writes the place of its console for xenconsoled.
+    ShowConsole,
     /// Tells the parent of a child's end.
     TellEnd,
     /// Destroys a domain.
@@ -92,7 +94,7 @@ pub enum Operation {
 }
 
 /// The operations that build a prepared domain.
-pub const BUILD: [Operation; 17] = [
+pub const BUILD: [Operation; 15] = [
     Operation::Plan,
     Operation::Create,
     Operation::Sign,
@@ -104,9 +106,6 @@ pub const BUILD: [Operation; 17] = [
     Operation::FillPages,
     Operation::Pin,
     Operation::Home,
-    Operation::Introduce,
-    // xenconsoled makes the console while the tables are linked.
-    Operation::ShowConsole,
     Operation::Link,
     Operation::Map,
     Operation::Load,

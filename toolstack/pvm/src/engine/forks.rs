@@ -183,6 +183,7 @@ impl<H: Hypervisor> Host<H> {
             pvm.channel = Some(child.channel);
             pvm.linkage = Some(child.linkage);
             pvm.commit = commit;
+            pvm.rings = Some(child.rings);
             if !self.add_pvm(pvm) {
                 // Another pVM has its number: no event of it would be taken.
                 self.unlisten(port);
@@ -251,14 +252,19 @@ impl<H: Hypervisor> Host<H> {
         self.follow(Follow::Look(id));
     }
 
-    /// A child runs: tells subscribers and its parent, and gives it its network device.
+    /// A child runs: tells subscribers and its parent.
     pub(super) fn welcome(&mut self, id: PvmId) {
         let Some(pvm) = self.books.get(id) else { return };
-        let (name, parent, forked_by) = (pvm.name.clone(), pvm.parent(), pvm.forked_by());
+        let (name, parent) = (pvm.name.clone(), pvm.parent());
         self.tell(id, &name, EventKind::Started { kind: api::Kind::Child, parent: parent.map(PvmId::raw) });
         self.pass_early(id);
-        // In a thread, because netback and the script take long.
-        if let (Some(config), Some(parent)) = (&self.config.child_vif, forked_by) {
+        self.introduce_soon(id);
+    }
+
+    /// Gives a child its network device, in a thread, because netback and the script take long.
+    pub(super) fn give_network(&self, id: PvmId) {
+        let parent = self.books.get(id).and_then(Pvm::forked_by);
+        if let (Some(config), Some(parent)) = (&self.config.child_vif, parent) {
             let handle = self.handle.clone();
             let failed = move |reason| {
                 // A daemon that is about to end tells nobody.

@@ -6,16 +6,17 @@ use xen_abi::{DomId, Mfn, Port};
 use xenctl::xenstore::{Access, Command, Error, Permission, Store};
 use zooid_fork_plan::id::PvmId;
 
+use super::books::Rings;
 use super::vif;
 
 /// Octets of unread output that xenconsoled keeps, as libxl has it (LIBXL_XENCONSOLE_LIMIT).
 const CONSOLE_LIMIT: &str = "1048576";
 
-/// The content of a home.
+/// The content of the mark of a home.
 pub struct Home<'a> {
     pub id: PvmId,
     pub name: &'a str,
-    pub store: (Mfn, Port),
+    pub rings: Rings,
     pub root: PvmId,
     /// The ancestors, the root first.
     pub ancestors: &'a [PvmId],
@@ -36,51 +37,77 @@ pub fn libxl_path(domain: DomId) -> String {
 }
 
 impl Home<'_> {
-    /// Writes all but the console, for a domain that xenstored does not know yet.
+    /// Marks the home as one of ours, and names the domain for `xl list`. All else is written when
+    /// the domain is introduced, which a child that ends soon never is.
     ///
-    /// The node that marks it as one of ours comes first, and by itself: a daemon that starts anew
-    /// finds a part of a home by it. A domain is committed only when its home is whole.
-    pub fn create(&self, store: &Store) -> Result<(), Error> {
-        let domain = self.id.domain();
-        let home = path(domain);
-        let node = |key: &str| format!("{home}/{key}");
+    /// The mark comes first, and by itself: a daemon that starts anew finds a part of a home by it.
+    pub fn mark(&self, store: &Store) -> Result<(), Error> {
+        let home = path(self.id.domain());
         let ancestors: Vec<String> = self.ancestors.iter().map(PvmId::to_string).collect();
-        store.write(&node("zooid"), &format!("{} {} {}", self.id, self.root, ancestors.join(",")))?;
-
-        let owner = |domain, access| Permission { domain, access };
-        let read_only = [owner(DomId::DOM0, Access::None), owner(domain, Access::Read)];
-        let read_write = [owner(domain, Access::None)];
-        let nodes = [
-            ("name", self.name),
-            ("domid", &domain.to_string()),
-            ("console/limit", CONSOLE_LIMIT),
-            ("console/type", "xenconsoled"),
-            ("store/ring-ref", &self.store.0.0.to_string()),
-            ("store/port", &self.store.1.0.to_string()),
-            ("device", ""),
-            ("control/shutdown", ""),
-            ("data", ""),
-        ]
-        .map(|(key, value)| (node(key), value.as_bytes().to_vec()));
-        let libxl = format!("{}/type", libxl_path(domain));
-        // New nodes have the permissions of the one above.
-        let mut commands = vec![Command::SetPermissions(&home, &read_only)];
-        commands.extend(nodes.iter().map(|(path, value)| Command::Write(path, value)));
-        let [.., (shutdown, _), (data, _)] = &nodes;
-        commands.extend([shutdown, data].map(|path| Command::SetPermissions(path, &read_write)));
-        commands.push(Command::Write(&libxl, b"pv"));
-        store.batch(&commands)
+        let Rings { console, store: ring } = self.rings;
+        let rings = [console.0.0, console.1.0.into(), ring.0.0, ring.1.0.into()].map(|number: u64| number.to_string());
+        let mark = format!("{} {} {} {}", self.id, self.root, ancestors.join(","), rings.join(","));
+        store.write(&format!("{home}/zooid"), &mark)?;
+        store.write(&format!("{home}/name"), self.name)
     }
+}
+
+/// Fills the home of a domain that xenstored does not know yet, but for the console.
+pub fn fill(store: &Store, domain: DomId, rings: &Rings) -> Result<(), Error> {
+    let home = path(domain);
+    let node = |key: &str| format!("{home}/{key}");
+    let owner = |domain, access| Permission { domain, access };
+    let read_only = [owner(DomId::DOM0, Access::None), owner(domain, Access::Read)];
+    let read_write = [owner(domain, Access::None)];
+    let nodes = [
+        ("domid", &*domain.to_string()),
+        ("console/limit", CONSOLE_LIMIT),
+        ("console/type", "xenconsoled"),
+        ("store/ring-ref", &rings.store.0.to_string()),
+        ("store/port", &rings.store.1.0.to_string()),
+        ("device", ""),
+        ("control/shutdown", ""),
+        ("data", ""),
+    ]
+    .map(|(key, value)| (node(key), value.as_bytes().to_vec()));
+    let (libxl, name) = (format!("{}/type", libxl_path(domain)), node("name"));
+    // New nodes have the permissions of the one above.
+    let mut commands = vec![Command::SetPermissions(&home, &read_only), Command::SetPermissions(&name, &read_only)];
+    commands.extend(nodes.iter().map(|(path, value)| Command::Write(path, value)));
+    let [.., (shutdown, _), (data, _)] = &nodes;
+    commands.extend([shutdown, data].map(|path| Command::SetPermissions(path, &read_write)));
+    commands.push(Command::Write(&libxl, b"pv"));
+    store.batch(&commands)
 }
 
 /// Writes the place of the console of a domain that xenstored knows. xenconsoled looks at all
 /// domains when one comes or goes, and maps every console that it finds. It would not hear of the
 /// end of a domain that was never introduced.
-pub fn show_console(store: &Store, domain: DomId, ring: Mfn, port: Port) -> Result<(), Error> {
+pub fn show_console(store: &Store, domain: DomId, (ring, port): (Mfn, Port)) -> Result<(), Error> {
     let console = format!("{}/console", path(domain));
-    let nodes = [("ring-ref", ring.0.to_string()), ("port", port.0.to_string())];
+    let nodes = [("port", port.0.to_string()), ("ring-ref", ring.0.to_string())];
     let nodes = nodes.map(|(key, value)| (format!("{console}/{key}"), value));
     store.batch(&nodes.each_ref().map(|(path, value)| Command::Write(path, value.as_bytes())))
+}
+
+/// The rings that the mark of a child's home names; none if it is introduced and its console shown.
+pub fn rings(store: &Store, id: PvmId) -> Result<Option<Rings>, Error> {
+    let domain = id.domain();
+    match store.read(&format!("{}/console/ring-ref", path(domain))) {
+        Ok(_) => return Ok(None),
+        Err(Error::NotFound) => {}
+        Err(error) => return Err(error),
+    }
+    let mark = store.read(&format!("{}/zooid", path(domain)))?;
+    let numbers: Option<Vec<u64>> =
+        mark.split(' ').nth(3).and_then(|rings| rings.split(',').map(|number| number.parse().ok()).collect());
+    let Some(&[console, console_port, ring, ring_port]) = numbers.as_deref() else { return Ok(None) };
+    let port = |port| u32::try_from(port).map(Port).ok();
+    let rings = port(console_port).zip(port(ring_port));
+    Ok(rings.map(|(console_port, ring_port)| Rings {
+        console: (Mfn(console), console_port),
+        store: (Mfn(ring), ring_port),
+    }))
 }
 
 /// Writes the home of a memory owner, which only the daemon reads: its name for `xl list`, and the
@@ -107,9 +134,15 @@ pub fn members_table(store: &Store, domain: DomId) -> Option<Mfn> {
     store.read(&format!("{}/members", path(domain))).ok()?.parse().ok().map(Mfn)
 }
 
-/// xenconsoled has made the domain's console.
-pub fn has_console(store: &Store, domain: DomId) -> bool {
-    store.read(&format!("{}/console/tty", path(domain))).is_ok_and(|terminal| !terminal.is_empty())
+/// xenconsoled was shown the domain's console, and has not made it yet.
+pub fn awaits_console(store: &Store, domain: DomId) -> bool {
+    let node = |key| store.read(&format!("{}/console/{key}", path(domain)));
+    !node("tty").is_ok_and(|terminal| !terminal.is_empty()) && node("ring-ref").is_ok()
+}
+
+/// Removes the home of a domain that was not introduced.
+pub fn remove_mark(store: &Store, domain: DomId) -> Result<(), Error> {
+    store.batch(&[Command::Remove(&path(domain))])
 }
 
 /// Removes a domain's home, and the network device that it had: netback drops a device that is gone

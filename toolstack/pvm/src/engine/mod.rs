@@ -20,6 +20,7 @@ mod forks;
 mod grant_backend;
 mod handle;
 pub(crate) mod home;
+mod introduction;
 mod ipc;
 mod jobs;
 mod libraries;
@@ -41,7 +42,7 @@ mod stats;
 mod tables;
 #[cfg(test)]
 mod tests;
-mod toolstack;
+pub(crate) mod toolstack;
 mod updates;
 pub(crate) mod vif;
 mod watch;

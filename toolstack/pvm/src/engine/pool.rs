@@ -13,7 +13,6 @@ use super::books::{Pending, Prepared};
 use super::build::Building;
 use super::core::{Follow, Host, Timer};
 use super::failure::Failure;
-use super::home;
 use super::jobs::Job;
 use super::relink::{Target, is_race};
 use super::standstill::Standstill;
@@ -27,11 +26,6 @@ const FIRST_REFRESH: Duration = Duration::from_millis(2);
 const LAST_REFRESH: Duration = Duration::from_secs(2);
 /// Tables that are brought up to date at once in the background.
 const TABLES_AT_ONCE: usize = 8;
-/// Number of checks for a console by xenconsoled; below, the time to the second one, which doubles
-/// up to the third constant.
-const CONSOLE_TRIES: u32 = 500;
-const FIRST_CONSOLE_PAUSE: Duration = Duration::from_micros(250);
-const CONSOLE_PAUSE: Duration = Duration::from_millis(4);
 
 impl<H: Hypervisor> Host<H> {
     /// Answers a PREPARE if it can be answered; else starts what it needs.
@@ -65,28 +59,6 @@ impl<H: Hypervisor> Host<H> {
         }
         prepared.waiting = true;
         self.forget_timers(|timer| *timer == Timer::Waiting(parent, id));
-        self.look_for_console(parent, id, CONSOLE_TRIES);
-    }
-
-    fn prepared(&mut self, parent: PvmId, id: PvmId) -> Option<&mut Prepared<H::Memory>> {
-        self.books.get_mut(parent)?.prepared.iter_mut().find(|prepared| prepared.id == id)
-    }
-
-    /// Checks that xenconsoled has made the console of a prepared domain at its waiting point: then
-    /// it is ready. Without xenconsoled's help in time, it is ready without a console.
-    pub(super) fn look_for_console(&mut self, parent: PvmId, id: PvmId, tries: u32) {
-        let has_console = self.without_consoles || tries == 0 || home::has_console(&self.store, id.domain());
-        let Some(prepared) = self.prepared(parent, id) else { return };
-        if !has_console {
-            let doubled = 1 << (CONSOLE_TRIES - tries).min(16);
-            self.after(CONSOLE_PAUSE.min(FIRST_CONSOLE_PAUSE * doubled), Timer::Console(parent, id, tries - 1));
-            return;
-        }
-        prepared.console = true;
-        if tries == 0 && !self.without_consoles {
-            log::warn!("xenconsoled makes no console for domain {}: is it running?", id.domain());
-            self.without_consoles = true;
-        }
         let Some(pvm) = self.books.get(parent) else { return };
         pvm.show_ready();
         let (name, prepared) = (pvm.name.clone(), pvm.ready());
@@ -95,6 +67,10 @@ impl<H: Hypervisor> Host<H> {
         self.wake(parent);
         self.notify(parent);
         self.refresh_soon(parent);
+    }
+
+    fn prepared(&mut self, parent: PvmId, id: PvmId) -> Option<&mut Prepared<H::Memory>> {
+        self.books.get_mut(parent)?.prepared.iter_mut().find(|prepared| prepared.id == id)
     }
 
     /// Discards a prepared domain that has not come to its waiting point in time.

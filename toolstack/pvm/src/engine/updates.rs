@@ -73,7 +73,11 @@ impl<H: Hypervisor> Host<H> {
         }
         // Only its presence counts here. A guest's text is taken as an answer only with the number
         // of this request.
-        if self.store.read(&answer_path(id)).is_err() {
+        // A child that was just forked has said nothing yet.
+        let is_new = self.books.get(id).is_some_and(|pvm| pvm.rings.is_some());
+        if is_new {
+            self.introduce(id);
+        } else if self.store.read(&answer_path(id)).is_err() {
             return Err(refused(format!("pVM {id} replaces no libraries: its image names none with dl::live!")));
         }
         // A number that no earlier daemon has used.

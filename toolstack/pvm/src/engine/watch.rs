@@ -409,16 +409,25 @@ impl<H: Hypervisor> Host<H> {
         if !self.add_pvm(pvm) {
             return Err(Failure::Gone);
         }
+        let rings = home::rings(&self.store, handle.id).or_else(|_| home::rings(&self.store, handle.id))?;
+        if let Some(pvm) = self.books.get_mut(handle.id) {
+            pvm.rings = rings;
+        }
         // Its port is in the daemon's half of the page. A guest that has changed it harms itself.
         let page = self.xen.map_grants(domain, &[GrantRef(CONTROL_GREF)], Protection::ReadWrite)?;
         let port = Port(page.read_u32(daemon::PORT));
         drop(page);
         self.attach(handle.id, GrantRef(CONTROL_GREF), port)?;
-        let state = self.books.get(handle.id).and_then(|pvm| pvm.channel.as_ref()).map(|it| it.get(guest::STATE));
+        let channel = self.books.get(handle.id).and_then(|pvm| pvm.channel.as_ref());
+        if let (None, Some(channel)) = (rings, channel) {
+            channel.put(daemon::INTRODUCED, 1);
+        }
+        let state = channel.map(|channel| channel.get(guest::STATE));
         if state == Some(state::WAITING) || state == Some(state::STARTING) {
             self.after(self.config.start_timeout, Timer::Resumed(handle.id));
         } else {
             self.books.resumed(handle.id);
+            self.introduce_soon(handle.id);
         }
         Ok(())
     }

@@ -222,6 +222,7 @@ impl Settings {
                 Some(OvercommitName::Never) => Overcommit::Never,
             },
             pool: self.pool.unwrap_or(default.pool),
+            introduce_after: default.introduce_after,
             family: Quota {
                 pvms: self.family_pvms.unwrap_or(default.family.pvms),
                 memory_kib: memory(self.family_memory, default.family.memory_kib),

@@ -19,7 +19,7 @@ use xen_abi::DomId;
 use zooid_fork_plan::id::{Handle, PvmId};
 
 pub use self::family::{Account, Family, Rate};
-pub use self::pvm::{Channel, Forking, Pending, Prepared, Profile, Pvm};
+pub use self::pvm::{Channel, Forking, Pending, Prepared, Profile, Pvm, Rings};
 use super::api::PvmInfo;
 use super::libraries::Libraries;
 use super::memory_owner::MemoryOwner;

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use xen_abi::{DomId, PAGE_SIZE, Port};
+use xen_abi::{DomId, Mfn, PAGE_SIZE, Port};
 use xenctl::{CpuPolicy, Memory, SchedParams, TscInfo};
 use zooid_fork_plan::id::PvmId;
 use zooid_fork_plan::layout::Layout;
@@ -79,6 +79,17 @@ pub struct Pvm<M> {
     pub ends: VecDeque<(PvmId, Status)>,
     /// The status with which it has ended or is to end.
     pub killed: Option<Status>,
+    /// The rings of a child that was not introduced to xenstored and xenconsoled.
+    pub rings: Option<Rings>,
+}
+
+/// The frames and ports of a child's rings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rings {
+    /// The console's.
+    pub console: (Mfn, Port),
+    /// xenstore's.
+    pub store: (Mfn, Port),
 }
 
 /// The state of a pVM as a parent.
@@ -132,11 +143,9 @@ pub struct Prepared<M> {
     pub bitmaps: M,
     /// Destinations of copies of the parent's pages; empty if there are none.
     pub copies: Copies<M>,
+    pub rings: Rings,
     /// It is at its waiting point.
     pub waiting: bool,
-    /// xenconsoled has made its console. So its output is not lost, and nothing is written to its
-    /// home after its end.
-    pub console: bool,
     /// A relink failed: it is to be destroyed.
     pub broken: bool,
 }
@@ -149,7 +158,7 @@ impl<M> Prepared<M> {
 
     /// It can become a child.
     pub fn is_ready(&self) -> bool {
-        self.waiting && self.console && !self.broken
+        self.waiting && !self.broken
     }
 }
 
@@ -177,6 +186,7 @@ impl<M> Pvm<M> {
             last_commit: 0,
             ends: VecDeque::new(),
             killed: None,
+            rings: None,
         }
     }
 

@@ -4,6 +4,7 @@
 mod core;
 mod faults;
 mod forks;
+mod introduction;
 mod ipc;
 mod libraries;
 mod simulation;

@@ -2,7 +2,7 @@
 //! guests that keep to the protocol.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use xen_abi::arch_x86::VgcfFlags;
@@ -64,10 +64,14 @@ pub struct World {
     pub fault: Option<usize>,
     /// Children end as soon as they run.
     pub children_end: Option<Status>,
+    /// What children have printed for which there was no console, with their names.
+    pub output: Output,
 }
 
+pub type Output = Arc<Mutex<Vec<(String, Vec<u8>)>>>;
+
 /// No toolstack: roots are destroyed by the tests themselves, and children get no network device.
-struct NoToolstack;
+struct NoToolstack(Output);
 
 impl Toolstack for NoToolstack {
     fn destroy(&self, _roots: Vec<DomId>, done: Done) {
@@ -76,6 +80,10 @@ impl Toolstack for NoToolstack {
 
     fn attach_vif(&self, _parent: DomId, _child: PvmId, _config: &ChildVif, failed: Failed) {
         failed("vif-script: not done within 10s: it says nothing".to_owned());
+    }
+
+    fn keep_output(&self, name: &str, octets: &[u8]) {
+        self.0.lock().unwrap().push((name.to_owned(), octets.to_vec()));
     }
 }
 
@@ -123,7 +131,13 @@ impl World {
 }
 
 impl World {
+    /// Children are introduced as soon as they run.
     pub fn new(config: Config) -> Self {
+        Self::with_young_children(Config { introduce_after: Duration::ZERO, ..config })
+    }
+
+    /// Children are introduced when the configuration says so.
+    pub fn with_young_children(config: Config) -> Self {
         // Roots are booted without a kernel's file.
         let config = Config { announce: Announce::Any, ..config };
         let fake = FakeXen::new(20_000);
@@ -143,6 +157,7 @@ impl World {
             ends: BTreeMap::new(),
             fault: None,
             children_end: None,
+            output: Arc::default(),
         };
         world.start_engine();
         world
@@ -153,7 +168,7 @@ impl World {
         if let Ok((mut engine, _)) = Engine::new(
             Arc::new(self.fake.clone()),
             store,
-            Arc::new(NoToolstack),
+            Arc::new(NoToolstack(self.output.clone())),
             self.clock.clone(),
             self.config.clone(),
         ) {
@@ -202,10 +217,14 @@ impl World {
             // After the reply to this, all earlier changes have arrived.
             let _ = engine.host.store.read("/");
             let host = &engine.host;
+            let introduces = host.config.introduce_after.is_zero();
             let waits = !host.jobs.is_empty()
                 || host.is_behind()
                 || host.rest.until().is_some()
-                || host.timers().any(|timer| matches!(timer, Timer::Console(..) | Timer::Deferred(_) | Timer::Domains));
+                || host.timers().any(|timer| match timer {
+                    Timer::Introduce(_) => introduces,
+                    timer => matches!(timer, Timer::Console(..) | Timer::Deferred(_) | Timer::Domains),
+                });
             let acted = self.guests_act();
             // Two operations: the engine's question for events, and the read above.
             let is_quiet = !acted && !waits && self.fake.operations().len() - before == 2;

@@ -59,6 +59,8 @@ impl Toolstack for Destroyer {
     }
 
     fn attach_vif(&self, _: DomId, _: PvmId, _: &ChildVif, _: Failed) {}
+
+    fn keep_output(&self, _: &str, _: &[u8]) {}
 }
 
 /// The answer to an operator's `kill`.

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use xen_abi::{DomId, Errno, Mfn};
+use xenctl::DomainInfo;
 use zooid_fork_plan::id::{self, Kind, PvmId};
 use zooid_fork_plan::wire::{daemon, members, operation};
 
@@ -377,8 +378,10 @@ impl Host {
             // In a full family, or on a host with a shortage, refusals are delayed, each behind the
             // one before.
             let is_full = matches!(self.profile.kind, "chain" | "short");
-            let served =
-                is_full || !quiet || !alone || root.went || self.orphaned(instance) || waited < BOUND + EACH * family;
+            // A destroyed domain stays for as long as relatives have frames of it.
+            let is_it = |info: &&DomainInfo| info.shared_info_frame == instance.identity;
+            let is_destroyed = self.infos.iter().find(is_it).is_none_or(DomainInfo::is_dying);
+            let served = is_full || !quiet || !alone || root.went || is_destroyed || waited < BOUND + EACH * family;
             self.found(served, || {
                 format!(
                     "instance {number} waits for {waited:?} for an answer to request {} ({})",
@@ -387,11 +390,6 @@ impl Host {
             })?;
         }
         Ok(())
-    }
-
-    /// The daemon has forgotten it, by an operator's order.
-    fn orphaned(&self, instance: &Instance) -> bool {
-        instance.doing == Doing::HasEnded
     }
 
     /// A refused fork of an honest guest has a reason.

@@ -1,0 +1,152 @@
+//! The introduction of children to xenstored and xenconsoled.
+//!
+//! Both daemons look at every domain that they know, and xenstored tells all that watch for domains
+//! of each one that comes and goes. A child that ends soon after its fork is spared all this: it is
+//! introduced when it has lived for [`Config::introduce_after`](super::config::Config), or at once
+//! if it gets a network device. Before, its rings have no other side, its kernel sends nothing to
+//! xenstored, and its console's ring keeps what it prints. If it ends, pvmd takes the output.
+
+use std::mem::offset_of;
+use std::time::Duration;
+
+use xen_abi::io::console::{XENCONS_OUT_SIZE, XenconsInterface};
+use xen_abi::{DomId, Mfn};
+use xenctl::{Hypervisor, Memory, Protection};
+use zooid_fork_plan::id::PvmId;
+use zooid_fork_plan::wire::daemon;
+
+use super::books::{Rings, is_domain_of};
+use super::core::{Follow, Host, Timer};
+use super::end::{Reaping, status_of};
+use super::executor::Operation;
+use super::failure::Failure;
+use super::home;
+use super::jobs::Job;
+
+/// Time from a failed introduction to the next attempt.
+const AGAIN: Duration = Duration::from_millis(100);
+/// Number of checks for a console by xenconsoled; below, the time between them.
+const CONSOLE_TRIES: u32 = 500;
+const CONSOLE_PAUSE: Duration = Duration::from_millis(4);
+
+impl<H: Hypervisor> Host<H> {
+    /// A child runs from now on.
+    pub(super) fn introduce_soon(&mut self, id: PvmId) {
+        let has_device = self.config.child_vif.is_some();
+        let time = if has_device { Duration::ZERO } else { self.config.introduce_after };
+        self.after(time, Timer::Introduce(id));
+    }
+
+    /// Its time has come.
+    pub(super) fn introduce_now(&mut self, id: PvmId) {
+        if let Ok(root) = self.root_of(id) {
+            self.jobs.push(root, Job::Introduce(id));
+        }
+    }
+
+    /// Introduces a child, unless it has been. After a failure it is tried again.
+    pub(super) fn introduce(&mut self, id: PvmId) {
+        let Some(pvm) = self.books.get(id).filter(|pvm| pvm.killed.is_none()) else { return };
+        let Some(rings) = pvm.rings else { return };
+        let info = match self.xen.domain_info(id.domain()) {
+            Ok(info) => info.filter(|info| is_domain_of(info, id) && !info.is_dying()),
+            Err(error) => return self.introduce_again(id, &error.into()),
+        };
+        // Nobody tells of the end of a domain that xenstored does not know.
+        if info.as_ref().is_none_or(|info| info.shutdown_reason().is_some()) {
+            let status = status_of(pvm, info.and_then(|info| info.shutdown_reason()));
+            return self.follow(Follow::End(id, status));
+        }
+        match self.try_to_introduce(id.domain(), &rings) {
+            Ok(()) => self.is_introduced(id),
+            Err(failure) => self.introduce_again(id, &failure),
+        }
+    }
+
+    fn introduce_again(&mut self, id: PvmId, failure: &Failure) {
+        self.trouble(id, "a child is not introduced to xenstored", failure);
+        self.after(AGAIN, Timer::Introduce(id));
+    }
+
+    fn try_to_introduce(&mut self, domain: DomId, rings: &Rings) -> Result<(), Failure> {
+        self.operate(Operation::FillHome, |host| home::fill(&host.store, domain, rings))?;
+        // An earlier attempt, or an earlier daemon, may have come further.
+        if !self.store.is_introduced(domain)? {
+            let (ring, port) = rings.store;
+            self.operate(Operation::Introduce, |host| host.store.introduce(domain, ring, port))?;
+        }
+        self.operate(Operation::ShowConsole, |host| home::show_console(&host.store, domain, rings.console))?;
+        Ok(())
+    }
+
+    /// Tells a child that was introduced, and gives it its network device.
+    pub(super) fn is_introduced(&mut self, id: PvmId) {
+        let Some(pvm) = self.books.get_mut(id) else { return };
+        pvm.rings = None;
+        if let Some(channel) = &pvm.channel {
+            channel.put(daemon::INTRODUCED, 1);
+        }
+        self.notify(id);
+        self.give_network(id);
+    }
+
+    /// Takes what a child has printed that ends without an introduction.
+    pub(super) fn keep_output(&self, domain: DomId, name: &str, ring: Mfn) {
+        match self.xen.map_foreign(domain, &[ring], Protection::Read) {
+            Ok(page) => match output(&page) {
+                octets if octets.is_empty() => {}
+                octets => self.toolstack.keep_output(name, &octets),
+            },
+            Err(error) => log::debug!("the output of {name} is lost: {error}"),
+        }
+    }
+
+    /// Waits until xenconsoled has made the console of a child that was introduced and has ended: it
+    /// would write to the child's home after that is removed. The reaping goes on afterwards; it is
+    /// given back if there is nothing to wait for.
+    pub(super) fn await_console(&mut self, family: PvmId, reaping: Reaping<H::Memory>) -> Option<Reaping<H::Memory>> {
+        if !self.lacks_console(reaping.id()) {
+            return Some(reaping);
+        }
+        self.after(CONSOLE_PAUSE, Timer::Console(reaping.id(), CONSOLE_TRIES));
+        self.await_consoles.push((family, reaping));
+        None
+    }
+
+    /// xenconsoled is about to make the console of an introduced domain, which still exists.
+    fn lacks_console(&self, id: PvmId) -> bool {
+        !self.without_consoles
+            && home::awaits_console(&self.store, id.domain())
+            && matches!(self.xen.domain_info(id.domain()), Ok(Some(info)) if is_domain_of(&info, id) && !info.is_dying())
+    }
+
+    /// Looks again for the console of a child that has ended.
+    pub(super) fn look_for_console(&mut self, id: PvmId, tries: u32) {
+        let Some(place) = self.await_consoles.iter().position(|(_, reaping)| reaping.id() == id) else { return };
+        if self.lacks_console(id) {
+            if tries > 0 {
+                self.after(CONSOLE_PAUSE, Timer::Console(id, tries - 1));
+                return;
+            }
+            log::warn!("xenconsoled makes no console for domain {}: is it running?", id.domain());
+            self.without_consoles = true;
+        }
+        let (family, reaping) = self.await_consoles.swap_remove(place);
+        self.jobs.push_first(family, Job::Reap(reaping));
+    }
+}
+
+/// The output in a console's ring. The guest may write there meanwhile: each index is read once.
+fn output<M: Memory>(page: &M) -> Vec<u8> {
+    const SIZE: usize = XENCONS_OUT_SIZE as usize;
+    let cons = page.read_u32(offset_of!(XenconsInterface, out_cons));
+    let count = page.read_u32(offset_of!(XenconsInterface, out_prod)).wrapping_sub(cons) as usize;
+    // Indices that contradict each other are the guest's fault.
+    if count == 0 || count > SIZE {
+        return Vec::new();
+    }
+    let mut ring = [0; SIZE];
+    page.copy_out(offset_of!(XenconsInterface, out), &mut ring);
+    ring.rotate_left(cons as usize % SIZE);
+    ring[..count].to_vec()
+}
