@@ -37,13 +37,13 @@ run: ## Show the main job: boot Xen, start a web server as a guest, fetch pages,
 	@$(RUNNER) run
 
 test: QUIET :=
-test: images ## Run every test; the last line is `N passed, N failed`: [ONLY=name]
-	@$(RUNNER) test $(HOST_CRATES:%=--unit %)
+test: images ## Run the tests, of the long ones a third by turns; the last line is `N passed, N failed`: [ONLY=name]
+	@$(RUNNER) test --turns $(HOST_CRATES:%=--unit %)
 
 unit: images ## Run the unit tests of the host crates: [ONLY=name]
 	@$(RUNNER) test --no-boot $(HOST_CRATES:%=--unit %)
 
-boot-test: images ## Run the tests that boot guests under Xen: [ONLY=name] [CLOCK=wall|icount] [MEM=MiB] [CPUS=1|2|4] [CPU=qemu64|Haswell-noTSX]
+boot-test: images ## Run all tests that boot guests under Xen: [ONLY=name] [CLOCK=wall|icount] [MEM=MiB] [CPUS=1|2|4] [CPU=qemu64|Haswell-noTSX]
 	@$(RUNNER) test
 
 scale: images ## Run the boot tests that have larger numbers with these: [ONLY=name] [CPUS=1|2|4]

@@ -22,6 +22,11 @@ while [ "$take" -gt 0 ]; do
     [ "$size" -gt "$take" ] && [ "$take" -lt 6 ] && break
 done
 echo "free: $(free_mib) MiB, $number guests took the rest"
+child=$(xl list | awk -v name="$NAME-" 'index($1, name) == 1 { print $2 }' | while read -r domain; do
+    # The other one is prepared.
+    if xenstore-read "/local/domain/$domain/console/tty" >/dev/null 2>&1; then echo "$domain"; fi
+done)
+xenstore-write "/local/domain/$child/data/go" 1
 wait_until 60 grep -q 'the child ran out of memory' "$(console)"
 while [ "$number" -gt 0 ]; do
     number=$((number - 1))

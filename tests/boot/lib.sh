@@ -15,6 +15,16 @@ at_scale() {
     if [ -e /run/zooid/scale ]; then echo "$2"; else echo "$1"; fi
 }
 
+# every N WORDS...: each Nth of the words, beginning with the first.
+every() {
+    step=$1
+    shift
+    while [ $# -gt 0 ]; do
+        echo "$1"
+        shift $(($# < step ? $# : step))
+    done
+}
+
 # console [NAME]: the file that holds what the guest has printed.
 console() {
     echo "/var/log/xen/console/guest-${1:-$NAME}.log"

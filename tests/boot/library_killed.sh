@@ -15,7 +15,7 @@ life "version 1"
 before=$(settled)
 
 # The first request on the host: it makes the libraries' domain.
-for point in MakeMemoryOwner MakeMemoryOwner:after Hold:after FillLibrary:after GiveBack:after; do
+for point in $(every "$(at_scale 2 1)" MakeMemoryOwner MakeMemoryOwner:after Hold:after FillLibrary:after GiveBack:after); do
     life "version 1" "$point"
     died "$point"
 done
@@ -23,8 +23,8 @@ done
 
 # A pVM that lives on beside daemons that die one behind the other, each of which reads the library anew.
 begin churn
-for point in Hold Hold:after Clear Clear:after FillLibrary FillLibrary:after GiveBack GiveBack:after MapObject MapObject:after MapObject.2 MapObject.3:after \
-    Reply Reply:after Reply.2 Reply.3:after; do
+for point in $(every "$(at_scale 3 1)" Hold Hold:after Clear Clear:after FillLibrary FillLibrary:after GiveBack GiveBack:after MapObject MapObject:after MapObject.2 MapObject.3:after \
+    Reply Reply:after Reply.2 Reply.3:after); do
     timeout -s KILL 60 pvmd --die-at "$point" >>pvmd.log 2>&1
     died "$point"
 done

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
-use crate::cases::{self, Case, Quarter};
+use crate::cases::{self, Case, Turn};
 use crate::machine::{Event, Machine, Model, RunFiles};
 use crate::options::{BadArgument, Cpu, Processors, picks};
 use crate::payload::Payload;
@@ -40,6 +40,8 @@ pub struct Selection<'a> {
     pub only: &'a str,
     /// The cases that have larger numbers, with these.
     pub scale: bool,
+    /// Of the long cases only those whose turn it is.
+    pub turns: bool,
     /// Processors for each case; `None`: those of the register.
     pub processors: Option<Processors>,
     /// Kind of processor for each case; `None`: that of the register.
@@ -50,6 +52,11 @@ impl Selection<'_> {
     fn cases(&self) -> Result<Vec<Case>> {
         let mut cases = cases::registered()?;
         cases.retain(|case| picks(self.only, &case.name) && (case.scale || !self.scale));
+        if self.turns && self.only.is_empty() {
+            let (all, turn) = (cases.len(), turn());
+            cases.retain(|case| turn.holds(case));
+            println!("{} of {all} boot tests have their turn at this commit; `make boot-test` runs all", cases.len());
+        }
         if self.scale {
             cases.iter_mut().for_each(|case| case.seconds *= AT_SCALE);
         }
@@ -72,7 +79,7 @@ pub fn run(model: Model, selection: &Selection<'_>) -> Result<Tally> {
     let machines = MACHINES.min(std::thread::available_parallelism().map_or(1, usize::from));
     image::update()?;
     let machines = machines.min(waiting.len() / WORTH_IT).max(1);
-    let parts = parts(model, machines, &waiting, selection, quarter());
+    let parts = parts(model, machines, &waiting, selection, turn());
     let parts = Mutex::new(parts);
     std::thread::scope(|scope| {
         let runs: Vec<_> = (0..machines).map(|_| scope.spawn(|| run_parts(&parts, selection.scale))).collect();
@@ -86,10 +93,10 @@ pub fn run(model: Model, selection: &Selection<'_>) -> Result<Tally> {
 
 /// The cases by their machines, those with the fewest processors last, where they are taken first.
 /// So many machines run at a time, but one with two processors by default.
-fn parts(model: Model, machines: usize, cases: &[Case], selection: &Selection<'_>, quarter: Quarter) -> Vec<Part> {
+fn parts(model: Model, machines: usize, cases: &[Case], selection: &Selection<'_>, turn: Turn) -> Vec<Part> {
     let mut groups: BTreeMap<(Processors, Cpu), Vec<Case>> = BTreeMap::new();
     for case in cases {
-        let by_default = [Processors::ONE, Processors::TWO].into_iter().filter(|it| case.runs_with(*it, quarter));
+        let by_default = [Processors::ONE, Processors::TWO].into_iter().filter(|it| case.runs_with(*it, turn));
         let processors = selection.processors.map_or_else(|| by_default.collect(), |chosen| vec![chosen]);
         for processors in processors {
             let cpu = selection.cpu.unwrap_or(case.cpu());
@@ -104,10 +111,10 @@ fn parts(model: Model, machines: usize, cases: &[Case], selection: &Selection<'_
     groups.into_iter().rev().flat_map(part).collect()
 }
 
-/// The quarter of the alternating cases that the commit at hand has for two processors.
-fn quarter() -> Quarter {
+/// The turn at the commit at hand.
+fn turn() -> Turn {
     let id = Command::new("git").args(["rev-parse", "HEAD"]).current_dir(layout::top()).output();
-    Quarter::of_commit(&id.map(|id| String::from_utf8_lossy(&id.stdout).into_owned()).unwrap_or_default())
+    Turn::of_commit(&id.map(|id| String::from_utf8_lossy(&id.stdout).into_owned()).unwrap_or_default())
 }
 
 /// Runs parts until none is left.
@@ -252,8 +259,8 @@ mod tests {
         let case = |name: &str, both| Case { name: name.into(), both, ..Case::default() };
         let cases = [case("hello", false), case("user_x", false), case("fork_x", false), case("ipc_b", true)];
         let parts = |processors, cpu| {
-            let selection = Selection { only: "", scale: false, processors, cpu };
-            let parts = parts(model, 1, &cases, &selection, Quarter(0));
+            let selection = Selection { only: "", scale: false, turns: false, processors, cpu };
+            let parts = parts(model, 1, &cases, &selection, Turn { quarter: 0, third: 0 });
             let names = |(model, cases): &Part| {
                 (model.cpu, cases.iter().map(|case| title(case, model.processors)).collect::<Vec<_>>().join(", "))
             };

@@ -70,21 +70,42 @@ struct Register {
 /// The families of cases that processors beside each other may break.
 const ALTERNATING: [&str; 5] = ["fork", "ipc", "library_update", "posix", "pvm"];
 
-/// The quarter of the alternating cases that runs with two processors, 0 to 3.
+/// The limit in seconds from which on a case is a long one.
+const LONG: u32 = 120;
+
+/// The cases whose turn it is at a commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Quarter(pub u32);
+pub struct Turn {
+    /// The quarter of the alternating cases that runs with two processors, 0 to 3.
+    pub quarter: u32,
+    /// The third of the long cases that runs, 0 to 2.
+    pub third: u32,
+}
 
-impl Quarter {
-    /// The quarter for a commit, by the last digit of its id; no id stands for 0.
+impl Turn {
+    /// The turn at a commit: the last digit of its id says the quarter, the four before it the
+    /// third. No id stands for 0.
     pub fn of_commit(id: &str) -> Self {
-        let digit = id.trim_end().chars().last().and_then(|digit| digit.to_digit(16));
-        Self(digit.unwrap_or(0) % 4)
+        let id = id.trim_end();
+        let number = id.get(id.len().saturating_sub(5)..).and_then(|end| u32::from_str_radix(end, 16).ok());
+        let number = number.unwrap_or(0);
+        Self { quarter: number % 4, third: (number >> 4) % 3 }
     }
 
-    /// True if the name is in this quarter, by the sum of its octets.
-    fn holds(self, name: &str) -> bool {
-        name.bytes().map(u32::from).sum::<u32>() % 4 == self.0
+    /// True if the alternating case has two processors.
+    fn has_two(self, case: &Case) -> bool {
+        sum(&case.name) % 4 == self.quarter
     }
+
+    /// True if the case runs.
+    pub fn holds(self, case: &Case) -> bool {
+        case.seconds < LONG || sum(&case.name) % 3 == self.third
+    }
+}
+
+/// The sum of a name's octets, which shares names out.
+fn sum(name: &str) -> u32 {
+    name.bytes().map(u32::from).sum()
 }
 
 /// The factor by which a busy machine may take longer.
@@ -96,11 +117,10 @@ impl Case {
         PATIENCE * self.seconds
     }
 
-    /// True if it runs in a machine of so many processors by default, when `quarter`
-    /// of the alternating cases has two.
-    pub fn runs_with(&self, processors: Processors, quarter: Quarter) -> bool {
+    /// True if it runs in a machine of so many processors by default.
+    pub fn runs_with(&self, processors: Processors, turn: Turn) -> bool {
         let alternates = ALTERNATING.iter().any(|family| self.name.starts_with(family));
-        let own = if alternates && quarter.holds(&self.name) { Processors::TWO } else { Processors::ONE };
+        let own = if alternates && turn.has_two(self) { Processors::TWO } else { Processors::ONE };
         self.both || processors == own
     }
 
@@ -211,7 +231,7 @@ mod tests {
     fn cases_alternate_between_one_processor_and_two() {
         let names = ["hello", "fork_d", "fork_e", "user_fork_d", "ipc_both"];
         let case = |name: &str| Case { name: name.into(), both: name.ends_with("both"), ..Case::default() };
-        let runs = |processors, quarter| names.map(|name| case(name).runs_with(processors, Quarter(quarter)));
+        let runs = |processors, quarter| names.map(|name| case(name).runs_with(processors, Turn { quarter, third: 0 }));
         assert_eq!(runs(Processors::ONE, 0), [true, true, true, true, true]);
         assert_eq!(runs(Processors::TWO, 0), [false, false, false, false, true]);
         assert_eq!(runs(Processors::ONE, 1), [true, false, true, true, true]);
@@ -220,10 +240,20 @@ mod tests {
     }
 
     #[test]
-    fn a_commit_decides_which_quarter_has_two_processors() {
-        assert_eq!(Quarter::of_commit("022f62a\n"), Quarter(2));
-        assert_eq!(Quarter::of_commit("022f627\n"), Quarter(3));
-        assert_eq!(Quarter::of_commit(""), Quarter(0));
+    fn a_commit_decides_whose_turn_it_is() {
+        assert_eq!(Turn::of_commit("022f62a\n"), Turn { quarter: 2, third: 0x22f62 % 3 });
+        assert_eq!(Turn::of_commit("022f637\n"), Turn { quarter: 3, third: 0x22f63 % 3 });
+        assert_eq!(Turn::of_commit(""), Turn { quarter: 0, third: 0 });
+    }
+
+    #[test]
+    fn each_long_case_has_one_turn_of_three() {
+        let turns = [0, 1, 2].map(|third| Turn { quarter: 0, third });
+        for name in ["fork_chain", "library_store", "leaks"] {
+            let case = |seconds| Case { name: name.into(), seconds, ..Case::default() };
+            assert_eq!(turns.iter().filter(|turn| turn.holds(&case(LONG))).count(), 1);
+            assert!(turns.iter().all(|turn| turn.holds(&case(LONG - 1))));
+        }
     }
 
     #[test]

@@ -78,6 +78,9 @@ enum Command {
         /// The boot tests that have larger numbers, with these
         #[arg(long, conflicts_with_all = ["unit", "no_boot"])]
         scale: bool,
+        /// Of the long boot tests only a third, another one at each commit, unless ONLY picks some
+        #[arg(long, conflicts_with = "scale")]
+        turns: bool,
         /// Only tests that have one of these words in their name
         #[arg(long, env = "ONLY", default_value = "", hide_default_value = true)]
         only: String,
@@ -178,11 +181,12 @@ fn dispatch(command: Command) -> Result<u8> {
             }
             Ok(status)
         }
-        Command::Test { unit, no_boot, scale, only, machine } => {
+        Command::Test { unit, no_boot, scale, turns, only, machine } => {
             let model = machine.model()?;
             let selection = boot_tests::Selection {
                 only: &only,
                 scale,
+                turns,
                 processors: machine.processors()?,
                 cpu: Cpu::parse(&machine.cpu)?,
             };

@@ -140,8 +140,9 @@ pub(super) enum Peer {
 pub(super) enum Timer {
     /// A domain that is prepared for a pVM should be at its waiting point.
     Waiting(PvmId, PvmId),
-    /// A child has lived for long enough to be introduced to xenstored.
-    Introduce(PvmId),
+    /// A child has lived for long enough to be introduced to xenstored. The time from a failure to
+    /// the next attempt.
+    Introduce(PvmId, Duration),
     /// A child that has ended should have its console. The number counts the checks that are left.
     Console(PvmId, u32),
     /// A child should have resumed.
@@ -174,6 +175,7 @@ where
         while !self.iterate() {}
         let reply = self.host.quitting.take();
         self.drain();
+        self.host.introduce_all();
         self.host.discard_all();
         self.drain();
         self.host.finish_jobs();
@@ -397,7 +399,7 @@ impl<H: Hypervisor> Engine<H> {
             let host = &mut self.host;
             match timer {
                 Timer::Waiting(parent, id) => host.check_waiting(parent, id),
-                Timer::Introduce(id) => host.introduce_now(id),
+                Timer::Introduce(id, pause) => host.introduce_now(id, pause),
                 Timer::Console(id, tries) => host.look_for_console(id, tries),
                 Timer::Resumed(id) => host.check_resumed(id),
                 Timer::Refresh(id, pause) => host.refresh_later(id, pause),
@@ -455,7 +457,7 @@ impl<H: Hypervisor> Host<H> {
         match job {
             Job::Build(building) => self.build_step(family, building),
             Job::Refresh(id, place) => self.refresh_step(id, place),
-            Job::Introduce(id) => self.introduce(id),
+            Job::Introduce(id, pause) => self.introduce(id, pause),
             Job::Reap(reaping) => self.reap_step(family, reaping),
             Job::Deferred(root) => self.serve_deferred(root),
             Job::Library => self.library_step(family),

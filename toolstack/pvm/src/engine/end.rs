@@ -199,7 +199,7 @@ impl<H: Hypervisor> Host<H> {
         if let Some(parent) = waiting {
             self.wake(parent);
         }
-        self.forget_timers(|timer| matches!(timer, Timer::Resumed(other) | Timer::Refused(other) | Timer::Refresh(other, _) | Timer::Introduce(other) if *other == id));
+        self.forget_timers(|timer| matches!(timer, Timer::Resumed(other) | Timer::Refused(other) | Timer::Refresh(other, _) | Timer::Introduce(other, _) if *other == id));
         self.watched.remove(&id.domain());
         if let Some(channel) = &pvm.channel
             && !sabotage::is(Sabotage::KeepPorts)
@@ -379,7 +379,7 @@ impl<H: Hypervisor> Host<H> {
             match job {
                 Job::Build(building) => self.abandon_building(family, *building),
                 Job::Reap(reaping) => self.reap_step(family, reaping),
-                Job::Refresh(..) | Job::Introduce(_) | Job::Deferred(_) | Job::Library | Job::Drop(_) => {}
+                Job::Refresh(..) | Job::Introduce(..) | Job::Deferred(_) | Job::Library | Job::Drop(_) => {}
             }
         }
     }

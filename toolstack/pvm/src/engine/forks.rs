@@ -193,8 +193,11 @@ impl<H: Hypervisor> Host<H> {
             self.listen(port, Peer::Pvm(child_id));
             self.jobs.push(root, Job::Drop(Box::new((child.bitmaps, child.copies))));
             self.after(self.config.start_timeout, Timer::Resumed(child_id));
-            // It may have sent an event before its port was listened to.
-            self.follow(Follow::Look(child_id));
+            // Its domain may have ended while it was a prepared one, or it may have sent an event
+            // before its port was listened to.
+            if !self.end_if_it_has(child_id) {
+                self.follow(Follow::Look(child_id));
+            }
         }
         self.follow(Follow::Replenish(id));
         self.refresh_soon(id);

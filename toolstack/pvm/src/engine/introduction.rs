@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use xen_abi::io::console::{XENCONS_OUT_SIZE, XenconsInterface};
 use xen_abi::{DomId, Mfn};
-use xenctl::{Hypervisor, Memory, Protection};
+use xenctl::{DomainInfo, Hypervisor, Memory, Protection};
 use zooid_fork_plan::id::PvmId;
 use zooid_fork_plan::wire::daemon;
 
@@ -23,8 +23,10 @@ use super::failure::Failure;
 use super::home;
 use super::jobs::Job;
 
-/// Time from a failed introduction to the next attempt.
-const AGAIN: Duration = Duration::from_millis(100);
+/// Time from a failed introduction to the next attempt. It doubles each time, up to the second
+/// constant.
+pub(super) const AGAIN: Duration = Duration::from_millis(100);
+const SELDOM: Duration = Duration::from_secs(10);
 /// Number of checks for a console by xenconsoled; below, the time between them.
 const CONSOLE_TRIES: u32 = 500;
 const CONSOLE_PAUSE: Duration = Duration::from_millis(4);
@@ -34,38 +36,53 @@ impl<H: Hypervisor> Host<H> {
     pub(super) fn introduce_soon(&mut self, id: PvmId) {
         let has_device = self.config.child_vif.is_some();
         let time = if has_device { Duration::ZERO } else { self.config.introduce_after };
-        self.after(time, Timer::Introduce(id));
+        self.after(time, Timer::Introduce(id, AGAIN));
     }
 
-    /// Its time has come.
-    pub(super) fn introduce_now(&mut self, id: PvmId) {
+    /// Its time has come. `pause` is the time to the next attempt, should this one fail.
+    pub(super) fn introduce_now(&mut self, id: PvmId, pause: Duration) {
         if let Ok(root) = self.root_of(id) {
-            self.jobs.push(root, Job::Introduce(id));
+            self.jobs.push(root, Job::Introduce(id, pause));
         }
     }
 
-    /// Introduces a child, unless it has been. After a failure it is tried again.
-    pub(super) fn introduce(&mut self, id: PvmId) {
-        let Some(pvm) = self.books.get(id).filter(|pvm| pvm.killed.is_none()) else { return };
-        let Some(rings) = pvm.rings else { return };
-        let info = match self.xen.domain_info(id.domain()) {
-            Ok(info) => info.filter(|info| is_domain_of(info, id) && !info.is_dying()),
-            Err(error) => return self.introduce_again(id, &error.into()),
+    /// Introduces a child, unless it has been. After a failure it is tried again, less and less
+    /// often: a guest can make its rings unusable.
+    pub(super) fn introduce(&mut self, id: PvmId, pause: Duration) {
+        let Some(rings) = self.books.get(id).filter(|pvm| pvm.killed.is_none()).and_then(|pvm| pvm.rings) else {
+            return;
         };
-        // Nobody tells of the end of a domain that xenstored does not know.
-        if info.as_ref().is_none_or(|info| info.shutdown_reason().is_some()) {
-            let status = status_of(pvm, info.and_then(|info| info.shutdown_reason()));
-            return self.follow(Follow::End(id, status));
+        if self.end_if_it_has(id) {
+            return;
         }
-        match self.try_to_introduce(id.domain(), &rings) {
-            Ok(()) => self.is_introduced(id),
-            Err(failure) => self.introduce_again(id, &failure),
+        if let Err(failure) = self.try_to_introduce(id.domain(), &rings) {
+            self.trouble(id, "a child is not introduced to xenstored", &failure);
+            self.after(pause, Timer::Introduce(id, SELDOM.min(pause * 2)));
+            return;
+        }
+        self.is_introduced(id);
+    }
+
+    /// Introduces all children that were not, before the daemon ends.
+    pub(super) fn introduce_all(&mut self) {
+        for id in self.books.ids() {
+            self.introduce(id, AGAIN);
         }
     }
 
-    fn introduce_again(&mut self, id: PvmId, failure: &Failure) {
-        self.trouble(id, "a child is not introduced to xenstored", failure);
-        self.after(AGAIN, Timer::Introduce(id));
+    /// Ends a child whose domain has ended: nobody tells of one that xenstored does not know. False
+    /// if it goes on.
+    pub(super) fn end_if_it_has(&mut self, id: PvmId) -> bool {
+        let Some(pvm) = self.books.get(id) else { return true };
+        let Ok(info) = self.xen.domain_info(id.domain()) else { return false };
+        let info = info.filter(|info| is_domain_of(info, id) && !info.is_dying());
+        let reason = info.as_ref().and_then(DomainInfo::shutdown_reason);
+        let has_ended = info.is_none() || reason.is_some();
+        if has_ended {
+            let status = status_of(pvm, reason);
+            self.follow(Follow::End(id, status));
+        }
+        has_ended
     }
 
     fn try_to_introduce(&mut self, domain: DomId, rings: &Rings) -> Result<(), Failure> {

@@ -19,8 +19,8 @@ pub(super) enum Job<M> {
     Build(Box<Building<M>>),
     /// Brings the domains that are prepared for this one up to date, from this table on.
     Refresh(PvmId, usize),
-    /// Introduces a child to xenstored and xenconsoled.
-    Introduce(PvmId),
+    /// Introduces a child to xenstored and xenconsoled. The time from a failure to the next attempt.
+    Introduce(PvmId, Duration),
     /// Removes what a pVM has left.
     Reap(Reaping<M>),
     /// Serves a waiting request of the family, or makes a part of an object that one of them asks

@@ -9,7 +9,7 @@ use zooid_manifest::{Version, is_name};
 
 use super::api::{Error, EventKind, Reply, Target, Update};
 use super::core::{Host, Timer};
-use super::home;
+use super::{home, introduction};
 
 /// Time that a pVM may take to see a request and to answer, on top of its limit.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -76,7 +76,7 @@ impl<H: Hypervisor> Host<H> {
         // A child that was just forked has said nothing yet.
         let is_new = self.books.get(id).is_some_and(|pvm| pvm.rings.is_some());
         if is_new {
-            self.introduce(id);
+            self.introduce(id, introduction::AGAIN);
         } else if self.store.read(&answer_path(id)).is_err() {
             return Err(refused(format!("pVM {id} replaces no libraries: its image names none with dl::live!")));
         }

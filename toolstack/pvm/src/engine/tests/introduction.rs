@@ -12,6 +12,8 @@ use zooid_fork_plan::status::Status;
 use zooid_fork_plan::wire::{daemon, operation};
 
 use super::super::config::Config;
+use super::super::core::Timer;
+use super::super::introduction::AGAIN;
 use super::faults::{everywhere, fork_somehow};
 use super::world::{Root, World};
 
@@ -90,7 +92,7 @@ fn a_child_that_lives_is_introduced_once() {
     let child = world.fork(root.id());
     let id = world.id_of(child);
     for _ in 0..2 {
-        world.host().introduce(id);
+        world.host().introduce(id, AGAIN);
         world.settle();
         assert!(world.xenstored.introduced().contains(&child));
         assert_eq!(world.control(child).get(daemon::INTRODUCED), 1);
@@ -108,9 +110,40 @@ fn an_end_that_nobody_tells_is_found_when_it_is_introduced() {
     let child = world.fork(root.id());
     let id = world.id_of(child);
     world.fake.guest(child).shutdown(ShutdownReason::CRASH).unwrap();
-    world.host().introduce(id);
+    world.host().introduce(id, AGAIN);
     world.settle();
     assert_eq!(world.ends[&root.id()].last(), Some(&(id.raw(), Status::Crashed)));
+}
+
+#[test]
+fn a_prepared_domain_that_was_destroyed_makes_a_child_that_was() {
+    let (mut world, root) = world();
+    assert_eq!(world.request(root.id(), operation::PREPARE, 1).0, 0);
+    let (domain, handle) = world.family(Kind::Prepared)[0];
+    world.fake.guest(domain).destroy().unwrap();
+    let (errno, children) = world.request(root.id(), operation::COMMIT, 1);
+    assert_eq!((errno, children), (0, vec![handle.id.raw()]));
+    assert_eq!(world.ends[&root.id()].last(), Some(&(handle.id.raw(), Status::Destroyed)));
+    assert!(fork_somehow(&mut world, &root), "the next one is as ever");
+}
+
+#[test]
+fn a_child_with_unusable_rings_is_tried_less_and_less_often() {
+    let (mut world, root) = world();
+    let child = world.fork(root.id());
+    let id = world.id_of(child);
+    let mut pause = AGAIN;
+    for _ in 0..12 {
+        // The first operation asks Xen about the domain.
+        world.fake.inject(2, Fault::Fail(Errno::ENOMEM));
+        world.host().introduce(id, pause);
+        let next = world.host().timers().find_map(|timer| match timer {
+            Timer::Introduce(other, next) if *other == id && *next > pause => Some(*next),
+            _ => None,
+        });
+        pause = next.unwrap_or(pause);
+    }
+    assert_eq!(pause, Duration::from_secs(10));
 }
 
 /// A fork, the child's introduction and its end, with a fault at one operation.
@@ -124,7 +157,7 @@ fn introduce_and_end(operation: usize, fault: Fault) -> bool {
     world.fake.inject(operation, fault);
     world.fault = Some(operations + operation);
     for _ in 0..3 {
-        world.host().introduce(child.1.id);
+        world.host().introduce(child.1.id, AGAIN);
         world.settle();
     }
     assert_eq!(world.control(child.0).get(daemon::INTRODUCED), 1, "{fault:?} at {operation}");

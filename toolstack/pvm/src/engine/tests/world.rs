@@ -222,7 +222,7 @@ impl World {
                 || host.is_behind()
                 || host.rest.until().is_some()
                 || host.timers().any(|timer| match timer {
-                    Timer::Introduce(_) => introduces,
+                    Timer::Introduce(..) => introduces,
                     timer => matches!(timer, Timer::Console(..) | Timer::Deferred(_) | Timer::Domains),
                 });
             let acted = self.guests_act();
