@@ -107,6 +107,10 @@ impl Ring {
         OUTPUT.is_empty(&self.page)
     }
 
+    fn left(&self) -> u32 {
+        self.page.read_u32(OUTPUT.prod).wrapping_sub(self.page.read_u32(OUTPUT.cons))
+    }
+
     /// Repeats `attempt` until it succeeds or until `deadline` (0: never), and blocks the whole
     /// vCPU in between.
     fn poll(&self, deadline: u64, mut attempt: impl FnMut() -> bool) {
@@ -194,6 +198,11 @@ pub fn drain() {
     let Some(ring) = RING.try_lock() else { return };
     let Some(ring) = ring.as_ref() else { return };
     ring.poll(time::now() + EMERGENCY_PATIENCE, || ring.is_drained());
+}
+
+/// Octets that nobody has taken from the ring.
+pub fn left() -> u32 {
+    RING.try_lock().and_then(|ring| ring.as_ref().map(Ring::left)).unwrap_or(0)
 }
 
 /// Output for the report of a crash. It takes no lock that a crashed thread may hold, and its

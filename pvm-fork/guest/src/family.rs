@@ -118,11 +118,18 @@ fn await_destruction() {
     }
 }
 
+impl Control {
+    fn say_ended(&self, status: Status) {
+        self.page.write_u32(guest::STATUS, status.to_raw());
+        self.page.write_u32(guest::OUTPUT, console::left());
+        barrier();
+        self.page.write_u32(guest::STATE, state::ENDED);
+    }
+}
+
 fn say_status(status: Status) {
     if let Some(control) = control() {
-        control.page.write_u32(guest::STATUS, status.to_raw());
-        barrier();
-        control.page.write_u32(guest::STATE, state::ENDED);
+        control.say_ended(status);
         control.notify();
     }
 }
@@ -133,9 +140,7 @@ pub fn end_out_of_memory() -> ! {
     use core::fmt::Write;
     let _ = console::Emergency::begin().write_str("\nzooid: out of memory: no frame for a page written after a fork\n");
     if let Some(control) = control() {
-        control.page.write_u32(guest::STATUS, Status::OutOfMemory.to_raw());
-        barrier();
-        control.page.write_u32(guest::STATE, state::ENDED);
+        control.say_ended(Status::OutOfMemory);
     }
     power::crash()
 }

@@ -51,6 +51,8 @@ pub mod guest {
     pub const OUTSIDE_ERRNO: usize = 44;
     /// u32: the port of the timer's interrupt, which a prepared domain binds. For the guest alone.
     pub const TIMER_PORT: usize = 48;
+    /// u32: octets that nobody has taken from the console's ring; valid once the state is ENDED.
+    pub const OUTPUT: usize = 52;
     /// u64: the signals from outside that were taken, see [`SIGNALS`](super::daemon::SIGNALS).
     pub const SIGNALS_TAKEN: usize = 56;
 

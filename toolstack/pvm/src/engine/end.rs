@@ -4,8 +4,8 @@
 //! members loses it, the parent is told, the domain is destroyed, its home is removed. No end is
 //! told while the pVM can still run. Work that takes time is done in steps.
 
+use xen_abi::Errno;
 use xen_abi::sched::ShutdownReason;
-use xen_abi::{Errno, Mfn};
 use xenctl::Hypervisor;
 use zooid_fork_plan::id::{Handle, Kind, PvmId};
 use zooid_fork_plan::status::Status;
@@ -33,22 +33,13 @@ pub(super) struct Reaping<M> {
     /// Attempts that are left.
     tries: u32,
     mappings: Vec<M>,
-    home: Remains,
-}
-
-/// The state of a home that is to be removed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Remains {
-    /// It has only a mark: the domain was never introduced. If it was a child, its name, and its
-    /// console's ring.
-    Mark(Option<(String, Mfn)>),
-    /// xenstored and xenconsoled know the domain, or this daemon cannot tell.
-    Whole,
+    /// Its home may have more than a mark.
+    introduced: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
-    TakeOutput,
+    AwaitConsole,
     Unmap,
     Destroy,
     RemoveHome,
@@ -181,6 +172,7 @@ impl<H: Hypervisor> Host<H> {
     /// Takes a pVM that has ended, and whose parent knows, out of the books.
     pub(super) fn reap(&mut self, id: PvmId, status: Status) {
         let Some(info) = self.info(id) else { return };
+        self.keep_output(id);
         if self.books.get(id).is_some_and(|pvm| !pvm.is_resumed()) {
             let parent = info.parent;
             self.tell(id, &info.name, EventKind::Started { kind: api::Kind::Child, parent });
@@ -211,11 +203,9 @@ impl<H: Hypervisor> Host<H> {
         }
         let ours = pvm.is_child();
         let mappings = pvm.channel.take().map(|channel| channel.page).into_iter().collect();
-        let home = match pvm.rings {
-            Some(rings) => Remains::Mark(Some((pvm.name.clone(), rings.console.0))),
-            None => Remains::Whole,
-        };
-        let reaping = Reaping { id, ours, stage: Stage::TakeOutput, tries: TRIES, mappings, home };
+        let introduced = pvm.rings.is_none();
+        let stage = if ours && introduced { Stage::AwaitConsole } else { Stage::Unmap };
+        let reaping = Reaping { id, ours, stage, tries: TRIES, mappings, introduced };
         self.jobs.push_first(root, Job::Reap(reaping));
         // Its tables are unmapped with it.
         let name = std::mem::take(&mut pvm.name);
@@ -252,19 +242,12 @@ impl<H: Hypervisor> Host<H> {
     /// other jobs.
     pub(super) fn reap_step(&mut self, family: PvmId, mut reaping: Reaping<H::Memory>) {
         let result = match reaping.stage {
-            Stage::TakeOutput => match &reaping.home {
-                Remains::Mark(Some((name, ring))) => {
-                    self.keep_output(reaping.id.domain(), name, *ring);
+            Stage::AwaitConsole => match self.await_console(family, reaping) {
+                Some(ready) => {
+                    reaping = ready;
                     Ok(Stage::Unmap)
                 }
-                Remains::Whole if reaping.ours => match self.await_console(family, reaping) {
-                    Some(ready) => {
-                        reaping = ready;
-                        Ok(Stage::Unmap)
-                    }
-                    None => return,
-                },
-                _ => Ok(Stage::Unmap),
+                None => return,
             },
             Stage::Unmap => {
                 reaping.mappings.clear();
@@ -276,7 +259,7 @@ impl<H: Hypervisor> Host<H> {
             }
             Stage::Destroy => self.destroy(reaping.id).map(|()| Stage::RemoveHome),
             Stage::RemoveHome if sabotage::is(Sabotage::KeepHome) => return,
-            Stage::RemoveHome => match self.remove_home(reaping.id, reaping.home == Remains::Whole) {
+            Stage::RemoveHome => match self.remove_home(reaping.id, reaping.introduced) {
                 Ok(()) => return,
                 Err(failure) => Err(failure),
             },
@@ -310,12 +293,12 @@ impl<H: Hypervisor> Host<H> {
         }
     }
 
-    fn remove_home(&mut self, id: PvmId, whole: bool) -> Result<(), Failure> {
+    fn remove_home(&mut self, id: PvmId, introduced: bool) -> Result<(), Failure> {
         self.executor.before(Operation::RemoveHome);
         let result = match home::is_of_another(&self.store, id) {
             Err(error) => Err(error),
             Ok(true) => Ok(()),
-            Ok(false) if whole => home::remove(&self.store, id.domain()),
+            Ok(false) if introduced => home::remove(&self.store, id.domain()),
             Ok(false) => home::remove_mark(&self.store, id.domain()),
         };
         self.executor.after(Operation::RemoveHome);
@@ -324,8 +307,8 @@ impl<H: Hypervisor> Host<H> {
 
     /// Destroys a domain of ours and removes its home.
     pub(super) fn remove_domain(&mut self, family: PvmId, id: PvmId) {
-        let (stage, home) = (Stage::Destroy, Remains::Whole);
-        let reaping = Reaping { id, ours: true, stage, tries: TRIES, mappings: Vec::new(), home };
+        let (stage, mappings) = (Stage::Destroy, Vec::new());
+        let reaping = Reaping { id, ours: true, stage, tries: TRIES, mappings, introduced: true };
         self.jobs.push(family, Job::Reap(reaping));
     }
 
@@ -336,8 +319,9 @@ impl<H: Hypervisor> Host<H> {
         self.unlisten(channel.port);
         drop(copies);
         let mappings = vec![channel.page, bitmaps];
-        let (stage, home) = (Stage::Unmap, Remains::Mark(None));
-        self.jobs.push(family, Job::Reap(Reaping { id, ours: true, stage, tries: TRIES, mappings, home }));
+        let stage = Stage::Unmap;
+        let reaping = Reaping { id, ours: true, stage, tries: TRIES, mappings, introduced: false };
+        self.jobs.push(family, Job::Reap(reaping));
     }
 
     /// Discards the unusable prepared domains of a pVM, and makes others.

@@ -9,11 +9,11 @@
 use std::mem::offset_of;
 use std::time::Duration;
 
+use xen_abi::DomId;
 use xen_abi::io::console::{XENCONS_OUT_SIZE, XenconsInterface};
-use xen_abi::{DomId, Mfn};
 use xenctl::{DomainInfo, Hypervisor, Memory, Protection};
 use zooid_fork_plan::id::PvmId;
-use zooid_fork_plan::wire::daemon;
+use zooid_fork_plan::wire::{daemon, guest, state};
 
 use super::books::{Rings, is_domain_of};
 use super::core::{Follow, Host, Timer};
@@ -107,15 +107,25 @@ impl<H: Hypervisor> Host<H> {
         self.give_network(id);
     }
 
-    /// Takes what a child has printed that ends without an introduction.
-    pub(super) fn keep_output(&self, domain: DomId, name: &str, ring: Mfn) {
-        match self.xen.map_foreign(domain, &[ring], Protection::Read) {
+    /// Takes what a child has printed that has ended without an introduction. Whoever hears of its
+    /// end finds it in the log.
+    pub(super) fn keep_output(&mut self, id: PvmId) {
+        let Some(pvm) = self.books.get(id) else { return };
+        let Some(rings) = pvm.rings else { return };
+        let says = |field| pvm.channel.as_ref().map(|channel| channel.get(field));
+        // If it has ended by itself, it knows.
+        if says(guest::STATE) == Some(state::ENDED) && says(guest::OUTPUT) == Some(0) {
+            return;
+        }
+        let (root, began) = (pvm.root(), self.clock.now());
+        match self.xen.map_foreign(id.domain(), &[rings.console.0], Protection::Read) {
             Ok(page) => match output(&page) {
                 octets if octets.is_empty() => {}
-                octets => self.toolstack.keep_output(name, &octets),
+                octets => self.toolstack.keep_output(&pvm.name, &octets),
             },
-            Err(error) => log::debug!("the output of {name} is lost: {error}"),
+            Err(error) => log::debug!(id = id.raw(); "its output is lost: {error}"),
         }
+        self.spend(root, began);
     }
 
     /// Waits until xenconsoled has made the console of a child that was introduced and has ended: it

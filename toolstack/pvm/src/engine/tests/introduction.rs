@@ -9,7 +9,7 @@ use xen_abi::{DomId, Errno, Mfn};
 use xenctl::fake::Fault;
 use zooid_fork_plan::id::Kind;
 use zooid_fork_plan::status::Status;
-use zooid_fork_plan::wire::{daemon, operation};
+use zooid_fork_plan::wire::{daemon, guest, operation};
 
 use super::super::config::Config;
 use super::super::core::Timer;
@@ -62,6 +62,7 @@ fn its_output_is_kept() {
         world.fake.guest(child).write(frame, at, octets);
     };
     let end = |world: &mut World, child: DomId| {
+        world.control(child).put(guest::OUTPUT, 1);
         world.control(child).end(Status::Exited(0));
         world.settle();
         std::mem::take(&mut *world.output.lock().unwrap())
@@ -78,6 +79,16 @@ fn its_output_is_kept() {
     write(&world, child, frame, offset_of!(XenconsInterface, out_prod), &prod.to_le_bytes());
     let id = world.id_of(child);
     assert_eq!(end(&mut world, child), [(format!("parent-{id}"), text.to_vec())]);
+    // One that is killed says nothing of it.
+    let child = world.fork(root.id());
+    let frame = console(&mut world, child);
+    write(&world, child, frame, offset_of!(XenconsInterface, out), b"half a line");
+    write(&world, child, frame, offset_of!(XenconsInterface, out_prod), &11_u32.to_le_bytes());
+    let id = world.id_of(child);
+    world.host().end(id, Status::Killed(9));
+    world.settle();
+    let kept = std::mem::take(&mut *world.output.lock().unwrap());
+    assert_eq!(kept, [(format!("parent-{id}"), b"half a line".to_vec())]);
     // Indices that contradict the ring's size.
     let child = world.fork(root.id());
     let frame = console(&mut world, child);
