@@ -241,8 +241,8 @@ mod tests {
 
     #[test]
     fn a_commit_decides_whose_turn_it_is() {
-        assert_eq!(Turn::of_commit("022f62a\n"), Turn { quarter: 2, third: 0x22f62 % 3 });
-        assert_eq!(Turn::of_commit("022f637\n"), Turn { quarter: 3, third: 0x22f63 % 3 });
+        assert_eq!(Turn::of_commit("022f62a\n"), Turn { quarter: 2, third: 0x2f62 % 3 });
+        assert_eq!(Turn::of_commit("022f637\n"), Turn { quarter: 3, third: 0x2f63 % 3 });
         assert_eq!(Turn::of_commit(""), Turn { quarter: 0, third: 0 });
     }
 

@@ -34,7 +34,7 @@ pub(super) struct Reaping<M> {
     tries: u32,
     mappings: Vec<M>,
     /// Its home may have more than a mark.
-    introduced: bool,
+    has_home: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -203,9 +203,9 @@ impl<H: Hypervisor> Host<H> {
         }
         let ours = pvm.is_child();
         let mappings = pvm.channel.take().map(|channel| channel.page).into_iter().collect();
-        let introduced = pvm.rings.is_none();
-        let stage = if ours && introduced { Stage::AwaitConsole } else { Stage::Unmap };
-        let reaping = Reaping { id, ours, stage, tries: TRIES, mappings, introduced };
+        let has_home = pvm.has_home;
+        let stage = if ours && has_home { Stage::AwaitConsole } else { Stage::Unmap };
+        let reaping = Reaping { id, ours, stage, tries: TRIES, mappings, has_home };
         self.jobs.push_first(root, Job::Reap(reaping));
         // Its tables are unmapped with it.
         let name = std::mem::take(&mut pvm.name);
@@ -259,7 +259,7 @@ impl<H: Hypervisor> Host<H> {
             }
             Stage::Destroy => self.destroy(reaping.id).map(|()| Stage::RemoveHome),
             Stage::RemoveHome if sabotage::is(Sabotage::KeepHome) => return,
-            Stage::RemoveHome => match self.remove_home(reaping.id, reaping.introduced) {
+            Stage::RemoveHome => match self.remove_home(reaping.id, reaping.has_home) {
                 Ok(()) => return,
                 Err(failure) => Err(failure),
             },
@@ -293,12 +293,12 @@ impl<H: Hypervisor> Host<H> {
         }
     }
 
-    fn remove_home(&mut self, id: PvmId, introduced: bool) -> Result<(), Failure> {
+    fn remove_home(&mut self, id: PvmId, whole: bool) -> Result<(), Failure> {
         self.executor.before(Operation::RemoveHome);
         let result = match home::is_of_another(&self.store, id) {
             Err(error) => Err(error),
             Ok(true) => Ok(()),
-            Ok(false) if introduced => home::remove(&self.store, id.domain()),
+            Ok(false) if whole => home::remove(&self.store, id.domain()),
             Ok(false) => home::remove_mark(&self.store, id.domain()),
         };
         self.executor.after(Operation::RemoveHome);
@@ -308,7 +308,7 @@ impl<H: Hypervisor> Host<H> {
     /// Destroys a domain of ours and removes its home.
     pub(super) fn remove_domain(&mut self, family: PvmId, id: PvmId) {
         let (stage, mappings) = (Stage::Destroy, Vec::new());
-        let reaping = Reaping { id, ours: true, stage, tries: TRIES, mappings, introduced: true };
+        let reaping = Reaping { id, ours: true, stage, tries: TRIES, mappings, has_home: true };
         self.jobs.push(family, Job::Reap(reaping));
     }
 
@@ -320,7 +320,7 @@ impl<H: Hypervisor> Host<H> {
         drop(copies);
         let mappings = vec![channel.page, bitmaps];
         let stage = Stage::Unmap;
-        let reaping = Reaping { id, ours: true, stage, tries: TRIES, mappings, introduced: false };
+        let reaping = Reaping { id, ours: true, stage, tries: TRIES, mappings, has_home: false };
         self.jobs.push(family, Job::Reap(reaping));
     }
 

@@ -183,7 +183,7 @@ impl<H: Hypervisor> Host<H> {
             pvm.channel = Some(child.channel);
             pvm.linkage = Some(child.linkage);
             pvm.commit = commit;
-            pvm.rings = Some(child.rings);
+            (pvm.rings, pvm.has_home) = (Some(child.rings), false);
             if !self.add_pvm(pvm) {
                 // Another pVM has its number: no event of it would be taken.
                 self.unlisten(port);

@@ -55,12 +55,15 @@ impl<H: Hypervisor> Host<H> {
         if self.end_if_it_has(id) {
             return;
         }
+        if let Some(pvm) = self.books.get_mut(id) {
+            pvm.has_home = true;
+        }
         if let Err(failure) = self.try_to_introduce(id.domain(), &rings) {
             self.trouble(id, "a child is not introduced to xenstored", &failure);
             self.after(pause, Timer::Introduce(id, SELDOM.min(pause * 2)));
             return;
         }
-        self.is_introduced(id);
+        self.say_introduced(id);
     }
 
     /// Introduces all children that were not, before the daemon ends.
@@ -97,7 +100,7 @@ impl<H: Hypervisor> Host<H> {
     }
 
     /// Tells a child that was introduced, and gives it its network device.
-    pub(super) fn is_introduced(&mut self, id: PvmId) {
+    fn say_introduced(&mut self, id: PvmId) {
         let Some(pvm) = self.books.get_mut(id) else { return };
         pvm.rings = None;
         if let Some(channel) = &pvm.channel {

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use xen_abi::pte::{PTES_PER_TABLE, Pte, PteFlags};
+use xen_abi::pte::{Pte, PteFlags};
 use xen_abi::xen::MmuCommand;
 use xen_abi::{DomId, Errno, Mfn, PAGE_SIZE, Pfn};
 
@@ -47,11 +47,6 @@ pub(super) struct Frame {
 
 /// Entries of a top table that are Xen's own in every domain.
 const XEN_SLOTS: Range<usize> = 256..272;
-
-/// Entries of a table of this level that are the guest's.
-fn slots(level: u32) -> impl Iterator<Item = usize> {
-    (0..PTES_PER_TABLE).filter(move |index| level < 4 || !XEN_SLOTS.contains(index))
-}
 
 /// The state of a frame that is used as a page table.
 #[derive(Clone, Copy, Debug)]
@@ -154,6 +149,14 @@ impl Frames {
         Pte(u64::from_le_bytes(octets))
     }
 
+    /// The entries of a table of this level that are present and the guest's.
+    fn entries(&self, table: Mfn, level: u32) -> Vec<Pte> {
+        let Some(octets) = &self.frames[&table].octets else { return Vec::new() };
+        let entries = octets.as_chunks().0.iter().map(|octets| Pte(u64::from_le_bytes(*octets))).enumerate();
+        let guests = entries.filter(|(index, entry)| entry.is_present() && (level < 4 || !XEN_SLOTS.contains(index)));
+        guests.map(|(_, entry)| entry).collect()
+    }
+
     pub fn set_pfn(&mut self, mfn: Mfn, owner: DomId, pfn: Pfn) -> Result<(), Errno> {
         self.owned(mfn, owner, Errno::EINVAL)?.pfn = pfn;
         Ok(())
@@ -206,10 +209,10 @@ impl Frames {
                 if level == 1 {
                     self.last_tables.insert(mfn, None);
                 }
-                for index in slots(level) {
-                    if let Err(errno) = self.enter(self.pte(mfn, index), level, owner, owner) {
-                        let entered = slots(level).take_while(|entered| *entered < index);
-                        entered.for_each(|entered| self.leave(self.pte(mfn, entered), level));
+                let entries = self.entries(mfn, level);
+                for (place, entry) in entries.iter().enumerate() {
+                    if let Err(errno) = self.enter(*entry, level, owner, owner) {
+                        entries[..place].iter().for_each(|entered| self.leave(*entered, level));
                         self.end_table(mfn);
                         return Err(errno);
                     }
@@ -231,7 +234,7 @@ impl Frames {
         table.uses -= 1;
         let Table { level, uses, .. } = *table;
         if uses == 0 {
-            slots(level).for_each(|index| self.leave(self.pte(mfn, index), level));
+            self.entries(mfn, level).into_iter().for_each(|entry| self.leave(entry, level));
             self.end_table(mfn);
             self.settle(mfn);
         }

@@ -81,6 +81,8 @@ pub struct Pvm<M> {
     pub killed: Option<Status>,
     /// The rings of a child that was not introduced to xenstored and xenconsoled.
     pub rings: Option<Rings>,
+    /// Its home may have more than a mark.
+    pub has_home: bool,
 }
 
 /// The frames and ports of a child's rings.
@@ -187,6 +189,7 @@ impl<M> Pvm<M> {
             ends: VecDeque::new(),
             killed: None,
             rings: None,
+            has_home: true,
         }
     }
 

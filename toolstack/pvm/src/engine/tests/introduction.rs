@@ -181,6 +181,28 @@ fn introduce_and_end(operation: usize, fault: Fault) -> bool {
     hit
 }
 
+/// A child whose introduction fails at one operation, and which ends before the next attempt.
+fn fail_and_end(operation: usize, fault: Fault) -> bool {
+    let (mut world, root) = world();
+    let before = world.census();
+    let child = world.fork(root.id());
+    let (id, operations) = (world.id_of(child), world.fake.operations().len());
+    world.fake.inject(operation, fault);
+    world.fault = Some(operations + operation);
+    world.host().introduce(id, AGAIN);
+    let hit = world.fake.operations().len() >= operations + operation;
+    world.control(child).end(Status::Exited(0));
+    world.settle();
+    assert_eq!(world.request(root.id(), operation::PREPARE, 1).0, 0);
+    assert_eq!(world.census(), before, "{fault:?} at {operation}: {}", world.story());
+    hit
+}
+
+#[test]
+fn a_child_that_ends_after_a_failed_introduction_leaves_nothing() {
+    everywhere(Fault::Fail(Errno::ENOMEM), 4, fail_and_end);
+}
+
 #[test]
 fn a_fault_at_any_operation_of_an_introduction_leaves_nothing() {
     for fault in [Fault::KillBefore, Fault::KillAfter, Fault::Fail(Errno::ENOMEM)] {
