@@ -30,9 +30,10 @@ console() {
     echo "/var/log/xen/console/guest-${1:-$NAME}.log"
 }
 
-# wait_until SECONDS COMMAND...: repeats it until it succeeds; fails the test when the time is over.
+# wait_until SECONDS COMMAND...: repeats it until it succeeds; fails the test when three times as long is
+# over: the seconds are those of a machine with nothing else to do.
 wait_until() {
-    limit=$(($(date +%s) + $1))
+    limit=$(($(date +%s) + 3 * $1))
     shift
     until "$@" >/dev/null 2>&1; do
         [ "$(date +%s)" -lt "$limit" ] || fail "not within the time limit: $*"
@@ -40,7 +41,7 @@ wait_until() {
     done
 }
 
-# wait_console TEXT [NAME]: waits until the guest has printed TEXT, for at most 15 s.
+# wait_console TEXT [NAME]: waits until the guest has printed TEXT, for 15 s (see wait_until).
 wait_console() {
     wait_until 15 grep -qF -- "$1" "$(console "${2:-}")"
 }
@@ -51,7 +52,7 @@ reason() {
     xl list -v "${1:-$NAME}" | awk 'NR == 2 { print $8 }'
 }
 
-# wait_end REASON [NAME]: waits until the guest has shut down, for at most 15 s; its reason must be
+# wait_end REASON [NAME]: waits until the guest has shut down, for 15 s (see wait_until); its reason must be
 # REASON. The guest must have been created with `xl create -e`, else it disappears as it ends.
 wait_end() {
     wait_until 15 has_ended "${2:-}"

@@ -246,14 +246,13 @@ fn red_zone() {
     let end = Instant::now() + Duration::from_millis(300);
     let calls = move || {
         let mut calls = 0;
-        while Instant::now() < end {
+        while Instant::now() < end || calls < 1000 {
             check_eq!(twice(calls), 2 * calls);
             calls += 1;
         }
-        calls
     };
     let threads: Vec<_> = (0..3).map(|_| thread::spawn(calls)).collect();
-    check!(threads.into_iter().all(|thread| thread.join() > 1000));
+    threads.into_iter().for_each(thread::JoinHandle::join);
 }
 
 /// Every thread has its own variables, started before or after the library came. They have

@@ -18,7 +18,7 @@ use super::core::{Follow, Host, Peer, Timer};
 use super::executor::{BUILD, Operation};
 use super::failure::Failure;
 use super::grant_backend::Copies;
-use super::home::Home;
+use super::home::{self, Home};
 use super::jobs::Job;
 use super::relink::{Target, is_race, look_again};
 use super::sabotage::{self, Sabotage};
@@ -211,6 +211,11 @@ impl<H: Hypervisor> Host<H> {
             }
             Operation::Load => self.load(building)?,
             Operation::Home => {
+                // The home of an earlier domain of this number may still be there.
+                let domain = building.domain();
+                if self.jobs.iter().any(|job| matches!(job, Job::Reap(reaping) if reaping.id().domain() == domain)) {
+                    home::remove(&self.store, domain)?;
+                }
                 let parent = self.books.get(building.parent).ok_or(Failure::Gone)?;
                 let made = building.made();
                 let (root, ancestors) = (parent.root(), parent.owners());
